@@ -1,0 +1,75 @@
+"""The manifest: the one small object whose presence means that a stage's result exists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from shared.config.base import Section
+from shared.config.task import Input, Stage
+
+
+class File(Section):
+    """A committed file: its bytes are at `blobs/sha256/<digest>`."""
+
+    name: str
+    digest: str
+    size: int
+
+
+class Run(Section):
+    """How the result came about: recorded, no part of the digest."""
+
+    created: str
+    """UTC, ISO 8601."""
+    seconds: float
+    """Wall time of the process that committed, earlier interrupted ones included."""
+    device: str
+    """`cpu`, or the GPU's name."""
+    device_seconds: float
+    """Seconds for which a GPU was held, over all processes of the stage; 0 on a CPU."""
+    code: str
+    """Fingerprint of our modules that the stage imports."""
+    libraries: dict[str, str]
+    """Versions of the libraries that compute."""
+
+
+class Manifest(Section):
+    """Lists a stage's files; written last, and only once."""
+
+    study: str
+    stage: Stage
+    key: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, Input]
+    files: tuple[File, ...]
+    summary: dict[str, Any]
+    """A few numbers that people and later stages want without opening a file."""
+    run: Run
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were made."""
+        return canonical_digest(self.model_dump(mode="json", exclude={"run"}))
+
+    def file(self, name: str) -> File:
+        """The file of that name; raises KeyError."""
+        for file in self.files:
+            if file.name == name:
+                return file
+        raise KeyError(name)
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of a JSON value in its one canonical spelling (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def task_key(stage: Stage, version: int, config: dict[str, Any], inputs: dict[str, Input]) -> str:
+    """Key of a stage's result: the hash of its config, its inputs' digests and the stage's VERSION."""
+    return canonical_digest(
+        {"stage": stage, "version": version, "config": config, "inputs": {name: i.digest for name, i in inputs.items()}}
+    )

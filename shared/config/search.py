@@ -1,0 +1,137 @@
+"""`search:`, `final:`, `verdict:` and `resources:`: how parameters are sought, judged, and on what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shared.config.base import Section
+
+
+class FloatRange(Section):
+    """A real parameter."""
+
+    kind: Literal["float"] = "float"
+    low: float
+    high: float
+    log: bool = False
+    """Draw it on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatRange:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log scale needs low > 0, got {self.low}")
+        return self
+
+
+class IntRange(Section):
+    """A whole-number parameter."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntRange:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log scale needs low > 0, got {self.low}")
+        return self
+
+
+class Choice(Section):
+    """One of a few values."""
+
+    kind: Literal["choice"]
+    values: tuple[bool | int | float | str, ...] = Field(min_length=2)
+
+
+Range = FloatRange | IntRange | Choice
+
+
+class Budget(Section):
+    """What ends a search beside its number of trials; null is no bound."""
+
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Device hours over all stages of the study, those lost to preemption counted."""
+    wall_hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours since the search began."""
+
+
+class Search(Section):
+    """One experiment's hyperparameter search."""
+
+    strategy: Literal["joint", "sequential", "random", "grid"] = "joint"
+    """`sequential`: one parameter after the other in the order of `space`, each `trials` trials, its best value kept."""
+    trials: Annotated[int, Field(ge=0)] = 15
+    """Finished trials, exactly; 0 searches nothing and keeps the study's values."""
+    epochs: Annotated[int, Field(ge=1)] = 25
+    objective: Literal["val_loss", "val_macro_f1", "val_rare_macro_f1", "val_accuracy"] = "val_macro_f1"
+    """Mean over the last five epochs (the paper's: of the validation loss, minimised; the others are maximised)."""
+    sampler: Literal["tpe", "cmaes", "qmc", "gp"] = "tpe"
+    pruner: Literal["none", "median", "hyperband", "halving"] = "median"
+    startup_trials: Annotated[int, Field(ge=1)] = 5
+    """Random trials before the sampler learns and before anything is pruned."""
+    prune_after: Annotated[int, Field(ge=0)] = 10
+    """No trial is pruned before this epoch."""
+    first_defaults: bool = True
+    """Trial 0 is the study's own values, where they lie in the space."""
+    space: dict[str, Range] = Field(
+        default_factory=lambda: {
+            "training.lr": FloatRange(low=1e-4, high=1e-2, log=True),
+            "training.weight_decay": FloatRange(low=1e-4, high=1e-2, log=True),
+            "training.label_smoothing": FloatRange(low=1e-4, high=1e-2),
+            "training.dropout": FloatRange(low=0.15, high=0.6),
+            "training.beta1": FloatRange(low=0.87, high=0.93),
+            "training.beta2": FloatRange(low=0.99, high=0.99999999),
+        }
+    )
+    """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1)."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""
+    budget: Budget = Budget()
+    max_failures: Annotated[int, Field(ge=0)] = 10
+    """Failed trials (replaced each) after which the search ends short."""
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    """How often a trial whose worker vanished is queued again without new progress before it counts as failed."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a worker that is not heard of keeps its trial."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between a trial's checkpoints in the store."""
+
+
+class Final(Section):
+    """The training that is judged on the test split."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    seeds: Annotated[int, Field(ge=1)] = 10
+    """Repetitions; initialisation, order and pool vary together, paired over experiments."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 5
+    """Epochs between checkpoints in the store."""
+
+
+class Verdict(Section):
+    """What decides between helps, hurts and no effect found."""
+
+    metric: Literal["rare_macro_f1", "macro_f1", "accuracy", "balanced_accuracy"] = "rare_macro_f1"
+    baseline: str = "real"
+    """The experiment that the others are compared with."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Family-wise error rate over the comparisons (Holm)."""
+    provisional: bool = False
+    """Accept fewer seeds than a verdict can come from; the report then says so in place of a verdict."""
+
+
+class Resources(Section):
+    """What the work may use. No part of any key: the same study elsewhere is the same study."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Annotated[int, Field(ge=1)] | None = None
+    """On one machine, stages that run at once; unset is one a GPU, or one a core."""
+    cache_gib: Annotated[float, Field(gt=0)] = 4.0
+    """Memory that one training may fill with decoded images or features."""

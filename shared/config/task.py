@@ -1,0 +1,149 @@
+"""What one stage run is told: its part of the study, and where its inputs are.
+
+A stage sees only the part of the study that is in its key, so that no value can influence a result without changing the key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.config.base import Section
+from shared.config.dataset import Dataset, Rare
+from shared.config.generation import Accept, AnyFinetune, Generate, Score
+from shared.config.search import Final, Resources, Search, Verdict
+from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
+
+Stage = Literal["prepare", "finetune", "generate", "score", "tune", "final", "report"]
+STAGES: tuple[Stage, ...] = ("prepare", "finetune", "generate", "score", "tune", "final", "report")
+
+
+class PrepareConfig(Section):
+    """Inputs: none (the source itself). Commits the data set."""
+
+    dataset: Dataset
+    rare: Rare
+    seed: int
+
+
+class FinetuneConfig(Section):
+    """Inputs: `prepare`."""
+
+    finetune: AnyFinetune
+    rare: Rare
+    seed: int
+
+
+class GenerateConfig(Section):
+    """Inputs: `prepare`, `finetune`."""
+
+    generate: Generate
+    rare: Rare
+    seed: int
+
+
+class ScoreConfig(Section):
+    """Inputs: `prepare`, `generate`. `classifier`, `augmentation` and `training` describe the judges."""
+
+    score: Score
+    classifier: Classifier
+    augmentation: Augmentation
+    training: Training
+    seed: int
+
+
+class Arm(Section):
+    """A classifier and everything that it is trained with: what `tune` varies and `final` repeats."""
+
+    rare: Rare
+    accept: Accept | None
+    """None where the arm has real images only."""
+    replicates: int
+    classifier: Classifier
+    augmentation: Augmentation
+    images: Images
+    training: Training
+    synthetic: Synthetic | None
+    """None where the arm has real images only."""
+
+
+class TuneConfig(Section):
+    """Inputs: `prepare`; with images other than `real` also `generate` and `score`; `parameters` where taken from another experiment's tune."""
+
+    arm: Arm
+    search: Search
+    seed: int
+
+
+class FinalConfig(Section):
+    """Inputs: as tune, and `tune` (its best parameters, by path) where there was a search."""
+
+    arm: Arm
+    final: Final
+    seed: int
+    """The study's seed plus the experiment's."""
+    repeat: int
+    """Which of the `final.seeds` repetitions this is; experiments are paired by it."""
+
+
+class ReportedExperiment(Section):
+    """What the report needs to know of an experiment."""
+
+    name: str
+    title: str | None
+    paper_row: int | None
+    images: Images
+    augmentation: Augmentation
+    parameters_from: str | None
+
+
+class ReportConfig(Section):
+    """Inputs: `prepare`; per experiment `final/<name>/<repeat>`, and `tune/<name>`, `finetune/<name>`, `generate/<name>`, `score/<name>` where they ran."""
+
+    study: str
+    seed: int
+    verdict: Verdict | Literal["none"]
+    rare: Rare
+    experiments: tuple[ReportedExperiment, ...]
+
+
+StageConfig = PrepareConfig | FinetuneConfig | GenerateConfig | ScoreConfig | TuneConfig | FinalConfig | ReportConfig
+CONFIGS: dict[Stage, type[StageConfig]] = {
+    "prepare": PrepareConfig,
+    "finetune": FinetuneConfig,
+    "generate": GenerateConfig,
+    "score": ScoreConfig,
+    "tune": TuneConfig,
+    "final": FinalConfig,
+    "report": ReportConfig,
+}
+
+
+class Input(Section):
+    """A committed artifact that a stage reads."""
+
+    stage: Stage
+    key: str
+    digest: str
+    """Of its manifest's content: lineage, and what makes a changed input change this stage's key."""
+
+
+class Task(Section):
+    """The file that `tailfill stage NAME --config FILE` reads."""
+
+    study: str
+    stage: Stage
+    key: str
+    experiment: str | None = None
+    """For people and logs; tasks of several experiments that are equal run once."""
+    config: dict[str, Any]
+    """The stage's config (above), as JSON."""
+    inputs: dict[str, Input] = Field(default_factory=dict)
+    resources: Resources = Resources()
+
+    def stage_config(self) -> StageConfig:
+        """The config as its stage's type; raises pydantic's ValidationError where it is not."""
+        import json
+
+        return CONFIGS[self.stage].model_validate_json(json.dumps(self.config))

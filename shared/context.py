@@ -1,0 +1,150 @@
+"""What a stage's `run(config, context)` is given beside its config: inputs, a scratch folder, the stop signal, and the commit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.manifest import Manifest, Run
+from shared.checkpoint import Checkpoints, Values
+from shared.config.task import Task
+from shared.errors import Stopped
+from shared.settings import Settings
+
+
+class StopSignal:
+    """Set by SIGTERM or SIGINT. Long work asks it between steps, writes a checkpoint and calls `raise_if_set`."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> None:
+        """Takes the signals; in the main thread only."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._event.set())
+
+    def set(self) -> None:
+        """As if a signal had come."""
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleeps, at most until the signal; True where it came."""
+        return self._event.wait(seconds)
+
+    def raise_if_set(self) -> None:
+        """Raises Stopped (exit 143) where the signal has come."""
+        if self:
+            raise Stopped("stopped by a signal; what was checkpointed stays, and the same command goes on from there")
+
+
+@dataclass
+class Context:
+    """The surroundings of one stage run."""
+
+    task: Task
+    artifacts: Artifacts
+    settings: Settings
+    scratch: Path
+    """An empty folder for files on their way; removed when the stage ends."""
+    stop: StopSignal
+    version: int
+    """The stage module's VERSION."""
+    code: Callable[[], tuple[str, dict[str, str]]]
+    """Fingerprint of the stage's code, and the versions of the libraries that compute."""
+    started: float = field(default_factory=time.monotonic)
+    earlier_seconds: float = 0.0
+    """Wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
+
+    def input(self, role: str) -> Manifest:
+        """The manifest of an input by its role in the task; raises ArtifactError where it is not as the task says."""
+        return self.artifacts.open(self.task.inputs[role])
+
+    def fetch(self, manifest: Manifest, name: str) -> Path:
+        """A file of an input, on local disk and checked."""
+        return self.artifacts.fetch(manifest.file(name))
+
+    def fetch_all(self, manifest: Manifest, stem: str) -> list[Path]:
+        """The files of an input whose names begin with `<stem>-`, in order: the shards of a set."""
+        return [
+            self.artifacts.fetch(f)
+            for f in sorted(manifest.files, key=lambda f: f.name)
+            if f.name.startswith(f"{stem}-")
+        ]
+
+    def save_checkpoint(self, name: str, files: Mapping[str, Path], **values: int | float | str) -> None:
+        """Keeps the files in the store until the commit; the seconds spent so far go with them."""
+        self.artifacts.save_checkpoint(
+            self.task.stage, self.task.key, name, files, {**values, "seconds": self.seconds()}
+        )
+
+    def load_checkpoint(self, name: str) -> tuple[dict[str, Path], dict[str, int | float | str]] | None:
+        """The files and values of the last checkpoint of that name, or None."""
+        found = self.artifacts.load_checkpoint(self.task.stage, self.task.key, name)
+        if found is not None:
+            self.earlier_seconds = float(found[1]["seconds"])
+        return found
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The checkpoint of that name, as resumable training wants it."""
+        return _StageCheckpoints(self, name)
+
+    def seconds(self) -> float:
+        """Wall seconds of this work so far, those of earlier interrupted runs included."""
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    def commit(
+        self,
+        files: Mapping[str, Path],
+        summary: Mapping[str, Any],
+        device: str = "cpu",
+        device_seconds: float | None = None,
+    ) -> Manifest:
+        """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one)."""
+        uploaded = tuple(self.artifacts.upload(name, path) for name, path in sorted(files.items()))
+        seconds = self.seconds()
+        code, libraries = self.code()
+        run = Run(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=seconds,
+            device=device,
+            device_seconds=device_seconds if device_seconds is not None else (0.0 if device == "cpu" else seconds),
+            code=code,
+            libraries=libraries,
+        )
+        task = self.task
+        return self.artifacts.commit(
+            Manifest(
+                study=task.study,
+                stage=task.stage,
+                key=task.key,
+                version=self.version,
+                config=task.config,
+                inputs=task.inputs,
+                files=uploaded,
+                summary=dict(summary),
+                run=run,
+            )
+        )
+
+
+class _StageCheckpoints:
+    """A stage's checkpoints in the store."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self._context, self._name = context, name
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        self._context.save_checkpoint(self._name, files, **values)
+
+    def load(self) -> tuple[dict[str, Path], Values] | None:
+        return self._context.load_checkpoint(self._name)

@@ -1,0 +1,74 @@
+"""The prepared data set: `dataset.json` beside the Parquet shards `images-*.parquet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from shared.config.base import Section
+from shared.config.dataset import Rare
+from shared.data.schema import LabelSchema, class_counts, class_weights
+from shared.errors import ConfigError, DataError
+
+
+class DatasetInfo(Section):
+    """What `dataset.json` says."""
+
+    source: str
+    schema_: LabelSchema = Field(alias="schema")
+    resolution: int
+    sizes: dict[str, int]
+    """Images a split."""
+    counts: dict[str, dict[str, int]]
+    """Split → `group/class` → images."""
+    weights: dict[str, float]
+    """`group/class` → 250 / (11 N) over the training split (paper, equation 1)."""
+    skipped: dict[str, int] = Field(default_factory=dict)
+    """Reason → images left out under `on_bad: skip`."""
+    leaks: dict[str, int] = Field(default_factory=dict)
+    """`train/test` and so on → images found (nearly) equal in both."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report should know of the source (e.g. counts beside the paper's)."""
+
+    def train_counts(self) -> NDArray[np.int64]:
+        """Training images of each class, `[C]`."""
+        return np.array([self.counts["train"][name] for name in self.schema_.class_names], np.int64)
+
+
+def describe(
+    source: str, schema: LabelSchema, resolution: int, labels: NDArray[np.int8], split: NDArray[np.str_], **rest: Any
+) -> DatasetInfo:
+    """Counts an image set of labels `[n, C]` and splits `[n]`; `rest` are DatasetInfo's remaining fields."""
+    counts = {s: class_counts(labels[split == s]) for s in ("train", "val", "test")}
+    weights = class_weights(counts["train"])
+    return DatasetInfo(
+        source=source,
+        schema=schema,
+        resolution=resolution,
+        sizes={s: int((split == s).sum()) for s in ("train", "val", "test")},
+        counts={s: dict(zip(schema.class_names, map(int, c), strict=True)) for s, c in counts.items()},
+        weights=dict(zip(schema.class_names, map(float, weights), strict=True)),
+        **rest,
+    )
+
+
+def read_info(path: Path) -> DatasetInfo:
+    """Reads `dataset.json`; raises DataError where it is not one."""
+    try:
+        return DatasetInfo.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"dataset.json: cannot be read ({str(error).splitlines()[0]}); run `prepare` again") from error
+
+
+def rare_classes(rare: Rare, info: DatasetInfo) -> NDArray[np.int64]:
+    """Columns of the rare classes, in order; raises ConfigError where a named one is unknown."""
+    names, counts = info.schema_.class_names, info.train_counts()
+    for name in rare.classes:
+        if name not in names:
+            raise ConfigError(f"rare.classes: must name a class as group/class, got {name!r}; there are {list(names)}")
+    below = rare.below or 0
+    return np.array([i for i, name in enumerate(names) if name in rare.classes or 0 < counts[i] < below], np.int64)

@@ -1,0 +1,120 @@
+"""Log lines and progress on stderr, as text or as JSON; results go to stdout and never through here.
+
+Every line has an event in a few words and named values: `log.info("checkpoint kept", step=400)`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PROGRESS_SECONDS = 5.0  # a line this often where stderr is not a terminal: readable in `kubectl logs`, and no flood
+
+
+class Log:
+    """Events with named values, on the standard library's logger `tailfill.<name>`."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"tailfill.{name}")
+
+    def info(self, event: str, **values: object) -> None:
+        """What a person following the work wants to read."""
+        self._logger.info(event, extra={"values": values})
+
+    def warning(self, event: str, **values: object) -> None:
+        """What may explain a surprise later: a retry, a skipped image, a fallback."""
+        self._logger.warning(event, extra={"values": values})
+
+    def error(self, event: str, **values: object) -> None:
+        """What ended the work."""
+        self._logger.error(event, extra={"values": values})
+
+    def progress(self, items: Iterable[T], what: str, total: int, unit: str = "steps", done: int = 0) -> Iterator[T]:
+        """Yields `items`, logging `what`, how many of `total` are done, the rate and the seconds left.
+
+        `done` is how many an earlier, interrupted run had finished: the rate counts only this run's.
+        """
+        start = last = time.monotonic()
+        count = done
+        self._progress(what, count, total, unit, None)
+        for item in items:
+            yield item
+            count += 1
+            now = time.monotonic()
+            if now - last >= PROGRESS_SECONDS or count == total:
+                last = now
+                self._progress(what, count, total, unit, (count - done) / max(now - start, 1e-9))
+
+    def _progress(self, what: str, done: int, total: int, unit: str, rate: float | None) -> None:
+        left = (total - done) / rate if rate else None
+        values = {"done": done, "total": total, "unit": unit, "rate": rate, "seconds_left": left}
+        self._logger.info(what, extra={"progress": values, "values": {}})
+
+
+def duration(seconds: float) -> str:
+    """`75.4` → `1m15s`, `7300` → `2h02m`."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def progress_text(progress: dict[str, Any]) -> str:
+    """`400/1200 steps, 6.1 steps/s, 2m11s left` from the values of a progress line."""
+    text = f"{progress['done']}/{progress['total']} {progress['unit']}"
+    if progress["rate"]:
+        text += f", {progress['rate']:.3g} {progress['unit']}/s"
+    if progress["seconds_left"]:
+        text += f", {duration(progress['seconds_left'])} left"
+    return text
+
+
+class TextFormatter(logging.Formatter):
+    """`14:02:11 finetune: checkpoint kept step=400`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        name = record.name.removeprefix("tailfill.")
+        text = f"{clock} {name}: {record.getMessage()}"
+        if progress := getattr(record, "progress", None):
+            return f"{text} {progress_text(progress)}"
+        values = "".join(f" {key}={value}" for key, value in getattr(record, "values", {}).items())
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{clock} {name}: {level}{record.getMessage()}{values}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, name, event, and the named values."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "name": record.name.removeprefix("tailfill."),
+            "event": record.getMessage(),
+            **getattr(record, "values", {}),
+        }
+        if progress := getattr(record, "progress", None):
+            line["progress"] = progress
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(style: str) -> None:
+    """Sends the loggers to stderr in `style`, `text` or `json`; libraries only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("tailfill").setLevel(logging.INFO)
+    logging.captureWarnings(True)

@@ -1,0 +1,73 @@
+"""The environment, read in this file only.
+
+A pod gets these variables from the chart, a process on one machine from `jobs.control`; they are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from shared.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process learns from its environment. Secrets mask themselves in `repr`."""
+
+    store: str | None
+    """`TAILFILL_STORE`: where artifacts live, `s3://bucket[/prefix]` or a folder."""
+    s3_endpoint: str | None
+    """`AWS_ENDPOINT_URL_S3`: an S3 server other than Amazon's."""
+    s3_access_key: SecretStr | None
+    """`AWS_ACCESS_KEY_ID`."""
+    s3_secret_key: SecretStr | None
+    """`AWS_SECRET_ACCESS_KEY`."""
+    s3_region: str
+    """`AWS_REGION`; `us-east-1` where none is named, which every S3 server accepts."""
+    database_url: SecretStr | None
+    """`DATABASE_URL`: `postgresql://user:password@host:port/database` of the Optuna studies."""
+    cache: Path
+    """`TAILFILL_CACHE`: blobs by digest, shared by the processes of one node; safe to delete."""
+    index: int
+    """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job, 0 elsewhere."""
+    count: int
+    """`TAILFILL_COUNT`: how many indexes the Job has, 1 elsewhere."""
+    grace_seconds: float
+    """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
+    hub_token: SecretStr | None
+    """`HF_TOKEN`: for gated weights."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Reads the environment; raises ConfigError where a number is not one."""
+
+        def secret(name: str) -> SecretStr | None:
+            value = environment.get(name)
+            return SecretStr(value) if value else None
+
+        default_cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
+        return cls(
+            store=environment.get("TAILFILL_STORE") or None,
+            s3_endpoint=environment.get("AWS_ENDPOINT_URL_S3") or None,
+            s3_access_key=secret("AWS_ACCESS_KEY_ID"),
+            s3_secret_key=secret("AWS_SECRET_ACCESS_KEY"),
+            s3_region=environment.get("AWS_REGION") or "us-east-1",
+            database_url=secret("DATABASE_URL"),
+            cache=Path(environment.get("TAILFILL_CACHE") or default_cache),
+            index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
+            count=_whole_number(environment, "TAILFILL_COUNT", 1),
+            grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
+            hub_token=secret("HF_TOKEN"),
+        )
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f'environment variable {name}: must be a whole number, got "{text}"; unset it or mend it')
+    return int(text)
