@@ -59,7 +59,7 @@ class Log:
 
 
 def duration(seconds: float) -> str:
-    """`75.4` → `1m15s`, `7300` → `2h02m`."""
+    """`75.4` → `1m15s`, `7300` → `2h01m`."""
     whole = int(seconds + 0.5)
     if whole < 60:
         return f"{whole}s"

@@ -2,44 +2,59 @@
 
 Layout in the store::
 
-    blobs/sha256/<digest>                              bytes, by their own hash
+    blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests; never removed here
     <study>/<stage>/<key>/manifest.json                written last and once: the commit
-    <study>/<stage>/<key>/checkpoints/<name>.json      points to blobs; replaced as work goes on, removed at the commit
+    <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work goes on
+    <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
     <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together
+    <study>/<stage>/<key>/parts/<index>/<save>/        its files
+
+Checkpoints and parts are no blobs, so that removing them can never take a file from under a manifest with the same bytes in it. What a
+killed process leaves of them (files whose pointer was never written) goes with all the others at the commit.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from shared.artifacts.disk import disk_errors, whole_file
 from shared.artifacts.manifest import File, Manifest
 from shared.artifacts.store import NotFound, Store
 from shared.config.base import Section
 from shared.config.task import Input, Stage
-from shared.errors import ArtifactError
+from shared.errors import ArtifactError, UnavailableError
+from shared.log import Log
 
 S = TypeVar("S", bound=Section)
+log = Log("artifacts")
+
+
+class PlacedFile(File):
+    """A file of a checkpoint or a part: it has a place of its own instead of one among the blobs."""
+
+    location: str
+    """Its key in the store."""
 
 
 class Pointer(Section):
-    """A checkpoint or a part: names and the blobs that hold them, and a few values."""
+    """A checkpoint or a part: its files, and a few values."""
 
-    files: tuple[File, ...]
+    files: tuple[PlacedFile, ...]
     values: dict[str, int | float | str]
 
 
 class Artifacts:
-    """One study's artifacts in a store, with a cache of blobs by digest on local disk."""
+    """One study's artifacts in a store, with a cache of bytes by digest on local disk, shared by the processes of a node."""
 
     def __init__(self, store: Store, study: str, cache: Path) -> None:
         self.store = store
         self.study = study
         self.cache = cache
+        self._verified: set[str] = set()
 
     # -- committed results
 
@@ -71,48 +86,74 @@ class Artifacts:
         """
         folder = self._folder(manifest.stage, manifest.key)
         self.store.create(f"{folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
-        for prefix in ("checkpoints", "parts"):
-            for key in list(self.store.list(f"{folder}/{prefix}/")):
-                self.store.delete(key)
         committed = self.find(manifest.stage, manifest.key)
-        assert committed is not None
+        if committed is None:
+            raise ArtifactError(f"{self.store.url}/{folder}/manifest.json: vanished after it was written; run again")
+        self.clean(manifest.stage, manifest.key)
         return committed
+
+    def forget(self, stage: Stage, key: str) -> None:
+        """Removes the manifest, so that the stage runs again; its blobs stay, for whoever else names them."""
+        self.store.delete(f"{self._folder(stage, key)}/manifest.json")
+
+    def manifests(self, stage: Stage) -> list[Manifest]:
+        """All that is committed of a stage in this study, under whatever keys."""
+        keys = [
+            key.split("/")[-2] for key in self.store.list(f"{self.study}/{stage}/") if key.endswith("/manifest.json")
+        ]
+        return [manifest for key in keys if (manifest := self.find(stage, key)) is not None]
+
+    def clean(self, stage: Stage, key: str) -> None:
+        """Removes what is left of the checkpoints and parts of a committed stage, also those of killed processes."""
+        for prefix in ("checkpoints", "parts"):
+            for location in list(self.store.list(f"{self._folder(stage, key)}/{prefix}/")):
+                self.store.delete(location)
 
     # -- blobs
 
     def upload(self, name: str, path: Path) -> File:
-        """Puts a file's bytes under their digest (unless they are there) and returns the entry for a manifest or pointer."""
-        digest, size = _digest(path), path.stat().st_size
-        key = f"blobs/sha256/{digest}"
-        if not self.store.exists(key):
-            self.store.put_file(key, path)
-        return File(name=name, digest=digest, size=size)
+        """Puts a file's bytes under their digest and returns the entry for a manifest.
+
+        Bytes that stand there already are written over with the same ones, which mends them where they were damaged.
+        """
+        file = _describe(name, path)
+        self.store.put_file(_blob(file), path)
+        return file
 
     def fetch(self, file: File) -> Path:
-        """The file's bytes on local disk, checked against its digest; raises ArtifactError where they differ."""
+        """The file's bytes on local disk, checked against its digest once a process; raises ArtifactError where they differ."""
         path = self.cache / "sha256" / file.digest[:2] / file.digest
-        if path.exists() and path.stat().st_size == file.size:
+        if file.digest in self._verified and path.exists():
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = f"blobs/sha256/{file.digest}"
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        os.close(handle)
-        try:
+        with disk_errors(path):
+            cached = path.exists() and path.stat().st_size == file.size and _digest(path) == file.digest
+            if path.exists() and not cached:
+                log.warning("a cached file is damaged and is fetched again", path=path)
+        if not cached:
+            self._download(file, path)
+        self._verified.add(file.digest)
+        return path
+
+    def _download(self, file: File, path: Path) -> None:
+        key = file.location if isinstance(file, PlacedFile) else _blob(file)
+        where = f"{self.store.url}/{key} ({file.name})"
+        with whole_file(path) as temporary:
             try:
-                self.store.get_file(key, Path(temporary))
+                self.store.get_file(key, temporary)
             except NotFound:
+                if isinstance(file, PlacedFile):
+                    raise UnavailableError(
+                        f"{where}: was replaced or committed by another process meanwhile; run the same command again"
+                    ) from None
                 raise ArtifactError(
-                    f"{self.store.url}/{key} ({file.name}): not found, though its manifest is; restore it or use --rerun"
+                    f"{where}: not found, though its manifest is; restore it, or make it again with --rerun"
                 ) from None
-            found = _digest(Path(temporary))
+            found = _digest(temporary)
             if found != file.digest:
                 raise ArtifactError(
-                    f"{self.store.url}/{key} ({file.name}): has digest {found}, expected {file.digest}; it was changed or cut short"
+                    f"{where}: has digest {found}, expected {file.digest}; it was changed or cut short: "
+                    "restore it, or make it again with --rerun"
                 )
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        return path
 
     # -- checkpoints and parts: what makes interrupted work resumable
 
@@ -138,7 +179,9 @@ class Artifacts:
     def parts(self, stage: Stage, key: str) -> dict[int, Pointer]:
         """The parts made so far, by index."""
         prefix = f"{self._folder(stage, key)}/parts/"
-        found = {int(k.removeprefix(prefix).removesuffix(".json")): self._pointer(k) for k in self.store.list(prefix)}
+        names = (location.removeprefix(prefix) for location in self.store.list(prefix))
+        indexes = [int(name.removesuffix(".json")) for name in names if "/" not in name]
+        found = {index: self._pointer(f"{prefix}{index:06d}.json") for index in indexes}
         return {index: pointer for index, pointer in found.items() if pointer is not None}
 
     def _folder(self, stage: Stage, key: str) -> str:
@@ -146,12 +189,15 @@ class Artifacts:
 
     def _save(self, location: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]) -> None:
         old = self._pointer(location)
-        uploaded = tuple(self.upload(name, path) for name, path in files.items())
-        self.store.put(location, Pointer(files=uploaded, values=dict(values)).model_dump_json().encode())
-        kept = {file.digest for file in uploaded}
-        for file in old.files if old else ():
-            if file.digest not in kept:
-                self.store.delete(f"blobs/sha256/{file.digest}")
+        folder = f"{location.removesuffix('.json')}/{uuid.uuid4().hex}"
+        placed = []
+        for name, path in files.items():
+            file = _describe(name, path)
+            placed.append(PlacedFile(name=name, digest=file.digest, size=file.size, location=f"{folder}/{name}"))
+            self.store.put_file(placed[-1].location, path)
+        self.store.put(location, Pointer(files=tuple(placed), values=dict(values)).model_dump_json().encode())
+        for gone in old.files if old else ():
+            self.store.delete(gone.location)
 
     def _pointer(self, location: str) -> Pointer | None:
         try:
@@ -168,6 +214,14 @@ def _parse(kind: type[S], text: bytes, where: str) -> S:
         raise ArtifactError(
             f"{where}: not a {kind.__name__.lower()} that this version can read ({first}); use --rerun"
         ) from error
+
+
+def _describe(name: str, path: Path) -> File:
+    return File(name=name, digest=_digest(path), size=path.stat().st_size)
+
+
+def _blob(file: File) -> str:
+    return f"blobs/sha256/{file.digest}"
 
 
 def _digest(path: Path) -> str:

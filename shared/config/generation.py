@@ -22,7 +22,8 @@ class Finetune(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the exponential moving average of the weights that are kept; 0 keeps the last weights."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """An image of a class with n images is drawn in proportion to n to the power of -class_power (rarest class of the image): 0 natural, 0.5 square-root balancing, 1 balanced."""
+    """An image is drawn in proportion to n to the power of -class_power, n the training images of its rarest class:
+    0 natural, 0.5 square-root balancing, 1 balanced."""
     condition_dropout: Share = 0.1
     """Share of the training images whose labels or caption are left out, for classifier-free guidance."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
@@ -37,6 +38,10 @@ class PixelFinetune(Finetune):
     """Side in pixels of what it draws; images are brought to the data set's resolution afterwards."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
     """Channels of the first block; the others have two and three times as many."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    flip: bool = True
+    """Show each image mirrored half of the time; switch it off where left and right matter."""
 
 
 class StableDiffusionFinetune(Finetune):
@@ -66,7 +71,11 @@ class StableDiffusionFinetune(Finetune):
     min_snr: Annotated[float, Field(gt=0)] | None = 5.0
     """Gamma of the min-SNR loss weight (Hang et al. 2023); null for the plain loss."""
     gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: a third slower, several times less GPU memory."""
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    """Batches of `batch_size` images whose gradients are averaged into one step."""
+    flip: bool = True
+    """Show each image mirrored half of the time; switch it off where left and right matter."""
 
 
 AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discriminator="generator")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from shared.config.base import Section
 
@@ -47,11 +47,33 @@ class IntRange(Section):
 class Choice(Section):
     """One of a few values."""
 
-    kind: Literal["choice"]
+    kind: Literal["choice"] = "choice"
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
 
 
-Range = FloatRange | IntRange | Choice
+def _kind(value: Any) -> str:
+    """`kind` may be left out: a mapping with `values` is a choice, any other a float."""
+    if isinstance(value, FloatRange | IntRange | Choice):
+        return value.kind
+    return str(value.get("kind", "choice" if "values" in value else "float")) if isinstance(value, dict) else "float"
+
+
+Range = Annotated[
+    Annotated[FloatRange, Tag("float")] | Annotated[IntRange, Tag("int")] | Annotated[Choice, Tag("choice")],
+    Discriminator(_kind),
+]
+
+
+def _paper_space() -> dict[str, Range]:
+    """The paper's Table 1, with logarithmic scales for learning rate and weight decay."""
+    return {
+        "training.lr": FloatRange(low=1e-4, high=1e-2, log=True),
+        "training.weight_decay": FloatRange(low=1e-4, high=1e-2, log=True),
+        "training.label_smoothing": FloatRange(low=1e-4, high=1e-2),
+        "training.dropout": FloatRange(low=0.15, high=0.6),
+        "training.beta1": FloatRange(low=0.87, high=0.93),
+        "training.beta2": FloatRange(low=0.99, high=0.99999999),
+    }
 
 
 class Budget(Section):
@@ -81,16 +103,7 @@ class Search(Section):
     """No trial is pruned before this epoch."""
     first_defaults: bool = True
     """Trial 0 is the study's own values, where they lie in the space."""
-    space: dict[str, Range] = Field(
-        default_factory=lambda: {
-            "training.lr": FloatRange(low=1e-4, high=1e-2, log=True),
-            "training.weight_decay": FloatRange(low=1e-4, high=1e-2, log=True),
-            "training.label_smoothing": FloatRange(low=1e-4, high=1e-2),
-            "training.dropout": FloatRange(low=0.15, high=0.6),
-            "training.beta1": FloatRange(low=0.87, high=0.93),
-            "training.beta2": FloatRange(low=0.99, high=0.99999999),
-        }
-    )
+    space: dict[str, Range] = Field(default_factory=_paper_space)
     """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1)."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""

@@ -72,6 +72,8 @@ class TuneConfig(Section):
     """Inputs: `prepare`; with images other than `real` also `generate` and `score`; `parameters` where taken from another experiment's tune."""
 
     arm: Arm
+    pinned: tuple[str, ...] = ()
+    """Paths that the experiment sets itself: not taken from `parameters`."""
     search: Search
     seed: int
 
@@ -80,6 +82,8 @@ class FinalConfig(Section):
     """Inputs: as tune, and `tune` (its best parameters, by path) where there was a search."""
 
     arm: Arm
+    pinned: tuple[str, ...] = ()
+    """Paths that the experiment sets itself: not taken from `parameters`."""
     final: Final
     seed: int
     """The study's seed plus the experiment's."""

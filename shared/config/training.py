@@ -45,11 +45,13 @@ class Training(Section):
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
     """Epochs over which the learning rate rises from 0, before the cosine."""
     loss: Literal["weighted", "plain", "balanced_softmax"] = "weighted"
-    """`weighted`: cross-entropy with w = 250/(11 N) a class (paper, equation 1). `balanced_softmax`: logits shifted by tau · log of the class shares (Ren et al. 2020, Menon et al. 2021)."""
+    """`weighted`: cross-entropy with w = 250/(11 N) a class (paper, equation 1). `balanced_softmax`: logits shifted by
+    tau · log of the class shares (Ren et al. 2020, Menon et al. 2021)."""
     tau: Annotated[float, Field(ge=0)] = 1.0
     """Strength of the shift of `balanced_softmax`."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Sampling: an image is drawn in proportion to n to the power of -class_power, n the count of its rarest class: 0 natural (each image once an epoch), 1 balanced."""
+    """Sampling: an image is drawn in proportion to n to the power of -class_power, n the training images of its rarest
+    class: 0 natural (each image once an epoch), 1 balanced."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup's Beta distribution; 0 is none."""
     erasing: Share = 0.0

@@ -10,9 +10,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -77,12 +79,12 @@ def decode(data: bytes, resolution: int, name: str) -> NDArray[np.uint8]:
 
 def write_shards(images: ImageSet, folder: Path, stem: str) -> list[Path]:
     """Writes `<stem>-00000.parquet` and so on into `folder`, and returns the paths in order."""
-    table = to_table(images)
     paths = []
     for shard, start in enumerate(range(0, max(len(images), 1), ROWS_A_SHARD)):
         path = folder / f"{stem}-{shard:05d}.parquet"
+        table = to_table(images.take(np.arange(start, min(start + ROWS_A_SHARD, len(images)))))
         # images are compressed already; one row group a shard keeps the bytes the same for the same rows
-        pq.write_table(table.slice(start, ROWS_A_SHARD), path, compression="none", row_group_size=ROWS_A_SHARD)
+        pq.write_table(table, path, compression="none", row_group_size=ROWS_A_SHARD)
         paths.append(path)
     return paths
 
@@ -102,8 +104,8 @@ def read_shards(paths: Sequence[Path], schema: LabelSchema) -> ImageSet:
 def to_table(images: ImageSet) -> pa.Table:
     """The Parquet form, whole."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        "image": pa.array(
-            [{"bytes": b, "path": p} for b, p in zip(images.encoded, images.paths, strict=True)], IMAGE_TYPE
+        "image": pa.StructArray.from_arrays(
+            [pa.array(images.encoded, pa.binary()), pa.array(images.paths, pa.string())], fields=list(IMAGE_TYPE)
         ),
         "split": pa.array(images.split.tolist(), pa.string()),
     }
@@ -116,43 +118,64 @@ def to_table(images: ImageSet) -> pa.Table:
 
 def from_table(table: pa.Table, schema: LabelSchema) -> ImageSet:
     """The inverse of to_table."""
-    image = table["image"].combine_chunks()
     labels = np.concatenate([_group_labels(table[group.name], group) for group in schema.groups], axis=1)
     known = {"image", "split", *(group.name for group in schema.groups)}
     rest = [name for name in table.column_names if name not in known]
     return ImageSet(
         schema,
-        image.field("bytes").to_pylist(),
-        image.field("path").to_pylist(),
+        _image_field(table, "bytes"),
+        _image_field(table, "path"),
         np.asarray(table["split"].to_pylist(), dtype=np.str_),
         labels,
         table.select(rest) if rest else None,
     )
 
 
+def _image_field(table: pa.Table, name: str) -> list[Any]:
+    """By chunk: all images together may exceed the 2 GiB of one Arrow binary array."""
+    values: list[Any] = []
+    for chunk in table["image"].chunks:
+        values += chunk.field(name).to_pylist()
+    if (row := next((i for i, value in enumerate(values) if value is None), None)) is not None:
+        raise DataError(f"row {row}: column 'image' has no {name}; the data set is damaged, run `prepare` again")
+    return values
+
+
 def _group_column(labels: Labels, group: LabelGroup) -> pa.Array:
     if group.kind == "one":
-        names = [group.classes[row.argmax()] if (row == 1).any() else None for row in labels]
-        return pa.array(names, pa.string())
-    rows = [{name: None if v < 0 else int(v) for name, v in zip(group.classes, row, strict=True)} for row in labels]
-    return pa.array(rows, pa.struct([(name, pa.int8()) for name in group.classes]))
+        index = pa.array(labels.argmax(axis=1).astype(np.int32), mask=~(labels == 1).any(axis=1))
+        return pa.DictionaryArray.from_arrays(index, pa.array(group.classes)).cast(pa.string())
+    columns = [pa.array(labels[:, i], pa.int8(), mask=labels[:, i] < 0) for i in range(len(group.classes))]
+    return pa.StructArray.from_arrays(columns, names=list(group.classes))
 
 
 def _group_labels(column: pa.ChunkedArray, group: LabelGroup) -> Labels:
+    column = column.combine_chunks()
+    return _one_labels(column, group) if group.kind == "one" else _any_labels(column, group)
+
+
+def _one_labels(column: pa.Array, group: LabelGroup) -> Labels:
+    """`[n, classes]` of class names, null where unknown."""
+    index = pc.index_in(column, value_set=pa.array(group.classes))
+    wrong = pc.and_(index.is_null(), column.is_valid())
+    if (row := pc.index(wrong, True).as_py()) >= 0:
+        raise DataError(
+            f"row {row}: {column[row].as_py()!r} is no class of the group {group.name}; it has {list(group.classes)}"
+        )
+    position = index.fill_null(-1).to_numpy(zero_copy_only=False)
+    labels: Labels = np.where(position[:, None] < 0, -1, position[:, None] == np.arange(len(group.classes)))
+    return labels.astype(np.int8)
+
+
+def _any_labels(column: pa.Array, group: LabelGroup) -> Labels:
+    """`[n, classes]` of a struct with 1, 0 or null a class."""
     labels = np.full((len(column), len(group.classes)), -1, np.int8)
-    index = {name: i for i, name in enumerate(group.classes)}
-    for row, value in enumerate(column.to_pylist()):
-        if value is None:
-            continue
-        if group.kind == "one":
-            if value not in index:
-                raise DataError(
-                    f"row {row}: {value!r} is no class of the group {group.name}; it has {list(group.classes)}"
-                )
-            labels[row] = 0
-            labels[row, index[value]] = 1
-        else:
-            labels[row] = [-1 if value[name] is None else value[name] for name in group.classes]
+    for i, name in enumerate(group.classes):
+        values = pc.struct_field(column, name).cast(pa.int8()).fill_null(-1)
+        labels[:, i] = values.to_numpy(zero_copy_only=False)
+    if (wrong := np.argwhere((labels < -1) | (labels > 1))).size:
+        row, i = map(int, wrong[0])
+        raise DataError(f"row {row}: {group.name}/{group.classes[i]} must be 0, 1 or null, got {labels[row, i]}")
     return labels
 
 
@@ -160,5 +183,13 @@ def _check_columns(table: pa.Table, schema: LabelSchema, name: str) -> None:
     for column in ("image", "split", *(group.name for group in schema.groups)):
         if column not in table.column_names:
             raise DataError(f"{name}: has no column {column!r}; it has {table.column_names}")
-    if table.schema.field("image").type != IMAGE_TYPE:
-        raise DataError(f"{name}: column 'image' must be {IMAGE_TYPE}, got {table.schema.field('image').type}")
+    wanted = {"image": IMAGE_TYPE, "split": pa.string()}
+    wanted |= {group.name: _group_type(group) for group in schema.groups}
+    for column, kind in wanted.items():
+        found = table.schema.field(column).type
+        if found != kind:
+            raise DataError(f"{name}: column {column!r} must be {kind}, got {found}; run the stage that made it again")
+
+
+def _group_type(group: LabelGroup) -> pa.DataType:
+    return pa.string() if group.kind == "one" else pa.struct([(name, pa.int8()) for name in group.classes])

@@ -1,0 +1,200 @@
+"""The command `tailfill`. Everything heavy is imported by the subcommand that needs it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+STUDY = click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
+SET = click.option(
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value, e.g. --set final.seeds=3."
+)
+WORKDIR = click.option(
+    "--workdir",
+    type=click.Path(path_type=Path),
+    help="Where services keep their data and the report is put [work/<study name>].",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tailfill", prog_name="tailfill")
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log lines on stderr.",
+)
+@click.pass_context
+def cli(context: click.Context, log: str) -> None:
+    """Would generated images of my rare classes make my classifier better, and which hyperparameters are best?
+
+    Start with `tailfill run studies/demo.yaml`, or with your own images: `tailfill init DATA`.
+    """
+    context.obj = log
+
+
+@cli.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("study.yaml"),
+    show_default=True,
+    help="The study file to write.",
+)
+def init(data: Path, out: Path) -> None:
+    """Look at DATA (a folder a class, or a CSV with images) and write a commented study and a contact sheet."""
+    from jobs.init import init as write_study
+
+    for line in write_study(data, out):
+        click.echo(line)
+
+
+@cli.command()
+@STUDY
+@SET
+@click.option(
+    "--plan", "show_plan", is_flag=True, help="Say what would run: classes to fill, images, trials, hours, disk."
+)
+@JSON
+def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool) -> None:
+    """Check a study file, and say what it would do."""
+    from jobs.validate import validate as check
+
+    click.echo(check(study, sets, show_plan, as_json))
+
+
+@cli.command()
+@STUDY
+@SET
+@WORKDIR
+@click.option("--workers", type=click.IntRange(min=1), help="Tuning workers [the study's search.workers].")
+@click.option("--rerun", multiple=True, metavar="STAGE", help="Run this stage again although it is committed.")
+@JSON
+@click.pass_obj
+def run(
+    log: str,
+    study: Path,
+    sets: tuple[str, ...],
+    workdir: Path | None,
+    workers: int | None,
+    rerun: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run a study on this machine, or go on with it, and print the path of its report."""
+    from jobs.local import run_study
+
+    click.echo(run_study(study, sets, workdir, workers, rerun, log, as_json))
+
+
+@cli.command()
+@click.argument("name", metavar="NAME")
+@click.option("--config", "file", type=click.Path(path_type=Path), required=True, help="The task, as control wrote it.")
+@click.option("--worker", is_flag=True, help="tune: run trials; without it, coordinate the search.")
+def stage(name: str, file: Path, worker: bool) -> None:
+    """Run one stage; what a container runs."""
+    from jobs.stage import run_stage
+
+    run_stage(name, file, worker)
+
+
+@cli.command()
+@WORKDIR
+@click.option("--why", metavar="STAGE", help="Say which part of a stage's key changed since it was last committed.")
+@JSON
+def status(workdir: Path | None, why: str | None, as_json: bool) -> None:
+    """Say where the study stands, and why nothing moves when nothing does."""
+    from jobs.local import status as describe
+
+    click.echo(describe(workdir, why, as_json))
+
+
+@cli.command()
+@WORKDIR
+@JSON
+def report(workdir: Path | None, as_json: bool) -> None:
+    """Fetch the study's report and print the path of its page (or, with --json, its results)."""
+    from jobs.local import print_report
+
+    click.echo(print_report(workdir, as_json))
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["dataset", "generated"]))
+@click.argument("out", type=click.Path(path_type=Path))
+@WORKDIR
+def export(what: str, out: Path, workdir: Path | None) -> None:
+    """Write the data set or the generated images as a folder with a metadata.jsonl."""
+    from jobs.local import export_images
+
+    click.echo(export_images(what, out, workdir))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of a study file."""
+    from shared.config.schema import study_schema
+
+    click.echo(study_schema())
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a shell's completion script: `source <(tailfill completion bash)`."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
+
+
+@cli.group()
+def tune() -> None:
+    """Try the search machinery by itself."""
+
+
+@tune.command()
+@click.option("--workers", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), default=200, show_default=True)
+@JSON
+def simulate(workers: int, trials: int, as_json: bool) -> None:
+    """Run a search with a trivial objective on the local PostgreSQL: exact count, connections, throughput, latency."""
+    from jobs.local import simulate_search
+
+    click.echo(simulate_search(workers, trials, as_json))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; every expected error becomes one line on stderr and its exit code."""
+    from shared import errors, log
+
+    given = sys.argv[1:] if arguments is None else arguments
+    # read before click does, so that its own errors come in the same form
+    style = "json" if "--log=json" in given or ("--log", "json") in itertools.pairwise(given) else "text"
+    log.configure(style)
+    logger: Any = log.Log("tailfill")
+    try:
+        cli.main(args=given, prog_name="tailfill", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(errors.STOPPED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except errors.TailfillError as error:
+        for line in str(error).splitlines():
+            logger.error(line)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        logger.error("stopped; the same command goes on from what was committed")
+        sys.exit(errors.STOPPED)
+
+
+if __name__ == "__main__":
+    main()

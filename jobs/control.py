@@ -1,0 +1,245 @@
+"""Runs a study's stages in order on one machine, as the processes that a cluster runs as Jobs.
+
+It holds no state: what is committed in the store and in PostgreSQL is the state. Kill it at any moment and run it again.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.console import Console
+from jobs.plan import Step, make_task, plan
+from jobs.processes import Launch, Lines, StageProcess, start
+from shared import errors
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.manifest import Manifest
+from shared.config.study import Study
+from shared.config.task import Task
+from shared.context import StopSignal
+from shared.log import duration
+
+TICK_SECONDS = 0.1
+MAX_RETRIES = 5  # of a stage whose process ended with 75 or was killed; each later by twice the wait
+FIRST_WAIT_SECONDS = 2.0
+GRACE_SECONDS = 3.0  # a person's Ctrl-C ends everything within 5 seconds; 2 of them belong to the services
+
+
+@dataclass
+class _Running:
+    """A step in work: the processes it has and those it may still start."""
+
+    step: Step
+    task: Task
+    processes: list[StageProcess] = field(default_factory=list)
+    pending: list[Launch] = field(default_factory=list)
+    """Processes that wait for a free slot, or for the end of a retry's wait."""
+    retries: int = 0
+    not_before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Slots:
+    """How many stage processes run at once, and what each may use."""
+
+    count: int
+    gpus: bool
+
+    @classmethod
+    def of_machine(cls, study: Study) -> Slots:
+        """One a GPU where there are any (and the study lets us use them), else one a core; `resources.processes` overrides."""
+        gpus = 0 if study.resources.device == "cpu" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+        return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus > 0)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Threads (and the GPU) of the process in a slot; the threads depend on the machine alone, so that results do not vary by the hour."""
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict.fromkeys(names, threads) | ({"CUDA_VISIBLE_DEVICES": str(slot)} if self.gpus else {})
+
+
+class Control:
+    """One run of a study."""
+
+    def __init__(
+        self,
+        study: Study,
+        artifacts: Artifacts,
+        workdir: Path,
+        environment: Mapping[str, str],
+        console: Console,
+        stop: StopSignal,
+        workers: int | None,
+    ) -> None:
+        self.study, self.artifacts, self.console, self.stop = study, artifacts, console, stop
+        self.environment, self.workers = environment, workers
+        self.tasks = workdir / "tasks"
+        self.tasks.mkdir(parents=True, exist_ok=True)
+        self.slots = Slots.of_machine(study)
+        self.free = list(range(self.slots.count))
+        self.held: dict[int, int] = {}  # pid → slot
+        self.lines: Lines = queue.Queue()
+        self.committed: dict[str, Manifest] = {}
+        self.running: list[_Running] = []
+        self.order: dict[str, int] = {}  # by step id: what stands earlier in the plan gets a free slot first
+        self.reused = 0
+
+    def run(self, rerun: frozenset[str] = frozenset()) -> Manifest:
+        """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
+        steps = plan(self.study)
+        self.order = {step.id: position for position, step in enumerate(steps)}
+        try:
+            while True:
+                self._drain()
+                self._collect()
+                waiting = [
+                    s for s in steps if s.id not in self.committed and all(r.step.id != s.id for r in self.running)
+                ]
+                if not waiting and not self.running:
+                    return self.committed[steps[-1].id]
+                for step in waiting:
+                    if all(needed.id in self.committed for needed in step.needs.values()):
+                        self._begin(step, step.stage in rerun)
+                self._fill_slots()
+                if self.stop.wait(TICK_SECONDS):
+                    self.stop.raise_if_set()
+        finally:
+            self._end_all()
+
+    # -- one step
+
+    def _begin(self, step: Step, rerun: bool) -> None:
+        task = make_task(self.study, step, self.committed)
+        manifest = self.artifacts.find(task.stage, task.key)
+        if manifest is not None and rerun:
+            self.artifacts.forget(task.stage, task.key)
+            self.console.say(f"{step.label}: run again ({task.key[:8]})")
+            manifest = None
+        if manifest is not None:
+            self.committed[step.id] = manifest
+            self.reused += 1
+            self.console.say(f"{step.label}: committed already ({task.key[:8]})")
+            return
+        file = self.tasks / f"{task.stage}-{task.key[:16]}.json"
+        file.write_text(task.model_dump_json(indent=1, by_alias=True))
+        self.running.append(_Running(step, task, pending=self._launches(step, file)))
+
+    def _launches(self, step: Step, file: Path) -> list[Launch]:
+        command = ("stage", step.stage, "--config", str(file))
+        if step.stage == "tune":
+            workers = self.workers or step.config["search"]["workers"]
+            coordinator = Launch(step.label, command, {}, takes_slot=False)
+            return [
+                coordinator,
+                *(Launch(f"{step.label} worker {i}", (*command, "--worker"), {}) for i in range(workers)),
+            ]
+        if step.stage == "generate":
+            count = self.slots.count
+            return [
+                Launch(f"{step.label} {i}", command, {"JOB_COMPLETION_INDEX": str(i), "TAILFILL_COUNT": str(count)})
+                for i in range(count)
+            ]
+        return [Launch(step.label, command, {})]
+
+    def _fill_slots(self) -> None:
+        for running in sorted(self.running, key=lambda r: self.order[r.step.id]):
+            if time.monotonic() < running.not_before:
+                continue
+            for launch in list(running.pending):
+                if launch.takes_slot and not self.free:
+                    break
+                running.pending.remove(launch)
+                slot = self.free.pop(0) if launch.takes_slot else None
+                process = start(launch, {**self.environment, **self.slots.environment(slot or 0)}, self.lines)
+                running.processes.append(process)
+                if slot is not None:
+                    self.held[process.process.pid] = slot
+
+    # -- what processes say and how they end
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                process, line = self.lines.get_nowait()
+            except queue.Empty:
+                return
+            self.console.line(process.launch.name, line)
+
+    def _collect(self) -> None:
+        for running in list(self.running):
+            for process in list(running.processes):
+                code = process.process.poll()
+                if code is not None:
+                    self._ended(running, process, code)
+            if not running.processes and not running.pending:
+                self._commit(running)
+
+    def _ended(self, running: _Running, process: StageProcess, code: int) -> None:
+        running.processes.remove(process)
+        self.console.finished(process.launch.name)
+        if process.process.pid in self.held:
+            self.free.append(self.held.pop(process.process.pid))
+        if code == errors.COMMITTED:
+            if not process.launch.takes_slot:
+                running.pending = []  # the search is over: workers that never got a slot have nothing to do
+            return
+        self._drain()
+        reason = process.last_error or "\n".join(process.tail) or f"ended with code {code}"
+        if code in (errors.UNAVAILABLE, errors.STOPPED) or code < 0:
+            self._retry(running, process, reason)
+            return
+        kind = {errors.INPUT: errors.InputError}.get(code, StageFailed)
+        raise kind(f"{process.launch.name}: {reason}")
+
+    def _retry(self, running: _Running, process: StageProcess, reason: str) -> None:
+        running.retries += 1
+        if running.retries > MAX_RETRIES:
+            raise errors.UnavailableError(f"{process.launch.name}: gave up after {MAX_RETRIES} retries: {reason}")
+        wait = FIRST_WAIT_SECONDS * 2 ** (running.retries - 1) * random.uniform(0.5, 1.5)
+        self.console.say(
+            f"{process.launch.name}: {reason}; retry {running.retries} of {MAX_RETRIES} in {duration(wait)}"
+        )
+        running.not_before = time.monotonic() + wait
+        running.pending.append(process.launch)
+
+    def _commit(self, running: _Running) -> None:
+        manifest = self.artifacts.find(running.task.stage, running.task.key)
+        if manifest is None:
+            raise StageFailed(f"{running.step.label}: ended well but committed nothing")
+        self.committed[running.step.id] = manifest
+        self.running.remove(running)
+        took = duration(time.monotonic() - running.started)
+        self.console.say(f"{running.step.label}: committed ({running.task.key[:8]}) in {took}")
+
+    def _end_all(self) -> None:
+        processes = [p for running in self.running for p in running.processes]
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(p.process.poll() is None for p in processes):
+            time.sleep(0.05)
+        for process in processes:
+            process.signal(signal.SIGKILL)
+            process.process.wait()
+
+
+class StageFailed(errors.TailfillError):
+    """A stage ended with a bug, whose traceback is in the message."""
+
+
+def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:
+    """Copies the report's files into a folder, and returns the path of its page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in report.files:
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifacts.fetch(file), target)
+    return folder / "index.html"

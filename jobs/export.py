@@ -1,0 +1,119 @@
+"""`tailfill export`: a committed image set as a folder of files with `metadata.jsonl`, as Hugging Face's imagefolder reads it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.disk import disk_errors
+from shared.artifacts.manifest import Manifest
+from shared.config.generation import Accept
+from shared.errors import ConfigError, DataError
+from shared.log import Log
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shared.data.imageset import ImageSet
+
+log = Log("export")
+
+
+def export(
+    artifacts: Artifacts,
+    prepared: Manifest,
+    generated: Manifest | None,
+    scored: Manifest | None,
+    out: Path,
+    accept: Accept | None = None,
+) -> str:
+    """Writes the prepared data set, or the generated images where given, into `out` (new or empty); returns a line that counts them.
+
+    Of generated images the provenance goes along, their scores where `scored` is given, and with `accept` whether that filter lets
+    each in. Raises ConfigError where `out` holds something already, UnavailableError where the disk is full.
+    """
+    from shared.data.dataset import read_info
+    from shared.data.imageset import read_shards
+
+    schema = read_info(artifacts.fetch(prepared.file("dataset.json"))).schema_
+    source = prepared if generated is None else generated
+    shards = sorted((file for file in source.files if file.name.startswith("images-")), key=lambda file: file.name)
+    images = read_shards([artifacts.fetch(file) for file in shards], schema)
+    scores = None
+    if generated is not None and scored is not None:
+        import pyarrow.parquet as pq
+
+        scores = pq.read_table(artifacts.fetch(scored.file("scores.parquet")))
+    return write_folder(images, out, scores, accept)
+
+
+def write_folder(images: ImageSet, out: Path, scores: pa.Table | None = None, accept: Accept | None = None) -> str:
+    """Writes `<split>/<row>.png|jpg` and `metadata.jsonl`, a line an image: file_name, labels, provenance, scores, accepted."""
+    with disk_errors(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out}: holds something already; name a new or an empty folder")
+        for split in sorted(set(images.split.tolist())):
+            (out / split).mkdir(parents=True)
+    rows = _rows(images, scores, accept)
+    names = []
+    for row, data in enumerate(log.progress(images.encoded, "export", total=len(images), unit="images")):
+        names.append(f"{images.split[row]}/{row:06d}{_suffix(data, images.paths[row])}")
+        with disk_errors(out / names[-1]):
+            (out / names[-1]).write_bytes(data)
+    path = out / "metadata.jsonl"
+    with disk_errors(path), path.open("w", encoding="utf-8") as file:  # last: a folder with it is whole
+        for name, values in zip(names, rows, strict=True):
+            file.write(json.dumps({"file_name": name, **values}, ensure_ascii=False) + "\n")
+    return f"{len(images)} images in {out}"
+
+
+def _rows(images: ImageSet, scores: pa.Table | None, accept: Accept | None) -> list[dict[str, Any]]:
+    from shared.data.imageset import to_table
+
+    rows: list[dict[str, Any]] = [{"path": path} for path in images.paths]
+    tables = [to_table(images).drop_columns(["image"])]
+    if scores is not None:
+        if scores.num_rows != len(images):
+            raise DataError(f"scores.parquet: has {scores.num_rows} rows for {len(images)} images; run `score` again")
+        tables.append(scores.drop_columns([name for name in ("index",) if name in scores.column_names]))
+    for table in tables:
+        for row, values in zip(rows, table.to_pylist(), strict=True):
+            row.update({name: _json_value(value) for name, value in values.items()})
+    if scores is not None and accept is not None:
+        for row, accepted in zip(rows, _accepted(images, scores, accept), strict=True):
+            row["accepted"] = accepted
+    return rows
+
+
+def _accepted(images: ImageSet, scores: pa.Table, accept: Accept) -> Sequence[bool]:
+    """The filter as training applies it: within each pool."""
+    import numpy as np
+    import pyarrow as pa
+
+    from shared.data.accept import accept_mask
+
+    if images.extra is None or "pool" not in images.extra.column_names:
+        raise DataError("generated images: have no column 'pool'; run `generate` again")
+    pools = images.extra["pool"].to_numpy()
+    mask = np.zeros(len(images), np.bool_)
+    for pool in np.unique(pools):
+        rows = np.flatnonzero(pools == pool)
+        mask[rows] = accept_mask(accept, scores.take(pa.array(rows)))
+    accepted: list[bool] = mask.tolist()
+    return accepted
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _suffix(data: bytes, path: str) -> str:
+    if data.startswith(b"\x89PNG"):
+        return ".png"
+    if data.startswith(b"\xff\xd8"):
+        return ".jpg"
+    raise DataError(f"image {path}: is neither PNG nor JPEG; run `prepare` again")

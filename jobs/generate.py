@@ -1,0 +1,184 @@
+"""generate: draws the synthetic images, all of which are committed with their provenance.
+
+Reads `prepare` and `finetune`. Commits `images-*.parquet`: an image set of split `generated`, with a row's extra columns index, pool,
+seed, filled, source, prompt, guidance, strength, start and model.
+
+The work is cut into blocks of `batch_size` indices that depend on nothing but the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
+makes the blocks with that remainder which are not there yet, each saved as a part; whoever then finds every part there commits them
+all. The commit happens once however many try, and any number of processes gives the same bytes on one device type.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from shared.artifacts.artifacts import Pointer
+from shared.artifacts.manifest import Manifest
+from shared.config.generation import Generate
+from shared.config.task import GenerateConfig
+from shared.context import Context
+from shared.data.dataset import DatasetInfo, rare_classes, read_info
+from shared.data.imageset import ImageSet, decode, read_shards, write_shards
+from shared.log import Log
+
+if TYPE_CHECKING:
+    import torch
+
+    from shared.diffusion.generator import Generator
+    from shared.diffusion.quota import PlannedImage
+
+VERSION = 1
+
+PNG_UP_TO = 128
+"""Side in pixels up to which images are kept without loss; larger ones as JPEG."""
+JPEG_QUALITY = 95
+COLUMNS = pa.schema(
+    [
+        ("index", pa.int64()), ("pool", pa.int32()), ("seed", pa.int64()), ("filled", pa.string()), ("source", pa.int64()),
+        ("prompt", pa.string()), ("guidance", pa.float64()), ("strength", pa.float64()), ("start", pa.int64()), ("model", pa.string()),
+    ]
+)  # fmt: skip
+
+log = Log("generate")
+
+
+def run(config: GenerateConfig, context: Context) -> Manifest | None:
+    """Makes this process's blocks and, where no other's is missing then, commits; None where some are still being made elsewhere."""
+    from shared.device import device_name, pick_device
+    from shared.diffusion.quota import plan_images
+
+    prepared = context.input("prepare")
+    info = read_info(context.fetch(prepared, "dataset.json"))
+    train = read_shards(context.fetch_all(prepared, "images"), info.schema_).of("train")
+    plan = plan_images(config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed)
+    blocks = -(-len(plan) // config.generate.batch_size)
+    device = pick_device(context.task.resources.device)
+    _make_blocks(config.generate, context, plan, train, info.resolution, blocks, device)
+    task = context.task
+    parts = context.artifacts.parts(task.stage, task.key)
+    if len(parts) < blocks:
+        # either another process is still at work, or it was faster, committed, and removed the parts
+        committed = context.artifacts.find(task.stage, task.key)
+        if committed is None:
+            log.info("this process's part is done; others are missing", done=len(parts), of=blocks)
+        return committed
+    return _commit(context, info, parts, device_name(device))
+
+
+def generate(
+    plan: Sequence[PlannedImage],
+    generate: Generate,
+    train: ImageSet,
+    generator: Generator,
+    resolution: int,
+    model: str,
+) -> ImageSet:
+    """Draws the images of one block of the plan at once, and brings them to the data set's `resolution`.
+
+    `train` is the training split, `model` the digest that the provenance names.
+    """
+    from shared.diffusion.generator import SampleRequest
+
+    requests = [
+        SampleRequest(
+            train.labels[image.source],
+            image.seed,
+            None
+            if image.start is None
+            else decode(train.encoded[image.start], generator.resolution, train.paths[image.start]),
+            image.strength,
+        )
+        for image in plan
+    ]
+    drawn = generator.sample(requests, generate.guidance, generate.steps)
+    rows = [
+        {
+            "index": image.index, "pool": image.pool, "seed": image.seed, "filled": image.filled, "source": image.source,
+            "prompt": generator.prompt(train.labels[image.source]), "guidance": generate.guidance,
+            "strength": image.strength, "start": image.start, "model": model,
+        }
+        for image in plan
+    ]  # fmt: skip
+    suffix = "png" if resolution <= PNG_UP_TO else "jpg"
+    return ImageSet(
+        train.schema,
+        [encode(pixels, resolution) for pixels in drawn],
+        [f"generated/{image.index:06d}.{suffix}" for image in plan],
+        np.full(len(plan), "generated"),
+        train.labels[[image.source for image in plan]],
+        pa.Table.from_pylist(rows, COLUMNS),
+    )
+
+
+def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
+    """An image `[h, w, 3]` of `resolution` pixels, as PNG where small, else JPEG."""
+    image = Image.fromarray(pixels)
+    if image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    if resolution <= PNG_UP_TO:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _make_blocks(
+    config: Generate,
+    context: Context,
+    plan: Sequence[PlannedImage],
+    train: ImageSet,
+    resolution: int,
+    blocks: int,
+    device: torch.device,
+) -> None:
+    """Makes and saves this process's blocks that are not there; raises Stopped between two blocks."""
+    from shared.device import device_name
+    from shared.diffusion.load import load_generator
+
+    task, settings = context.task, context.settings
+    made = context.artifacts.parts(task.stage, task.key)
+    mine = range(settings.index, blocks, settings.count)
+    missing = [block for block in mine if block not in made]
+    if not missing:
+        return
+    tuned = context.input("finetune")
+    files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
+    generator = load_generator(files, device, settings, context.scratch / "base")
+    for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
+        context.stop.raise_if_set()
+        begun = time.monotonic()
+        part = plan[block * config.batch_size : (block + 1) * config.batch_size]
+        images = generate(part, config, train, generator, resolution, tuned.digest)
+        (path,) = write_shards(images, context.scratch, f"block-{block}")
+        seconds = time.monotonic() - begun
+        context.artifacts.save_part(
+            task.stage, task.key, block, {path.name: path}, {"seconds": seconds, "device": device_name(device)}
+        )
+        path.unlink()
+
+
+def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], device: str) -> Manifest:
+    """Joins the parts into shards of the usual size, so that many images are few files, and commits them."""
+    paths = [context.artifacts.fetch(file) for _, part in sorted(parts.items()) for file in part.files]
+    images = read_shards(paths, info.schema_)
+    assert images.extra is not None
+    out = context.scratch / "out"
+    out.mkdir()
+    shards = write_shards(images, out, "images")
+    filled: list[str] = images.extra["filled"].to_pylist()
+    summary: dict[str, Any] = {
+        "images": len(images),
+        "pools": len(set(images.extra["pool"].to_pylist())),
+        "classes": {name: filled.count(name) for name in dict.fromkeys(sorted(filled))},
+    }
+    device_seconds = sum(float(part.values["seconds"]) for part in parts.values() if part.values["device"] != "cpu")
+    return context.commit({path.name: path for path in shards}, summary, device=device, device_seconds=device_seconds)

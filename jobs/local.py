@@ -1,0 +1,145 @@
+"""What the command does on one machine: services around a run, and a look at what a work directory holds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import status as status_module
+from jobs.console import open_console, summary
+from jobs.control import Control, fetch_report
+from jobs.plan import plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.open import open_store
+from shared.config.load import load_study, study_from_tree
+from shared.config.study import Study
+from shared.config.task import STAGES
+from shared.context import StopSignal
+from shared.errors import ConfigError
+from shared.services.services import services
+from shared.settings import Settings
+
+WORK = Path("work")
+STUDY_FILE = "study.json"  # in the work directory: the study as it was run last, `--set` included
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study with its artifacts, services running."""
+
+    study: Study
+    artifacts: Artifacts
+    environment: dict[str, str]
+    """What a stage process needs beyond this one's environment."""
+    workdir: Path
+
+
+@contextlib.contextmanager
+def opened(study: Study, workdir: Path) -> Iterator[Opened]:
+    """Starts (or joins) the services that the environment does not name, for as long as the block runs."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with services(workdir, Settings.from_environment()) as started:
+        cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
+        environment = {**started, **cache}
+        settings = Settings.from_environment({**os.environ, **environment})
+        yield Opened(study, Artifacts(open_store(settings), study.name, settings.cache), environment, workdir)
+
+
+def run_study(
+    file: Path,
+    sets: Sequence[str],
+    workdir: Path | None,
+    workers: int | None,
+    rerun: Sequence[str],
+    log: str,
+    as_json: bool,
+) -> str:
+    """Runs the study to its report; returns what goes to stdout: the page's path, or JSON."""
+    for stage in rerun:
+        if stage not in STAGES:
+            raise ConfigError(f"--rerun {stage}: there is no such stage; there are {', '.join(STAGES)}")
+    stop = StopSignal()
+    stop.install()
+    start = time.monotonic()
+    study = load_study(file, sets)
+    workdir = workdir or WORK / study.name
+    with open_console(log) as console:
+        console.say(f"study {study.name}: {len(plan(study))} stages; work directory {workdir}")
+        with opened(study, workdir) as here:
+            (workdir / STUDY_FILE).write_text(study.model_dump_json(indent=1, by_alias=True, exclude_unset=True))
+            control = Control(study, here.artifacts, workdir, here.environment, console, stop, workers)
+            report = control.run(frozenset(rerun))
+            page = fetch_report(here.artifacts, report, workdir / "report")
+        console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
+    return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)
+
+
+def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
+    """The state of each stage, or with `why` what would make a stage run again."""
+    folder = _latest(workdir)
+    with opened(_study(folder), folder) as here:
+        if why is not None:
+            return status_module.why(here.study, here.artifacts, why)
+        rows = status_module.states(here.study, here.artifacts)
+        return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
+
+
+def print_report(workdir: Path | None, as_json: bool) -> str:
+    """The path of the report's page, fetched anew; or its results.json."""
+    folder = _latest(workdir)
+    with opened(_study(folder), folder) as here:
+        last = status_module.states(here.study, here.artifacts)[-1]
+        if last.manifest is None:
+            raise ConfigError(
+                f"{folder}: its report is not committed; `tailfill run` goes on, `tailfill status` says where it stands"
+            )
+        page = fetch_report(here.artifacts, last.manifest, folder / "report")
+    return (page.parent / "results.json").read_text() if as_json else str(page)
+
+
+def export_images(what: str, out: Path, workdir: Path | None) -> str:
+    """Writes the data set or the generated images into `out`; returns a line that counts them."""
+    from jobs.export import export
+
+    stage = "prepare" if what == "dataset" else "generate"
+    folder = _latest(workdir)
+    with opened(_study(folder), folder) as here:
+        rows = status_module.states(here.study, here.artifacts)
+        found = {row.step.stage: row.manifest for row in rows if row.manifest is not None}
+        if stage not in found:
+            raise ConfigError(
+                f"{folder}: nothing is committed of {stage}; `tailfill status` says where the study stands"
+            )
+        return export(
+            here.artifacts,
+            found["prepare"],
+            found.get("generate") if what == "generated" else None,
+            found.get("score"),
+            out,
+        )
+
+
+def _latest(workdir: Path | None) -> Path:
+    """The named work directory, or the one in `work/` that was used last; raises ConfigError."""
+    if workdir is not None:
+        candidates = [workdir / STUDY_FILE]
+    else:
+        candidates = sorted(WORK.glob(f"*/{STUDY_FILE}"), key=lambda p: p.stat().st_mtime)
+    if not candidates or not candidates[-1].exists():
+        where = workdir or WORK
+        raise ConfigError(
+            f"{where}: holds no study that was run; name one with --workdir, or start with `tailfill run STUDY.yaml`"
+        )
+    return candidates[-1].parent
+
+
+def _study(folder: Path) -> Study:
+    try:
+        return study_from_tree(json.loads((folder / STUDY_FILE).read_bytes()))
+    except ValueError as error:
+        raise ConfigError(f"{folder / STUDY_FILE}: is damaged ({error}); run the study again") from error

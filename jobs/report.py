@@ -1,0 +1,79 @@
+"""`report`: reads what all stages committed and writes the page that answers the study's question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.artifacts.manifest import Manifest
+from shared.config.task import ReportConfig
+from shared.context import Context
+from shared.log import Log
+
+if TYPE_CHECKING:
+    from shared.report.inputs import Results
+
+VERSION = 1
+
+log = Log("report")
+
+
+def run(config: ReportConfig, context: Context) -> Manifest:
+    """Fetches the inputs' files (no weights), writes the report and commits it."""
+    from shared.report.inputs import StageResult, wanted
+
+    results = {}
+    for role in log.progress(context.task.inputs, "results read", len(context.task.inputs), "results"):
+        context.stop.raise_if_set()
+        manifest = context.input(role)
+        files = {f.name: context.artifacts.fetch(f) for f in manifest.files if wanted(manifest.stage, f.name)}
+        results[role] = StageResult(manifest, files)
+    files = report(config, results, context.scratch)
+    tree = json.loads(files["results.json"].read_text())
+    verdict = tree["verdict"] or {"comparisons": []}
+    summary = {
+        "answer": tree["answer"]["sentence"],
+        "outcomes": {c["arm"]: c["outcome"] for c in verdict["comparisons"]},
+    }
+    return context.commit(files, summary)
+
+
+def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]:
+    """Writes `index.html`, `results.json`, `results.csv` and `plots/*.png` into `out`; returns the paths by name.
+
+    Raises DataError where a committed file lacks what the report needs, or repetitions were tested on different images.
+    """
+    from shared.config.search import Verdict
+    from shared.report.answer import answer
+    from shared.report.drawing import draw
+    from shared.report.generation import read_generated
+    from shared.report.inputs import read_study
+    from shared.report.ledger import costs, ledger
+    from shared.report.page import Report, render
+    from shared.report.results import results_tree, write_csv
+    from shared.report.scores import judge, score_study
+
+    study = read_study(config, results)
+    scores = score_study(study)
+    rule = config.verdict if isinstance(config.verdict, Verdict) else None
+    judged = judge(rule, config.experiments, scores, config.seed) if rule else None
+    said = answer(config, judged)
+    log.info("answer", sentence=said.sentence)
+    generated = read_generated(study)
+    entries = ledger(results)
+    spent = costs(entries)
+    drawings = draw(study, scores, judged, generated)
+
+    files = {"index.html": out / "index.html", "results.json": out / "results.json", "results.csv": out / "results.csv"}
+    page = render(Report(study, scores, judged, said, generated, drawings, entries, spent))
+    files["index.html"].write_text(page, encoding="utf-8")
+    tree = results_tree(study, scores, judged, said, generated, entries, spent)
+    files["results.json"].write_text(json.dumps(tree, indent=1, allow_nan=False), encoding="utf-8")
+    write_csv(files["results.csv"], study, scores)
+    (out / "plots").mkdir(exist_ok=True)
+    for plot in drawings.all():
+        name = f"plots/{plot.name}.png"
+        files[name] = out / name
+        files[name].write_bytes(plot.png)
+    return files

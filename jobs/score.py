@@ -1,0 +1,82 @@
+"""Stage `score`: how plausible each generated image is to judges that saw real images only, and how near it is to a real one.
+
+Nothing is dropped here: what an arm accepts is a filter over these scores (`shared.data.accept`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.artifacts.manifest import Manifest
+from shared.config.task import ScoreConfig
+from shared.context import Context
+from shared.data.dataset import read_info
+from shared.data.imageset import read_shards
+
+if TYPE_CHECKING:
+    from shared.score.judges import Images, Surroundings
+
+VERSION = 1
+
+
+def run(config: ScoreConfig, context: Context) -> Manifest:
+    """Reads the data set and the generated images, scores them, and commits."""
+    from shared.device import device_name, pick_device
+    from shared.score.judges import Images, Surroundings
+
+    prepared, made = context.input("prepare"), context.input("generate")
+    schema = read_info(context.fetch(prepared, "dataset.json")).schema_
+    real = read_shards(context.fetch_all(prepared, "images"), schema)
+    generated = read_shards(context.fetch_all(made, "images"), schema)
+    resources = context.task.resources
+    device = pick_device(resources.device)
+    around = Surroundings(device, resources, context.checkpoints, context.stop)
+    images = Images(real.of("train"), real.of("val"), real.of("test"), generated)
+    summary = score(config, images, context.scratch, around)
+    files = {name: context.scratch / name for name in ("scores.parquet", "judges.json", "copies.png")}
+    return context.commit(files, summary, device=device_name(device))
+
+
+def score(config: ScoreConfig, images: Images, out: Path, around: Surroundings) -> dict[str, Any]:
+    """Writes `scores.parquet`, `judges.json` and `copies.png` into `out`, and returns the summary.
+
+    Goes on from `around.checkpoints`, one a judge. Raises DataError without generated images or their provenance, Stopped, and what
+    training raises.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from shared.score.closeness import copies_sheet, measure_closeness
+    from shared.score.folds import assign_folds
+    from shared.score.judges import hear_judges
+    from shared.score.overall import classification_accuracy_score, distribution, out_of_fold_accuracy
+    from shared.score.plausibility import averaged
+    from shared.score.table import check_provenance, score_table, started_from
+
+    check_provenance(images.generated)
+    fold = assign_folds(images.train.labels, config.score.folds, config.seed)
+    opinions, features = hear_judges(config, images, fold, around)
+    close = measure_closeness(features)
+    probabilities = averaged([opinion.generated for opinion in opinions], fold, started_from(images.generated))
+    table = score_table(images, probabilities, close)
+    around.stop.raise_if_set()
+    cas = classification_accuracy_score(config, images, opinions, around)
+    measures = distribution(images, features, config.seed)
+    judges = {
+        "accuracy": out_of_fold_accuracy(images.train, opinions, fold),
+        "cas": cas,
+        **measures,
+        "neighbours": close.summary(),
+    }
+    pq.write_table(table, out / "scores.parquet")
+    (out / "judges.json").write_text(json.dumps(judges, indent=1))
+    copies_sheet(images, close).save(out / "copies.png")
+    return {
+        "images": len(images.generated),
+        "plausibility": float(np.mean(table["plausibility"].to_numpy())),
+        "cas": cas["accuracy"],
+        "kid": measures["kid"],
+        **close.summary(),
+    }

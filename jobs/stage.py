@@ -1,0 +1,80 @@
+"""Runs one stage of a task file: what a container's entrypoint does, and a process of one machine."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.fingerprint import fingerprint, libraries
+from shared.artifacts.open import open_store
+from shared.config.task import STAGES, Task
+from shared.context import Context, StopSignal
+from shared.errors import ConfigError, UnavailableError
+from shared.log import Log
+from shared.settings import Settings
+
+
+def run_stage(name: str, file: Path, worker: bool) -> None:
+    """Runs the stage of the task in `file`, unless its key is committed; raises ConfigError, and what the stage raises."""
+    if name not in STAGES:
+        raise ConfigError(f"stage {name!r}: there is none; there are {', '.join(STAGES)}")
+    task = read_task(file)
+    if task.stage != name:
+        raise ConfigError(
+            f"{file}: is a task of the stage {task.stage}, not of {name}; run `tailfill stage {task.stage}`"
+        )
+    log = Log(name)
+    stop = StopSignal()
+    stop.install()
+    settings = Settings.from_environment()
+    module: Any = importlib.import_module(f"jobs.{name}")
+    artifacts = Artifacts(open_store(settings), task.study, settings.cache)
+    if artifacts.find(task.stage, task.key) is not None:
+        log.info("committed already", key=task.key[:8])
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+            context = Context(
+                task=task,
+                artifacts=artifacts,
+                settings=settings,
+                scratch=Path(scratch),
+                stop=stop,
+                version=module.VERSION,
+                code=lambda: (fingerprint(name), libraries()),
+            )
+            config = task.stage_config()
+            if worker and name == "tune":
+                module.work(config, context)
+            else:
+                module.run(config, context)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UnavailableError(
+                f"{error.filename or tempfile.gettempdir()}: the disk is full; free some space and run again"
+            ) from error
+        raise
+
+
+def read_task(file: Path) -> Task:
+    """The task of a file; raises ConfigError where it is missing or is none."""
+    try:
+        task = Task.model_validate_json(file.read_bytes())
+        task.stage_config()
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); control writes task files, see `tailfill run`"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(
+            f"{file}: {where}: {first['msg']}; it was written by another version, run `tailfill run` again"
+        ) from error
+    return task

@@ -1,0 +1,283 @@
+"""tune: one experiment's hyperparameter search.
+
+`run` coordinates (one process, on the CPU) and commits what was found; `work` is a worker, of which any number may come and go. Both meet
+in PostgreSQL (`shared.search`).
+
+Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found), `trials.parquet`,
+`importance.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.artifacts.manifest import Manifest, canonical_digest
+from shared.checkpoint import Values
+from shared.config.paths import with_parameters
+from shared.config.task import Arm, Input, TuneConfig
+from shared.context import Context
+from shared.errors import ConfigError
+from shared.log import Log
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from shared.classifier.fit import EpochRecord, TrainingData
+    from shared.data.imageset import ImageSet
+    from shared.search.coordinator import Outcome, Usage
+    from shared.search.worker import TrialHandle
+
+VERSION = 1
+
+MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
+WARM_TRIALS = 5  # of another search, tried first
+OPERATIONAL = frozenset(
+    {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
+)
+"""Settings of a search that may change while it goes on."""
+
+
+def run(config: TuneConfig, context: Context) -> Manifest:
+    """Coordinates the search until it is over, and commits what it found."""
+    from shared.search.coordinator import Coordinator
+    from shared.search.storage import Database, quiet_optuna
+
+    inherited = inherited_parameters(config, context)
+    if config.search.trials == 0:
+        return context.commit(
+            _files(context.scratch, {"parameters": inherited, "value": None, "number": None}), {"trials": 0}
+        )
+    quiet_optuna()
+    database = Database(_database_url(context))
+    try:
+        coordinator = Coordinator(
+            database,
+            search_name(config, context),
+            config.search,
+            config.seed,
+            with_parameters(config.arm, inherited),
+            context.stop,
+            warm_starts(config, context),
+            sum(_gpu_seconds(context, context.task.inputs).values()),
+        )
+        outcome = coordinator.run()
+        usage = database.call("reading the usage", coordinator.usage)
+    finally:
+        database.close()
+    return _commit(config, context, inherited, outcome, usage)
+
+
+def work(config: TuneConfig, context: Context) -> None:
+    """Runs trials until the search is closed. Raises Stopped (the trial is queued again), UnavailableError, InputError."""
+    from shared.device import device_name, pick_device
+    from shared.search.storage import Database, quiet_optuna
+    from shared.search.worker import Worker
+
+    quiet_optuna()
+    device = pick_device(context.task.resources.device)
+    database = Database(_database_url(context))
+    try:
+        worker = Worker(
+            database,
+            search_name(config, context),
+            config.search,
+            config.seed,
+            StoredCheckpoints(context),
+            context.stop,
+            device_name(device),
+            context.settings.grace_seconds,
+        )
+        worker.run(ArmObjective(config, context))
+    finally:
+        database.close()
+
+
+def search_name(config: TuneConfig, context: Context) -> str:
+    """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search."""
+    described = config.model_dump(mode="json", by_alias=True)
+    described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
+    inputs = {role: source.digest for role, source in context.task.inputs.items()}
+    return f"{context.task.study}-{canonical_digest([VERSION, described, inputs])[:16]}"
+
+
+def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]:
+    """The best parameters of the experiment that this one takes over from, but for those that it sets itself."""
+    if "parameters" not in context.task.inputs:
+        return {}
+    best = json.loads(context.fetch(context.input("parameters"), "best.json").read_bytes())
+    return {path: value for path, value in best["parameters"].items() if path not in config.pinned}
+
+
+def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
+    """The best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
+    import pyarrow.parquet as pq
+
+    from shared.search.space import inside
+
+    if "warm_start" not in context.task.inputs:
+        return []
+    source = context.input("warm_start")
+    rows = pq.read_table(context.fetch(source, "trials.parquet")).to_pylist()
+    direction = json.loads(context.fetch(source, "best.json").read_bytes())["direction"]
+    complete = [row for row in rows if row["state"] == "complete"]
+    complete.sort(key=lambda row: row["value"], reverse=direction == "maximize")
+    space = config.search.space
+    points = [{path: row[path] for path in space if path in row and inside(space[path], row[path])} for row in complete]
+    return [point for point in points if point][:WARM_TRIALS]
+
+
+class StoredCheckpoints:
+    """Trials' checkpoints in the store, under this task's key."""
+
+    def __init__(self, context: Context) -> None:
+        self._artifacts, self.key = context.artifacts, context.task.key
+
+    def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
+        """Replaces the checkpoint of that name."""
+        self._artifacts.save_checkpoint("tune", self.key, name, files, values)
+
+    def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
+        """A checkpoint of this search, under the key of whichever budget it had then."""
+        return self._artifacts.load_checkpoint("tune", key, name)
+
+    def discard(self, name: str) -> None:
+        """Puts an empty one in its place, which frees its files."""
+        self._artifacts.save_checkpoint("tune", self.key, name, {}, {})
+
+
+class ArmObjective:
+    """Trains the arm with a trial's parameters; what trials have in common is built once."""
+
+    def __init__(self, config: TuneConfig, context: Context) -> None:
+        self._config, self._context = config, context
+        self._arm = with_parameters(config.arm, inherited_parameters(config, context))
+        self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
+        self._data: TrainingData | None = None
+
+    def prepare(self) -> None:
+        """Builds the arm's training data, so that no trial is held meanwhile."""
+        if self._data is None:
+            self._data = self._build(self._arm)
+
+    def __call__(self, trial: TrialHandle) -> float:
+        """Mean of the objective over the last five epochs."""
+        from shared.classifier.fit import fit
+
+        arm = with_parameters(self._arm, trial.parameters)
+        if self._data is None or not self._data.matches(arm):
+            self._data = None  # before the new one is built: two may not fit in memory
+            self._data = self._build(arm)
+        self._report_earlier(trial)
+        search = self._config.search
+        fitted = fit(
+            arm,
+            self._data,
+            search.epochs,
+            self._config.seed,  # the same for all trials: they differ by their parameters only
+            trial.checkpoints,
+            trial.stop,
+            lambda record: trial.report(record.epoch, self._value(record)),
+            search.checkpoint_every,
+        )
+        last = [self._value(record) for record in fitted.history[-MEAN_EPOCHS:]]
+        return sum(last) / len(last)
+
+    def _report_earlier(self, trial: TrialHandle) -> None:
+        """A worker killed between a checkpoint and its report left an epoch that `fit` will not run again."""
+        from shared.classifier.snapshot import PROGRESS, records_from_json
+
+        found = trial.checkpoints.load()
+        if found is not None:
+            for record in records_from_json(json.loads(found[0][PROGRESS].read_bytes())["history"]):
+                trial.report(record.epoch, self._value(record))
+
+    def _value(self, record: EpochRecord) -> float:
+        return float(getattr(record, self._config.search.objective))
+
+    def _build(self, arm: Arm) -> TrainingData:
+        import pyarrow.parquet as pq
+
+        from shared.classifier.arm import effective_training_set
+        from shared.classifier.fit import TrainingData
+        from shared.data.dataset import rare_classes, read_info
+        from shared.data.imageset import read_shards
+        from shared.device import pick_device
+
+        context = self._context
+        prepared = context.input("prepare")
+        info = read_info(context.fetch(prepared, "dataset.json"))
+        rare = rare_classes(arm.rare, info)
+        if self._sets is None:
+            images = read_shards(context.fetch_all(prepared, "images"), info.schema_)
+            self._sets = images.of("train"), images.of("val"), rare
+        train, val, _ = self._sets
+        generated = scores = None
+        if arm.images != "real":
+            generated = read_shards(context.fetch_all(context.input("generate"), "images"), info.schema_)
+            scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
+        training = effective_training_set(arm, train, generated, scores, 0, rare)
+        resources = context.task.resources
+        return TrainingData.build(arm, training, val, rare, resources, pick_device(resources.device))
+
+
+def _commit(
+    config: TuneConfig, context: Context, inherited: dict[str, Any], outcome: Outcome, usage: Usage
+) -> Manifest:
+    from dataclasses import asdict
+
+    import pyarrow.parquet as pq
+
+    from shared.search.results import importance, trials_table
+    from shared.search.searches import direction
+
+    best = {
+        "parameters": {**inherited, **outcome.parameters},
+        "value": outcome.value,
+        "number": outcome.number,
+        "direction": direction(config.search),
+        "objective": config.search.objective,
+    }
+    files = _files(context.scratch, best, importance(outcome.steps))
+    files["trials.parquet"] = context.scratch / "trials.parquet"
+    pq.write_table(trials_table(outcome.steps, list(config.search.space)), files["trials.parquet"])
+    states = [trial.state for result in outcome.steps for trial in result.trials]
+    context.earlier_seconds = max(usage.wall_seconds - context.seconds(), 0.0) + context.earlier_seconds
+    summary = {
+        "trials": states.count("complete") + states.count("pruned"),
+        "complete": states.count("complete"),
+        "pruned": states.count("pruned"),
+        "failed": states.count("failed"),
+        "best": outcome.value,
+        "objective": config.search.objective,
+        "ended": outcome.ended,
+    }
+    Log("tune").info("search over", **summary, **asdict(usage))
+    devices = [result.device for result in outcome.steps]
+    return context.commit(files, summary, max(set(devices), key=devices.count), usage.gpu_seconds)
+
+
+def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float] | None = None) -> dict[str, Path]:
+    files = {"best.json": folder / "best.json", "importance.json": folder / "importance.json"}
+    files["best.json"].write_text(json.dumps(best, indent=1))
+    files["importance.json"].write_text(json.dumps(dict(shares or {}), indent=1))
+    return files
+
+
+def _database_url(context: Context) -> str:
+    if context.settings.database_url is None:
+        raise ConfigError(
+            "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"
+        )
+    return context.settings.database_url.get_secret_value()
+
+
+def _gpu_seconds(context: Context, inputs: Mapping[str, Input]) -> dict[str, float]:
+    """GPU seconds of the stages that this one stands on, each once, by key."""
+    found: dict[str, float] = {}
+    for source in inputs.values():
+        manifest = context.artifacts.open(source)
+        found |= {manifest.key: manifest.run.device_seconds, **_gpu_seconds(context, manifest.inputs)}
+    return found

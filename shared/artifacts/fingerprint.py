@@ -1,0 +1,167 @@
+"""The fingerprint of a stage's code, so that a change of what a stage computes is a decision and no accident.
+
+It hashes the syntax trees, without comments, docstrings and positions, of our modules that the stage's module imports, at any depth and
+wherever the import stands. `jobs/fingerprints.json` lists them; `tests/jobs/test_fingerprints.py` fails when the code says
+something else. Run `python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising `VERSION` where it is not.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from shared.config.task import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+LIST = ROOT / "jobs" / "fingerprints.json"
+PACKAGES = ("jobs", "shared")
+LIBRARIES = (
+    "accelerate", "diffusers", "numpy", "optuna", "peft", "pillow", "pyarrow", "scikit-learn", "scipy", "timm", "torch", "torchvision",
+    "transformers",
+)  # fmt: skip
+
+
+def fingerprint(stage: str) -> str:
+    """SHA-256 over the code that a stage's module rests on."""
+    total = hashlib.sha256()
+    for name in modules_of(f"jobs.{stage}"):
+        total.update(f"{name} {_code(name)[0]}\n".encode())
+    return total.hexdigest()
+
+
+def modules_of(module: str) -> list[str]:
+    """Our modules that `module` imports, directly or through others, itself among them, sorted."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(_code(name)[1])
+    return sorted(found)
+
+
+def version(stage: str) -> int:
+    """The `VERSION` of a stage's module, read without importing it; raises ValueError where it has none."""
+    for node in _tree(_path(f"jobs.{stage}")).body:
+        names = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(name, ast.Name) and name.id == "VERSION" for name in names):
+            return int(ast.literal_eval(getattr(node, "value")))  # noqa: B009  (the union of two node types)
+    raise ValueError(f"jobs/{stage}.py: has no VERSION; add `VERSION = 1`")
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions of the libraries that compute, by distribution name."""
+    installed = {}
+    for name in LIBRARIES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # an image has only what its stage needs
+    return installed
+
+
+def current() -> dict[str, dict[str, int | str]]:
+    """What `jobs/fingerprints.json` should say of the code as it stands."""
+    stages = (stage for stage in STAGES if _path(f"jobs.{stage}").exists())
+    return {stage: {"version": version(stage), "fingerprint": fingerprint(stage)} for stage in stages}
+
+
+def recorded() -> dict[str, dict[str, int | str]]:
+    """What `jobs/fingerprints.json` says."""
+    found: dict[str, dict[str, int | str]] = json.loads(LIST.read_text())
+    return found
+
+
+@cache
+def _code(name: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's tree, and those of our modules that it imports."""
+    path = _path(name)
+    tree = _tree(path)
+    imports = tuple(sorted(set(_imports(tree, name, path.name == "__init__.py"))))
+    _strip_docstrings(tree)
+    return hashlib.sha256(_dump(tree).encode()).hexdigest(), imports
+
+
+def _imports(tree: ast.Module, name: str, package: bool) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _ours(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = name.split(".")[: len(name.split(".")) - node.level + package]
+                base = ".".join([*above, base] if base else above)
+            yield from _ours(base)
+            for alias in node.names:  # `from shared.data import schema` names a module
+                yield from _ours(f"{base}.{alias.name}")
+
+
+def _ours(name: str) -> Iterable[str]:
+    """The module and its packages, as far as they are ours."""
+    parts = name.split(".")
+    if parts[0] in PACKAGES:
+        for length in range(1, len(parts) + 1):
+            candidate = ".".join(parts[:length])
+            if _path(candidate).exists():
+                yield candidate
+
+
+def _path(name: str) -> Path:
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _dump(node: object) -> str:
+    """A tree as text, empty fields left out: `ast.dump` spells those differently from one Python to the next."""
+    if isinstance(node, ast.AST):
+        fields = (f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({','.join(fields)})"
+    return f"[{','.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
+
+
+def _strip_docstrings(tree: ast.Module) -> None:
+    """Takes out every string that stands alone as a statement: docstrings, also those under fields."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [statement for statement in body if not _is_string(statement)] or [ast.Pass()]  # type: ignore[attr-defined]
+
+
+def _is_string(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the list, or with `--write` writes it to `jobs/fingerprints.json`."""
+    if arguments not in ([], ["--write"]):
+        print(f"usage: python -m shared.artifacts.fingerprint [--write], got {arguments}", file=sys.stderr)
+        return 2
+    text = json.dumps(current(), indent=2) + "\n"
+    if arguments:
+        LIST.write_text(text)
+        print(LIST)
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

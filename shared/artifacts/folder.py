@@ -1,0 +1,133 @@
+"""The store in a folder: for one machine, or for a file system that several share.
+
+Objects are files named by their key. A write goes to `.incoming/` first and is moved into place, so that a reader never sees a part of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from shared.artifacts.disk import disk_errors
+from shared.artifacts.store import NotFound
+from shared.errors import ArtifactError
+
+INCOMING = ".incoming"
+
+
+class FolderStore:
+    """Implements `shared.artifacts.store.Store`; the file system must have hard links (`create` rests on them)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        with disk_errors(self.root):
+            (self.root / INCOMING).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes an object, whole or not at all, over any older one."""
+        self._write(key, lambda temporary: temporary.write_bytes(data))
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Like put, from a file of any size."""
+        self._write(key, lambda temporary: shutil.copyfile(path, temporary))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Writes an object only where there is none, by a hard link, which exactly one of several racers gets."""
+        target = self._path(key)
+        with disk_errors(target), self._incoming() as temporary:
+            temporary.write_bytes(data)
+            _flush(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                    raise
+                raise ArtifactError(
+                    f"{self.root}: its file system has no hard links, which the commit of a stage rests on; "
+                    "set TAILFILL_STORE to a folder elsewhere or to s3://bucket"
+                ) from error
+            return True
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes; raises NotFound."""
+        path = self._path(key)
+        with disk_errors(path), _absent(key):
+            return path.read_bytes()
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Writes the object's bytes to a file; raises NotFound."""
+        source = self._path(key)
+        if not self.exists(key):
+            raise NotFound(key)
+        with disk_errors(path):
+            shutil.copyfile(source, path)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return self._path(key).is_file()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys that begin with `prefix`, in order."""
+        top = self.root / prefix.rpartition("/")[0]
+        keys = (
+            (Path(folder) / name).relative_to(self.root).as_posix()
+            for folder, _, names in os.walk(top)
+            for name in names
+        )
+        yield from sorted(k for k in keys if k.startswith(prefix) and not k.startswith(f"{INCOMING}/"))
+
+    def delete(self, key: str) -> None:
+        """Removes an object; nothing happens where there is none."""
+        path = self._path(key)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or ".." in parts or parts[0] == INCOMING:
+            raise ArtifactError(f"{self.root}: the key {key!r} would leave the store; keys are like a/b/c")
+        return self.root.joinpath(*parts)
+
+    def _write(self, key: str, write: Callable[[Path], object]) -> None:
+        target = self._path(key)
+        with disk_errors(target), self._incoming() as temporary:
+            write(temporary)
+            _flush(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary, target)
+
+    @contextmanager
+    def _incoming(self) -> Iterator[Path]:
+        handle, name = tempfile.mkstemp(dir=self.root / INCOMING)
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _absent(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise NotFound(key) from None
+
+
+def _flush(path: Path) -> None:
+    """Brings a file to the disk itself: a manifest must never outlive a blob that it lists when the power goes."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

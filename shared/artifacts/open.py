@@ -1,0 +1,39 @@
+"""The store that the environment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.artifacts.store import Store
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+S3_SCHEME = "s3://"
+
+
+def open_store(settings: Settings) -> Store:
+    """The store of `TAILFILL_STORE`, `s3://bucket[/prefix]` or a folder; raises ConfigError where none is named."""
+    if settings.store is None:
+        raise ConfigError("TAILFILL_STORE: is not set; set it to s3://bucket/prefix or to a folder")
+    if is_s3(settings.store):
+        from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
+
+        return S3Store(*split_s3(settings.store), settings)
+    if "://" in settings.store:
+        raise ConfigError(f'TAILFILL_STORE: must be s3://bucket/prefix or a folder, got "{settings.store}"')
+    from shared.artifacts.folder import FolderStore
+
+    return FolderStore(Path(settings.store))
+
+
+def is_s3(location: str) -> bool:
+    """Whether a location is `s3://…` rather than a local path."""
+    return location.startswith(S3_SCHEME)
+
+
+def split_s3(location: str) -> tuple[str, str]:
+    """`s3://bucket/some/prefix` → (`bucket`, `some/prefix`); raises ConfigError where no bucket is named."""
+    bucket, _, prefix = location.removeprefix(S3_SCHEME).partition("/")
+    if not bucket:
+        raise ConfigError(f'"{location}": names no bucket; write s3://bucket/prefix')
+    return bucket, prefix.strip("/")

@@ -1,0 +1,96 @@
+"""Data sets and weights that lie in a bucket, brought to local disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from shared.artifacts.disk import disk_errors, whole_file
+from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.store import NotFound
+from shared.errors import DataError
+from shared.log import Log
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.artifacts.s3 import S3Store
+
+log = Log("fetch")
+
+PARALLEL = 16  # downloads at once; small files are bound by round trips
+
+
+def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
+    """A local folder with the files of `root`: the folder itself, or a copy in `scratch` of what `s3://bucket/prefix` holds.
+
+    Raises DataError where there is no such folder or nothing under the prefix, or where a key would leave the folder.
+    """
+    if not is_s3(root):
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"{root}: there is no such folder; name an existing one or s3://bucket/prefix")
+        return folder
+    store = _store(*split_s3(root), settings)
+    target = scratch / PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name
+    keys = [key for key in store.list("") if not key.endswith("/")]  # some tools leave an empty object for a folder
+    if not keys:
+        raise DataError(f"{root}: there is nothing under this prefix; check bucket and prefix")
+    for key in keys:
+        _check_inside(key, root)
+    for _ in log.progress(_download(store, keys, target), f"download {root}", total=len(keys), unit="files"):
+        pass
+    return target
+
+
+def local_file(location: str, settings: Settings, scratch: Path | None = None) -> Path:
+    """A local file: the path itself, or a copy of the object `s3://bucket/key`; raises DataError where there is none.
+
+    The copy goes to `scratch`, or without one to the cache, where the next process finds the folder but fetches the object anew.
+    """
+    if not is_s3(location):
+        path = Path(location).expanduser()
+        if not path.is_file():
+            raise DataError(f"{location}: there is no such file; name an existing one or s3://bucket/key")
+        return path
+    bucket, key = split_s3(location)
+    folder = scratch or settings.cache / "remote" / hashlib.sha256(location.encode()).hexdigest()[:16]
+    target = folder / PurePosixPath(key or bucket).name
+    try:
+        with whole_file(target) as temporary:
+            _store(bucket, "", settings).get_file(key, temporary)
+    except NotFound:
+        raise DataError(f"{location}: there is no such object; check bucket and key") from None
+    return target
+
+
+def _store(bucket: str, prefix: str, settings: Settings) -> S3Store:
+    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(bucket, prefix, settings)
+
+
+def _check_inside(key: str, root: str) -> None:
+    parts = key.split("/")
+    if key.startswith("/") or "\0" in key or any(part in ("", ".", "..") for part in parts):
+        raise DataError(f"{root}: the key {key!r} would leave the folder it is copied to; rename or remove that object")
+
+
+def _download(store: S3Store, keys: list[str], target: Path) -> Iterator[str]:
+    for folder in {(target / key).parent for key in keys}:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    pool = ThreadPoolExecutor(PARALLEL)
+    try:
+        futures = {pool.submit(store.get_file, key, target / key): key for key in keys}
+        for future in as_completed(futures):
+            key = futures[future]
+            try:
+                future.result()
+            except NotFound:
+                raise DataError(f"{store.url}/{key}: vanished while it was copied; run again") from None
+            yield key
+    finally:
+        pool.shutdown(cancel_futures=True)

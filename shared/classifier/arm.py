@@ -1,0 +1,115 @@
+"""What an arm trains on: real images, those of the generated ones that it lets in, or (the placebo) copies in their place."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+
+from shared.config.task import Arm
+from shared.data.accept import accept_mask
+from shared.data.imageset import ImageSet
+from shared.data.schema import Labels
+from shared.errors import DataError
+
+MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpened), not their strength
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The effective training set of one arm: real images first, then those that stand in for rare ones."""
+
+    images: ImageSet
+    generated: NDArray[np.bool_]
+    """`[n]`: drawn by `synthetic.share` and weighted by `synthetic.loss_weight`: generated images, or the placebo's copies."""
+    loss_mask: NDArray[np.bool_]
+    """`[n, G]`: label groups whose loss counts for an image."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def effective_training_set(
+    arm: Arm,
+    train: ImageSet,
+    generated: ImageSet | None,
+    scores: pa.Table | None,
+    pool: int,
+    rare: NDArray[np.int64],
+) -> TrainingSet:
+    """The images an arm trains on.
+
+    `train` is the training split, `generated` all generated images with `scores` a row each, `pool` the replicate to use, `rare` the
+    columns of the rare classes. `real` takes the training split only; `real+synthetic` adds the images of the pool that `arm.accept`
+    lets in; `real+copies` adds, for each of those, a copy of the training image (with its labels) whose label combination it carries.
+    `training.manual_images` adds the paper's contrast and sharpen copies to the real ones.
+    Raises DataError where an input is missing or does not fit.
+    """
+    real = _with_manual_images(train, arm.training.manual_images, rare)
+    groups = len(train.schema.groups)
+    if arm.images == "real":
+        return TrainingSet(real, np.zeros(len(real), np.bool_), np.ones((len(real), groups), np.bool_))
+    if generated is None or scores is None or arm.accept is None or generated.extra is None:
+        raise DataError(
+            f"images: {arm.images} needs generated images and their scores; run `generate` and `score` first"
+        )
+    if scores.num_rows != len(generated):
+        raise DataError(
+            f"scores.parquet: has {scores.num_rows} rows for {len(generated)} generated images; run `score` again (--rerun score)"
+        )
+    rows = np.flatnonzero(generated.extra["pool"].to_numpy() == pool)
+    pool_scores = scores.take(pa.array(rows))
+    accepted = accept_mask(arm.accept, pool_scores)
+    rows, pool_scores = rows[accepted], pool_scores.filter(pa.array(accepted))
+    mask = _checked_groups(arm, train, pool_scores)
+    sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
+    added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
+    return TrainingSet(
+        _joined(real, added),
+        np.repeat([False, True], [len(real), len(added)]),
+        np.concatenate([np.ones((len(real), groups), np.bool_), mask]),
+    )
+
+
+def _checked_groups(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
+    """`[n, G]`: with `synthetic.groups: checked`, the groups whose wanted label the judges found plausible; else all."""
+    names = [group.name for group in train.schema.groups]
+    if arm.synthetic is None or arm.synthetic.groups == "all" or arm.accept is None:
+        return np.ones((scores.num_rows, len(names)), np.bool_)
+    if missing := [name for name in names if f"p_{name}" not in scores.column_names]:
+        raise DataError(f"scores.parquet: has no column 'p_{missing[0]}'; run `score` again (--rerun score)")
+    plausible = [scores[f"p_{name}"].to_numpy() >= arm.accept.plausibility[0] for name in names]
+    return np.stack(plausible, axis=1).astype(np.bool_)
+
+
+def _with_manual_images(train: ImageSet, which: str, rare: NDArray[np.int64]) -> ImageSet:
+    if which == "none":
+        return train
+    wanted = np.ones(len(train), np.bool_) if which == "all" else (train.labels[:, rare] == 1).any(axis=1)
+    copies = train.take(np.flatnonzero(wanted))
+    encoded = [_contrast_and_sharpen(data) for data in copies.encoded]
+    paths = [f"manual/{path}" for path in copies.paths]
+    return _joined(train, ImageSet(train.schema, encoded, paths, copies.split, copies.labels))
+
+
+def _contrast_and_sharpen(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
+        changed = ImageEnhance.Contrast(image.convert("RGB")).enhance(MANUAL_CONTRAST).filter(ImageFilter.SHARPEN)
+    out = io.BytesIO()
+    changed.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    labels: Labels = np.concatenate([first.labels, second.labels])
+    return ImageSet(
+        first.schema,
+        [*first.encoded, *second.encoded],
+        [*first.paths, *second.paths],
+        np.concatenate([first.split, second.split]),
+        labels,
+    )

@@ -1,0 +1,192 @@
+"""One arm's inputs on one device, decoded or run through the frozen part once, and reused over trials and epochs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from shared.classifier.arm import TrainingSet
+from shared.classifier.augment import augment
+from shared.classifier.cache import PLAIN, FrozenPart, View, decoded
+from shared.classifier.loss import ClassCounts
+from shared.classifier.model import Network, Trunk, build_trunk
+from shared.classifier.precision import autocast, images_on, placed
+from shared.classifier.rng import numpy_generator, torch_generator
+from shared.config.search import Resources
+from shared.config.task import Arm
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.data.schema import Labels, LabelSchema
+from shared.errors import ConfigError, DataError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Built once by `build`; `fit` is called with it many times, with other parameters each."""
+
+    schema: LabelSchema
+    device: torch.device
+    trunk: Trunk
+    """As it was before any training; a training works on its own copy."""
+    frozen: FrozenPart
+    inputs: Tensor
+    """Pixels, uint8 `[n, 3, r, r]`, or where `below` what the frozen part made of the views, `[n, K, …]`."""
+    below: bool
+    labels: Labels
+    """`[n, C]` of the effective training set."""
+    generated: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    """`[n, G]`: groups that count."""
+    val_inputs: Tensor
+    """Pixels, or where anything is frozen its plain output `[m, 1, …]`."""
+    val_labels: Labels
+    rare: NDArray[np.int64]
+    identity: dict[str, Any]
+    """The settings of the arm that all this depends on."""
+
+    @classmethod
+    def build(
+        cls,
+        arm: Arm,
+        training: TrainingSet,
+        val: ImageSet,
+        rare: NDArray[np.int64],
+        resources: Resources,
+        device: torch.device,
+        cache: Path | None = None,
+        stop: StopSignal | None = None,
+    ) -> TrainingData:
+        """Decodes the images, and runs them through the frozen part where no augmentation forbids it.
+
+        `cache` is a node-local folder in which the frozen part's outputs are kept for other trainings. Raises ConfigError or DataError
+        for a model or weights that do not fit, DataError for empty sets or damaged images, Stopped.
+        """
+        for name, images in (("training", training.images), ("validation", val)):
+            if len(images) == 0:
+                raise DataError(f"the {name} set has no images; look at the splits that `prepare` made")
+        resolution = arm.classifier.resolution or _side(training.images)
+        trunk = build_trunk(arm.classifier, resolution)
+        placed(trunk.model, device)
+        frozen = FrozenPart(trunk, device, cache)
+        budget = resources.cache_gib * GIB
+        if trunk.frozen_input:
+            val_inputs = frozen.outputs(val, [PLAIN], budget, "validation images through the frozen part", stop)
+        else:
+            val_inputs = decoded(val, resolution, budget)
+        budget -= val_inputs.nbytes
+        views = _views(arm, trunk)
+        inputs = (
+            frozen.outputs(training.images, views, budget, "training images through the frozen part", stop)
+            if views
+            else decoded(training.images, resolution, budget)
+        )
+        return cls(
+            training.images.schema,
+            device,
+            trunk,
+            frozen,
+            _placed(inputs, device),
+            bool(views),
+            training.images.labels,
+            training.generated,
+            training.loss_mask,
+            _placed(val_inputs, device),
+            val.labels,
+            rare,
+            data_identity(arm),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def matches(self, arm: Arm) -> bool:
+        """Whether it can serve an arm, which may differ in what is no part of the inputs: learning rate, dropout, batch size, …"""
+        return data_identity(arm) == self.identity
+
+    def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
+        """What lies below the cut for these rows, augmented as batch `number` of an epoch, on the device."""
+        chosen = torch.from_numpy(rows).to(self.inputs.device)
+        if self.below:
+            views = numpy_generator("views", seed, epoch, number).integers(self.inputs.shape[1], size=len(rows))
+            kept = self.inputs[chosen, torch.from_numpy(views).to(self.inputs.device)]
+            return kept.to(self.device, torch.float32, non_blocking=True)
+        images = images_on(self.inputs[chosen], self.device)
+        generator = torch_generator("augment", seed, epoch, number)
+        images = augment(images, arm.augmentation, arm.training.erasing, generator)
+        with autocast(self.device):
+            return network.below(images)
+
+    def plain(self, network: Network, rows: NDArray[np.int64]) -> Tensor:
+        """What lies below the cut for these training rows without augmentation (of kept views the first)."""
+        chosen = torch.from_numpy(rows).to(self.inputs.device)
+        if self.below:
+            return self.inputs[chosen, 0].to(self.device, torch.float32)
+        with autocast(self.device):
+            return network.below(images_on(self.inputs[chosen], self.device))
+
+    def validation(self, network: Network, start: int, stop: int) -> Tensor:
+        """What lies below the cut for these validation images."""
+        if self.trunk.frozen_input:
+            return self.val_inputs[start:stop, 0].to(self.device, torch.float32)
+        return network.below(images_on(self.val_inputs[start:stop], self.device))
+
+    def counts(self, real_only: bool) -> ClassCounts:
+        """How often each class is seen in the effective training set, or among its real images."""
+        columns = np.concatenate(
+            [np.repeat(self.mask[:, g : g + 1], len(group.classes), 1) for g, group in enumerate(self.schema.groups)], 1
+        )
+        kept = ~self.generated if real_only else np.ones(len(self), np.bool_)
+        return ClassCounts.of(self.labels[kept], columns[kept])
+
+
+def data_identity(arm: Arm) -> dict[str, Any]:
+    """The settings that the inputs depend on; two arms with equal ones can share a TrainingData."""
+    training = arm.training
+    kept = training.views is not None or (arm.augmentation == "none" and training.erasing == 0)
+    return {
+        "classifier": arm.classifier.model_dump(exclude={"head"}),
+        "images": arm.images,
+        "accept": arm.accept,
+        "manual_images": training.manual_images,
+        "groups": arm.synthetic.groups if arm.synthetic else "all",
+        "views": training.views,
+        # where the outputs are kept, the augmentation is in them; else it happens afresh in every batch
+        "augmentation": (arm.augmentation, training.erasing) if kept else None,
+    }
+
+
+def _views(arm: Arm, trunk: Trunk) -> list[View]:
+    """The views to run through the frozen part once; none where every epoch augments afresh or nothing is frozen."""
+    training = arm.training
+    if training.views is not None:
+        if not trunk.frozen_input:
+            raise ConfigError(
+                f"training.views: {training.views} views cannot be kept, as {arm.classifier.model} has no frozen part with trainable: "
+                f"{arm.classifier.trainable}; leave views out, or train only the head or the last blocks"
+            )
+        return [View(arm.augmentation, training.erasing, number) for number in range(training.views)]
+    return [PLAIN] if trunk.frozen_input and arm.augmentation == "none" and training.erasing == 0 else []
+
+
+def _side(images: ImageSet) -> int:
+    """Side in pixels of the data set's images, all of which are square and equal."""
+    with Image.open(io.BytesIO(images.encoded[0])) as image:
+        return image.size[0]
+
+
+def _placed(values: NDArray[np.generic], device: torch.device) -> Tensor:
+    """On the GPU where it takes at most a quarter of the free memory there, else left where it is."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda" and tensor.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        return tensor.to(device)
+    return tensor

@@ -1,0 +1,308 @@
+"""Training of one arm with one set of parameters, from its TrainingData to a Fitted classifier; resumable after every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.checkpoint import Checkpoints
+from shared.classifier.augment import mixup_pairs
+from shared.classifier.data import TrainingData
+from shared.classifier.fitted import Fitted, probabilities
+from shared.classifier.loss import Loss, Targets
+from shared.classifier.model import Network, build_head, build_trunk
+from shared.classifier.precision import autocast, grad_scaler, placed
+from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
+from shared.classifier.sampling import Sampler
+from shared.classifier.schedule import rate_at
+from shared.classifier.snapshot import EpochRecord, Snapshot
+from shared.config.task import Arm
+from shared.config.training import Training
+from shared.context import StopSignal
+from shared.data.schema import LabelSchema
+from shared.errors import InputError
+from shared.metrics.classification import fast_scores
+
+__all__ = ["Diverged", "EpochRecord", "Fitted", "OutOfMemory", "TrainingData", "TrainingFailed", "fit"]
+
+EVALUATION_BATCH = 512
+
+OnEpoch = Callable[[EpochRecord], None]
+
+
+class TrainingFailed(InputError):
+    """These parameters cannot be trained with; a search counts the trial as failed and goes on."""
+
+
+class Diverged(TrainingFailed):
+    """The loss is no longer a number."""
+
+
+class OutOfMemory(TrainingFailed):
+    """The device's memory does not hold the batch."""
+
+
+def fit(
+    arm: Arm,
+    data: TrainingData,
+    epochs: int,
+    seed: int,
+    checkpoints: Checkpoints,
+    stop: StopSignal,
+    on_epoch: OnEpoch | None = None,
+    checkpoint_every: int = 1,
+) -> Fitted:
+    """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
+
+    Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
+    a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Where `stop` is set the
+    last finished epoch is checkpointed and Stopped raised. Raises Diverged and OutOfMemory (both TrainingFailed), and ValueError where
+    `data` was built for an arm with other inputs.
+    """
+    if not data.matches(arm):
+        raise ValueError(
+            "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
+        )
+    with torch.random.fork_rng(devices=[data.device] if data.device.type == "cuda" else []), _memory_errors(arm):
+        run = _Run(arm, data, epochs, seed, checkpoints, stop, on_epoch, checkpoint_every)
+        run.go()
+        return Fitted(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
+
+
+class _Run:
+    """One training on its way."""
+
+    def __init__(
+        self,
+        arm: Arm,
+        data: TrainingData,
+        epochs: int,
+        seed: int,
+        checkpoints: Checkpoints,
+        stop: StopSignal,
+        on_epoch: OnEpoch | None,
+        checkpoint_every: int,
+    ) -> None:
+        self.arm, self.data, self.epochs, self.seed = arm, data, epochs, seed
+        self.checkpoints, self.stop, self.on_epoch, self.every = checkpoints, stop, on_epoch, checkpoint_every
+        self.network = new_network(arm, data, seed)
+        self.scaler = grad_scaler(data.device)
+        self.validation_loss = Loss.for_validation(data.schema, arm.training, data.counts(real_only=True), data.device)
+        self.labels = torch.from_numpy(data.labels).to(data.device)
+        self.mask = torch.from_numpy(data.mask).to(data.device)
+        loss_weight = arm.synthetic.loss_weight if arm.synthetic else 1.0
+        self.weight = torch.from_numpy(np.where(data.generated, loss_weight, 1.0).astype(np.float32)).to(data.device)
+        self.history: list[EpochRecord] = []
+        self.snapshot = Snapshot.load(checkpoints)
+        self.saved = 0
+        if self.snapshot is not None:
+            self.snapshot.restore_network(self.network)
+            self.history = list(self.snapshot.history)
+            self.saved = len(self.history)
+
+    def go(self) -> None:
+        """All epochs that are not done yet."""
+        loss = Loss.of(self.data.schema, self.arm.training, self.data.counts(real_only=False), self.data.device)
+        sampler = Sampler(self.arm, self.data.labels, self.data.generated, self.epochs, self.seed)
+        if len(self.history) < self.epochs:
+            optimizer = self._optimizer(self.network.trainable_parameters())
+            for epoch in range(len(self.history), self.epochs):
+                self._epoch(epoch, optimizer, partial(self._train, loss=loss, sampler=sampler, epoch=epoch))
+        if len(self.history) < self.epochs + self.arm.training.refit_epochs:
+            self._refit()
+
+    def validate(self) -> tuple[float, NDArray[np.float32]]:
+        """Validation loss and probabilities `[m, C]`."""
+        data = self.data
+        self.network.eval()
+        parts = []
+        with torch.inference_mode(), autocast(data.device):
+            for start in range(0, len(data.val_labels), EVALUATION_BATCH):
+                below = data.validation(self.network, start, start + EVALUATION_BATCH)
+                parts.append(self.network(below).float())
+            logits = torch.cat(parts)
+            labels = torch.from_numpy(data.val_labels).to(data.device)
+            loss = self.validation_loss(logits, everything_counts(labels, len(data.schema.groups)))
+        return float(loss), probabilities(logits, data.schema)
+
+    def _epoch(
+        self,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        train: Callable[[torch.optim.Optimizer], tuple[float, float]],
+    ) -> None:
+        """One epoch around `train`, which gives the mean loss and the last learning rate; records, reports and checkpoints it."""
+        started = time.monotonic()
+        self._check_stop()
+        torch.manual_seed(derived_seed("dropout", self.seed, epoch))
+        train_loss, lr = train(optimizer)
+        val_loss, predicted = self.validate()
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise Diverged(
+                f"training diverged in epoch {epoch}: training loss {train_loss}, validation loss {val_loss}; "
+                f"lower training.lr, got {self.arm.training.lr}"
+            )
+        scores = fast_scores(self.data.schema, predicted, self.data.val_labels, self.data.rare)
+        record = EpochRecord(
+            epoch,
+            lr,
+            train_loss,
+            val_loss,
+            scores["accuracy"],
+            scores["macro_f1"],
+            scores["rare_macro_f1"],
+            time.monotonic() - started,
+        )
+        self.history.append(record)
+        self.snapshot = Snapshot.take(self.network, optimizer, self.scaler, self.history)
+        if self.on_epoch is not None:
+            self.on_epoch(
+                record
+            )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
+        if len(self.history) % self.every == 0 or len(self.history) >= self.epochs + self.arm.training.refit_epochs:
+            self._save()
+
+    def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
+        training, data = self.arm.training, self.data
+        self.network.train()
+        batches = sampler.batches(epoch)
+        total, lr = torch.zeros((), device=data.device), 0.0
+        for number, rows in enumerate(batches):
+            self._check_stop()
+            # the middle of the step's stretch of the curve: neither the first nor the last step has a rate of 0
+            lr = training.lr * rate_at(epoch + (number + 0.5) / len(batches), self.epochs, training.warmup_epochs)
+            below = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
+            targets: tuple[Targets, ...] = (self._targets(rows),)
+            if training.mixup > 0:
+                partner, share = mixup_pairs(
+                    len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
+                )
+                below, targets = mixed(below, targets[0], partner.to(data.device), share.to(data.device))
+            with autocast(data.device):
+                logits = self.network(below)
+            total += self._step(optimizer, loss(logits, *targets), lr)
+        return float(total) / len(batches), lr
+
+    def _step(self, optimizer: torch.optim.Optimizer, value: Tensor, lr: float) -> Tensor:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return value.detach()
+
+    def _refit(self) -> None:
+        """The last layer alone on real images, each class of a group with equal weight (Kang et al. 2020: decoupled training).
+
+        What the layer reads no longer changes, so it is computed once, without augmentation and dropout.
+        """
+        data, training = self.data, self.arm.training
+        real = np.flatnonzero(~data.generated)
+        self.network.eval()
+        *hidden, last = self.network.head
+        parts = []
+        with torch.no_grad(), autocast(data.device):
+            for rows in np.array_split(real, math.ceil(len(real) / EVALUATION_BATCH)):
+                self._check_stop()
+                read = self.network.parts.upper(data.plain(self.network, rows))
+                for layer in hidden:
+                    read = layer(read)
+                parts.append(read.float())
+        inputs = torch.cat(parts)
+        balanced = training.model_copy(update={"loss": "weighted"})
+        loss = Loss.of(data.schema, balanced, data.counts(real_only=True), data.device)
+        optimizer = self._optimizer({f"head.{len(hidden)}.{n}": p for n, p in last.named_parameters()}, self.epochs)
+
+        def train(optimizer: torch.optim.Optimizer, epoch: int) -> tuple[float, float]:
+            order = numpy_generator("refit", self.seed, epoch).permutation(len(real))
+            batches = np.array_split(order, math.ceil(len(real) / training.batch_size))
+            total, lr = torch.zeros((), device=data.device), 0.0
+            for number, chosen in enumerate(batches):
+                progress = epoch - self.epochs + (number + 0.5) / len(batches)
+                lr = training.lr * rate_at(progress, training.refit_epochs, 0)
+                logits = last(inputs[torch.from_numpy(chosen).to(data.device)])
+                total += self._step(optimizer, loss(logits, self._targets(real[chosen])), lr)
+            return float(total) / len(batches), lr
+
+        for epoch in range(len(self.history), self.epochs + training.refit_epochs):
+            self._epoch(epoch, optimizer, partial(train, epoch=epoch))
+
+    def _optimizer(self, parameters: dict[str, torch.nn.Parameter], first_epoch: int = 0) -> torch.optim.Optimizer:
+        """The optimizer, with the checkpoint's state where that was taken after `first_epoch`, the first that it is used in."""
+        optimizer = make_optimizer(self.arm.training, list(parameters.values()))
+        if self.snapshot is not None and len(self.snapshot.history) > first_epoch:
+            self.snapshot.restore_optimizer(optimizer, self.scaler)
+        return optimizer
+
+    def _targets(self, rows: NDArray[np.int64]) -> Targets:
+        chosen = torch.from_numpy(rows).to(self.data.device)
+        return Targets(self.labels[chosen], self.mask[chosen], self.weight[chosen])
+
+    def _check_stop(self) -> None:
+        if self.stop:
+            self._save()
+            self.stop.raise_if_set()
+
+    def _save(self) -> None:
+        if self.snapshot is not None and self.saved < len(self.snapshot.history):
+            self.snapshot.save(self.checkpoints)
+            self.saved = len(self.snapshot.history)
+
+
+def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
+    """A network to train: the data's trunk, of which untrained weights above the cut are drawn by `seed`, and a new head."""
+    trunk = data.trunk.copy()
+    if arm.classifier.pretrained is False and trunk.trainable:
+        fresh = build_trunk(arm.classifier, trunk.resolution, derived_seed("trunk", seed)).model.state_dict()
+        trunk.model.load_state_dict({name: fresh[name] for name in trunk.trainable}, strict=False)
+    torch.manual_seed(derived_seed("head", seed))
+    head = build_head(trunk.features, arm.classifier.head, data.schema.width, arm.training.dropout)
+    network = Network(trunk, head)
+    placed(network, data.device)
+    return network
+
+
+def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam with L2 in the gradient (paper) or AdamW; the rate is set before each step."""
+    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=training.lr, betas=(training.beta1, training.beta2), weight_decay=training.weight_decay)
+
+
+def mixed(below: Tensor, targets: Targets, partner: Tensor, share: Tensor) -> tuple[Tensor, tuple[Targets, Targets]]:
+    """Mixup of what the network's trained part reads: pixels where nothing is frozen, else activations (manifold mixup)."""
+    own = share.view(-1, *[1] * (below.dim() - 1)).to(below.dtype)
+    everyone = torch.arange(len(below), device=below.device)
+    return own * below + (1 - own) * below[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
+
+
+def everything_counts(labels: Tensor, groups: int) -> Targets:
+    """Targets of real images: every group counts, each image alike."""
+    n = len(labels)
+    mask = torch.ones(n, groups, dtype=torch.bool, device=labels.device)
+    return Targets(labels, mask, torch.ones(n, device=labels.device))
+
+
+def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
+    """The comparable loss (no smoothing, mixup or synthetic weights) of logits `[n, C]` for labels `[n, C]`."""
+    loss = Loss.for_validation(schema, arm.training, data.counts(real_only=True), logits.device)
+    return float(loss(logits, everything_counts(labels, len(schema.groups))))
+
+
+@contextmanager
+def _memory_errors(arm: Arm) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemory(
+            f"training.batch_size: {arm.training.batch_size} images do not fit the GPU's memory ({str(error).splitlines()[0]}); lower it"
+        ) from error

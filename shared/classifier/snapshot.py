@@ -1,0 +1,104 @@
+"""The state of a training between two epochs, as safetensors and JSON: what an interrupted run goes on from, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from shared.checkpoint import Checkpoints
+from shared.classifier.model import Network
+
+STATE, PROGRESS = "state.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch's figures; scores are NaN where not defined (`val_rare_macro_f1` without rare classes)."""
+
+    epoch: int
+    """From 0; those of the last-layer refit count on."""
+    lr: float
+    """At the epoch's last step."""
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+    val_rare_macro_f1: float
+    seconds: float
+
+
+def records_json(history: list[EpochRecord]) -> list[dict[str, float | None]]:
+    """Records for a JSON file, which has no NaN: null in its place."""
+    return [{k: None if math.isnan(v) else v for k, v in asdict(record).items()} for record in history]
+
+
+def records_from_json(rows: list[dict[str, Any]]) -> list[EpochRecord]:
+    """The inverse of records_json."""
+    defined: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    return [EpochRecord(**row) for row in defined]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the next epoch needs beside the data: copies, so that training goes on while it is kept."""
+
+    tensors: dict[str, Tensor]
+    history: list[EpochRecord]
+    scaler: Mapping[str, Any]
+
+    @classmethod
+    def take(
+        cls,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        history: list[EpochRecord],
+    ) -> Snapshot:
+        """Copies the trained weights and buffers, the optimizer's state and the history."""
+        tensors = {f"network/{name}": tensor for name, tensor in network.trained_state().items()}
+        for position, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{position}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        return cls(copies, list(history), scaler.state_dict())
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Replaces the checkpoint."""
+        with tempfile.TemporaryDirectory() as folder:
+            state, progress = Path(folder) / STATE, Path(folder) / PROGRESS
+            save_file(self.tensors, state)
+            progress.write_text(json.dumps({"history": records_json(self.history), "scaler": dict(self.scaler)}))
+            checkpoints.save({STATE: state, PROGRESS: progress}, epoch=len(self.history))
+
+    @classmethod
+    def load(cls, checkpoints: Checkpoints) -> Snapshot | None:
+        """The last checkpoint, or None."""
+        found = checkpoints.load()
+        if found is None:
+            return None
+        progress = json.loads(found[0][PROGRESS].read_text())
+        return cls(load_file(found[0][STATE]), records_from_json(progress["history"]), progress["scaler"])
+
+    def restore_network(self, network: Network) -> None:
+        """Puts the weights and buffers back."""
+        state = {k.removeprefix("network/"): v for k, v in self.tensors.items() if k.startswith("network/")}
+        network.load_state_dict(state, strict=False)
+
+    def restore_optimizer(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """Puts the optimizer's and the loss scaler's state back."""
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in self.tensors.items():
+            if key.startswith("optimizer/"):
+                _, position, name = key.split("/")
+                states.setdefault(int(position), {})[name] = tensor
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        if self.scaler:
+            scaler.load_state_dict(dict(self.scaler))

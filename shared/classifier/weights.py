@@ -1,0 +1,138 @@
+"""Pretrained weights of a timm model: from the hub, a file, a package or a bucket."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from shared.artifacts.remote import local_file
+from shared.errors import ConfigError, DataError, UnavailableError
+from shared.settings import Settings
+
+State = Mapping[str, Tensor]
+
+
+def create(name: str, pretrained: bool | str, **options: Any) -> nn.Module:
+    """A timm model by name without its classifier (pooled features), with the weights that `pretrained` names.
+
+    Raises ConfigError for an unknown model (near names listed) or weights it has not, DataError for a file that does not fit,
+    UnavailableError where the hub is out of reach.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 5, 0.5)
+        raise ConfigError(f'classifier.model: timm has no model "{name}"; near ones: {", ".join(near) or "none"}')
+    if pretrained is True:
+        return _from_hub(name, options)
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if isinstance(pretrained, str):
+        model.load_state_dict(_matched(name, model, read_state(pretrained), pretrained))
+    return model
+
+
+def read_state(source: str) -> dict[str, Tensor]:
+    """The tensors of a file by path, `package:<module>/<file>` or `s3://bucket/key`, in the file's order.
+
+    Safetensors everywhere; a pickled state dict only from this machine, and through torch's restricted reader.
+    """
+    path = _package_file(source) if source.startswith("package:") else local_file(source, Settings.from_environment())
+    if not path.is_file():
+        raise DataError(f"classifier.pretrained: there is no file {source}; name one that the package has")
+    if _is_pickle(path):
+        if source.startswith("s3://"):
+            raise DataError(
+                f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
+            )
+        return _unpickled(path, source)
+    try:
+        state: dict[str, Tensor] = load_file(path)
+        return state
+    except SafetensorError as error:
+        raise DataError(f"classifier.pretrained: {source} is no safetensors file ({error})") from error
+
+
+def _from_hub(name: str, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        return model
+    except RuntimeError as error:
+        if "pretrained" not in str(error).lower():
+            raise
+        raise ConfigError(
+            f"classifier.pretrained: timm has no weights for {name} ({error}); set it to false or a file"
+        ) from error
+    except (
+        OSError
+    ) as error:  # all of huggingface_hub's and httpx's own errors on the way there are among these or below
+        raise _no_hub(name) from error
+
+
+def _no_hub(name: str) -> UnavailableError:
+    return UnavailableError(
+        f"classifier.pretrained: the weights of {name} cannot be had from the Hugging Face hub; go online, or set "
+        "classifier.pretrained to a file, package:<module>/<file> or s3://"
+    )
+
+
+def _matched(name: str, model: nn.Module, found: State, source: str) -> dict[str, Tensor]:
+    """The model's state from a file's tensors, by name, or by order where the file has other names; checks every shape."""
+    wanted = model.state_dict()
+    if not set(wanted) <= set(found):
+        whole = timm.create_model(
+            name, pretrained=False
+        ).state_dict()  # with its ImageNet classifier, as such files are
+        if len(found) != len(whole):
+            missing = sorted(set(wanted) - set(found))
+            raise DataError(
+                f"classifier.pretrained: {source} does not fit {name}: it lacks {missing[0]} and {len(missing) - 1} more, and "
+                f"its {len(found)} tensors are not timm's {len(whole)} in order"
+            )
+        found = dict(zip(whole, found.values(), strict=True))
+        wanted = {key: wanted.get(key, tensor) for key, tensor in whole.items()}
+    for key, tensor in wanted.items():
+        if found[key].shape != tensor.shape:
+            raise DataError(
+                f"classifier.pretrained: {source} does not fit {name}: {key} has the shape {list(found[key].shape)}, "
+                f"expected {list(tensor.shape)}"
+            )
+    return {key: found[key] for key in model.state_dict()}
+
+
+def _package_file(source: str) -> Path:
+    module, _, file = source.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"classifier.pretrained: the package {module} is not installed; pip install it, or name a file"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))).resolve()
+    path = (folder / file).resolve()
+    if not path.is_relative_to(folder):
+        raise ConfigError(f"classifier.pretrained: {source} leaves its package")
+    return path
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start[:1] == b"\x80" or start == b"PK\x03\x04"  # a bare pickle, or the zip that torch.save writes around one
+
+
+def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted reader raises whatever the pickle's fault leads to
+        raise DataError(
+            f"classifier.pretrained: {source} cannot be read as a state dict ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"classifier.pretrained: {source} holds no plain state dict of tensors")
+    return state

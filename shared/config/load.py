@@ -1,0 +1,155 @@
+"""Reads a study file and `--set` values into a Study; every error names path, value, place and remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shared.config.explain import explain
+from shared.config.resolve import check
+from shared.config.study import Study
+from shared.errors import ConfigError
+
+Place = str
+"""Where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers (`1e-05` is one; PyYAML's 1.1 reads a string), and no key twice."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def load_study(path: Path, sets: Sequence[str] = ()) -> Study:
+    """The study of a YAML (or JSON) file with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); name a study file, e.g. studies/demo.yaml") from error
+    tree, places = parse(text, str(path))
+    for setting in sets:
+        apply_set(tree, places, setting)
+    return study_from_tree(tree, places)
+
+
+def study_from_tree(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place] | None = None) -> Study:
+    """Validates a tree of plain values; raises ConfigError with one line an error."""
+    try:
+        text = json.dumps(tree, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"study: a value is no plain number, string, list or mapping ({error}); quote dates and the like"
+        ) from error
+    with explain(tree, places or {}):
+        study = Study.model_validate_json(text)
+    check(study, places or {})
+    return study
+
+
+def parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], Place]]:
+    """A YAML text as plain values, and the place of each path."""
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            places: dict[tuple[str | int, ...], Place] = {}
+            if root is not None:
+                _note_places(root, (), name, places)
+            tree = loader.construct_document(root) if root is not None else None
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{name}{line}: not valid YAML ({problem})") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{name}: must be a mapping with name, dataset, finetune and experiments, got {type(tree).__name__}"
+        )
+    return tree, places
+
+
+def _note_places(
+    node: yaml.Node, path: tuple[str | int, ...], name: str, places: dict[tuple[str | int, ...], Place]
+) -> None:
+    if len(path) > 40:
+        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than 40 deep")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            line = key.start_mark.line + 1
+            if inner in places:
+                raise ConfigError(
+                    f"{name} line {line}: the key {key.value!r} stands twice (first in {places[inner]}); keep one"
+                )
+            places[inner] = f"{name} line {line}"
+            _note_places(value, inner, name, places)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            places[(*path, index)] = f"{name} line {value.start_mark.line + 1}"
+            _note_places(value, (*path, index), name, places)
+
+
+def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], setting: str) -> None:
+    """Puts `path.to.key=value` into the tree; a list element is named by its index or by its `name:`."""
+    path, equals, text = setting.partition("=")
+    parts = path.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f'--set {setting}: must be path.to.key=value, e.g. --set final.seeds=3, got "{setting}"')
+    try:
+        value = yaml.load(text, _Loader) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {setting}: the value is not valid YAML ({getattr(error, 'problem', error)})"
+        ) from error
+    node: Any = tree
+    steps: list[str | int] = []
+    parts = _join_space_path(parts)
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        step = _list_index(node, part, setting) if isinstance(node, list) else part
+        steps.append(step)
+        places[tuple(steps)] = f"--set {setting}"
+        if last:
+            node[step] = value
+            return
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[step]
+        if not isinstance(node, dict | list):
+            raise ConfigError(
+                f"--set {setting}: {'.'.join(parts[: position + 1])} is a plain value and has no {parts[position + 1]!r}"
+            )
+
+
+def _join_space_path(parts: list[str]) -> list[str]:
+    """Keys of `search.space` are paths themselves: `search.space.training.lr.low` → `search`, `space`, `training.lr`, `low`."""
+    if "space" in parts[:-2] and parts[parts.index("space") - 1] == "search":
+        at = parts.index("space") + 1
+        return [*parts[:at], ".".join(parts[at : at + 2]), *parts[at + 2 :]]
+    return parts
+
+
+def _list_index(node: list[Any], part: str, setting: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in node]
+    if part in names:
+        return names.index(part)
+    if part.isdecimal() and int(part) < len(node):
+        return int(part)
+    raise ConfigError(f"--set {setting}: {part!r} is no element; there are {[n for n in names if n] or len(node)}")

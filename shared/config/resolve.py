@@ -1,0 +1,151 @@
+"""An experiment in full: the study's values with the experiment's own merged in, and what must hold between them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shared.config.base import Section
+from shared.config.dataset import Rare
+from shared.config.explain import explain, near, path_text
+from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
+from shared.config.paths import value_at
+from shared.config.search import Choice, Final, Search, Verdict
+from shared.config.study import OVERRIDABLE, Experiment, Study
+from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
+from shared.errors import ConfigError
+
+SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
+"""Roots of the paths that a search space may name: what an arm is trained with."""
+_UNIONS = {"finetune": "generator"}
+
+
+class Resolved(Section):
+    """One experiment with every value filled in."""
+
+    name: str
+    seed: int
+    parameters_from: str | None
+    pinned: tuple[str, ...]
+    """Paths that the experiment sets itself: they stand over what `parameters_from` brings."""
+    rare: Rare
+    finetune: AnyFinetune
+    generate: Generate
+    score: Score
+    accept: Accept
+    classifier: Classifier
+    augmentation: Augmentation
+    images: Images
+    training: Training
+    synthetic: Synthetic
+    search: Search
+    final: Final
+
+
+def resolve(study: Study, places: Mapping[tuple[str | int, ...], str] | None = None) -> tuple[Resolved, ...]:
+    """All experiments in full, in order; raises ConfigError where an override does not fit."""
+    tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return tuple(_resolve(study, e, i, tree, places or {}) for i, e in enumerate(study.experiments))
+
+
+def _resolve(
+    study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Any, str]
+) -> Resolved:
+    own = experiment.model_dump(mode="json", exclude_unset=True)
+    merged: dict[str, Any] = {}
+    pinned: list[str] = []
+    for section in OVERRIDABLE:
+        base, override = copy.deepcopy(tree.get(section)), own.get(section)
+        if override is not None:
+            pinned += [f"{section}.{key}" for key in override] if isinstance(override, dict) else [section]
+        value = _merge(base, override, _UNIONS.get(section))
+        if value is not None:
+            merged[section] = value
+    defaults = {
+        name: getattr(study, name).model_dump(mode="json", by_alias=True)
+        for name in OVERRIDABLE
+        if isinstance(getattr(study, name), Section)
+    }
+    for section in OVERRIDABLE:
+        if section not in merged:
+            merged[section] = defaults.get(section, getattr(study, section))
+    merged |= {
+        "name": experiment.name,
+        "seed": study.seed + experiment.seed,
+        "parameters_from": experiment.parameters_from,
+        "pinned": pinned,
+    }
+    with explain(merged, places, ("experiments", index)):
+        return Resolved.model_validate_json(json.dumps(merged))
+
+
+def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
+    if override is None:
+        return base
+    if not isinstance(base, dict) or not isinstance(override, dict):
+        return override
+    if discriminator and override.get(discriminator, base.get(discriminator)) != base.get(discriminator):
+        return override  # another kind of generator: nothing of the first applies
+    # a search space is one value: an experiment that names its parameters searches those and no others
+    return base | {k: v if k == "space" else _merge(base.get(k), v, None) for k, v in override.items()}
+
+
+def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
+    """What holds between sections; raises ConfigError that names the path, the value and the remedy."""
+    experiments = resolve(study, places)
+    for index, experiment in enumerate(experiments):
+        where = path_text(("experiments", index))
+        _check_space(experiment, where)
+        if isinstance(experiment.finetune, PixelFinetune) and experiment.finetune.resolution > study.dataset.resolution:
+            raise ConfigError(
+                f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
+            )
+        if experiment.search.trials and not experiment.search.space:
+            raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
+    if isinstance(study.verdict, Verdict):
+        _check_equal_budgets(study.verdict, experiments)
+
+
+def _check_space(experiment: Resolved, where: str) -> None:
+    for path, values in experiment.search.space.items():
+        root = path.split(".")[0]
+        if root not in SEARCHABLE:
+            raise ConfigError(f"{where}.search.space: {path!r} cannot be searched{near(path, _searchable(experiment))}")
+        try:
+            value = value_at(experiment, path)
+        except ConfigError:
+            raise ConfigError(
+                f"{where}.search.space: {path!r} is no value of the study{near(path, _searchable(experiment))}"
+            ) from None
+        if isinstance(values, Choice):
+            continue
+        if isinstance(value, bool | str | tuple):
+            raise ConfigError(f"{where}.search.space: {path!r} is no number; give it `kind: choice` and `values`")
+
+
+def _searchable(experiment: Resolved) -> list[str]:
+    paths = ["augmentation"]
+    for root in SEARCHABLE:
+        section = getattr(experiment, root)
+        if isinstance(section, Section):
+            paths += [f"{root}.{field}" for field in type(section).model_fields]
+    return paths
+
+
+def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...]) -> None:
+    """A verdict compares arms that were tuned equally hard: each with its own search of the same budget."""
+    baseline = next(e for e in experiments if e.name == verdict.baseline)
+    for index, experiment in enumerate(experiments):
+        where = path_text(("experiments", index))
+        if experiment.parameters_from is not None:
+            raise ConfigError(
+                f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
+            )
+        for name in ("trials", "epochs", "strategy"):
+            found, wanted = getattr(experiment.search, name), getattr(baseline.search, name)
+            if found != wanted:
+                raise ConfigError(
+                    f"{where}.search.{name}: must equal the baseline's ({wanted!r}) for a fair verdict, got {found!r}; make them equal, or set verdict: none"
+                )

@@ -1,0 +1,179 @@
+"""The canonical form of an image: RGB, square, PNG up to 128 px and JPEG (quality 95) above; and what it takes to get there safely.
+
+Accepted are JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF and PPM with one frame and 8 bits a channel: grey, palette, RGB, CMYK and YCbCr, with or without
+alpha (which is set on white). 16-bit, 32-bit and floating-point images are refused, as their range is not known: scale them to 8 bits first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from shared.data.problems import BadImage
+
+Image.init()  # Pillow registers most formats at the first need, and does not know their names before
+FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM") if f in Image.OPEN)
+OPAQUE = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
+WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+PNG_UP_TO = 128  # px; above, PNG would be several times the size of a JPEG that looks the same
+JPEG_QUALITY = 95
+MOST_PIXELS = 1 << 26  # 67 megapixels, 200 MB decoded: more is a bomb, or no training image
+MOST_BYTES = 1 << 28
+HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
+COLOUR_SIDE = 4
+
+# what Pillow's decoders raise on damaged files, beside OSError
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """An image in canonical form, and what tells it from others."""
+
+    data: bytes
+    """PNG or JPEG."""
+    digest: bytes
+    """Of its pixels: equal for equal pixels, whatever the file format was."""
+    perceptual: NDArray[np.uint8]
+    """pHash (DCT), 256 bits packed into `[32]`."""
+    colours: NDArray[np.uint8]
+    """Mean colours of a 4 x 4 grid, `[48]`: the perceptual hash knows no colour, and nothing of plain areas."""
+
+
+def canonical(
+    content: Path | NDArray[np.uint8],
+    resolution: int,
+    fit: Literal["squash", "crop", "pad"],
+    box: tuple[int, int, int, int] | None = None,
+) -> Canonical:
+    """Reads one image and brings it into canonical form; a file that already has it keeps its bytes. Raises BadImage."""
+    if isinstance(content, Path):
+        data = _read(content)
+        image, original = _decode(data, resolution, box)
+    else:
+        image, original = Image.fromarray(content).convert("RGB"), False
+    square = _square(image, resolution, fit)
+    return Canonical(
+        data if original and isinstance(content, Path) else encode(square),
+        hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
+        np.packbits(imagehash.phash(square, hash_size=HASH_SIDE).hash),
+        np.asarray(square.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)).reshape(-1),
+    )
+
+
+def encode(square: Image.Image) -> bytes:
+    """PNG up to 128 px, else JPEG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    if square.width <= PNG_UP_TO:
+        square.save(buffer, "PNG", compress_level=6)
+    else:
+        square.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            reason = "missing file" if not path.exists() else "not a file"
+            raise BadImage(reason, f"{path.name!r} is {'not there' if reason == 'missing file' else 'no plain file'}")
+        size = path.stat().st_size
+        if not 0 < size <= MOST_BYTES:
+            raise BadImage("empty file" if not size else "too large", f"{path.name!r} has {size} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage("unreadable file", f"{path.name!r} cannot be read ({error.strerror})") from error
+
+
+def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None) -> tuple[Image.Image, bool]:
+    """The image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check(image)
+            upright = image.getexif().get(0x0112, 1) == 1
+            wanted = "PNG" if resolution <= PNG_UP_TO else "JPEG"
+            original = (
+                image.format == wanted
+                and image.mode == "RGB"
+                and image.size == (resolution, resolution)
+                and upright
+                and box is None
+                and "transparency" not in image.info
+            )
+            if box is None:
+                # a large JPEG is decoded at half, a quarter or an eighth of its size where that is still twice what is kept
+                image.draft(None, (2 * resolution, 2 * resolution))
+            rgb = _rgb(image if upright else ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise BadImage("not an image", f"is none of {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise BadImage("image bomb", f"unpacks to too many pixels ({error})") from error
+    except DAMAGED as error:
+        reason = "truncated" if "truncated" in str(error).lower() else "damaged image"
+        raise BadImage(reason, f"cannot be decoded ({type(error).__name__}: {str(error)[:100]})") from error
+    return (rgb if box is None else _cut(rgb, box)), original
+
+
+def _check(image: Image.Image) -> None:
+    width, height = image.size
+    if not width or not height:
+        raise BadImage("no pixels", f"has {width} x {height} pixels")
+    if width * height > MOST_PIXELS:
+        raise BadImage("image bomb", f"has {width} x {height} pixels, more than {MOST_PIXELS} are refused")
+    if image.mode not in OPAQUE | WITH_ALPHA:
+        raise BadImage("wrong mode", f"has the mode {image.mode!r}, must have 8 bits a channel; convert it to RGB")
+    # a phone's MPO holds its photo first and then other views of it
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise BadImage("several frames", "holds several frames; keep one")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
+    if left >= right or top >= bottom:
+        raise BadImage("unusable box", f"its box {box} lies outside its {image.width} x {image.height} pixels")
+    return image.crop((left, top, right, bottom))
+
+
+def _square(image: Image.Image, resolution: int, fit: Literal["squash", "crop", "pad"]) -> Image.Image:
+    if image.size == (resolution, resolution):
+        return image
+    if fit == "squash":
+        return _resize(image, resolution, resolution)
+    if fit == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return _resize(image.crop((left, top, left + side, top + side)), resolution, resolution)
+    longest = max(image.size)
+    # made smaller first: a long thin image, padded first, would be a bomb
+    inner = _resize(image, *(max(1, round(side * resolution / longest)) for side in image.size))
+    square = Image.new("RGB", (resolution, resolution), _border_colour(inner))
+    square.paste(inner, ((resolution - inner.width) // 2, (resolution - inner.height) // 2))
+    return square
+
+
+def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _border_colour(image: Image.Image) -> tuple[int, int, int]:
+    """The median colour of the outermost pixels."""
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(border, axis=0).astype(int).tolist()
+    return red, green, blue

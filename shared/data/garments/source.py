@@ -1,0 +1,50 @@
+"""The source `garments`: drawn clothes with the paper's groups, classes and long tail; needs no download.
+
+They are drawings and no stand-in for photographs: they let every part be tried, and say nothing of DeepFashion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from shared.config.dataset import GarmentsSource
+from shared.data.garments.labels import draw_labels, garment_schema
+from shared.data.garments.scene import draw_garment
+from shared.data.schema import Labels, LabelSchema
+from shared.data.source import SPLITS, Source, SourceImage, SplitName
+
+
+def read_garments(source: GarmentsSource, seed: int) -> Source:
+    """The drawn data set. Every image follows from the seed, its split and its number alone, whoever draws it, in whichever order."""
+    labels = {split: draw_labels(source, split, seed) for split in SPLITS}
+    return Source(
+        schema=garment_schema(),
+        images=_images(labels, source.resolution, seed),
+        total=sum(len(rows) for rows in labels.values()),
+        notes=(
+            "Drawn by the built-in renderer with the class proportions of DeepFashion's 5,000-image copy; no photographs.",
+        ),
+    )
+
+
+def garment_image(
+    schema: LabelSchema, labels: Labels, split: SplitName, index: int, resolution: int, seed: int
+) -> SourceImage:
+    """Image `index` of a split: labels `[26]`, drawn from its own seed."""
+    names = {
+        group: schema.group(group).classes[int(labels[where].argmax())] for group, where in schema.slices().items()
+    }
+    rng = np.random.default_rng(
+        [seed, SPLITS.index(split), index, 1]
+    )  # the 1 keeps it apart from the labels' generator
+    path = f"{split}/{index:06d}.png"
+    return SourceImage(path, f"garments {split} image {index}", draw_garment(names, resolution, rng), labels, split)
+
+
+def _images(labels: dict[SplitName, Labels], resolution: int, seed: int) -> Iterator[SourceImage]:
+    schema = garment_schema()
+    for split, rows in labels.items():
+        for index, row in enumerate(rows):
+            yield garment_image(schema, row, split, index, resolution, seed)

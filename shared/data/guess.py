@@ -1,0 +1,204 @@
+"""What a folder or a CSV probably is: which source, which column holds what. For `tailfill init`, whose result a person reads over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from shared.config.dataset import COLUMNS, CsvGroup, CsvSource, FolderSource
+from shared.data.problems import Problems
+from shared.data.sources.class_folders import SPLIT_NAMES
+from shared.data.sources.csv_table import TRUTH, Table, read_table
+from shared.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
+UNITS = frozenset({"patient", "patient_id", "product", "product_id", "item", "item_id", "subject", "subject_id", "case_id", "lesion_id"})  # fmt: skip
+"""Names of columns whose equal values must not be torn apart into two splits."""
+LOOKED_AT = 500  # rows whose paths are tried
+MOST_CLASSES = 200
+MOST_NUMBERS = 20  # distinct whole numbers in a column that still look like classes and not like a measure
+LABEL_NAMES = frozenset({"label", "labels", "class", "category", "target", "y"})
+DELIMITERS: tuple[Literal[",", ";", "\t"], ...] = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A source that can be read, and the folder that it starts from."""
+
+    dataset: FolderSource | CsvSource
+    root: Path
+
+
+def guess_source(data: Path) -> Guess:
+    """Looks at a CSV or a folder; raises DataError that says what is missing where it is neither CSV with images nor folders of images."""
+    if data.is_file():
+        return _guess_csv(data)
+    if not data.is_dir():
+        raise DataError(f"{data}: not found; name a folder with a folder a class, or a CSV")
+    _refuse_known(data)
+    tables = sorted(path for path in data.iterdir() if path.suffix.lower() in TABLE_SUFFIXES and path.is_file())
+    if len(tables) == 1:
+        return _guess_csv(tables[0])
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in data.glob("*/**/*")):
+        found = f"{len(tables)} CSVs, name one of them" if tables else "neither images in class folders nor a CSV"
+        raise DataError(f"{data}: holds {found}; there must be a folder a class, or a CSV beside the images")
+    root = data.resolve()
+    return Guess(FolderSource(source="folder", root=str(root)), root)
+
+
+def _refuse_known(data: Path) -> None:
+    if any((data / folder / "list_attr_cloth.txt").is_file() for folder in ("Anno_fine", "split")):
+        raise DataError(f"{data}: is DeepFashion; run studies/deepfashion.yaml with --set dataset.root={data}")
+    if any(data.glob("train-images*idx3-ubyte*")):
+        raise DataError(f"{data}: is Fashion-MNIST's; run studies/fashion-mnist.yaml with --set dataset.root={data}")
+
+
+def _guess_csv(path: Path) -> Guess:
+    delimiter = _delimiter(path)
+    table = read_table(path, Problems("skip"), delimiter)
+    if not table.rows:
+        raise DataError(f"{path.name}: has no rows under its header; there must be a row an image")
+    root = path.resolve().parent
+    path_column, folder = _path_column(root, table)
+    taken = {path_column}
+    split_column = next((c for c in table.columns if c not in taken and _is_split(_cells(table, c))), None)
+    taken.add(split_column or path_column)
+    group_by = next((c for c in table.columns if c.lower() in UNITS and _repeats(_cells(table, c))), None)
+    taken.add(group_by or path_column)
+    groups = _groups(table, [c for c in table.columns if c not in taken])
+    if not groups:
+        raise DataError(
+            f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
+            f"{list(table.columns)}"
+        )
+    dataset = CsvSource(
+        source="csv",
+        root=str(root),
+        file=path.name,
+        delimiter=delimiter,
+        path_column=path_column,
+        image_folder=folder,
+        split_column=split_column,
+        group_by=group_by,
+        groups=groups,
+    )
+    return Guess(dataset, root)
+
+
+def _delimiter(path: Path) -> Literal[",", ";", "\t"]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline(1 << 16)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a CSV ({error}); save it as UTF-8 text") from error
+    return max(DELIMITERS, key=header.count)
+
+
+def _cells(table: Table, column: str) -> list[str]:
+    return [row.cells[column] for row in table.rows]
+
+
+def _path_column(root: Path, table: Table) -> tuple[str, str]:
+    """The column whose cells most often name files, and the folder that they start from."""
+    folders = [".", *sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    best = (0.0, "", "")
+    rows = table.rows[:LOOKED_AT]
+    for column in table.columns:
+        for folder in folders:
+            hits = sum(_is_image(root / folder, row.cells[column]) for row in rows)
+            if hits / len(rows) > best[0]:
+                best = (hits / len(rows), column, folder)
+    if best[0] < 0.5:
+        raise DataError(
+            f"{table.name}: no column names image files below {root} (the best, {best[1] or table.columns[0]!r}, does in "
+            f"{best[0]:.0%} of the rows); paths must start from the CSV's folder or one in it"
+        )
+    return best[1], best[2]
+
+
+def _is_image(folder: Path, cell: str) -> bool:
+    try:
+        path = PurePosixPath(cell)
+        if path.is_absolute() or ".." in path.parts:
+            return False
+        return path.suffix.lower() in IMAGE_SUFFIXES and (folder / path).is_file()
+    except (OSError, ValueError):  # too long for a name, or a null character: no path
+        return False
+
+
+def _is_split(cells: list[str]) -> bool:
+    values = {cell.lower() for cell in cells}
+    return len(values) > 1 and values <= set(SPLIT_NAMES) - {"training"}
+
+
+def _repeats(cells: list[str]) -> bool:
+    return len(set(cells)) < len(cells)
+
+
+def _groups(table: Table, columns: list[str]) -> dict[str, CsvGroup]:
+    """Label groups by name: all 0/1 columns together, each list column, each column of a few names."""
+    groups: dict[str, CsvGroup] = {}
+    flags = [
+        c
+        for c in columns
+        if {cell.lower() for cell in _cells(table, c)} - {""} <= TRUTH.keys() and any(_cells(table, c))
+    ]
+    if len(flags) > 1:
+        groups[_group_name("labels", groups)] = CsvGroup(kind="any", columns=tuple(flags))
+    for column in columns:
+        if column in flags and len(flags) > 1:
+            continue
+        cells = [cell for cell in _cells(table, column) if cell]
+        if (separator := _separator(cells)) is not None:
+            groups[_group_name(column, groups)] = CsvGroup(kind="any", column=column, separator=separator)
+        elif _is_class(column, cells):
+            groups[_group_name(column, groups)] = CsvGroup(column=column)
+    return groups
+
+
+def _separator(cells: list[str]) -> str | None:
+    """What parts a list of names, where the cells are such lists whose names repeat."""
+    for separator in ("|", ";", ","):
+        names = Counter(name.strip() for cell in cells for name in cell.split(separator) if name.strip())
+        several = any(separator in cell for cell in cells)
+        if (
+            several
+            and len(names) <= MOST_CLASSES
+            and names.total() >= 3 * len(names)
+            and len(names) < len(set(cells)) * 2
+        ):
+            return separator
+    return None
+
+
+def _is_class(column: str, cells: list[str]) -> bool:
+    values = set(cells)
+    if not 2 <= len(values) <= MOST_CLASSES or len(cells) < 3 * len(values):
+        return False
+    numbers = [_is_number(value) for value in values]
+    if not all(numbers):
+        return True
+    whole = all(value.lstrip("-").isdecimal() for value in values)
+    return whole and (len(values) <= MOST_NUMBERS or column.lower() in LABEL_NAMES)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _group_name(column: str, taken: dict[str, CsvGroup]) -> str:
+    """The column's name as a label group may be called, once."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in column).strip("_-")[:50] or "label"
+    if name in COLUMNS:
+        name = f"{name}_label"
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate

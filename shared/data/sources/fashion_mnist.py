@@ -1,0 +1,166 @@
+"""Fashion-MNIST's IDX files: 28 x 28 grey images of ten garments, and two label groups that follow from the garment."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.config.dataset import FashionMnistSource
+from shared.data.problems import Problems
+from shared.data.schema import LabelGroup, Labels, LabelSchema
+from shared.data.source import Source, SourceImage, SplitName
+from shared.data.sources.paths import existing_root
+from shared.errors import ConfigError, DataError
+
+# Label number → garment, sleeve, where it is worn. Sleeves of dresses and shirts vary, so theirs are unknown (None) and masked.
+GARMENTS: tuple[tuple[str, str | None, str], ...] = (
+    ("t_shirt", "short", "torso"),
+    ("trouser", "no_sleeve", "legs"),
+    ("pullover", "long", "torso"),
+    ("dress", None, "whole_body"),
+    ("coat", "long", "torso"),
+    ("sandal", "no_sleeve", "feet"),
+    ("shirt", None, "torso"),
+    ("sneaker", "no_sleeve", "feet"),
+    ("bag", "no_sleeve", "hand"),
+    ("ankle_boot", "no_sleeve", "feet"),
+)
+SCHEMA = LabelSchema(
+    groups=(
+        LabelGroup(name="garment", classes=tuple(garment for garment, _, _ in GARMENTS)),
+        LabelGroup(name="sleeve", classes=("long", "short", "no_sleeve")),
+        LabelGroup(name="worn_on", classes=("torso", "whole_body", "legs", "feet", "hand")),
+    )
+)
+MOST_PIXELS = 1 << 29  # of one file (680,000 images); an IDX header may claim 2^96
+
+
+def read_fashion_mnist(config: FashionMnistSource, root: Path, problems: Problems) -> Source:
+    """Lists the images: of each class the first ones train, the last ones of the training file validate, all of the test file test.
+
+    Raises DataError where a file is missing, cut short or no IDX file, ConfigError where a garment in `keep` is unknown or a
+    class has fewer images than are asked for.
+    """
+    root = existing_root(root)
+    names = SCHEMA.groups[0].classes
+    for name in config.keep:
+        if name not in names:
+            raise ConfigError(f"dataset.keep: must name garments, got {name!r}; there are {list(names)}")
+    train_images, train_labels = _read_pair(root, "train")
+    test_images, test_labels = _read_pair(root, "t10k")
+    train_known = _known(train_labels, "train", problems)
+    split = _split_train(config, np.where(train_known, train_labels, -1))
+    chosen = np.flatnonzero(split != "")
+    tested = np.flatnonzero(_known(test_labels, "t10k", problems))
+    rows = _label_rows()
+
+    def images() -> Iterator[SourceImage]:
+        for position in chosen:
+            labels, part = rows[train_labels[position]], split[position]
+            yield _image("train", int(position), train_images[position], labels, _name(part))
+        for position in tested:
+            yield _image("t10k", int(position), test_images[position], rows[test_labels[position]], "test")
+
+    class_where = dict.fromkeys(SCHEMA.class_names, f"the labels in {root.name}/")
+    return Source(SCHEMA, images(), len(chosen) + len(tested), class_where=class_where)
+
+
+def _split_train(config: FashionMnistSource, labels: NDArray[np.int64]) -> NDArray[np.str_]:
+    """`train`, `val` or nothing for each image of the training file; the validation images do not depend on what is kept."""
+    split = np.full(len(labels), "", dtype="<U5")
+    for number, (name, _, _) in enumerate(GARMENTS):
+        of_class = np.flatnonzero(labels == number)
+        left = len(of_class) - config.val_per_class
+        wanted = config.keep.get(name, config.per_class)
+        if left < (wanted or 1):
+            raise ConfigError(
+                f"dataset: the garment {name} has {len(of_class)} training images, too few for {wanted or 1} to train on and "
+                f"val_per_class: {config.val_per_class}; lower one of them"
+            )
+        split[of_class[:left][:wanted]] = "train"
+        split[of_class[left:]] = "val"
+    return split
+
+
+def _name(text: str) -> SplitName:
+    return "train" if text == "train" else "val"
+
+
+def _image(stem: str, position: int, pixels: NDArray[np.uint8], labels: Labels, split: SplitName) -> SourceImage:
+    name = f"{stem}-images-idx3-ubyte"
+    return SourceImage(f"{name}/{position:05d}", f"{name} item {position}", pixels, labels, split)
+
+
+def _label_rows() -> NDArray[np.int8]:
+    """Labels of each garment, `[10, C]`."""
+    rows = np.zeros((len(GARMENTS), SCHEMA.width), np.int8)
+    for number, (garment, sleeve, worn_on) in enumerate(GARMENTS):
+        rows[number, SCHEMA.column(f"garment/{garment}")] = 1
+        rows[number, SCHEMA.column(f"worn_on/{worn_on}")] = 1
+        if sleeve is None:
+            rows[number, SCHEMA.slices()["sleeve"]] = -1
+        else:
+            rows[number, SCHEMA.column(f"sleeve/{sleeve}")] = 1
+    return rows
+
+
+def _known(labels: NDArray[np.uint8], stem: str, problems: Problems) -> NDArray[np.bool_]:
+    known = labels < len(GARMENTS)
+    for position in np.flatnonzero(~known):
+        where = f"{stem}-labels-idx1-ubyte item {position}"
+        problems.add("label outside its group", where, f"the label must be 0 to 9, got {labels[position]}")
+    return known
+
+
+def _read_pair(root: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = read_idx(_find(root, f"{stem}-images-idx3-ubyte"), 3)
+    labels = read_idx(_find(root, f"{stem}-labels-idx1-ubyte"), 1)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{root.name}/: {stem}-images has {len(images)} images, {stem}-labels {len(labels)} labels; they must match"
+        )
+    return images, labels
+
+
+def _find(root: Path, name: str) -> Path:
+    # some copies write idx3.ubyte for idx3-ubyte
+    for candidate in (f"{name}.gz", name, f"{name.replace('-idx', '.idx')}.gz", name.replace("-idx", ".idx")):
+        if (root / candidate).is_file():
+            return root / candidate
+    raise DataError(f"{root}/{name}[.gz]: not found; Fashion-MNIST is four IDX files in one folder")
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array of unsigned bytes in an IDX file (two zeros, 8, the number of dimensions, each as big-endian 32 bits, the values).
+
+    Raises DataError where it is anything else or has more or fewer values than its header says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _parse_idx(file, dimensions, path.name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name}: cannot be read ({error}); fetch the file again") from error
+
+
+def _parse_idx(file: BinaryIO | gzip.GzipFile, dimensions: int, name: str) -> NDArray[np.uint8]:
+    header = file.read(4 + 4 * dimensions)
+    magic = bytes([0, 0, 8, dimensions])
+    if header[:4] != magic:
+        raise DataError(f"{name}: must begin with the IDX magic {magic.hex()}, got {header[:4].hex() or 'nothing'}")
+    shape = tuple(int(size) for size in np.frombuffer(header[4:].ljust(4 * dimensions, b"\0"), ">u4"))
+    size = 1
+    for length in shape:
+        size *= length
+    if not 0 < size <= MOST_PIXELS:
+        raise DataError(f"{name}: its header says {' x '.join(map(str, shape))} values; fetch the file again")
+    values = file.read(size)
+    if len(values) < size or file.read(1):
+        found = f"{len(values)}" if len(values) < size else "more"
+        raise DataError(f"{name}: its header says {size} values, it has {found}; it was cut short or changed")
+    return np.frombuffer(values, np.uint8).reshape(shape)

@@ -1,0 +1,51 @@
+"""Image paths as a list or table gives them: each must stay inside the root, and stand there once."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from shared.data.problems import BadImage, Problems
+from shared.errors import DataError
+
+
+def existing_root(root: Path) -> Path:
+    """The root with links resolved; raises DataError where it is no folder."""
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing there"
+        raise DataError(f"dataset.root: must be a folder, got {str(root)!r} ({found}); name the folder of the images")
+    return root.resolve()
+
+
+class PathCheck:
+    """Turns listed paths into files; what leaves the root or stands twice goes to `problems`."""
+
+    def __init__(self, root: Path, problems: Problems) -> None:
+        self._root = root
+        self._problems = problems
+        self._seen: dict[str, str] = {}
+
+    def check(self, text: str, where: str) -> tuple[str, Path] | None:
+        """The path's one spelling and the file it names (which may be missing); None where it was reported."""
+        try:
+            name, file = self._resolve(text)
+            if name in self._seen:
+                raise BadImage("duplicate path", f"the path {text!r} stands already at {self._seen[name]}")
+        except BadImage as error:
+            self._problems.add(error.reason, where, str(error))
+            return None
+        self._seen[name] = where
+        return name, file
+
+    def _resolve(self, text: str) -> tuple[str, Path]:
+        listed = PurePosixPath(text)
+        if not text or not listed.parts:
+            raise BadImage("no path", "the path is blank")
+        if listed.is_absolute() or ".." in listed.parts:
+            raise BadImage("leaves the folder", f"the path {text!r} leaves the folder {self._root.name}/")
+        try:
+            file = (self._root / listed).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a circle of links
+            raise BadImage("unusable path", f"the path {text[:80]!r} cannot be used ({error})") from error
+        if not file.is_relative_to(self._root):
+            raise BadImage("leaves the folder", f"the path {text!r} is a link that leaves {self._root.name}/")
+        return str(listed), file

@@ -1,0 +1,53 @@
+"""Captions from labels, by a template: what a text-to-image generator is trained on and asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from shared.config.explain import near
+from shared.data.schema import Labels, LabelSchema
+from shared.errors import ConfigError
+
+ALL = "labels"
+"""The field that stands for the phrases of all groups, in group order."""
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+class Captioner:
+    """Fills `finetune.caption`: `{labels}` with the phrases of all the image's classes, `{<group>}` with one group's.
+
+    A class's phrase is that of `finetune.phrases`, else its name with spaces for underscores. What is unknown, or not there in an
+    `any` group, is left out, and the spaces around it close up. A template without a field gives the same caption for all.
+    """
+
+    def __init__(self, schema: LabelSchema, template: str, phrases: Mapping[str, str]) -> None:
+        """Raises ConfigError for a field that is no group, a lone brace, or a phrase for a class that there is not."""
+        fields = [ALL, *(group.name for group in schema.groups)]
+        for field in _FIELD.findall(template):
+            if field not in fields:
+                raise ConfigError(
+                    f"finetune.caption: {{{field}}} in {template!r} is no label group{near(field, fields)}"
+                )
+        if re.search("[{}]", _FIELD.sub("", template)):
+            raise ConfigError(
+                f"finetune.caption: a brace in {template!r} has no partner; write fields as {{labels}} or {{group}}"
+            )
+        names = list(schema.class_names)
+        for name in phrases:
+            if name not in names:
+                raise ConfigError(f"finetune.phrases: {name!r} is no class, named as group/class{near(name, names)}")
+        self._template = template
+        self._slices = schema.slices()
+        words = [name.replace("_", " ") for group in schema.groups for name in group.classes]
+        self._phrases = [phrases.get(name, word) for name, word in zip(names, words, strict=True)]
+
+    def __call__(self, labels: Labels) -> str:
+        """The caption of one image's labels `[C]`."""
+        words = {
+            name: " ".join(self._phrases[column] for column in range(where.start, where.stop) if labels[column] == 1)
+            for name, where in self._slices.items()
+        }
+        words[ALL] = " ".join(text for text in words.values() if text)
+        return " ".join(_FIELD.sub(lambda match: words[match[1]], self._template).split())

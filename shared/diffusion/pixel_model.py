@@ -1,0 +1,139 @@
+"""The pixel generator's network: diffusers' UNet2DModel, told the time and the labels, predicting the flow from image to noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+from shared.data.schema import LabelSchema
+from shared.errors import DataError
+
+WEIGHTS = "model.safetensors"
+TRAIN_TIMESTEPS = 1000
+"""The flow's time runs from 0 (the image) to this (noise), as diffusers' flow-matching schedulers count it."""
+PATCH = 2
+"""Side in pixels of the blocks that the UNet sees as one pixel."""
+MULTIPLE = 4 * PATCH
+"""The UNet halves the side twice, so that images are padded to a multiple of this."""
+
+
+class LabelEmbedding(nn.Module):
+    """Labels `[n, C]` (1, 0, -1 unknown) as vectors `[n, d]`: the sum of one learned vector a class that the image has.
+
+    A group whose classes are all unknown gives that group's null vector instead, so that leaving all labels out, as
+    classifier-free guidance does, is the same as knowing nothing. In an `any` group unknown classes beside known ones add nothing.
+    """
+
+    def __init__(self, schema: LabelSchema, width: int) -> None:
+        super().__init__()
+        member = torch.zeros(schema.width, len(schema.groups))
+        for number, columns in enumerate(schema.slices().values()):
+            member[columns, number] = 1
+        self.member: torch.Tensor
+        self.register_buffer("member", member, persistent=False)
+        scale = len(schema.groups) ** -0.5  # the sum over the groups then begins with unit variance
+        self.classes = nn.Parameter(torch.randn(schema.width, width) * scale)
+        self.nulls = nn.Parameter(torch.randn(len(schema.groups), width) * scale)
+
+    def forward(self, labels: torch.Tensor) -> torch.Tensor:
+        """`[n, C]` int8 → `[n, d]`."""
+        known = (labels >= 0).float() @ self.member
+        vectors: torch.Tensor = (labels == 1).float() @ self.classes + (known == 0).float() @ self.nulls
+        return vectors
+
+
+class FlowNetwork(nn.Module):
+    """Predicts v = noise - image `[n, 3, r, r]` from (1 - s) · image + s · noise, s = timestep / 1000 (Liu et al. 2023, rectified flow).
+
+    The UNet sees blocks of 2 x 2 pixels as one with 12 channels: at equal width a quarter of the work, which a CPU needs.
+    """
+
+    def __init__(self, schema: LabelSchema, resolution: int, width: int) -> None:
+        super().__init__()
+        self.labels = LabelEmbedding(schema, 4 * width)  # UNet2DModel's time embedding has four times the first width
+        side = -(-resolution // MULTIPLE) * MULTIPLE
+        self.padding = side - resolution
+        self.unet = UNet2DModel(
+            sample_size=side // PATCH,
+            in_channels=3 * PATCH**2,
+            out_channels=3 * PATCH**2,
+            block_out_channels=(width, 2 * width, 3 * width),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            norm_num_groups=8,
+            attention_head_dim=width,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="identity",
+        )
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """`noisy` `[n, 3, r, r]`, `timesteps` `[n]` of 0 to 1000, `labels` `[n, C]`."""
+        padded = functional.pad(noisy, (0, self.padding, 0, self.padding))
+        blocks = functional.pixel_unshuffle(padded, PATCH)
+        flow = functional.pixel_shuffle(self.unet(blocks, timesteps, class_labels=self.labels(labels)).sample, PATCH)
+        return flow[..., : noisy.shape[2], : noisy.shape[3]]
+
+
+def build_network(schema: LabelSchema, resolution: int, width: int, seed: int) -> FlowNetwork:
+    """A network with random weights that follow from the seed; torch's global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FlowNetwork(schema, resolution, width)
+
+
+def describe(schema: LabelSchema, resolution: int, width: int) -> dict[str, Any]:
+    """What `generator.json` says: everything that load_network needs beside the weights."""
+    return {
+        "generator": "pixel",
+        "schema": schema.model_dump(mode="json"),
+        "resolution": resolution,
+        "width": width,
+    }
+
+
+def load_network(files: Mapping[str, Path]) -> tuple[FlowNetwork, LabelSchema, int]:
+    """Network, schema and resolution from committed files; raises DataError where they are damaged or do not fit each other."""
+    try:
+        made = json.loads(files["generator.json"].read_bytes())
+        schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))
+        resolution, width = int(made["resolution"]), int(made["width"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"generator.json: cannot be read ({first}); run finetune again (--rerun finetune)") from error
+    network = build_network(schema, resolution, width, seed=0)
+    state = read_tensors(files, WEIGHTS)
+    check_shapes(WEIGHTS, state, network.state_dict())
+    network.load_state_dict(state)
+    return network, schema, resolution
+
+
+def read_tensors(files: Mapping[str, Path], name: str) -> dict[str, torch.Tensor]:
+    """A safetensors file's tensors; raises DataError where it is missing or something else (a pickle is never opened)."""
+    if name not in files:
+        raise DataError(f"{name}: missing beside {sorted(files)}; run finetune again (--rerun finetune)")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(files[name])
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{name}: is no readable safetensors file ({error}); run finetune again (--rerun finetune)"
+        ) from error
+    return tensors
+
+
+def check_shapes(name: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raises DataError naming the first tensor that is missing, of another shape, or too many."""
+    for key in sorted({*found, *wanted}):
+        has = tuple(found[key].shape) if key in found else "no such tensor"
+        needs = tuple(wanted[key].shape) if key in wanted else "no such tensor"
+        if has != needs:
+            raise DataError(f"{name}: {key} should be {needs}, got {has}; these weights belong to another model")

@@ -1,0 +1,209 @@
+"""Which images to generate: how many of what, with whose labels, and with which seed. Numpy only.
+
+How images are counted
+    Each image is made for one target (`filled`): a rare class, or an entry of `generate.quota`. It carries all labels of the training
+    image it takes them from (`source`), so it may also carry another rare class.
+    - Under `fill_to` every image counts for *each* rare class that it carries, because that is what a classifier will see: a class is
+      full when real and generated images together reach `fill_to`, or generated ones the cap. Label combinations that would overfill
+      another class are drawn only where there is no other.
+    - `quota` and `total` are exact numbers of images *made for* a target, whatever else they carry. Images of `quota` come first, are
+      part of `total`, and count for the classes that `fill_to` fills.
+
+Image-to-image starts from the source itself, so that the labels asked for are those of the image that is started from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.config.explain import near
+from shared.config.generation import Generate
+from shared.data.schema import Labels, LabelSchema, class_counts
+from shared.errors import ConfigError
+
+CROSSING = " & "
+"""Between the classes of a crossing: `sleeve/sleeveless & fabric/leather`."""
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image to make."""
+
+    index: int
+    """Its place in the whole, from 0; its seed follows from it."""
+    pool: int
+    """Which of the `replicates` it belongs to."""
+    seed: int
+    filled: str
+    """What it is made for: `group/class`, or a crossing."""
+    source: int
+    """Row of the training split whose labels it carries."""
+    start: int | None
+    """Row of the training split that image-to-image starts from; None starts from noise."""
+    strength: float | None
+
+
+@dataclass
+class Target:
+    """What is to be filled, and how far it is."""
+
+    name: str
+    carries: NDArray[np.bool_]
+    """Which training images have all its classes, `[n]`."""
+    wanted: int
+    """Images to make, in one pool."""
+    exact: bool
+    """Only images made for it count (`quota`, `total`); otherwise every image that carries it (`fill_to`)."""
+    have: int = 0
+    """Images that count so far."""
+    made: int = 0
+    """Images made for it so far."""
+    order: list[int] = field(default_factory=list)
+    """Rows still to be drawn before any is drawn again."""
+
+
+def plan_images(
+    generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int
+) -> list[PlannedImage]:
+    """The plan, in the order of its indices; the same for the same arguments.
+
+    `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The pools alternate image by image, so that
+    any beginning of the plan holds about as many of each, and within a pool the targets advance together.
+
+    Raises ConfigError where `quota` names an unknown class or one without images, where it exceeds `total`, and where there is
+    nothing to make.
+    """
+    pools = [_plan_pool(generate, schema, labels, rare, seed, pool) for pool in range(generate.replicates)]
+    turns = sorted((turn, pool) for pool, images in enumerate(pools) for turn in range(len(images)))
+    plan = []
+    for index, (turn, pool) in enumerate(turns):
+        filled, source, starts = pools[pool][turn]
+        strength = generate.image_to_image.strength if generate.image_to_image is not None and starts else None
+        start = source if strength is not None else None
+        plan.append(PlannedImage(index, pool, image_seed(seed, index), filled, source, start, strength))
+    return plan
+
+
+def image_seed(seed: int, index: int) -> int:
+    """The seed of image `index`, 0 to 2^63 - 1, from the study's seed by SHA-256: neighbours are as unlike as strangers."""
+    digest = hashlib.sha256(f"generate/{seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def wanted_images(
+    generate: Generate, schema: LabelSchema, counts: NDArray[np.int64], rare: NDArray[np.int64]
+) -> dict[str, int]:
+    """Images to make in one pool, by target, from the training counts `[C]` alone; raises ConfigError as plan_images does.
+
+    Exact under `quota` and `total`. Under `fill_to` an upper bound: an image may count for several rare classes.
+    """
+    quota = {name: number for name, number in generate.quota.items() if target_columns(schema, name)}
+    unfilled = [int(column) for column in rare if schema.class_names[column] not in quota]
+    lack = {schema.class_names[c]: _lack(generate, int(counts[c])) for c in unfilled}
+    if generate.total is not None:
+        left = generate.total - sum(quota.values())
+        if left < 0 or (left > 0 and not sum(lack.values())):
+            raise ConfigError(
+                f"generate.total: must be {'at least' if left < 0 else 'exactly'} the {sum(quota.values())} images that "
+                f"generate.quota asks for{'' if left < 0 else ', as no rare class lacks any'}, got {generate.total}"
+            )
+        lack = _shared_out(left, lack)
+    wanted = quota | lack
+    if not sum(wanted.values()):
+        raise ConfigError(_nothing_to_make(generate, schema, counts, rare))
+    return wanted
+
+
+def target_columns(schema: LabelSchema, name: str) -> tuple[int, ...]:
+    """Columns of a target `group/class` or `group/class & group/class`; raises ConfigError for an unknown class, with those near."""
+    columns = []
+    for part in name.split("&"):
+        part = part.strip()
+        if part not in schema.class_names:
+            raise ConfigError(
+                f"generate.quota: {part!r} in {name!r} is no class, named as group/class{near(part, list(schema.class_names))}"
+            )
+        columns.append(schema.column(part))
+    return tuple(columns)
+
+
+def _lack(generate: Generate, real: int) -> int:
+    """Images that a class with `real` training images lacks, cap considered."""
+    return max(0, min(generate.fill_to - real, int(generate.cap * real)))
+
+
+def _shared_out(total: int, lack: Mapping[str, int]) -> dict[str, int]:
+    """`total` in proportion to what each lacks, in whole numbers that add up to it (largest remainders)."""
+    if not total:
+        return dict.fromkeys(lack, 0)
+    every = sum(lack.values())
+    shares = {name: total * number // every for name, number in lack.items()}
+    remainders = sorted(lack, key=lambda name: -(total * lack[name] % every))
+    for name in remainders[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _nothing_to_make(
+    generate: Generate, schema: LabelSchema, counts: NDArray[np.int64], rare: NDArray[np.int64]
+) -> str:
+    named = [(int(counts[c]), schema.class_names[c]) for c in (rare if len(rare) else range(schema.width))]
+    listed = ", ".join(f"{name} {count}" for count, name in sorted(named)[:5])
+    if not len(rare):
+        return f"rare: no class is rare, so there is nothing to generate (training images: {listed}); raise rare.below or name classes"
+    return f"generate.fill_to: no rare class lacks images at {generate.fill_to} (training images: {listed}); raise it"
+
+
+def _targets(generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64]) -> list[Target]:
+    targets = []
+    for name, wanted in wanted_images(generate, schema, class_counts(labels), rare).items():
+        columns = target_columns(schema, name)
+        carries = (labels[:, columns] == 1).all(axis=1)
+        if wanted and not carries.any():
+            raise ConfigError(
+                f"generate.quota: {name!r} asks for {wanted} images, but no training image has it to take the other labels from"
+            )
+        exact = name in generate.quota or generate.total is not None
+        targets.append(Target(name, carries, wanted, exact))
+    return targets
+
+
+def _plan_pool(
+    generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int, pool: int
+) -> list[tuple[str, int, bool]]:
+    """One pool's images in order: what each fills, its source row, and whether it starts from that image.
+
+    The next image is always made for the target that has the smallest part of what it wants.
+    """
+    targets = _targets(generate, schema, labels, rare)
+    share = generate.image_to_image.share if generate.image_to_image is not None else 0.0
+    rng = np.random.default_rng([seed, pool])
+    images: list[tuple[str, int, bool]] = []
+    while open_targets := [t for t in targets if t.have < t.wanted]:
+        # exact ones first: what they carry counts for the others
+        target = min(open_targets, key=lambda t: (not t.exact, t.have / t.wanted))
+        source = _draw_source(target, targets, rng)
+        # every image whose number passes a multiple of 1/share: their part is exact, and spread over the target
+        starts = int((target.made + 1) * share + 1e-9) > int(target.made * share + 1e-9)
+        images.append((target.name, source, starts))
+        target.made += 1
+        for other in targets:
+            if other is target or (not other.exact and other.carries[source]):
+                other.have += 1
+    return images
+
+
+def _draw_source(target: Target, targets: Sequence[Target], rng: np.random.Generator) -> int:
+    """A row of the target: each once before any twice, but none that overfills another target where there are others."""
+    full = [t.carries for t in targets if t is not target and not t.exact and t.have >= t.wanted]
+    good = target.carries & ~np.logical_or.reduce(full) if full else target.carries
+    if not good.any():
+        good = target.carries
+    if not any(good[row] for row in target.order):
+        target.order += rng.permutation(np.flatnonzero(target.carries)).tolist()
+    return target.order.pop(next(place for place, row in enumerate(target.order) if good[row]))

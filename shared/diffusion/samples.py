@@ -1,0 +1,36 @@
+"""The sample sheet: real images of each class beside generated ones with the same labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shared.data.imageset import ImageSet, decode
+from shared.data.sheet import contact_sheet
+from shared.diffusion.generator import Generator, SampleRequest
+
+REAL = GENERATED = 4
+"""Images a row of each kind."""
+ROWS = 12
+"""At most: a sheet is looked at in a moment."""
+
+
+def sample_sheet(
+    generator: Generator, images: ImageSet, columns: NDArray[np.int64], guidance: float, steps: int, seed: int
+) -> Image.Image:
+    """A row for each class of `columns` (the rarest ones, where there are many) that `images` (the train split) has."""
+    counts = {int(c): int((images.labels[:, c] == 1).sum()) for c in columns}
+    chosen = sorted(sorted((c for c in counts if counts[c]), key=lambda c: counts[c])[:ROWS])
+    rng = np.random.default_rng(seed)
+    pixels: list[NDArray[np.uint8]] = []
+    captions: list[str] = []
+    for column in chosen:
+        rows = rng.choice(np.flatnonzero(images.labels[:, column] == 1), REAL)
+        name = images.schema.class_names[column]
+        pixels += [decode(images.encoded[i], generator.resolution, images.paths[i]) for i in rows]
+        captions += [name] * REAL
+        requests = [SampleRequest(images.labels[i], int(rng.integers(2**63))) for i in rows]
+        pixels += list(generator.sample(requests, guidance, steps))
+        captions += ["generated"] * GENERATED
+    return contact_sheet(pixels, captions, REAL + GENERATED)

@@ -1,0 +1,267 @@
+"""The base model: any Stable Diffusion 1.x or 2.x, from a folder, an S3 prefix or the hub, as its parts.
+
+Only safetensors are read. The safety checker is neither downloaded nor loaded: it answers with black images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from shared.errors import DataError, UnavailableError
+from shared.settings import Settings
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
+"""The parts with weights, and the file that holds them."""
+FILES = {
+    "unet": ("config.json",),
+    "vae": ("config.json",),
+    "text_encoder": ("config.json",),
+    "tokenizer": ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.json"),
+    "scheduler": ("scheduler_config.json",),
+}
+"""What else is read of each part; of a tokenizer those that are there."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where the base model lies on local disk, and which one it is."""
+
+    name: str
+    """As the study names it: a folder, an S3 prefix or a hub name."""
+    revision: str | None
+    """The commit, for a base from the hub."""
+    folder: Path
+
+    def digests(self, parts: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of each file that these parts are read from, by its path inside the base."""
+        found = {}
+        for path in self.files(parts):
+            with (self.folder / path).open("rb") as file:
+                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def files(self, parts: Sequence[str]) -> list[str]:
+        """Paths of the files that these parts are read from; raises DataError where one is missing or pickled."""
+        paths = []
+        for part in parts:
+            folder = self.folder / part
+            there = [name for name in FILES[part] if (folder / name).is_file()]
+            missing = [] if part == "tokenizer" else [name for name in FILES[part] if name not in there]
+            if part == "tokenizer" and "tokenizer.json" not in there:
+                missing = [name for name in ("vocab.json", "merges.txt") if name not in there]
+            if missing:
+                raise DataError(
+                    f"finetune.base {self.name}: has no {part}/{missing[0]}; name a Stable Diffusion 1.x or 2.x in diffusers' layout"
+                )
+            paths += [f"{part}/{name}" for name in there]
+            if part in WEIGHTS:
+                self._check_weights(part)
+                paths.append(f"{part}/{WEIGHTS[part]}")
+        return paths
+
+    def check(self, recorded: Mapping[str, str], parts: Sequence[str]) -> None:
+        """Raises DataError where these parts are no longer those whose digests were recorded at the fine-tuning."""
+        for path, digest in self.digests(parts).items():
+            if recorded.get(path) != digest:
+                raise DataError(
+                    f"base model {self.name}: {path} has digest {digest}, but the fine-tuning read {recorded.get(path)}; "
+                    "restore it, or run finetune again"
+                )
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The part's configuration; raises DataError where it is no JSON object."""
+        path = self.folder / part / FILES[part][0]
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"finetune.base {self.name}: {part}/{path.name} cannot be read ({error})") from error
+        if not isinstance(values, dict):
+            raise DataError(f"finetune.base {self.name}: {part}/{path.name} must hold a JSON object")
+        return values
+
+    def _check_weights(self, part: str) -> None:
+        wanted = self.folder / part / WEIGHTS[part]
+        if wanted.is_file():
+            return
+        pickled = sorted(
+            p.name for p in self.folder.glob(f"{part}/*") if p.suffix in PICKLES and not p.name.startswith(".")
+        )
+        found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no weights"
+        raise DataError(
+            f"finetune.base {self.name}: {part}/ holds {found}; {WEIGHTS[part]} is needed: convert it with "
+            "safetensors, or name a finetune.revision that has it (on the hub, often refs/pr/<n>)"
+        )
+
+
+def find_base(
+    name: str, revision: str | None, settings: Settings, scratch: Path, weights: Sequence[str] = tuple(WEIGHTS)
+) -> Base:
+    """Brings the base model to local disk: a hub's into the cache, a bucket's into `scratch`. `weights` are the parts whose weights are wanted.
+
+    Raises DataError where there is no such model or it is closed to us, UnavailableError (exit 75) where the hub or the bucket
+    does not answer.
+    """
+    if name.startswith("s3://"):
+        from shared.artifacts.remote import local_folder
+
+        return Base(name, None, local_folder(name, settings, scratch))
+    if Path(name).is_dir():
+        return Base(name, None, Path(name))
+    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
+    folder = _from_hub(name, revision, settings, weights)
+    return Base(name, folder.name, folder)  # the hub's cache names a snapshot's folder by its commit
+
+
+def _from_hub(name: str, revision: str | None, settings: Settings, weights: Sequence[str]) -> Path:
+    disable_progress_bars()
+    wanted = [f"{part}/{file}" for part, files in FILES.items() for file in files]
+    wanted += [f"{part}/{WEIGHTS[part]}" for part in weights]
+    at = f"{name}@{revision}" if revision else name
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=settings.cache / "hub",
+                token=settings.hub_token.get_secret_value() if settings.hub_token else False,
+                allow_patterns=wanted,
+            )
+        )
+    except HFValidationError as error:
+        raise DataError(f"finetune.base: {name!r} is neither a folder nor a hub name ({error})") from error
+    except GatedRepoError as error:
+        raise DataError(
+            f"finetune.base {at}: its owner must grant access first; set HF_TOKEN to a token that has it"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise DataError(f"finetune.base {name}: the hub has no revision {revision!r} of it") from error
+    except RepositoryNotFoundError as error:
+        raise DataError(
+            f"finetune.base: {name} is neither a folder here nor a public repository of the hub; mend the name, or set HF_TOKEN"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            raise DataError(f"finetune.base {at}: the hub refuses us ({_first_line(error)}); mend HF_TOKEN") from error
+        raise UnavailableError(
+            f"finetune.base {at}: is no folder here, and fetching it from the hub failed ({_first_line(error)}); "
+            "run again when it does, or name a folder or s3://bucket/prefix that holds the model"
+        ) from error
+
+
+@dataclass
+class Parts:
+    """A loaded model, in float32 on the CPU, in evaluation mode."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: dict[str, Any]
+    """The base's noise schedule, from which training and sampling schedulers are made."""
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels a side of a latent."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+
+def load_parts(base: Base, weights: Sequence[str] = tuple(WEIGHTS)) -> Parts:
+    """Loads the base. Parts that are not in `weights` get theirs from elsewhere: their parameters are on the meta device.
+
+    Raises DataError where weights do not fit their configuration, or the parts do not fit each other.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    scheduler = base.config("scheduler")
+    parts = Parts(
+        unet=_model(base, "unet", UNet2DConditionModel, "unet" in weights),
+        vae=_model(base, "vae", AutoencoderKL, "vae" in weights),
+        text_encoder=_model(base, "text_encoder", CLIPTextModel, "text_encoder" in weights),
+        tokenizer=_tokenizer(base),
+        scheduler=scheduler,
+    )
+    _check_fit(base, parts)
+    return parts
+
+
+def _model(base: Base, part: str, kind: Any, weights: bool) -> Any:
+    folder = base.folder / part
+    config = base.config(part)
+    if weights:
+        base.files([part])
+    try:
+        if not weights:
+            with init_empty_weights():
+                if part == "text_encoder":
+                    return kind(CLIPTextConfig.from_dict(config)).eval()
+                return kind.from_config(config).eval()
+        model, info = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # these libraries raise all kinds for a damaged file or a wrong shape
+        raise DataError(f"finetune.base {base.name}: {part}/ cannot be loaded ({_first_line(error)})") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        name = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
+        raise DataError(
+            f"finetune.base {base.name}: {part}/{WEIGHTS[part]} lacks {name}, or has it in another shape; it does not fit its config.json"
+        )
+    return model.eval()
+
+
+def _tokenizer(base: Base) -> CLIPTokenizer:
+    base.files(["tokenizer"])
+    try:
+        return CLIPTokenizer.from_pretrained(base.folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise DataError(f"finetune.base {base.name}: tokenizer/ cannot be loaded ({_first_line(error)})") from error
+
+
+def _check_fit(base: Base, parts: Parts) -> None:
+    """The parts must be those of one Stable Diffusion 1.x or 2.x text-to-image model."""
+    unet, text = parts.unet.config, parts.text_encoder.config
+    kind = parts.scheduler.get("prediction_type", "epsilon")
+    problem = None
+    if kind not in ("epsilon", "v_prediction"):
+        problem = f"prediction_type is {kind!r}, not epsilon or v_prediction"
+    elif unet.in_channels != parts.vae.config.latent_channels:
+        problem = f"the UNet reads {unet.in_channels} channels and the VAE makes {parts.vae.config.latent_channels} (an inpainting or depth model)"
+    elif unet.cross_attention_dim != text.hidden_size:
+        problem = f"the UNet reads text of width {unet.cross_attention_dim}, the text encoder writes {text.hidden_size} (a model with two text encoders)"
+    elif len(parts.tokenizer) > text.vocab_size:
+        problem = f"the tokenizer has {len(parts.tokenizer)} tokens, the text encoder {text.vocab_size}"
+    if problem:
+        raise DataError(f"finetune.base {base.name}: {problem}; name a text-to-image Stable Diffusion 1.x or 2.x")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,169 @@
+"""What is trained of the base model, fully or by LoRA, and its weights as the stage commits them.
+
+`unet.safetensors` and `text_encoder.safetensors` are state dicts in the form of the base's own files; `lora.safetensors` is what
+diffusers' `load_lora_weights` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.training_utils import cast_training_params
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTextModel
+
+from shared.config.generation import StableDiffusionFinetune
+from shared.diffusion.stable_diffusion_base import Parts
+from shared.errors import DataError
+
+UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
+TEXT_TARGETS = ["k_proj", "q_proj", "v_proj", "out_proj"]
+
+
+class Denoiser(nn.Module):
+    """The UNet, with the text encoder before it where that is trained too: one module, so that gradients are averaged at once."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Prediction `[n, 4, h, w]` for noisy latents of that shape and text: embeddings `[n, t, d]`, or token numbers `[n, t]`."""
+        if self.text_encoder is not None:
+            text = self.text_encoder(text).last_hidden_state
+        predicted: torch.Tensor = self.unet(noisy, timesteps, text).sample
+        return predicted
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def make_trainable(parts: Parts, config: StableDiffusionFinetune, seed: int, frozen: torch.dtype) -> Denoiser:
+    """Opens the UNet (and the text encoder) for training. With LoRA the frozen weights take the type `frozen`, the trained ones float32."""
+    models: list[Any] = [parts.unet, *([parts.text_encoder] if config.text_encoder else [])]
+    if config.method == "lora":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # peft draws the LoRA matrices from the global generator
+            for model, targets in zip(models, (UNET_TARGETS, TEXT_TARGETS), strict=False):
+                model.requires_grad_(False).to(frozen)
+                model.add_adapter(
+                    LoraConfig(
+                        r=config.rank, lora_alpha=config.rank, init_lora_weights="gaussian", target_modules=targets
+                    )
+                )
+                cast_training_params(model, torch.float32)
+    else:
+        for model in models:
+            model.requires_grad_(True)
+    denoiser = Denoiser(parts.unet, parts.text_encoder if config.text_encoder else None)
+    if config.gradient_checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+        if config.text_encoder:
+            parts.text_encoder.activation_checkpointing_enable()
+    return denoiser.train()
+
+
+def save_trained(denoiser: Denoiser, method: str, out: Path) -> None:
+    """Writes the trained weights into `out`, under the names that this module's docstring gives."""
+    text = denoiser.text_encoder
+    if method == "lora":
+        StableDiffusionLoraLoaderMixin.save_lora_weights(
+            out,
+            unet_lora_layers=_lora_state(denoiser.unet),
+            text_encoder_lora_layers=_lora_state(text) if text is not None else None,
+            weight_name="lora.safetensors",
+        )
+        return
+    save_tensors(denoiser.unet.state_dict(), out / "unet.safetensors")
+    if text is not None:
+        save_tensors(text.state_dict(), out / "text_encoder.safetensors")
+
+
+def weights_from_base(method: str, text_encoder: bool) -> list[str]:
+    """Parts whose weights the fine-tuning left in the base."""
+    return [
+        "vae",
+        *(["unet"] if method == "lora" else []),
+        *([] if method == "full" and text_encoder else ["text_encoder"]),
+    ]
+
+
+def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[str, Path]) -> None:
+    """Puts the trained weights into the base's parts; raises DataError where a file is missing or does not fit."""
+    if method == "lora":
+        state = read_tensors("lora.safetensors", files)
+        _load_lora(parts.unet, {n: t for n, t in state.items() if n.startswith("unet.")})
+        if text_encoder:
+            _load_lora(parts.text_encoder, {n: t for n, t in state.items() if n.startswith("text_encoder.")})
+        return
+    _load_state(parts.unet, "unet.safetensors", files)
+    if text_encoder:
+        _load_state(parts.text_encoder, "text_encoder.safetensors", files)
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors as safetensors, which wants them contiguous (channels-last weights are not)."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def read_tensors(name: str, files: Mapping[str, Path]) -> dict[str, torch.Tensor]:
+    """The tensors of one of `files`, on the CPU; raises DataError where it is missing or no safetensors."""
+    if name not in files:
+        raise DataError(f"{name}: missing among the generator's files {sorted(files)}; run finetune again")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(files[name])
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{name}: no readable safetensors file ({error}); run finetune again") from error
+    return tensors
+
+
+def _load_state(model: nn.Module, name: str, files: Mapping[str, Path]) -> None:
+    state = read_tensors(name, files)
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    _check_shapes(name, wanted, found)
+    model.load_state_dict(state, assign=True)
+
+
+def _load_lora(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    prefix = "unet" if isinstance(model, UNet2DConditionModel) else "text_encoder"
+    try:
+        if prefix == "unet":
+            StableDiffusionLoraLoaderMixin.load_lora_into_unet(state, None, model)
+        else:
+            StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(state, None, model, prefix=prefix)
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DataError(f"lora.safetensors: does not fit the base's {prefix} ({first}); run finetune again") from error
+    loaded = {f"{prefix}.{key}": tuple(t.shape) for key, t in _lora_state(model).items()} if state else {}
+    _check_shapes("lora.safetensors", loaded, {key: tuple(tensor.shape) for key, tensor in state.items()})
+    if not state:
+        raise DataError(f"lora.safetensors: holds nothing for the {prefix}; run finetune again")
+
+
+def _lora_state(model: Any) -> dict[str, torch.Tensor]:
+    adapters = list(model.peft_config)
+    state: dict[str, torch.Tensor] = convert_state_dict_to_diffusers(
+        get_peft_model_state_dict(model, adapter_name=adapters[0])
+    )
+    return state
+
+
+def _check_shapes(name: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    for key in sorted({*wanted, *found}):
+        if wanted.get(key) != found.get(key):
+            raise DataError(
+                f"{name}: tensor {key} has shape {found.get(key)}, the model wants {wanted.get(key)}; "
+                "it belongs to another base, run finetune again"
+            )

@@ -1,0 +1,304 @@
+"""Fine-tunes a Stable Diffusion on captioned images; the same code on a CPU, one GPU, or several."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
+
+from shared.checkpoint import Checkpoints
+from shared.config.generation import StableDiffusionFinetune
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.data.schema import LabelSchema
+from shared.diffusion.balance import draw_probabilities
+from shared.diffusion.caption import Captioner
+from shared.diffusion.stable_diffusion_base import FILES, Base, Parts, find_base, load_parts
+from shared.diffusion.stable_diffusion_data import (
+    Latents,
+    Texts,
+    cache_latents,
+    draw_batch,
+)
+from shared.diffusion.stable_diffusion_loss import denoising_loss
+from shared.diffusion.stable_diffusion_model import Denoiser, make_trainable, save_trained
+from shared.diffusion.stable_diffusion_processes import Rank, process_count, processes
+from shared.diffusion.stable_diffusion_state import Curve, TrainingState
+from shared.errors import ConfigError, InputError
+from shared.log import Log
+from shared.settings import Settings
+
+STOP_MARGIN_SECONDS = 5.0  # of the grace period, left to the rest of the shutdown
+GRADIENT_NORM = 1.0  # gradients are scaled down to this
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+log = Log("finetune")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a fine-tuning is told."""
+
+    config: StableDiffusionFinetune
+    images: ImageSet
+    captions: list[str]
+    seed: int
+    base: Base
+    folder: Path
+    """For files that the processes share."""
+    resume: tuple[dict[str, Path], int] | None
+    """Files of the last checkpoint, and its step."""
+    cpu: bool
+    grace_seconds: float
+    """Between the stop signal and the kill."""
+
+    @property
+    def precision(self) -> str:
+        """On a CPU always fp32."""
+        return "fp32" if self.cpu else self.config.precision
+
+
+def finetune_stable_diffusion(
+    config: StableDiffusionFinetune,
+    images: ImageSet,
+    rare: NDArray[np.int64],
+    seed: int,
+    out: Path,
+    checkpoints: Checkpoints,
+    stop: StopSignal,
+    device: torch.device,
+    settings: Settings,
+    scratch: Path,
+    process_limit: int | None = None,
+) -> list[dict[str, float]]:
+    """Trains on the train split `images` (of `rare` classes only, where the config says so) and writes the committed files into `out`.
+
+    Those are generator.json, curve.json and the weights (see stable_diffusion_model). Returns the curve: step, loss, seconds. Goes
+    on from `checkpoints` and then ends with the same weights, to the bit on a CPU, as without the interruption. On GPUs it takes
+    as many as divide the batch evenly, of all that there are or of `process_limit`.
+
+    Raises ConfigError, DataError (the base), UnavailableError (its hub or bucket is away), Stopped, and InputError where the loss
+    becomes NaN or the GPU's memory is too small.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    caption = Captioner(images.schema, config.caption, config.phrases)
+    chosen = _choose(images, rare, config)
+    base = find_base(config.base, config.revision, settings, scratch)
+    description = describe(config, base, images.schema, device)
+    _check_resolution(config, base)
+    saved = checkpoints.load()
+    with tempfile.TemporaryDirectory(prefix="stable-diffusion-", dir=scratch) as folder:
+        job = Job(
+            config=config,
+            images=chosen,
+            captions=[caption(labels) for labels in chosen.labels],
+            seed=seed,
+            base=base,
+            folder=Path(folder),
+            resume=(saved[0], int(saved[1]["step"])) if saved else None,
+            cpu=device.type == "cpu",
+            grace_seconds=settings.grace_seconds,
+        )
+        count = process_count(config.batch_size, device, process_limit)
+        with processes(job, train, count, job.folder, job.cpu) as rank:
+            curve = train(job, rank, out, checkpoints, stop)
+    (out / "generator.json").write_text(json.dumps(description, indent=1))
+    (out / "curve.json").write_text(json.dumps(curve))
+    return curve
+
+
+def describe(config: StableDiffusionFinetune, base: Base, schema: LabelSchema, device: torch.device) -> dict[str, Any]:
+    """generator.json: what rebuilds the generator from the base and the trained weights, the base pinned by its files' digests."""
+    return {
+        "generator": "stable-diffusion",
+        "schema": schema.model_dump(mode="json"),
+        "resolution": config.resolution,
+        "base": base.name,
+        "revision": base.revision,
+        "base_files": base.digests(list(FILES)),
+        "method": config.method,
+        "text_encoder": config.text_encoder,
+        "caption": config.caption,
+        "phrases": config.phrases,
+        "precision": config.precision,
+    }
+
+
+def train(
+    job: Job,
+    rank: Rank,
+    out: Path | None = None,
+    checkpoints: Checkpoints | None = None,
+    stop: StopSignal | None = None,
+) -> list[dict[str, float]]:
+    """What each process does. The first one is given `out`, `checkpoints` and `stop`, and is the only one that writes."""
+    accelerator = Accelerator(
+        mixed_precision="no" if job.precision == "fp32" else job.precision,
+        gradient_accumulation_steps=job.config.gradient_accumulation,
+        cpu=job.cpu,
+    )
+    try:
+        trainer = Trainer(job, rank, accelerator, stop)
+        trainer.run(checkpoints)
+        if out is not None:
+            trainer.write(out)
+        return trainer.state.curve.points
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"finetune: the GPU's memory is too small for {job.config.method} at batch_size {job.config.batch_size}, "
+            f"resolution {job.config.resolution}, {job.config.precision}; lower finetune.batch_size (and raise "
+            "gradient_accumulation), set gradient_checkpointing: true, method: lora, precision: bf16 or ema: 0"
+        ) from error
+    finally:
+        # accelerate keeps one global state; a later fine-tuning or sampling in this process starts anew
+        accelerator.free_memory()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+class Trainer:
+    """One process's training: model, optimizer, cached inputs."""
+
+    def __init__(self, job: Job, rank: Rank, accelerator: Accelerator, stop: StopSignal | None) -> None:
+        self.job, self.rank, self.accelerator, self.stop = job, rank, accelerator, stop
+        config, device = job.config, accelerator.device
+        parts = load_parts(job.base)
+        self.scheduler = DDPMScheduler.from_config(parts.scheduler)
+        self.factor = float(parts.vae.config.scaling_factor)
+        self.probabilities = draw_probabilities(job.images.labels, config.class_power)
+        self.texts, self.latents = self._inputs(parts, device)
+        self.denoiser: Denoiser = make_trainable(parts, config, job.seed, DTYPES[job.precision]).to(device)
+        if device.type == "cuda":
+            self.denoiser.unet.to(memory_format=torch.channels_last)
+        trained = self.denoiser.trained()
+        ema = EMAModel(trained.values(), decay=config.ema, foreach=device.type == "cuda") if config.ema > 0 else None
+        optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate)
+        self.state = TrainingState(trained, optimizer, ema, accelerator.scaler, Curve(config.steps))
+        self.model, self.optimizer = accelerator.prepare(self.denoiser, optimizer)
+        if job.resume is not None:
+            self.state.load(*job.resume)
+            log.info("going on from a checkpoint", step=self.state.step)
+
+    def _inputs(self, parts: Parts, device: torch.device) -> tuple[Texts, Latents]:
+        """Caches what stays the same over the steps, and lets go of the networks that made it."""
+        job, config = self.job, self.job.config
+        kept = torch.float32 if job.precision == "fp32" else torch.float16
+        frozen = None if config.text_encoder else parts.text_encoder.to(device)
+        texts = Texts.build(job.captions, parts.tokenizer, frozen, kept)
+        parts.vae.to(device)
+        latents = cache_latents(
+            job.images, parts.vae, config.resolution, config.flip, kept, job.folder,
+            self.rank.number, self.rank.count, self._check,
+        )  # fmt: skip
+        parts.vae.to("meta")
+        if frozen is not None:
+            parts.text_encoder.to("meta")
+        return texts, latents
+
+    def _check(self) -> None:
+        """Raises what ended another process, and Stopped."""
+        self.rank.check()
+        if self.stop is not None:
+            self.stop.raise_if_set()
+
+    def run(self, checkpoints: Checkpoints | None) -> None:
+        """All steps that are left; raises Stopped where the signal came, after a checkpoint if one fits into the grace period."""
+        config, state, start = self.job.config, self.state, time.monotonic()
+        checkpoint_seconds = 0.0
+        left = range(state.step + 1, config.steps + 1)
+        for step in log.progress(left, f"fine-tuning ({config.method})", config.steps, "steps", state.step):
+            self.rank.check()
+            loss, stopped = self._agree(self._step(step), bool(self.stop))
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"finetune: the loss became {loss} at step {step}; lower finetune.learning_rate "
+                    f"({config.learning_rate:g}) or use precision bf16 or fp32, not {self.job.precision}"
+                )
+            if state.ema is not None:
+                state.ema.step(state.trained.values())
+            state.step = step
+            state.curve.add(step, loss, time.monotonic() - start)
+            due = step % config.checkpoint_every == 0
+            fits = checkpoint_seconds < self.job.grace_seconds - STOP_MARGIN_SECONDS
+            if checkpoints is not None and (due or (stopped and fits)) and step < config.steps:
+                begun = time.monotonic()
+                state.save(checkpoints, self.job.folder / "checkpoint", begun - start)
+                checkpoint_seconds = time.monotonic() - begun
+                log.info("checkpoint kept", step=step, seconds=round(checkpoint_seconds, 1))
+            if stopped and step < config.steps:
+                if self.stop is not None:
+                    self.stop.raise_if_set()
+                return
+
+    def _step(self, step: int) -> torch.Tensor:
+        """One optimizer step; returns the mean loss of this process's share, a scalar."""
+        config = self.job.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, step / max(config.warmup_steps, 1))
+        share = config.batch_size // self.rank.count
+        draw = draw_batch(
+            self.job.seed, step, self.probabilities, config.batch_size * config.gradient_accumulation,
+            self.latents.mean.shape[2:], self.scheduler.config.num_train_timesteps, config.flip, config.condition_dropout,
+        )  # fmt: skip
+        losses = []
+        for batch in range(config.gradient_accumulation):
+            first = batch * config.batch_size + self.rank.number * share
+            part = slice(first, first + share)
+            device = self.accelerator.device
+            latents = self.latents.sample(draw, part, self.factor).to(device)
+            noise, timesteps = draw.noise[part].to(device), draw.timesteps[part].to(device)
+            text = self.texts.take(draw, part).to(device)
+            with self.accelerator.accumulate(self.model):
+                predicted = self.model(self.scheduler.add_noise(latents, noise, timesteps), timesteps, text)
+                loss = denoising_loss(predicted, latents, noise, timesteps, self.scheduler, config.min_snr)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+    def _agree(self, loss: torch.Tensor, stopped: bool) -> tuple[float, bool]:
+        """The mean loss over the processes, and whether any was told to stop: so that all leave at the same step."""
+        mine = torch.stack([loss.float(), torch.tensor(float(stopped), device=loss.device)])
+        mean, stops = self.accelerator.reduce(mine, "mean").tolist()
+        return mean, stops > 0
+
+    def write(self, out: Path) -> None:
+        """The trained weights, averaged where the config says so."""
+        if self.state.ema is not None:
+            self.state.ema.copy_to(self.state.trained.values())
+        save_trained(self.denoiser, self.job.config.method, out)
+
+
+def _choose(images: ImageSet, rare: NDArray[np.int64], config: StableDiffusionFinetune) -> ImageSet:
+    if config.images == "all":
+        return images
+    rows = np.flatnonzero((images.labels[:, rare] == 1).any(axis=1))
+    if not len(rows):
+        raise ConfigError(
+            "finetune.images: rare, but no training image has a rare class; raise rare.below, name rare.classes, or set it to all"
+        )
+    return images.take(rows)
+
+
+def _check_resolution(config: StableDiffusionFinetune, base: Base) -> None:
+    """The UNet halves a latent at each level but the last: the sides must come out even."""
+    halvings = len(base.config("vae")["block_out_channels"]) + len(base.config("unet")["block_out_channels"]) - 2
+    if config.resolution % 2**halvings:
+        raise ConfigError(
+            f"finetune.resolution: must be a multiple of {2**halvings} for {base.name}, got {config.resolution}"
+        )

@@ -1,0 +1,119 @@
+"""Decisions, their counts a class, and the scores that follow from counts alone.
+
+Every count array ends in the class axis `[..., C]`: leading axes may hold bootstrap resamples, so that one formula scores one
+prediction or thousands of resampled ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.schema import Labels, LabelSchema
+
+Floats = NDArray[np.float64]
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True and false positives and negatives a class, `[..., C]`; unknown labels stand in none of them."""
+
+    tp: Floats
+    fp: Floats
+    fn: Floats
+    tn: Floats
+
+    @property
+    def support(self) -> Floats:
+        """Images that are known to have the class, `[..., C]`."""
+        return self.tp + self.fn
+
+
+def decide(
+    schema: LabelSchema, probabilities: NDArray[np.floating], thresholds: Floats | None = None
+) -> NDArray[np.bool_]:
+    """What is predicted, `[n, C]`: in a `one` group the most probable class (the first of equals), in an `any` group each class
+    whose probability is at least its threshold (`[C]`; 0.5 where none are given)."""
+    limits = np.full(schema.width, DEFAULT_THRESHOLD) if thresholds is None else thresholds
+    decided = np.zeros(probabilities.shape, bool)
+    for name, columns in schema.slices().items():
+        block = probabilities[:, columns]
+        if schema.group(name).kind == "one":
+            decided[np.arange(len(block)), columns.start + block.argmax(axis=1)] = True
+        else:
+            decided[:, columns] = block >= limits[columns]
+    return decided
+
+
+def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float32] | None = None) -> Counts:
+    """Counts of decisions `[n, C]` against labels `[n, C]` (-1 is masked).
+
+    `weights` `[B, n]` says how often each image stands in each of B resamples; the counts are then `[B, C]`, exact below 2^24 images.
+    """
+
+    positive, negative = labels == 1, labels == 0
+    hits = np.concatenate([decided & positive, decided & negative, positive, negative], axis=1)
+    summed = hits.sum(axis=0) if weights is None else weights @ hits.astype(np.float32)
+    totals = np.asarray(summed, np.float64)
+    tp, fp, positives, negatives = np.split(totals, 4, axis=-1)
+    return Counts(tp=tp, fp=fp, fn=positives - tp, tn=negatives - fp)
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Elementwise quotient, NaN where the denominator is 0."""
+    quotient: Floats = np.divide(
+        numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0
+    )
+    return quotient
+
+
+def mean_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+
+
+def class_f1(counts: Counts) -> Floats:
+    """2 TP / (2 TP + FP + FN) a class, `[..., C]`; NaN for a class that no known label has: nothing can be said of it."""
+    f1 = ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+    return np.asarray(np.where(counts.support > 0, f1, np.nan))
+
+
+def group_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
+    """Share of right answers a group, `[..., G]`: over images with a known class (`one`), over known entries (`any`)."""
+    shares = []
+    for name, columns in schema.slices().items():
+        tp, fn = counts.tp[..., columns].sum(axis=-1), counts.fn[..., columns].sum(axis=-1)
+        if schema.group(name).kind == "one":
+            shares.append(ratio(tp, tp + fn))
+        else:
+            tn, fp = counts.tn[..., columns].sum(axis=-1), counts.fp[..., columns].sum(axis=-1)
+            shares.append(ratio(tp + tn, tp + tn + fp + fn))
+    return np.stack(shares, axis=-1)
+
+
+def group_balanced_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
+    """Mean over a group's classes with support of the recall (`one`) or of the mean of recall and specificity (`any`), `[..., G]`."""
+    recall = ratio(counts.tp, counts.support)
+    specificity = ratio(counts.tn, counts.tn + counts.fp)
+    both = np.where(np.isnan(specificity), recall, (recall + specificity) / 2)
+    shares = [
+        mean_defined((recall if schema.group(name).kind == "one" else both)[..., columns])
+        for name, columns in schema.slices().items()
+    ]
+    return np.stack(shares, axis=-1)
+
+
+def summary_scores(schema: LabelSchema, counts: Counts, rare: NDArray[np.int64]) -> dict[str, Floats]:
+    """The four scores that a verdict may rest on, each `[...]`: accuracy and balanced_accuracy (means over groups), macro_f1 (mean
+    over all classes with support) and rare_macro_f1 (over those of the columns `rare`). NaN where nothing is defined."""
+    f1 = class_f1(counts)
+    return {
+        "accuracy": mean_defined(group_accuracy(schema, counts)),
+        "macro_f1": mean_defined(f1),
+        "rare_macro_f1": mean_defined(f1[..., rare]),
+        "balanced_accuracy": mean_defined(group_balanced_accuracy(schema, counts)),
+    }

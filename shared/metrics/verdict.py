@@ -1,0 +1,146 @@
+"""Does an arm do better than the baseline? Paired differences over repetitions, tested exactly, corrected for the number of arms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.config.study import least_seeds
+from shared.metrics.statistics import bca_interval, holm, sign_flip_p
+
+Outcome = Literal["helps", "hurts", "no effect found", "too few seeds"]
+Interval = tuple[float, float]
+ImageInterval = Callable[[str, str, list[int]], Interval | None]
+"""(arm, baseline, paired repeats) → interval over test images and repetitions."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the baseline, in the metric's own unit (a share, not points)."""
+
+    arm: str
+    baseline: str
+    metric: str
+    repeats: tuple[int, ...]
+    """The paired repetitions: those in which both have the metric."""
+    dropped: int
+    """Repetitions in which only one of the two has it, or its value is not defined."""
+    differences: tuple[float, ...]
+    """arm - baseline, a repetition."""
+    difference: float | None
+    """Their mean; None without a pair."""
+    sd: float | None
+    """Their standard deviation (n - 1)."""
+    seed_interval: Interval | None
+    """BCa bootstrap over repetitions, on these test images."""
+    image_interval: Interval | None
+    """Bootstrap over test images and repetitions together."""
+    p: float
+    """Exact two-sided sign-flip test."""
+    p_holm: float
+    """p after Holm's correction over the comparisons of the study."""
+    least: int
+    """Fewest pairs with which this study's test can reach alpha."""
+    outcome: Outcome
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.repeats)
+
+    @property
+    def image_interval_has_zero(self) -> bool:
+        """Whether another test set could well show no difference, or the opposite."""
+        return self.image_interval is not None and self.image_interval[0] <= 0 <= self.image_interval[1]
+
+
+def paired(
+    arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
+) -> tuple[tuple[int, ...], tuple[float, ...], int]:
+    """Repetitions in which both have a finite value, arm - baseline in each, and how many others there are."""
+
+    def finite(values: Mapping[int, float | None]) -> dict[int, float]:
+        return {repeat: value for repeat, value in values.items() if value is not None and math.isfinite(value)}
+
+    a, b = finite(arm), finite(baseline)
+    repeats = tuple(sorted(a.keys() & b.keys()))
+    return repeats, tuple(a[r] - b[r] for r in repeats), len(arm.keys() | baseline.keys()) - len(repeats)
+
+
+def compare(
+    values: Mapping[str, Mapping[int, float | None]],
+    baseline: str,
+    metric: str,
+    alpha: float,
+    image_interval: ImageInterval,
+) -> list[Comparison]:
+    """Every other arm of `values` (experiment → repeat → metric) against `baseline`, in their order.
+
+    An arm `helps` or `hurts` where its p after Holm is at most alpha; with fewer pairs than the test needs to get there
+    (2/2^n <= alpha/m) it has `too few seeds`, which is no answer, and is not `no effect found`. Arms without a pair count into m.
+    """
+    arms = [name for name in values if name != baseline]
+    least = least_seeds(len(arms), alpha)
+    pairs = {arm: paired(values[arm], values[baseline]) for arm in arms}
+    p_values = [sign_flip_p(pairs[arm][1]) for arm in arms]
+    return [
+        _comparison(arm, baseline, metric, pairs[arm], p, adjusted, least, alpha, image_interval)
+        for arm, p, adjusted in zip(arms, p_values, holm(p_values), strict=True)
+    ]
+
+
+def contrast(
+    values: Mapping[str, Mapping[int, float | None]],
+    arm: str,
+    other: str,
+    metric: str,
+    alpha: float,
+    image_interval: ImageInterval,
+) -> Comparison:
+    """One arm against another that is not the baseline (synthetic against placebo): a reading beside the verdicts, not corrected."""
+    pair = paired(values[arm], values[other])
+    p = sign_flip_p(pair[1])
+    return _comparison(arm, other, metric, pair, p, p, least_seeds(1, alpha), alpha, image_interval)
+
+
+def _comparison(
+    arm: str,
+    baseline: str,
+    metric: str,
+    pair: tuple[tuple[int, ...], tuple[float, ...], int],
+    p: float,
+    p_holm: float,
+    least: int,
+    alpha: float,
+    image_interval: ImageInterval,
+) -> Comparison:
+    repeats, differences, dropped = pair
+    n = len(repeats)
+    mean = math.fsum(differences) / n if n else None
+    sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1)) if mean is not None and n > 1 else None
+    return Comparison(
+        arm=arm,
+        baseline=baseline,
+        metric=metric,
+        repeats=repeats,
+        dropped=dropped,
+        differences=differences,
+        difference=mean,
+        sd=sd,
+        seed_interval=bca_interval(differences, 1 - alpha),
+        image_interval=image_interval(arm, baseline, list(repeats)),
+        p=p,
+        p_holm=p_holm,
+        least=least,
+        outcome=_outcome(n, least, mean, p_holm, alpha),
+    )
+
+
+def _outcome(n: int, least: int, mean: float | None, p_holm: float, alpha: float) -> Outcome:
+    if n < least or mean is None:
+        return "too few seeds"
+    if p_holm > alpha:
+        return "no effect found"
+    return "helps" if mean > 0 else "hurts"

@@ -1,0 +1,147 @@
+"""The study's answer in plain words: one sentence, and what a reader must know to read it right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.config.task import ReportConfig
+from shared.metrics.verdict import Comparison, Interval
+from shared.report.scores import Comparisons
+
+METRIC_NAMES = {
+    "rare_macro_f1": "rare macro-F1",
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+}
+Tone = Literal["good", "bad", "neutral", "open"]
+TONES: dict[str, Tone] = {"helps": "good", "hurts": "bad", "no effect found": "neutral", "too few seeds": "open"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page opens with."""
+
+    tone: Tone
+    sentence: str
+    readings: tuple[str, ...]
+    """Further sentences: the other arms, the placebo, other test images."""
+    warning: str | None
+    """Why this is no verdict, where it is none."""
+
+
+def points(value: float) -> str:
+    """A difference of shares in points with its sign: `+1.8`."""
+    text = f"{value * 100:+.1f}"
+    return "±0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """`.031` → `p = 0.031`, tiny ones as a bound."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """`+0.4 to +3.1`."""
+    return "not defined" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def numbers(comparison: Comparison, alpha: float) -> str:
+    """`rare macro-F1 +1.8 points (95 % interval +0.4 to +3.1, p = 0.012, 10 seeds)`."""
+    metric = METRIC_NAMES[comparison.metric]
+    if comparison.difference is None:
+        return f"{metric} has no paired repetition"
+    seeds = f"{comparison.n} {'seed' if comparison.n == 1 else 'seeds'}"
+    parts = (interval_words(comparison, alpha), p_text(comparison.p_holm), seeds)
+    return f"{metric} {points(comparison.difference)} points ({', '.join(parts)})"
+
+
+def interval_words(comparison: Comparison, alpha: float) -> str:
+    """The interval over test images and seeds, with its confidence."""
+    return f"{(1 - alpha) * 100:g} % interval {interval_text(comparison.image_interval)}"
+
+
+def answer(config: ReportConfig, judged: Comparisons | None) -> Answer:
+    """The answer to whether generated images helped; of the first other arm where the study has none."""
+    if judged is None:
+        return Answer("open", "This study asks for no verdict; its results are below.", (), None)
+    if not judged.comparisons:
+        return Answer("open", "There is one experiment, and nothing to compare it with.", (), None)
+    main = _main(config, judged)
+    others = [c for c in judged.comparisons if c is not main]
+    readings = [f"{_subject(config, c)} {_predicate(c)}: {numbers(c, judged.rule.alpha)}." for c in others]
+    readings[:0] = _placebo_readings(config, judged, main) + _image_reading(main)
+    sentence = f"{_subject(config, main)} {_predicate(main)}: {numbers(main, judged.rule.alpha)}."
+    return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged))
+
+
+def _main(config: ReportConfig, judged: Comparisons) -> Comparison:
+    """The arm that the headline is about: the first synthetic one."""
+    synthetic = [e.name for e in config.experiments if e.images == "real+synthetic"]
+    return next((c for c in judged.comparisons if c.arm in synthetic), judged.comparisons[0])
+
+
+def _subject(config: ReportConfig, comparison: Comparison) -> str:
+    by_name = {e.name: e for e in config.experiments}
+    images = by_name[comparison.arm].images
+    alone = sum(e.images == images for e in config.experiments) == 1
+    if by_name[comparison.baseline].images == "real" and images != "real":
+        words = "Generated images" if images == "real+synthetic" else "Copies of real images"
+        return words if alone else f"{words} (“{comparison.arm}”)"
+    return f"The arm “{comparison.arm}”"
+
+
+def _predicate(comparison: Comparison) -> str:
+    return {
+        "helps": "helped",
+        "hurts": "hurt",
+        "no effect found": "made no difference that this study could find",
+        "too few seeds": "cannot be judged yet",
+    }[comparison.outcome]
+
+
+def _placebo_readings(config: ReportConfig, judged: Comparisons, main: Comparison) -> list[str]:
+    """What is left of a gain beside the same recipe fed with copies of real images."""
+    readings = []
+    for contrast in (c for c in judged.against_placebo if c.arm == main.arm):
+        if contrast.difference is None or contrast.outcome == "too few seeds":
+            continue
+        interval = interval_words(contrast, judged.rule.alpha)
+        detail = (
+            f"{points(contrast.difference)} points against “{contrast.baseline}” ({interval}, {p_text(contrast.p)})"
+        )
+        if main.outcome == "helps" and contrast.outcome == "helps":
+            readings.append(f"They did more than copies of real images under the same recipe do: {detail}.")
+        elif main.outcome == "helps" and contrast.outcome == "no effect found":
+            readings.append(
+                f"But only as much as copies of real images do, as far as this study can tell: {detail}; "
+                "the gain may be the recipe's, not the images'."
+            )
+        elif contrast.outcome == "hurts":
+            readings.append(f"Copies of real images under the same recipe did better: {detail}.")
+        else:
+            readings.append(f"Beside copies of real images under the same recipe: {detail}.")
+    return readings
+
+
+def _image_reading(main: Comparison) -> list[str]:
+    if main.outcome not in ("helps", "hurts") or not main.image_interval_has_zero:
+        return []
+    return [
+        "The interval over test images and seeds holds zero: the difference is clear on these test images, "
+        "and another test set of this size might not show it."
+    ]
+
+
+def _warning(judged: Comparisons) -> str | None:
+    short = [c for c in judged.comparisons if c.outcome == "too few seeds"]
+    if not short:
+        return None
+    have, least = min(c.n for c in short), max(c.least for c in short)
+    m = len(judged.comparisons)
+    return (
+        f"Not a verdict: {have} paired {'seed' if have == 1 else 'seeds'}, and {m} "
+        f"{'comparison needs' if m == 1 else 'comparisons need'} at least {least} (the smallest two-sided p is 2/2ⁿ, and it must come to "
+        f"{judged.rule.alpha:g}/{m}). Set final.seeds to {least} or more and run the study again: what is finished is kept."
+    )

@@ -1,0 +1,89 @@
+"""Figures that stand in the page as SVG with its colours and fonts, light or dark, and beside it as PNG files.
+
+Matplotlib's object-oriented interface only: no pyplot, no global state, no window system.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# What a figure draws with. In the page each becomes the CSS variable of that name (report.css), so that it follows light and dark.
+# The series are Okabe and Ito's colours, which stay apart for colour-blind readers; the yellow is left out: too faint on white.
+INK, MUTED, LINE = "#1b1f27", "#626b7a", "#d9dde4"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
+RARE = "#b3004b"
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", RARE: "--rare"} | {
+    colour: f"--series-{i}" for i, colour in enumerate(SERIES)
+}
+MARKERS = ("o", "D", "s", "^", "v", "P")
+"""A series has a marker of its own too: colour alone says nothing."""
+STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": LINE, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.labelsize": 9.5, "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "hatch.linewidth": 0.8,
+    "xtick.major.size": 0, "ytick.major.size": 0, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn figure: once for the page, once as a file."""
+
+    name: str
+    svg: str
+    """For use inside HTML: without XML header, with ids of its own and CSS variables for colours."""
+    png: bytes
+    alt: str
+    """What it shows, for who cannot see it."""
+    width: int
+    """CSS pixels it is meant to have at most."""
+
+
+def style() -> AbstractContextManager[None]:
+    """Holds the figures' look while they are drawn; local to the `with` block."""
+    context: AbstractContextManager[None] = rc_context(STYLE)
+    return context
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
+) -> tuple[Figure, list[Axes]]:
+    """A figure of a size in inches (96 CSS pixels each in the page) and its axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def finish(figure: Figure, name: str, alt: str) -> Plot:
+    """Renders a figure drawn inside `style()`; `name` is unique in the page."""
+    FigureCanvasAgg(figure)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=192, facecolor="white")
+    figure.set_layout_engine("none")  # the places that were found stay: finding them again is half the time
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Plot(name, _for_page(svg.getvalue(), name, alt), png.getvalue(), alt, round(figure.get_figwidth() * 96))
+
+
+def _for_page(svg: str, name: str, alt: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for pattern in (r'\bid="', r'href="#', r"url\(#"):
+        svg = re.sub(pattern, lambda match: f"{match.group(0)}{name}-", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    # the browser's own fonts, in the size that the figure gave
+    svg = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--sans)", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -1,0 +1,200 @@
+"""The figures of the page: verdicts, class distribution (the paper's Figure 3), training curves (Figure 5), classes, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from shared.metrics.verdict import Comparison
+from shared.report.answer import METRIC_NAMES
+from shared.report.canvas import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
+from shared.report.scores import Spread
+
+WIDE = 9.8  # inches, 940 CSS pixels: the column of tables
+
+
+def series(index: int) -> dict[str, Any]:
+    """Colour and marker of the series of that number, the baseline's being 0; they repeat from the seventh on."""
+    return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def forest(
+    comparisons: Sequence[Comparison], labels: Mapping[str, str], looks: Mapping[str, int], alpha: float
+) -> Plot:
+    """Each arm's difference from the baseline: a dot a seed, the mean, the interval over images and seeds, and that over seeds."""
+    with style():
+        figure, (axes,) = new_figure(WIDE, 0.7 + 0.62 * len(comparisons))
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, comparison in enumerate(comparisons):
+            look = series(looks[comparison.arm])
+            values = np.array(comparison.differences) * 100
+            axes.plot(values, np.full(len(values), row + 0.24), linestyle="", markersize=4, alpha=0.55, **look)
+            for interval, width in ((comparison.image_interval, 2.2), (comparison.seed_interval, 6.0)):
+                if interval is not None:
+                    axes.plot(
+                        [100 * interval[0], 100 * interval[1]],
+                        [row, row],
+                        color=look["color"],
+                        linewidth=width,
+                        alpha=0.6,
+                    )
+            if comparison.difference is not None:
+                axes.plot(100 * comparison.difference, row, markersize=9, markeredgecolor=INK, **look)
+        axes.set_yticks(range(len(comparisons)), [labels[c.arm] for c in comparisons])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(comparisons) - 0.45, -0.45)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"{METRIC_NAMES[comparisons[0].metric]}, points against {labels[comparisons[0].baseline]}")
+        said = "; ".join(f"{labels[c.arm]} {100 * (c.difference or 0):+.1f} points" for c in comparisons)
+        return finish(
+            figure,
+            "verdicts",
+            f"Difference of each arm from the baseline with {(1 - alpha) * 100:g} % intervals: {said}.",
+        )
+
+
+@dataclass(frozen=True)
+class ClassBar:
+    """A class's training images."""
+
+    name: str
+    real: int
+    accepted: int
+    refused: int
+    rare: bool
+
+
+def class_distribution(bars: Sequence[ClassBar], below: int | None) -> Plot:
+    """The paper's Figure 3, with what was generated for the rare classes on top."""
+    rows = np.arange(len(bars))
+    real, accepted, refused = (np.array([getattr(b, k) for b in bars]) for k in ("real", "accepted", "refused"))
+    with style():
+        figure, (axes,) = new_figure(WIDE, 1.15 + 0.235 * len(bars))
+        for chosen, colour, label in ((True, RARE, "real, rare class"), (False, SERIES[0], "real")):
+            where = np.array([b.rare == chosen for b in bars])
+            if where.any():
+                axes.barh(rows[where], real[where], color=colour, height=0.72, label=label)
+        if accepted.any():
+            axes.barh(rows, accepted, left=real, color=SERIES[1], height=0.72, label="generated, let in")
+        if refused.any():
+            axes.barh(
+                rows, refused, left=real + accepted, facecolor="none", edgecolor=SERIES[1], hatch="////", linewidth=0.8, height=0.72,
+                label="generated, refused",
+            )  # fmt: skip
+        for row, bar in enumerate(bars):
+            text = f"{bar.real:,}" + (f" + {bar.accepted:,}" if bar.accepted else "")
+            axes.annotate(
+                text, (bar.real + bar.accepted + bar.refused, row), xytext=(5, 0), textcoords="offset points", va="center",
+                fontsize=8.5, color=INK if bar.rare else MUTED,
+            )  # fmt: skip
+        if below is not None and below < real.max() * 1.2:
+            axes.axvline(below, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label=f"rare: below {below:,}")
+        axes.set_yticks(rows, [b.name for b in bars])
+        for tick, bar in zip(axes.get_yticklabels(), bars, strict=True):
+            tick.set_color(RARE if bar.rare else INK)
+            tick.set_fontweight("bold" if bar.rare else "normal")
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.margins(x=0.12)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("training images")
+        figure.legend(loc="outside upper left", ncols=5)
+        rare = ", ".join(f"{b.name} {b.real} real and {b.accepted} generated" for b in bars if b.rare) or "none"
+        return finish(figure, "class-distribution", f"Training images of each class. Rare classes: {rare}.")
+
+
+def curves(name: str, title: str, histories: Sequence[Sequence[Mapping[str, Any]]]) -> Plot:
+    """The paper's Figure 5 for one experiment: losses, and validation accuracy and macro-F1; a faint line a seed, the mean strong."""
+    panels = (
+        ("loss", (("train_loss", "training", 0), ("val_loss", "validation", 1))),
+        (
+            "validation score",
+            (
+                ("val_accuracy", "accuracy", 2),
+                ("val_macro_f1", "macro-F1", 3),
+                ("val_rare_macro_f1", "rare macro-F1", 4),
+            ),
+        ),
+    )
+    with style():
+        figure, both = new_figure(6.4, 2.7, columns=2)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        for axes, (what, keys) in zip(both, panels, strict=True):
+            for key, label, colour in keys:
+                _curve(axes, histories, key, label, SERIES[colour])
+            axes.set_xlabel("epoch")
+            axes.set_title(what, fontsize=9.5, fontweight="normal", color=MUTED)
+            axes.legend(loc="best", handlelength=1.2)
+        last = [history[-1] for history in histories if history]
+        ends = ", ".join(
+            f"{key.replace('_', ' ')} {_mean_of(last, key):.3f}" for _, keys in panels for key, _, _ in keys
+        )
+        return finish(
+            figure, f"curves-{name}", f"Training curves of {title} over {len(histories)} seeds; at the end: {ends}."
+        )
+
+
+def _mean_of(records: Sequence[Mapping[str, Any]], key: str) -> float:
+    values = [r[key] for r in records if r.get(key) is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _curve(axes: Axes, histories: Sequence[Sequence[Mapping[str, Any]]], key: str, label: str, colour: str) -> None:
+    lines = [np.array([np.nan if r.get(key) is None else r[key] for r in history], np.float64) for history in histories]
+    lines = [line for line in lines if np.isfinite(line).any()]
+    if not lines:
+        return
+    length = min(map(len, lines))
+    epochs = np.arange(1, length + 1)
+    for line in lines if len(lines) > 1 else ():
+        axes.plot(np.arange(1, len(line) + 1), line, color=colour, linewidth=0.7, alpha=0.3)
+    axes.plot(epochs, np.mean([line[:length] for line in lines], axis=0), color=colour, label=label)
+
+
+def class_scores(
+    classes: Sequence[str], spreads: Mapping[str, Sequence[Spread]], looks: Mapping[str, int], metric: str
+) -> Plot:
+    """A class's score in every arm side by side, with its standard deviation over seeds."""
+    with style():
+        figure, (axes,) = new_figure(WIDE, 1.0 + (0.16 + 0.09 * len(spreads)) * len(classes))
+        offsets = np.linspace(-0.26, 0.26, len(spreads)) if len(spreads) > 1 else np.zeros(1)
+        for offset, (label, values) in zip(offsets, spreads.items(), strict=True):
+            means = np.array([np.nan if s.mean is None else s.mean for s in values])
+            deviations = np.array([s.sd or 0.0 for s in values])
+            look = series(looks[label])
+            rows = np.arange(len(classes)) + offset
+            axes.errorbar(means, rows, xerr=deviations, linestyle="", markersize=6, elinewidth=1.4, label=label, **look)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(classes) - 0.4, -0.6)
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+        axes.set_xlabel(f"{metric} on the test split, mean and standard deviation over seeds")
+        figure.legend(loc="outside upper left", ncols=3)
+        return finish(
+            figure,
+            "class-scores",
+            f"{metric} of the rare classes ({', '.join(classes)}) in {len(spreads)} arms; the numbers are in the table below.",
+        )
+
+
+def reliability(lines: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], looks: Mapping[str, int]) -> Plot:
+    """How often answers of a given confidence are right, an arm a line; the diagonal is perfect calibration."""
+    with style():
+        figure, (axes,) = new_figure(5.0, 3.8)
+        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, linestyle=(0, (4, 3)))
+        for label, (confidence, right) in lines.items():
+            axes.plot(confidence, right, markersize=5, label=label, **series(looks[label]))
+        axes.set_xlabel("confidence of the answer")
+        axes.set_ylabel("share of right answers")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="upper left")
+        return finish(
+            figure,
+            "calibration",
+            f"Reliability of {', '.join(lines)}: the nearer to the diagonal, the better calibrated.",
+        )

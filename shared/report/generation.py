@@ -1,0 +1,129 @@
+"""What the study generated: how much was let in, what the judges say, and how near it is to real images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shared.config.generation import Accept
+from shared.data.accept import accept_mask
+from shared.data.imageset import ImageSet, read_shards
+from shared.data.schema import class_counts
+from shared.errors import DataError
+from shared.report.inputs import Experiment, StageResult, StudyInputs
+
+
+@dataclass(frozen=True)
+class GeneratedClass:
+    """A class that was filled."""
+
+    name: str
+    real: int
+    generated: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One set of generated images, and the arms that train on it."""
+
+    name: str
+    """The first experiment that uses it; unique in the page."""
+    used_by: list[str]
+    images: ImageSet
+    pools: int
+    accept: Accept | None
+    accepted: NDArray[np.bool_]
+    """`[n]`; all where it was not scored."""
+    plausibility: NDArray[np.float64] | None
+    neighbours: list[tuple[str, NDArray[np.float64]]]
+    """Ratio to the nearest image of `training` and of `test`."""
+    judges: dict[str, Any]
+    classes: list[GeneratedClass]
+    finetune: StageResult | None
+    generate: StageResult
+    score: StageResult | None
+
+    def labels_a_pool(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Images of each class in the first pool, let in and refused, `[C]` each."""
+        first = self._pool() == 0
+        labels = self.images.labels
+        return class_counts(labels[first & self.accepted]), class_counts(labels[first & ~self.accepted])
+
+    def _pool(self) -> NDArray[np.int64]:
+        return _extra(self.images, "pool").astype(np.int64)
+
+
+def read_generated(study: StudyInputs) -> list[Generated]:
+    """The distinct sets of the study (by digest and by what is accepted), in the order of the experiments."""
+    found: dict[tuple[str, str], list[Experiment]] = {}
+    for experiment in study.experiments:
+        if experiment.generate is not None:
+            accept = experiment.arm.accept if experiment.arm else None
+            key = (experiment.generate.manifest.digest, accept.model_dump_json() if accept else "")
+            found.setdefault(key, []).append(experiment)
+    return [_read(study, users) for users in found.values()]
+
+
+def _read(study: StudyInputs, users: list[Experiment]) -> Generated:
+    first = users[0]
+    assert first.generate is not None
+    images = read_shards(first.generate.shards("images"), study.schema)
+    pool = _extra(images, "pool")
+    accept = first.arm.accept if first.arm else None
+    accepted = np.ones(len(images), bool)
+    scores: pa.Table = first.score.table("scores.parquet") if first.score else None
+    if scores is not None and len(scores) != len(images):
+        raise DataError(
+            f"score/{first.config.name}: {len(scores)} rows for {len(images)} images; run it again (--rerun score)"
+        )
+    if accept is not None and scores is not None:
+        for number in np.unique(pool):
+            rows = np.flatnonzero(pool == number)
+            accepted[rows] = accept_mask(accept, scores.take(rows))
+    columns = scores.column_names if scores is not None else []
+    return Generated(
+        name=first.config.name,
+        used_by=[user.config.name for user in users],
+        images=images,
+        pools=len(np.unique(pool)),
+        accept=accept,
+        accepted=accepted,
+        plausibility=scores["plausibility"].to_numpy().astype(np.float64) if scores is not None else None,
+        neighbours=[
+            (label, values)
+            for label, column in (("training", "neighbour_ratio"), ("test", "test_ratio"))
+            if column in columns and len(values := _finite(scores[column].to_numpy()))
+        ],
+        judges=(first.score.json("judges.json") if first.score else None) or {},
+        classes=_classes(study, images, accepted),
+        finetune=first.finetune,
+        generate=first.generate,
+        score=first.score,
+    )
+
+
+def _classes(study: StudyInputs, images: ImageSet, accepted: NDArray[np.bool_]) -> list[GeneratedClass]:
+    filled = _extra(images, "filled")
+    counts = dict(zip(study.schema.class_names, study.info.train_counts(), strict=True))
+    return [
+        GeneratedClass(
+            name, int(counts.get(name, 0)), int((filled == name).sum()), int((accepted & (filled == name)).sum())
+        )
+        for name in sorted(set(filled.tolist()))
+    ]
+
+
+def _extra(images: ImageSet, column: str) -> NDArray[Any]:
+    if images.extra is None or column not in images.extra.column_names:
+        raise DataError(f"generated images: have no column {column!r}; run `generate` again (--rerun generate)")
+    return np.array(images.extra[column].to_pylist())
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    numbers = values.astype(np.float64)
+    return numbers[np.isfinite(numbers)]

@@ -1,0 +1,183 @@
+"""The page: everything a study found, in one HTML file that asks nobody for anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from shared.log import duration
+from shared.report.answer import METRIC_NAMES, Answer, interval_text, p_text, points
+from shared.report.drawing import Drawings
+from shared.report.generation import Generated
+from shared.report.inputs import StudyInputs
+from shared.report.ledger import Entry, StageCost
+from shared.report.paper_table import PAPER_ROWS, SOURCE
+from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
+from shared.report.results import PARAMETERS, parameters
+from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
+
+IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
+MEASURES = {
+    "kid": "Kernel distance to the real images of the filled classes (KID on the judges' features; 0 is alike)",
+    "precision": "Precision: share of generated images that look like real ones",
+    "recall": "Recall: share of real images that generated ones come near to",
+    "density": "Density: how deep among real images the generated ones lie (1 is as deep)",
+    "coverage": "Coverage: share of real images with a generated neighbour",
+}
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rare_macro_f1": "macro-F1 of the filled classes"}
+NEARNESS = {
+    "median_ratio": "Nearness to training images, median ratio",
+    "held_out_median_ratio": "The same of held-out real images",
+    "near_copies": "Images nearer to a training image than 99 % of held-out real ones are",
+    "near_test_copies": "Images nearer to a test image than 99 % of held-out real ones are (reported, not selected on)",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows."""
+
+    study: StudyInputs
+    scores: StudyScores
+    judged: Comparisons | None
+    said: Answer
+    generated: list[Generated]
+    drawings: Drawings
+    entries: list[Entry]
+    spent: list[StageCost]
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("shared.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number,
+        spread=spread,
+        points=points,
+        interval=interval_text,
+        p=p_text,
+        duration=duration,
+        per_cent=per_cent,
+        svg=Markup,
+    )
+    style = resources.files("shared.report").joinpath("report.css").read_text(encoding="utf-8")
+    study = report.study
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        study=study,
+        config=study.config,
+        info=study.info,
+        scores=report.scores,
+        said=report.said,
+        judged=report.judged,
+        drawings=report.drawings,
+        rare_names=[study.schema.class_names[i] for i in study.rare],
+        experiments=[_experiment_row(report, i) for i in range(len(study.experiments))],
+        pictures=_pictures(report),
+        pixelated=study.info.resolution <= 64,
+        sheets={g.name: _sheets(g) for g in report.generated},
+        judges={g.name: _judge_rows(g) for g in report.generated},
+        parameter_names=PARAMETERS,
+        paper_source=SOURCE,
+        metric_names=METRIC_NAMES,
+        style=Markup(style),
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def number(value: Any) -> str:
+    """A parameter or count as people write it: `9.453e-03` becomes 0.009453, 12000 becomes 12,000."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.3e}"
+
+
+def per_cent(value: float | None, digits: int = 1) -> str:
+    """A share in per cent."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def spread(found: Spread, scale: str = "share") -> Markup:
+    """Mean ± standard deviation; shares in per cent."""
+    if found.mean is None:
+        return Markup("–")
+    factor, digits = (100, 1) if scale == "share" else (1, 3)
+    text = f"{found.mean * factor:.{digits}f}"
+    if found.sd is None:
+        return Markup(text)
+    return Markup(f'{text}<span class="sd"> ± {found.sd * factor:.{digits}f}</span>')
+
+
+def _experiment_row(report: Report, index: int) -> dict[str, Any]:
+    experiment = report.study.experiments[index]
+    name = experiment.config.name
+    row = experiment.config.paper_row
+    return {
+        "name": name,
+        "label": experiment.label,
+        "look": index % 6,
+        "images": IMAGE_WORDS[experiment.config.images],
+        "augmentation": experiment.config.augmentation,
+        "parameters": parameters(experiment),
+        "seeds": len(experiment.finals),
+        "metric": {m: report.scores.spread(name, m) for m in OVERALL},
+        "baseline": report.judged is not None and name == report.judged.rule.baseline,
+        "paper": PAPER_ROWS[row] if row is not None else None,
+        "tune": experiment.tune.json("best.json") if experiment.tune else None,
+        "tune_summary": experiment.tune.manifest.summary if experiment.tune else None,
+    }
+
+
+def _pictures(report: Report) -> list[ClassPictures]:
+    study = report.study
+    if not len(study.rare):
+        return []
+    first = report.generated[0] if report.generated else None
+    return class_pictures(
+        study.images.of("train"),
+        first.images if first else None,
+        first.accepted if first else None,
+        study.rare.tolist(),
+        thumbnail_side(study.info.source, study.info.resolution),
+    )
+
+
+def _sheets(generated: Generated) -> dict[str, str]:
+    found = {}
+    for name, result in (("samples.png", generated.finetune), ("copies.png", generated.score)):
+        if result is not None and name in result.files:
+            found[name.removesuffix(".png")] = sheet_uri(result.files[name].read_bytes())
+    return found
+
+
+def _judge_rows(generated: Generated) -> list[tuple[str, str]]:
+    """What the judges say of a set, in words and numbers; what was not measured is left out."""
+    judges = generated.judges
+    cas, nearness, accuracy = (judges.get(key) or {} for key in ("cas", "neighbours", "accuracy"))
+    real = cas.get("real") or {}
+    rows = [
+        (
+            f"Trained on generated images alone, {words} on real ones (on real images: {number(real.get(key))})",
+            cas.get(key),
+        )
+        for key, words in SCORES.items()
+    ]
+    rows += [(words, judges.get(key)) for key, words in MEASURES.items()]
+    rows += [(words, nearness.get(key)) for key, words in NEARNESS.items()]
+    rows += [(f"Judges' own out-of-fold accuracy, {group}", value) for group, value in accuracy.items()]
+    return [(words, f"{v:.3f}" if isinstance(v, float) else str(v)) for words, v in rows if v is not None]

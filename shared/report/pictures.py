@@ -1,0 +1,107 @@
+"""Images for the page, as data URIs: small, so that the page stays one file and no data set is passed on with it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shared.data.imageset import ImageSet, decode
+from shared.data.schema import Labels, LabelSchema
+
+THUMBNAIL = 112  # pixels a side at most; for sets that may not be passed on
+THUMBNAIL_RESTRICTED = 96
+RESTRICTED_SOURCES = ("deepfashion",)
+"""Their terms forbid passing images on; thumbnails alone are shown."""
+LOSSLESS_UP_TO = 64  # pixels a side: below, JPEG's blocks are all that one sees
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image with its words."""
+
+    uri: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class ClassPictures:
+    """Real and generated images of one rare class, for the paper's Figure 4."""
+
+    name: str
+    real: list[Picture]
+    generated: list[Picture]
+
+
+def thumbnail_side(source: str, resolution: int) -> int:
+    """Pixels a side of the thumbnails of a set that came from `source`."""
+    return min(resolution, THUMBNAIL_RESTRICTED if source in RESTRICTED_SOURCES else THUMBNAIL)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes of an image as a URI that asks nobody for anything."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """An image `[r, r, 3]` as a data URI: PNG where it is small, JPEG otherwise."""
+    lossless = pixels.shape[0] <= LOSSLESS_UP_TO
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG" if lossless else "JPEG", quality=85, optimize=True)
+    return data_uri(out.getvalue(), "png" if lossless else "jpeg")
+
+
+def label_words(labels: Labels, schema: LabelSchema, without: int | None = None) -> str:
+    """The classes of one image `[C]` in words: `sleeveless, no dress, cotton`."""
+    names = [n.split("/", 1)[1].replace("_", " ") for n in schema.class_names]
+    return ", ".join(names[i] for i in np.flatnonzero(labels == 1) if i != without)
+
+
+def pictures(images: ImageSet, rows: NDArray[np.int64], kind: str, column: int, side: int) -> list[Picture]:
+    """Thumbnails of those rows, captioned with their labels beside the class that they are shown for."""
+    found = []
+    for row in rows:
+        words = label_words(images.labels[row], images.schema, column)
+        name = images.schema.class_names[column]
+        uri = thumbnail(decode(images.encoded[row], side, images.paths[row]))
+        found.append(Picture(uri, words, f"{kind} image of {name}" + (f": {words}" if words else "")))
+    return found
+
+
+def class_pictures(
+    train: ImageSet,
+    generated: ImageSet | None,
+    accepted: NDArray[np.bool_] | None,
+    rare: Sequence[int],
+    side: int,
+    most: int = 6,
+) -> list[ClassPictures]:
+    """Up to `most` real and accepted generated images of each rare class (refused ones where none was accepted)."""
+    shown = []
+    for column in rare:
+        name = train.schema.class_names[column]
+        real = pictures(train, np.flatnonzero(train.labels[:, column] == 1)[:most], "real", column, side)
+        made: list[Picture] = []
+        if generated is not None and generated.extra is not None:
+            filled = np.array(generated.extra["filled"].to_pylist()) == name
+            let_in = filled if accepted is None else filled & accepted
+            rows = np.flatnonzero(let_in if let_in.any() else filled)[:most]
+            made = pictures(generated, rows, "generated", column, side)
+        shown.append(ClassPictures(name, real, made))
+    return shown
+
+
+def sheet_uri(png: bytes, widest: int = 1200) -> str:
+    """A sheet of images (samples, nearest pairs) as a data URI, at most `widest` pixels wide and three times as high."""
+    with Image.open(io.BytesIO(png)) as image:
+        sheet = image.convert("RGB").crop((0, 0, image.width, min(image.height, 3 * image.width)))
+    sheet.thumbnail((widest, 3 * widest))
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=85)
+    return data_uri(out.getvalue(), "jpeg")

@@ -1,0 +1,132 @@
+"""The report for machines: `results.json` (every number of the page) and `results.csv` (a row an experiment and repetition)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.report.answer import Answer
+from shared.report.generation import Generated
+from shared.report.inputs import Experiment, StudyInputs
+from shared.report.ledger import Entry, StageCost
+from shared.report.paper_table import PAPER_ROWS
+from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
+
+PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
+"""The columns of the paper's Table 3, by their names in `training:`."""
+
+
+def parameters(experiment: Experiment) -> dict[str, Any]:
+    """What the experiment was trained with: the arm's `training` with the parameters that the search found, by path elsewhere."""
+    if experiment.arm is None:
+        return {}
+    values: dict[str, Any] = experiment.arm.training.model_dump(mode="json")
+    for result in experiment.finals.values():
+        for path, value in result.manifest.summary.get("parameters", {}).items():
+            values[path.removeprefix("training.")] = value
+        break
+    return values
+
+
+def results_tree(
+    study: StudyInputs,
+    scores: StudyScores,
+    judged: Comparisons | None,
+    said: Answer,
+    generated: list[Generated],
+    entries: list[Entry],
+    spent: list[StageCost],
+) -> dict[str, Any]:
+    """All numbers as JSON: shares, not points; None where a number is not defined."""
+    return {
+        "study": study.config.study,
+        "seed": study.config.seed,
+        "answer": asdict(said),
+        "verdict": _verdict(judged),
+        "dataset": study.info.model_dump(mode="json", by_alias=True),
+        "rare": [study.schema.class_names[i] for i in study.rare],
+        "experiments": [_experiment(e, study, scores) for e in study.experiments],
+        "generated": [_generated(g) for g in generated],
+        "search": {e.config.name: e.tune.json("best.json") for e in study.experiments if e.tune is not None},
+        "importance": {e.config.name: e.tune.json("importance.json") for e in study.experiments if e.tune is not None},
+        "cost": [asdict(cost) for cost in spent],
+        "lineage": [asdict(entry) for entry in entries],
+    }
+
+
+def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
+    """One row an (experiment, repetition): its parameters and its overall metrics; blank where not defined."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["experiment", "repeat", "images", "augmentation", *PARAMETERS, *OVERALL])
+        for experiment in study.experiments:
+            trained_with = parameters(experiment)
+            for repeat in experiment.finals:
+                measured = scores.metrics[experiment.config.name, repeat]
+                writer.writerow([
+                    experiment.config.name, repeat, experiment.config.images, experiment.config.augmentation,
+                    *(trained_with.get(name, "") for name in PARAMETERS),
+                    *("" if measured[name] is None else measured[name] for name in OVERALL),
+                ])  # fmt: skip
+
+
+def _verdict(judged: Comparisons | None) -> dict[str, Any] | None:
+    if judged is None:
+        return None
+    return {
+        **judged.rule.model_dump(mode="json"),
+        "comparisons": [asdict(comparison) for comparison in judged.comparisons],
+        "against_placebo": [asdict(comparison) for comparison in judged.against_placebo],
+    }
+
+
+def _experiment(experiment: Experiment, study: StudyInputs, scores: StudyScores) -> dict[str, Any]:
+    name, row = experiment.config.name, experiment.config.paper_row
+
+    def spread(found: Spread) -> dict[str, Any]:
+        return asdict(found)
+
+    return {
+        **experiment.config.model_dump(mode="json"),
+        "parameters": parameters(experiment),
+        "paper": asdict(PAPER_ROWS[row]) if row is not None else None,
+        "repeats": list(experiment.finals),
+        "metrics": {metric: spread(scores.spread(name, metric)) for metric in OVERALL},
+        "by_repeat": {
+            str(repeat): {metric: scores.metrics[name, repeat][metric] for metric in OVERALL}
+            for repeat in experiment.finals
+        },
+        "groups": {
+            group.name: {
+                m: spread(scores.group_spread(name, group.name, m))
+                for m in ("accuracy", "macro_f1", "balanced_accuracy")
+            }
+            for group in study.schema.groups
+        },
+        "classes": {
+            label: {m: spread(scores.class_spread(name, label, m)) for m in ("f1", "ap", "precision", "recall")}
+            for label in study.schema.class_names
+        },
+    }
+
+
+def _generated(generated: Generated) -> dict[str, Any]:
+    plausibility = generated.plausibility
+    quantiles: Mapping[str, float] = {}
+    if plausibility is not None and len(plausibility):
+        quantiles = {f"{q:g}": float(np.quantile(plausibility, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    return {
+        "used_by": generated.used_by,
+        "images": len(generated.images),
+        "pools": generated.pools,
+        "accepted": int(generated.accepted.sum()),
+        "accept": generated.accept.model_dump(mode="json") if generated.accept else None,
+        "classes": [asdict(c) for c in generated.classes],
+        "plausibility_quantiles": quantiles,
+        "judges": generated.judges,
+    }

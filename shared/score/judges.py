@@ -1,0 +1,175 @@
+"""Out-of-fold judges: classifiers trained on all folds but one of the real training images, which never saw a generated image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from shared.checkpoint import Checkpoints
+from shared.classifier.arm import TrainingSet
+from shared.classifier.data import TrainingData
+from shared.classifier.fit import Fitted, fit
+from shared.classifier.rng import derived_seed
+from shared.config.dataset import Rare
+from shared.config.search import Resources
+from shared.config.task import Arm, ScoreConfig
+from shared.config.training import Classifier
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.log import Log
+
+Probabilities = NDArray[np.float32]
+"""`[n, C]`."""
+T = TypeVar("T", "Opinion", "FeatureSets")
+NO_COLUMNS = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What training needs beside its config and images."""
+
+    device: torch.device
+    resources: Resources
+    checkpoints: Callable[[str], Checkpoints]
+    """A place for the checkpoint of each name."""
+    stop: StopSignal
+
+
+@dataclass(frozen=True)
+class Images:
+    """The sets that judges see."""
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    generated: ImageSet
+
+
+@dataclass(frozen=True)
+class FeatureSets:
+    """Pooled features `[n, F]` of the first judge's network."""
+
+    train: NDArray[np.float32]
+    val: NDArray[np.float32]
+    test: NDArray[np.float32]
+    generated: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one judge holds of the training images that it did not see, of the validation images, and of the generated ones."""
+
+    held_out: Probabilities
+    val: Probabilities
+    generated: Probabilities
+
+
+def judge_arm(config: ScoreConfig) -> Arm:
+    """The arm of a judge: the study's classifier and training, or the score's own model, on real images only."""
+    classifier = config.classifier
+    if config.score.model is not None and config.score.model != classifier.model:
+        # weights from a file and a prefix of names belong to the other model
+        classifier = Classifier(
+            model=config.score.model,
+            pretrained=classifier.pretrained is True,
+            trainable="all",
+            head=(),
+            resolution=classifier.resolution,
+        )
+    return Arm(
+        rare=Rare(below=None),
+        accept=None,
+        replicates=1,
+        classifier=classifier,
+        augmentation=config.augmentation,
+        images="real",
+        training=config.training,
+        synthetic=None,
+    )
+
+
+def hear_judges(
+    config: ScoreConfig, images: Images, fold: NDArray[np.int64], around: Surroundings
+) -> tuple[list[Opinion], FeatureSets]:
+    """Trains a judge for each fold of the training images `fold` `[n]`, and asks it.
+
+    A judge's answers are checkpointed when it is done, and its training after every epoch: an interrupted run goes on from there.
+    Raises Stopped, and what training raises.
+    """
+    opinions: list[Opinion] = []
+    features: FeatureSets | None = None
+    numbers = range(int(fold.max()) + 1)
+    for number in Log("score").progress(numbers, "judges", len(numbers), "judges"):
+        kept = _load(around.checkpoints(f"opinion-{number}"))
+        if kept is None:
+            kept = _ask(config, images, fold, number, around)
+            _save(around.checkpoints(f"opinion-{number}"), kept)
+        opinions.append(_fill(Opinion, kept, ""))
+        if number == 0:
+            features = _fill(FeatureSets, kept, "features_")
+    assert features is not None
+    return opinions, features
+
+
+def train_on(
+    config: ScoreConfig, images: ImageSet, val: ImageSet, name: str, number: int, around: Surroundings
+) -> Fitted:
+    """A classifier trained like the judges on `images`, real or generated; checkpointed under `name`."""
+    arm = judge_arm(config)
+    n, groups = len(images), len(images.schema.groups)
+    training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
+    data = TrainingData.build(arm, training, val, NO_COLUMNS, around.resources, around.device, stop=around.stop)
+    log = Log("score")
+    epochs = config.score.epochs
+    return fit(
+        arm,
+        data,
+        epochs,
+        derived_seed(name, config.seed, number),
+        around.checkpoints(f"{name}-{number}"),
+        around.stop,
+        lambda record: log.info(
+            f"{name} {number}", epoch=f"{record.epoch + 1}/{epochs}", val=round(record.val_accuracy, 3)
+        ),
+    )
+
+
+def _ask(
+    config: ScoreConfig, images: Images, fold: NDArray[np.int64], number: int, around: Surroundings
+) -> dict[str, NDArray[np.float32]]:
+    held_out = images.train.take(np.flatnonzero(fold == number))
+    fitted = train_on(config, images.train.take(np.flatnonzero(fold != number)), held_out, "judge", number, around)
+    answers = {
+        "held_out": fitted.predict(held_out),
+        "val": fitted.predict(images.val),
+        "generated": fitted.predict(images.generated),
+    }
+    if number == 0:
+        for field in fields(FeatureSets):
+            around.stop.raise_if_set()
+            answers[f"features_{field.name}"] = fitted.features(getattr(images, field.name))
+    return answers
+
+
+def _save(checkpoints: Checkpoints, answers: dict[str, NDArray[np.float32]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "opinion.safetensors"
+        save_file({name: np.ascontiguousarray(values) for name, values in answers.items()}, path)
+        checkpoints.save({"opinion.safetensors": path})
+
+
+def _load(checkpoints: Checkpoints) -> dict[str, NDArray[np.float32]] | None:
+    found = checkpoints.load()
+    return None if found is None else dict(load_file(found[0]["opinion.safetensors"]))
+
+
+def _fill(kind: type[T], kept: dict[str, NDArray[np.float32]], prefix: str) -> T:
+    return kind(**{field.name: kept[prefix + field.name] for field in fields(kind)})

@@ -1,0 +1,57 @@
+"""What the judges and the measures say of the generated images as a whole: the numbers of `judges.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.config.task import ScoreConfig
+from shared.data.imageset import ImageSet
+from shared.metrics.classification import evaluate
+from shared.score.distribution import kernel_distance, precision_recall_density_coverage
+from shared.score.judges import FeatureSets, Images, Opinion, Surroundings, train_on
+from shared.score.plausibility import group_accuracy
+from shared.score.table import all_filled, first_pool
+
+
+def out_of_fold_accuracy(train: ImageSet, opinions: list[Opinion], fold: NDArray[np.int64]) -> dict[str, float | None]:
+    """Accuracy a group over all training images, each named by the judge that did not see it."""
+    probabilities = np.empty(train.labels.shape, np.float32)
+    for number, opinion in enumerate(opinions):
+        probabilities[fold == number] = opinion.held_out
+    return group_accuracy(train.schema, probabilities, train.labels)
+
+
+def classification_accuracy_score(
+    config: ScoreConfig, images: Images, opinions: list[Opinion], around: Surroundings
+) -> dict[str, Any]:
+    """Trained on the first pool alone, judged on real validation images (Ravuri and Vinyals 2019), beside the judges' own mean."""
+    pool = first_pool(images.generated)
+    fitted = train_on(config, images.generated.take(pool), images.val, "cas", 0, around)
+    schema, labels = images.val.schema, images.val.labels
+    filled = all_filled(images.generated)
+    own = evaluate(schema, fitted.val_probabilities, labels, filled)
+    real = [evaluate(schema, opinion.val, labels, filled) for opinion in opinions]
+    keys = ("accuracy", "macro_f1", "rare_macro_f1")
+    return {
+        **{key: own[key] for key in keys},
+        "groups": {name: values["accuracy"] for name, values in own["groups"].items()},
+        "real": {key: _mean([scores[key] for scores in real]) for key in keys},
+    }
+
+
+def distribution(images: Images, features: FeatureSets, seed: int) -> dict[str, float | None]:
+    """KID, precision, recall, density and coverage of the first pool against the real (train and val) images of the filled classes."""
+    filled = all_filled(images.generated)
+    rows = [(real.labels[:, filled] == 1).any(axis=1) for real in (images.train, images.val)]
+    real = np.concatenate([features.train[rows[0]], features.val[rows[1]]])
+    generated = features.generated[first_pool(images.generated)]
+    return {"kid": kernel_distance(real, generated, seed), **precision_recall_density_coverage(real, generated)}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Mean of the numbers that are defined, None where none is."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

@@ -1,0 +1,232 @@
+"""The coordinator: makes the study, keeps its budget of rows, takes trials from workers that are gone, and says when it is over.
+
+What it knows stands in PostgreSQL. It may be killed at any moment and run again, and twice at once does no harm: rows are counted and
+created under a lock, leases are taken by a changed owner, and a step is opened only while it lacks trials.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from optuna.study import Study
+from sqlalchemy import text
+
+from shared.artifacts.manifest import canonical_digest
+from shared.config.base import Section
+from shared.config.search import Search
+from shared.context import StopSignal
+from shared.errors import ConfigError, InputError
+from shared.log import Log
+from shared.search import budget
+from shared.search.budget import Counts
+from shared.search.leases import Leases
+from shared.search.results import StepResult, read_step
+from shared.search.searches import Step, make_study, write_search
+from shared.search.space import Parameters, own_values, planned_points, target
+from shared.search.storage import Database
+
+TICK_SECONDS = 1.0
+
+_log = Log("tune")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a search has cost so far, its running trials included."""
+
+    wall_seconds: float
+    gpu_seconds: float
+    """Of the search; other stages are not in it."""
+    lost_seconds: float
+    """Of trials' work, lost with a worker."""
+
+
+@dataclass
+class Outcome:
+    """What a search ended with."""
+
+    parameters: Parameters
+    """The best values found, by path; empty where no trial was completed."""
+    value: float | None
+    number: int | None
+    """Of the best trial, in its step."""
+    ended: str
+    """`complete`, or why it ended short."""
+    steps: list[StepResult] = field(default_factory=list)
+
+
+class Coordinator:
+    """Coordinates one search."""
+
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        search: Search,
+        seed: int,
+        section: Section,
+        stop: StopSignal,
+        warm: Sequence[Parameters] = (),
+        gpu_seconds_before: float = 0.0,
+    ) -> None:
+        """`section` holds the values that the paths of the space name; `gpu_seconds_before` is what earlier stages used."""
+        self._database, self._name, self._search, self._seed = database, name, search, seed
+        self._stop, self._warm, self._gpu_before = stop, list(warm), gpu_seconds_before
+        if not search.space:
+            raise ConfigError("search.space: has no parameter to search; name some, or set search.trials: 0")
+        self._own = own_values(section, search.space)  # also sees that the paths exist
+        self._leases = Leases(database, search.lease_seconds, search.max_retries)
+        self._ended: str | None = None
+
+    def run(self) -> Outcome:
+        """Returns when the search is over; raises Stopped, UnavailableError, and InputError where no trial could be completed."""
+        self._database.create_tables()
+        outcome = Outcome({}, None, None, "complete")
+        turns = self._turns()
+        for number, parameters in enumerate(turns):
+            step = self._step(number, parameters, outcome.parameters)
+            study = self._database.call(
+                "making the study", partial(make_study, self._database, step.study, self._search)
+            )
+            self._drive(step, study)
+            if self._ended is not None or number == len(turns) - 1:
+                outcome.ended = self._ended or "complete"
+                self._database.call("closing the search", partial(self._write, step, study, outcome.ended))
+            result = self._database.call("reading the results", partial(read_step, self._database, study, step))
+            outcome.steps.append(result)
+            self._keep_best(outcome, result)
+            if self._ended is not None:
+                break
+        if not any(trial.state == "complete" for result in outcome.steps for trial in result.trials):
+            reasons = [t.failure for result in outcome.steps for t in result.trials if t.failure]
+            last = f"; the last failure: {reasons[-1]}" if reasons else ""
+            raise InputError(f"search {self._name}: ended without a completed trial ({outcome.ended}){last}")
+        return outcome
+
+    def usage(self) -> Usage:
+        """Sums the leases of all steps."""
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                text(
+                    """SELECT coalesce(sum(gpu_seconds + CASE WHEN l.state = 'held' AND device <> 'cpu'
+                         THEN extract(epoch FROM clock_timestamp() - claimed_at) ELSE 0 END), 0) AS gpu,
+                       coalesce(sum(lost_seconds), 0) AS lost,
+                       coalesce((SELECT extract(epoch FROM clock_timestamp() - began_at) FROM tailfill_searches WHERE name = :name), 0) AS wall
+                       FROM tailfill_leases l JOIN studies s USING (study_id) WHERE study_name = :name OR study_name LIKE :steps"""
+                ),
+                {"name": self._name, "steps": f"{self._name}/%"},
+            ).one()
+        return Usage(float(row.wall), float(row.gpu), float(row.lost))
+
+    # -- steps
+
+    def _turns(self) -> list[tuple[str, ...]]:
+        """Which parameters are searched together, in order."""
+        paths = tuple(self._search.space)
+        return [(path,) for path in paths] if self._search.strategy == "sequential" else [paths]
+
+    def _step(self, number: int, parameters: tuple[str, ...], kept: Parameters) -> Step:
+        if self._search.strategy != "sequential":
+            return Step(self._name, "", parameters, {})
+        label = f"{number}-{re.sub(r'[^a-z0-9]+', '-', parameters[0].lower())}"
+        # what earlier steps ended with is part of the step: with more trials an earlier one may end otherwise
+        return Step(f"{self._name}/{label}-{canonical_digest(kept)[:8]}", label, parameters, dict(kept))
+
+    def _keep_best(self, outcome: Outcome, result: StepResult) -> None:
+        """The step's best trial, unless what was kept before is as good (a later step tries the kept values anew only if told to)."""
+        best = result.best(self._search.objective)
+        if best is None or best.value is None:
+            return
+        if outcome.value is not None and not _better(best.value, outcome.value, self._search.objective):
+            return
+        outcome.parameters = {**outcome.parameters, **best.parameters}
+        outcome.value, outcome.number = best.value, best.number
+
+    # -- one step
+
+    def _drive(self, step: Step, study: Study) -> None:
+        """Ticks until the step has its trials, or the search has spent its budget."""
+        wanted = target(self._search, {path: self._search.space[path] for path in step.parameters})
+        counts = self._database.call("counting trials", lambda: self._counts(study))
+        finished = self._finished(step, study, wanted, counts.finished)
+        for _ in _log.progress(finished, f"search {step.label}".strip(), wanted, "trials", counts.finished):
+            pass
+
+    def _finished(self, step: Step, study: Study, wanted: int, done: int) -> Iterator[int]:
+        """One item a newly finished trial."""
+        while True:
+            self._stop.raise_if_set()
+            counts, over = self._database.call(
+                "coordinating", lambda: self._tick(step, study, wanted), check=self._stop.raise_if_set
+            )
+            yield from range(done, counts.finished)
+            done = max(done, counts.finished)
+            if over:
+                return
+            self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
+
+    def _tick(self, step: Step, study: Study, wanted: int) -> tuple[Counts, bool]:
+        """One round; bears being repeated, and run by several at once. The counts, and whether the step is over."""
+        self._leases.adopt(study._study_id)
+        self._leases.reconcile(study._study_id)
+        if not self._database.back_within(self._search.lease_seconds):
+            self._leases.reap(study._study_id)
+        counts = self._counts(study)
+        if _complete(counts, wanted):
+            return counts, True
+        self._ended = self._spent(counts)
+        if self._ended is not None:
+            self._write(step, study, self._ended)
+            return counts, counts.held == 0
+        if counts.live < wanted:
+            self._fill(step, study, wanted, counts)
+        elif counts.live > wanted:
+            budget.trim(self._database, study._study_id, wanted)
+        self._write(step, study, None)
+        counts = self._counts(study)
+        return counts, _complete(counts, wanted)
+
+    def _counts(self, study: Study) -> Counts:
+        self._leases.adopt(study._study_id)
+        return budget.count(self._database, study._study_id)
+
+    def _fill(self, step: Step, study: Study, wanted: int, counts: Counts) -> None:
+        space = {path: self._search.space[path] for path in step.parameters}
+        first = {path: self._own[path] for path in step.parameters if path in self._own}
+        warm = [point for w in self._warm if (point := {p: w[p] for p in step.parameters if p in w})]
+        points = planned_points(
+            self._search,
+            space,
+            self._seed,
+            first if self._search.first_defaults else {},
+            warm,
+            wanted + counts.failed,
+        )
+        budget.fill(self._database, study, wanted, points, repeat_failed=self._search.strategy == "grid")
+        self._leases.adopt(study._study_id)
+
+    def _spent(self, counts: Counts) -> str | None:
+        """Why no more trials are begun, or None."""
+        limits, usage = self._search.budget, self.usage()
+        if counts.failed > self._search.max_failures:
+            return f"{counts.failed} trials failed, search.max_failures is {self._search.max_failures}"
+        if limits.wall_hours is not None and usage.wall_seconds >= limits.wall_hours * 3600:
+            return f"search.budget.wall_hours of {limits.wall_hours} are over"
+        if limits.gpu_hours is not None and usage.gpu_seconds + self._gpu_before >= limits.gpu_hours * 3600:
+            return f"search.budget.gpu_hours of {limits.gpu_hours} are spent"
+        return None
+
+    def _write(self, step: Step, study: Study, closed: str | None) -> None:
+        write_search(self._database, self._name, study._study_id, step, self._search.trials, closed)
+
+
+def _complete(counts: Counts, wanted: int) -> bool:
+    return counts.finished >= wanted and counts.held == 0 and counts.queued == 0
+
+
+def _better(new: float, old: float, objective: str) -> bool:
+    return new < old if objective == "val_loss" else new > old

@@ -1,0 +1,96 @@
+"""What workers and coordinators share of a search: its row, and the step that is searched now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.study import Study
+from sqlalchemy import text
+
+from shared.config.search import Search
+from shared.search.storage import Database
+
+
+@dataclass(frozen=True)
+class Step:
+    """One Optuna study: the whole search, or one parameter's turn in a sequential one."""
+
+    study: str
+    """Its name in Optuna."""
+    label: str
+    """For checkpoints and tables: empty for the one step of a whole search."""
+    parameters: tuple[str, ...]
+    """Paths that are searched."""
+    fixed: dict[str, Any]
+    """Values that earlier steps ended with, by path."""
+
+    def checkpoint_name(self, number: int) -> str:
+        """Name of a trial's checkpoint in the store."""
+        return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """What a worker must know before it claims."""
+
+    study_id: int
+    step: Step
+    closed: str | None
+    """Why no trial is handed out any more."""
+    queued: bool
+    """Whether a trial waits for a worker."""
+
+
+def direction(search: Search) -> Literal["minimize", "maximize"]:
+    """`minimize` for the loss, `maximize` for the scores."""
+    return "minimize" if search.objective == "val_loss" else "maximize"
+
+
+def read_search(database: Database, name: str) -> SearchRow | None:
+    """The row of a search; None before a coordinator has begun it."""
+    if not database.has_tables():
+        return None
+    with database.transaction() as connection:
+        row = connection.execute(
+            text(
+                """SELECT study_id, step, closed,
+                     EXISTS (SELECT 1 FROM tailfill_leases l WHERE l.study_id = s.study_id AND l.state = 'queued') AS queued
+                   FROM tailfill_searches s WHERE name = :name"""
+            ),
+            {"name": name},
+        ).one_or_none()
+    if row is None:
+        return None
+    step = json.loads(row.step)
+    step["parameters"] = tuple(step["parameters"])
+    return SearchRow(row.study_id, Step(**step), row.closed, row.queued)
+
+
+def make_study(database: Database, name: str, search: Search) -> Study:
+    """Creates the Optuna study, or loads it where it is there; any number of processes may do it at once (its name is unique)."""
+    return optuna.create_study(
+        study_name=name, storage=database.storage, direction=direction(search), load_if_exists=True
+    )
+
+
+def write_search(database: Database, name: str, study_id: int, step: Step, trials: int, closed: str | None) -> None:
+    """Says which step is searched now, how many trials it gets, and whether it is closed."""
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                """INSERT INTO tailfill_searches (name, study_id, step, trials, closed, ticked_at)
+                   VALUES (:name, :study, :step, :trials, :closed, clock_timestamp())
+                   ON CONFLICT (name) DO UPDATE SET study_id = :study, step = :step, trials = :trials, closed = :closed,
+                     ticked_at = clock_timestamp()"""
+            ),
+            {
+                "name": name,
+                "study": study_id,
+                "step": json.dumps(asdict(step)),
+                "trials": trials,
+                "closed": closed,
+            },
+        )

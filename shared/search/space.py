@@ -1,0 +1,147 @@
+"""The search space in Optuna's terms: distributions, samplers, pruners, and the points that are planned ahead."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+
+from shared.config.base import Section
+from shared.config.paths import value_at
+from shared.config.search import Choice, IntRange, Range, Search
+
+Parameters = dict[str, Any]
+
+
+def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of each parameter, by path."""
+    return {path: _distribution(values) for path, values in space.items()}
+
+
+def inside(values: Range, value: Any) -> bool:
+    """Whether a value is one that the range can give."""
+    if isinstance(values, Choice):
+        return any(type(v) is type(value) and v == value for v in values.values)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if isinstance(values, IntRange) and not isinstance(value, int):
+        return False
+    return values.low <= value <= values.high
+
+
+def own_values(section: Section, space: Mapping[str, Range]) -> Parameters:
+    """The section's own values of the parameters, those that lie in the space; raises ConfigError for a path that it lacks."""
+    values = {path: value_at(section, path) for path in space}
+    return {path: value for path, value in values.items() if inside(space[path], value)}
+
+
+def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
+    """The sampler for one trial. Its seed follows from the search's and the trial's number: with one worker the search repeats itself."""
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if search.strategy in ("random", "grid"):
+        return RandomSampler(seed=own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match search.sampler:
+            case "tpe":
+                return TPESampler(seed=own, n_startup_trials=search.startup_trials)
+            case "cmaes":
+                return CmaEsSampler(seed=own, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
+            case "gp":
+                return GPSampler(seed=own, n_startup_trials=search.startup_trials)
+            case "qmc":
+                return RandomSampler(seed=own)  # its points are planned ahead
+
+
+def make_pruner(search: Search) -> BasePruner:
+    """The pruner. That none prunes before `prune_after` epochs and `startup_trials` trials is seen to by the worker."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match search.pruner:
+            case "median":
+                return MedianPruner(n_startup_trials=search.startup_trials, n_warmup_steps=search.prune_after)
+            case "hyperband":
+                return HyperbandPruner(min_resource=max(search.prune_after, 1), max_resource=search.epochs)
+            case "halving":
+                return SuccessiveHalvingPruner(min_resource=max(search.prune_after, 1), reduction_factor=3)
+            case "none":
+                return NopPruner()
+
+
+def target(search: Search, space: Mapping[str, Range]) -> int:
+    """Finished trials that the search (of one step) ends with: `trials`, or fewer where a grid of choices has fewer points."""
+    if search.strategy != "grid":
+        return search.trials
+    return min(search.trials, len(_grid(space, search.trials)))
+
+
+def planned_points(
+    search: Search, space: Mapping[str, Range], seed: int, first: Parameters, warm: list[Parameters], number: int
+) -> list[Parameters]:
+    """The points known ahead, in order, about `number` of them: our own values, the best of another study, then what the strategy plans.
+
+    Grid, random and quasi-random points do not depend on results, so they are planned here, each once, whatever the number of workers.
+    """
+    points = [first] if first else []
+    points += warm
+    if search.strategy == "grid":
+        points += _shuffled(_grid(space, search.trials), seed)
+    elif search.strategy == "random":
+        points += _drawn(RandomSampler(seed=seed), space, number)
+    elif search.sampler == "qmc":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            points += _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
+    return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def _distribution(values: Range) -> BaseDistribution:
+    if isinstance(values, Choice):
+        return CategoricalDistribution(values.values)
+    if isinstance(values, IntRange):
+        return IntDistribution(values.low, values.high, log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _drawn(sampler: BaseSampler, space: Mapping[str, Range], number: int) -> list[Parameters]:
+    study = optuna.create_study(sampler=sampler)
+    points = []
+    for _ in range(number):
+        trial = study.ask(distributions(space))
+        study.tell(trial, 0.0)
+        points.append(dict(trial.params))
+    return points
+
+
+def _grid(space: Mapping[str, Range], number: int) -> list[Parameters]:
+    """All choices crossed with equally many levels of each range: as many as `number` points bear, at least two."""
+    fixed = 1
+    for values in space.values():
+        fixed *= len(values.values) if isinstance(values, Choice) else 1
+    ranges = sum(not isinstance(values, Choice) for values in space.values())
+    levels = 2
+    while ranges and fixed * (levels + 1) ** ranges <= number:
+        levels += 1
+    axes = [_levels(values, levels) for values in space.values()]
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*axes)]
+
+
+def _levels(values: Range, number: int) -> list[Any]:
+    if isinstance(values, Choice):
+        return list(values.values)
+    spaced = np.geomspace if values.log else np.linspace
+    points = spaced(values.low, values.high, number).clip(values.low, values.high).tolist()
+    return sorted({round(point) for point in points}) if isinstance(values, IntRange) else points
+
+
+def _shuffled(points: list[Parameters], seed: int) -> list[Parameters]:
+    random.Random(seed).shuffle(points)
+    return points

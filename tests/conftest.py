@@ -1,0 +1,58 @@
+"""Real services for the tests: each session (each xdist worker) starts its own, and only when a test asks for one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.s3 import S3Store
+from shared.services.postgres import start_postgres
+from shared.services.s3 import BUCKET, ready_seaweedfs, start_seaweedfs
+from shared.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a running PostgreSQL, whose database all tests of the session share."""
+    postgres = start_postgres(tmp_path_factory.mktemp("postgres"))
+    yield postgres.url.get_secret_value()
+    postgres.server.stop()
+
+
+@pytest.fixture
+def database_url(postgres_url: str) -> str:
+    """URL of an empty database of this test's own."""
+    import psycopg2
+
+    name = f"test_{uuid.uuid4().hex}"
+    connection = psycopg2.connect(postgres_url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    connection.close()
+    return f"{postgres_url.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings that name a running SeaweedFS and its bucket `tailfill`."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    seaweedfs = ready_seaweedfs(folder, start_seaweedfs(folder))
+    yield Settings.from_environment(seaweedfs.environment())
+    seaweedfs.server.stop()
+
+
+@pytest.fixture
+def s3_store(s3_server: Settings) -> S3Store:
+    """An empty prefix of the session's SeaweedFS."""
+    return S3Store(BUCKET, f"test-{uuid.uuid4().hex}", s3_server, attempts=2)
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> FolderStore:
+    """An empty folder store."""
+    return FolderStore(tmp_path / "store")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from final_driver import SCHEMA, config, dataset, small_final
+from safetensors.numpy import load_file
+
+from jobs.final import Finished, final, with_best
+from shared.checkpoint import NoCheckpoints
+from shared.config.search import Resources
+from shared.context import StopSignal
+from shared.errors import ConfigError, DataError, Stopped
+from shared.metrics.classification import evaluate
+
+EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An uninterrupted run."""
+    return small_final(tmp_path_factory.mktemp("whole"), EPOCHS)
+
+
+def read(finished: Finished, name: str) -> Any:
+    return json.loads(finished.files[name].read_text())
+
+
+def test_it_commits_what_the_report_reads(whole: Finished) -> None:
+    assert set(whole.files) == {
+        "metrics.json", "predictions.parquet", "curve.json", "model.safetensors", "thresholds.json",
+    }  # fmt: skip
+    curve = read(whole, "curve.json")
+    assert [row["epoch"] for row in curve] == list(range(EPOCHS + 1))
+    table = pq.read_table(whole.files["predictions.parquet"])
+    assert table.column_names == ["path", "p_colour", "y_colour", "p_marks", "y_marks"]
+    assert table.num_rows == 40
+    assert set(read(whole, "thresholds.json")) == {"marks/dark", "marks/noisy"}
+    assert whole.device == "cpu"
+    assert whole.summary["images"] == {"train": 60, "added": 0, "test": 40}
+
+
+def test_its_metrics_are_those_of_its_predictions(whole: Finished) -> None:
+    table = pq.read_table(whole.files["predictions.parquet"])
+    p, y = (
+        np.concatenate([np.array(table[f"{kind}_{name}"].to_pylist()) for name in ("colour", "marks")], 1)
+        for kind in "py"
+    )
+    thresholds = read(whole, "thresholds.json")
+    limits = np.array([thresholds.get(name, 0.5) for name in SCHEMA.class_names])
+    expected = evaluate(SCHEMA, p.astype(np.float32), y.astype(np.int8), np.array([2]), limits)
+    metrics = read(whole, "metrics.json")
+    assert metrics["accuracy"] == pytest.approx(expected["accuracy"])
+    assert metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
+    assert metrics["accuracy"] > metrics["majority_accuracy"]
+    assert math.isfinite(metrics["loss"])
+    assert whole.summary["accuracy"] == metrics["accuracy"]
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(whole: Finished, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("final_driver.py")), str(tmp_path), str(EPOCHS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 4/"):
+                process.kill()  # SIGKILL: no chance to save anything
+    assert process.returncode == -9
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    resumed = small_final(tmp_path, EPOCHS)
+    first, second = (load_file(f.files["model.safetensors"]) for f in (whole, resumed))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert read(whole, "metrics.json") == read(resumed, "metrics.json")
+    curves = [[{**row, "seconds": 0} for row in read(f, "curve.json")] for f in (whole, resumed)]
+    assert curves[0] == curves[1]
+    # resumed, not started over: the killed process' epochs keep the times that it took for them
+    kept = json.loads((tmp_path / "checkpoints" / "epoch-3" / "progress.json").read_text())["history"]
+    assert read(resumed, "curve.json")[:3] == kept
+
+
+def test_a_signal_ends_it_before_the_test_split_is_read(tmp_path: Path) -> None:
+    stop = StopSignal()
+    stop.set()
+    images, info = dataset()
+    with pytest.raises(Stopped):
+        final(config(1), images, info, None, None, {}, Resources(), tmp_path, NoCheckpoints(), stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_test_images_there_is_nothing_to_judge(tmp_path: Path) -> None:
+    images, info = dataset(test=0)
+    with pytest.raises(DataError, match="test set has no images"):
+        final(config(1), images, info, None, None, {}, Resources(), tmp_path, NoCheckpoints(), StopSignal())
+
+
+def test_best_parameters_are_set_by_path() -> None:
+    arm = config(1).arm
+    found = with_best(
+        arm, {"training.lr": 0.5, "generate.guidance": 3.0, "synthetic.share": 0.3, "augmentation": "soft"}
+    )
+    assert found.training.lr == 0.5
+    assert found.augmentation == "soft"
+    assert found.training.model_copy(update={"lr": arm.training.lr}) == arm.training
+    with pytest.raises(ConfigError, match=r"training\.dropout: .*got 3\.0 from the search"):
+        with_best(arm, {"training.dropout": 3.0})
+    with pytest.raises(ConfigError, match=r"training\.nonsense"):
+        with_best(arm, {"training.nonsense": 1})

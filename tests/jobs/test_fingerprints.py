@@ -1,0 +1,24 @@
+"""A change of a stage's code is a decision: a new VERSION, or someone's word that its output stays the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.artifacts.fingerprint import LIST, current, recorded
+
+
+@pytest.mark.skipif(not LIST.exists(), reason="jobs/fingerprints.json was never written: run `make fingerprints`")
+def test_changed_code_has_a_new_version_or_someones_word() -> None:
+    now, before = current(), recorded()
+    changed = [
+        f"jobs/{stage}.py: the code of this stage, or of a module that it imports, has changed (VERSION is {now[stage]['version']}). "
+        f"If its output differs for the same inputs, raise VERSION in jobs/{stage}.py; either way run `make fingerprints` and "
+        "commit jobs/fingerprints.json."
+        for stage in now
+        if now[stage] != before.get(stage)
+    ]
+    gone = [
+        f"jobs/fingerprints.json: has {stage}, which is no stage; run `make fingerprints`"
+        for stage in before.keys() - now.keys()
+    ]
+    assert not changed + gone, "\n" + "\n".join(changed + gone)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pixel_study import RARE, SCHEMA, PixelStudy, pictures
+from safetensors.torch import save_file
+
+from jobs import generate
+from shared.artifacts.manifest import Manifest
+from shared.config.dataset import Rare
+from shared.config.generation import Generate, ImageToImage
+from shared.config.task import GenerateConfig
+from shared.data.imageset import ImageSet, read_shards
+from shared.diffusion.pixel_model import build_network, describe
+from shared.errors import ConfigError, DataError, Stopped
+
+CONFIG = GenerateConfig(
+    generate=Generate(
+        fill_to=11,
+        batch_size=4,
+        steps=2,
+        replicates=2,
+        guidance=1.5,
+        image_to_image=ImageToImage(share=0.4, strength=0.5),
+    ),
+    rare=Rare(below=10),
+    seed=7,
+)
+"""Five images in each of two pools: shards of four, four and two."""
+
+
+def study_in(root: Path) -> PixelStudy:
+    """Prepared, and with a generator of random weights committed."""
+    study = PixelStudy(root)
+    study.prepare(pictures())
+    context = study.context("finetune", {})
+    files = {name: context.scratch / name for name in ("generator.json", "model.safetensors")}
+    files["generator.json"].write_text(json.dumps(describe(SCHEMA, 16, 8)))
+    network = build_network(SCHEMA, 16, 8, seed=0)
+    save_file({name: p.detach() for name, p in network.named_parameters()}, files["model.safetensors"])
+    study.keep(context.commit(files, {}))
+    return study
+
+
+def run(study: PixelStudy, config: GenerateConfig = CONFIG, index: int = 0, count: int = 1) -> Manifest | None:
+    return generate.run(config, study.context("generate", config, index, count))
+
+
+def images_of(study: PixelStudy, manifest: Manifest | None) -> ImageSet:
+    assert manifest is not None
+    context = study.context("generate", CONFIG)
+    return read_shards(context.fetch_all(manifest, "images"), SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[PixelStudy, Manifest]:
+    """Made by one process."""
+    study = study_in(tmp_path_factory.mktemp("one"))
+    manifest = run(study)
+    assert manifest is not None
+    return study, manifest
+
+
+def test_every_image_stands_there_with_its_labels_and_provenance(one: tuple[PixelStudy, Manifest]) -> None:
+    study, manifest = one
+    assert manifest.summary == {"images": 10, "pools": 2, "classes": {RARE: 10}}
+    images = images_of(study, manifest)
+    train = pictures()
+    assert set(images.split) == {"generated"}
+    assert images.pixels(16).shape == (10, 16, 16, 3)
+    assert images.extra is not None
+    assert images.extra.schema.equals(generate.COLUMNS)
+    rows = images.extra.to_pylist()
+    assert [row["index"] for row in rows] == list(range(10))
+    assert [row["pool"] for row in rows] == [0, 1] * 5
+    np.testing.assert_array_equal(images.labels, train.labels[[row["source"] for row in rows]])
+    assert rows[0]["prompt"] in {"shade/light, edge/thin", "shade/light, edge/thick"}
+    assert {(row["filled"], row["guidance"], row["model"]) for row in rows} == {
+        (RARE, 1.5, study.inputs["finetune"].digest)
+    }
+    started = [row for row in rows if row["start"] is not None]
+    assert len(started) == 4
+    assert all((row["start"], row["strength"]) == (row["source"], 0.5) for row in started)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 2, 0)])
+def test_four_processes_give_the_bytes_of_one(
+    one: tuple[PixelStudy, Manifest], order: tuple[int, ...], tmp_path: Path
+) -> None:
+    study = study_in(tmp_path)
+    results = [run(study, index=index, count=4) for index in order]  # the fourth has no shard to make
+    committed = [result for result in results if result is not None]
+    assert results[0] is None
+    assert committed
+    assert {manifest.digest for manifest in committed} == {one[1].digest}
+
+
+def test_a_process_that_was_stopped_goes_on_with_the_shards_that_are_missing(
+    one: tuple[PixelStudy, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    context = study.context("generate", CONFIG)
+    save = context.artifacts.save_part
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        context.stop.set()
+
+    monkeypatch.setattr(context.artifacts, "save_part", save_and_stop)
+    with pytest.raises(Stopped):
+        generate.run(CONFIG, context)
+    assert list(context.artifacts.parts("generate", context.task.key)) == [0]
+    manifest = run(study)
+    assert manifest is not None
+    assert manifest.digest == one[1].digest
+
+
+def test_who_comes_after_the_commit_gets_it(one: tuple[PixelStudy, Manifest]) -> None:
+    study, manifest = one
+    late = run(study, index=3, count=4)
+    assert late is not None
+    assert late.digest == manifest.digest
+
+
+def test_large_images_are_kept_as_jpeg() -> None:
+    pixels = np.full((16, 16, 3), 90, np.uint8)
+    assert generate.encode(pixels, 128).startswith(b"\x89PNG")
+    assert generate.encode(pixels, 192).startswith(b"\xff\xd8")
+
+
+def test_without_a_rare_class_nothing_is_committed_and_the_counts_are_named(one: tuple[PixelStudy, Manifest]) -> None:
+    config = CONFIG.model_copy(update={"rare": Rare(below=2)})
+    with pytest.raises(ConfigError, match=r"rare: no class is rare.*shade/light 6"):
+        run(one[0], config)
+
+
+def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    context = study.context("finetune", {"other": 1})
+    source = context.artifacts.find("finetune", study.inputs["finetune"].key)
+    assert source is not None
+    weights = context.scratch / "model.safetensors"
+    save_file({"labels.nulls": torch.zeros(1)}, weights)
+    study.keep(context.commit({"generator.json": context.fetch(source, "generator.json"), weights.name: weights}, {}))
+    with pytest.raises(DataError, match="these weights belong to another model"):
+        run(study)

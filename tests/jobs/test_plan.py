@@ -1,0 +1,52 @@
+"""Which stages a study needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from jobs.plan import plan
+from shared.config.load import load_study
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def test_equal_stages_of_several_arms_are_one() -> None:
+    steps = plan(load_study(STUDIES / "demo.yaml"))
+    counts = Counter(step.stage for step in steps)
+    # synthetic and placebo share generator, images and scores; each arm has its own search
+    assert counts == {"prepare": 1, "finetune": 1, "generate": 1, "score": 1, "tune": 3, "final": 6, "report": 1}
+
+
+def test_each_step_stands_behind_what_it_needs() -> None:
+    seen: set[str] = set()
+    for step in plan(load_study(STUDIES / "paper.yaml")):
+        assert all(needed.id in seen for needed in step.needs.values())
+        seen.add(step.id)
+
+
+def test_the_paper_s_chain_of_parameters() -> None:
+    steps = {step.label: step for step in plan(load_study(STUDIES / "paper.yaml"))}
+    tunes = [label for label in steps if label.startswith("tune")]
+    assert tunes == [f"tune row-{i}" for i in (1, 2, 3, 6, 7, 8, 9, 13, 14)]
+    assert steps["tune row-3"].needs["parameters"] is steps["tune row-2"]
+    # rows without a search take the parameters of the last search up their chain
+    assert steps["final row-4 0"].needs["parameters"] is steps["tune row-2"]
+    assert steps["tune row-6"].needs["parameters"] is steps["tune row-3"]
+    assert steps["final row-12 0"].needs["parameters"] is steps["tune row-6"]
+    assert steps["final row-7 0"].needs["tune"] is steps["tune row-7"]
+    assert "parameters" not in steps["tune row-8"].needs
+
+
+def test_a_threshold_generates_nothing_again() -> None:
+    path = STUDIES / "demo.yaml"
+    before = {step.id: step.stage for step in plan(load_study(path))}
+    after = {step.id: step.stage for step in plan(load_study(path, ["accept.copies=0.1"]))}
+    changed = {after[step] for step in after.keys() - before.keys()}
+    assert changed == {"tune", "final", "report"}
+    assert Counter(after[s] for s in after.keys() & before.keys())["final"] == 2  # the real arm has no threshold
+
+
+def test_resources_are_in_no_key() -> None:
+    path = STUDIES / "demo.yaml"
+    assert [s.id for s in plan(load_study(path))] == [s.id for s in plan(load_study(path, ["resources.cache_gib=1"]))]

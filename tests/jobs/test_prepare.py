@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.prepare import VERSION, Prepared, prepare, run
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.open import open_store
+from shared.config.task import PrepareConfig, Task
+from shared.context import Context, StopSignal
+from shared.data.dataset import DatasetInfo, read_info
+from shared.data.imageset import ImageSet, read_shards
+from shared.errors import ConfigError, DataError, Stopped
+from shared.settings import Settings
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+FOLDER = {"source": "folder", "root": "unused", "group": "colour", "resolution": 32}
+
+
+def picture(path: Path, colour: str, number: int, side: int = 40) -> Path:
+    """A cloudy plain of a colour, with much power at every scale; a different one for each number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([number, len(colour)])
+    clouds = rng.standard_normal((side, side, 3)).cumsum(axis=0).cumsum(axis=1)
+    clouds = (clouds - clouds.mean(axis=(0, 1))) * 25 / clouds.std() + rng.integers(-12, 12, (side, side, 3))
+    Image.fromarray((np.array(COLOURS[colour]) + clouds).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def tree(root: Path, **counts: int) -> Path:
+    for colour, count in counts.items():
+        for number in range(count):
+            picture(root / colour / f"{number:03d}.png", colour, number)
+    return root
+
+
+def config(dataset: dict[str, Any], **rare: Any) -> PrepareConfig:
+    return PrepareConfig.model_validate_json(json.dumps({"dataset": dataset, "rare": rare or {"below": 15}, "seed": 3}))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[..., tuple[Prepared, DatasetInfo, ImageSet]]:
+    def call(root: Path | None, dataset: dict[str, Any], **rare: Any) -> tuple[Prepared, DatasetInfo, ImageSet]:
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        result = prepare(config(dataset, **rare), root, out, StopSignal())
+        info = read_info(result.files["dataset.json"])
+        shards = [path for name, path in result.files.items() if name.startswith("images-")]
+        return result, info, read_shards(shards, info.schema_)
+
+    return call
+
+
+def test_a_folder_becomes_the_canonical_form(tmp_path: Path, prepared: Any) -> None:
+    root = tree(tmp_path / "data", red=60, green=40, blue=12)
+    result, info, images = prepared(root, FOLDER)
+    assert set(result.files) == {"dataset.json", "images-00000.parquet", "leaks.csv", "contact.png"}
+    assert result.summary == {
+        "sizes": {"train": 78, "val": 17, "test": 17},
+        "rare": ["colour/blue"],
+        "skipped": {},
+        "leaks": {},
+    }
+    assert list(info.counts["train"].values()) == [8, 28, 42]
+    assert list(info.counts["test"].values()) == [2, 6, 9]
+    assert info.weights["colour/red"] == pytest.approx(250 / 11 / info.counts["train"]["colour/red"])
+    assert images.pixels(32).shape == (112, 32, 32, 3)
+    mean = images.pixels(32)[images.labels[:, info.schema_.column("colour/red")] == 1].mean(axis=(0, 1, 2))
+    assert np.abs(mean - COLOURS["red"]).max() < 12
+    with Image.open(result.files["contact.png"]) as sheet:
+        assert sheet.width > 500
+
+
+def test_the_same_bytes_again(tmp_path: Path, prepared: Any) -> None:
+    root = tree(tmp_path / "data", red=20, green=20)
+    digests = [
+        {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in prepared(root, FOLDER)[0].files.items()}
+        for _ in range(2)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_equal_images_in_two_splits(tmp_path: Path, prepared: Any) -> None:
+    root = tmp_path / "data"
+    for split, first in (("train", 0), ("val", 100), ("test", 200)):
+        for number in range(first, first + 20):
+            for colour in ("red", "green"):
+                picture(root / split / colour / f"{number}.png", colour, number)
+    picture(root / "test" / "red" / "copy.bmp", "red", 5)  # equal pixels in another format
+    picture(root / "val" / "red" / "again.png", "red", 205)
+    with Image.open(root / "train" / "green" / "7.png") as image:
+        image.point(lambda value: value + 2).save(root / "test" / "green" / "brighter.png")
+    result, info, images = prepared(root, FOLDER)
+    assert info.leaks == {"train/test": 2, "val/test": 1}
+    assert result.summary["leaks"] == info.leaks
+    assert info.sizes == {"train": 38, "val": 40, "test": 42}
+    gone = {"train/red/5.png", "val/red/again.png", "train/green/7.png"}
+    assert not gone & set(images.paths)
+    with result.files["leaks.csv"].open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert set(rows) == gone
+    assert rows["train/red/5.png"]["other_path"] == "test/red/copy.bmp"
+    assert [rows[path]["equal_pixels"] for path in sorted(gone)] == ["0", "1", "1"]
+    assert prepared(root, {**FOLDER, "on_leak": "keep"})[1].sizes == {"train": 40, "val": 41, "test": 42}
+    with pytest.raises(
+        DataError, match=r"is (nearly )?equal to .* of test .*; 2 of train/test, 1 of val/test leak in all"
+    ):
+        prepared(root, {**FOLDER, "on_leak": "fail"})
+
+
+def test_alike_images_are_carved_into_one_split(tmp_path: Path, prepared: Any) -> None:
+    root = tree(tmp_path / "data", red=30, green=30)
+    for number in range(30):
+        picture(root / "red" / f"copy-{number}.bmp", "red", number)
+    _, info, images = prepared(root, {**FOLDER, "on_leak": "fail"})
+    split = dict(zip(images.paths, images.split.tolist(), strict=True))
+    assert all(split[f"red/{n:03d}.png"] == split[f"red/copy-{n}.bmp"] for n in range(30))
+    assert info.leaks == {}
+
+
+def bad_csv(root: Path) -> dict[str, Any]:
+    tree(root, red=20, green=20)
+    lines = [f"{colour}/{number:03d}.png,{colour}" for colour in ("red", "green") for number in range(20)]
+    picture(root / "extra.png", "blue", 1)
+    (root / "text.png").write_text("no image")
+    (root / "cut.png").write_bytes((root / "red" / "000.png").read_bytes()[:200])
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(root / "deep.png")
+    lines += [
+        "nowhere.png,red",
+        "text.png,red",
+        "cut.png,red",
+        "deep.png,green",
+        "red/000.png,red",
+        "extra.png,purple",
+        "../x.png,red",
+    ]
+    (root / "labels.csv").write_text("path,colour\n" + "\n".join(lines) + "\n")
+    groups = {"colour": {"column": "colour", "classes": ["red", "green", "blue"]}}
+    return {"source": "csv", "root": "unused", "resolution": 32, "groups": groups}
+
+
+def test_bad_inputs_fail_with_file_and_line_and_counts(
+    tmp_path: Path, prepared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = bad_csv(tmp_path / "data")
+    with pytest.raises(
+        DataError, match=r"labels\.csv line 46: .*\(8 bad in all: .*empty class 1.*missing file 1.*on_bad: skip"
+    ):
+        prepared(tmp_path / "data", dataset)
+    shown = "\n".join(caplog.messages)
+    for line, words in {
+        42: "nowhere.png",
+        43: "text.png",
+        44: "cut.png",
+        45: "'I;16'",
+        46: "stands already",
+        47: "'purple'",
+        48: "leaves",
+    }.items():
+        assert any(f"labels.csv line {line}:" in m and words in m for m in caplog.messages), shown
+    assert any("colour/blue has no usable image" in message for message in caplog.messages)
+
+
+def test_bad_inputs_are_skipped_and_counted(tmp_path: Path, prepared: Any) -> None:
+    _, info, images = prepared(tmp_path / "data", {**bad_csv(tmp_path / "data"), "on_bad": "skip"})
+    assert info.skipped == {
+        "duplicate path": 1, "empty class": 1, "label outside its group": 1, "leaves the folder": 1, "missing file": 1,
+        "not an image": 1, "truncated": 1, "wrong mode": 1,
+    }  # fmt: skip
+    assert info.schema_.class_names == ("colour/red", "colour/green")
+    assert len(images) == 40
+
+
+def test_a_product_stays_in_one_split_and_any_groups_are_stratified(tmp_path: Path, prepared: Any) -> None:
+    root = tmp_path / "data"
+    lines = ["path,tags,product"]
+    for number in range(120):
+        picture(root / f"{number}.png", "red", number)
+        tags = "a" + ("|b" if number % 3 == 0 else "") + ("|c" if number % 8 == 0 else "")
+        lines.append(f"{number}.png,{tags},{number // 2}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    dataset = {
+        "source": "csv",
+        "root": "unused",
+        "resolution": 16,
+        "group_by": "product",
+        "groups": {"tag": {"kind": "any", "column": "tags"}},
+    }
+    _, info, images = prepared(root, dataset)
+    split = dict(zip(images.paths, images.split.tolist(), strict=True))
+    assert all(split[f"{n}.png"] == split[f"{n + 1}.png"] for n in range(0, 120, 2))
+    assert [info.counts[s]["tag/b"] for s in ("train", "val", "test")] == pytest.approx([28, 6, 6], abs=1)
+    assert [info.counts[s]["tag/c"] for s in ("train", "val", "test")] == pytest.approx([11, 2, 2], abs=1)
+
+
+def test_a_rare_class_that_cannot_be_judged(tmp_path: Path, prepared: Any) -> None:
+    root = tree(tmp_path / "data", red=30, green=2)
+    with pytest.raises(DataError, match=r"the rare class colour/green \(train 2, val 0, test 0\)|\(train 1"):
+        prepared(root, FOLDER)
+    with pytest.raises(ConfigError, match=r"rare\.classes: must name a class"):
+        prepared(tree(tmp_path / "data", green=30), FOLDER, classes=["colour/pink"])
+
+
+def test_garments_need_no_files(prepared: Any) -> None:
+    dataset = {"source": "garments", "resolution": 32, "train": 100, "val": 50, "test": 50, "rare_eval": 1}
+    result, info, images = prepared(None, dataset, below=5)
+    assert info.sizes["train"] == 100
+    assert info.schema_.width == 26
+    assert images.pixels(32).std() > 20
+    assert result.summary["rare"]
+
+
+def test_a_signal_ends_it(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", red=3, green=3)
+    stop = StopSignal()
+    stop.set()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Stopped):
+        prepare(config(FOLDER), root, tmp_path / "out", stop)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_run_commits(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", red=20, green=20)
+    (tmp_path / "scratch").mkdir()
+    settings = Settings.from_environment(
+        {"TAILFILL_STORE": str(tmp_path / "store"), "TAILFILL_CACHE": str(tmp_path / "cache"), "HOME": "/"}
+    )
+    stage = config({**FOLDER, "root": str(root)})
+    task = Task(study="s", stage="prepare", key="k", config=stage.model_dump(mode="json", by_alias=True))
+    artifacts = Artifacts(open_store(settings), "s", settings.cache)
+    context = Context(task, artifacts, settings, tmp_path / "scratch", StopSignal(), VERSION, lambda: ("code", {}))
+    manifest = run(stage, context)
+    assert artifacts.find("prepare", "k") == manifest
+    assert manifest.summary["sizes"] == {"train": 28, "val": 6, "test": 6}
+    assert read_info(artifacts.fetch(manifest.file("dataset.json"))).source == "folder"

@@ -1,0 +1,259 @@
+"""The report from committed results to the page, looked at in headless Chromium."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
+
+from jobs import report as job
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.dataset import Rare
+from shared.config.task import Input, Task
+from shared.context import Context, StopSignal
+from shared.errors import DataError, Stopped
+from shared.report.inputs import StageResult
+from shared.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A study of three arms with eight seeds each."""
+    folder = tmp_path_factory.mktemp("full")
+    config, results = three_arms(folder / "in", seeds=8, gain=0.9)
+    return job.report(config, results, folder)
+
+
+@pytest.fixture(scope="module")
+def full_tree(full: dict[str, Path]) -> dict[str, Any]:
+    """Its results.json."""
+    tree: dict[str, Any] = json.loads(full["results.json"].read_text())
+    return tree
+
+
+def test_the_verdict_of_a_clear_gain(full_tree: dict[str, Any]) -> None:
+    outcomes = {c["arm"]: c["outcome"] for c in full_tree["verdict"]["comparisons"]}
+    assert outcomes == {"synthetic": "helps", "placebo": "no effect found"}
+    assert re.match(
+        r"Generated images helped: rare macro-F1 \+\d+\.\d points \(95 % interval .*, 8 seeds\)\.$",
+        full_tree["answer"]["sentence"],
+    )
+    assert full_tree["answer"]["warning"] is None
+    (contrast,) = full_tree["verdict"]["against_placebo"]
+    assert (contrast["arm"], contrast["baseline"]) == ("synthetic", "placebo")
+
+
+def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[str, Any]) -> None:
+    with full["results.csv"].open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["experiment"], r["repeat"]) for r in rows[:9]] == [("real", str(i)) for i in range(8)] + [
+        ("synthetic", "0")
+    ]
+    real = next(e for e in full_tree["experiments"] if e["name"] == "real")
+    assert np.mean([float(r["accuracy"]) for r in rows[:8]]) == pytest.approx(real["metrics"]["accuracy"]["mean"])
+    assert rows[0]["lr"] == "0.0025"  # what the search found, not the default
+    assert real["paper"]["test_accuracy"] == 0.6728
+
+
+def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> None:
+    (generated,) = full_tree["generated"]
+    assert generated["used_by"] == ["synthetic", "placebo"]
+    assert 0 < generated["accepted"] < generated["images"]
+    assert sum(c["accepted"] for c in generated["classes"]) == generated["accepted"]
+    cost = {c["stage"]: c for c in full_tree["cost"]}
+    assert (cost["final"]["results"], cost["generate"]["results"]) == (24, 1)
+    assert cost["prepare"]["gpu_seconds"] == 0
+    assert len(full_tree["lineage"]) == 31  # prepare, finetune, generate, score, 3 tunes, 24 finals
+
+
+class Page(HTMLParser):
+    """What the page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.addresses += [value for key, value in attrs if key in ("src", "href", "xlink:href", "action") and value]
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        if tag == "img":
+            self.images.append(named)
+
+
+def test_the_page_holds_everything_in_itself(full: dict[str, Path]) -> None:
+    text = full["index.html"].read_text()
+    page = Page()
+    page.feed(text)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert len(page.ids) == len(set(page.ids))
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+    assert page.images
+    assert all(image["alt"] for image in page.images)
+    assert "@import" not in text
+    for heading in (
+        "Verdict",
+        "Results on the test split",
+        "Training curves",
+        "Calibration",
+        "Hyperparameter search",
+        "Lineage",
+    ):
+        assert f"<h2>{heading}</h2>" in text
+    assert "paper, row 14" in text
+    assert full["plots/class-distribution.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_few_seeds_are_said_at_the_top_and_equal_inputs_give_equal_numbers(tmp_path: Path) -> None:
+    config, results = three_arms(tmp_path / "in", seeds=2, test=120)
+    files = job.report(config, results, tmp_path)
+    text, tree = files["index.html"].read_text(), json.loads(files["results.json"].read_text())
+    top = text[: text.index("<nav")]
+    assert "Not a verdict:" in top
+    assert "at least 7" in top
+    assert "cannot be judged yet" in top
+    assert json.loads(job.report(config, results, tmp_path)["results.json"].read_text()) == tree
+
+
+def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", schema=MULTI_LABEL, train=120, test=80)
+    for name in ("real", "other"):
+        maker.final(name, "real", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real"), ("other", "real")], rare=Rare(below=None))
+    files = job.report(config, maker.results, tmp_path)
+    tree = json.loads(files["results.json"].read_text())
+    assert tree["rare"] == []
+    assert tree["verdict"]["comparisons"][0]["difference"] is None
+    assert "has no paired repetition" in tree["answer"]["sentence"]
+    assert "any number" in files["index.html"].read_text()
+
+
+def test_a_study_without_final_trainings_or_verdict(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=100, test=50)
+    config = report_config([("real", "real")])
+    text = job.report(config.model_copy(update={"verdict": "none"}), maker.results, tmp_path)["index.html"].read_text()
+    assert "asks for no verdict" in text
+
+
+def test_what_does_not_fit_together_is_an_error(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=100, test=50)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    maker.final("real", "real", 1, 2.0, 2.0, ())
+    config = report_config([("real", "real")])
+    path = maker.results["final/real/1"].files["predictions.parquet"]
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    with pytest.raises(DataError, match=r"final/real/1: was tested on other images"):
+        job.report(config, maker.results, tmp_path)
+    pq.write_table(table.drop_columns(["p_fabric"]), path)
+    with pytest.raises(DataError, match=r"final/real/1: predictions\.parquet has no column p_fabric"):
+        job.report(config, maker.results, tmp_path)
+    with pytest.raises(DataError, match="`prepare` is missing"):
+        job.report(config, {}, tmp_path)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """A small study committed in a folder store, and the surroundings of its report."""
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    for repeat in range(2):
+        for name in ("real", "other"):
+            maker.final(name, "real", repeat, 2.0, 2.0, ())
+    artifacts = Artifacts(FolderStore(tmp_path / "store"), "sample", tmp_path / "cache")
+    inputs = {role: _committed(artifacts, result) for role, result in maker.results.items()}
+    config = report_config([("real", "real"), ("other", "real")], provisional=True)
+    task = Task(study="sample", stage="report", key="k" * 64, config=config.model_dump(mode="json"), inputs=inputs)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return Context(
+        task=task, artifacts=artifacts, settings=Settings.from_environment({}), scratch=scratch, stop=StopSignal(), version=job.VERSION,
+        code=lambda: ("c0de", {}),
+    )  # fmt: skip
+
+
+def _committed(artifacts: Artifacts, result: StageResult) -> Input:
+    files = tuple(artifacts.upload(name, path) for name, path in result.files.items())
+    manifest = artifacts.commit(result.manifest.model_copy(update={"files": files}))
+    return Input(stage=manifest.stage, key=manifest.key, digest=manifest.digest)
+
+
+def test_run_reads_from_the_store_and_commits(context: Context) -> None:
+    config = context.task.stage_config()
+    manifest = job.run(config, context)  # type: ignore[arg-type]
+    assert context.artifacts.find("report", "k" * 64) == manifest
+    assert {"index.html", "results.json", "results.csv", "plots/verdicts.png"} <= {f.name for f in manifest.files}
+    assert manifest.summary["outcomes"] == {"other": "too few seeds"}
+    assert "cannot be judged yet" in manifest.summary["answer"]
+    assert "Not a verdict" in context.artifacts.fetch(manifest.file("index.html")).read_text()
+
+
+def test_a_stopped_run_commits_nothing(context: Context) -> None:
+    context.stop.set()
+    with pytest.raises(Stopped):
+        job.run(context.task.stage_config(), context)  # type: ignore[arg-type]
+    assert context.artifacts.find("report", "k" * 64) is None
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium; a missing one fails in CI and is skipped elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        message = "no Chromium on PATH: `apt install chromium`, or set CHROMIUM to its program"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_in_a_browser(browser: Any, full: dict[str, Path], width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(full["index.html"].as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [full["index.html"].as_uri()]
+    assert said == []
+    assert page.locator("h1").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+        "the page itself scrolls sideways"
+    )
+    broken = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).length"
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate(broken) == 0
+    undefined = (
+        """[...document.querySelectorAll('svg text')].filter(t => getComputedStyle(t).fill === 'rgb(0, 0, 0)').length"""
+    )
+    assert page.evaluate(undefined) == 0, "a figure's text does not follow the page's colours"
+    page.close()

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import File, Manifest, Run
+from shared.artifacts.s3 import S3Store
+from shared.artifacts.store import Store
+from shared.config.task import Input
+from shared.errors import ArtifactError, UnavailableError
+
+KEY = "0" * 64
+
+
+@pytest.fixture(params=["folder", "seaweedfs"])
+def store(request: pytest.FixtureRequest) -> Store:
+    found: FolderStore | S3Store = request.getfixturevalue("folder_store" if request.param == "folder" else "s3_store")
+    return found
+
+
+@pytest.fixture
+def artifacts(store: Store, tmp_path: Path) -> Artifacts:
+    return Artifacts(store, "study", tmp_path / "cache")
+
+
+def manifest(*files: File, summary: str = "") -> Manifest:
+    return Manifest(
+        study="study",
+        stage="prepare",
+        key=KEY,
+        version=1,
+        config={"lr": 1e-5},
+        inputs={},
+        files=files,
+        summary={"who": summary},
+        run=Run(
+            created="2026-11-24T00:00:00+00:00", seconds=1.5, device="cpu", device_seconds=0, code="c", libraries={}
+        ),
+    )
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def cached(artifacts: Artifacts, file: File) -> Path:
+    return artifacts.cache / "sha256" / file.digest[:2] / file.digest
+
+
+def test_commit_and_read_back(artifacts: Artifacts, tmp_path: Path) -> None:
+    assert artifacts.find("prepare", KEY) is None
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    committed = artifacts.commit(manifest(file))
+    assert committed == artifacts.find("prepare", KEY) == manifest(file)
+    opened = artifacts.open(Input(stage="prepare", key=KEY, digest=committed.digest))
+    assert artifacts.fetch(opened.file("data")).read_bytes() == b"hello"
+
+
+def test_the_second_commit_reads_the_first(artifacts: Artifacts) -> None:
+    first = artifacts.commit(manifest(summary="first"))
+    assert artifacts.commit(manifest(summary="second")) == first
+
+
+def test_of_racing_commits_one_stands_for_all(artifacts: Artifacts) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda i: artifacts.commit(manifest(summary=str(i))), range(8)))
+    assert len({result.digest for result in results}) == 1
+
+
+def test_inputs_are_checked(artifacts: Artifacts) -> None:
+    with pytest.raises(ArtifactError, match=r"manifest\.json: not found; run the stage prepare first"):
+        artifacts.open(Input(stage="prepare", key=KEY, digest="d"))
+    artifacts.commit(manifest())
+    with pytest.raises(ArtifactError, match="expected ddd"):
+        artifacts.open(Input(stage="prepare", key=KEY, digest="ddd"))
+
+
+def test_an_unreadable_manifest(artifacts: Artifacts) -> None:
+    artifacts.store.put(f"study/prepare/{KEY}/manifest.json", b'{"study": ')
+    with pytest.raises(ArtifactError, match=r"manifest\.json: not a manifest that this version can read"):
+        artifacts.find("prepare", KEY)
+
+
+@pytest.mark.parametrize("damaged", [b"hellO", b"hell", b"hello!", b""])
+def test_a_changed_object_names_place_and_both_digests(artifacts: Artifacts, tmp_path: Path, damaged: bytes) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    artifacts.store.put(f"blobs/sha256/{file.digest}", damaged)
+    with pytest.raises(
+        ArtifactError, match=rf"{artifacts.store.url}/blobs/sha256/{file.digest} .*has digest .*, expected"
+    ):
+        artifacts.fetch(file)
+    assert list(cached(artifacts, file).parent.iterdir()) == []
+    assert artifacts.upload("data", tmp_path / "data") == file  # making it again mends it
+    assert artifacts.fetch(file).read_bytes() == b"hello"
+
+
+def test_a_lost_object(artifacts: Artifacts, tmp_path: Path) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    artifacts.store.delete(f"blobs/sha256/{file.digest}")
+    with pytest.raises(ArtifactError, match="not found, though its manifest is"):
+        artifacts.fetch(file)
+
+
+@pytest.mark.parametrize("damaged", [b"hellO", b"hell", b""])
+def test_a_damaged_cache_is_mended(artifacts: Artifacts, tmp_path: Path, damaged: bytes) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    artifacts.fetch(file)
+    cached(artifacts, file).write_bytes(damaged)
+    another = Artifacts(artifacts.store, "study", artifacts.cache)
+    assert another.fetch(file).read_bytes() == b"hello"
+
+
+def test_the_cache_spares_the_store(artifacts: Artifacts, tmp_path: Path) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    artifacts.fetch(file)
+    artifacts.store.delete(f"blobs/sha256/{file.digest}")
+    assert Artifacts(artifacts.store, "another", artifacts.cache).fetch(file).read_bytes() == b"hello"
+
+
+def test_a_cache_shared_by_many(artifacts: Artifacts, tmp_path: Path) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", os.urandom(1_000_000)))
+    with ThreadPoolExecutor(8) as pool:
+        fetch = lambda _: Artifacts(artifacts.store, "study", artifacts.cache).fetch(file).read_bytes()  # noqa: E731
+        assert set(pool.map(fetch, range(8))) == {(tmp_path / "data").read_bytes()}
+    assert list(cached(artifacts, file).parent.iterdir()) == [cached(artifacts, file)]
+
+
+def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifacts, tmp_path: Path) -> None:
+    assert artifacts.load_checkpoint("prepare", KEY, "fold-0") is None
+    for step in (1, 2):
+        weights = written(tmp_path / "w", b"weights %d" % step)
+        artifacts.save_checkpoint("prepare", KEY, "fold-0", {"w.safetensors": weights}, {"step": step, "lr": 0.5})
+    found = artifacts.load_checkpoint("prepare", KEY, "fold-0")
+    assert found is not None
+    assert found[1] == {"step": 2, "lr": 0.5}
+    assert found[0]["w.safetensors"].read_bytes() == b"weights 2"
+    folder = f"study/prepare/{KEY}/checkpoints/"
+    assert len(list(artifacts.store.list(folder))) == 2  # the pointer and one file: the replaced save is gone
+    artifacts.store.put(f"{folder}fold-0/{'f' * 32}/w.safetensors", b"of a killed process")
+    artifacts.commit(manifest())
+    assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
+
+
+def test_a_checkpoint_never_takes_bytes_from_under_a_manifest(artifacts: Artifacts, tmp_path: Path) -> None:
+    weights = written(tmp_path / "w", b"the same bytes")
+    file = artifacts.upload("model", weights)
+    artifacts.save_checkpoint("tune", KEY, "trial", {"w": weights}, {})
+    artifacts.save_checkpoint("tune", KEY, "trial", {"w": written(tmp_path / "v", b"others")}, {})
+    artifacts.clean("tune", KEY)
+    assert artifacts.fetch(file).read_bytes() == b"the same bytes"
+
+
+def test_a_kill_between_upload_and_pointer_leaves_the_old_checkpoint(artifacts: Artifacts, tmp_path: Path) -> None:
+    artifacts.save_checkpoint("tune", KEY, "trial", {"w": written(tmp_path / "w", b"old")}, {"step": 1})
+    artifacts.store.put(f"study/tune/{KEY}/checkpoints/trial/{'a' * 32}/w", b"new, its pointer not written")
+    found = artifacts.load_checkpoint("tune", KEY, "trial")
+    assert found is not None
+    assert found[0]["w"].read_bytes() == b"old"
+
+
+def test_parts_are_listed_by_index(artifacts: Artifacts, tmp_path: Path) -> None:
+    for index in (0, 11, 3, 11):
+        path = written(tmp_path / f"part-{index}", b"part %d" % index)
+        artifacts.save_part("generate", KEY, index, {"images": path, "more": path}, {"index": index})
+    parts = artifacts.parts("generate", KEY)
+    assert sorted(parts) == [0, 3, 11]
+    assert artifacts.fetch(parts[3].files[0]).read_bytes() == b"part 3"
+    assert parts[11].values == {"index": 11}
+    part = parts[0].files[0]
+    artifacts.clean("generate", KEY)
+    with pytest.raises(
+        UnavailableError, match="committed by another process"
+    ):  # a slower racer: its next run finds the commit
+        Artifacts(artifacts.store, "study", tmp_path / "empty").fetch(part)
+
+
+def test_digests_do_not_depend_on_the_run() -> None:
+    one = manifest(summary="a")
+    assert one.digest == one.model_copy(update={"run": one.run.model_copy(update={"seconds": 9.0})}).digest
+    assert one.digest != manifest(summary="b").digest
+    assert Manifest.model_validate_json(one.model_dump_json()).digest == one.digest

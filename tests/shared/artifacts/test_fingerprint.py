@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from shared.artifacts import fingerprint as module
+from shared.artifacts.fingerprint import fingerprint, libraries, modules_of, version
+
+FILES = {
+    "jobs/__init__.py": "",
+    "jobs/prepare.py": '''
+        """A stage."""
+        import os
+        VERSION = 4
+
+        def run():
+            from shared.data import table
+            from ..shared.never import x  # leaves the package: none of ours
+            return table.f()
+        ''',
+    "shared/__init__.py": "",
+    "shared/data/__init__.py": "from .deep import y",
+    "shared/data/table.py": "import shared.other\n\ndef f():\n    'Words.'\n    return 1  # one\n",
+    "shared/data/deep.py": "y = 1",
+    "shared/other.py": "z = 1",
+    "shared/unused.py": "z = 1",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    module._code.cache_clear()
+    yield tmp_path
+    module._code.cache_clear()
+
+
+def changed(root: Path, name: str, text: str) -> bool:
+    before = fingerprint("prepare")
+    (root / name).write_text(textwrap.dedent(text))
+    module._code.cache_clear()
+    return fingerprint("prepare") != before
+
+
+def test_imports_are_followed_wherever_they_stand(root: Path) -> None:
+    assert modules_of("jobs.prepare") == [
+        "jobs.prepare", "shared", "shared.data", "shared.data.deep", "shared.data.table", "shared.other",
+    ]  # fmt: skip
+    assert version("prepare") == 4
+
+
+def test_what_computes_changes_the_fingerprint(root: Path) -> None:
+    assert changed(root, "shared/other.py", "z = 2")
+    assert changed(root, "shared/data/table.py", "import shared.other\n\ndef f():\n    return 2\n")
+    assert not changed(root, "shared/unused.py", "z = 2")
+
+
+def test_words_and_places_do_not(root: Path) -> None:
+    text = '"""Other words."""\n\n# a comment\nimport shared.other\n\n\ndef f():\n    """Longer\n    words."""\n\n    return (1)\n'
+    assert not changed(root, "shared/data/table.py", text)
+
+
+def test_a_stage_without_version(root: Path) -> None:
+    (root / "jobs/prepare.py").write_text("x = 1")
+    with pytest.raises(ValueError, match="has no VERSION"):
+        version("prepare")
+
+
+def test_libraries_are_those_installed() -> None:
+    found = libraries()
+    assert found["numpy"] == metadata.version("numpy")
+    assert "boto3" not in found
+
+
+def test_no_heavy_import() -> None:
+    code = "import sys, shared.artifacts.fingerprint as f; f.libraries(); print('torch' in sys.modules, 'boto3' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False False\n"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from shared.artifacts.remote import local_file, local_folder
+from shared.artifacts.s3 import S3Store
+from shared.errors import ArtifactError, DataError
+from shared.settings import Settings
+
+
+def test_local_paths_stay(tmp_path: Path) -> None:
+    settings = Settings.from_environment({})
+    (tmp_path / "file").touch()
+    assert local_folder(str(tmp_path), settings, tmp_path / "scratch") == tmp_path
+    assert local_file(str(tmp_path / "file"), settings) == tmp_path / "file"
+    with pytest.raises(DataError, match="there is no such folder"):
+        local_folder(str(tmp_path / "none"), settings, tmp_path)
+    with pytest.raises(DataError, match="there is no such file"):
+        local_file(str(tmp_path / "none"), settings, tmp_path)
+
+
+def test_a_prefix_becomes_a_folder(s3_store: S3Store, s3_server: Settings, tmp_path: Path) -> None:
+    files = {f"set/img/{i}.png": b"%d" % i for i in range(40)} | {"set/labels.csv": b"path\n"}
+    for key, data in files.items():
+        s3_store.put(key, data)
+    s3_store.put("set-of-another/x", b"")
+    s3_store.put("set/img/", b"")  # as consoles make folders
+    folder = local_folder(f"{s3_store.url}/set/", s3_server, tmp_path)
+    found = {f"set/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == files
+
+
+def test_nothing_there(s3_store: S3Store, s3_server: Settings, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is nothing under this prefix"):
+        local_folder(f"{s3_store.url}/none", s3_server, tmp_path)
+    with pytest.raises(DataError, match="there is no such object"):
+        local_file(f"{s3_store.url}/none", s3_server, tmp_path)
+    with pytest.raises(ArtifactError, match="has no bucket"):
+        local_folder("s3://no-such-bucket/none", s3_server, tmp_path)
+
+
+def test_one_object(s3_store: S3Store, s3_server: Settings, tmp_path: Path) -> None:
+    s3_store.put("weights/model.safetensors", b"w")
+    location = f"{s3_store.url}/weights/model.safetensors"
+    assert local_file(location, s3_server, tmp_path).read_bytes() == b"w"
+    with_cache = dataclasses.replace(s3_server, cache=tmp_path / "cache")
+    path = local_file(location, with_cache)
+    assert path.name == "model.safetensors"
+    assert path.is_relative_to(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("key", ["../evil", "a/../../evil", "/evil", "a//b", "./a"])
+def test_keys_that_would_leave_the_folder(key: str) -> None:
+    from shared.artifacts.remote import _check_inside
+
+    with pytest.raises(DataError, match="would leave the folder"):
+        _check_inside(key, "s3://bucket/set")

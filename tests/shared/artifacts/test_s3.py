@@ -1,0 +1,168 @@
+"""What a person is told when the S3 server is away, refuses, or cuts a body short."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from shared.artifacts.s3 import S3Store
+from shared.errors import ArtifactError, ConfigError, UnavailableError
+from shared.services.process import free_ports
+from shared.services.s3 import BUCKET
+from shared.settings import Settings
+
+
+def test_wrong_secret_key(s3_server: Settings) -> None:
+    store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_secret_key=SecretStr("not-the-secret")), attempts=2)
+    for call in (
+        lambda: store.put("a", b""),
+        lambda: store.get("a"),
+        lambda: store.exists("a"),
+        lambda: store.create("a", b""),
+    ):
+        with pytest.raises(ArtifactError) as caught:
+            call()
+        message = str(caught.value)
+        assert s3_server.s3_endpoint is not None
+        assert s3_server.s3_endpoint in message
+        assert BUCKET in message
+        assert "AWS_SECRET_ACCESS_KEY" in message
+        assert "not-the-secret" not in message
+        assert "\n" not in message
+
+
+def test_unknown_access_key(s3_server: Settings) -> None:
+    store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_access_key=SecretStr("nobody")), attempts=2)
+    with pytest.raises(ArtifactError, match=r"access refused \(InvalidAccessKeyId\); check AWS_ACCESS_KEY_ID"):
+        list(store.list(""))
+
+
+def test_missing_bucket(s3_server: Settings, tmp_path: Path) -> None:
+    store = S3Store("no-such-bucket", "p", s3_server, attempts=2)
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    for call in (
+        lambda: store.put("a", b""),
+        lambda: store.put_file("a", tmp_path / "file"),
+        lambda: store.create("a", b""),
+        lambda: store.get("a"),
+        lambda: store.exists("a"),
+        lambda: list(store.list("")),
+    ):
+        with pytest.raises(ArtifactError, match="has no bucket 'no-such-bucket'; create it"):
+            call()
+
+
+def test_server_away(s3_server: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
+    store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_endpoint=endpoint), attempts=2)
+    with caplog.at_level(logging.INFO), pytest.raises(UnavailableError, match="does not answer after 2 attempts"):
+        store.get("a")
+    assert [record.getMessage() for record in caplog.records if record.name == "tailfill.s3"] == ["retry"]
+
+
+def test_malformed_endpoint(s3_server: Settings) -> None:
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_S3: must be like http://host:port"):
+        S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_endpoint="127.0.0.1"))
+
+
+def test_no_credentials(s3_server: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_access_key=None, s3_secret_key=None), attempts=1)
+    with pytest.raises(ArtifactError, match="there are no credentials for it; set AWS_ACCESS_KEY_ID"):
+        store.get("a")
+
+
+class Proxy:
+    """A TCP proxy that closes connections once the server has sent `limit` bytes; the first `cuts` of them only."""
+
+    def __init__(self, target: str, limit: int, cuts: int) -> None:
+        host, port = target.removeprefix("http://").split(":")
+        self._target = (host, int(port))
+        self._limit, self._cuts = limit, cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target)
+            threading.Thread(target=self._pump, args=(client, server, None), daemon=True).start()
+            limit = self._limit if self._cuts > 0 else None
+            self._cuts -= 1
+            threading.Thread(target=self._pump, args=(server, client, limit), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+        sent = 0
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if limit is not None and sent + len(data) >= limit:
+                    sink.sendall(data[: limit - sent])
+                    break
+                sink.sendall(data)
+                sent += len(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+@contextmanager
+def cut_short(settings: Settings, limit: int, cuts: int) -> Iterator[Settings]:
+    assert settings.s3_endpoint is not None
+    proxy = Proxy(settings.s3_endpoint, limit, cuts)
+    yield dataclasses.replace(settings, s3_endpoint=proxy.endpoint)
+    proxy.close()
+
+
+def test_a_body_that_is_always_cut_short(s3_server: Settings, tmp_path: Path) -> None:
+    S3Store(BUCKET, "cut", s3_server).put("always", b"x" * 3_000_000)
+    for read in ("get", "get_file"):
+        with cut_short(s3_server, 100_000, 1000) as settings:
+            store = S3Store(BUCKET, "cut", settings, attempts=2)
+            with pytest.raises(UnavailableError, match=r"s3://tailfill/cut/always at .*: its body was cut short"):
+                store.get("always") if read == "get" else store.get_file("always", tmp_path / "copy")
+
+
+def test_a_body_that_is_cut_short_twice_arrives_whole(
+    s3_server: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = bytes(range(256)) * 20_000
+    S3Store(BUCKET, "cut", s3_server).put("twice", body)
+    with cut_short(s3_server, 2_500_000, 2) as settings, caplog.at_level(logging.INFO):
+        S3Store(BUCKET, "cut", settings).get_file("twice", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == body
+    events = [record.getMessage() for record in caplog.records if record.name == "tailfill.s3"]
+    assert events == ["retry of a body that was cut short"] * 2
+    with cut_short(s3_server, 2_500_000, 1) as settings:
+        assert S3Store(BUCKET, "cut", settings).get("twice") == body
+
+
+def test_secrets_are_not_in_reprs_and_errors(s3_server: Settings) -> None:
+    assert s3_server.s3_secret_key is not None
+    secret = s3_server.s3_secret_key.get_secret_value()
+    store = S3Store("no-such-bucket", "p", s3_server, attempts=1)
+    assert secret not in repr(s3_server) + repr(store) + str(vars(store))
+    with pytest.raises(ArtifactError) as caught:
+        store.get("a")
+    assert secret not in str(caught.value)

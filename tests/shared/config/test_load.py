@@ -1,0 +1,182 @@
+"""Study files: what is read, and that every error names path, value, place and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.config.load import load_study, parse, study_from_tree
+from shared.config.search import Choice, FloatRange, IntRange
+from shared.errors import ConfigError
+
+STUDIES = Path(__file__).parents[3] / "studies"
+MINIMAL = """\
+name: tiny
+dataset: {source: garments, resolution: 32}
+finetune: {generator: pixel}
+verdict: none
+experiments:
+  - {name: real}
+"""
+
+
+def write(folder: Path, text: str = MINIMAL) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_study_that_we_ship_validates(path: Path) -> None:
+    assert load_study(path).name == path.stem
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "training: {lr: 1e-05, weight_decay: 1E3, dropout: .5}\n")
+    training = load_study(path).training
+    assert (training.lr, training.weight_decay, training.dropout) == (1e-05, 1000.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "parts"),
+    [
+        ("finall.seeds=3", ["finall: unknown key", "did you mean final?", "in --set finall.seeds=3"]),
+        ("training.lrr=3", ["training.lrr: unknown key", "did you mean lr?"]),
+        ("training.lr='1e-05'", ["training.lr: must be a number", '"1e-05" (a string)']),
+        ("training.lr=-1", ["training.lr: must be > 0", "got -1"]),
+        ("search.trials=1.5", ["search.trials: must be a whole number, got 1.5"]),
+        ("final.seeds=yes please", ["final.seeds: must be a whole number", '"yes please" (a string)']),
+        ("dataset.source=webdataset", ["dataset.source: must be one of", "'garments'", 'got "webdataset"']),
+        ("dataset={}", ["dataset.source: must be one of", "which is missing"]),
+        ("dataset.resolution=8", ["dataset.resolution: must be >= 16, got 8"]),
+        ("finetune.generator=gan", ["finetune.generator: must be one of 'pixel', 'stable-diffusion'", 'got "gan"']),
+        ("verdict={metric: loss}", ["verdict.metric: must be one of", '"loss"']),
+        ("name=A B", ["name: must be 1 to 40 lower-case letters", '"A B"']),
+        (
+            "search.space={training.lrr: {low: 1, high: 2}}",
+            ["search.space: 'training.lrr' is no value", "did you mean training.lr"],
+        ),
+        ("search.space={dataset.seed: {low: 1, high: 2}}", ["'dataset.seed' cannot be searched"]),
+        ("search.space={training.lr: {low: 2, high: 1}}", ["low must be below high, got 2.0 and 1.0"]),
+        ("search.space={training.loss: {low: 1, high: 2}}", ["'training.loss' is no number", "kind: choice"]),
+        ("search.space={training.lr: {low: 0, high: 1, log: true}}", ["a log scale needs low > 0"]),
+        ("experiments.real.training.lrr=1", ["experiments[0].training.lrr: unknown key", "did you mean lr?"]),
+        ("experiments.0.parameters_from=other", ["parameters_from: must name an experiment above, got 'other'"]),
+        ("accept.plausibility=[0.9, 0.1]", ["accept", "first bound must be below the second"]),
+        ("finetune.resolution=64", ["finetune.resolution: must be <= dataset.resolution (32), got 64"]),
+        ("classifier.head=512", ["classifier.head: must be a list, got 512"]),
+        ("nonsense", ["--set nonsense: must be path.to.key=value"]),
+        ("experiments.9.seed=1", ["'9' is no element", "real"]),
+        ("name.first=x", ["name is a plain value"]),
+        ("training.lr=[", ["not valid YAML"]),
+    ],
+)
+def test_an_error_names_path_value_and_place(tmp_path: Path, setting: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_study(write(tmp_path), [setting])
+    for part in parts:
+        assert part in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "training:\n  dropout: 0.1\n  lr: fast\n")
+    with pytest.raises(
+        ConfigError, match=r'training\.lr: must be a number, got "fast" \(a string\) in .*study\.yaml line 9'
+    ):
+        load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a mapping"),
+        ("- 1\n", "must be a mapping"),
+        ("name: [\n", "line 2: not valid YAML"),
+        ("name: a\nname: b\n", "line 2: the key 'name' stands twice"),
+        ("name: !!python/object:os.system x\n", "not valid YAML"),
+        ("name: " + "[" * 60 + "]" * 60, "nested more than 40 deep"),
+        ("name: x\n", "dataset: is required and missing"),
+        ("name: 2026-01-01\n", "plain number, string"),
+    ],
+)
+def test_a_file_that_is_no_study(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(write(tmp_path, text))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
+        load_study(tmp_path / "nowhere.yaml")
+
+
+def test_an_experiment_that_stands_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the name 'real' stands twice"):
+        load_study(write(tmp_path, MINIMAL + "  - {name: real}\n"))
+
+
+def test_a_verdict_asks_for_enough_seeds_and_equal_budgets(tmp_path: Path) -> None:
+    text = MINIMAL.replace("verdict: none", "verdict: {baseline: real}") + "  - {name: other, images: real+copies}\n"
+    assert load_study(write(tmp_path, text)).final.seeds == 10
+    with pytest.raises(ConfigError, match=r"final\.seeds: must be >= 6 for a verdict over 1 comparisons"):
+        load_study(write(tmp_path, text), ["final.seeds=5"])
+    assert load_study(write(tmp_path, text), ["final.seeds=5", "verdict.provisional=true"]).final.seeds == 5
+    with pytest.raises(ConfigError, match=r"experiments\[1\]\.search\.trials: must equal the baseline's \(15\)"):
+        load_study(write(tmp_path, text), ["experiments.other.search.trials=30"])
+    with pytest.raises(
+        ConfigError, match=r"experiments\[1\]\.parameters_from: an arm with a verdict runs its own search"
+    ):
+        load_study(write(tmp_path, text), ["experiments.other.parameters_from=real"])
+
+
+def test_the_kind_of_a_range_is_seen_from_its_keys(tmp_path: Path) -> None:
+    space = "{training.lr: {low: 1, high: 2}, training.batch_size: {kind: int, low: 8, high: 9}, augmentation: {values: [soft, hard]}}"
+    found = load_study(write(tmp_path), [f"search.space={space}"]).search.space
+    assert found == {
+        "training.lr": FloatRange(low=1, high=2),
+        "training.batch_size": IntRange(kind="int", low=8, high=9),
+        "augmentation": Choice(values=("soft", "hard")),
+    }
+
+
+def test_set_reaches_into_a_search_space(tmp_path: Path) -> None:
+    text = MINIMAL + "search: {space: {training.lr: {low: 0.1, high: 0.2}}}\n"
+    study = load_study(write(tmp_path, text), ["search.space.training.lr.high=0.9"])
+    assert study.search.space["training.lr"] == FloatRange(low=0.1, high=0.9)
+
+
+def test_a_study_survives_its_own_json(tmp_path: Path) -> None:
+    study = load_study(STUDIES / "paper.yaml")
+    assert study_from_tree(study.model_dump(mode="json", exclude_unset=True)) == study
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_a_study_or_one_clear_error(text: str) -> None:
+    try:
+        tree, places = parse(text, "study.yaml")
+        study_from_tree(tree, places)
+    except ConfigError as error:
+        assert str(error)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["name", "dataset", "finetune", "experiments", "verdict", "training", "search", "rare", "classifier", "generate"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), plain, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_any_values_under_real_keys_give_one_clear_error(values: dict[str, object]) -> None:
+    tree = {**yaml.safe_load(MINIMAL), **values}
+    try:
+        study_from_tree(tree)
+    except ConfigError as error:
+        assert all(line.strip() for line in str(error).splitlines())

@@ -1,0 +1,67 @@
+"""Experiments in full: merged values, pinned paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.config.generation import PixelFinetune, StableDiffusionFinetune
+from shared.config.load import study_from_tree
+from shared.config.resolve import resolve
+from shared.config.search import FloatRange
+from shared.config.study import least_seeds
+
+
+def tree(**values: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "dataset": {"source": "garments", "resolution": 32},
+        "finetune": {"generator": "pixel", "steps": 5},
+        "verdict": "none",
+        "experiments": [{"name": "real"}],
+        **values,
+    }
+
+
+def test_an_override_is_merged_key_by_key() -> None:
+    study = study_from_tree(
+        tree(
+            training={"lr": 0.5, "dropout": 0.25}, experiments=[{"name": "a"}, {"name": "b", "training": {"lr": 0.125}}]
+        )
+    )
+    a, b = resolve(study)
+    assert (a.training.lr, a.training.dropout) == (0.5, 0.25)
+    assert (b.training.lr, b.training.dropout) == (0.125, 0.25)
+    assert (a.pinned, b.pinned) == ((), ("training.lr",))
+
+
+def test_a_search_space_is_replaced_whole() -> None:
+    study = study_from_tree(
+        tree(experiments=[{"name": "a", "search": {"space": {"training.tau": {"low": 0, "high": 2}}}}])
+    )
+    assert resolve(study)[0].search.space == {"training.tau": FloatRange(low=0, high=2)}
+
+
+def test_another_generator_starts_from_its_own_defaults() -> None:
+    study = study_from_tree(
+        tree(
+            experiments=[
+                {"name": "a", "finetune": {"steps": 7}},
+                {"name": "b", "finetune": {"generator": "stable-diffusion"}},
+            ]
+        )
+    )
+    a, b = resolve(study)
+    assert isinstance(a.finetune, PixelFinetune)
+    assert a.finetune.steps == 7
+    assert isinstance(b.finetune, StableDiffusionFinetune)
+    assert b.finetune.steps == 1500
+
+
+def test_seeds_add_up() -> None:
+    study = study_from_tree(tree(seed=3, experiments=[{"name": "a"}, {"name": "again", "seed": 2}]))
+    assert [e.seed for e in resolve(study)] == [3, 5]
+
+
+def test_least_seeds_for_a_verdict() -> None:
+    # 2/2^n <= .05/m: 6 seeds for one comparison, 7 for two and three, 8 for four
+    assert [least_seeds(m, 0.05) for m in (1, 2, 3, 4)] == [6, 7, 7, 8]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pixel_images import shapes
+
+from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
+from shared.config.generation import PixelFinetune
+from shared.context import StopSignal
+from shared.diffusion.balance import draw_probabilities
+from shared.diffusion.pixel_train import finetune_pixel
+from shared.errors import DataError, InputError, Stopped
+
+CPU = torch.device("cpu")
+CONFIG = PixelFinetune(
+    generator="pixel", steps=12, batch_size=4, resolution=16, width=8, warmup_steps=3, ema=0.9, checkpoint_every=5
+)
+
+
+class StoppingCheckpoints(FolderCheckpoints):
+    """Sends the stop signal when a checkpoint is kept: the training goes on for one step, and must then end."""
+
+    def __init__(self, folder: Path, stop: StopSignal) -> None:
+        super().__init__(folder)
+        self._stop = stop
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        super().save(files, **values)
+        self._stop.set()
+
+
+def train(
+    config: PixelFinetune, out: Path, checkpoints: Checkpoints | None = None, stop: StopSignal | None = None
+) -> Path:
+    checkpoints = NoCheckpoints() if checkpoints is None else checkpoints
+    stop = StopSignal() if stop is None else stop
+    finetune_pixel(config, shapes(30), 3, out, checkpoints, stop, CPU)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(CONFIG, tmp_path_factory.mktemp("whole") / "out")
+
+
+def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    stop = StopSignal()
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
+    with pytest.raises(Stopped):
+        train(CONFIG, tmp_path / "first" / "out", checkpoints, stop)
+    found = checkpoints.load()
+    assert found is not None
+    assert found[1]["step"] == 6  # due at 5, where the signal came; kept once more at 6, on the way out
+    resumed = FolderCheckpoints(tmp_path / "again")
+    resumed.save(found[0], **found[1])
+    train(CONFIG, tmp_path / "second" / "out", resumed)
+    assert (tmp_path / "second/out/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert steps_and_losses(tmp_path / "second/out") == steps_and_losses(whole)
+
+
+def test_no_checkpoint_is_begun_that_does_not_fit_into_the_grace_period(tmp_path: Path) -> None:
+    stop = StopSignal()
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
+    with pytest.raises(Stopped):
+        finetune_pixel(CONFIG, shapes(30), 3, tmp_path / "out", checkpoints, stop, CPU, grace_seconds=5.0)
+    found = checkpoints.load()
+    assert found is not None
+    assert found[1]["step"] == 5
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoints = FolderCheckpoints(tmp_path / "kept")
+    train(CONFIG, tmp_path / "one" / "out", checkpoints)
+    with pytest.raises(DataError, match="belong to another model"):
+        train(CONFIG.model_copy(update={"width": 16}), tmp_path / "two" / "out", checkpoints)
+
+
+def test_the_loss_falls_and_the_curve_says_so(tmp_path: Path) -> None:
+    longer = CONFIG.model_copy(update={"steps": 40, "learning_rate": 8e-3, "checkpoint_every": 1000})
+    curve = json.loads((train(longer, tmp_path / "out") / "curve.json").read_text())
+    assert curve[-1]["step"] == 40
+    assert [point["seconds"] for point in curve] == sorted(point["seconds"] for point in curve)
+    losses = [point["loss"] for point in curve]
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_loss_that_is_no_number_says_what_to_lower(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"the loss became (nan|inf) at step \d+; lower finetune.learning_rate \(1e\+30\)"
+    ):
+        train(CONFIG.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0}), tmp_path / "out")
+
+
+def test_without_an_average_the_last_weights_are_kept(tmp_path: Path, whole: Path) -> None:
+    last = train(CONFIG.model_copy(update={"ema": 0.0}), tmp_path / "out")
+    assert (last / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes()
+
+
+def test_rare_classes_are_drawn_by_the_power_of_their_count() -> None:
+    labels = np.array([[1, 0]] * 8 + [[0, 1]] * 2, np.int8)
+    for power, share in ((0.0, 0.2), (0.5, 2 * 2**-0.5 / (2 * 2**-0.5 + 8 * 8**-0.5)), (1.0, 0.5)):
+        assert draw_probabilities(labels, power)[8:].sum() == pytest.approx(share)
+
+
+def test_an_image_without_any_known_label_is_drawn_like_one_of_a_class_with_all_images() -> None:
+    probabilities = draw_probabilities(np.array([[1], [-1], [1], [1]], np.int8), 1.0)
+    assert probabilities == pytest.approx(np.array([4, 3, 4, 4]) / 15)
+
+
+def steps_and_losses(out: Path) -> list[tuple[float, float]]:
+    return [(point["step"], point["loss"]) for point in json.loads((out / "curve.json").read_text())]

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
+
+from shared.checkpoint import NoCheckpoints
+from shared.config.generation import StableDiffusionFinetune
+from shared.context import StopSignal
+from shared.diffusion.generator import SampleRequest
+from shared.diffusion.stable_diffusion import StableDiffusion
+from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
+from shared.errors import DataError
+from shared.settings import Settings
+
+CPU = torch.device("cpu")
+RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """The committed files of a full and of a LoRA fine-tuning, each with the text encoder."""
+    found = {}
+    for method in ("full", "lora"):
+        out = tmp_path_factory.mktemp(method)
+        config = StableDiffusionFinetune(
+            generator="stable-diffusion",
+            base=str(tiny_base),
+            method=method,  # type: ignore[arg-type]
+            rank=4,
+            text_encoder=True,
+            resolution=32,
+            steps=4,
+            batch_size=2,
+            learning_rate=0.02,
+            warmup_steps=0,
+            ema=0.0,
+        )
+        settings = Settings.from_environment({"TAILFILL_CACHE": str(out / "cache")})
+        images = tiny_images()
+        finetune_stable_diffusion(
+            config,
+            images,
+            np.array([1]),
+            0,
+            out,
+            NoCheckpoints(),
+            StopSignal(),
+            CPU,
+            settings,
+            tmp_path_factory.mktemp("x"),
+        )
+        found[method] = {path.name: path for path in out.iterdir()}
+    return found
+
+
+def load(files: dict[str, Path], settings: Settings, scratch: Path) -> StableDiffusion:
+    return StableDiffusion.load(files, CPU, settings, scratch)
+
+
+@pytest.fixture
+def full(trained: dict[str, dict[str, Path]], settings: Settings, tmp_path: Path) -> StableDiffusion:
+    return load(trained["full"], settings, tmp_path)
+
+
+def starts(count: int) -> list[Any]:
+    return list(tiny_images().pixels(32)[:count])
+
+
+def test_images_follow_from_seed_and_caption(full: StableDiffusion) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1), SampleRequest(RED_SQUARE, 2), SampleRequest(GREEN_STRIPE, 1)]
+    images = full.sample(requests, 2.0, 4)
+    assert images.shape == (3, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, full.sample(requests, 2.0, 4))
+    assert len({image.tobytes() for image in images}) == 3
+    assert not np.array_equal(images, full.sample(requests, 5.0, 4))
+    assert full.prompt(GREEN_STRIPE) == "a photo of green v stripe"
+
+
+def test_guidance_one_is_the_plain_prediction(full: StableDiffusion) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1)]
+    plain, guided = (full.sample(requests, guidance, 4).astype(int) for guidance in (1.0, 1.0 + 1e-9))
+    assert abs(plain - guided).max() <= 1
+
+
+def test_image_to_image_keeps_more_at_less_strength(full: StableDiffusion) -> None:
+    (start,) = starts(1)
+    distances = []
+    for strength in (0.05, 0.6, 1.0):
+        image = full.sample([SampleRequest(RED_SQUARE, 1, start, strength)], 2.0, 20)[0]
+        repainted = full._decode(full._encode([SampleRequest(RED_SQUARE, 1, start, strength)])[0])
+        distances.append(np.abs(image.astype(float) - repainted).mean())
+    assert distances[0] < distances[1] < distances[2]
+
+
+def test_a_mixed_batch_is_drawn_as_its_groups(full: StableDiffusion) -> None:
+    first, second = starts(2)
+    noise = [SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 2)]
+    image = [SampleRequest(RED_SQUARE, 3, first, 0.5), SampleRequest(GREEN_STRIPE, 4, second, 0.5)]
+    mixed = full.sample([noise[0], image[0], noise[1], image[1]], 2.0, 4)
+    assert np.array_equal(mixed[[0, 2]], full.sample(noise, 2.0, 4))
+    assert np.array_equal(mixed[[1, 3]], full.sample(image, 2.0, 4))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_images_are_those_of_diffusers_own_pipeline(
+    trained: dict[str, dict[str, Path]], tiny_base: Path, settings: Settings, tmp_path: Path, method: str
+) -> None:
+    """The weights are in the standard form, and our sampling is the standard one: the same bytes."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    files = trained[method]
+    if method == "lora":
+        pipeline.load_lora_weights(files["lora.safetensors"].parent, weight_name="lora.safetensors")
+    else:
+        pipeline.unet.load_state_dict(load_file(files["unet.safetensors"]))
+        pipeline.text_encoder.load_state_dict(load_file(files["text_encoder.safetensors"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy's, of the scheduler
+        theirs = pipeline(
+            "a photo of red square",
+            height=32,
+            width=32,
+            num_inference_steps=4,
+            guidance_scale=2.0,
+            generator=torch.Generator().manual_seed(5),
+            output_type="np",
+        ).images[0]
+    ours = load(files, settings, tmp_path).sample([SampleRequest(RED_SQUARE, 5)], 2.0, 4)[0]
+    assert np.array_equal(ours, (theirs * 255).round().astype(np.uint8))
+
+
+def test_reloaded_it_draws_the_same(
+    trained: dict[str, dict[str, Path]], settings: Settings, tmp_path: Path, tiny_base: Path
+) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 2)]
+    first, again = (load(trained["lora"], settings, tmp_path).sample(requests, 2.0, 3) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, load(trained["full"], settings, tmp_path).sample(requests, 2.0, 3))
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("full", "unet.safetensors"), ("full", "text_encoder.safetensors"), ("lora", "lora.safetensors")],
+)
+def test_weights_that_do_not_fit_are_refused(
+    trained: dict[str, dict[str, Path]], settings: Settings, tmp_path: Path, method: str, name: str
+) -> None:
+    files = trained[method]
+    state = load_file(files[name])
+    key = next(key for key in sorted(state) if state[key].ndim == 2)
+    wrong, less, cut = tmp_path / "wrong", tmp_path / "less", tmp_path / "cut"
+    save_file({**state, key: torch.zeros(3, 5)}, wrong)
+    save_file({k: v for k, v in state.items() if k != key}, less)
+    cut.write_bytes(files[name].read_bytes()[:-100])
+    for path in (wrong, less, cut):
+        with pytest.raises(DataError, match=name) as error:
+            load({**files, name: path}, settings, tmp_path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=f"{name}: missing"):
+        load({k: v for k, v in files.items() if k != name}, settings, tmp_path)
+
+
+def test_a_changed_base_is_refused(
+    trained: dict[str, dict[str, Path]], settings: Settings, tmp_path: Path, tiny_base: Path
+) -> None:
+    other = tiny_pipeline(tmp_path / "other", seed=1)
+    described = tmp_path / "generator.json"
+    described.write_text(trained["full"]["generator.json"].read_text().replace(str(tiny_base), str(other)))
+    with pytest.raises(DataError, match=r"vae/diffusion_pytorch_model.safetensors has digest .* restore it"):
+        load({**trained["full"], "generator.json": described}, settings, tmp_path)
+
+
+def test_the_schema_travels_with_it(full: StableDiffusion) -> None:
+    unknown = np.full(SCHEMA.width, -1, np.int8)
+    assert full.prompt(unknown) == "a photo of"

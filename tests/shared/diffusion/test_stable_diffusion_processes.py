@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.diffusion.stable_diffusion_processes import Rank, processes
+from shared.errors import DataError
+
+PATIENCE_SECONDS = 120  # of a busy machine
+
+
+def damaged(job: str, rank: Rank) -> None:
+    raise DataError(f"{job}: seen by process {rank.number}")
+
+
+def wait_for_the_others(rank: Rank) -> None:
+    start = time.monotonic()
+    while time.monotonic() - start < PATIENCE_SECONDS:
+        rank.check()
+        time.sleep(0.05)
+
+
+def test_one_process_needs_no_group(tmp_path: Path) -> None:
+    with processes("job", damaged, 1, tmp_path, True) as rank:
+        rank.check()
+        assert (rank.number, rank.count) == (0, 1)
+        assert not torch.distributed.is_initialized()
+    assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.slow
+def test_what_ends_another_process_is_raised_here(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="image 7: seen by process 1"),
+        processes("image 7", damaged, 2, tmp_path, True) as rank,
+    ):
+        wait_for_the_others(rank)
+    assert all(process.exitcode is not None for process, _ in rank.others)
+    assert not torch.distributed.is_initialized()
+    assert "WORLD_SIZE" not in os.environ

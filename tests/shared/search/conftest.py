@@ -1,0 +1,45 @@
+"""Searches on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.config.search import FloatRange, Range, Search
+from shared.search.simulate import Drill
+from shared.search.storage import Database, quiet_optuna
+
+SPACE: dict[str, Range] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, high=1)}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    quiet_optuna()
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    """With all tables."""
+    opened = Database(postgres_url, patience=10)
+    opened.create_tables()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_drill(postgres_url: str, tmp_path: Path) -> Callable[..., Drill]:
+    """A search with a trivial objective and a name of its own."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+
+    def make(epoch_seconds: float = 0.0, **search: Any) -> Drill:
+        defaults: dict[str, Any] = {
+            "strategy": "random", "trials": 6, "epochs": 3, "objective": "val_loss", "pruner": "none", "space": SPACE,
+            "lease_seconds": 2.0,
+        }  # fmt: skip
+        return Drill(postgres_url, name, Search(**{**defaults, **search}), tmp_path, epoch_seconds)
+
+    return make

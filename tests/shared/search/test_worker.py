@@ -1,0 +1,306 @@
+"""One worker in this process: what an objective does, and what becomes of its trial."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import text
+
+from shared.context import StopSignal
+from shared.errors import InputError, Stopped, UnavailableError
+from shared.search import worker as module
+from shared.search.coordinator import Coordinator, Outcome
+from shared.search.leases import Leases
+from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place
+from shared.search.storage import Database
+from shared.search.worker import TrialHandle, Worker
+
+
+class Objective:
+    """Calls a function."""
+
+    def __init__(self, function: Callable[[TrialHandle], float]) -> None:
+        self._function = function
+
+    def prepare(self) -> None:
+        """Nothing to build."""
+
+    def __call__(self, trial: TrialHandle) -> float:
+        return self._function(trial)
+
+
+@contextmanager
+def coordinated(drill: Drill) -> Iterator[list[Outcome | BaseException]]:
+    """A coordinator in a thread beside; what it ended with."""
+    ended: list[Outcome | BaseException] = []
+    database, stop = Database(drill.url), StopSignal()
+
+    def run() -> None:
+        try:
+            ended.append(Coordinator(database, drill.name, drill.search, drill.seed, Place(), stop).run())
+        except (InputError, Stopped) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield ended
+        thread.join(20)
+    finally:
+        stop.set()
+        thread.join()
+        database.close()
+
+
+def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None, grace: float = 30.0) -> Worker:
+    checkpoints = FolderTrialCheckpoints(drill.folder)
+    return Worker(
+        database,
+        drill.name,
+        drill.search,
+        drill.seed,
+        checkpoints,
+        StopSignal() if stop is None else stop,
+        grace_seconds=grace,
+    )
+
+
+def trials(database: Database, drill: Drill) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name=drill.name, storage=database.storage)
+    found: list[optuna.trial.FrozenTrial] = study.trials
+    return found
+
+
+def test_runs_to_the_end(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=4)
+    with coordinated(drill) as ended:
+        worker = new_worker(database, drill)
+        worker.run(DrillObjective(drill))
+    assert worker.done == 4
+    (outcome,) = ended
+    assert isinstance(outcome, Outcome)
+    best = min(trials(database, drill), key=lambda t: t.values[0])
+    assert (outcome.number, outcome.value, outcome.parameters) == (best.number, best.values[0], best.params)
+    assert trials(database, drill)[0].params == {"x": 0.5, "y": 0.5}
+
+
+def test_not_a_number_is_a_failure_and_is_replaced(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=3)
+
+    def objective(trial: TrialHandle) -> float:
+        if trial.number == 1:
+            trial.report(0, float("nan"))
+        return float("nan") if trial.number == 2 else 1.0
+
+    with coordinated(drill):
+        new_worker(database, drill).run(Objective(objective))
+    found = trials(database, drill)
+    assert [t.state for t in found].count(TrialState.COMPLETE) == 3
+    failures = [t.user_attrs["failure"] for t in found if t.state == TrialState.FAIL]
+    assert failures == ["diverged: the objective is nan in epoch 0", "diverged: the objective is nan"]
+
+
+def test_same_error_three_times_ends_the_worker(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=3, max_failures=2)
+
+    def objective(trial: TrialHandle) -> float:
+        raise MemoryError(f"no room for {1000 + trial.number} bytes")
+
+    with (
+        coordinated(drill) as ended,
+        pytest.raises(InputError, match="3 trials in a row failed alike: out of memory: no room for"),
+    ):
+        new_worker(database, drill).run(Objective(objective))
+    (error,) = ended
+    assert "3 trials failed, search.max_failures is 2" in str(error)
+    assert "the last failure: out of memory" in str(error)
+
+
+def test_a_bug_in_the_objective_is_raised_as_it_is(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=3, max_failures=2)
+
+    def objective(trial: TrialHandle) -> float:
+        raise ZeroDivisionError
+
+    with coordinated(drill), pytest.raises(ZeroDivisionError):
+        new_worker(database, drill).run(Objective(objective))
+    assert trials(database, drill)[0].user_attrs["failure"] == "ZeroDivisionError: "
+
+
+def test_different_errors_do_not_end_it(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=1, max_failures=9)
+
+    def objective(trial: TrialHandle) -> float:
+        if trial.number < 6:
+            raise [ValueError, KeyError][trial.number % 2]("odd")
+        return 1.0
+
+    with coordinated(drill) as ended:
+        new_worker(database, drill).run(Objective(objective))
+    assert isinstance(ended[0], Outcome)
+
+
+def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=1, epochs=5)
+    stop = StopSignal()
+
+    class Interrupted(DrillObjective):
+        def __call__(self, trial: TrialHandle) -> float:
+            inner = trial.report
+
+            def report(epoch: int, value: float) -> None:
+                inner(epoch, value)
+                if epoch == 2:
+                    stop.set()
+
+            trial.report = report  # type: ignore[method-assign]
+            return super().__call__(trial)
+
+    with coordinated(drill):
+        with pytest.raises(Stopped):
+            new_worker(database, drill, stop).run(Interrupted(drill))
+        (given,) = trials(database, drill)
+        assert given.state == TrialState.WAITING
+        assert sorted(given.intermediate_values) == [0, 1, 2]
+        new_worker(database, drill).run(DrillObjective(drill))
+    (ended,) = trials(database, drill)
+    assert (ended.number, ended.params) == (given.number, given.params)
+    assert ended.intermediate_values == dict(enumerate(drill.curve(ended.params, 5)))
+    assert not (drill.folder / "trial-0.json").exists()
+
+
+def test_pruned_no_sooner_than_told(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=6, epochs=6, pruner="median", prune_after=3, startup_trials=2)
+
+    def objective(trial: TrialHandle) -> float:
+        for epoch in range(6):
+            trial.report(epoch, float(trial.number))  # each trial is worse than those before it
+        return float(trial.number)
+
+    with coordinated(drill) as ended:
+        new_worker(database, drill).run(Objective(objective))
+    found = trials(database, drill)
+    pruned = [t for t in found if t.state == TrialState.PRUNED]
+    assert isinstance(ended[0], Outcome)
+    assert [t.number for t in found if t.state == TrialState.COMPLETE] == [0, 1]
+    assert {tuple(t.intermediate_values) for t in pruned} == {(0, 1, 2, 3)}
+
+
+def test_cut_off_for_less_than_its_lease_goes_on(
+    database: Database, make_drill: Callable[..., Drill], postgres_url: str
+) -> None:
+    drill = make_drill(trials=1, epochs=4, lease_seconds=4.0)
+    killer = Database(postgres_url)
+
+    def objective(trial: TrialHandle) -> float:
+        for epoch in range(4):
+            _drop_all_but(killer)
+            trial.report(epoch, 1.0)
+        return 1.0
+
+    with coordinated(drill) as ended:
+        new_worker(database, drill).run(Objective(objective))
+    killer.close()
+    assert isinstance(ended[0], Outcome)
+    assert len(trials(database, drill)) == 1
+
+
+def _drop_all_but(database: Database) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
+
+
+def test_lost_lease_ends_the_work_without_a_report(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=1, epochs=3)
+    seen: list[int] = []
+
+    def objective(trial: TrialHandle) -> float:
+        seen.append(trial.number)
+        if len(seen) == 1:
+            with database.transaction() as connection:  # as the reaper does
+                connection.execute(
+                    text(
+                        "UPDATE tailfill_leases SET state = 'queued', owner = NULL WHERE worker IS NOT NULL AND state = 'held'"
+                    )
+                )
+            trial.report(0, 99.0)
+        trial.report(0, 1.0)
+        return 1.0
+
+    with coordinated(drill):
+        new_worker(database, drill).run(Objective(objective))
+    (found,) = trials(database, drill)
+    assert seen == [0, 0]
+    assert found.intermediate_values == {0: 1.0}
+
+
+def test_service_away_gives_the_trial_back(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=1)
+
+    def away(trial: TrialHandle) -> float:
+        raise UnavailableError("the store is away")
+
+    with coordinated(drill):
+        with pytest.raises(UnavailableError):
+            new_worker(database, drill).run(Objective(away))
+        assert trials(database, drill)[0].state == TrialState.WAITING
+        new_worker(database, drill).run(DrillObjective(drill))
+
+
+def test_objective_that_does_not_stop_is_left(
+    database: Database, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drill = make_drill(trials=1)
+    stop, codes = StopSignal(), list[int]()
+    left = threading.Event()
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+        raise SystemExit(code)
+
+    monkeypatch.setattr(module.os, "_exit", leave)
+
+    def stubborn(trial: TrialHandle) -> float:
+        stop.set()
+        assert left.wait(20)
+        assert trials(database, drill)[0].state == TrialState.WAITING
+        trial.stop.raise_if_set()
+        return 0.0
+
+    with coordinated(drill):
+        new_worker(database, drill, stop, grace=1.0).run(Objective(stubborn))
+        new_worker(database, drill).run(DrillObjective(drill))
+    assert codes == [143]
+
+
+def test_waits_for_a_coordinator_but_not_for_ever(
+    database: Database, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COORDINATOR_SECONDS", 0.1)
+    with pytest.raises(UnavailableError, match="no coordinator has begun it"):
+        new_worker(database, make_drill()).run(Objective(lambda _: 0.0))
+
+
+def test_renews_while_it_works(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=1, lease_seconds=1.5)
+
+    def slow(trial: TrialHandle) -> float:
+        time.sleep(3.5)
+        assert not trial.stop
+        return 1.0
+
+    with coordinated(drill) as ended:
+        new_worker(database, drill).run(Objective(slow))
+    assert isinstance(ended[0], Outcome)
+    assert Leases(database, 0.001).reap(trials(database, drill)[0]._trial_id) == 0

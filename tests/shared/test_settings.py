@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "the-access-key",
+    "AWS_SECRET_ACCESS_KEY": "the-secret-key",
+    "DATABASE_URL": "postgresql://user:the-password@host/db",
+    "HF_TOKEN": "the-token",
+}
+
+
+def test_everything_named() -> None:
+    settings = Settings.from_environment(
+        SECRETS
+        | {
+            "TAILFILL_STORE": "s3://bucket/prefix",
+            "AWS_ENDPOINT_URL_S3": "http://host:9000",
+            "AWS_REGION": "eu-west-1",
+            "TAILFILL_CACHE": "/cache",
+            "JOB_COMPLETION_INDEX": "3",
+            "TAILFILL_COUNT": "8",
+            "TAILFILL_GRACE_SECONDS": "60",
+        }
+    )
+    assert (settings.store, settings.s3_endpoint, settings.s3_region) == (
+        "s3://bucket/prefix", "http://host:9000", "eu-west-1",
+    )  # fmt: skip
+    assert settings.cache == Path("/cache")
+    assert (settings.index, settings.count, settings.grace_seconds) == (3, 8, 60.0)
+    assert settings.s3_secret_key is not None
+    assert settings.s3_secret_key.get_secret_value() == "the-secret-key"
+
+
+def test_nothing_named() -> None:
+    settings = Settings.from_environment({"TAILFILL_STORE": "", "XDG_CACHE_HOME": "/xdg"})
+    assert settings.store is settings.s3_endpoint is settings.database_url is settings.hub_token is None
+    assert settings.s3_region == "us-east-1"
+    assert settings.cache == Path("/xdg/tailfill")
+    assert (settings.index, settings.count, settings.grace_seconds) == (0, 1, 30.0)
+
+
+def test_secrets_mask_themselves() -> None:
+    settings = Settings.from_environment(SECRETS)
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert "the-" not in shown
+
+
+@pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "TAILFILL_COUNT", "TAILFILL_GRACE_SECONDS"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", " 1"])
+def test_numbers_that_are_none(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f'environment variable {name}: must be a whole number, got "{value}"'):
+        Settings.from_environment({name: value})
