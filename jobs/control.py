@@ -11,12 +11,12 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.console import Console
-from jobs.plan import Step, make_task, plan
+from jobs.plan import Step, make_task
 from jobs.processes import Launch, Lines, StageProcess, start
 from shared import errors
 from shared.artifacts.artifacts import Artifacts
@@ -72,6 +72,7 @@ class Control:
     def __init__(
         self,
         study: Study,
+        steps: Sequence[Step],
         artifacts: Artifacts,
         workdir: Path,
         environment: Mapping[str, str],
@@ -79,7 +80,8 @@ class Control:
         stop: StopSignal,
         workers: int | None,
     ) -> None:
-        self.study, self.artifacts, self.console, self.stop = study, artifacts, console, stop
+        """`steps` is the study's plan, `environment` what a stage needs beyond this process's."""
+        self.study, self.steps, self.artifacts, self.console, self.stop = study, steps, artifacts, console, stop
         self.environment, self.workers = environment, workers
         self.tasks = workdir / "tasks"
         self.tasks.mkdir(parents=True, exist_ok=True)
@@ -89,22 +91,21 @@ class Control:
         self.lines: Lines = queue.Queue()
         self.committed: dict[str, Manifest] = {}
         self.running: list[_Running] = []
-        self.order: dict[str, int] = {}  # by step id: what stands earlier in the plan gets a free slot first
+        # what stands earlier in the plan gets a free slot first
+        self.order = {step.id: position for position, step in enumerate(steps)}
         self.reused = 0
 
     def run(self, rerun: frozenset[str] = frozenset()) -> Manifest:
         """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
-        steps = plan(self.study)
-        self.order = {step.id: position for position, step in enumerate(steps)}
         try:
             while True:
                 self._drain()
                 self._collect()
                 waiting = [
-                    s for s in steps if s.id not in self.committed and all(r.step.id != s.id for r in self.running)
+                    s for s in self.steps if s.id not in self.committed and all(r.step.id != s.id for r in self.running)
                 ]
                 if not waiting and not self.running:
-                    return self.committed[steps[-1].id]
+                    return self.committed[self.steps[-1].id]
                 for step in waiting:
                     if all(needed.id in self.committed for needed in step.needs.values()):
                         self._begin(step, step.stage in rerun)

@@ -5,27 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
-from jobs.plan import plan
+from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.open import open_store
 from shared.config.load import load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
+from shared.data.sources.fingerprint import source_digest
 from shared.errors import ConfigError
 from shared.services.services import services
 from shared.settings import Settings
 
 WORK = Path("work")
-STUDY_FILE = "study.json"  # in the work directory: the study as it was run last, `--set` included
+STUDY_FILE = (
+    "study.json"  # in the work directory: the study as it was run last, `--set` included, and its data's fingerprint
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Opened:
     """A study with its artifacts, services running."""
 
     study: Study
+    steps: list[Step]
+    """The study's plan."""
     artifacts: Artifacts
     environment: dict[str, str]
     """What a stage process needs beyond this one's environment."""
@@ -40,14 +46,14 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(study: Study, workdir: Path) -> Iterator[Opened]:
-    """Starts (or joins) the services that the environment does not name, for as long as the block runs."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def opened(study: Study, source: str | None, workdir: Path) -> Iterator[Opened]:
+    """Starts the services that the environment does not name, for as long as the block runs. `source` is the data's fingerprint."""
     with services(workdir, Settings.from_environment()) as started:
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
-        yield Opened(study, Artifacts(open_store(settings), study.name, settings.cache), environment, workdir)
+        artifacts = Artifacts(open_store(settings), study.name, settings.cache)
+        yield Opened(study, plan(study, source), artifacts, environment, workdir)
 
 
 def run_study(
@@ -67,14 +73,15 @@ def run_study(
     stop.install()
     start = time.monotonic()
     study = load_study(file, sets)
+    source = source_digest(study.dataset, Settings.from_environment())
     workdir = workdir or WORK / study.name
-    with open_console(log) as console:
-        console.say(f"study {study.name}: {len(plan(study))} stages; work directory {workdir}")
-        with opened(study, workdir) as here:
-            (workdir / STUDY_FILE).write_text(study.model_dump_json(indent=1, by_alias=True, exclude_unset=True))
-            control = Control(study, here.artifacts, workdir, here.environment, console, stop, workers)
-            report = control.run(frozenset(rerun))
-            page = fetch_report(here.artifacts, report, workdir / "report")
+    with open_console(log) as console, opened(study, source, workdir) as here:
+        console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
+        tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, "source": source}, indent=1))
+        control = Control(study, here.steps, here.artifacts, workdir, here.environment, console, stop, workers)
+        report = control.run(frozenset(rerun))
+        page = fetch_report(here.artifacts, report, workdir / "report")
         console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)
 
@@ -82,18 +89,18 @@ def run_study(
 def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
     """The state of each stage, or with `why` what would make a stage run again."""
     folder = _latest(workdir)
-    with opened(_study(folder), folder) as here:
+    with opened(*_last_study(folder), folder) as here:
         if why is not None:
-            return status_module.why(here.study, here.artifacts, why)
-        rows = status_module.states(here.study, here.artifacts)
+            return status_module.why(here.study, here.steps, here.artifacts, why)
+        rows = status_module.states(here.study, here.steps, here.artifacts)
         return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
 
 
 def print_report(workdir: Path | None, as_json: bool) -> str:
     """The path of the report's page, fetched anew; or its results.json."""
     folder = _latest(workdir)
-    with opened(_study(folder), folder) as here:
-        last = status_module.states(here.study, here.artifacts)[-1]
+    with opened(*_last_study(folder), folder) as here:
+        last = status_module.states(here.study, here.steps, here.artifacts)[-1]
         if last.manifest is None:
             raise ConfigError(
                 f"{folder}: its report is not committed; `tailfill run` goes on, `tailfill status` says where it stands"
@@ -108,8 +115,8 @@ def export_images(what: str, out: Path, workdir: Path | None) -> str:
 
     stage = "prepare" if what == "dataset" else "generate"
     folder = _latest(workdir)
-    with opened(_study(folder), folder) as here:
-        rows = status_module.states(here.study, here.artifacts)
+    with opened(*_last_study(folder), folder) as here:
+        rows = status_module.states(here.study, here.steps, here.artifacts)
         found = {row.step.stage: row.manifest for row in rows if row.manifest is not None}
         if stage not in found:
             raise ConfigError(
@@ -126,10 +133,8 @@ def export_images(what: str, out: Path, workdir: Path | None) -> str:
 
 def _latest(workdir: Path | None) -> Path:
     """The named work directory, or the one in `work/` that was used last; raises ConfigError."""
-    if workdir is not None:
-        candidates = [workdir / STUDY_FILE]
-    else:
-        candidates = sorted(WORK.glob(f"*/{STUDY_FILE}"), key=lambda p: p.stat().st_mtime)
+    kept = sorted(WORK.glob(f"*/{STUDY_FILE}"), key=lambda path: path.stat().st_mtime)
+    candidates = kept if workdir is None else [workdir / STUDY_FILE]
     if not candidates or not candidates[-1].exists():
         where = workdir or WORK
         raise ConfigError(
@@ -138,8 +143,27 @@ def _latest(workdir: Path | None) -> Path:
     return candidates[-1].parent
 
 
-def _study(folder: Path) -> Study:
+def _last_study(folder: Path) -> tuple[Study, str | None]:
+    """The study that was run there last, and the fingerprint that its data had."""
     try:
-        return study_from_tree(json.loads((folder / STUDY_FILE).read_bytes()))
-    except ValueError as error:
+        kept = json.loads((folder / STUDY_FILE).read_bytes())
+        return study_from_tree(kept["study"]), kept["source"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / STUDY_FILE}: is damaged ({error}); run the study again") from error
+
+
+def simulate_search(workers: int, trials: int, as_json: bool) -> str:
+    """Runs the search's machinery with a trivial objective on a PostgreSQL of its own, or that of DATABASE_URL; returns what it showed."""
+    from shared.search.simulate import simulate
+
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as folder:
+        environment = {**os.environ, "TAILFILL_STORE": folder}  # no trial keeps anything: no S3 server is needed
+        with services(Path(folder), Settings.from_environment(environment)) as started:
+            settings = Settings.from_environment({**environment, **started})
+            assert settings.database_url is not None
+            shown = asdict(simulate(settings.database_url.get_secret_value(), workers, trials))
+    return (
+        json.dumps(shown)
+        if as_json
+        else "\n".join(f"{name.replace('_', ' ')}: {value:.6g}" for name, value in shown.items())
+    )

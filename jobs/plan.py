@@ -67,8 +67,11 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
     )
 
 
-def plan(study: Study) -> list[Step]:
-    """All steps in an order in which each stands behind those that it needs; the report is last."""
+def plan(study: Study, source_digest: str | None = None) -> list[Step]:
+    """All steps in an order in which each stands behind those that it needs; the report is last.
+
+    `source_digest` is the data's fingerprint (`shared.data.sources.fingerprint.source_digest`).
+    """
     steps: dict[str, Step] = {}
 
     def add(stage: Stage, experiment: str | None, label: str, config: Section, needs: Mapping[str, Step]) -> Step:
@@ -88,7 +91,7 @@ def plan(study: Study) -> list[Step]:
         tunes[name] = inherited
         if experiment.search.trials:
             config = TuneConfig(
-                arm=_arm(experiment), pinned=experiment.pinned, search=experiment.search, seed=experiment.seed
+                arm=arm_of(experiment), pinned=experiment.pinned, search=experiment.search, seed=experiment.seed
             )
             tunes[name] = add(
                 "tune", name, f"tune {name}", config, data | ({"parameters": inherited} if inherited else {})
@@ -135,7 +138,8 @@ def _data_steps(study: Study, experiment: Resolved, prepare: Step, add: Any) -> 
     return {"prepare": prepare, "finetune": finetune, "generate": generate, "score": score}
 
 
-def _arm(experiment: Resolved) -> Arm:
+def arm_of(experiment: Resolved) -> Arm:
+    """The part of an experiment that its search varies and its final trainings repeat."""
     real = experiment.images == "real"
     return Arm(
         rare=experiment.rare,
@@ -156,7 +160,7 @@ def _final(
     tune = tunes[name]
     role = "tune" if experiment.search.trials else "parameters"
     config = FinalConfig(
-        arm=_arm(experiment), pinned=experiment.pinned, final=experiment.final, seed=experiment.seed, repeat=repeat
+        arm=arm_of(experiment), pinned=experiment.pinned, final=experiment.final, seed=experiment.seed, repeat=repeat
     )
     step: Step = add("final", name, f"final {name} {repeat}", config, data | ({role: tune} if tune else {}))
     return step

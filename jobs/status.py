@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.plan import Step, make_task, plan, version
+from jobs.plan import Step, make_task, version
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
@@ -30,11 +31,11 @@ class StepState:
         return "committed" if self.manifest else "ready" if self.task else "waiting"
 
 
-def states(study: Study, artifacts: Artifacts) -> list[StepState]:
-    """Every step of the plan, in order."""
+def states(study: Study, steps: Sequence[Step], artifacts: Artifacts) -> list[StepState]:
+    """The state of each step of the study's plan."""
     committed: dict[str, Manifest] = {}
     rows = []
-    for step in plan(study):
+    for step in steps:
         task = manifest = None
         if all(needed.id in committed for needed in step.needs.values()):
             task = make_task(study, step, committed)
@@ -81,12 +82,12 @@ def as_json(rows: list[StepState]) -> list[dict[str, Any]]:
     ]
 
 
-def why(study: Study, artifacts: Artifacts, stage: str) -> str:
+def why(study: Study, steps: Sequence[Step], artifacts: Artifacts, stage: str) -> str:
     """Which part of each of the stage's keys differs from what was committed last; raises ConfigError for an unknown stage."""
     known = next((s for s in STAGES if s == stage), None)
     if known is None:
         raise ConfigError(f"--why {stage}: there is no such stage; there are {', '.join(STAGES)}")
-    rows = [row for row in states(study, artifacts) if row.step.stage == known]
+    rows = [row for row in states(study, steps, artifacts) if row.step.stage == known]
     if not rows:
         return f"{stage}: is no part of this study"
     earlier = artifacts.manifests(known)

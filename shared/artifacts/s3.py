@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,10 +133,18 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in order; sorted here, since SeaweedFS answers folder by folder."""
+        yield from (key for key, _ in self.etags(prefix))
+
+    def etags(self, prefix: str = "") -> Sequence[tuple[str, str]]:
+        """Keys that begin with `prefix`, in order, each with its ETag: what changes when the object does."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
         with self._errors(prefix):
-            keys = [item["Key"].removeprefix(self._prefix) for page in pages for item in page.get("Contents", ())]
-        yield from sorted(keys)
+            found = [
+                (i["Key"].removeprefix(self._prefix), str(i["ETag"]))
+                for page in pages
+                for i in page.get("Contents", ())
+            ]
+        return sorted(found)
 
     def delete(self, key: str) -> None:
         """Removes an object; nothing happens where there is none."""

@@ -23,6 +23,8 @@ class PrepareConfig(Section):
     """Inputs: none (the source itself). Commits the data set."""
 
     dataset: Dataset
+    source_digest: str | None = None
+    """Fingerprint of the source's files (`shared.data.sources.fingerprint`); None for drawn garments."""
     rare: Rare
     seed: int
 

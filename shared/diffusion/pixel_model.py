@@ -22,6 +22,8 @@ TRAIN_TIMESTEPS = 1000
 """The flow's time runs from 0 (the image) to this (noise), as diffusers' flow-matching schedulers count it."""
 PATCH = 2
 """Side in pixels of the blocks that the UNet sees as one pixel."""
+LEAST_SHARE = 0.05
+"""Share of noise below which the flow is no longer divided by it (Li and He 2025)."""
 MULTIPLE = 4 * PATCH
 """The UNet halves the side twice, so that images are padded to a multiple of this."""
 
@@ -54,6 +56,9 @@ class LabelEmbedding(nn.Module):
 class FlowNetwork(nn.Module):
     """Predicts v = noise - image `[n, 3, r, r]` from (1 - s) · image + s · noise, s = timestep / 1000 (Liu et al. 2023, rectified flow).
 
+    The UNet itself predicts the image, from which the flow follows: a small network learns what images look like long before it
+    can repeat the noise that it was shown (Li and He 2025); their loss is on the flow, too.
+
     The UNet sees blocks of 2 x 2 pixels as one with 12 channels: at equal width a quarter of the work, which a CPU needs.
     """
 
@@ -80,8 +85,11 @@ class FlowNetwork(nn.Module):
         """`noisy` `[n, 3, r, r]`, `timesteps` `[n]` of 0 to 1000, `labels` `[n, C]`."""
         padded = functional.pad(noisy, (0, self.padding, 0, self.padding))
         blocks = functional.pixel_unshuffle(padded, PATCH)
-        flow = functional.pixel_shuffle(self.unet(blocks, timesteps, class_labels=self.labels(labels)).sample, PATCH)
-        return flow[..., : noisy.shape[2], : noisy.shape[3]]
+        image = functional.pixel_shuffle(self.unet(blocks, timesteps, class_labels=self.labels(labels)).sample, PATCH)
+        image = image[..., : noisy.shape[2], : noisy.shape[3]].float()
+        share = (timesteps / TRAIN_TIMESTEPS).clamp(min=LEAST_SHARE).view(-1, 1, 1, 1)
+        flow: torch.Tensor = (noisy - image) / share
+        return flow
 
 
 def build_network(schema: LabelSchema, resolution: int, width: int, seed: int) -> FlowNetwork:

@@ -68,5 +68,4 @@ def test_a_small_classifier_ends_between_majority_plus_10_points_and_95_percent(
         truth = val_labels[:, columns].argmax(1)
         accuracy = float((logits[:, columns].argmax(1) == truth).float().mean())
         majority = float(truth.bincount().max() / len(truth))
-        print(f"{group}: {accuracy:.3f}, majority {majority:.3f}")
         assert majority + 0.10 < accuracy < 0.95, f"{group}: {accuracy:.3f}, majority {majority:.3f}"

@@ -1,0 +1,155 @@
+"""`tailfill validate`: checks a study file, and with `--plan` says what it would do: counts from the data, times measured here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.plan import arm_of, plan
+from shared.config.generation import PixelFinetune
+from shared.config.load import load_study
+from shared.config.resolve import Resolved, resolve
+from shared.config.study import Study
+from shared.log import Log, duration
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.data.survey import Survey
+
+log = Log("validate")
+
+
+@dataclass
+class Forecast:
+    """What a study would do."""
+
+    stages: dict[str, int]
+    images: dict[str, int]
+    """Split → images."""
+    fill: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rare class → `real` and `generate`."""
+    trials: int = 0
+    finals: int = 0
+    hours: dict[str, float] = field(default_factory=dict)
+    """Stage → hours of one process on this machine's device."""
+    not_timed: tuple[str, ...] = ()
+    """Stages whose hours are not in `hours`."""
+    gib: float = 0.0
+    """What the store will hold, without Stable Diffusion's weights."""
+
+
+def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) -> str:
+    """The text for stdout; raises ConfigError for a wrong study, and with `show_plan` DataError where the data cannot be listed."""
+    study = load_study(file, sets)
+    if not show_plan:
+        names = [experiment.name for experiment in study.experiments]
+        return (
+            json.dumps({"study": study.name, "experiments": names})
+            if as_json
+            else f"{file}: valid ({', '.join(names)})"
+        )
+    forecast = look_ahead(study)
+    return json.dumps(forecast.__dict__, indent=1) if as_json else describe(study, forecast)
+
+
+def look_ahead(study: Study) -> Forecast:
+    """Lists the source, counts what would be made and trained, and times each kind of work for a few steps on this machine."""
+    from shared.artifacts.remote import local_folder
+    from shared.config.dataset import GarmentsSource
+    from shared.data.survey import survey
+
+    experiments = resolve(study)
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+        root = None
+        if not isinstance(study.dataset, GarmentsSource):
+            root = local_folder(study.dataset.root, Settings.from_environment(), Path(scratch))
+        found = survey(study.dataset, root, study.seed)
+    forecast = Forecast(stages=dict(Counter(step.stage for step in plan(study))), images=found.sizes())
+    searched = [e for e in experiments if e.search.trials]
+    forecast.trials = sum(
+        e.search.trials * (len(e.search.space) if e.search.strategy == "sequential" else 1) for e in searched
+    )
+    forecast.finals = sum(e.final.seeds for e in experiments)
+    made = _count_images(study, experiments, found, forecast)
+    _time(study, experiments, found, made, forecast)
+    return forecast
+
+
+def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey, forecast: Forecast) -> int:
+    """Fills in `fill`; returns how many images are generated over all pools of the first arm that wants any."""
+    from shared.data.schema import class_counts
+    from shared.diffusion.quota import plan_images
+
+    arm = next((e for e in experiments if e.images != "real"), None)
+    if arm is None:
+        return 0
+    labels = found.labels[found.split == "train"]
+    images = plan_images(arm.generate, found.schema, labels, found.rare(arm.rare), study.seed)
+    counts = dict(zip(found.schema.class_names, class_counts(labels).tolist(), strict=True))
+    for name, n in Counter(image.filled for image in images).items():
+        forecast.fill[name] = {"real": counts.get(name, 0), "generate": n}
+    return len(images)
+
+
+def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: int, forecast: Forecast) -> None:
+    from shared.classifier.timing import time_training
+
+    train = forecast.images["train"]
+    seconds: dict[str, float] = {"tune": 0.0, "final": 0.0, "score": 0.0}
+    rates: dict[str, Any] = {}
+    for experiment in experiments:
+        kind = json.dumps(
+            [experiment.classifier.model_dump(mode="json"), experiment.augmentation, experiment.training.views]
+        )
+        if kind not in rates:
+            log.info("timing a few training steps", model=experiment.classifier.model)
+            rates[kind] = time_training(arm_of(experiment), study.dataset.resolution, found.schema, study.resources)
+        timed = rates[kind]
+        images = train + (0 if experiment.images == "real" else made // experiment.generate.replicates)
+        trials = experiment.search.trials
+        seconds["tune"] += (
+            timed.setup(images) * bool(trials) + trials * experiment.search.epochs * images * timed.seconds_an_image
+        )
+        runs = experiment.final.seeds
+        seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * images * timed.seconds_an_image)
+        forecast.gib += runs * timed.weight_bytes / 2**30
+    arm = next((e for e in experiments if e.images != "real"), None)
+    if arm is not None:
+        timed = next(iter(rates.values()))
+        seconds["score"] = arm.score.epochs * train * (arm.score.folds - 1) * timed.seconds_an_image
+        if isinstance(arm.finetune, PixelFinetune):
+            from shared.diffusion.pixel_timing import time_pixel
+
+            log.info("timing a few steps of the generator")
+            step, image = time_pixel(arm.finetune, arm.generate, found.schema, study.resources)
+            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made}
+        else:
+            forecast.not_timed = ("finetune", "generate")
+    forecast.hours = {stage: value / 3600 for stage, value in seconds.items() if value}
+    forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_an_image(study.dataset.resolution) / 2**30
+
+
+def describe(study: Study, forecast: Forecast) -> str:
+    """The forecast for people."""
+    lines = [
+        f"study {study.name}: {sum(forecast.stages.values())} stages ({', '.join(f'{n} {s}' for s, n in forecast.stages.items())})"
+    ]
+    lines.append("images: " + ", ".join(f"{n} {split}" for split, n in forecast.images.items()))
+    for name, counts in forecast.fill.items():
+        lines.append(f"fill {name}: {counts['real']} real, {counts['generate']} to generate")
+    lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
+    for stage, hours in forecast.hours.items():
+        lines.append(f"{stage}: about {duration(hours * 3600)} of one process")
+    if forecast.not_timed:
+        lines.append(
+            f"{', '.join(forecast.not_timed)}: not timed (Stable Diffusion is not loaded for a forecast); its weights are 4 GiB more"
+        )
+    lines.append(
+        f"in all about {duration(sum(forecast.hours.values()) * 3600)} of one process on this device; disk {forecast.gib:.2g} GiB"
+    )
+    return "\n".join(lines)
