@@ -221,7 +221,7 @@ class Coordinator:
         return None
 
     def _write(self, step: Step, study: Study, closed: str | None) -> None:
-        write_search(self._database, self._name, study._study_id, step, self._search.trials, closed)
+        write_search(self._database, self._name, study._study_id, step, self._search, closed)
 
 
 def _complete(counts: Counts, wanted: int) -> bool:

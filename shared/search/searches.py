@@ -10,6 +10,7 @@ import optuna
 from optuna.study import Study
 from sqlalchemy import text
 
+from shared.artifacts.manifest import canonical_digest
 from shared.config.search import Search
 from shared.search.storage import Database
 
@@ -38,8 +39,10 @@ class SearchRow:
 
     study_id: int
     step: Step
+    settings: str
+    """Digest of the settings that it is searched with, budget and all."""
     closed: str | None
-    """Why no trial is handed out any more."""
+    """Why no trial is handed out any more under these settings."""
     queued: bool
     """Whether a trial waits for a worker."""
 
@@ -56,7 +59,7 @@ def read_search(database: Database, name: str) -> SearchRow | None:
     with database.transaction() as connection:
         row = connection.execute(
             text(
-                """SELECT study_id, step, closed,
+                """SELECT study_id, step, settings, closed,
                      EXISTS (SELECT 1 FROM tailfill_leases l WHERE l.study_id = s.study_id AND l.state = 'queued') AS queued
                    FROM tailfill_searches s WHERE name = :name"""
             ),
@@ -66,7 +69,7 @@ def read_search(database: Database, name: str) -> SearchRow | None:
         return None
     step = json.loads(row.step)
     step["parameters"] = tuple(step["parameters"])
-    return SearchRow(row.study_id, Step(**step), row.closed, row.queued)
+    return SearchRow(row.study_id, Step(**step), row.settings, row.closed, row.queued)
 
 
 def make_study(database: Database, name: str, search: Search) -> Study:
@@ -76,21 +79,26 @@ def make_study(database: Database, name: str, search: Search) -> Study:
     )
 
 
-def write_search(database: Database, name: str, study_id: int, step: Step, trials: int, closed: str | None) -> None:
-    """Says which step is searched now, how many trials it gets, and whether it is closed."""
+def settings_digest(search: Search) -> str:
+    """Tells a search that was closed under these settings from one that was under others: a raised budget opens it again."""
+    return canonical_digest(search.model_dump(mode="json"))
+
+
+def write_search(database: Database, name: str, study_id: int, step: Step, search: Search, closed: str | None) -> None:
+    """Says which step is searched now, under which settings, and whether it is closed."""
     with database.transaction() as connection:
         connection.execute(
             text(
-                """INSERT INTO tailfill_searches (name, study_id, step, trials, closed, ticked_at)
-                   VALUES (:name, :study, :step, :trials, :closed, clock_timestamp())
-                   ON CONFLICT (name) DO UPDATE SET study_id = :study, step = :step, trials = :trials, closed = :closed,
+                """INSERT INTO tailfill_searches (name, study_id, step, settings, closed, ticked_at)
+                   VALUES (:name, :study, :step, :settings, :closed, clock_timestamp())
+                   ON CONFLICT (name) DO UPDATE SET study_id = :study, step = :step, settings = :settings, closed = :closed,
                      ticked_at = clock_timestamp()"""
             ),
             {
                 "name": name,
                 "study": study_id,
                 "step": json.dumps(asdict(step)),
-                "trials": trials,
+                "settings": settings_digest(search),
                 "closed": closed,
             },
         )

@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from shared.checkpoint import Values
 from shared.config.base import Section
+from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
 from shared.context import StopSignal
 from shared.errors import ConfigError, TailfillError
@@ -68,7 +69,8 @@ class Drill:
 
 def step(state: float, parameters: Mapping[str, float], epoch: int) -> float:
     """One epoch: what comes out depends on all epochs before it, so that a wrong resume shows."""
-    return 0.5 * state + (parameters["x"] - 0.3) ** 2 + (parameters["y"] - 0.7) ** 2 / (epoch + 1)
+    place = with_parameters(Place(), parameters)
+    return 0.5 * state + (place.x - 0.3) ** 2 + (place.y - 0.7) ** 2 / (epoch + 1)
 
 
 class FolderTrialCheckpoints:
@@ -105,29 +107,29 @@ class DrillObjective:
 
     def __call__(self, trial: TrialHandle) -> float:
         """The last epoch's value."""
-        state, done = 0.0, 0
+        curve: list[float] = []
         if found := trial.checkpoints.load():
-            kept = json.loads(found[0]["state.json"].read_bytes())
-            state, done = kept["state"], kept["epochs"]
-        self._note(trial, done)
-        epochs, every = self._drill.search.epochs, self._drill.search.checkpoint_every
-        saved = done
-        for epoch in range(done, epochs):
+            curve = json.loads(found[0]["state.json"].read_bytes())
+        self._note(trial, len(curve))
+        for epoch, value in enumerate(curve):  # a worker killed between checkpoint and report left one out
+            trial.report(epoch, value)
+        saved = len(curve)
+        for epoch in range(len(curve), self._drill.search.epochs):
             if trial.stop.wait(self._drill.epoch_seconds) or trial.stop:
                 if saved < epoch:
-                    self._save(trial, state, epoch)
+                    self._save(trial, curve)
                 trial.stop.raise_if_set()
-            state = step(state, trial.parameters, epoch)
-            if (epoch + 1) % every == 0 and epoch + 1 < epochs:
-                self._save(trial, state, epoch + 1)
-                saved = epoch + 1
-            trial.report(epoch, state)
-        return state
+            curve.append(step(curve[-1] if curve else 0.0, trial.parameters, epoch))
+            if len(curve) % self._drill.search.checkpoint_every == 0:
+                self._save(trial, curve)
+                saved = len(curve)
+            trial.report(epoch, curve[-1])
+        return curve[-1]
 
-    def _save(self, trial: TrialHandle, state: float, epochs: int) -> None:
+    def _save(self, trial: TrialHandle, curve: list[float]) -> None:
         path = self._drill.folder / f"state.{os.getpid()}"
-        path.write_text(json.dumps({"state": state, "epochs": epochs}))
-        trial.checkpoints.save({"state.json": path}, epoch=epochs)
+        path.write_text(json.dumps(curve))
+        trial.checkpoints.save({"state.json": path}, epoch=len(curve))
 
     def _note(self, trial: TrialHandle, done: int) -> None:
         with (self._drill.folder / "begun.jsonl").open("a") as file:

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS tailfill_searches (
   name text PRIMARY KEY,
   study_id integer NOT NULL,                        -- Optuna study of the step that is searched now
   step text NOT NULL,                               -- that step, as JSON
-  trials integer NOT NULL,                          -- wanted in this step
+  settings text NOT NULL,                           -- digest of the search settings of the coordinator that wrote last
   began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   closed text,                                      -- why no trial is handed out any more; null while open
   ticked_at timestamptz                             -- last sign of a coordinator

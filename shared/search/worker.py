@@ -29,7 +29,7 @@ from shared.context import StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
 from shared.search.leases import Claim, LeaseLost, Leases, fail
-from shared.search.searches import SearchRow, Step, read_search
+from shared.search.searches import SearchRow, Step, read_search, settings_digest
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
 
@@ -140,6 +140,7 @@ class Worker:
         self.database, self.stop, self.checkpoints = database, stop, checkpoints
         self.leases = Leases(database, search.lease_seconds)
         self._name, self._search, self._seed, self._device = name, search, seed, device
+        self._settings = settings_digest(search)
         self._grace = grace_seconds
         self._label = f"{socket.gethostname()}/{os.getpid()}"
         self._study: Study | None = None
@@ -155,16 +156,17 @@ class Worker:
         while True:
             self.stop.raise_if_set()
             row = self._call("reading the search", lambda: read_search(self.database, self._name))
-            if row is None:
-                if time.monotonic() - waited_since > COORDINATOR_SECONDS:
-                    raise UnavailableError(
-                        f"search {self._name}: no coordinator has begun it for {COORDINATOR_SECONDS:.0f} s; see that one runs"
-                    )
-            elif row.closed is not None:
+            if row is not None and row.closed is not None and row.settings == self._settings:
                 _log.info("search is closed", reason=row.closed, trials=self.done)
                 return
-            elif self._work_once(row, objective):
-                continue
+            if row is not None and row.closed is None:
+                waited_since = time.monotonic()
+                if self._work_once(row, objective):
+                    continue
+            elif time.monotonic() - waited_since > COORDINATOR_SECONDS:  # none, or one closed under another budget
+                raise UnavailableError(
+                    f"search {self._name}: no coordinator has begun it for {COORDINATOR_SECONDS:.0f} s; see that one runs"
+                )
             self.stop.wait(POLL_SECONDS * random.uniform(0.5, 1.5))
 
     def _work_once(self, row: SearchRow, objective: Objective) -> bool:

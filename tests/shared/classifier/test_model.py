@@ -162,3 +162,10 @@ def test_packages_that_do_not_have_it(source: str) -> None:
 def test_an_impossible_resolution_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"classifier\.resolution: test_vit"):
         build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="head"), 33)
+
+
+def test_nothing_from_a_bucket_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    monkeypatch.setattr(weights, "local_file", lambda *_: tmp_path / "w.pth")
+    with pytest.raises(DataError, match="is a pickle; from a bucket only safetensors are read"):
+        weights.read_state("s3://bucket/w.safetensors")

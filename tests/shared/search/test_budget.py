@@ -64,7 +64,7 @@ def test_lowered_budget_withdraws_what_nobody_began(database: Database, study: o
     leases = Leases(database, 60)
     budget.fill(database, study, 6, [], False)
     leases.adopt(study._study_id)
-    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x",), {}), 6, None)
+    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x",), {}), Search(), None)
     begun = [leases.claim(study.study_name, study._study_id, "test", "cpu") for _ in range(3)]
     assert begun[0] is not None
     leases.start(begun[0])
@@ -100,7 +100,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def _coordinate(self) -> None:
         self.leases.adopt(self.id)
         self.leases.reconcile(self.id)
-        write_search(self.database, self.study.study_name, self.id, Step("s", "", ("x",), {}), self.target, None)
+        write_search(self.database, self.study.study_name, self.id, Step("s", "", ("x",), {}), Search(), None)
         counts = budget.count(self.database, self.id)
         if counts.live < self.target:
             budget.fill(self.database, self.study, self.target, [{"x": 0.5}], False)

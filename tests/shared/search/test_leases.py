@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import text
 
+from shared.config.search import Search
 from shared.search import budget
 from shared.search.leases import Claim, LeaseLost, Leases
 from shared.search.searches import Step, make_study, write_search
@@ -23,7 +24,7 @@ def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
     """An open search of three queued trials."""
     drill = make_drill()
     made = make_study(database, drill.name, drill.search)
-    write_search(database, drill.name, made._study_id, Step(drill.name, "", ("x", "y"), {}), 3, None)
+    write_search(database, drill.name, made._study_id, Step(drill.name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, made, 3, [], repeat_failed=False)
     Leases(database, 2).adopt(made._study_id)
     return made
@@ -65,7 +66,9 @@ def test_each_trial_is_claimed_once(database: Database, study: optuna.Study) -> 
 
 
 def test_closed_search_gives_no_trial(database: Database, study: optuna.Study) -> None:
-    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x", "y"), {}), 3, "over")
+    write_search(
+        database, study.study_name, study._study_id, Step(study.study_name, "", ("x", "y"), {}), Search(), "over"
+    )
     assert Leases(database, 60).claim(study.study_name, study._study_id, "test", "cpu") is None
 
 

@@ -32,7 +32,7 @@ SPACE: dict[str, Range] = {
 def test_own_values_are_those_inside() -> None:
     space: dict[str, Range] = {**SPACE, "label_smoothing": FloatRange(low=1e-4, high=1e-2)}
     assert own_values(Training(), space) == {"lr": 3e-3, "batch_size": 256, "optimizer": "adam"}
-    with pytest.raises(ConfigError, match="training.lr"):
+    with pytest.raises(ConfigError, match=r"training\.lr"):
         own_values(Training(), {"training.lr": SPACE["lr"]})
 
 

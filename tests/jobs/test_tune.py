@@ -1,0 +1,212 @@
+"""A search over a real, tiny classifier: workers and coordinator as they run, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pydantic import SecretStr
+
+from jobs import tune
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import Manifest, Run, task_key
+from shared.config.dataset import Rare
+from shared.config.search import FloatRange, Search
+from shared.config.task import Arm, Input, Task, TuneConfig
+from shared.config.training import Classifier, Training
+from shared.context import Context, StopSignal
+from shared.data.dataset import describe
+from shared.data.imageset import ImageSet, write_shards
+from shared.data.schema import LabelGroup, LabelSchema
+from shared.errors import ConfigError, Stopped
+from shared.settings import Settings
+
+SCHEMA = LabelSchema(groups=(LabelGroup(name="tone", classes=("dark", "light")),))
+
+
+def _images(count: int) -> ImageSet:
+    rng = np.random.default_rng(0)
+    labels = np.eye(2, dtype=np.int8)[np.arange(count) % 2]
+    encoded = []
+    for label in labels[:, 1]:
+        pixels = rng.integers(0, 120, (16, 16, 3)) + 100 * int(label)
+        out = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
+        encoded.append(out.getvalue())
+    split = np.array(["train", "train", "val", "val"] * (count // 4))
+    return ImageSet(SCHEMA, encoded, [f"{i}.png" for i in range(count)], split, labels)
+
+
+def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path]) -> Input:
+    uploaded = tuple(artifacts.upload(name, path) for name, path in sorted(files.items()))
+    run = Run(created="", seconds=1.0, device="cpu", device_seconds=0.0, code="", libraries={})
+    manifest = artifacts.commit(
+        Manifest(
+            study="tiny", stage=stage, key=key, version=1, config={}, inputs={}, files=uploaded, summary={}, run=run
+        )
+    )
+    return Input(stage=stage, key=key, digest=manifest.digest)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path, folder_store: FolderStore) -> Artifacts:
+    """A store with a prepared data set and another experiment's search."""
+    return Artifacts(folder_store, "tiny", tmp_path / "cache")
+
+
+@pytest.fixture
+def inputs(artifacts: Artifacts, tmp_path: Path) -> dict[str, Input]:
+    images = _images(64)
+    info = tmp_path / "dataset.json"
+    info.write_text(describe("made", SCHEMA, 16, images.labels, images.split).model_dump_json(by_alias=True))
+    shards = {path.name: path for path in write_shards(images, tmp_path, "images")}
+    best = tmp_path / "best.json"
+    best.write_text(json.dumps({"parameters": {"training.dropout": 0.1, "training.beta1": 0.8}}))
+    return {
+        "prepare": _commit(artifacts, "prepare", "p", {"dataset.json": info, **shards}),
+        "parameters": _commit(artifacts, "tune", "t", {"best.json": best}),
+    }
+
+
+def _config(**search: Any) -> TuneConfig:
+    defaults: dict[str, Any] = {
+        "trials": 3, "epochs": 3, "startup_trials": 2, "pruner": "none", "objective": "val_loss", "lease_seconds": 8.0,
+        "space": {"training.lr": FloatRange(low=1e-4, high=1e-2, log=True)},
+    }  # fmt: skip
+    arm = Arm(
+        rare=Rare(below=None),
+        accept=None,
+        replicates=1,
+        classifier=Classifier(model="test_resnet", pretrained=False, trainable="all", head=(8,)),
+        augmentation="none",
+        images="real",
+        training=Training(batch_size=16, warmup_epochs=0, beta1=0.85),
+        synthetic=None,
+    )
+    return TuneConfig(arm=arm, pinned=("training.beta1",), search=Search(**{**defaults, **search}), seed=1)
+
+
+def _context(
+    config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, scratch: Path, stop: StopSignal
+) -> Context:
+    dumped = config.model_dump(mode="json", by_alias=True)
+    scratch.mkdir()
+    settings = Settings.from_environment({})
+    return Context(
+        task=Task(
+            study="tiny", stage="tune", key=task_key("tune", tune.VERSION, dumped, inputs), config=dumped, inputs=inputs
+        ),
+        artifacts=artifacts,
+        settings=Settings(**{**settings.__dict__, "database_url": SecretStr(url)}),
+        scratch=scratch,
+        stop=stop,
+        version=tune.VERSION,
+        code=lambda: ("code", {}),
+    )
+
+
+@pytest.mark.slow
+def test_search_stopped_and_resumed(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stop = _config(), StopSignal()
+    committed: list[Manifest] = []
+    coordinator = threading.Thread(
+        target=lambda: committed.append(
+            tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
+        )
+    )
+    coordinator.start()
+    value, seen = tune.ArmObjective._value, []
+
+    def interrupt(self: tune.ArmObjective, record: Any) -> float:
+        seen.append(record.epoch)
+        if len(seen) == 2:
+            stop.set()
+        return value(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune.ArmObjective, "_value", interrupt)
+        with pytest.raises(Stopped):
+            tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
+    kept = artifacts.load_checkpoint("tune", _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key, "trial-0")  # fmt: skip
+    assert kept is not None
+    assert kept[1]["epoch"] == 2
+    tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w2", StopSignal()))
+    coordinator.join()
+    (manifest,) = committed
+    _check(manifest, config, artifacts)
+
+    undisturbed = _config(lease_seconds=9.0)  # no part of the search, so the same study: it is found complete
+    again = tune.run(undisturbed, _context(undisturbed, artifacts, inputs, database_url, tmp_path / "a", StopSignal()))
+    assert again.summary == manifest.summary
+    _check_curve_of_resumed_trial(config, artifacts, inputs, manifest, tmp_path, database_url)
+
+
+def _check(manifest: Manifest, config: TuneConfig, artifacts: Artifacts) -> None:
+    assert manifest.summary["trials"] == manifest.summary["complete"] == 3
+    assert (manifest.run.device, manifest.run.device_seconds) == ("cpu", 0.0)
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert best["direction"] == "minimize"
+    assert best["parameters"].keys() == {"training.dropout", "training.lr"}  # beta1 is the experiment's own
+    assert best["parameters"]["training.dropout"] == 0.1
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert [row["number"] for row in rows] == [0, 1, 2]
+    assert rows[0]["training.lr"] == config.arm.training.lr
+    assert rows[0]["claims"] == 2
+    assert best["value"] == min(row["value"] for row in rows)
+    assert all(row["value"] == pytest.approx(np.mean(row["curve"])) for row in rows)
+
+
+def _check_curve_of_resumed_trial(
+    config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], manifest: Manifest, tmp_path: Path, url: str
+) -> None:
+    """Its reported values are those of a training that nobody interrupted."""
+    from shared.checkpoint import NoCheckpoints
+    from shared.classifier.fit import fit
+
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    objective = tune.ArmObjective(config, _context(config, artifacts, inputs, url, tmp_path / "u", StopSignal()))
+    objective.prepare()
+    assert objective._data is not None
+    fitted = fit(objective._arm, objective._data, 3, config.seed, NoCheckpoints(), StopSignal())
+    assert [record.val_loss for record in fitted.history] == rows[0]["curve"]
+
+
+def test_study_goes_on_under_another_budget_only(
+    artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path
+) -> None:
+    def name(config: TuneConfig, folder: str) -> str:
+        return tune.search_name(
+            config, _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / folder, StopSignal())
+        )
+
+    first = name(_config(), "1")
+    assert name(_config(trials=9, workers=7, max_failures=1), "2") == first
+    assert name(_config(epochs=9), "3") != first
+    assert name(_config().model_copy(update={"seed": 2}), "4") != first
+
+
+def test_nothing_to_search_hands_the_parameters_on(
+    artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path
+) -> None:
+    config = _config(trials=0)
+    manifest = tune.run(config, _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "n", StopSignal()))
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert best["parameters"] == {"training.dropout": 0.1}
+
+
+def test_without_a_database_it_says_so(artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path) -> None:
+    context = _context(_config(), artifacts, inputs, "", tmp_path / "d", StopSignal())
+    context.settings = Settings.from_environment({})
+    for role in (tune.run, tune.work):
+        with pytest.raises(ConfigError, match="DATABASE_URL: is not set"):
+            role(_config(), context)
