@@ -139,7 +139,7 @@ def export(what: str, out: Path, workdir: Path | None) -> None:
 @cli.command()
 def schema() -> None:
     """Print the JSON schema of a study file."""
-    from shared.config.schema import study_schema
+    from shared.config.json_schema import study_schema
 
     click.echo(study_schema())
 

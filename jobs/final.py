@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 VERSION = 1
 
 MAIN_METRICS = (
-    "accuracy", "macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",
+    "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",
 )  # fmt: skip
 """What the manifest's summary carries."""
 

@@ -32,7 +32,7 @@ def run(config: ScoreConfig, context: Context) -> Manifest:
     generated = read_shards(context.fetch_all(made, "images"), schema)
     resources = context.task.resources
     device = pick_device(resources.device)
-    around = Surroundings(device, resources, context.checkpoints, context.stop)
+    around = Surroundings(device, resources, context.checkpoints, context.stop, context.settings.cache / "features")
     images = Images(real.of("train"), real.of("val"), real.of("test"), generated)
     summary = score(config, images, context.scratch, around)
     files = {name: context.scratch / name for name in ("scores.parquet", "judges.json", "copies.png")}

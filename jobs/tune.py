@@ -219,8 +219,9 @@ class ArmObjective:
             generated = read_shards(context.fetch_all(context.input("generate"), "images"), info.schema_)
             scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
         training = effective_training_set(arm, train, generated, scores, 0, rare)
-        resources = context.task.resources
-        return TrainingData.build(arm, training, val, rare, resources, pick_device(resources.device))
+        resources, device = context.task.resources, pick_device(context.task.resources.device)
+        features = context.settings.cache / "features"
+        return TrainingData.build(arm, training, val, rare, resources, device, features, context.stop)
 
 
 def _commit(

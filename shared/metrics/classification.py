@@ -56,7 +56,8 @@ def evaluate(
     """Scores of probabilities `[n, C]` (softmax a `one` group, sigmoid an `any` group) against labels `[n, C]`.
 
     accuracy, balanced_accuracy, majority_accuracy, ece and nll are means over groups; macro_f1 and mean_average_precision over all
-    classes; rare_macro_f1 over the columns `rare`; exact_match is the share of images whose known labels are all right. In an `any`
+    classes; group_macro_f1 the mean over groups of each one's mean;
+    rare_macro_f1 over the columns `rare`; exact_match is the share of images whose known labels are all right. In an `any`
     group a class is named from its threshold on (`[C]`, 0.5 by default).
 
     majority_accuracy is what always the same answer scores: in a `one` group the most frequent class of training (`train_counts`
@@ -81,6 +82,7 @@ def evaluate(
     overall = {name: float(value) for name, value in summary_scores(schema, counts, rare).items()}
     for name in ("majority_accuracy", "ece", "nll"):
         overall[name] = float(mean_defined(columns_of[name]))
+    overall["group_macro_f1"] = float(mean_defined(group_f1))
     overall["exact_match"] = _exact_match(decided, labels)
     overall["mean_average_precision"] = float(mean_defined(ap))
     classes = {"ap": ap, "precision": precision, "recall": recall, "f1": f1}

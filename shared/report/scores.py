@@ -20,7 +20,7 @@ from shared.metrics.verdict import Comparison, Interval, compare, contrast
 from shared.report.inputs import Predictions, StudyInputs, read_predictions
 
 OVERALL = (
-    "accuracy", "macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision",
+    "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision",
     "loss", "nll", "ece", "majority_accuracy",
 )  # fmt: skip
 """What `evaluate` gives overall and the loss that the final training committed, in the order of tables."""

@@ -41,6 +41,8 @@ class Surroundings:
     checkpoints: Callable[[str], Checkpoints]
     """A place for the checkpoint of each name."""
     stop: StopSignal
+    cache: Path | None = None
+    """A node-local folder for the frozen part's outputs."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def train_on(
     arm = judge_arm(config)
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
-    data = TrainingData.build(arm, training, val, NO_COLUMNS, around.resources, around.device, stop=around.stop)
+    data = TrainingData.build(
+        arm, training, val, NO_COLUMNS, around.resources, around.device, around.cache, around.stop
+    )
     log = Log("score")
     epochs = config.score.epochs
     return fit(

@@ -21,7 +21,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
@@ -228,15 +228,20 @@ def _connection_arguments(url: str) -> tuple[dict[str, Any], str]:
     return arguments, f"{parsed.host}:{parsed.port or 5432}/{parsed.database}"
 
 
-def _database_error(error: Exception) -> Exception | None:
-    """The driver's error where the database was away, busy or full, so that another try may succeed; else None."""
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    if isinstance(cause, DBAPIError):
-        away = cause.connection_invalidated or isinstance(
-            cause.orig, psycopg2.OperationalError | psycopg2.InterfaceError
-        )
-        return cause.orig if away and isinstance(cause.orig, Exception) else None
-    return cause if isinstance(cause, sqlalchemy.exc.TimeoutError) else None
+def _database_error(error: BaseException | None) -> Exception | None:
+    """The error that says that the database was away, busy or full, so that another try may succeed; else None.
+
+    Optuna wraps the driver's errors, and one of its second tries ends in SQLAlchemy's complaint about the first: so the whole chain counts.
+    """
+    while error is not None:
+        if isinstance(error, DBAPIError):
+            lost = error.connection_invalidated
+            if lost or isinstance(error.orig, psycopg2.OperationalError | psycopg2.InterfaceError):
+                return error.orig if isinstance(error.orig, Exception) else error
+        elif isinstance(error, sqlalchemy.exc.TimeoutError | PendingRollbackError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _sleep(seconds: float, check: Callable[[], None] | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared.config.search import FloatRange, Range, Search
+from shared.search import coordinator, worker
 from shared.search.simulate import Drill
 from shared.search.storage import Database, quiet_optuna
 
@@ -17,8 +18,10 @@ SPACE: dict[str, Range] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet_optuna()
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(coordinator, "TICK_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def make_drill(postgres_url: str, tmp_path: Path) -> Callable[..., Drill]:
     def make(epoch_seconds: float = 0.0, **search: Any) -> Drill:
         defaults: dict[str, Any] = {
             "strategy": "random", "trials": 6, "epochs": 3, "objective": "val_loss", "pruner": "none", "space": SPACE,
-            "lease_seconds": 2.0,
+            "lease_seconds": 4.0,
         }  # fmt: skip
         return Drill(postgres_url, name, Search(**{**defaults, **search}), tmp_path, epoch_seconds)
 

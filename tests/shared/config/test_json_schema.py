@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from shared.config.schema import study_schema
+from shared.config.json_schema import study_schema
 
 
 def test_the_schema_is_closed_and_described() -> None:

@@ -1,0 +1,117 @@
+"""A small study whole, through the command, on its own PostgreSQL and S3 server: killed on the way, gone on with, found committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12",
+    "finetune.steps=12", "finetune.width=8", "finetune.checkpoint_every=2", "finetune.batch_size=8",
+    "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 1], copies: 0}",
+    "search.trials=2", "search.epochs=2", "search.workers=1", "final.epochs=2", "final.seeds=2", "training.batch_size=64",
+]  # fmt: skip
+
+
+def tailfill(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "jobs", *arguments]
+
+
+def environment() -> dict[str, str]:
+    named = ("DATABASE_URL", "TAILFILL_STORE", "TAILFILL_CACHE", "AWS_ENDPOINT_URL_S3")
+    return {name: value for name, value in os.environ.items() if name not in named}
+
+
+def run_command(workdir: Path, *sets: str) -> list[str]:
+    settings = [part for setting in (*SMALL, *sets) for part in ("--set", setting)]
+    return tailfill("run", str(ROOT / "studies" / "demo.yaml"), "--workdir", str(workdir), *settings)
+
+
+def started_by(workdir: Path) -> list[psutil.Process]:
+    """Every process that has the work directory on its command line, servers and stages among them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(workdir) in part for part in process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def start(workdir: Path, log: Path) -> subprocess.Popen[str]:
+    with log.open("w") as stderr:
+        return subprocess.Popen(
+            run_command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
+    workdir, log = tmp_path / "work", tmp_path / "log"
+    killed = start(workdir, log)
+    assert wait_for(lambda: "training the pixel generator 12/12" in log.read_text(), 240), log.read_text()[-2000:]
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
+
+    interrupted = start(workdir, log)
+    assert wait_for(lambda: "committed" in log.read_text(), 60), log.read_text()[-2000:]
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(5) == 143
+    assert wait_for(lambda: not started_by(workdir), 1), [p.cmdline() for p in started_by(workdir)]
+
+    ended = subprocess.run(
+        run_command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert "prepare: committed already" in ended.stderr
+    page = Path(ended.stdout.strip())
+    assert "</html>" in page.read_text()
+    results = json.loads((page.parent / "results.json").read_text())
+    assert {row["name"] for row in results["experiments"]} == {"real", "synthetic", "placebo"}
+    assert not started_by(workdir)
+
+    again = subprocess.run(
+        run_command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "0 stages run, 14 found committed" in again.stderr
+    _look_around(workdir, tmp_path)
+
+
+def _look_around(workdir: Path, tmp_path: Path) -> None:
+    """status, --why, report and export answer from what is committed."""
+
+    def answer(*arguments: str) -> str:
+        command = tailfill(*arguments, "--workdir", str(workdir))
+        ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert "14 of 14 stages committed" in answer("status")
+    assert "committed under" in answer("status", "--why", "finetune")
+    assert "answer" in json.loads(answer("report", "--json"))
+    answer("export", "generated", str(tmp_path / "generated"))
+    lines = (tmp_path / "generated" / "metadata.jsonl").read_text().splitlines()
+    assert {"file_name", "seed", "accepted"} <= json.loads(lines[0]).keys()
