@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from shared.search.leases import Raced, only_if_changed
 from shared.search.storage import Database, Guard
 
-WINDOW = 256
+WINDOW = 64
 _LOCK_CLASS = 0x74616C  # first half of the advisory lock's key; the second is the study
 Point = Mapping[str, Any]
 
