@@ -40,7 +40,7 @@ unit: venv
 	@$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not cluster and not gpu"
 
 chaos: venv ## the search under fire: workers, coordinator and database killed at random (ROUNDS=20)
-	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q -m chaos tests/chaos
+	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full
 
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
 	@$(BIN)/python -m shared.artifacts.fingerprint

@@ -110,7 +110,7 @@ def test_a_file_that_is_no_study(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
         load_study(tmp_path / "nowhere.yaml")
 
 
