@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # PyTorch, NumPy: one thread a test process, as many processes as cores
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint types unit chaos fingerprints lock format clean
@@ -43,7 +43,7 @@ chaos: venv ## the search under fire: workers, coordinator and database killed a
 	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full
 
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
-	@$(BIN)/python -m shared.artifacts.fingerprint
+	@$(BIN)/python -m shared.artifacts.fingerprint --write
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock

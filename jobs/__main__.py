@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import sys
 from pathlib import Path
@@ -191,6 +192,11 @@ def main(arguments: list[str] | None = None) -> None:
         for line in str(error).splitlines():
             logger.error(line)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.error(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
+        sys.exit(errors.UNAVAILABLE)
     except KeyboardInterrupt:
         logger.error("stopped; the same command goes on from what was committed")
         sys.exit(errors.STOPPED)

@@ -41,7 +41,8 @@ class _Running:
     processes: list[StageProcess] = field(default_factory=list)
     pending: list[Launch] = field(default_factory=list)
     """Processes that wait for a free slot, or for the end of a retry's wait."""
-    retries: int = 0
+    retries: dict[str, int] = field(default_factory=dict)
+    """By the name of the launch."""
     not_before: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -51,19 +52,21 @@ class Slots:
     """How many stage processes run at once, and what each may use."""
 
     count: int
-    gpus: bool
+    gpus: int
 
     @classmethod
     def of_machine(cls, study: Study) -> Slots:
         """One a GPU where there are any (and the study lets us use them), else one a core; `resources.processes` overrides."""
         gpus = 0 if study.resources.device == "cpu" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-        return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus > 0)
+        return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus)
 
     def environment(self, slot: int) -> dict[str, str]:
         """Threads (and the GPU) of the process in a slot; the threads depend on the machine alone, so that results do not vary by the hour."""
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        return dict.fromkeys(names, threads) | ({"CUDA_VISIBLE_DEVICES": str(slot)} if self.gpus else {})
+        grace = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS))}
+        gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
+        return dict.fromkeys(names, threads) | grace | gpu
 
 
 class Control:
@@ -99,6 +102,7 @@ class Control:
         """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
         try:
             while True:
+                self.stop.raise_if_set()
                 self._drain()
                 self._collect()
                 waiting = [
@@ -110,8 +114,7 @@ class Control:
                     if all(needed.id in self.committed for needed in step.needs.values()):
                         self._begin(step, step.stage in rerun)
                 self._fill_slots()
-                if self.stop.wait(TICK_SECONDS):
-                    self.stop.raise_if_set()
+                self.stop.wait(TICK_SECONDS)
         finally:
             self._end_all()
 
@@ -156,7 +159,7 @@ class Control:
                 continue
             for launch in list(running.pending):
                 if launch.takes_slot and not self.free:
-                    break
+                    continue  # a coordinator behind it needs none
                 running.pending.remove(launch)
                 slot = self.free.pop(0) if launch.takes_slot else None
                 process = start(launch, {**self.environment, **self.slots.environment(slot or 0)}, self.lines)
@@ -192,8 +195,13 @@ class Control:
             if not process.launch.takes_slot:
                 running.pending = []  # the search is over: workers that never got a slot have nothing to do
             return
+        process.reader.join(1.0)  # its last lines may still be on their way
         self._drain()
-        reason = process.last_error or "\n".join(process.tail) or f"ended with code {code}"
+        said = "\n".join(process.errors), "\n".join(process.tail)
+        # of a bug the traceback tells more than what was logged before it
+        reason = next(
+            (text for text in (said[::-1] if code == errors.BUG else said) if text), f"ended with code {code}"
+        )
         if code in (errors.UNAVAILABLE, errors.STOPPED) or code < 0:
             self._retry(running, process, reason)
             return
@@ -201,13 +209,11 @@ class Control:
         raise kind(f"{process.launch.name}: {reason}")
 
     def _retry(self, running: _Running, process: StageProcess, reason: str) -> None:
-        running.retries += 1
-        if running.retries > MAX_RETRIES:
+        retries = running.retries[process.launch.name] = running.retries.get(process.launch.name, 0) + 1
+        if retries > MAX_RETRIES:
             raise errors.UnavailableError(f"{process.launch.name}: gave up after {MAX_RETRIES} retries: {reason}")
-        wait = FIRST_WAIT_SECONDS * 2 ** (running.retries - 1) * random.uniform(0.5, 1.5)
-        self.console.say(
-            f"{process.launch.name}: {reason}; retry {running.retries} of {MAX_RETRIES} in {duration(wait)}"
-        )
+        wait = FIRST_WAIT_SECONDS * 2 ** (retries - 1) * random.uniform(0.5, 1.5)
+        self.console.say(f"{process.launch.name}: {reason}; retry {retries} of {MAX_RETRIES} in {duration(wait)}")
         running.not_before = time.monotonic() + wait
         running.pending.append(process.launch)
 
@@ -228,8 +234,7 @@ class Control:
         while time.monotonic() < deadline and any(p.process.poll() is None for p in processes):
             time.sleep(0.05)
         for process in processes:
-            process.signal(signal.SIGKILL)
-            process.process.wait()
+            process.kill()
 
 
 class StageFailed(errors.TailfillError):

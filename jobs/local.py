@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,14 +17,14 @@ from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
 from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.open import open_store
+from shared.artifacts.open import is_s3, open_store
 from shared.config.load import load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
 from shared.data.sources.fingerprint import source_digest
 from shared.errors import ConfigError
-from shared.services.services import services
+from shared.services.services import joined_services, services
 from shared.settings import Settings
 
 WORK = Path("work")
@@ -46,14 +47,26 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(study: Study, source: str | None, workdir: Path) -> Iterator[Opened]:
-    """Starts the services that the environment does not name, for as long as the block runs. `source` is the data's fingerprint."""
-    with services(workdir, Settings.from_environment()) as started:
+def opened(study: Study, source: str | None, workdir: Path, look: bool = False) -> Iterator[Opened]:
+    """Starts the services that the environment does not name, for as long as the block runs. `source` is the data's fingerprint.
+
+    With `look`, those of a run that goes on in the work directory are used.
+    """
+    begin = joined_services if look else services
+    with begin(workdir, Settings.from_environment()) as started:
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
         yield Opened(study, plan(study, source), artifacts, environment, workdir)
+
+
+def _scratch(workdir: Path) -> dict[str, str]:
+    """The stages' folder for files on their way: emptied first, since a stage that was killed leaves some."""
+    folder = (workdir / "scratch").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return {"TMPDIR": str(folder)}
 
 
 def run_study(
@@ -73,13 +86,22 @@ def run_study(
     stop.install()
     start = time.monotonic()
     study = load_study(file, sets)
-    source = source_digest(study.dataset, Settings.from_environment())
+    settings = Settings.from_environment()
+    root = getattr(study.dataset, "root", "")
+    if settings.store is None and is_s3(root):
+        raise ConfigError(
+            f"dataset.root: {root} is in a bucket, but no store is named and the one on this machine would hide its server; "
+            "set TAILFILL_STORE=s3://bucket/prefix on the same server"
+        )
+    source = source_digest(study.dataset, settings)
     workdir = workdir or WORK / study.name
     with open_console(log) as console, opened(study, source, workdir) as here:
+        stop.raise_if_set()
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
+        environment = {**here.environment, **_scratch(workdir)}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
         (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, "source": source}, indent=1))
-        control = Control(study, here.steps, here.artifacts, workdir, here.environment, console, stop, workers)
+        control = Control(study, here.steps, here.artifacts, workdir, environment, console, stop, workers)
         report = control.run(frozenset(rerun))
         page = fetch_report(here.artifacts, report, workdir / "report")
         console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
@@ -89,7 +111,7 @@ def run_study(
 def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
     """The state of each stage, or with `why` what would make a stage run again."""
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder) as here:
+    with opened(*_last_study(folder), folder, look=True) as here:
         if why is not None:
             return status_module.why(here.study, here.steps, here.artifacts, why)
         rows = status_module.states(here.study, here.steps, here.artifacts)
@@ -99,7 +121,7 @@ def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
 def print_report(workdir: Path | None, as_json: bool) -> str:
     """The path of the report's page, fetched anew; or its results.json."""
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder) as here:
+    with opened(*_last_study(folder), folder, look=True) as here:
         last = status_module.states(here.study, here.steps, here.artifacts)[-1]
         if last.manifest is None:
             raise ConfigError(
@@ -115,20 +137,15 @@ def export_images(what: str, out: Path, workdir: Path | None) -> str:
 
     stage = "prepare" if what == "dataset" else "generate"
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder) as here:
+    with opened(*_last_study(folder), folder, look=True) as here:
         rows = status_module.states(here.study, here.steps, here.artifacts)
         found = {row.step.stage: row.manifest for row in rows if row.manifest is not None}
         if stage not in found:
             raise ConfigError(
                 f"{folder}: nothing is committed of {stage}; `tailfill status` says where the study stands"
             )
-        return export(
-            here.artifacts,
-            found["prepare"],
-            found.get("generate") if what == "generated" else None,
-            found.get("score"),
-            out,
-        )
+        generated = found["generate"] if what == "generated" else None
+        return export(here.artifacts, found["prepare"], generated, found.get("score"), out, here.study.accept)
 
 
 def _latest(workdir: Path | None) -> Path:

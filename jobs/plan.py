@@ -25,6 +25,7 @@ from shared.config.task import (
     Stage,
     Task,
     TuneConfig,
+    keyed,
 )
 
 
@@ -42,7 +43,8 @@ class Step:
     @cached_property
     def id(self) -> str:
         """Equal for steps that would do the same; known before anything has run, unlike the key."""
-        return canonical_digest([self.stage, self.config, {role: step.id for role, step in self.needs.items()}])
+        needs = {role: step.id for role, step in self.needs.items()}
+        return canonical_digest([self.stage, keyed(self.stage, self.config), needs])
 
 
 def version(stage: Stage) -> int:
@@ -59,7 +61,7 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
     return Task(
         study=study.name,
         stage=step.stage,
-        key=task_key(step.stage, version(step.stage), step.config, inputs),
+        key=task_key(step.stage, version(step.stage), keyed(step.stage, step.config), inputs),
         experiment=step.experiment,
         config=step.config,
         inputs=inputs,
@@ -78,9 +80,8 @@ def plan(study: Study, source_digest: str | None = None) -> list[Step]:
         step = Step(stage, experiment, label, _json(config), needs)
         return steps.setdefault(step.id, step)
 
-    prepare = add(
-        "prepare", None, "prepare", PrepareConfig(dataset=study.dataset, rare=study.rare, seed=study.seed), {}
-    )
+    source = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
+    prepare = add("prepare", None, "prepare", source, {})
     experiments = resolve(study)
     tunes: dict[str, Step | None] = {}  # by experiment: where its parameters come from
     reported: dict[str, Step] = {"prepare": prepare}

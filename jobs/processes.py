@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -12,14 +13,17 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,19 @@ class StageProcess:
 
     launch: Launch
     process: subprocess.Popen[str]
-    last_error: str | None = None
+    errors: list[str] = field(default_factory=list)
+    """What it logged as errors, in order."""
     tail: list[str] = field(default_factory=list)
     """The last lines that were no log lines: a traceback, a library's complaint."""
+
+    reader: threading.Thread = field(default_factory=threading.Thread)
+    """Reads its stderr until it ends."""
+
+    def kill(self) -> None:
+        """Ends it and whatever it started, at once; returns when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def signal(self, number: int) -> None:
         """Sends a signal where it still runs."""
@@ -66,23 +80,25 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches control alone, which then stops its stages in order
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(_die_with_parent, os.getpid()),
     )
     started = StageProcess(launch, process)
-    threading.Thread(target=_read, args=(started, lines), daemon=True).start()
+    started.reader = threading.Thread(target=_read, args=(started, lines), daemon=True)
+    started.reader.start()
     return started
 
 
 def _read(stage: StageProcess, lines: Lines) -> None:
     assert stage.process.stderr is not None
-    for text in stage.process.stderr:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or "event" not in line:
-            stage.tail = [*stage.tail, text.rstrip()][-40:]
-            continue
-        if line.get("level") == "error":
-            stage.last_error = str(line["event"])
-        lines.put((stage, line))
+    with stage.process.stderr as stderr:
+        for text in stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = None
+            if not isinstance(line, dict) or "event" not in line:
+                stage.tail = [*stage.tail, text.rstrip()][-40:]
+                continue
+            if line.get("level") == "error":
+                stage.errors.append(str(line["event"]))
+            lines.put((stage, line))

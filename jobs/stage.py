@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from shared.artifacts.fingerprint import fingerprint, libraries
 from shared.artifacts.open import open_store
 from shared.config.task import STAGES, Task
 from shared.context import Context, StopSignal
-from shared.errors import ConfigError, UnavailableError
+from shared.errors import ConfigError
 from shared.log import Log
 from shared.settings import Settings
 
@@ -38,28 +37,21 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
     if artifacts.find(task.stage, task.key) is not None:
         log.info("committed already", key=task.key[:8])
         return
-    try:
-        with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
-            context = Context(
-                task=task,
-                artifacts=artifacts,
-                settings=settings,
-                scratch=Path(scratch),
-                stop=stop,
-                version=module.VERSION,
-                code=lambda: (fingerprint(name), libraries()),
-            )
-            config = task.stage_config()
-            if worker and name == "tune":
-                module.work(config, context)
-            else:
-                module.run(config, context)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UnavailableError(
-                f"{error.filename or tempfile.gettempdir()}: the disk is full; free some space and run again"
-            ) from error
-        raise
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+        context = Context(
+            task=task,
+            artifacts=artifacts,
+            settings=settings,
+            scratch=Path(scratch),
+            stop=stop,
+            version=module.VERSION,
+            code=lambda: (fingerprint(name), libraries()),
+        )
+        config = task.stage_config()
+        if worker and name == "tune":
+            module.work(config, context)
+        else:
+            module.run(config, context)
 
 
 def read_task(file: Path) -> Task:

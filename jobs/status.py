@@ -11,7 +11,7 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
 from shared.config.study import Study
-from shared.config.task import STAGES, Stage, Task
+from shared.config.task import STAGES, Stage, Task, keyed
 from shared.errors import ConfigError
 from shared.log import duration
 
@@ -128,7 +128,7 @@ def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:
         old, new = last.inputs.get(role), task.inputs.get(role)
         if (old and old.digest) != (new and new.digest):
             found.append(f"input {role} {old.digest[:8] if old else 'none'} → {new.digest[:8] if new else 'none'}")
-    old_values, new_values = dict(_leaves(last.config)), dict(_leaves(task.config))
+    old_values, new_values = dict(_leaves(last.config)), dict(_leaves(keyed(stage, task.config)))
     for path in sorted(old_values.keys() | new_values.keys()):
         if old_values.get(path) != new_values.get(path):
             found.append(f"{path} {old_values.get(path)} → {new_values.get(path)}")

@@ -100,7 +100,8 @@ def search_name(config: TuneConfig, context: Context) -> str:
     described = config.model_dump(mode="json", by_alias=True)
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
     inputs = {role: source.digest for role, source in context.task.inputs.items()}
-    return f"{context.task.study}-{canonical_digest([VERSION, described, inputs])[:16]}"
+    generation = context.artifacts.generation("tune", context.task.key)
+    return f"{context.task.study}-{canonical_digest([VERSION, described, inputs, generation])[:16]}"
 
 
 def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]:

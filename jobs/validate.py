@@ -70,14 +70,16 @@ def look_ahead(study: Study) -> Forecast:
             root = local_folder(study.dataset.root, Settings.from_environment(), Path(scratch))
         found = survey(study.dataset, root, study.seed)
     forecast = Forecast(stages=dict(Counter(step.stage for step in plan(study))), images=found.sizes())
-    searched = [e for e in experiments if e.search.trials]
-    forecast.trials = sum(
-        e.search.trials * (len(e.search.space) if e.search.strategy == "sequential" else 1) for e in searched
-    )
+    forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
     made = _count_images(study, experiments, found, forecast)
     _time(study, experiments, found, made, forecast)
     return forecast
+
+
+def _trials(experiment: Resolved) -> int:
+    search = experiment.search
+    return search.trials * (len(search.space) if search.strategy == "sequential" else 1)
 
 
 def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey, forecast: Forecast) -> int:
@@ -111,7 +113,7 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
             rates[kind] = time_training(arm_of(experiment), study.dataset.resolution, found.schema, study.resources)
         timed = rates[kind]
         images = train + (0 if experiment.images == "real" else made // experiment.generate.replicates)
-        trials = experiment.search.trials
+        trials = _trials(experiment)
         seconds["tune"] += (
             timed.setup(images) * bool(trials) + trials * experiment.search.epochs * images * timed.seconds_an_image
         )

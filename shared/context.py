@@ -14,7 +14,7 @@ from typing import Any
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest, Run
 from shared.checkpoint import Checkpoints, Values
-from shared.config.task import Task
+from shared.config.task import Task, keyed
 from shared.errors import Stopped
 from shared.settings import Settings
 
@@ -26,9 +26,14 @@ class StopSignal:
         self._event = threading.Event()
 
     def install(self) -> None:
-        """Takes the signals; in the main thread only."""
+        """Takes the signals, in the main thread only; a second one raises KeyboardInterrupt."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._event.set())
+            signal.signal(number, self._received)
+
+    def _received(self, *_: object) -> None:
+        if self._event.is_set():
+            raise KeyboardInterrupt  # a second signal: whatever is under way ends here
+        self._event.set()
 
     def set(self) -> None:
         """As if a signal had come."""
@@ -128,7 +133,7 @@ class Context:
                 stage=task.stage,
                 key=task.key,
                 version=self.version,
-                config=task.config,
+                config=keyed(task.stage, task.config),
                 inputs=task.inputs,
                 files=uploaded,
                 summary=dict(summary),

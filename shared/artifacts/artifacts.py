@@ -93,8 +93,18 @@ class Artifacts:
         return committed
 
     def forget(self, stage: Stage, key: str) -> None:
-        """Removes the manifest, so that the stage runs again; its blobs stay, for whoever else names them."""
-        self.store.delete(f"{self._folder(stage, key)}/manifest.json")
+        """Removes the manifest, so that the stage runs again, from the start; its blobs stay, for whoever else names them."""
+        folder = self._folder(stage, key)
+        self.store.put(f"{folder}/generation", str(self.generation(stage, key) + 1).encode())
+        self.clean(stage, key)
+        self.store.delete(f"{folder}/manifest.json")
+
+    def generation(self, stage: Stage, key: str) -> int:
+        """How often the result was forgotten: what a search in PostgreSQL goes by, to begin anew."""
+        try:
+            return int(self.store.get(f"{self._folder(stage, key)}/generation"))
+        except NotFound:
+            return 0
 
     def manifests(self, stage: Stage) -> list[Manifest]:
         """All that is committed of a stage in this study, under whatever keys."""

@@ -7,19 +7,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from shared.config.base import Section
 from shared.config.dataset import Rare
 from shared.config.explain import explain, near, path_text
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
-from shared.config.paths import value_at
-from shared.config.search import Choice, Final, Search, Verdict
-from shared.config.study import OVERRIDABLE, Experiment, Study
+from shared.config.paths import value_at, with_parameters
+from shared.config.search import Choice, Final, FloatRange, Search, Verdict
+from shared.config.study import OVERRIDABLE, Experiment, Study, least_seeds
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
 """Roots of the paths that a search space may name: what an arm is trained with."""
 _UNIONS = {"finetune": "generator"}
+EQUAL_BUDGETS = ("search.trials", "search.epochs", "search.strategy", "search.objective", "final.epochs", "final.seeds")
+SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
 
 
 class Resolved(Section):
@@ -60,7 +64,7 @@ def _resolve(
         base, override = copy.deepcopy(tree.get(section)), own.get(section)
         if override is not None:
             pinned += [f"{section}.{key}" for key in override] if isinstance(override, dict) else [section]
-        value = _merge(base, override, _UNIONS.get(section))
+        value = base if override is None else _merge(base, override, _UNIONS.get(section))
         if value is not None:
             merged[section] = value
     defaults = {
@@ -73,7 +77,7 @@ def _resolve(
             merged[section] = defaults.get(section, getattr(study, section))
     merged |= {
         "name": experiment.name,
-        "seed": study.seed + experiment.seed,
+        "seed": study.seed + SEEDS_APART * experiment.seed,
         "parameters_from": experiment.parameters_from,
         "pinned": pinned,
     }
@@ -82,8 +86,6 @@ def _resolve(
 
 
 def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
-    if override is None:
-        return base
     if not isinstance(base, dict) or not isinstance(override, dict):
         return override
     if discriminator and override.get(discriminator, base.get(discriminator)) != base.get(discriminator):
@@ -119,10 +121,19 @@ def _check_space(experiment: Resolved, where: str) -> None:
             raise ConfigError(
                 f"{where}.search.space: {path!r} is no value of the study{near(path, _searchable(experiment))}"
             ) from None
-        if isinstance(values, Choice):
-            continue
-        if isinstance(value, bool | str | tuple):
+        if not isinstance(values, Choice) and isinstance(value, bool | str | tuple):
             raise ConfigError(f"{where}.search.space: {path!r} is no number; give it `kind: choice` and `values`")
+        if root in ("synthetic", "accept") and experiment.images == "real":
+            raise ConfigError(
+                f"{where}.search.space: {path!r} has no meaning with images: real; take it out of this experiment"
+            )
+        for end in values.values if isinstance(values, Choice) else (values.low, values.high):
+            try:
+                with_parameters(experiment, {path: end})
+            except ValidationError as error:
+                reason = error.errors(include_url=False)[0]["msg"]
+                hint = "; give it `kind: int`" if isinstance(value, int) and isinstance(values, FloatRange) else ""
+                raise ConfigError(f"{where}.search.space: {path!r} cannot be {end} ({reason}){hint}") from None
 
 
 def _searchable(experiment: Resolved) -> list[str]:
@@ -137,15 +148,23 @@ def _searchable(experiment: Resolved) -> list[str]:
 def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...]) -> None:
     """A verdict compares arms that were tuned equally hard: each with its own search of the same budget."""
     baseline = next(e for e in experiments if e.name == verdict.baseline)
+    comparisons = len(experiments) - 1
+    least = least_seeds(comparisons, verdict.alpha)
+    if comparisons and not verdict.provisional and baseline.final.seeds < least:
+        raise ConfigError(
+            f"final.seeds: must be >= {least} for a verdict over {comparisons} comparisons (2/2^n <= alpha/m), got "
+            f"{baseline.final.seeds}; raise it, or set verdict.provisional: true or verdict: none"
+        )
     for index, experiment in enumerate(experiments):
         where = path_text(("experiments", index))
         if experiment.parameters_from is not None:
             raise ConfigError(
                 f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
             )
-        for name in ("trials", "epochs", "strategy"):
-            found, wanted = getattr(experiment.search, name), getattr(baseline.search, name)
+        for path in EQUAL_BUDGETS:
+            found, wanted = value_at(experiment, path), value_at(baseline, path)
             if found != wanted:
                 raise ConfigError(
-                    f"{where}.search.{name}: must equal the baseline's ({wanted!r}) for a fair verdict, got {found!r}; make them equal, or set verdict: none"
+                    f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({wanted!r}) for a fair verdict, got {found!r}; "
+                    "make them equal, or set verdict: none"
                 )

@@ -112,8 +112,8 @@ class Search(Section):
     """Failed trials (replaced each) after which the search ends short."""
     max_retries: Annotated[int, Field(ge=0)] = 3
     """How often a trial whose worker vanished is queued again without new progress before it counts as failed."""
-    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """How long a worker that is not heard of keeps its trial."""
+    lease_seconds: Annotated[float, Field(gt=0)] = 90.0
+    """How long a worker that is not heard of keeps its trial; more than the minute that a database may be away."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between a trial's checkpoints in the store."""
 

@@ -5,6 +5,7 @@ A stage sees only the part of the study that is in its key, so that no value can
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal
 
 from pydantic import Field
@@ -124,6 +125,23 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
     "final": FinalConfig,
     "report": ReportConfig,
 }
+
+
+OPERATIONAL: dict[Stage, tuple[str, ...]] = {
+    "finetune": ("finetune.checkpoint_every",),
+    "tune": ("search.workers", "search.lease_seconds", "search.max_retries", "search.checkpoint_every"),
+    "final": ("final.seeds", "final.checkpoint_every"),
+}
+"""Values that a stage needs while it works and that leave its result as it is: no part of its key."""
+
+
+def keyed(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a stage's config that is in its key and in its manifest."""
+    left = copy.deepcopy(config)
+    for path in OPERATIONAL.get(stage, ()):
+        section, name = path.split(".")
+        left.get(section, {}).pop(name, None)  # a section may be left out: its defaults stand
+    return left
 
 
 class Input(Section):

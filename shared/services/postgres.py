@@ -20,7 +20,7 @@ from shared.services.secret import kept_secret
 
 USER = "tailfill"
 DATABASE = "postgres"
-CONNECTIONS = 200
+CONNECTIONS = 400
 READY_SECONDS = 30.0  # crash recovery after a power cut included
 STARTS = 3  # another process may take the port in between
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from shared.artifacts.disk import disk_errors
+from shared.artifacts.disk import disk_errors, whole_file
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.services.process import Server
 from shared.settings import Settings
 
 log = Log("services")
+
+ENVIRONMENT = "services.json"  # in the work directory while a command uses it, readable by its owner only
+
+
+class InUse(UnavailableError):
+    """Another command uses the work directory."""
 
 
 @contextmanager
@@ -31,7 +38,27 @@ def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
         stack.callback(_stop, servers)
-        yield _start(workdir, settings, servers)
+        environment = _start(workdir, settings, servers)
+        stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
+        with whole_file(workdir / ENVIRONMENT) as temporary:
+            temporary.write_text(json.dumps(environment))
+        yield environment
+
+
+@contextmanager
+def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+    """Those of the command that uses the work directory now, or, where none does, started and stopped like `services`."""
+    try:
+        with services(workdir, settings) as environment:
+            yield environment
+    except InUse:
+        try:
+            environment = json.loads((workdir / ENVIRONMENT).read_bytes())
+        except (OSError, ValueError) as error:
+            raise UnavailableError(
+                f"{workdir}: another tailfill is starting or ending there; try again in a few seconds"
+            ) from error
+        yield environment
 
 
 def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:
@@ -76,7 +103,7 @@ def _locked(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UnavailableError(
+            raise InUse(
                 f"{workdir}: another tailfill (process {file.read().strip() or 'unknown'}) uses this work directory; "
                 "wait until it ends, or choose another --workdir"
             ) from None

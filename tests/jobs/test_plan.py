@@ -47,6 +47,19 @@ def test_a_threshold_generates_nothing_again() -> None:
     assert Counter(after[s] for s in after.keys() & before.keys())["final"] == 2  # the real arm has no threshold
 
 
+def test_data_that_changed_are_prepared_again() -> None:
+    study = load_study(STUDIES / "fashion-mnist.yaml")
+    before, after = ({step.id for step in plan(study, digest)} for digest in ("a", "b"))
+    assert not before & after
+
+
+def test_more_seeds_keep_those_that_are_there() -> None:
+    path = STUDIES / "demo.yaml"
+    before = {step.id for step in plan(load_study(path)) if step.stage != "report"}
+    after = {step.id for step in plan(load_study(path, ["final.seeds=7", "search.workers=4"]))}
+    assert before < after
+
+
 def test_resources_are_in_no_key() -> None:
     path = STUDIES / "demo.yaml"
     assert [s.id for s in plan(load_study(path))] == [s.id for s in plan(load_study(path, ["resources.cache_gib=1"]))]

@@ -125,7 +125,9 @@ def test_a_verdict_asks_for_enough_seeds_and_equal_budgets(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"final\.seeds: must be >= 6 for a verdict over 1 comparisons"):
         load_study(write(tmp_path, text), ["final.seeds=5"])
     assert load_study(write(tmp_path, text), ["final.seeds=5", "verdict.provisional=true"]).final.seeds == 5
-    with pytest.raises(ConfigError, match=r"experiments\[1\]\.search\.trials: must equal the baseline's \(15\)"):
+    with pytest.raises(
+        ConfigError, match=r"experiments\[1\]\.search\.trials: must equal that of the baseline real \(15\)"
+    ):
         load_study(write(tmp_path, text), ["experiments.other.search.trials=30"])
     with pytest.raises(
         ConfigError, match=r"experiments\[1\]\.parameters_from: an arm with a verdict runs its own search"

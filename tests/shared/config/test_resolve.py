@@ -59,7 +59,7 @@ def test_another_generator_starts_from_its_own_defaults() -> None:
 
 def test_seeds_add_up() -> None:
     study = study_from_tree(tree(seed=3, experiments=[{"name": "a"}, {"name": "again", "seed": 2}]))
-    assert [e.seed for e in resolve(study)] == [3, 5]
+    assert [e.seed for e in resolve(study)] == [3, 2003]
 
 
 def test_least_seeds_for_a_verdict() -> None:

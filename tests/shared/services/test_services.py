@@ -83,13 +83,13 @@ def assert_gone(workdir: Path, seconds: float) -> None:
 
 def test_nothing_is_left_after_a_hard_kill_and_the_data_stay(tmp_path: Path) -> None:
     first = run(tmp_path, "wait")
-    assert report(first) == {"rows": 1, "created": True, "kept": "data", "connections": "200"}
+    assert report(first) == {"rows": 1, "created": True, "kept": "data", "connections": "400"}
     assert {process.name() for process in servers(tmp_path)} == {"postgres", "weed"}
     first.kill()
     first.communicate()
     assert_gone(tmp_path, 5)
     second = run(tmp_path, "end")
-    assert report(second) == {"rows": 2, "created": False, "kept": "data", "connections": "200"}
+    assert report(second) == {"rows": 2, "created": False, "kept": "data", "connections": "400"}
     second.communicate()
     assert second.returncode == 0
     assert servers(tmp_path) == []

@@ -1,0 +1,99 @@
+"""Control's slots and retries, with real processes of the command."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.console import PlainConsole
+from jobs.control import MAX_RETRIES, Control, StageFailed, _Running
+from jobs.plan import make_task, plan
+from jobs.processes import Launch
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.load import load_study
+from shared.context import StopSignal
+from shared.errors import ConfigError, InputError, Stopped, UnavailableError
+
+STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"
+
+
+def make_control(folder: Path, *sets: str) -> Control:
+    study = load_study(STUDY, sets)
+    artifacts = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache")
+    environment = {"TAILFILL_STORE": str(folder / "store"), "TAILFILL_CACHE": str(folder / "cache")}
+    return Control(study, plan(study), artifacts, folder, environment, PlainConsole(), StopSignal(), None)
+
+
+def begun(control: Control, *launches: Launch) -> _Running:
+    """A step in work that has these launches in the queue."""
+    step = control.steps[0]
+    running = _Running(step, make_task(control.study, step, {}), pending=list(launches))
+    control.running.append(running)
+    return running
+
+
+def finish(control: Control, running: _Running, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while running.processes and time.monotonic() < deadline:
+        control._collect()
+        time.sleep(0.05)
+
+
+def test_a_coordinator_waits_for_no_slot(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    control.free = []
+    worker = Launch("worker", ("--version",), {})
+    running = begun(control, worker, Launch("coordinator", ("--version",), {}, takes_slot=False))
+    control._fill_slots()
+    assert running.pending == [worker]
+    assert [p.launch.name for p in running.processes] == ["coordinator"]
+    running.processes[0].process.wait()
+    running.processes[0].reader.join()
+
+
+def test_what_no_retry_mends_ends_the_run_with_the_stage_s_words(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    running = begun(control, Launch("prepare", ("stage", "prepare", "--config", "nowhere.json"), {}))
+    control._fill_slots()
+    with pytest.raises(InputError, match=r"prepare: nowhere\.json: cannot be read"):
+        finish(control, running)
+
+
+def test_a_service_that_is_away_is_asked_a_bounded_number_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.control.FIRST_WAIT_SECONDS", 0.0)
+    control = make_control(tmp_path)
+    process: Any = type(
+        "Ended", (), {"launch": Launch("final", (), {}), "errors": ["the bucket is away"], "tail": []}
+    )()
+    running = begun(control)
+    for _ in range(MAX_RETRIES):
+        control._retry(running, process, "the bucket is away")
+    assert running.pending == [process.launch] * MAX_RETRIES
+    with pytest.raises(UnavailableError, match=f"final: gave up after {MAX_RETRIES} retries: the bucket is away"):
+        control._retry(running, process, "the bucket is away")
+
+
+def test_a_stage_that_commits_nothing_is_a_bug(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    running = begun(control, Launch("prepare", ("--version",), {}))
+    control._fill_slots()
+    with pytest.raises(StageFailed, match="ended well but committed nothing"):
+        finish(control, running)
+
+
+def test_a_stop_ends_the_run(tmp_path: Path) -> None:
+    control = make_control(tmp_path)
+    control.stop.set()
+    with pytest.raises(Stopped):
+        control.run()
+
+
+def test_a_bad_study_never_gets_here(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        make_control(tmp_path, "final.seeds=none")
