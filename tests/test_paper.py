@@ -15,7 +15,7 @@ from shared.config.dataset import GarmentsSource
 from shared.data.garments import read_garments
 
 SCALED = [
-    "dataset.resolution=32", "rare.below=6", "finetune.resolution=32", "finetune.steps=2", "finetune.batch_size=2", "generate.total=6",
+    "dataset.resolution=32", "rare.below=26", "finetune.resolution=32", "finetune.steps=2", "finetune.batch_size=2", "generate.total=6",
     "generate.steps=2", "generate.batch_size=4", "score.epochs=1", "score.folds=2", "classifier.model=test_resnet",
     "classifier.pretrained=false", "classifier.trainable=all", "classifier.resolution=32", "search.epochs=1", "search.trials=1",
     "search.workers=1", "final.epochs=1",
@@ -26,7 +26,7 @@ SCALED = [
 def write_deepfashion(folder: Path) -> None:
     """`img/` and `split/` as the paper's labelling is distributed: six integers a line, with header lines, a test split without labels."""
     config = GarmentsSource.model_validate(
-        {"source": "garments", "resolution": 48, "train": 150, "val": 60, "test": 50, "rare_eval": 12}
+        {"source": "garments", "resolution": 48, "train": 300, "val": 60, "test": 50, "rare_eval": 12}
     )
     source = read_garments(config, 0)
     (folder / "img").mkdir(parents=True)
@@ -39,12 +39,22 @@ def write_deepfashion(folder: Path) -> None:
     labels: dict[str, list[str]] = {"train": [], "val": []}
     for number, image in enumerate(source.images):
         assert image.split is not None
+        # the drawn val split has some of every class: with it, enough of the rarest remain when val is carved from train
+        split = (
+            "train"
+            if image.split == "val"
+            else "test"
+            if number % 20 == 0
+            else "val"
+            if image.split == "test"
+            else "train"
+        )
         path = f"img/{number:05d}.jpg"
         Image.fromarray(image.content).save(folder / path)
-        lines[image.split].append(path)
-        if image.split != "test":
+        lines[split].append(path)
+        if split != "test":
             classes = [int(image.labels[columns].argmax()) for columns in source.schema.slices().values()]
-            labels[image.split].append(" ".join(map(str, classes)))
+            labels[split].append(" ".join(map(str, classes)))
     for split, paths in lines.items():
         (folder / "split" / f"{split}.txt").write_text("\n".join(["picture_filename", *paths]) + "\n")
     for split, rows in labels.items():

@@ -257,9 +257,15 @@ class Worker:
 
     def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, value: float | None) -> None:
         def write() -> None:
-            with self.database.guarded(self.leases.guard(claim)):
-                if self.database.storage.get_trial(claim.trial_id).state == TrialState.RUNNING:
-                    trial.study.tell(trial, value, state)
+            try:
+                with self.database.guarded(self.leases.guard(claim)):
+                    if self.database.storage.get_trial(claim.trial_id).state == TrialState.RUNNING:
+                        trial.study.tell(trial, value, state)
+            except LeaseLost:
+                # `tell` is several transactions: once the result stands, the coordinator may end the lease before the last of them
+                stored = self.database.storage.get_trial(claim.trial_id)
+                if stored.state != state or (value is not None and stored.value != value):
+                    raise
             self.leases.finish(claim)
 
         claim.check()
