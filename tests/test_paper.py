@@ -1,4 +1,8 @@
-"""The paper's 14 rows, scaled down: its chain of searches, Stable Diffusion and all, on drawn clothes in DeepFashion's form."""
+"""The paper's study scaled down: its chain of searches, Stable Diffusion and all, on drawn clothes in DeepFashion's form.
+
+Of the 14 rows those that differ in kind: a chain of searches, a row that takes its values, one with generated images, a joint search
+with generated images. All rows take five minutes on two cores: put them all into ROWS.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from test_study import ROOT, environment, tailfill
 from tiny_pipeline import tiny_pipeline
@@ -14,12 +19,13 @@ from tiny_pipeline import tiny_pipeline
 from shared.config.dataset import GarmentsSource
 from shared.data.garments import read_garments
 
+ROWS = (1, 2, 3, 5, 6, 12, 13)
 SCALED = [
     "dataset.resolution=32", "rare.below=26", "finetune.resolution=32", "finetune.steps=2", "finetune.batch_size=2", "generate.total=6",
     "generate.steps=2", "generate.batch_size=4", "score.epochs=1", "score.folds=2", "classifier.model=test_resnet",
     "classifier.pretrained=false", "classifier.trainable=all", "classifier.resolution=32", "search.epochs=1", "search.trials=1",
     "search.workers=1", "final.epochs=1",
-    *(f"experiments.row-{row}.search.trials=2" for row in (8, 9, 13, 14)),
+    "experiments.row-13.search.trials=2",
 ]  # fmt: skip
 
 
@@ -64,21 +70,23 @@ def write_deepfashion(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_paper_s_rows_scaled_down(tmp_path: Path) -> None:
+def test_the_paper_s_study_scaled_down(tmp_path: Path) -> None:
     write_deepfashion(tmp_path / "data")
     base = tiny_pipeline(tmp_path / "base")
     sets = [*SCALED, f"dataset.root={tmp_path / 'data'}", f"finetune.base={base}"]
-    command = tailfill("run", str(ROOT / "studies" / "paper.yaml"), "--workdir", str(tmp_path / "work"), "--json")
+    study = yaml.safe_load((ROOT / "studies" / "paper.yaml").read_text())
+    study["experiments"] = [row for row in study["experiments"] if row["paper_row"] in ROWS]
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(study))
+    command = tailfill("run", str(tmp_path / "paper.yaml"), "--workdir", str(tmp_path / "work"), "--json")
     command += [part for setting in sets for part in ("--set", setting)]
     ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-4000:]
     page = Path(json.loads(ended.stdout)["report"])
     rows = json.loads((page.parent / "results.json").read_text())["experiments"]
-    assert [row["paper_row"] for row in rows] == list(range(1, 15))
+    assert [row["paper_row"] for row in rows] == list(ROWS)
     found = {row["name"]: row["parameters"] for row in rows}
     # one parameter after the other, the best value kept; rows without a search take what the chain found
-    assert found["row-1"]["lr"] == found["row-2"]["lr"] == found["row-7"]["lr"]
-    assert found["row-4"]["label_smoothing"] == 0
+    assert found["row-1"]["lr"] == found["row-2"]["lr"] == found["row-6"]["lr"]
+    assert found["row-1"]["label_smoothing"] == 0
     assert found["row-5"]["label_smoothing"] == found["row-3"]["label_smoothing"] > 0
     assert found["row-12"]["dropout"] == found["row-6"]["dropout"]
-    assert found["row-9"] == found["row-10"] == found["row-11"]
