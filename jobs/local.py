@@ -22,7 +22,7 @@ from shared.config.load import load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
-from shared.data.sources.fingerprint import source_digest
+from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
 from shared.services.services import joined_services, services
 from shared.settings import Settings

@@ -72,7 +72,7 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
 def plan(study: Study, source_digest: str | None = None) -> list[Step]:
     """All steps in an order in which each stands behind those that it needs; the report is last.
 
-    `source_digest` is the data's fingerprint (`shared.data.sources.fingerprint.source_digest`).
+    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`).
     """
     steps: dict[str, Step] = {}
 

@@ -25,7 +25,7 @@ class PrepareConfig(Section):
 
     dataset: Dataset
     source_digest: str | None = None
-    """Fingerprint of the source's files (`shared.data.sources.fingerprint`); None for drawn garments."""
+    """Fingerprint of the source's files (`shared.data.sources.digest`); None for drawn garments."""
     rare: Rare
     seed: int
 
