@@ -28,9 +28,8 @@ from shared.services.services import joined_services, services
 from shared.settings import Settings
 
 WORK = Path("work")
-STUDY_FILE = (
-    "study.json"  # in the work directory: the study as it was run last, `--set` included, and its data's fingerprint
-)
+STUDY_FILE = "study.json"
+"""In the work directory: the study as it was run last, `--set` included, and its data's fingerprint."""
 
 
 @dataclass(frozen=True)
