@@ -152,6 +152,9 @@ class StudyMaker:
             {},
             ("prepare", f"finetune/{experiment}"),
         )
+        self._score(experiment, out, n)
+
+    def _score(self, experiment: str, out: Path, n: int) -> None:
         scores = pa.table({
             "index": np.arange(n), "plausibility": self.random.beta(2.2, 1.6, n).astype(np.float32),
             "neighbour_ratio": self.random.gamma(9, 0.12, n).astype(np.float32), "test_ratio": self.random.gamma(10, 0.12, n).astype(np.float32),
