@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
+from shared.config.arm import with_found
+from shared.config.paths import is_under
 from shared.config.search import Resources
 from shared.config.task import Arm, FinalConfig
 from shared.context import Context, StopSignal
-from shared.errors import ConfigError, DataError
+from shared.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +104,7 @@ def final(
     from shared.device import device_name, pick_device
     from shared.metrics.classification import best_thresholds
 
-    arm, device = with_best(config.arm, parameters), pick_device(resources.device)
+    arm, device = with_found(config.arm, parameters), pick_device(resources.device)
     rare = rare_classes(arm.rare, info)
     train, val, test = (images.of(split) for split in ("train", "val", "test"))
     if len(test) == 0:
@@ -136,36 +138,13 @@ def final(
     return Finished(files, summary, device_name(device))
 
 
-def with_best(arm: Arm, parameters: Mapping[str, Any]) -> Arm:
-    """The arm with parameters set by path; those of sections that an arm has not (generation) were applied further up and are skipped."""
-    from pydantic import ValidationError
-
-    from shared.config.paths import with_parameters
-
-    own = {path: value for path, value in parameters.items() if path.split(".")[0] in Arm.model_fields}
-    if arm.synthetic is None:  # a real arm has nothing to do with shares and thresholds of generated images
-        own = {path: value for path, value in own.items() if path.split(".")[0] not in ("synthetic", "accept")}
-    try:
-        return with_parameters(arm, own)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{where}: {first['msg']}, got {first['input']!r} from the search; mend search.space"
-        ) from error
-
-
 def _best_parameters(config: FinalConfig, context: Context) -> dict[str, Any]:
     """By path: of this experiment's own search, or of another's, less what this experiment sets itself."""
     for role in ("tune", "parameters"):
         if role in context.task.inputs:
             best = json.loads(context.fetch(context.input(role), "best.json").read_bytes())
             pinned = config.pinned if role == "parameters" else ()
-            return {
-                path: value
-                for path, value in best["parameters"].items()
-                if not any(path == pin or path.startswith(f"{pin}.") for pin in pinned)
-            }
+            return {path: value for path, value in best["parameters"].items() if not is_under(path, pinned)}
     return {}
 
 

@@ -5,12 +5,14 @@ seed, filled, source, prompt, guidance, strength, start and model.
 
 The work is cut into blocks of `batch_size` indices that depend on nothing but the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
 makes the blocks with that remainder which are not there yet, each saved as a part; whoever then finds every part there commits them
-all. The commit happens once however many try, and any number of processes gives the same bytes on one device type.
+all. The commit happens once however many try, and any number of processes gives the same bytes on one device type; two that are given
+the same blocks share them.
 """
 
 from __future__ import annotations
 
 import io
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,8 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
         committed = context.artifacts.find(task.stage, task.key)
         if committed is None:
             log.info("this process's part is done; others are missing", done=len(parts), of=blocks)
+        else:
+            context.artifacts.clean(task.stage, task.key)  # a part that we saved after that
         return committed
     return _commit(context, info, parts, device_name(device))
 
@@ -150,11 +154,18 @@ def _make_blocks(
     missing = [block for block in mine if block not in made]
     if not missing:
         return
+    # workers whose trials want the same images are given the same blocks: they meet least where each begins elsewhere
+    begin = random.randrange(len(missing))
+    missing = missing[begin:] + missing[:begin]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
     generator = load_generator(files, device, settings, context.scratch / "base")
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
+        if context.artifacts.has_part(task.stage, task.key, block):
+            continue
+        if context.artifacts.find(task.stage, task.key) is not None:
+            return
         begun = time.monotonic()
         part = plan[block * config.batch_size : (block + 1) * config.batch_size]
         images = generate(part, config, train, generator, resolution, tuned.digest)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from shared.artifacts.manifest import Manifest, canonical_digest, task_key
+from shared.artifacts.manifest import Manifest, canonical_digest, new_task
 from shared.config.base import Section
-from shared.config.resolve import Resolved, resolve
+from shared.config.paths import is_under, with_parameters
+from shared.config.resolve import Resolved, generation_settings, resolve
 from shared.config.study import Study
 from shared.config.task import (
+    CONFIGS,
     Arm,
     FinalConfig,
     FinetuneConfig,
@@ -24,6 +27,7 @@ from shared.config.task import (
     ScoreConfig,
     Stage,
     Task,
+    TrialImages,
     TuneConfig,
     keyed,
 )
@@ -39,12 +43,15 @@ class Step:
     """For people: `final synthetic 3`."""
     config: dict[str, Any]
     needs: Mapping[str, Step]
+    settled: tuple[str, ...] = ()
+    """Paths of the config whose values are the best that the search in the role `tune` found. That search is no input then: images made
+    with the same values by a trial are the same images."""
 
     @cached_property
     def id(self) -> str:
         """Equal for steps that would do the same; known before anything has run, unlike the key."""
         needs = {role: step.id for role, step in self.needs.items()}
-        return canonical_digest([self.stage, keyed(self.stage, self.config), needs])
+        return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.settled])
 
 
 def version(stage: Stage) -> int:
@@ -54,19 +61,14 @@ def version(stage: Stage) -> int:
 
 def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Task:
     """The step's task, once everything that it needs is committed (manifests by step id)."""
-    inputs = {}
-    for role, needed in step.needs.items():
-        manifest = committed[needed.id]
-        inputs[role] = Input(stage=manifest.stage, key=manifest.key, digest=manifest.digest)
-    return Task(
-        study=study.name,
-        stage=step.stage,
-        key=task_key(step.stage, version(step.stage), keyed(step.stage, step.config), inputs),
-        experiment=step.experiment,
-        config=step.config,
-        inputs=inputs,
-        resources=study.resources,
-    )
+    manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
+    config = step.config
+    if step.settled:
+        found = manifests.pop("tune").summary["parameters"]
+        best = {path: found[path] for path in step.settled if path in found}
+        config = _json(with_parameters(CONFIGS[step.stage].model_validate_json(json.dumps(config)), best))
+    inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
+    return new_task(study.name, step.stage, version(step.stage), config, inputs, study.resources, step.experiment)
 
 
 def plan(study: Study, source_digest: str | None = None) -> list[Step]:
@@ -74,69 +76,113 @@ def plan(study: Study, source_digest: str | None = None) -> list[Step]:
 
     `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`).
     """
-    steps: dict[str, Step] = {}
+    return _Planner(study, source_digest).plan()
 
-    def add(stage: Stage, experiment: str | None, label: str, config: Section, needs: Mapping[str, Step]) -> Step:
-        step = Step(stage, experiment, label, _json(config), needs)
-        return steps.setdefault(step.id, step)
 
-    source = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
-    prepare = add("prepare", None, "prepare", source, {})
-    experiments = resolve(study)
-    tunes: dict[str, Step | None] = {}  # by experiment: where its parameters come from
-    reported: dict[str, Step] = {"prepare": prepare}
-    data_of = {e.name: _data_steps(study, e, prepare, add) for e in experiments}
-    for experiment in experiments:
-        name, data = experiment.name, data_of[experiment.name]
-        inherited = tunes.get(experiment.parameters_from) if experiment.parameters_from else None
-        tunes[name] = inherited
-        if experiment.search.trials:
-            config = TuneConfig(
-                arm=arm_of(experiment), pinned=experiment.pinned, search=experiment.search, seed=experiment.seed
-            )
-            tunes[name] = add(
-                "tune", name, f"tune {name}", config, data | ({"parameters": inherited} if inherited else {})
-            )
-            reported[f"tune/{name}"] = tunes[name] or prepare
-        reported |= {f"{role}/{name}": step for role, step in data.items() if role != "prepare"}
-    for repeat in range(max(e.final.seeds for e in experiments)):
+@dataclass
+class _Source:
+    """Where an experiment's parameters come from."""
+
+    tune: Step | None = None
+    """Its own search, or the one that it takes over from."""
+    settled: tuple[str, ...] = ()
+    """The settings of `generate` among them."""
+
+
+class _Planner:
+    def __init__(self, study: Study, source_digest: str | None) -> None:
+        self.study = study
+        self.steps: dict[str, Step] = {}
+        self.sources: dict[str | None, _Source] = {None: _Source()}
+        config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
+        self.prepare = self._add("prepare", None, "prepare", config, {})
+
+    def plan(self) -> list[Step]:
+        experiments = resolve(self.study)
+        reported: dict[str, Step] = {"prepare": self.prepare}
+        data_of = {}
         for experiment in experiments:
-            if repeat < experiment.final.seeds:
-                reported[f"final/{experiment.name}/{repeat}"] = _final(
-                    experiment, repeat, data_of[experiment.name], tunes, add
-                )
-    add("report", None, "report", _report_config(study, experiments), reported)
-    return list(steps.values())
+            source = self._search(experiment)
+            data = data_of[experiment.name] = self._images(experiment, source)
+            roles = {role: step for role, step in data.items() if role != "prepare"}
+            if experiment.search.trials and source.tune is not None:
+                roles["tune"] = source.tune
+            reported |= {f"{role}/{experiment.name}": step for role, step in roles.items()}
+        for repeat in range(max(e.final.seeds for e in experiments)):
+            for experiment in experiments:
+                if repeat < experiment.final.seeds:
+                    step = self._final(experiment, repeat, data_of[experiment.name])
+                    reported[f"final/{experiment.name}/{repeat}"] = step
+        self._add("report", None, "report", _report_config(self.study, experiments), reported)
+        return list(self.steps.values())
+
+    def _add(
+        self,
+        stage: Stage,
+        experiment: str | None,
+        label: str,
+        config: Section,
+        needs: Mapping[str, Step],
+        settled: tuple[str, ...] = (),
+    ) -> Step:
+        step = Step(stage, experiment, label, _json(config), needs, settled)
+        return self.steps.setdefault(step.id, step)
+
+    def _search(self, experiment: Resolved) -> _Source:
+        """Adds the experiment's search, if it has one."""
+        given = self.sources[experiment.parameters_from]
+        kept = tuple(path for path in given.settled if not is_under(path, experiment.pinned))
+        source = self.sources[experiment.name] = _Source(given.tune, kept)
+        if experiment.search.trials:
+            searched = generation_settings(experiment)
+            # a trial whose search varies the images has its own made
+            data = self._generator(experiment) if searched else self._images(experiment, source)
+            needs = data | ({"parameters": given.tune} if given.tune else {})
+            config = _tune_config(self.study, experiment, bool(searched))
+            source.tune = self._add("tune", experiment.name, f"tune {experiment.name}", config, needs)
+            source.settled += tuple(path for path in searched if path not in kept)
+        return source
+
+    def _generator(self, experiment: Resolved) -> dict[str, Step]:
+        config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=self.study.seed)
+        finetune = self._add("finetune", experiment.name, "finetune", config, {"prepare": self.prepare})
+        return {"prepare": self.prepare, "finetune": finetune}
+
+    def _images(self, experiment: Resolved, source: _Source) -> dict[str, Step]:
+        """The steps that make what an arm trains on, by role."""
+        if experiment.images == "real":
+            return {"prepare": self.prepare}
+        needs = made_from = self._generator(experiment)
+        if source.settled and source.tune:
+            needs = made_from | {"tune": source.tune}
+        config = GenerateConfig(generate=experiment.generate, rare=experiment.rare, seed=self.study.seed)
+        generate = self._add("generate", experiment.name, "generate", config, needs, source.settled)
+        judged = {"prepare": self.prepare, "generate": generate}
+        score = self._add("score", experiment.name, "score", judges_of(self.study, experiment), judged)
+        return {**made_from, "generate": generate, "score": score}
+
+    def _final(self, experiment: Resolved, repeat: int, data: dict[str, Step]) -> Step:
+        name, tune = experiment.name, self.sources[experiment.name].tune
+        role = "tune" if experiment.search.trials else "parameters"
+        config = FinalConfig(
+            arm=arm_of(experiment),
+            pinned=experiment.pinned,
+            final=experiment.final,
+            seed=experiment.seed,
+            repeat=repeat,
+        )
+        return self._add("final", name, f"final {name} {repeat}", config, data | ({role: tune} if tune else {}))
 
 
-def _data_steps(study: Study, experiment: Resolved, prepare: Step, add: Any) -> dict[str, Step]:
-    """The steps that make what an arm trains on, by role."""
-    if experiment.images == "real":
-        return {"prepare": prepare}
-    name, seed, rare = experiment.name, study.seed, experiment.rare
-    finetune = add(
-        "finetune",
-        name,
-        "finetune",
-        FinetuneConfig(finetune=experiment.finetune, rare=rare, seed=seed),
-        {"prepare": prepare},
-    )
-    generate = add(
-        "generate",
-        name,
-        "generate",
-        GenerateConfig(generate=experiment.generate, rare=rare, seed=seed),
-        {"prepare": prepare, "finetune": finetune},
-    )
-    judges = ScoreConfig(
+def judges_of(study: Study, experiment: Resolved) -> ScoreConfig:
+    """The judges of an experiment's generated images."""
+    return ScoreConfig(
         score=experiment.score,
         classifier=experiment.classifier,
         augmentation=experiment.augmentation,
         training=experiment.training,
-        seed=seed,
+        seed=study.seed,
     )
-    score = add("score", name, "score", judges, {"prepare": prepare, "generate": generate})
-    return {"prepare": prepare, "finetune": finetune, "generate": generate, "score": score}
 
 
 def arm_of(experiment: Resolved) -> Arm:
@@ -154,17 +200,16 @@ def arm_of(experiment: Resolved) -> Arm:
     )
 
 
-def _final(
-    experiment: Resolved, repeat: int, data: dict[str, Step], tunes: Mapping[str, Step | None], add: Any
-) -> Step:
-    name = experiment.name
-    tune = tunes[name]
-    role = "tune" if experiment.search.trials else "parameters"
-    config = FinalConfig(
-        arm=arm_of(experiment), pinned=experiment.pinned, final=experiment.final, seed=experiment.seed, repeat=repeat
-    )
-    step: Step = add("final", name, f"final {name} {repeat}", config, data | ({role: tune} if tune else {}))
-    return step
+def _tune_config(study: Study, experiment: Resolved, makes_images: bool) -> TuneConfig:
+    arm, images = arm_of(experiment), None
+    if makes_images:
+        arm = arm.model_copy(update={"generate": experiment.generate})
+        images = TrialImages(
+            judges=judges_of(study, experiment),
+            seed=study.seed,
+            versions={"generate": version("generate"), "score": version("score")},
+        )
+    return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
 
 
 def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from pydantic import ValidationError
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint, libraries
+from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
 from shared.config.task import STAGES, Task
 from shared.context import Context, StopSignal
-from shared.errors import ConfigError
+from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.settings import Settings
 
@@ -32,11 +34,15 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
     stop = StopSignal()
     stop.install()
     settings = Settings.from_environment()
-    module: Any = importlib.import_module(f"jobs.{name}")
     artifacts = Artifacts(open_store(settings), task.study, settings.cache)
     if artifacts.find(task.stage, task.key) is not None:
         log.info("committed already", key=task.key[:8])
         return
+    _run(task, artifacts, settings, stop, worker and name == "tune")
+
+
+def _run(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal, worker: bool = False) -> None:
+    module: Any = importlib.import_module(f"jobs.{task.stage}")
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         context = Context(
             task=task,
@@ -45,13 +51,22 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
             scratch=Path(scratch),
             stop=stop,
             version=module.VERSION,
-            code=lambda: (fingerprint(name), libraries()),
+            code=lambda: (fingerprint(task.stage), libraries()),
+            run_stage=lambda other, stop: run_task(other, artifacts, settings, stop),
         )
-        config = task.stage_config()
-        if worker and name == "tune":
-            module.work(config, context)
-        else:
-            module.run(config, context)
+        (module.work if worker else module.run)(task.stage_config(), context)
+
+
+def run_task(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:
+    """What stands under the task's key, made here where nothing does."""
+    if artifacts.find(task.stage, task.key) is None:
+        _run(task, artifacts, replace(settings, index=0, count=1), stop)
+    manifest = artifacts.find(task.stage, task.key)
+    if manifest is None:
+        raise UnavailableError(
+            f"{task.stage} {task.key[:8]}: ended well but is not committed; run the same command again"
+        )
+    return manifest
 
 
 def read_task(file: Path) -> Task:

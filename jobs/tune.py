@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest, canonical_digest
 from shared.checkpoint import Values
-from shared.config.paths import with_parameters
+from shared.config.arm import with_found
+from shared.config.paths import is_under
 from shared.config.task import Arm, Input, TuneConfig
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
+from shared.search.trial_images import Generated, make_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +60,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
             search_name(config, context),
             config.search,
             config.seed,
-            with_parameters(config.arm, inherited),
+            with_found(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
             sum(_gpu_seconds(context, context.task.inputs).values()),
@@ -109,7 +111,7 @@ def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]
     if "parameters" not in context.task.inputs:
         return {}
     best = json.loads(context.fetch(context.input("parameters"), "best.json").read_bytes())
-    return {path: value for path, value in best["parameters"].items() if path not in config.pinned}
+    return {path: value for path, value in best["parameters"].items() if not is_under(path, config.pinned)}
 
 
 def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
@@ -154,23 +156,27 @@ class ArmObjective:
 
     def __init__(self, config: TuneConfig, context: Context) -> None:
         self._config, self._context = config, context
-        self._arm = with_parameters(config.arm, inherited_parameters(config, context))
+        self._arm = with_found(config.arm, inherited_parameters(config, context))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
+        self._generated: Generated | None = None
+        """What `_data` was built with."""
 
     def prepare(self) -> None:
-        """Builds the arm's training data, so that no trial is held meanwhile."""
-        if self._data is None:
-            self._data = self._build(self._arm)
+        """Builds the arm's training data, so that no trial is held meanwhile; not where each trial brings its own images."""
+        if self._data is None and self._config.images is None:
+            self._data = self._build(self._arm, None)
 
     def __call__(self, trial: TrialHandle) -> float:
         """Mean of the objective over the last five epochs."""
         from shared.classifier.fit import fit
 
-        arm = with_parameters(self._arm, trial.parameters)
-        if self._data is None or not self._data.matches(arm):
+        arm, generated = with_found(self._arm, trial.parameters), None
+        if self._config.images is not None:
+            generated = make_images(self._config.images, arm, self._context, trial.stop)
+        if self._data is None or self._generated != generated or not self._data.matches(arm):
             self._data = None  # before the new one is built: two may not fit in memory
-            self._data = self._build(arm)
+            self._data, self._generated = self._build(arm, generated), generated
         self._report_earlier(trial)
         search = self._config.search
         fitted = fit(
@@ -198,7 +204,7 @@ class ArmObjective:
     def _value(self, record: EpochRecord) -> float:
         return float(getattr(record, self._config.search.objective))
 
-    def _build(self, arm: Arm) -> TrainingData:
+    def _build(self, arm: Arm, made: Generated | None) -> TrainingData:
         import pyarrow.parquet as pq
 
         from shared.classifier.arm import effective_training_set
@@ -217,8 +223,9 @@ class ArmObjective:
         train, val, _ = self._sets
         generated = scores = None
         if arm.images != "real":
-            generated = read_shards(context.fetch_all(context.input("generate"), "images"), info.schema_)
-            scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
+            made = made or Generated(context.input("generate"), context.input("score"))
+            generated = read_shards(context.fetch_all(made.images, "images"), info.schema_)
+            scores = pq.read_table(context.fetch(made.scores, "scores.parquet"))
         training = effective_training_set(arm, train, generated, scores, 0, rare)
         resources, device = context.task.resources, pick_device(context.task.resources.device)
         features = context.settings.cache / "features"
@@ -253,6 +260,7 @@ def _commit(
         "pruned": states.count("pruned"),
         "failed": states.count("failed"),
         "best": outcome.value,
+        "parameters": best["parameters"],
         "objective": config.search.objective,
         "ended": outcome.ended,
     }

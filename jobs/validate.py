@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.plan import arm_of, plan
 from shared.config.generation import PixelFinetune
 from shared.config.load import load_study
-from shared.config.resolve import Resolved, resolve
+from shared.config.resolve import Resolved, generation_settings, resolve
+from shared.config.search import Choice
 from shared.config.study import Study
 from shared.log import Log, duration
 from shared.settings import Settings
@@ -82,6 +84,12 @@ def _trials(experiment: Resolved) -> int:
     return search.trials * (len(search.space) if search.strategy == "sequential" else 1)
 
 
+def _generated_sets(experiment: Resolved) -> int:
+    """Sets of images that its search may have made, at most: one a combination of settings, or a trial."""
+    choices = [experiment.search.space[path] for path in generation_settings(experiment)]
+    return min(math.prod(len(c.values) for c in choices if isinstance(c, Choice)), max(_trials(experiment), 1))
+
+
 def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey, forecast: Forecast) -> int:
     """Fills in `fill`; returns how many images are generated over all pools of the first arm that wants any."""
     from shared.data.schema import class_counts
@@ -129,7 +137,8 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
 
             log.info("timing a few steps of the generator")
             step, image = time_pixel(arm.finetune, arm.generate, found.schema, study.resources)
-            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made}
+            sets = max(_generated_sets(e) for e in experiments)
+            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made * sets}
         else:
             forecast.not_timed = ("finetune", "generate")
     forecast.hours = {stage: value / 3600 for stage, value in seconds.items() if value}

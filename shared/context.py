@@ -52,6 +52,10 @@ class StopSignal:
             raise Stopped("stopped by a signal; what was checkpointed stays, and the same command goes on from there")
 
 
+def _runs_no_stage(task: Task, _: StopSignal) -> Manifest:
+    raise RuntimeError(f"stage {task.stage}: this context runs no other stage")
+
+
 @dataclass
 class Context:
     """The surroundings of one stage run."""
@@ -67,6 +71,8 @@ class Context:
     code: Callable[[], tuple[str, dict[str, str]]]
     """Fingerprint of the stage's code, and the versions of the libraries that compute."""
     started: float = field(default_factory=time.monotonic)
+    run_stage: Callable[[Task, StopSignal], Manifest] = _runs_no_stage
+    """Has another stage's task done here, unless it is committed; stages meet through what they commit, never by import."""
     earlier_seconds: float = 0.0
     """Wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
 

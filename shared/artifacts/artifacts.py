@@ -186,6 +186,10 @@ class Artifacts:
         """Like save_checkpoint, for one part of a stage that several processes make together."""
         self._save(f"{self._folder(stage, key)}/parts/{index:06d}.json", files, values)
 
+    def has_part(self, stage: Stage, key: str, index: int) -> bool:
+        """Whether that part is made."""
+        return self.store.exists(f"{self._folder(stage, key)}/parts/{index:06d}.json")
+
     def parts(self, stage: Stage, key: str) -> dict[int, Pointer]:
         """The parts made so far, by index."""
         prefix = f"{self._folder(stage, key)}/parts/"

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from shared.config.base import Section
-from shared.config.task import Input, Stage
+from shared.config.search import Resources
+from shared.config.task import Input, Stage, Task, keyed
 
 
 class File(Section):
@@ -72,4 +73,20 @@ def task_key(stage: Stage, version: int, config: dict[str, Any], inputs: dict[st
     """Key of a stage's result: the hash of its config, its inputs' digests and the stage's VERSION."""
     return canonical_digest(
         {"stage": stage, "version": version, "config": config, "inputs": {name: i.digest for name, i in inputs.items()}}
+    )
+
+
+def new_task(
+    study: str,
+    stage: Stage,
+    version: int,
+    config: dict[str, Any],
+    inputs: dict[str, Input],
+    resources: Resources,
+    experiment: str | None = None,
+) -> Task:
+    """A task with its key: whoever asks for the same work gets the same key."""
+    key = task_key(stage, version, keyed(stage, config), inputs)
+    return Task(
+        study=study, stage=stage, key=key, experiment=experiment, config=config, inputs=inputs, resources=resources
     )

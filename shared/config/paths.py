@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from shared.config.base import Section
@@ -20,6 +20,16 @@ def value_at(section: Section, path: str) -> Any:
             raise ConfigError(f"{path}: there is no such value; `{part}` is unknown")
         value = getattr(value, part)
     return value
+
+
+def is_under(path: str, paths: Iterable[str]) -> bool:
+    """Whether a path is one of these, or lies in one."""
+    return any(path == other or path.startswith(f"{other}.") for other in paths)
+
+
+def parameters_of(kind: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values whose path begins with a field of that section."""
+    return {path: value for path, value in values.items() if path.split(".")[0] in kind.model_fields}
 
 
 def with_parameters(section: S, values: Mapping[str, Any]) -> S:

@@ -14,13 +14,18 @@ from shared.config.dataset import Rare
 from shared.config.explain import explain, near, path_text
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
 from shared.config.paths import value_at, with_parameters
-from shared.config.search import Choice, Final, FloatRange, Search, Verdict
+from shared.config.search import Choice, Final, FloatRange, Range, Search, Verdict
 from shared.config.study import OVERRIDABLE, Experiment, Study, least_seeds
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
 """Roots of the paths that a search space may name: what an arm is trained with."""
+GENERATION = (
+    "generate.guidance", "generate.steps", "generate.image_to_image.share", "generate.image_to_image.strength",
+    "generate.fill_to", "generate.cap",
+)  # fmt: skip
+"""What else it may name: how the images that an arm is trained with are made."""
 _UNIONS = {"finetune": "generator"}
 EQUAL_BUDGETS = ("search.trials", "search.epochs", "search.strategy", "search.objective", "final.epochs", "final.seeds")
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
@@ -113,7 +118,9 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
 def _check_space(experiment: Resolved, where: str) -> None:
     for path, values in experiment.search.space.items():
         root = path.split(".")[0]
-        if root not in SEARCHABLE:
+        if path in GENERATION:
+            _check_generation(experiment, path, values, where)
+        elif root not in SEARCHABLE:
             raise ConfigError(f"{where}.search.space: {path!r} cannot be searched{near(path, _searchable(experiment))}")
         try:
             value = value_at(experiment, path)
@@ -123,7 +130,7 @@ def _check_space(experiment: Resolved, where: str) -> None:
             ) from None
         if not isinstance(values, Choice) and isinstance(value, bool | str | tuple):
             raise ConfigError(f"{where}.search.space: {path!r} is no number; give it `kind: choice` and `values`")
-        if root in ("synthetic", "accept") and experiment.images == "real":
+        if root in ("synthetic", "accept", "generate") and experiment.images == "real":
             raise ConfigError(
                 f"{where}.search.space: {path!r} has no meaning with images: real; take it out of this experiment"
             )
@@ -136,8 +143,24 @@ def _check_space(experiment: Resolved, where: str) -> None:
                 raise ConfigError(f"{where}.search.space: {path!r} cannot be {end} ({reason}){hint}") from None
 
 
+def _check_generation(experiment: Resolved, path: str, values: Range, where: str) -> None:
+    if not isinstance(values, Choice):
+        raise ConfigError(
+            f"{where}.search.space: {path!r} makes images anew for each value; give it `values`, a few, that trials can share"
+        )
+    if path.startswith("generate.image_to_image.") and experiment.generate.image_to_image is None:
+        raise ConfigError(
+            f"{where}.search.space: {path!r} has no meaning without image-to-image; set generate.image_to_image, e.g. {{share: 0.5}}"
+        )
+
+
+def generation_settings(experiment: Resolved) -> tuple[str, ...]:
+    """Paths of `generate` that the experiment's search varies, in its order."""
+    return tuple(path for path in experiment.search.space if path in GENERATION) if experiment.search.trials else ()
+
+
 def _searchable(experiment: Resolved) -> list[str]:
-    paths = ["augmentation"]
+    paths = ["augmentation", *GENERATION]
     for root in SEARCHABLE:
         section = getattr(experiment, root)
         if isinstance(section, Section):

@@ -104,7 +104,10 @@ class Search(Section):
     first_defaults: bool = True
     """Trial 0 is the study's own values, where they lie in the space."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
-    """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1)."""
+    """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1):
+    what an arm is trained with (`training`, `synthetic`, `accept`, `classifier`, `augmentation`), and how its images are made, of
+    `generate`: `guidance`, `steps`, `image_to_image.share`, `image_to_image.strength`, `fill_to`, `cap`, each with a few `values`. Equal
+    settings are generated once, by the trial that comes first, and the final trainings take the images of the best."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""
     budget: Budget = Budget()

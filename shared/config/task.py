@@ -69,12 +69,27 @@ class Arm(Section):
     training: Training
     synthetic: Synthetic | None
     """None where the arm has real images only."""
+    generate: Generate | None = None
+    """Set where the search varies it: each trial then trains on images made with its own values, in place of those of an input."""
+
+
+class TrialImages(Section):
+    """What a trial needs beside its arm to have its own images made, by the stages `generate` and `score` as everywhere."""
+
+    judges: ScoreConfig
+    seed: int
+    """The study's, as `generate` has it."""
+    versions: dict[Literal["generate", "score"], int]
+    """Their VERSION: in the keys of what trials make, and so in the search's."""
 
 
 class TuneConfig(Section):
-    """Inputs: `prepare`; with images other than `real` also `generate` and `score`; `parameters` where taken from another experiment's tune."""
+    """Inputs: `prepare`; with images other than `real` also `generate` and `score`, or `finetune` where trials make their own;
+    `parameters` where taken from another experiment's tune."""
 
     arm: Arm
+    images: TrialImages | None = None
+    """Set with `arm.generate`."""
     pinned: tuple[str, ...] = ()
     """Paths that the experiment sets itself: not taken from `parameters`."""
     search: Search

@@ -13,11 +13,11 @@ import pytest
 from final_driver import SCHEMA, config, dataset, small_final
 from safetensors.numpy import load_file
 
-from jobs.final import Finished, final, with_best
+from jobs.final import Finished, final
 from shared.checkpoint import NoCheckpoints
 from shared.config.search import Resources
 from shared.context import StopSignal
-from shared.errors import ConfigError, DataError, Stopped
+from shared.errors import DataError, Stopped
 from shared.metrics.classification import evaluate
 
 EPOCHS = 12
@@ -97,17 +97,3 @@ def test_without_test_images_there_is_nothing_to_judge(tmp_path: Path) -> None:
     images, info = dataset(test=0)
     with pytest.raises(DataError, match="test set has no images"):
         final(config(1), images, info, None, None, {}, Resources(), tmp_path, NoCheckpoints(), StopSignal())
-
-
-def test_best_parameters_are_set_by_path() -> None:
-    arm = config(1).arm
-    found = with_best(
-        arm, {"training.lr": 0.5, "generate.guidance": 3.0, "synthetic.share": 0.3, "augmentation": "soft"}
-    )
-    assert found.training.lr == 0.5
-    assert found.augmentation == "soft"
-    assert found.training.model_copy(update={"lr": arm.training.lr}) == arm.training
-    with pytest.raises(ConfigError, match=r"training\.dropout: .*got 3\.0 from the search"):
-        with_best(arm, {"training.dropout": 3.0})
-    with pytest.raises(ConfigError, match=r"training\.nonsense"):
-        with_best(arm, {"training.nonsense": 1})

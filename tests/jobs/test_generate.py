@@ -113,10 +113,30 @@ def test_a_process_that_was_stopped_goes_on_with_the_shards_that_are_missing(
     monkeypatch.setattr(context.artifacts, "save_part", save_and_stop)
     with pytest.raises(Stopped):
         generate.run(CONFIG, context)
-    assert list(context.artifacts.parts("generate", context.task.key)) == [0]
+    assert len(context.artifacts.parts("generate", context.task.key)) == 1
     manifest = run(study)
     assert manifest is not None
     assert manifest.digest == one[1].digest
+
+
+def test_two_processes_that_are_given_the_same_blocks_share_them(
+    one: tuple[PixelStudy, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    context = study.context("generate", CONFIG)
+    save, saved = context.artifacts.save_part, []
+
+    def save_and_let_the_other_finish(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        saved.append(arguments)
+        run(study)
+
+    monkeypatch.setattr(context.artifacts, "save_part", save_and_let_the_other_finish)
+    manifest = generate.run(CONFIG, context)
+    assert manifest is not None
+    assert manifest.digest == one[1].digest
+    assert len(saved) == 1  # the other took this one's block and made the rest
+    assert not context.artifacts.parts("generate", context.task.key)
 
 
 def test_who_comes_after_the_commit_gets_it(one: tuple[PixelStudy, Manifest]) -> None:

@@ -63,3 +63,36 @@ def test_more_seeds_keep_those_that_are_there() -> None:
 def test_resources_are_in_no_key() -> None:
     path = STUDIES / "demo.yaml"
     assert [s.id for s in plan(load_study(path))] == [s.id for s in plan(load_study(path, ["resources.cache_gib=1"]))]
+
+
+SETTINGS = "{generate.guidance: {values: [1.0, 2.0]}, training.lr: {low: 0.001, high: 0.01}}"
+
+
+def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_final_trainings() -> None:
+    study = load_study(STUDIES / "demo.yaml", [f"experiments.synthetic.search={{space: {SETTINGS}}}"])
+    steps = plan(study)
+    (tune,) = (step for step in steps if step.label == "tune synthetic")
+    assert tune.needs.keys() == {"prepare", "finetune"}
+    assert tune.config["images"]["versions"] == {"generate": 1, "score": 1}
+    searched, given = (next(s for s in steps if s.label == f"final {arm} 0") for arm in ("synthetic", "placebo"))
+    assert searched.needs["generate"].needs["tune"] is tune
+    assert searched.needs["generate"].settled == ("generate.guidance",)
+    assert searched.config["arm"]["generate"] is None
+    assert "tune" not in given.needs["generate"].needs  # the placebo's search varies no images: it has the study's
+
+
+def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> None:
+    sets = [
+        "verdict=none",
+        f"experiments.synthetic.search={{space: {SETTINGS}}}",
+        "experiments.placebo.parameters_from=synthetic",
+        "experiments.placebo.search.trials=0",
+    ]
+    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", sets))}
+    assert steps["final placebo 0"].needs["generate"] is steps["final synthetic 0"].needs["generate"]
+    pinned = {
+        step.label: step
+        for step in plan(load_study(STUDIES / "demo.yaml", [*sets, "experiments.placebo.generate.guidance=3"]))
+    }
+    assert pinned["final placebo 0"].needs["generate"].settled == ()
+    assert pinned["final placebo 0"].needs["generate"].config["generate"]["guidance"] == 3

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from shared.config.generation import PixelFinetune, StableDiffusionFinetune
 from shared.config.load import study_from_tree
 from shared.config.resolve import resolve
 from shared.config.search import FloatRange
 from shared.config.study import least_seeds
+from shared.errors import ConfigError
 
 
 def tree(**values: Any) -> dict[str, Any]:
@@ -65,3 +68,18 @@ def test_seeds_add_up() -> None:
 def test_least_seeds_for_a_verdict() -> None:
     # 2/2^n <= .05/m: 6 seeds for one comparison, 7 for two and three, 8 for four
     assert [least_seeds(m, 0.05) for m in (1, 2, 3, 4)] == [6, 7, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("images", "path", "values", "error"),
+    [
+        ("real+synthetic", "generate.guidance", {"low": 1, "high": 3}, "makes images anew for each value; give it `values`"),
+        ("real+synthetic", "generate.image_to_image.strength", {"values": [0.4, 0.6]}, "set generate.image_to_image"),
+        ("real", "generate.guidance", {"values": [1.0, 2.0]}, "has no meaning with images: real"),
+        ("real+synthetic", "generate.replicates", {"values": [1, 2]}, "cannot be searched"),
+        ("real+synthetic", "generate.guidance", {"values": [1.0, -2.0]}, "cannot be -2.0"),
+    ],
+)  # fmt: skip
+def test_settings_of_generate_in_a_space(images: str, path: str, values: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        study_from_tree(tree(experiments=[{"name": "a", "images": images, "search": {"space": {path: values}}}]))

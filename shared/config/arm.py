@@ -1,0 +1,29 @@
+"""An arm with the values that a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.config.paths import parameters_of, with_parameters
+from shared.config.task import Arm
+from shared.errors import ConfigError
+
+
+def with_found(arm: Arm, parameters: Mapping[str, Any]) -> Arm:
+    """The arm with parameters set by path; raises ConfigError for a value that it cannot have.
+
+    Sections that the arm has not are skipped: with real images there is nothing to generate, to let in or to mix, and where images
+    are an input, they were made with the values found already.
+    """
+    own = {p: v for p, v in parameters_of(Arm, parameters).items() if getattr(arm, p.split(".")[0]) is not None}
+    try:
+        return with_parameters(arm, own)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{where}: {first['msg']}, got {first['input']!r} from the search; mend search.space"
+        ) from error

@@ -1,0 +1,53 @@
+"""The generated images of a trial, where the search varies how they are made.
+
+They are results of `generate` and `score` under the keys that these stages have everywhere: equal settings are made once, by the trial
+that asks first, and read by every other one, by the other arms, and by the final trainings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.artifacts.manifest import Manifest, new_task
+from shared.config.base import Section
+from shared.config.task import Arm, GenerateConfig, Input, Stage, TrialImages
+from shared.context import Context, StopSignal
+
+POOLS = 1  # trials train on the first; a study with more makes them for its final trainings
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated images and their scores."""
+
+    images: Manifest
+    scores: Manifest
+
+
+def make_images(wanted: TrialImages, arm: Arm, context: Context, stop: StopSignal) -> Generated:
+    """Those of `arm.generate`, made here where they are not committed yet.
+
+    `stop` is the trial's: it ends the work when the trial is lost too. Raises what the two stages raise.
+    """
+    assert arm.generate is not None
+    known = context.task.inputs
+    generate = arm.generate.model_copy(update={"replicates": POOLS})
+    images = _done(
+        "generate",
+        wanted.versions["generate"],
+        GenerateConfig(generate=generate, rare=arm.rare, seed=wanted.seed),
+        {"prepare": known["prepare"], "finetune": known["finetune"]},
+        context,
+        stop,
+    )
+    made = Input(stage="generate", key=images.key, digest=images.digest)
+    inputs = {"prepare": known["prepare"], "generate": made}
+    return Generated(images, _done("score", wanted.versions["score"], wanted.judges, inputs, context, stop))
+
+
+def _done(
+    stage: Stage, version: int, config: Section, inputs: dict[str, Input], context: Context, stop: StopSignal
+) -> Manifest:
+    own, dumped = context.task, config.model_dump(mode="json", by_alias=True)
+    task = new_task(own.study, stage, version, dumped, inputs, own.resources, own.experiment)
+    return context.run_stage(task, stop)

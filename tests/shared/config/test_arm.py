@@ -1,0 +1,44 @@
+"""Values that a search found, set in an arm."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.config.arm import with_found
+from shared.config.dataset import Rare
+from shared.config.generation import Generate
+from shared.config.task import Arm
+from shared.config.training import Classifier, Training
+from shared.errors import ConfigError
+
+ARM = Arm(
+    rare=Rare(),
+    accept=None,
+    replicates=1,
+    classifier=Classifier(),
+    augmentation="none",
+    images="real",
+    training=Training(),
+    synthetic=None,
+)
+
+
+def test_values_are_set_by_path() -> None:
+    found = with_found(ARM, {"training.lr": 0.5, "augmentation": "soft"})
+    assert found == ARM.model_copy(
+        update={"augmentation": "soft", "training": ARM.training.model_copy(update={"lr": 0.5})}
+    )
+
+
+def test_what_an_arm_has_not_is_skipped() -> None:
+    assert with_found(ARM, {"generate.guidance": 3.0, "synthetic.share": 0.3, "accept.copies": 0.1}) == ARM
+    making = ARM.model_copy(update={"generate": Generate()})
+    changed = with_found(making, {"generate.guidance": 3.0}).generate
+    assert changed == Generate(guidance=3.0)
+
+
+def test_a_value_that_it_cannot_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.dropout: .*got 3\.0 from the search"):
+        with_found(ARM, {"training.dropout": 3.0})
+    with pytest.raises(ConfigError, match=r"training\.nonsense"):
+        with_found(ARM, {"training.nonsense": 1})
