@@ -6,7 +6,7 @@ import pytest
 
 from shared.config.arm import with_found
 from shared.config.dataset import Rare
-from shared.config.generation import Generate
+from shared.config.generation import Generate, ImageToImage
 from shared.config.task import Arm
 from shared.config.training import Classifier, Training
 from shared.errors import ConfigError
@@ -32,9 +32,9 @@ def test_values_are_set_by_path() -> None:
 
 def test_what_an_arm_has_not_is_skipped() -> None:
     assert with_found(ARM, {"generate.guidance": 3.0, "synthetic.share": 0.3, "accept.copies": 0.1}) == ARM
-    making = ARM.model_copy(update={"generate": Generate()})
-    changed = with_found(making, {"generate.guidance": 3.0}).generate
-    assert changed == Generate(guidance=3.0)
+    making = ARM.model_copy(update={"generate": Generate(image_to_image=ImageToImage())})
+    changed = with_found(making, {"generate.guidance": 3.0, "generate.image_to_image.strength": 0.9}).generate
+    assert changed == Generate(guidance=3.0, image_to_image=ImageToImage(strength=0.9))
 
 
 def test_a_value_that_it_cannot_have_is_refused() -> None:
