@@ -46,10 +46,6 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     from shared.search.storage import Database, quiet_optuna
 
     inherited = inherited_parameters(config, context)
-    if config.search.trials == 0:
-        return context.commit(
-            _files(context.scratch, {"parameters": inherited, "value": None, "number": None}), {"trials": 0}
-        )
     quiet_optuna()
     database = Database(_database_url(context))
     try:
@@ -261,10 +257,10 @@ def _commit(
     return context.commit(files, summary, max(set(devices), key=devices.count), usage.gpu_seconds)
 
 
-def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float] | None = None) -> dict[str, Path]:
+def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Path]:
     files = {"best.json": folder / "best.json", "importance.json": folder / "importance.json"}
     files["best.json"].write_text(json.dumps(best, indent=1))
-    files["importance.json"].write_text(json.dumps(dict(shares or {}), indent=1))
+    files["importance.json"].write_text(json.dumps(dict(shares), indent=1))
     return files
 
 

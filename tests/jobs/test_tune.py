@@ -195,15 +195,6 @@ def test_study_goes_on_under_another_budget_only(
     assert name(_config().model_copy(update={"seed": 2}), "4") != first
 
 
-def test_nothing_to_search_hands_the_parameters_on(
-    artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path
-) -> None:
-    config = _config(trials=0)
-    manifest = tune.run(config, _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "n", StopSignal()))
-    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
-    assert best["parameters"] == {"training.dropout": 0.1}
-
-
 def test_without_a_database_it_says_so(artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path) -> None:
     context = _context(_config(), artifacts, inputs, "", tmp_path / "d", StopSignal())
     context.settings = Settings.from_environment({})
