@@ -128,15 +128,19 @@ def _data_steps(study: Study, experiment: Resolved, prepare: Step, add: Any) -> 
         GenerateConfig(generate=experiment.generate, rare=rare, seed=seed),
         {"prepare": prepare, "finetune": finetune},
     )
-    judges = ScoreConfig(
-        score=experiment.score,
-        classifier=experiment.classifier,
-        augmentation=experiment.augmentation,
-        training=experiment.training,
-        seed=seed,
-    )
-    score = add("score", name, "score", judges, {"prepare": prepare, "generate": generate})
+    score = add("score", name, "score", judges_of(study, experiment), {"prepare": prepare, "generate": generate})
     return {"prepare": prepare, "finetune": finetune, "generate": generate, "score": score}
+
+
+def judges_of(study: Study, experiment: Resolved) -> ScoreConfig:
+    """The judges of an experiment's generated images: the study's, so that arms which share images share their scores too."""
+    return ScoreConfig(
+        score=experiment.score,
+        classifier=study.classifier,
+        augmentation=study.augmentation,
+        training=study.training,
+        seed=study.seed,
+    )
 
 
 def arm_of(experiment: Resolved) -> Arm:

@@ -63,3 +63,15 @@ def test_more_seeds_keep_those_that_are_there() -> None:
 def test_resources_are_in_no_key() -> None:
     path = STUDIES / "demo.yaml"
     assert [s.id for s in plan(load_study(path))] == [s.id for s in plan(load_study(path, ["resources.cache_gib=1"]))]
+
+
+def test_arms_that_share_images_share_their_judges() -> None:
+    for study in ("paper-replay.yaml", "paper.yaml"):  # its rows differ in training and augmentation
+        counts = Counter(step.stage for step in plan(load_study(STUDIES / study)))
+        assert counts["generate"] == counts["score"] == 1
+    demo = STUDIES / "demo.yaml"
+    (dropout, folds) = (
+        Counter(step.stage for step in plan(load_study(demo, [f"experiments.placebo.{setting}"])))["score"]
+        for setting in ("training.dropout=0.4", "score.folds=3")
+    )
+    assert (dropout, folds) == (1, 2)  # its own `score:` still counts
