@@ -61,7 +61,7 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     plan = plan_images(config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed)
     blocks = -(-len(plan) // config.generate.batch_size)
     device = pick_device(context.task.resources.device)
-    _make_blocks(config.generate, context, plan, train, info.resolution, blocks, device)
+    _make_blocks(config, context, plan, train, info.resolution, blocks, device)
     task = context.task
     parts = context.artifacts.parts(task.stage, task.key)
     if len(parts) < blocks:
@@ -132,7 +132,7 @@ def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
 
 
 def _make_blocks(
-    config: Generate,
+    config: GenerateConfig,
     context: Context,
     plan: Sequence[PlannedImage],
     train: ImageSet,
@@ -152,12 +152,13 @@ def _make_blocks(
         return
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
-    generator = load_generator(files, device, settings, context.scratch / "base")
+    generator = load_generator(files, device, settings, context.scratch / "base", config.base)
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         begun = time.monotonic()
-        part = plan[block * config.batch_size : (block + 1) * config.batch_size]
-        images = generate(part, config, train, generator, resolution, tuned.digest)
+        size = config.generate.batch_size
+        part = plan[block * size : (block + 1) * size]
+        images = generate(part, config.generate, train, generator, resolution, tuned.digest)
         (path,) = write_shards(images, context.scratch, f"block-{block}")
         seconds = time.monotonic() - begun
         context.artifacts.save_part(

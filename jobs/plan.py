@@ -25,7 +25,9 @@ from shared.config.task import (
     Stage,
     Task,
     TuneConfig,
+    WithWeights,
     keyed,
+    named_weights,
 )
 
 
@@ -69,15 +71,16 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
     )
 
 
-def plan(study: Study, source_digest: str | None = None) -> list[Step]:
+def plan(study: Study, source_digest: str | None = None, weights: Mapping[str, str] | None = None) -> list[Step]:
     """All steps in an order in which each stands behind those that it needs; the report is last.
 
-    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`).
+    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `weights` those of weights by location
+    (`shared.weights.weight_digests`); without them, names stand in for contents.
     """
     steps: dict[str, Step] = {}
 
     def add(stage: Stage, experiment: str | None, label: str, config: Section, needs: Mapping[str, Step]) -> Step:
-        step = Step(stage, experiment, label, _json(config), needs)
+        step = Step(stage, experiment, label, _json(config, weights or {}), needs)
         return steps.setdefault(step.id, step)
 
     source = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
@@ -125,7 +128,9 @@ def _data_steps(study: Study, experiment: Resolved, prepare: Step, add: Any) -> 
         "generate",
         name,
         "generate",
-        GenerateConfig(generate=experiment.generate, rare=rare, seed=seed),
+        GenerateConfig(
+            generate=experiment.generate, base=getattr(experiment.finetune, "base", None), rare=rare, seed=seed
+        ),
         {"prepare": prepare, "finetune": finetune},
     )
     score = add("score", name, "score", judges_of(study, experiment), {"prepare": prepare, "generate": generate})
@@ -191,6 +196,6 @@ def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportCon
     )
 
 
-def _json(config: Section) -> dict[str, Any]:
+def _json(config: Section, weights: Mapping[str, str]) -> dict[str, Any]:
     dumped: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    return dumped
+    return dumped | {"weights": named_weights(dumped, weights)} if isinstance(config, WithWeights) else dumped

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shared.artifacts.manifest import Manifest, canonical_digest
 from shared.checkpoint import Values
 from shared.config.paths import with_parameters
-from shared.config.task import Arm, Input, TuneConfig
+from shared.config.task import Arm, Input, TuneConfig, keyed
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
@@ -93,7 +93,7 @@ def work(config: TuneConfig, context: Context) -> None:
 
 def search_name(config: TuneConfig, context: Context) -> str:
     """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search."""
-    described = config.model_dump(mode="json", by_alias=True)
+    described = keyed("tune", config.model_dump(mode="json", by_alias=True))
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
     inputs = {role: source.digest for role, source in context.task.inputs.items()}
     generation = context.artifacts.generation("tune", context.task.key)
