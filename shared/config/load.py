@@ -47,6 +47,15 @@ def load_study(path: Path, sets: Sequence[str] = ()) -> Study:
     return study_from_tree(tree, places)
 
 
+def changed_study(study: Study, sets: Sequence[str]) -> Study:
+    """The study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    tree: dict[str, Any] = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    places: dict[tuple[str | int, ...], Place] = {}
+    for setting in sets:
+        apply_set(tree, places, setting)
+    return study_from_tree(tree, places)
+
+
 def study_from_tree(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place] | None = None) -> Study:
     """Validates a tree of plain values; raises ConfigError with one line an error."""
     try:
