@@ -137,6 +137,8 @@ def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], 
         places[tuple(steps)] = f"--set {setting}"
         if last:
             node[step] = value
+            for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
+                del places[inner]  # what stood there in the file is gone
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
