@@ -138,7 +138,8 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
     study, found, folder = _asked(file, sets, workdir)
     with opened(study, found, folder, look=True) as here:
         if why is not None:
-            return status_module.why(here.study, here.steps, here.artifacts, why)
+            said = status_module.why(here.study, here.steps, here.artifacts, why)
+            return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
         rows = status_module.states(here.study, here.steps, here.artifacts)
         return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
 
