@@ -106,14 +106,16 @@ def stage(name: str, file: Path, worker: bool) -> None:
 
 
 @cli.command()
+@click.argument("study", type=click.Path(path_type=Path), metavar="[STUDY.yaml]", required=False)
+@SET
 @WORKDIR
 @click.option("--why", metavar="STAGE", help="Say which part of a stage's key changed since it was last committed.")
 @JSON
-def status(workdir: Path | None, why: str | None, as_json: bool) -> None:
-    """Say where the study stands, and why nothing moves when nothing does."""
+def status(study: Path | None, sets: tuple[str, ...], workdir: Path | None, why: str | None, as_json: bool) -> None:
+    """Say where the study stands that was run last; with STUDY.yaml or --set, what of it would run."""
     from jobs.local import status as describe
 
-    click.echo(describe(workdir, why, as_json))
+    click.echo(describe(study, sets, workdir, why, as_json))
 
 
 @cli.command()
@@ -129,12 +131,13 @@ def report(workdir: Path | None, as_json: bool) -> None:
 @cli.command()
 @click.argument("what", type=click.Choice(["dataset", "generated"]))
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option("--experiment", metavar="NAME", help="Whose generated images, where experiments differ in them.")
 @WORKDIR
-def export(what: str, out: Path, workdir: Path | None) -> None:
+def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -> None:
     """Write the data set or the generated images as a folder with a metadata.jsonl."""
     from jobs.local import export_images
 
-    click.echo(export_images(what, out, workdir))
+    click.echo(export_images(what, out, experiment, workdir))
 
 
 @cli.command()
@@ -186,7 +189,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(errors.STOPPED)
     except click.ClickException as error:
-        error.show()
+        if style == "json":
+            logger.error(error.format_message())
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except errors.TailfillError as error:
         for line in str(error).splitlines():

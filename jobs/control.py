@@ -60,13 +60,33 @@ class Slots:
         gpus = 0 if study.resources.device == "cpu" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
         return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus)
 
-    def environment(self, slot: int) -> dict[str, str]:
-        """Threads (and the GPU) of the process in a slot; the threads depend on the machine alone, so that results do not vary by the hour."""
+    def take(self, free: list[int], most_gpus: int) -> list[int]:
+        """The slots of a process, out of those that are free: one, or where all are, as many as bring it the GPUs that it can use."""
+        if most_gpus == 1 or len(free) < self.count:
+            return free[:1]
+        enough = (free[:n] for n in range(1, len(free)) if len(self.gpus_of(free[:n])) >= most_gpus)
+        return next(enough, list(free))
+
+    def gpus_of(self, slots: Sequence[int]) -> list[int]:
+        """Slots share the GPUs out among them; where there are more slots than GPUs, several have the same one."""
+        shares = (range(slot % self.gpus, self.gpus, self.count) for slot in slots if self.gpus)
+        return sorted({gpu for share in shares for gpu in share})
+
+    def environment(self, slots: Sequence[int]) -> dict[str, str]:
+        """Threads (and the GPUs) of the process in these slots; the threads depend on the machine alone, so that results do not vary by the hour."""
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         grace = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS))}
-        gpu = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)} if self.gpus else {}
-        return dict.fromkeys(names, threads) | grace | gpu
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus_of(slots)))} if self.gpus else {}
+        return dict.fromkeys(names, threads) | grace | gpus
+
+
+def gpus_of_step(step: Step, gpus: int) -> int:
+    """How many of the GPUs one process of a stage can use: a Stable Diffusion shares each batch out evenly, all else knows one."""
+    finetune = step.config.get("finetune", {})
+    if finetune.get("generator") != "stable-diffusion":
+        return 1
+    return max(n for n in range(1, max(gpus, 1) + 1) if finetune["batch_size"] % n == 0)
 
 
 class Control:
@@ -90,7 +110,7 @@ class Control:
         self.tasks.mkdir(parents=True, exist_ok=True)
         self.slots = Slots.of_machine(study)
         self.free = list(range(self.slots.count))
-        self.held: dict[int, int] = {}  # pid → slot
+        self.held: dict[int, list[int]] = {}  # pid → slots
         self.lines: Lines = queue.Queue()
         self.committed: dict[str, Manifest] = {}
         self.running: list[_Running] = []
@@ -151,7 +171,7 @@ class Control:
                 Launch(f"{step.label} {i}", command, {"JOB_COMPLETION_INDEX": str(i), "TAILFILL_COUNT": str(count)})
                 for i in range(count)
             ]
-        return [Launch(step.label, command, {})]
+        return [Launch(step.label, command, {}, most_gpus=gpus_of_step(step, self.slots.gpus))]
 
     def _fill_slots(self) -> None:
         for running in sorted(self.running, key=lambda r: self.order[r.step.id]):
@@ -161,11 +181,11 @@ class Control:
                 if launch.takes_slot and not self.free:
                     continue  # a coordinator behind it needs none
                 running.pending.remove(launch)
-                slot = self.free.pop(0) if launch.takes_slot else None
-                process = start(launch, {**self.environment, **self.slots.environment(slot or 0)}, self.lines)
+                slots = self.slots.take(self.free, launch.most_gpus) if launch.takes_slot else []
+                process = start(launch, {**self.environment, **self.slots.environment(slots or [0])}, self.lines)
                 running.processes.append(process)
-                if slot is not None:
-                    self.held[process.process.pid] = slot
+                self.held[process.process.pid] = slots
+                self.free = [slot for slot in self.free if slot not in slots]
 
     # -- what processes say and how they end
 
@@ -189,8 +209,7 @@ class Control:
     def _ended(self, running: _Running, process: StageProcess, code: int) -> None:
         running.processes.remove(process)
         self.console.finished(process.launch.name)
-        if process.process.pid in self.held:
-            self.free.append(self.held.pop(process.process.pid))
+        self.free += self.held.pop(process.process.pid, [])
         if code == errors.COMMITTED:
             if not process.launch.takes_slot:
                 running.pending = []  # the search is over: workers that never got a slot have nothing to do

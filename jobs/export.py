@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.plan import Step
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Accept
+from shared.config.resolve import resolve
+from shared.config.study import Study
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 
@@ -21,6 +25,39 @@ if TYPE_CHECKING:
     from shared.data.imageset import ImageSet
 
 log = Log("export")
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """What an experiment with generated images takes them from."""
+
+    generate: Step
+    score: Step
+    accept: Accept
+
+
+def generated_images(study: Study, steps: Sequence[Step], experiment: str | None) -> GeneratedImages:
+    """Those of the named experiment, or the only ones of the study; raises ConfigError where there are none, or several."""
+    needs = steps[-1].needs  # the report knows every experiment's
+    found = {
+        e.name: GeneratedImages(needs[f"generate/{e.name}"], needs[f"score/{e.name}"], e.accept)
+        for e in resolve(study)
+        if f"generate/{e.name}" in needs
+    }
+    names = ", ".join(found) or "none"
+    if experiment is not None:
+        if experiment not in found:
+            raise ConfigError(f"--experiment {experiment}: has no generated images; experiments that have: {names}")
+        return found[experiment]
+    kinds = {(images.generate.id, images.score.id, images.accept): images for images in found.values()}
+    if len(kinds) != 1:
+        raise ConfigError(
+            f"study {study.name}: has {len(kinds)} sets of generated images (or filters over them); "
+            f"choose one with --experiment NAME: {names}"
+            if kinds
+            else f"study {study.name}: no experiment has generated images (images: real+synthetic or real+copies)"
+        )
+    return next(iter(kinds.values()))
 
 
 def export(

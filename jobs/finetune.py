@@ -33,7 +33,7 @@ SHEET_STEPS = 20
 
 def run(config: FinetuneConfig, context: Context) -> Manifest:
     """Fetches the data set, trains (on from a checkpoint, if there is one), and commits."""
-    from shared.device import device_name, pick_device
+    from shared.device import device_name, gpu_count, pick_device
 
     prepared = context.input("prepare")
     info = read_info(context.fetch(prepared, "dataset.json"))
@@ -46,7 +46,9 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
     )  # fmt: skip
     summary = {"steps": config.finetune.steps, "loss": curve[-1]["loss"], "images": len(images)}
     files = {path.name: path for path in sorted(out.iterdir())}
-    return context.commit(files, summary, device=device_name(device))
+    return context.commit(
+        files, summary, device=device_name(device), device_seconds=context.seconds() * gpu_count(device)
+    )
 
 
 def finetune(

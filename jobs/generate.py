@@ -63,7 +63,7 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     plan = plan_images(config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed)
     blocks = -(-len(plan) // config.generate.batch_size)
     device = pick_device(context.task.resources.device)
-    _make_blocks(config.generate, context, plan, train, info.resolution, blocks, device)
+    _make_blocks(config, context, plan, train, info.resolution, blocks, device)
     task = context.task
     parts = context.artifacts.parts(task.stage, task.key)
     if len(parts) < blocks:
@@ -136,7 +136,7 @@ def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
 
 
 def _make_blocks(
-    config: Generate,
+    config: GenerateConfig,
     context: Context,
     plan: Sequence[PlannedImage],
     train: ImageSet,
@@ -159,7 +159,7 @@ def _make_blocks(
     missing = missing[begin:] + missing[:begin]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
-    generator = load_generator(files, device, settings, context.scratch / "base")
+    generator = load_generator(files, device, settings, context.scratch / "base", config.base)
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         if context.artifacts.has_part(task.stage, task.key, block):
@@ -167,8 +167,9 @@ def _make_blocks(
         if context.artifacts.find(task.stage, task.key) is not None:
             return
         begun = time.monotonic()
-        part = plan[block * config.batch_size : (block + 1) * config.batch_size]
-        images = generate(part, config, train, generator, resolution, tuned.digest)
+        size = config.generate.batch_size
+        part = plan[block * size : (block + 1) * size]
+        images = generate(part, config.generate, train, generator, resolution, tuned.digest)
         (path,) = write_shards(images, context.scratch, f"block-{block}")
         seconds = time.monotonic() - begun
         context.artifacts.save_part(

@@ -17,8 +17,9 @@ from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
 from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
 from shared.artifacts.open import is_s3, open_store
-from shared.config.load import load_study, study_from_tree
+from shared.config.load import changed_study, load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
@@ -26,10 +27,23 @@ from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
 from shared.services.services import joined_services, services
 from shared.settings import Settings
+from shared.weights import weight_digests, weight_locations
 
 WORK = Path("work")
 STUDY_FILE = "study.json"
-"""In the work directory: the study as it was run last, `--set` included, and its data's fingerprint."""
+"""In the work directory: the study as it was run last, `--set` included, and the fingerprints of its data and weights."""
+DIGESTS = "digests"
+"""In the work directory: digests of weights, so that they are read once."""
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What keys rest on that the study only names."""
+
+    source: str | None
+    """Of the data; None for drawn garments."""
+    weights: dict[str, str]
+    """By location."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +60,8 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(study: Study, source: str | None, workdir: Path, look: bool = False) -> Iterator[Opened]:
-    """Starts the services that the environment does not name, for as long as the block runs. `source` is the data's fingerprint.
+def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False) -> Iterator[Opened]:
+    """Starts the services that the environment does not name, for as long as the block runs.
 
     With `look`, those of a run that goes on in the work directory are used.
     """
@@ -57,7 +71,23 @@ def opened(study: Study, source: str | None, workdir: Path, look: bool = False) 
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        yield Opened(study, plan(study, source), artifacts, environment, workdir)
+        yield Opened(study, plan(study, found.source, found.weights), artifacts, environment, workdir)
+
+
+def fingerprints(study: Study, workdir: Path) -> Fingerprints:
+    """Of the data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach."""
+    settings = Settings.from_environment()
+    files, folders = weight_locations(study)
+    named = [("dataset.root", getattr(study.dataset, "root", ""))]
+    named += [("classifier.pretrained", file) for file in files] + [("finetune.base", folder) for folder in folders]
+    for path, location in named:
+        if settings.store is None and is_s3(location):
+            raise ConfigError(
+                f"{path}: {location} is in a bucket, but no store is named and the one on this machine would hide its server; "
+                "set TAILFILL_STORE=s3://bucket/prefix on the same server"
+            )
+    kept = FolderStore(workdir / DIGESTS)
+    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, kept))
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -85,21 +115,14 @@ def run_study(
     stop.install()
     start = time.monotonic()
     study = load_study(file, sets)
-    settings = Settings.from_environment()
-    root = getattr(study.dataset, "root", "")
-    if settings.store is None and is_s3(root):
-        raise ConfigError(
-            f"dataset.root: {root} is in a bucket, but no store is named and the one on this machine would hide its server; "
-            "set TAILFILL_STORE=s3://bucket/prefix on the same server"
-        )
-    source = source_digest(study.dataset, settings)
     workdir = workdir or WORK / study.name
-    with open_console(log) as console, opened(study, source, workdir) as here:
+    found = fingerprints(study, workdir)
+    with open_console(log) as console, opened(study, found, workdir) as here:
         stop.raise_if_set()
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
         environment = {**here.environment, **_scratch(workdir)}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, "source": source}, indent=1))
+        (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, **asdict(found)}, indent=1))
         control = Control(study, here.steps, here.artifacts, workdir, environment, console, stop, workers)
         report = control.run(frozenset(rerun))
         page = fetch_report(here.artifacts, report, workdir / "report")
@@ -107,14 +130,33 @@ def run_study(
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)
 
 
-def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
-    """The state of each stage, or with `why` what would make a stage run again."""
-    folder = _latest(workdir)
-    with opened(*_last_study(folder), folder, look=True) as here:
+def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: str | None, as_json: bool) -> str:
+    """The state of each stage, or with `why` what would make a stage run again.
+
+    Of the study as it was run last; with a study file or `--set`, of that one, as it would be run now.
+    """
+    study, found, folder = _asked(file, sets, workdir)
+    with opened(study, found, folder, look=True) as here:
         if why is not None:
-            return status_module.why(here.study, here.steps, here.artifacts, why)
+            said = status_module.why(here.study, here.steps, here.artifacts, why)
+            return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
         rows = status_module.states(here.study, here.steps, here.artifacts)
         return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
+
+
+def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tuple[Study, Fingerprints, Path]:
+    if file is None:
+        folder = _latest(workdir)
+        study, found = _last_study(folder)
+        if not sets:
+            return study, found, folder
+        study = changed_study(study, sets)
+    else:
+        study = load_study(file, sets)
+        folder = workdir or WORK / study.name
+        if Settings.from_environment().store is None:
+            _latest(folder)  # else servers would be started to say that nothing was ever run
+    return study, fingerprints(study, folder), folder
 
 
 def print_report(workdir: Path | None, as_json: bool) -> str:
@@ -130,21 +172,27 @@ def print_report(workdir: Path | None, as_json: bool) -> str:
     return (page.parent / "results.json").read_text() if as_json else str(page)
 
 
-def export_images(what: str, out: Path, workdir: Path | None) -> str:
-    """Writes the data set or the generated images into `out`; returns a line that counts them."""
-    from jobs.export import export
+def export_images(what: str, out: Path, experiment: str | None, workdir: Path | None) -> str:
+    """Writes the data set, or the images generated for an experiment, into `out`; returns a line that counts them."""
+    from jobs.export import export, generated_images
 
-    stage = "prepare" if what == "dataset" else "generate"
+    if what == "dataset" and experiment is not None:
+        raise ConfigError(f"--experiment {experiment}: goes with `export generated`; the data set is one for all")
     folder = _latest(workdir)
     with opened(*_last_study(folder), folder, look=True) as here:
         rows = status_module.states(here.study, here.steps, here.artifacts)
-        found = {row.step.stage: row.manifest for row in rows if row.manifest is not None}
-        if stage not in found:
+        committed = {row.step.id: row.manifest for row in rows}
+        prepare = here.steps[-1].needs["prepare"]
+        images = generated_images(here.study, here.steps, experiment) if what == "generated" else None
+        asked = images.generate if images else prepare
+        prepared, made = committed[prepare.id], committed[asked.id]
+        if prepared is None or made is None:
             raise ConfigError(
-                f"{folder}: nothing is committed of {stage}; `tailfill status` says where the study stands"
+                f"{folder}: nothing is committed of {asked.stage}; `tailfill status` says where the study stands"
             )
-        generated = found["generate"] if what == "generated" else None
-        return export(here.artifacts, found["prepare"], generated, found.get("score"), out, here.study.accept)
+        if images is None:
+            return export(here.artifacts, prepared, None, None, out)
+        return export(here.artifacts, prepared, made, committed[images.score.id], out, images.accept)
 
 
 def _latest(workdir: Path | None) -> Path:
@@ -159,11 +207,11 @@ def _latest(workdir: Path | None) -> Path:
     return candidates[-1].parent
 
 
-def _last_study(folder: Path) -> tuple[Study, str | None]:
-    """The study that was run there last, and the fingerprint that its data had."""
+def _last_study(folder: Path) -> tuple[Study, Fingerprints]:
+    """The study that was run there last, and the fingerprints that its data and weights had."""
     try:
         kept = json.loads((folder / STUDY_FILE).read_bytes())
-        return study_from_tree(kept["study"]), kept["source"]
+        return study_from_tree(kept["study"]), Fingerprints(kept["source"], kept["weights"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / STUDY_FILE}: is damaged ({error}); run the study again") from error
 

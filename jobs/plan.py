@@ -29,7 +29,9 @@ from shared.config.task import (
     Task,
     TrialImages,
     TuneConfig,
+    WithWeights,
     keyed,
+    named_weights,
 )
 
 
@@ -66,17 +68,19 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
     if step.settled:
         found = manifests.pop("tune").summary["parameters"]
         best = {path: found[path] for path in step.settled if path in found}
-        config = _json(with_parameters(CONFIGS[step.stage].model_validate_json(json.dumps(config)), best))
+        settled = with_parameters(CONFIGS[step.stage].model_validate_json(json.dumps(config)), best)
+        config = settled.model_dump(mode="json", by_alias=True)
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
     return new_task(study.name, step.stage, version(step.stage), config, inputs, study.resources, step.experiment)
 
 
-def plan(study: Study, source_digest: str | None = None) -> list[Step]:
+def plan(study: Study, source_digest: str | None = None, weights: Mapping[str, str] | None = None) -> list[Step]:
     """All steps in an order in which each stands behind those that it needs; the report is last.
 
-    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`).
+    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `weights` those of weights by location
+    (`shared.weights.weight_digests`); without them, names stand in for contents.
     """
-    return _Planner(study, source_digest).plan()
+    return _Planner(study, source_digest, weights or {}).plan()
 
 
 @dataclass
@@ -90,8 +94,8 @@ class _Source:
 
 
 class _Planner:
-    def __init__(self, study: Study, source_digest: str | None) -> None:
-        self.study = study
+    def __init__(self, study: Study, source_digest: str | None, weights: Mapping[str, str]) -> None:
+        self.study, self.weights = study, weights
         self.steps: dict[str, Step] = {}
         self.sources: dict[str | None, _Source] = {None: _Source()}
         config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
@@ -125,7 +129,7 @@ class _Planner:
         needs: Mapping[str, Step],
         settled: tuple[str, ...] = (),
     ) -> Step:
-        step = Step(stage, experiment, label, _json(config), needs, settled)
+        step = Step(stage, experiment, label, _json(config, self.weights), needs, settled)
         return self.steps.setdefault(step.id, step)
 
     def _search(self, experiment: Resolved) -> _Source:
@@ -155,7 +159,9 @@ class _Planner:
         needs = made_from = self._generator(experiment)
         if source.settled and source.tune:
             needs = made_from | {"tune": source.tune}
-        config = GenerateConfig(generate=experiment.generate, rare=experiment.rare, seed=self.study.seed)
+        config = GenerateConfig(
+            generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
+        )
         generate = self._add("generate", experiment.name, "generate", config, needs, source.settled)
         judged = {"prepare": self.prepare, "generate": generate}
         score = self._add("score", experiment.name, "score", judges_of(self.study, experiment), judged)
@@ -175,12 +181,12 @@ class _Planner:
 
 
 def judges_of(study: Study, experiment: Resolved) -> ScoreConfig:
-    """The judges of an experiment's generated images."""
+    """The judges of an experiment's generated images: the study's, so that arms which share images share their scores too."""
     return ScoreConfig(
         score=experiment.score,
-        classifier=experiment.classifier,
-        augmentation=experiment.augmentation,
-        training=experiment.training,
+        classifier=study.classifier,
+        augmentation=study.augmentation,
+        training=study.training,
         seed=study.seed,
     )
 
@@ -205,11 +211,16 @@ def _tune_config(study: Study, experiment: Resolved, makes_images: bool) -> Tune
     if makes_images:
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
+            base=_base(experiment),
             judges=judges_of(study, experiment),
             seed=study.seed,
             versions={"generate": version("generate"), "score": version("score")},
         )
     return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
+
+
+def _base(experiment: Resolved) -> str | None:
+    return getattr(experiment.finetune, "base", None)
 
 
 def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportConfig:
@@ -232,6 +243,6 @@ def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportCon
     )
 
 
-def _json(config: Section) -> dict[str, Any]:
+def _json(config: Section, weights: Mapping[str, str]) -> dict[str, Any]:
     dumped: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    return dumped
+    return dumped | {"weights": named_weights(dumped, weights)} if isinstance(config, WithWeights) else dumped

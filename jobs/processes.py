@@ -37,6 +37,8 @@ class Launch:
     environment: Mapping[str, str]
     takes_slot: bool = True
     """False for a coordinator, which waits more than it computes."""
+    most_gpus: int = 1
+    """How many GPUs it can use; it gets more than one where nothing else runs."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,9 +56,7 @@ def describe(rows: list[StepState]) -> str:
         if row.manifest is not None:
             detail = f"{row.manifest.key[:8]}  {row.manifest.run.created}  {duration(row.manifest.run.seconds)} on {row.manifest.run.device}"
         elif row.task is None:
-            missing = sorted(
-                {n.label for n in row.step.needs.values()} & {r.step.label for r in rows if r.manifest is None}
-            )
+            missing = _missing(row, rows)
             detail = f"for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
     done = sum(row.manifest is not None for row in rows)
@@ -87,14 +86,17 @@ def why(study: Study, steps: Sequence[Step], artifacts: Artifacts, stage: str) -
     known = next((s for s in STAGES if s == stage), None)
     if known is None:
         raise ConfigError(f"--why {stage}: there is no such stage; there are {', '.join(STAGES)}")
-    rows = [row for row in states(study, steps, artifacts) if row.step.stage == known]
-    if not rows:
+    rows = states(study, steps, artifacts)
+    # what stands for another step of this very study is no earlier version of this one
+    taken = {row.manifest.key for row in rows if row.manifest is not None}
+    earlier = [manifest for manifest in artifacts.manifests(known) if manifest.key not in taken]
+    asked = [row for row in rows if row.step.stage == known]
+    if not asked:
         return f"{stage}: is no part of this study"
-    earlier = artifacts.manifests(known)
-    return "\n".join(_why_step(row, earlier, known) for row in rows)
+    return "\n".join(_why_step(row, rows, earlier, known) for row in asked)
 
 
-def _why_step(row: StepState, earlier: list[Manifest], stage: Stage) -> str:
+def _why_step(row: StepState, rows: list[StepState], earlier: list[Manifest], stage: Stage) -> str:
     label = row.step.label
     if row.manifest is not None:
         code = fingerprint(stage)
@@ -105,19 +107,31 @@ def _why_step(row: StepState, earlier: list[Manifest], stage: Stage) -> str:
         )
         return f"{label}: committed under {row.manifest.key[:8]}{changed}"
     if row.task is None:
-        return f"{label}: its key is not known before {', '.join(sorted({n.label for n in row.step.needs.values()}))} are committed"
-    same = [m for m in earlier if _place(m.config) == _place(row.task.config)]
-    if not same:
+        return f"{label}: its key is not known before {', '.join(_missing(row, rows))} are committed"
+    last = _last_version(row.task, earlier)
+    if last is None:
         return f"{label}: was never committed"
-    last = max(same, key=lambda m: m.run.created)
     return f"{label}: differs from {last.key[:8]} ({last.run.created}) in " + "; ".join(
         _differences(row.task, last, stage)
     )
 
 
-def _place(config: dict[str, Any]) -> tuple[Any, Any]:
-    """What makes two results comparable: the same repetition of the same kind of arm."""
-    return config.get("repeat"), config.get("arm", {}).get("images")
+def _last_version(task: Task, earlier: Sequence[Manifest]) -> Manifest | None:
+    """The newest of the same repetition: of the same experiment, or, where that has none, of one with the same kind of images."""
+    repeats = [m for m in earlier if m.config.get("repeat") == task.config.get("repeat")]
+    own = [m for m in repeats if m.run.experiment == task.experiment]
+    alike = [m for m in repeats if _images(m.config) == _images(task.config)]
+    return max(own or alike, key=lambda m: m.run.created, default=None)
+
+
+def _images(config: dict[str, Any]) -> Any:
+    return config.get("arm", {}).get("images")
+
+
+def _missing(row: StepState, rows: list[StepState]) -> list[str]:
+    """Labels of the steps that it needs and that are not committed."""
+    left = {r.step.label for r in rows if r.manifest is None}
+    return sorted({needed.label for needed in row.step.needs.values()} & left)
 
 
 def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:
@@ -131,8 +145,13 @@ def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:
     old_values, new_values = dict(_leaves(last.config)), dict(_leaves(keyed(stage, task.config)))
     for path in sorted(old_values.keys() | new_values.keys()):
         if old_values.get(path) != new_values.get(path):
-            found.append(f"{path} {old_values.get(path)} → {new_values.get(path)}")
+            found.append(f"{path} {_shown(old_values.get(path))} → {_shown(new_values.get(path))}")
     return found or ["nothing: it was forgotten (--rerun)"]
+
+
+def _shown(value: Any) -> str:
+    """Digests by their first letters."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", str(value))
 
 
 def _leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:

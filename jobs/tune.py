@@ -18,7 +18,7 @@ from shared.artifacts.manifest import Manifest, canonical_digest
 from shared.checkpoint import Values
 from shared.config.arm import with_found
 from shared.config.paths import is_under
-from shared.config.task import Arm, Input, TuneConfig
+from shared.config.task import Arm, Input, TuneConfig, keyed
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
@@ -48,10 +48,6 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     from shared.search.storage import Database, quiet_optuna
 
     inherited = inherited_parameters(config, context)
-    if config.search.trials == 0:
-        return context.commit(
-            _files(context.scratch, {"parameters": inherited, "value": None, "number": None}), {"trials": 0}
-        )
     quiet_optuna()
     database = Database(_database_url(context))
     try:
@@ -99,7 +95,7 @@ def work(config: TuneConfig, context: Context) -> None:
 
 def search_name(config: TuneConfig, context: Context) -> str:
     """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search."""
-    described = config.model_dump(mode="json", by_alias=True)
+    described = keyed("tune", config.model_dump(mode="json", by_alias=True))
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
     inputs = {role: source.digest for role, source in context.task.inputs.items()}
     generation = context.artifacts.generation("tune", context.task.key)
@@ -173,7 +169,7 @@ class ArmObjective:
 
         arm, generated = with_found(self._arm, trial.parameters), None
         if self._config.images is not None:
-            generated = make_images(self._config.images, arm, self._context, trial.stop)
+            generated = make_images(self._config, arm, self._context, trial.stop)
         if self._data is None or self._generated != generated or not self._data.matches(arm):
             self._data = None  # before the new one is built: two may not fit in memory
             self._data, self._generated = self._build(arm, generated), generated
@@ -269,10 +265,10 @@ def _commit(
     return context.commit(files, summary, max(set(devices), key=devices.count), usage.gpu_seconds)
 
 
-def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float] | None = None) -> dict[str, Path]:
+def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Path]:
     files = {"best.json": folder / "best.json", "importance.json": folder / "importance.json"}
     files["best.json"].write_text(json.dumps(best, indent=1))
-    files["importance.json"].write_text(json.dumps(dict(shares or {}), indent=1))
+    files["importance.json"].write_text(json.dumps(dict(shares), indent=1))
     return files
 
 

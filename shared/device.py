@@ -17,3 +17,8 @@ def pick_device(wanted: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """`cpu`, or the GPU's name as the driver gives it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def gpu_count(device: torch.device) -> int:
+    """How many GPUs this process holds; 0 on a CPU."""
+    return torch.cuda.device_count() if device.type == "cuda" else 0

@@ -34,6 +34,8 @@ class Run(Section):
     """Fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]
     """Versions of the libraries that compute."""
+    experiment: str | None = None
+    """For which experiment it was run, the first of those that share it; None for what belongs to none."""
 
 
 class Manifest(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -120,6 +121,17 @@ class S3Store:
                     done += len(chunk)
 
         self._whole_body(key, read)
+
+    def digest(self, key: str) -> str:
+        """SHA-256 of the object's bytes, read through and not kept; raises NotFound."""
+
+        def read() -> str:
+            total = hashlib.sha256()
+            for chunk in self._client.get_object(Bucket=self.bucket, Key=self._prefix + key)["Body"].iter_chunks(CHUNK):
+                total.update(chunk)
+            return total.hexdigest()
+
+        return self._whole_body(key, read)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""

@@ -27,6 +27,24 @@ def explain(tree: Any, places: Mapping[Path, str], prefix: Path = ()) -> Iterato
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
+@contextmanager
+def placed(path: Path, places: Mapping[Path, str], experiment: int) -> Iterator[None]:
+    """Ends a ConfigError's line with the place of the value at `path`: the experiment's own, or else the study's."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_experiment_place(path, places, experiment)}") from None
+
+
+def _experiment_place(path: Path, places: Mapping[Path, str], experiment: int) -> str:
+    own: Path = ("experiments", experiment)
+    for length in range(len(path), 0, -1):
+        for candidate in ((*own, *path[:length]), path[:length]):
+            if candidate in places:
+                return f" in {places[candidate]}"
+    return _place(own, places)
+
+
 def path_text(path: Path) -> str:
     """`("experiments", 1, "training", "lr")` → `experiments[1].training.lr`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

@@ -113,12 +113,13 @@ class Generate(Section):
 
 
 class Score(Section):
-    """Out-of-fold judges, trained on real images only."""
+    """Out-of-fold judges, trained on real images only, with the `classifier`, `augmentation` and `training` of the study's top level:
+    what an experiment sets of these for itself is no judge's."""
 
     folds: Annotated[int, Field(ge=2)] = 3
     epochs: Annotated[int, Field(ge=1)] = 12
     model: str | None = None
-    """timm model of the judges and of the features that neighbours are sought in; the classifier's where unset."""
+    """timm model of the judges and of the features that neighbours are sought in; the top level's classifier where unset."""
 
 
 class Accept(Section):

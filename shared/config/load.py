@@ -47,6 +47,15 @@ def load_study(path: Path, sets: Sequence[str] = ()) -> Study:
     return study_from_tree(tree, places)
 
 
+def changed_study(study: Study, sets: Sequence[str]) -> Study:
+    """The study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    tree: dict[str, Any] = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    places: dict[tuple[str | int, ...], Place] = {}
+    for setting in sets:
+        apply_set(tree, places, setting)
+    return study_from_tree(tree, places)
+
+
 def study_from_tree(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place] | None = None) -> Study:
     """Validates a tree of plain values; raises ConfigError with one line an error."""
     try:
@@ -128,6 +137,8 @@ def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], 
         places[tuple(steps)] = f"--set {setting}"
         if last:
             node[step] = value
+            for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
+                del places[inner]  # what stood there in the file is gone
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from shared.config.base import Section
 from shared.config.dataset import Rare
-from shared.config.explain import explain, near, path_text
+from shared.config.explain import Path, explain, near, path_text, placed
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, Final, FloatRange, Range, Search, Verdict
@@ -100,23 +100,27 @@ def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
 
 
 def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
-    """What holds between sections; raises ConfigError that names the path, the value and the remedy."""
+    """What holds between sections; raises ConfigError that names the path, the value, the remedy and the place."""
     experiments = resolve(study, places)
     for index, experiment in enumerate(experiments):
         where = path_text(("experiments", index))
-        _check_space(experiment, where)
+        for path, values in experiment.search.space.items():
+            with placed(("search", "space", path), places, index):
+                _check_space(experiment, where, {path: values})
         if isinstance(experiment.finetune, PixelFinetune) and experiment.finetune.resolution > study.dataset.resolution:
-            raise ConfigError(
-                f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
-            )
+            with placed(("finetune", "resolution"), places, index):
+                raise ConfigError(
+                    f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
+                )
         if experiment.search.trials and not experiment.search.space:
-            raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
+            with placed(("search", "space"), places, index):
+                raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
-        _check_equal_budgets(study.verdict, experiments)
+        _check_equal_budgets(study.verdict, experiments, places)
 
 
-def _check_space(experiment: Resolved, where: str) -> None:
-    for path, values in experiment.search.space.items():
+def _check_space(experiment: Resolved, where: str, space: Mapping[str, Range]) -> None:
+    for path, values in space.items():
         root = path.split(".")[0]
         if path in GENERATION:
             _check_generation(experiment, path, values, where)
@@ -168,26 +172,29 @@ def _searchable(experiment: Resolved) -> list[str]:
     return paths
 
 
-def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...]) -> None:
+def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...], places: Mapping[Path, str]) -> None:
     """A verdict compares arms that were tuned equally hard: each with its own search of the same budget."""
-    baseline = next(e for e in experiments if e.name == verdict.baseline)
+    position, baseline = next((i, e) for i, e in enumerate(experiments) if e.name == verdict.baseline)
     comparisons = len(experiments) - 1
     least = least_seeds(comparisons, verdict.alpha)
     if comparisons and not verdict.provisional and baseline.final.seeds < least:
-        raise ConfigError(
-            f"final.seeds: must be >= {least} for a verdict over {comparisons} comparisons (2/2^n <= alpha/m), got "
-            f"{baseline.final.seeds}; raise it, or set verdict.provisional: true or verdict: none"
-        )
+        with placed(("final", "seeds"), places, position):
+            raise ConfigError(
+                f"final.seeds: must be >= {least} for a verdict over {comparisons} comparisons (2/2^n <= alpha/m), got "
+                f"{baseline.final.seeds}; raise it, or set verdict.provisional: true or verdict: none"
+            )
     for index, experiment in enumerate(experiments):
         where = path_text(("experiments", index))
         if experiment.parameters_from is not None:
-            raise ConfigError(
-                f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
-            )
+            with placed(("parameters_from",), places, index):
+                raise ConfigError(
+                    f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
+                )
         for path in EQUAL_BUDGETS:
             found, wanted = value_at(experiment, path), value_at(baseline, path)
             if found != wanted:
-                raise ConfigError(
-                    f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({wanted!r}) for a fair verdict, got {found!r}; "
-                    "make them equal, or set verdict: none"
-                )
+                with placed(tuple(path.split(".")), places, index):
+                    raise ConfigError(
+                        f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({wanted!r}) for a fair verdict, got {found!r}; "
+                        "make them equal, or set verdict: none"
+                    )

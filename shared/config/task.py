@@ -6,6 +6,7 @@ A stage sees only the part of the study that is in its key, so that no value can
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -30,7 +31,14 @@ class PrepareConfig(Section):
     seed: int
 
 
-class FinetuneConfig(Section):
+class WithWeights(Section):
+    """A config that may name weights by where they lie."""
+
+    weights: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of what lies there, by location (`shared.weights`): it stands in the key in place of the location."""
+
+
+class FinetuneConfig(WithWeights):
     """Inputs: `prepare`."""
 
     finetune: AnyFinetune
@@ -42,11 +50,13 @@ class GenerateConfig(Section):
     """Inputs: `prepare`, `finetune`."""
 
     generate: Generate
+    base: str | None = None
+    """Where the base model of `finetune` lies, if it has one: perhaps no longer where it lay then."""
     rare: Rare
     seed: int
 
 
-class ScoreConfig(Section):
+class ScoreConfig(WithWeights):
     """Inputs: `prepare`, `generate`. `classifier`, `augmentation` and `training` describe the judges."""
 
     score: Score
@@ -76,6 +86,8 @@ class Arm(Section):
 class TrialImages(Section):
     """What a trial needs beside its arm to have its own images made, by the stages `generate` and `score` as everywhere."""
 
+    base: str | None
+    """As `generate` has it."""
     judges: ScoreConfig
     seed: int
     """The study's, as `generate` has it."""
@@ -83,7 +95,7 @@ class TrialImages(Section):
     """Their VERSION: in the keys of what trials make, and so in the search's."""
 
 
-class TuneConfig(Section):
+class TuneConfig(WithWeights):
     """Inputs: `prepare`; with images other than `real` also `generate` and `score`, or `finetune` where trials make their own;
     `parameters` where taken from another experiment's tune."""
 
@@ -96,7 +108,7 @@ class TuneConfig(Section):
     seed: int
 
 
-class FinalConfig(Section):
+class FinalConfig(WithWeights):
     """Inputs: as tune, and `tune` (its best parameters, by path) where there was a search."""
 
     arm: Arm
@@ -130,6 +142,9 @@ class ReportConfig(Section):
     experiments: tuple[ReportedExperiment, ...]
 
 
+PRETRAINED = "classifier.pretrained"
+"""The one path of a search space whose choices may be locations of weights."""
+
 StageConfig = PrepareConfig | FinetuneConfig | GenerateConfig | ScoreConfig | TuneConfig | FinalConfig | ReportConfig
 CONFIGS: dict[Stage, type[StageConfig]] = {
     "prepare": PrepareConfig,
@@ -144,7 +159,8 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
 
 OPERATIONAL: dict[Stage, tuple[str, ...]] = {
     "finetune": ("finetune.checkpoint_every",),
-    "tune": ("search.workers", "search.lease_seconds", "search.max_retries", "search.checkpoint_every"),
+    "generate": ("base",),
+    "tune": ("images.base", "search.workers", "search.lease_seconds", "search.max_retries", "search.checkpoint_every"),
     "final": ("final.seeds", "final.checkpoint_every"),
 }
 """Values that a stage needs while it works and that leave its result as it is: no part of its key."""
@@ -154,9 +170,32 @@ def keyed(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
     """The part of a stage's config that is in its key and in its manifest."""
     left = copy.deepcopy(config)
     for path in OPERATIONAL.get(stage, ()):
-        section, name = path.split(".")
-        left.get(section, {}).pop(name, None)  # a section may be left out: its defaults stand
-    return left
+        *sections, name = path.split(".")
+        section = left
+        for step in sections:
+            section = section.get(step) or {}  # a section may be left out: its defaults stand
+        section.pop(name, None)
+    weights: dict[str, str] = left.pop("weights", {})
+    if weights and PRETRAINED in left.get("search", {}).get("space", {}):
+        return left | {"weights": weights}  # what such a search finds is a location, which must go on to hold
+    by_content: dict[str, Any] = _by_content(left, weights)
+    return by_content
+
+
+def named_weights(config: Any, weights: Mapping[str, str]) -> dict[str, str]:
+    """Those of the weights, by location, that a config names."""
+    if isinstance(config, dict | list):
+        inner = config.values() if isinstance(config, dict) else config
+        return {at: digest for value in inner for at, digest in named_weights(value, weights).items()}
+    return {config: weights[config]} if isinstance(config, str) and config in weights else {}
+
+
+def _by_content(config: Any, weights: Mapping[str, str]) -> Any:
+    if isinstance(config, dict):
+        return {name: _by_content(value, weights) for name, value in config.items()}
+    if isinstance(config, list):
+        return [_by_content(value, weights) for value in config]
+    return f"sha256:{weights[config]}" if isinstance(config, str) and config in weights else config
 
 
 class Input(Section):

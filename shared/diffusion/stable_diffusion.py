@@ -14,9 +14,10 @@ from diffusers import DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
+from shared.diffusion.base_files import FILES
 from shared.diffusion.caption import Captioner
 from shared.diffusion.generator import Generator, SampleRequest
-from shared.diffusion.stable_diffusion_base import FILES, Parts, find_base, load_parts
+from shared.diffusion.stable_diffusion_base import Parts, find_base, load_parts
 from shared.diffusion.stable_diffusion_data import embed, tokens
 from shared.diffusion.stable_diffusion_model import load_trained, weights_from_base
 from shared.errors import DataError, InputError
@@ -43,10 +44,16 @@ class StableDiffusion(Generator):
 
     @classmethod
     def load(
-        cls, files: Mapping[str, Path], device: torch.device, settings: Settings, scratch: Path
+        cls,
+        files: Mapping[str, Path],
+        device: torch.device,
+        settings: Settings,
+        scratch: Path,
+        base_at: str | None = None,
     ) -> StableDiffusion:
         """From the files that finetune committed, and the base that they name, which must be the same to the byte.
 
+        `base_at` is where the base lies now, where that is elsewhere than at the fine-tuning.
         Raises DataError where a file or the base is missing, changed or does not fit, UnavailableError where the base's hub or
         bucket is away.
         """
@@ -60,7 +67,7 @@ class StableDiffusion(Generator):
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
         weights = weights_from_base(method, text_encoder)
-        base = find_base(name, revision, settings, scratch, weights)
+        base = find_base(base_at or name, revision, settings, scratch, weights)
         base.check(digests, [part for part in FILES if part in (*weights, "tokenizer", "scheduler")])
         parts = load_parts(base, weights)
         load_trained(parts, method, text_encoder, files)

@@ -29,23 +29,10 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from shared.diffusion.base_files import FILES, WEIGHTS, base_files
 from shared.errors import DataError, UnavailableError
 from shared.settings import Settings
 
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-    "text_encoder": "model.safetensors",
-}
-"""The parts with weights, and the file that holds them."""
-FILES = {
-    "unet": ("config.json",),
-    "vae": ("config.json",),
-    "text_encoder": ("config.json",),
-    "tokenizer": ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.json"),
-    "scheduler": ("scheduler_config.json",),
-}
-"""What else is read of each part; of a tokenizer those that are there."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -142,8 +129,6 @@ def find_base(
 
 def _from_hub(name: str, revision: str | None, settings: Settings, weights: Sequence[str]) -> Path:
     disable_progress_bars()
-    wanted = [f"{part}/{file}" for part, files in FILES.items() for file in files]
-    wanted += [f"{part}/{WEIGHTS[part]}" for part in weights]
     at = f"{name}@{revision}" if revision else name
     try:
         return Path(
@@ -152,7 +137,7 @@ def _from_hub(name: str, revision: str | None, settings: Settings, weights: Sequ
                 revision=revision,
                 cache_dir=settings.cache / "hub",
                 token=settings.hub_token.get_secret_value() if settings.hub_token else False,
-                allow_patterns=wanted,
+                allow_patterns=base_files(weights),
             )
         )
     except HFValidationError as error:

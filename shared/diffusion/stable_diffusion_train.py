@@ -24,8 +24,9 @@ from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.diffusion.balance import draw_probabilities
+from shared.diffusion.base_files import FILES
 from shared.diffusion.caption import Captioner
-from shared.diffusion.stable_diffusion_base import FILES, Base, Parts, find_base, load_parts
+from shared.diffusion.stable_diffusion_base import Base, Parts, find_base, load_parts
 from shared.diffusion.stable_diffusion_data import (
     Latents,
     Texts,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from shared.artifacts.manifest import Manifest, new_task
 from shared.config.base import Section
-from shared.config.task import Arm, GenerateConfig, Input, Stage, TrialImages
+from shared.config.task import Arm, GenerateConfig, Input, Stage, TuneConfig, named_weights
 from shared.context import Context, StopSignal
 
 POOLS = 1  # trials train on the first; a study with more makes them for its final trainings
@@ -24,25 +24,28 @@ class Generated:
     scores: Manifest
 
 
-def make_images(wanted: TrialImages, arm: Arm, context: Context, stop: StopSignal) -> Generated:
+def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal) -> Generated:
     """Those of `arm.generate`, made here where they are not committed yet.
 
     `stop` is the trial's: it ends the work when the trial is lost too. Raises what the two stages raise.
     """
+    wanted, known = config.images, context.task.inputs
+    assert wanted is not None
     assert arm.generate is not None
-    known = context.task.inputs
+    weights = named_weights(wanted.judges.model_dump(mode="json"), config.weights)
+    judges = wanted.judges.model_copy(update={"weights": weights})
     generate = arm.generate.model_copy(update={"replicates": POOLS})
     images = _done(
         "generate",
         wanted.versions["generate"],
-        GenerateConfig(generate=generate, rare=arm.rare, seed=wanted.seed),
+        GenerateConfig(generate=generate, base=wanted.base, rare=arm.rare, seed=wanted.seed),
         {"prepare": known["prepare"], "finetune": known["finetune"]},
         context,
         stop,
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
     inputs = {"prepare": known["prepare"], "generate": made}
-    return Generated(images, _done("score", wanted.versions["score"], wanted.judges, inputs, context, stop))
+    return Generated(images, _done("score", wanted.versions["score"], judges, inputs, context, stop))
 
 
 def _done(

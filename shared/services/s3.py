@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
 import signal
 import socket
@@ -21,6 +23,7 @@ BUCKET = "tailfill"
 REGION = "us-east-1"
 READY_SECONDS = 60.0
 STARTS = 3  # another process may take one of the ports in between
+SOCKETS = Path("/tmp")  # fixed in its program
 ROLES = ("master", "volume", "filer", "s3", "admin")
 
 
@@ -51,7 +54,8 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
         data.mkdir(parents=True, exist_ok=True)
         access, secret = kept_secret(folder / "access-key"), kept_secret(folder / "secret-key")
     end_leftovers(data)
-    ports = _new_ports(folder / "ports")
+    _remove_stale_sockets()
+    ports = free_ports(2 * len(ROLES))
     command: list[str | Path] = [
         _binary(), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
         "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
@@ -115,20 +119,25 @@ def _listens(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def _new_ports(path: Path) -> list[int]:
-    """Ten free ports, noted in a file; the sockets of a killed run, whose ports stand there, are removed."""
-    if path.exists():
-        _remove_sockets([int(port) for port in path.read_text().split()])
-    ports = free_ports(2 * len(ROLES))
-    path.write_text(" ".join(map(str, ports)))
-    return ports
-
-
 def _remove_sockets(ports: list[int]) -> None:
-    """SeaweedFS makes Unix sockets named after its ports in /tmp, and leaves them there."""
+    """SeaweedFS makes Unix sockets named after its ports in /tmp, wherever its data are, and leaves them there."""
     for port in ports:
-        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+        for path in SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
             path.unlink(missing_ok=True)
+
+
+def _remove_stale_sockets() -> None:
+    """Those that a server left which was killed with us, in whatever work directory it was: nobody answers there any more."""
+    for path in SOCKETS.glob("seaweedfs-*.sock"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            # a server that is starting does not answer yet
+            if time.time() - path.stat().st_mtime > READY_SECONDS and not _answers(path):
+                path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) != errno.ECONNREFUSED
 
 
 def _binary() -> Path:

@@ -60,6 +60,25 @@ def test_errors_are_json_where_logs_are(capsys: pytest.CaptureFixture[str]) -> N
     assert (line["level"], line["event"].startswith("nowhere.yaml: cannot be read")) == ("error", True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "No such command 'nosuch'"),
+        (["run", "--nosuch", "x"], "No such option '--nosuch'"),
+        (["run"], "Missing argument 'STUDY.yaml'"),
+        (["status", "--set"], "Option '--set' requires an argument"),
+        (["run", "x.yaml", "--workers", "none"], "Invalid value for '--workers'"),
+    ],
+)
+def test_bad_usage_is_a_json_line_where_logs_are(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = fails(["--log", "json", *arguments], capsys)
+    (line,) = map(json.loads, text.splitlines())
+    assert (code, line["level"]) == (2, "error")
+    assert said in line["event"]
+
+
 def test_an_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = fails(["stage", "finetuning", "--config", "x"], capsys)
     assert code == 2

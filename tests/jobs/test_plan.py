@@ -96,3 +96,15 @@ def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> Non
     }
     assert pinned["final placebo 0"].needs["generate"].settled == ()
     assert pinned["final placebo 0"].needs["generate"].config["generate"]["guidance"] == 3
+
+
+def test_arms_that_share_images_share_their_judges() -> None:
+    for study in ("paper-replay.yaml", "paper.yaml"):  # its rows differ in training and augmentation
+        counts = Counter(step.stage for step in plan(load_study(STUDIES / study)))
+        assert counts["generate"] == counts["score"] == 1
+    demo = STUDIES / "demo.yaml"
+    (dropout, folds) = (
+        Counter(step.stage for step in plan(load_study(demo, [f"experiments.placebo.{setting}"])))["score"]
+        for setting in ("training.dropout=0.4", "score.folds=3")
+    )
+    assert (dropout, folds) == (1, 2)  # its own `score:` still counts

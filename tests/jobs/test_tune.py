@@ -14,11 +14,14 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+import shared.search.coordinator  # two threads that import it at once would see each other's half
+import shared.search.worker  # noqa: F401
 from jobs import tune
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run, task_key
 from shared.config.dataset import Rare
+from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Search
 from shared.config.task import Arm, Input, Task, TuneConfig
 from shared.config.training import Classifier, Training
@@ -195,13 +198,15 @@ def test_study_goes_on_under_another_budget_only(
     assert name(_config().model_copy(update={"seed": 2}), "4") != first
 
 
-def test_nothing_to_search_hands_the_parameters_on(
-    artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path
-) -> None:
-    config = _config(trials=0)
-    manifest = tune.run(config, _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "n", StopSignal()))
-    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
-    assert best["parameters"] == {"training.dropout": 0.1}
+def test_study_goes_by_the_content_of_weights(artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path) -> None:
+    def name(file: str, digest: str) -> str:
+        config = with_parameters(_config(), {"arm.classifier.pretrained": file}).model_copy(
+            update={"weights": {file: digest}}
+        )
+        context = _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / f"{file}{digest}", StopSignal())
+        return tune.search_name(config, context)
+
+    assert name("a.safetensors", "1") == name("b.safetensors", "1") != name("a.safetensors", "2")
 
 
 def test_without_a_database_it_says_so(artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path) -> None:

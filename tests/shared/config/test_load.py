@@ -91,6 +91,42 @@ def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
         load_study(path)
 
 
+BETWEEN = """\
+name: tiny
+dataset: {source: garments, resolution: 32}
+experiments:
+  - {name: real}
+  - {name: other, search: {trials: 9}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "finetune: {generator: pixel,\n  resolution: 64}\n",
+            r"finetune\.resolution: must be <= .*got 64 in .* line 7",
+        ),
+        ("finetune: {generator: pixel}\nsearch:\n  space: {}\n", r"search\.space: is empty.* in .* line 8"),
+        (
+            "finetune: {generator: pixel}\nsearch:\n  space:\n    training.lrr: {low: 1, high: 2}\n",
+            r"search\.space: 'training\.lrr' is no value.* in .* line 9",
+        ),
+        ("finetune: {generator: pixel}\nfinal:\n  seeds: 2\n", r"final\.seeds: must be >= 6 .* in .* line 8"),
+        ("finetune: {generator: pixel}\n", r"experiments\[1\]\.search\.trials: must equal .*got 9; .* in .* line 5"),
+    ],
+)
+def test_an_error_between_sections_names_its_line(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        load_study(write(tmp_path, BETWEEN + text))
+
+
+def test_what_set_replaced_is_no_place(tmp_path: Path) -> None:
+    text = MINIMAL + "search: {space: {training.loss: {values: [plain, weighted]}}}\n"
+    with pytest.raises(ConfigError, match=r"is no number.* in --set search\.space="):
+        load_study(write(tmp_path, text), ["search.space={training.loss: {low: 1, high: 2}}"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from shared.checkpoint import NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.context import StopSignal
 from shared.diffusion.generator import SampleRequest
+from shared.diffusion.load import load_generator
 from shared.diffusion.stable_diffusion import StableDiffusion
 from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
 from shared.errors import DataError
@@ -184,3 +186,18 @@ def test_a_changed_base_is_refused(
 def test_the_schema_travels_with_it(full: StableDiffusion) -> None:
     unknown = np.full(SCHEMA.width, -1, np.int8)
     assert full.prompt(unknown) == "a photo of"
+
+
+def test_a_base_that_was_moved(
+    trained: dict[str, dict[str, Path]], tiny_base: Path, settings: Settings, tmp_path: Path
+) -> None:
+    made = json.loads(trained["lora"]["generator.json"].read_bytes())
+    (tmp_path / "generator.json").write_text(json.dumps(made | {"base": str(tmp_path / "gone")}))
+    files = {**trained["lora"], "generator.json": tmp_path / "generator.json"}
+    requests = [SampleRequest(RED_SQUARE, 1)]
+    with pytest.raises(DataError, match="there is no folder"):
+        load_generator(files, CPU, settings, tmp_path)
+    moved = load_generator(files, CPU, settings, tmp_path, str(tiny_base))
+    assert np.array_equal(
+        moved.sample(requests, 2.0, 4), load(trained["lora"], settings, tmp_path).sample(requests, 2.0, 4)
+    )

@@ -198,6 +198,26 @@ def test_a_damaged_data_folder_is_explained(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_sockets_of_killed_servers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shared.services import s3
+
+    monkeypatch.setattr(s3, "SOCKETS", tmp_path)
+    living = socket.socket(socket.AF_UNIX)
+    living.bind(str(tmp_path / "seaweedfs-s3-1.sock"))
+    living.listen()
+    for name in ("seaweedfs-s3-2.sock", "seaweedfs-s3-grpc-3.sock", "other.sock", "seaweedfs-filer-4.sock"):
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(tmp_path / name))
+            killed.listen()
+    for path in tmp_path.iterdir():
+        if "filer" not in path.name:  # one that has just been made may be about to listen
+            os.utime(path, (0, 0))
+    s3._remove_stale_sockets()
+    left = {"seaweedfs-s3-1.sock", "seaweedfs-filer-4.sock", "other.sock"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    living.close()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; all else here runs as a user already")
 def test_as_an_unprivileged_user() -> None:
     from shared.services.process import User, become

@@ -1,0 +1,125 @@
+"""Fingerprints of the weights that a study names by where they lie: in the keys they stand for the location.
+
+So another file under the same name is another result, and a file that was moved, or that lies in a bucket for the cluster and in a
+folder here, is the same one. Weights from a hub or a package go by name and revision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.store import NotFound, Store
+from shared.config.generation import StableDiffusionFinetune
+from shared.config.resolve import Resolved, resolve
+from shared.config.search import Choice
+from shared.config.study import Study
+from shared.config.task import PRETRAINED
+from shared.diffusion.base_files import base_files
+from shared.errors import DataError
+from shared.log import Log
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.artifacts.s3 import S3Store
+
+log = Log("weights")
+
+BIG = 256 << 20  # bytes; reading more takes a second or longer
+
+
+def weight_locations(study: Study) -> tuple[set[str], set[str]]:
+    """The files (`classifier.pretrained`) and the folders (`finetune.base`), here or in a bucket, that the study's stages read."""
+    experiments = resolve(study)
+    with_images = [experiment for experiment in experiments if experiment.images != "real"]
+    files = {value for experiment in experiments for value in _pretrained(experiment)}
+    if with_images:
+        files.add(study.classifier.pretrained)  # the judges' own
+    bases = {e.finetune.base for e in with_images if isinstance(e.finetune, StableDiffusionFinetune)}
+    return (
+        {value for value in files if isinstance(value, str) and not value.startswith("package:")},
+        {base for base in bases if is_s3(base) or Path(base).is_dir()},
+    )
+
+
+def weight_digests(study: Study, settings: Settings, kept: Store) -> dict[str, str]:
+    """SHA-256 of the weights by location: a file's of its bytes, a folder's of names and bytes of the files that are read of it.
+
+    `kept` remembers digests of files that did not change (by size and time of change; in a bucket by ETag), so that gigabytes are
+    read once. Raises DataError where nothing lies there, and what the bucket raises.
+    """
+    files, folders = weight_locations(study)
+    found = {location: _file(location, settings, kept) for location in sorted(files)}
+    return found | {location: _folder(location, settings, kept) for location in sorted(folders)}
+
+
+def _pretrained(experiment: Resolved) -> Iterable[bool | str | int | float]:
+    choices = experiment.search.space.get(PRETRAINED) if experiment.search.trials else None
+    return (experiment.classifier.pretrained, *(choices.values if isinstance(choices, Choice) else ()))
+
+
+def _file(location: str, settings: Settings, kept: Store) -> str:
+    if is_s3(location):
+        bucket, key = split_s3(location)
+        store = _bucket(bucket, "", settings)
+        tag = dict(store.etags(key)).get(key)
+        if tag is None:
+            raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
+        return _object(store, key, tag, settings, kept)
+    path = Path(location).expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"classifier.pretrained: there is no file {location}; name an existing one, package:<module>/<file> or s3://bucket/key"
+        )
+    return _local(path, kept)
+
+
+def _folder(location: str, settings: Settings, kept: Store) -> str:
+    names = base_files()
+    if is_s3(location):
+        store = _bucket(*split_s3(location), settings)
+        tags = {key: tag for key, tag in store.etags() if key in names}
+        digests = {name: _object(store, name, tag, settings, kept) for name, tag in tags.items()}
+    else:
+        paths = {name: Path(location) / name for name in names}
+        digests = {name: _local(path, kept) for name, path in paths.items() if path.is_file()}
+    if not digests:
+        raise DataError(
+            f"finetune.base: {location} holds no model; name a Stable Diffusion 1.x or 2.x in diffusers' layout"
+        )
+    return hashlib.sha256("\n".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
+
+
+def _local(path: Path, kept: Store) -> str:
+    def read() -> str:
+        if stat.st_size > BIG:
+            log.info("reading weights once, for the key of what is made with them", file=path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    stat = path.stat()
+    return _remembered(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}", read, kept)
+
+
+def _object(store: S3Store, key: str, tag: str, settings: Settings, kept: Store) -> str:
+    identity = f"{settings.s3_endpoint} {store.url}/{key} {tag}"
+    return _remembered(identity, lambda: store.digest(key), kept)
+
+
+def _remembered(identity: str, read: Callable[[], str], kept: Store) -> str:
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    try:
+        return kept.get(key).decode()
+    except NotFound:
+        digest = read()
+        kept.put(key, digest.encode())
+        return digest
+
+
+def _bucket(bucket: str, prefix: str, settings: Settings) -> S3Store:
+    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(bucket, prefix, settings)

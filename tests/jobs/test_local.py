@@ -1,0 +1,233 @@
+"""The command's dealings with a work directory, in this process, with a folder as the store: no service is started."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from committed import commit_steps
+from pixel_study import SCHEMA, pictures
+
+from jobs import local
+from jobs.plan import Step, plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.load import load_study
+from shared.data.dataset import describe
+from shared.data.imageset import ImageSet, write_shards
+from shared.errors import ConfigError, Stopped, UnavailableError
+
+DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
+TWO_SETS = (
+    "experiments=[{name: real}, {name: a, images: real+synthetic, generate: {guidance: 1.0}, accept: {copies: 0.0}},"
+    " {name: b, images: real+synthetic, generate: {guidance: 3.0}, accept: {copies: 0.0, plausibility: [0.5, 1.0]}}]"
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A fresh current directory, services that are named, and the signals given back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")  # no look at a study needs it
+    monkeypatch.delenv("TAILFILL_CACHE", raising=False)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def commit_all(*sets: str, files: Callable[[Step], dict[str, Path]] | None = None) -> None:
+    """The whole study stands committed, its report with a page."""
+    study = load_study(DEMO, sets)
+    artifacts = Artifacts(FolderStore(Path("store")), study.name, Path("cache"))
+
+    def report(step: Step) -> dict[str, Path]:
+        if step.stage != "report":
+            return files(step) if files else {}
+        Path("index.html").write_text("<html>page</html>")
+        Path("results.json").write_text('{"answer": 1}')
+        return {"index.html": Path("index.html"), "results.json": Path("results.json")}
+
+    commit_steps(study, plan(study), artifacts, report)
+
+
+def run(*sets: str, as_json: bool = False) -> str:
+    return local.run_study(DEMO, sets, None, None, (), "json", as_json)
+
+
+def status(*sets: str, file: Path | None = None, why: str | None = None) -> str:
+    return local.status(file, sets, None, why, False)
+
+
+def test_a_run_with_all_committed_fetches_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    commit_all()
+    page = Path(run())
+    assert page == Path("work/demo/report/index.html")
+    assert page.read_text() == "<html>page</html>"
+    assert "0 stages run, 14 found committed" in capsys.readouterr().err
+    assert json.loads(run(as_json=True))["report"] == str(page)
+    assert local.print_report(None, False) == str(page)
+    assert json.loads(local.print_report(Path("work/demo"), True)) == {"answer": 1}
+
+
+def test_status_of_the_last_study_and_of_a_changed_one() -> None:
+    commit_all()
+    run()
+    assert "14 of 14 stages committed" in status()
+    assert "1 of 14 stages committed" in status("finetune.steps=9", "search.epochs=9")
+    assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 700 → 9")
+    assert status("final.seeds=1", file=DEMO).splitlines()[-1].startswith("10 of 11 stages committed")
+    assert "14 of 14" in status()  # asking changed nothing
+    said = json.loads(local.status(None, ("finetune.steps=9",), None, "finetune", True))
+    assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 700 → 9"]
+
+
+def test_status_of_changed_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"1")
+    sets = ["dataset={source: folder, resolution: 32}", f"dataset.root={data}"]
+    study = load_study(DEMO, sets)
+    artifacts = Artifacts(FolderStore(Path("store")), study.name, Path("cache"))
+    found = local.fingerprints(study, Path("work/demo"))
+    commit_steps(study, plan(study, found.source)[:1], artifacts)
+    assert "committed under" in status(*sets, file=DEMO, why="prepare")
+    (data / "b.png").write_bytes(b"2")
+    assert "differs from" in status(*sets, file=DEMO, why="prepare")
+    assert "in source_digest" in status(*sets, file=DEMO, why="prepare")
+
+
+def test_a_study_that_was_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ask in (status, lambda: local.print_report(None, False)):
+        with pytest.raises(ConfigError, match="work: holds no study that was run; name one with --workdir"):
+            ask()
+    assert "0 of 14 stages committed" in status(file=DEMO)  # the store that is named may hold it
+    monkeypatch.delenv("TAILFILL_STORE")
+    with pytest.raises(ConfigError, match="work/demo: holds no study that was run"):
+        status(file=DEMO)
+    assert not Path("work/demo/s3").exists()
+
+
+def test_a_report_that_is_not_there_yet() -> None:
+    commit_all()
+    run()
+    (Path("store/demo/report").rename("gone"))
+    with pytest.raises(ConfigError, match="its report is not committed; `tailfill run` goes on"):
+        local.print_report(None, False)
+
+
+def test_a_damaged_work_directory() -> None:
+    folder = Path("work/demo")
+    folder.mkdir(parents=True)
+    for text in ("", "[]", '{"study": {}}'):
+        (folder / local.STUDY_FILE).write_text(text)
+        with pytest.raises(ConfigError):
+            status()
+
+
+def test_the_work_directory_used_last_is_asked() -> None:
+    commit_all()
+    run()
+    local.run_study(DEMO, (), Path("work/other"), None, (), "json", False)
+    assert local._latest(None) == Path("work/other")
+
+
+def test_a_bucket_needs_a_store_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAILFILL_STORE")
+    for setting in ("classifier.pretrained=s3://b/w", "dataset={source: folder, root: s3://b/d, resolution: 32}"):
+        with pytest.raises(ConfigError, match=r"s3://b/. is in a bucket, but no store is named"):
+            run(setting)
+
+
+def test_an_unknown_stage_to_rerun() -> None:
+    with pytest.raises(ConfigError, match="--rerun train: there is no such stage"):
+        local.run_study(DEMO, (), None, None, ("train",), "json", False)
+
+
+def test_a_second_command_is_kept_out_and_may_look(tmp_path: Path) -> None:
+    commit_all()
+    run()
+    study, found = local._last_study(Path("work/demo"))
+    with local.opened(study, found, Path("work/demo")):
+        with pytest.raises(UnavailableError, match="uses this work directory"):
+            run()
+        assert "14 of 14 stages committed" in status()
+
+
+def test_a_signal_before_the_first_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = local.load_study
+
+    def load_and_stop(*arguments: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return load(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(local, "load_study", load_and_stop)
+    with pytest.raises(Stopped):
+        run()
+
+
+def image_files(step: Step) -> dict[str, Path]:
+    """Three images a set; the sets differ in their guidance, and their scores in the plausibility."""
+    folder = Path(f"files/{step.id[:16]}")
+    folder.mkdir(parents=True)
+    images = pictures(1, 2)
+    if step.stage == "prepare":
+        info = describe("test", SCHEMA, 16, images.labels, images.split)
+        (folder / "dataset.json").write_text(info.model_dump_json(by_alias=True))
+        return {path.name: path for path in (folder / "dataset.json", *write_shards(images, folder, "images"))}
+    if step.stage == "generate":
+        extra = pa.table(
+            {"pool": pa.array([0, 0, 0], pa.int32()), "guidance": [step.config["generate"]["guidance"]] * 3}
+        )
+        made = ImageSet(SCHEMA, images.encoded, images.paths, np.full(3, "generated"), images.labels, extra)
+        return {path.name: path for path in write_shards(made, folder, "images")}
+    if step.stage == "score":
+        guidance = step.needs["generate"].config["generate"]["guidance"]
+        table = pa.table(
+            {"index": [0, 1, 2], "plausibility": [guidance / 10, 0.6, 0.7], "neighbour_ratio": [1.0, 1.0, 1.0]}
+        )
+        pq.write_table(table, folder / "scores.parquet")
+        return {"scores.parquet": folder / "scores.parquet"}
+    return {}
+
+
+def exported(experiment: str | None) -> list[dict[str, object]]:
+    out = Path(f"out-{experiment}")
+    local.export_images("generated", out, experiment, None)
+    return [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+
+
+def test_each_experiment_s_images_with_their_own_scores_and_filter() -> None:
+    commit_all(TWO_SETS, files=image_files)
+    run(TWO_SETS)
+    first, second = exported("a"), exported("b")
+    assert [row["guidance"] for row in (*first, *second)] == [1.0] * 3 + [3.0] * 3
+    assert [row["plausibility"] for row in (*first, *second)] == [0.1, 0.6, 0.7, 0.3, 0.6, 0.7]
+    assert [row["accepted"] for row in (*first, *second)] == [False, True, True, False, True, True]
+    with pytest.raises(ConfigError, match=r"has 2 sets of generated images .*--experiment NAME: a, b"):
+        exported(None)
+    with pytest.raises(ConfigError, match=r"--experiment real: has no generated images; experiments that have: a, b"):
+        exported("real")
+    with pytest.raises(ConfigError, match="the data set is one for all"):
+        local.export_images("dataset", Path("out"), "a", None)
+    assert local.export_images("dataset", Path("out"), None, None) == "3 images in out"
+
+
+def test_one_set_needs_no_name() -> None:
+    commit_all(files=image_files)
+    run()
+    assert exported(None) == exported("placebo")
+
+
+def test_a_study_without_generated_images() -> None:
+    commit_all("experiments=[{name: real}]")
+    run("experiments=[{name: real}]")
+    with pytest.raises(ConfigError, match="no experiment has generated images"):
+        exported(None)

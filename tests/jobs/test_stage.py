@@ -1,0 +1,141 @@
+"""A stage as a container runs it: every exit code, in this process, on a small folder of images."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.__main__ import main
+from jobs.plan import make_task, plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.s3 import S3Store
+from shared.config.load import study_from_tree
+from shared.config.task import Task
+from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A store, and signal handlers and loggers given back."""
+    monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path / "cache"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """`prepare` of two classes, two images each in every split."""
+    for split in ("train", "val", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for shade in (0, 60):
+                colour = (shade + 20 * len(split), 255 * number, shade)
+                Image.new("RGB", (20, 20), colour).save(folder / f"{shade}.png")
+    study = study_from_tree(
+        {
+            "name": "tiny",
+            "dataset": {
+                "source": "folder",
+                "root": str(tmp_path / "data"),
+                "resolution": 32,
+                "on_leak": "keep",
+                "leak_distance": 0,
+            },
+            "finetune": {"generator": "pixel"},
+            "rare": {"below": None},
+            "verdict": "none",
+            "experiments": [{"name": "real"}],
+        }
+    )
+    return make_task(study, plan(study)[0], {})
+
+
+def exit_code(folder: Path, task: Task) -> int:
+    file = folder / "task.json"
+    file.write_text(task.model_dump_json())
+    try:
+        main(["--log", "json", "stage", task.stage, "--config", str(file)])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else BUG
+    return COMMITTED
+
+
+def committed(folder: Path, task: Task) -> bool:
+    return Artifacts(FolderStore(folder / "store"), "tiny", folder / "cache").find("prepare", task.key) is not None
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return "\n".join(json.loads(line)["event"] for line in capsys.readouterr().err.splitlines())
+
+
+def test_0_it_committed_and_the_second_time_had(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(tmp_path, task) == COMMITTED == 0
+    assert committed(tmp_path, task)
+    assert "committed already" not in said(capsys)
+    assert exit_code(tmp_path, task) == COMMITTED
+    assert "committed already" in said(capsys)
+
+
+def test_2_what_no_retry_mends(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data" / "train" / "cat" / "0.png").write_bytes(b"no image")
+    assert exit_code(tmp_path, task) == INPUT == 2
+    assert "cat/0.png" in said(capsys)
+    assert not committed(tmp_path, task)
+
+
+def test_75_a_service_is_away(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TAILFILL_STORE", "s3://bucket")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr(S3Store.__init__, "__defaults__", (1,))  # one attempt: the others take seconds
+    assert exit_code(tmp_path, task) == UNAVAILABLE == 75
+    assert "127.0.0.1:1" in said(capsys)
+
+
+def test_143_a_signal_before_the_commit(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stop(logging.Handler):
+        """Sends SIGTERM when the first image is begun."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "images" and not record.__dict__["progress"]["done"]:
+                signal.raise_signal(signal.SIGTERM)
+
+    logger, stop = logging.getLogger("tailfill"), Stop()
+    logger.addHandler(stop)
+    try:
+        assert exit_code(tmp_path, task) == STOPPED == 143
+    finally:
+        logger.removeHandler(stop)
+    assert "stopped by a signal" in said(capsys)
+    assert not committed(tmp_path, task)
+    assert exit_code(tmp_path, task) == COMMITTED  # the same command goes on
+
+
+def test_1_a_bug_goes_up_unhandled(tmp_path: Path, task: Task) -> None:
+    """The interpreter makes a traceback and the exit code 1 of it (`test_processes`)."""
+    garments = {"source": "garments", "resolution": 32, "train": 100, "val": 50, "test": 50}
+    broken = task.model_copy(update={"config": {**task.config, "dataset": garments, "seed": -1}})
+    with pytest.raises(ValueError, match="non-negative"):
+        exit_code(tmp_path, broken)
+
+
+def test_a_task_of_another_stage(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "task.json"
+    file.write_text(task.model_dump_json())
+    with pytest.raises(SystemExit, match="2"):
+        main(["--log", "json", "stage", "final", "--config", str(file)])
+    assert "is a task of the stage prepare, not of final; run `tailfill stage prepare`" in said(capsys)

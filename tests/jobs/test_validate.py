@@ -1,0 +1,62 @@
+"""`tailfill validate`: what a study would do, counted and timed for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.validate import Forecast, describe
+from shared.config.load import load_study
+
+DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
+SMALL = [
+    "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "generate.fill_to=14",
+    "training.batch_size=8", "finetune.width=8", "finetune.batch_size=4", "generate.batch_size=4", "generate.steps=2",
+]  # fmt: skip
+
+
+def validate(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    main(["validate", str(DEMO), *sets, *arguments])
+    return capsys.readouterr().out
+
+
+def test_a_valid_study_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(capsys) == f"{DEMO}: valid (real, synthetic, placebo)\n"
+    assert json.loads(validate(capsys, "--json")) == {"study": "demo", "experiments": ["real", "synthetic", "placebo"]}
+
+
+def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(validate(capsys, "--plan", "--json"))
+    assert found["stages"] == {
+        "prepare": 1,
+        "finetune": 1,
+        "generate": 1,
+        "score": 1,
+        "tune": 3,
+        "final": 6,
+        "report": 1,
+    }
+    assert found["images"]["train"] == 300
+    assert (found["trials"], found["finals"]) == (12, 6)
+    assert found["fill"]
+    for counts in found["fill"].values():
+        assert 0 < counts["real"] < 12
+        assert 0 < counts["generate"] <= 14 - counts["real"]
+    assert found["hours"].keys() == {"finetune", "generate", "score", "tune", "final"}
+    assert all(0 < hours < 10 for hours in found["hours"].values())
+    assert found["gib"] > 0
+    words = describe(load_study(DEMO), Forecast(**found)).splitlines()
+    assert words[0].startswith("study demo: 14 stages (1 prepare, 1 finetune, ")
+    assert "search: 12 trials; final: 6 trainings" in words
+    assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
+    assert words[-1].startswith("in all about ")
+
+
+def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        validate(capsys, "--plan", "--set", f"dataset={{source: folder, resolution: 32, root: {tmp_path}/none}}")
+    assert f"{tmp_path}/none: there is no such folder" in capsys.readouterr().err
