@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.artifacts.manifest import Manifest, canonical_digest
+from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Values
 from shared.config.paths import with_parameters
-from shared.config.task import Arm, Input, TuneConfig
+from shared.config.task import Arm, TuneConfig
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
+from shared.search import identity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,15 +35,12 @@ VERSION = 1
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
 WARM_TRIALS = 5  # of another search, tried first
-OPERATIONAL = frozenset(
-    {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
-)
-"""Settings of a search that may change while it goes on."""
 
 
 def run(config: TuneConfig, context: Context) -> Manifest:
     """Coordinates the search until it is over, and commits what it found."""
     from shared.search.coordinator import Coordinator
+    from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
     inherited = inherited_parameters(config, context)
@@ -61,7 +59,8 @@ def run(config: TuneConfig, context: Context) -> Manifest:
             with_parameters(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
-            sum(_gpu_seconds(context, context.task.inputs).values()),
+            Spending(database, context.artifacts).gpu_seconds,
+            context.task.experiment,
         )
         outcome = coordinator.run()
         usage = database.call("reading the usage", coordinator.usage)
@@ -73,6 +72,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
 def work(config: TuneConfig, context: Context) -> None:
     """Runs trials until the search is closed. Raises Stopped (the trial is queued again), UnavailableError, InputError."""
     from shared.device import device_name, pick_device
+    from shared.search.presence import Presence
     from shared.search.storage import Database, quiet_optuna
     from shared.search.worker import Worker
 
@@ -90,18 +90,18 @@ def work(config: TuneConfig, context: Context) -> None:
             device_name(device),
             context.settings.grace_seconds,
         )
-        worker.run(ArmObjective(config, context))
+        with Presence(database, search_name(config, context), device_name(device)):
+            worker.run(ArmObjective(config, context))
     finally:
         database.close()
 
 
 def search_name(config: TuneConfig, context: Context) -> str:
-    """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search."""
-    described = config.model_dump(mode="json", by_alias=True)
-    described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
-    inputs = {role: source.digest for role, source in context.task.inputs.items()}
-    generation = context.artifacts.generation("tune", context.task.key)
-    return f"{context.task.study}-{canonical_digest([VERSION, described, inputs, generation])[:16]}"
+    """Name of its Optuna study."""
+    task = context.task
+    return identity.search_name(
+        task.study, VERSION, config, task.inputs, context.artifacts.generation("tune", task.key)
+    )
 
 
 def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]:
@@ -274,12 +274,3 @@ def _database_url(context: Context) -> str:
             "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"
         )
     return context.settings.database_url.get_secret_value()
-
-
-def _gpu_seconds(context: Context, inputs: Mapping[str, Input]) -> dict[str, float]:
-    """GPU seconds of the stages that this one stands on, each once, by key."""
-    found: dict[str, float] = {}
-    for source in inputs.values():
-        manifest = context.artifacts.open(source)
-        found |= {manifest.key: manifest.run.device_seconds, **_gpu_seconds(context, manifest.inputs)}
-    return found
