@@ -9,9 +9,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from jobs import progress
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
@@ -43,6 +44,7 @@ class Opened:
     environment: dict[str, str]
     """What a stage process needs beyond this one's environment."""
     workdir: Path
+    database_url: str = field(repr=False)
 
 
 @contextlib.contextmanager
@@ -57,7 +59,9 @@ def opened(study: Study, source: str | None, workdir: Path, look: bool = False) 
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        yield Opened(study, plan(study, source), artifacts, environment, workdir)
+        assert settings.database_url is not None  # named by the environment, or started
+        url = settings.database_url.get_secret_value()
+        yield Opened(study, plan(study, source), artifacts, environment, workdir, url)
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -108,13 +112,19 @@ def run_study(
 
 
 def status(workdir: Path | None, why: str | None, as_json: bool) -> str:
-    """The state of each stage, or with `why` what would make a stage run again."""
+    """The state of each stage and search, or with `why` what would make a stage run again."""
     folder = _latest(workdir)
     with opened(*_last_study(folder), folder, look=True) as here:
         if why is not None:
             return status_module.why(here.study, here.steps, here.artifacts, why)
         rows = status_module.states(here.study, here.steps, here.artifacts)
-        return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
+        searches = progress.search_states(rows, here.artifacts, here.database_url)
+        if as_json:
+            found = progress.as_json(searches)
+            return json.dumps(
+                [{**row, "search": found.get(row["step"])} for row in status_module.as_json(rows)], indent=1
+            )
+        return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches)]))
 
 
 def print_report(workdir: Path | None, as_json: bool) -> str:
