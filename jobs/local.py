@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs import progress
@@ -25,6 +25,8 @@ from shared.config.task import STAGES
 from shared.context import StopSignal
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
+from shared.search.identity import searches_of
+from shared.search.metrics_server import metrics_served
 from shared.services.services import joined_services, services
 from shared.settings import Settings
 
@@ -44,7 +46,13 @@ class Opened:
     environment: dict[str, str]
     """What a stage process needs beyond this one's environment."""
     workdir: Path
-    database_url: str = field(repr=False)
+    settings: Settings
+
+    @property
+    def database_url(self) -> str:
+        """Of PostgreSQL, which the environment names or the services have started."""
+        assert self.settings.database_url is not None
+        return self.settings.database_url.get_secret_value()
 
 
 @contextlib.contextmanager
@@ -59,9 +67,7 @@ def opened(study: Study, source: str | None, workdir: Path, look: bool = False) 
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        assert settings.database_url is not None  # named by the environment, or started
-        url = settings.database_url.get_secret_value()
-        yield Opened(study, plan(study, source), artifacts, environment, workdir, url)
+        yield Opened(study, plan(study, source), artifacts, environment, workdir, settings)
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -101,11 +107,13 @@ def run_study(
     with open_console(log) as console, opened(study, source, workdir) as here:
         stop.raise_if_set()
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
-        environment = {**here.environment, **_scratch(workdir)}
+        # one port for the whole run: coordinators of several experiments are at work at once
+        environment = {**here.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
         (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, "source": source}, indent=1))
         control = Control(study, here.steps, here.artifacts, workdir, environment, console, stop, workers)
-        report = control.run(frozenset(rerun))
+        with metrics_served(here.settings, study.name, searches_of(study.name)):
+            report = control.run(frozenset(rerun))
         page = fetch_report(here.artifacts, report, workdir / "report")
         console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)
@@ -193,3 +201,14 @@ def simulate_search(workers: int, trials: int, as_json: bool) -> str:
         if as_json
         else "\n".join(f"{name.replace('_', ' ')}: {value:.6g}" for name, value in shown.items())
     )
+
+
+def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> None:
+    """Serves Optuna's dashboard on the study's database until Ctrl-C; `ready` is told its address."""
+    from shared.search.dashboard import serve_dashboard
+
+    stop = StopSignal()
+    stop.install()
+    folder = _latest(workdir)
+    with opened(*_last_study(folder), folder, look=True) as here:
+        serve_dashboard(here.database_url, port, stop, ready)

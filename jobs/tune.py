@@ -40,6 +40,7 @@ WARM_TRIALS = 5  # of another search, tried first
 def run(config: TuneConfig, context: Context) -> Manifest:
     """Coordinates the search until it is over, and commits what it found."""
     from shared.search.coordinator import Coordinator
+    from shared.search.metrics_server import metrics_served
     from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
@@ -62,7 +63,8 @@ def run(config: TuneConfig, context: Context) -> Manifest:
             Spending(database, context.artifacts).gpu_seconds,
             context.task.experiment,
         )
-        outcome = coordinator.run()
+        with metrics_served(context.settings, context.task.study, f"^{search_name(config, context)}$"):
+            outcome = coordinator.run()
         usage = database.call("reading the usage", coordinator.usage)
     finally:
         database.close()
