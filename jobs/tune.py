@@ -18,7 +18,7 @@ from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Values
 from shared.config.paths import with_parameters
 from shared.config.task import Arm, TuneConfig
-from shared.context import Context
+from shared.context import Context, Spent
 from shared.errors import ConfigError
 from shared.log import Log
 from shared.search import identity
@@ -260,7 +260,13 @@ def _commit(
     }
     Log("tune").info("search over", **summary, **asdict(usage))
     devices = [result.device for result in outcome.steps]
-    return context.commit(files, summary, max(set(devices), key=devices.count), usage.gpu_seconds)
+    spent = Spent(
+        gpu=usage.gpu_seconds,
+        cpu=max(usage.used_seconds - usage.gpu_seconds, 0.0),
+        gpu_lost=usage.gpu_lost_seconds,
+        cpu_lost=max(usage.lost_seconds - usage.gpu_lost_seconds, 0.0),
+    )
+    return context.commit(files, summary, max(set(devices), key=devices.count), spent)
 
 
 def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float] | None = None) -> dict[str, Path]:

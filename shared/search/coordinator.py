@@ -47,6 +47,8 @@ class Usage:
     """Of these, work that was lost with a worker."""
     gpu_seconds: float
     """Of the used ones, those on a GPU."""
+    gpu_lost_seconds: float
+    """Of the lost ones, those on a GPU."""
 
 
 @dataclass
@@ -121,13 +123,13 @@ class Coordinator:
             row = connection.execute(
                 text(
                     f"""SELECT coalesce(sum({GPU_SECONDS}), 0) AS gpu, coalesce(sum(used_seconds + {HELD_SECONDS}), 0) AS used,
-                       coalesce(sum(lost_seconds), 0) AS lost,
+                       coalesce(sum(lost_seconds), 0) AS lost, coalesce(sum(least(lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost,
                        coalesce((SELECT extract(epoch FROM clock_timestamp() - began_at) FROM tailfill_searches WHERE name = :name), 0) AS wall
                        FROM tailfill_leases l JOIN studies s USING (study_id) WHERE study_name = :name OR study_name LIKE :steps"""
                 ),
                 {"name": self._name, "steps": f"{self._name}/%"},
             ).one()
-        return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu))
+        return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu), float(row.gpu_lost))
 
     # -- steps
 
