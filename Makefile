@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types unit chaos fingerprints lock format clean
+.PHONY: help venv demo dashboard test lint types unit chaos fingerprints lock format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -24,6 +24,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 demo: venv ## the whole study on this machine: no GPU, no cluster, no download
 	@exec $(BIN)/tailfill run studies/demo.yaml
+
+dashboard: venv ## Optuna's dashboard on the study that was run last, until Ctrl-C (PORT=8080)
+	@exec $(BIN)/tailfill dashboard --port $(or $(PORT),8080)
 
 test: lint types unit ## lint, types and every test that needs no cluster
 

@@ -129,6 +129,18 @@ def report(workdir: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
+@WORKDIR
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any that is free."
+)
+def dashboard(workdir: Path | None, port: int) -> None:
+    """Show the searches in Optuna's dashboard, on this machine only, until Ctrl-C."""
+    from jobs.local import dashboard as serve
+
+    serve(workdir, port, click.echo)
+
+
+@cli.command()
 @click.argument("what", type=click.Choice(["dataset", "generated"]))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--experiment", metavar="NAME", help="Whose generated images, where experiments differ in them.")

@@ -16,7 +16,7 @@ from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.config.task import FinetuneConfig
-from shared.context import Context, StopSignal
+from shared.context import Context, Spent, StopSignal
 from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.errors import DataError
@@ -46,9 +46,9 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
     )  # fmt: skip
     summary = {"steps": config.finetune.steps, "loss": curve[-1]["loss"], "images": len(images)}
     files = {path.name: path for path in sorted(out.iterdir())}
-    return context.commit(
-        files, summary, device=device_name(device), device_seconds=context.seconds() * gpu_count(device)
-    )
+    gpus = gpu_count(device)
+    spent = Spent(gpu=context.seconds() * gpus) if gpus else None
+    return context.commit(files, summary, device_name(device), spent)
 
 
 def finetune(

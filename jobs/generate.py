@@ -26,7 +26,7 @@ from shared.artifacts.artifacts import Pointer
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Generate
 from shared.config.task import GenerateConfig
-from shared.context import Context
+from shared.context import Context, Spent
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.log import Log
@@ -192,5 +192,6 @@ def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], d
         "pools": len(set(images.extra["pool"].to_pylist())),
         "classes": {name: filled.count(name) for name in dict.fromkeys(sorted(filled))},
     }
-    device_seconds = sum(float(part.values["seconds"]) for part in parts.values() if part.values["device"] != "cpu")
-    return context.commit({path.name: path for path in shards}, summary, device=device, device_seconds=device_seconds)
+    seconds = [(part.values["device"] == "cpu", float(part.values["seconds"])) for part in parts.values()]
+    spent = Spent(gpu=sum(s for on_cpu, s in seconds if not on_cpu), cpu=sum(s for on_cpu, s in seconds if on_cpu))
+    return context.commit({path.name: path for path in shards}, summary, device, spent)

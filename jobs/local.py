@@ -8,10 +8,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs import progress
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
@@ -25,6 +26,8 @@ from shared.config.task import STAGES
 from shared.context import StopSignal
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
+from shared.search.identity import searches_of
+from shared.search.metrics_server import metrics_served
 from shared.services.services import joined_services, services
 from shared.settings import Settings
 from shared.weights import weight_digests, weight_locations
@@ -57,6 +60,13 @@ class Opened:
     environment: dict[str, str]
     """What a stage process needs beyond this one's environment."""
     workdir: Path
+    settings: Settings
+
+    @property
+    def database_url(self) -> str:
+        """Of PostgreSQL, which the environment names or the services have started."""
+        assert self.settings.database_url is not None
+        return self.settings.database_url.get_secret_value()
 
 
 @contextlib.contextmanager
@@ -71,7 +81,7 @@ def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False)
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        yield Opened(study, plan(study, found.source, found.weights), artifacts, environment, workdir)
+        yield Opened(study, plan(study, found.source, found.weights), artifacts, environment, workdir, settings)
 
 
 def fingerprints(study: Study, workdir: Path) -> Fingerprints:
@@ -120,18 +130,20 @@ def run_study(
     with open_console(log) as console, opened(study, found, workdir) as here:
         stop.raise_if_set()
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
-        environment = {**here.environment, **_scratch(workdir)}
+        # one port for the whole run: coordinators of several experiments are at work at once
+        environment = {**here.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
         (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, **asdict(found)}, indent=1))
         control = Control(study, here.steps, here.artifacts, workdir, environment, console, stop, workers)
-        report = control.run(frozenset(rerun))
+        with metrics_served(here.settings, study.name, searches_of(study.name)):
+            report = control.run(frozenset(rerun))
         page = fetch_report(here.artifacts, report, workdir / "report")
         console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)
 
 
 def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: str | None, as_json: bool) -> str:
-    """The state of each stage, or with `why` what would make a stage run again.
+    """The state of each stage and search, or with `why` what would make a stage run again.
 
     Of the study as it was run last; with a study file or `--set`, of that one, as it would be run now.
     """
@@ -141,7 +153,13 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
             said = status_module.why(here.study, here.steps, here.artifacts, why)
             return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
         rows = status_module.states(here.study, here.steps, here.artifacts)
-        return json.dumps(status_module.as_json(rows), indent=1) if as_json else status_module.describe(rows)
+        searches = progress.search_states(rows, here.artifacts, here.database_url)
+        if as_json:
+            of_step = progress.as_json(searches)
+            return json.dumps(
+                [{**row, "search": of_step.get(row["step"])} for row in status_module.as_json(rows)], indent=1
+            )
+        return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches)]))
 
 
 def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tuple[Study, Fingerprints, Path]:
@@ -231,3 +249,14 @@ def simulate_search(workers: int, trials: int, as_json: bool) -> str:
         if as_json
         else "\n".join(f"{name.replace('_', ' ')}: {value:.6g}" for name, value in shown.items())
     )
+
+
+def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> None:
+    """Serves Optuna's dashboard on the study's database until Ctrl-C; `ready` is told its address."""
+    from shared.search.dashboard import serve_dashboard
+
+    stop = StopSignal()
+    stop.install()
+    folder = _latest(workdir)
+    with opened(*_last_study(folder), folder, look=True) as here:
+        serve_dashboard(here.database_url, port, stop, ready)

@@ -14,7 +14,7 @@ from shared.log import Log
 if TYPE_CHECKING:
     from shared.report.inputs import Results
 
-VERSION = 1
+VERSION = 2
 
 log = Log("report")
 
@@ -53,12 +53,13 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     from shared.report.page import Report, render
     from shared.report.results import results_tree, write_csv
     from shared.report.scores import judge, score_study
+    from shared.report.tuned_alike import unequal_tuning
 
     study = read_study(config, results)
     scores = score_study(study)
     rule = config.verdict if isinstance(config.verdict, Verdict) else None
     judged = judge(rule, config.experiments, scores, config.seed) if rule else None
-    said = answer(config, judged)
+    said = answer(config, judged, unequal_tuning(study, judged))
     log.info("answer", sentence=said.sentence)
     generated = read_generated(study)
     entries = ledger(results)

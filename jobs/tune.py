@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.artifacts.manifest import Manifest, canonical_digest
+from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Values
 from shared.config.arm import with_found
 from shared.config.paths import is_under
-from shared.config.task import Arm, Input, TuneConfig, keyed
-from shared.context import Context
+from shared.config.task import Arm, TuneConfig
+from shared.context import Context, Spent
 from shared.errors import ConfigError
 from shared.log import Log
+from shared.search import identity
 from shared.search.trial_images import Generated, make_images
 
 if TYPE_CHECKING:
@@ -36,15 +37,13 @@ VERSION = 1
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
 WARM_TRIALS = 5  # of another search, tried first
-OPERATIONAL = frozenset(
-    {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
-)
-"""Settings of a search that may change while it goes on."""
 
 
 def run(config: TuneConfig, context: Context) -> Manifest:
     """Coordinates the search until it is over, and commits what it found."""
     from shared.search.coordinator import Coordinator
+    from shared.search.metrics_server import metrics_served
+    from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
     inherited = inherited_parameters(config, context)
@@ -59,9 +58,11 @@ def run(config: TuneConfig, context: Context) -> Manifest:
             with_found(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
-            sum(_gpu_seconds(context, context.task.inputs).values()),
+            Spending(database, context.artifacts).gpu_seconds,
+            context.task.experiment,
         )
-        outcome = coordinator.run()
+        with metrics_served(context.settings, context.task.study, f"^{search_name(config, context)}$"):
+            outcome = coordinator.run()
         usage = database.call("reading the usage", coordinator.usage)
     finally:
         database.close()
@@ -71,6 +72,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
 def work(config: TuneConfig, context: Context) -> None:
     """Runs trials until the search is closed. Raises Stopped (the trial is queued again), UnavailableError, InputError."""
     from shared.device import device_name, pick_device
+    from shared.search.presence import Presence
     from shared.search.storage import Database, quiet_optuna
     from shared.search.worker import Worker
 
@@ -88,18 +90,18 @@ def work(config: TuneConfig, context: Context) -> None:
             device_name(device),
             context.settings.grace_seconds,
         )
-        worker.run(ArmObjective(config, context))
+        with Presence(database, search_name(config, context), device_name(device)):
+            worker.run(ArmObjective(config, context))
     finally:
         database.close()
 
 
 def search_name(config: TuneConfig, context: Context) -> str:
-    """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search."""
-    described = keyed("tune", config.model_dump(mode="json", by_alias=True))
-    described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
-    inputs = {role: source.digest for role, source in context.task.inputs.items()}
-    generation = context.artifacts.generation("tune", context.task.key)
-    return f"{context.task.study}-{canonical_digest([VERSION, described, inputs, generation])[:16]}"
+    """Name of its Optuna study."""
+    task = context.task
+    return identity.search_name(
+        task.study, VERSION, config, task.inputs, context.artifacts.generation("tune", task.key)
+    )
 
 
 def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]:
@@ -262,7 +264,13 @@ def _commit(
     }
     Log("tune").info("search over", **summary, **asdict(usage))
     devices = [result.device for result in outcome.steps]
-    return context.commit(files, summary, max(set(devices), key=devices.count), usage.gpu_seconds)
+    spent = Spent(
+        gpu=usage.gpu_seconds,
+        cpu=max(usage.used_seconds - usage.gpu_seconds, 0.0),
+        gpu_lost=usage.gpu_lost_seconds,
+        cpu_lost=max(usage.lost_seconds - usage.gpu_lost_seconds, 0.0),
+    )
+    return context.commit(files, summary, max(set(devices), key=devices.count), spent)
 
 
 def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Path]:
@@ -278,12 +286,3 @@ def _database_url(context: Context) -> str:
             "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"
         )
     return context.settings.database_url.get_secret_value()
-
-
-def _gpu_seconds(context: Context, inputs: Mapping[str, Input]) -> dict[str, float]:
-    """GPU seconds of the stages that this one stands on, each once, by key."""
-    found: dict[str, float] = {}
-    for source in inputs.values():
-        manifest = context.artifacts.open(source)
-        found |= {manifest.key: manifest.run.device_seconds, **_gpu_seconds(context, manifest.inputs)}
-    return found

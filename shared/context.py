@@ -56,6 +56,18 @@ def _runs_no_stage(task: Task, _: StopSignal) -> Manifest:
     raise RuntimeError(f"stage {task.stage}: this context runs no other stage")
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of work on a result, over all processes that had a part in it."""
+
+    gpu: float = 0.0
+    cpu: float = 0.0
+    """Without a GPU."""
+    gpu_lost: float = 0.0
+    """Of those on a GPU, work that went with a worker."""
+    cpu_lost: float = 0.0
+
+
 @dataclass
 class Context:
     """The surroundings of one stage run."""
@@ -118,17 +130,25 @@ class Context:
         files: Mapping[str, Path],
         summary: Mapping[str, Any],
         device: str = "cpu",
-        device_seconds: float | None = None,
+        spent: Spent | None = None,
     ) -> Manifest:
-        """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one)."""
+        """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one).
+
+        `spent` is the work of all processes; None where there was this one only.
+        """
         uploaded = tuple(self.artifacts.upload(name, path) for name, path in sorted(files.items()))
         seconds = self.seconds()
         code, libraries = self.code()
+        if spent is None:
+            spent = Spent(cpu=seconds) if device == "cpu" else Spent(gpu=seconds)
         run = Run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=seconds,
             device=device,
-            device_seconds=device_seconds if device_seconds is not None else (0.0 if device == "cpu" else seconds),
+            device_seconds=spent.gpu,
+            cpu_seconds=spent.cpu,
+            device_lost_seconds=spent.gpu_lost,
+            cpu_lost_seconds=spent.cpu_lost,
             code=code,
             libraries=libraries,
             experiment=self.task.experiment,

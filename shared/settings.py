@@ -41,6 +41,10 @@ class Settings:
     """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     hub_token: SecretStr | None
     """`HF_TOKEN`: for gated weights."""
+    metrics_port: int
+    """`TAILFILL_METRICS_PORT`: where a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
+    metrics_host: str
+    """`TAILFILL_METRICS_HOST`: the address that it listens on; loopback where none is named, `0.0.0.0` in a pod."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -63,6 +67,8 @@ class Settings:
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
             hub_token=secret("HF_TOKEN"),
+            metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
+            metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
         )
 
 

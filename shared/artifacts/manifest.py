@@ -30,6 +30,13 @@ class Run(Section):
     """`cpu`, or the GPU's name."""
     device_seconds: float
     """Seconds for which a GPU was held, over all processes of the stage; 0 on a CPU."""
+    cpu_seconds: float | None = None
+    """Seconds of work without a GPU, over all processes of the stage; None in results of before this was recorded."""
+    device_lost_seconds: float = 0.0
+    """Of `device_seconds`, work of tuning workers that went with them. Not in here, nor in any other of these numbers: what a process of
+    another stage did between its last checkpoint and being killed, as nobody was left to record it."""
+    cpu_lost_seconds: float = 0.0
+    """The same of `cpu_seconds`."""
     code: str
     """Fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]

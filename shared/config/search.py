@@ -80,9 +80,10 @@ class Budget(Section):
     """What ends a search beside its number of trials; null is no bound."""
 
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    """Device hours over all stages of the study, those lost to preemption counted."""
+    """GPU-hours of the whole study, all experiments together: what its stages committed and what its searches used, lost workers' hours
+    counted. Once they are spent no trial is begun; running ones end, and the final trainings still run."""
     wall_hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours since the search began."""
+    """Hours since this search began."""
 
 
 class Search(Section):

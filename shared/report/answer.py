@@ -29,6 +29,8 @@ class Answer:
     """Further sentences: the other arms, the placebo, other test images."""
     warning: str | None
     """Why this is no verdict, where it is none."""
+    caution: str | None = None
+    """What weakens the comparison beside the seeds: arms that were not tuned alike."""
 
 
 def points(value: float) -> str:
@@ -62,7 +64,7 @@ def interval_words(comparison: Comparison, alpha: float) -> str:
     return f"{(1 - alpha) * 100:g} % interval {interval_text(comparison.image_interval)}"
 
 
-def answer(config: ReportConfig, judged: Comparisons | None) -> Answer:
+def answer(config: ReportConfig, judged: Comparisons | None, caution: str | None = None) -> Answer:
     """The answer to whether generated images helped; of the first other arm where the study has none."""
     if judged is None:
         return Answer("open", "This study asks for no verdict; its results are below.", (), None)
@@ -73,7 +75,7 @@ def answer(config: ReportConfig, judged: Comparisons | None) -> Answer:
     readings = [f"{_subject(config, c)} {_predicate(c)}: {numbers(c, judged.rule.alpha)}." for c in others]
     readings[:0] = _placebo_readings(config, judged, main) + _image_reading(main)
     sentence = f"{_subject(config, main)} {_predicate(main)}: {numbers(main, judged.rule.alpha)}."
-    return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged))
+    return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged), caution)
 
 
 def _main(config: ReportConfig, judged: Comparisons) -> Comparison:

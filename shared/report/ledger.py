@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.artifacts.manifest import Manifest
 from shared.config.task import STAGES
 from shared.report.inputs import Results
 
@@ -24,6 +25,10 @@ class Entry:
     device: str
     seconds: float
     device_seconds: float
+    """On a GPU."""
+    cpu_seconds: float
+    device_lost_seconds: float
+    cpu_lost_seconds: float
     code: str
     libraries: dict[str, str]
 
@@ -36,6 +41,11 @@ class StageCost:
     results: int
     wall_seconds: float
     gpu_seconds: float
+    gpu_lost_seconds: float
+    """Of these, tuning workers' work that went with them."""
+    cpu_seconds: float
+    """Without a GPU."""
+    cpu_lost_seconds: float
     devices: list[str]
 
 
@@ -57,12 +67,35 @@ def ledger(results: Results) -> list[Entry]:
                 device=manifest.run.device,
                 seconds=manifest.run.seconds,
                 device_seconds=manifest.run.device_seconds,
+                cpu_seconds=_cpu_seconds(manifest),
+                device_lost_seconds=manifest.run.device_lost_seconds,
+                cpu_lost_seconds=manifest.run.cpu_lost_seconds,
                 code=manifest.run.code,
                 libraries=manifest.run.libraries,
             ),
         )
         entry.roles.append(role)
     return sorted(entries.values(), key=lambda e: STAGES.index(e.stage))
+
+
+def _cpu_seconds(manifest: Manifest) -> float:
+    run = manifest.run
+    if run.cpu_seconds is not None:
+        return run.cpu_seconds
+    return run.seconds if run.device == "cpu" else 0.0  # of before it was recorded
+
+
+def hours(gpu_seconds: float, cpu_seconds: float) -> str:
+    """Hours on each kind of device that had a part: `1.25 GPU`, `0.40 CPU`, `1.25 GPU + 0.40 CPU`; `0` where none had."""
+    parts = [f"{s / 3600:.2f} {kind}" for s, kind in ((gpu_seconds, "GPU"), (cpu_seconds, "CPU")) if s > 0]
+    return " + ".join(parts) or "0"
+
+
+def gpu_budgets(results: Results) -> list[float]:
+    """GPU-hours that the study was given; several where experiments were given different ones."""
+    searches = [r.manifest.config.get("search", {}) for r in results.values() if r.manifest.stage == "tune"]
+    found = [(search.get("budget") or {}).get("gpu_hours") for search in searches]
+    return sorted({hours for hours in found if hours is not None})
 
 
 def costs(entries: list[Entry]) -> list[StageCost]:
@@ -77,6 +110,9 @@ def costs(entries: list[Entry]) -> list[StageCost]:
                     results=len(of_stage),
                     wall_seconds=sum(e.seconds for e in of_stage),
                     gpu_seconds=sum(e.device_seconds for e in of_stage),
+                    gpu_lost_seconds=sum(e.device_lost_seconds for e in of_stage),
+                    cpu_seconds=sum(e.cpu_seconds for e in of_stage),
+                    cpu_lost_seconds=sum(e.cpu_lost_seconds for e in of_stage),
                     devices=sorted({e.device for e in of_stage}),
                 )
             )

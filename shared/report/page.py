@@ -15,11 +15,12 @@ from shared.report.answer import METRIC_NAMES, Answer, interval_text, p_text, po
 from shared.report.drawing import Drawings
 from shared.report.generation import Generated
 from shared.report.inputs import StudyInputs
-from shared.report.ledger import Entry, StageCost
+from shared.report.ledger import Entry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameters
 from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
+from shared.report.tuned_alike import ended_short
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
 MEASURES = {
@@ -90,6 +91,9 @@ def render(report: Report) -> str:
         judges={g.name: _judge_rows(g) for g in report.generated},
         parameter_names=PARAMETERS,
         paper_source=SOURCE,
+        hours=hours,
+        gpu_budgets=gpu_budgets(study.results),
+        ended_short=ended_short(study),
         metric_names=METRIC_NAMES,
         style=Markup(style),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -13,7 +13,7 @@ import numpy as np
 from shared.report.answer import Answer
 from shared.report.generation import Generated
 from shared.report.inputs import Experiment, StudyInputs
-from shared.report.ledger import Entry, StageCost
+from shared.report.ledger import Entry, StageCost, gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
 
@@ -54,7 +54,9 @@ def results_tree(
         "generated": [_generated(g) for g in generated],
         "search": {e.config.name: e.tune.json("best.json") for e in study.experiments if e.tune is not None},
         "importance": {e.config.name: e.tune.json("importance.json") for e in study.experiments if e.tune is not None},
+        "searches": {e.config.name: e.tune.manifest.summary for e in study.experiments if e.tune is not None},
         "cost": [asdict(cost) for cost in spent],
+        "budget_gpu_hours": gpu_budgets(study.results),
         "lineage": [asdict(entry) for entry in entries],
     }
 

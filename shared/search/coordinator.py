@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,10 +24,12 @@ from shared.log import Log
 from shared.search import budget
 from shared.search.budget import Counts
 from shared.search.leases import Leases
+from shared.search.presence import forget_old
 from shared.search.results import StepResult, read_step
-from shared.search.searches import Step, make_study, write_search
+from shared.search.searches import Shown, Step, make_study, write_search
 from shared.search.space import Parameters, own_values, planned_points, target
 from shared.search.storage import Database
+from shared.search.tables import GPU_SECONDS, HELD_SECONDS
 
 TICK_SECONDS = 1.0
 
@@ -39,10 +41,14 @@ class Usage:
     """What a search has cost so far, its running trials included."""
 
     wall_seconds: float
-    gpu_seconds: float
-    """Of the search; other stages are not in it."""
+    used_seconds: float
+    """For which workers held trials, on whatever device."""
     lost_seconds: float
-    """Of trials' work, lost with a worker."""
+    """Of these, work that was lost with a worker."""
+    gpu_seconds: float
+    """Of the used ones, those on a GPU."""
+    gpu_lost_seconds: float
+    """Of the lost ones, those on a GPU."""
 
 
 @dataclass
@@ -71,11 +77,14 @@ class Coordinator:
         section: Section,
         stop: StopSignal,
         warm: Sequence[Parameters] = (),
-        gpu_seconds_before: float = 0.0,
+        study_gpu_seconds: Callable[[], float] | None = None,
+        experiment: str | None = None,
     ) -> None:
-        """`section` holds the values that the paths of the space name; `gpu_seconds_before` is what earlier stages used."""
+        """`section` holds the values that the paths of the space name; `study_gpu_seconds` says what counts against
+        `budget.gpu_hours`: this search's own where it is None. `experiment` is for onlookers."""
         self._database, self._name, self._search, self._seed = database, name, search, seed
-        self._stop, self._warm, self._gpu_before = stop, list(warm), gpu_seconds_before
+        self._stop, self._warm, self._experiment = stop, list(warm), experiment
+        self._study_gpu_seconds = study_gpu_seconds or (lambda: self.usage().gpu_seconds)
         if not search.space:
             raise ConfigError("search.space: has no parameter to search; name some, or set search.trials: 0")
         self._own = own_values(section, search.space)  # also sees that the paths exist
@@ -85,6 +94,7 @@ class Coordinator:
     def run(self) -> Outcome:
         """Returns when the search is over; raises Stopped, UnavailableError, and InputError where no trial could be completed."""
         self._database.create_tables()
+        self._database.call("forgetting old workers", partial(forget_old, self._database))
         outcome = Outcome({}, None, None, "complete")
         turns = self._turns()
         for number, parameters in enumerate(turns):
@@ -112,15 +122,14 @@ class Coordinator:
         with self._database.transaction() as connection:
             row = connection.execute(
                 text(
-                    """SELECT coalesce(sum(gpu_seconds + CASE WHEN l.state = 'held' AND device <> 'cpu'
-                         THEN extract(epoch FROM clock_timestamp() - claimed_at) ELSE 0 END), 0) AS gpu,
-                       coalesce(sum(lost_seconds), 0) AS lost,
+                    f"""SELECT coalesce(sum({GPU_SECONDS}), 0) AS gpu, coalesce(sum(used_seconds + {HELD_SECONDS}), 0) AS used,
+                       coalesce(sum(lost_seconds), 0) AS lost, coalesce(sum(least(lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost,
                        coalesce((SELECT extract(epoch FROM clock_timestamp() - began_at) FROM tailfill_searches WHERE name = :name), 0) AS wall
                        FROM tailfill_leases l JOIN studies s USING (study_id) WHERE study_name = :name OR study_name LIKE :steps"""
                 ),
                 {"name": self._name, "steps": f"{self._name}/%"},
             ).one()
-        return Usage(float(row.wall), float(row.gpu), float(row.lost))
+        return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu), float(row.gpu_lost))
 
     # -- steps
 
@@ -211,17 +220,20 @@ class Coordinator:
 
     def _spent(self, counts: Counts) -> str | None:
         """Why no more trials are begun, or None."""
-        limits, usage = self._search.budget, self.usage()
+        limits = self._search.budget
         if counts.failed > self._search.max_failures:
             return f"{counts.failed} trials failed, search.max_failures is {self._search.max_failures}"
-        if limits.wall_hours is not None and usage.wall_seconds >= limits.wall_hours * 3600:
+        if limits.wall_hours is not None and self.usage().wall_seconds >= limits.wall_hours * 3600:
             return f"search.budget.wall_hours of {limits.wall_hours} are over"
-        if limits.gpu_hours is not None and usage.gpu_seconds + self._gpu_before >= limits.gpu_hours * 3600:
+        if limits.gpu_hours is not None and self._study_gpu_seconds() >= limits.gpu_hours * 3600:
             return f"search.budget.gpu_hours of {limits.gpu_hours} are spent"
         return None
 
     def _write(self, step: Step, study: Study, closed: str | None) -> None:
-        write_search(self._database, self._name, study._study_id, step, self._search, closed)
+        space = {path: self._search.space[path] for path in step.parameters}
+        turns = self._turns()
+        shown = Shown(self._experiment, target(self._search, space), turns.index(step.parameters) + 1, len(turns))
+        write_search(self._database, self._name, study._study_id, step, self._search, closed, shown)
 
 
 def _complete(counts: Counts, wanted: int) -> bool:

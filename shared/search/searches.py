@@ -10,8 +10,8 @@ import optuna
 from optuna.study import Study
 from sqlalchemy import text
 
-from shared.artifacts.manifest import canonical_digest
 from shared.config.search import Search
+from shared.search.identity import settings_digest
 from shared.search.storage import Database
 
 
@@ -79,20 +79,37 @@ def make_study(database: Database, name: str, search: Search) -> Study:
     )
 
 
-def settings_digest(search: Search) -> str:
-    """Tells a search that was closed under these settings from one that was under others: a raised budget opens it again."""
-    return canonical_digest(search.model_dump(mode="json"))
+@dataclass(frozen=True)
+class Shown:
+    """What a coordinator tells whoever looks on."""
+
+    experiment: str | None = None
+    wanted: int = 0
+    """Finished trials that the step ends with."""
+    position: int = 1
+    """Of the step, from 1."""
+    steps: int = 1
 
 
-def write_search(database: Database, name: str, study_id: int, step: Step, search: Search, closed: str | None) -> None:
+def write_search(
+    database: Database,
+    name: str,
+    study_id: int,
+    step: Step,
+    search: Search,
+    closed: str | None,
+    shown: Shown = Shown(),
+) -> None:
     """Says which step is searched now, under which settings, and whether it is closed."""
     with database.transaction() as connection:
         connection.execute(
             text(
-                """INSERT INTO tailfill_searches (name, study_id, step, settings, closed, ticked_at)
-                   VALUES (:name, :study, :step, :settings, :closed, clock_timestamp())
+                """INSERT INTO tailfill_searches
+                     (name, study_id, step, settings, closed, ticked_at, experiment, wanted, position, steps, lease_seconds)
+                   VALUES (:name, :study, :step, :settings, :closed, clock_timestamp(), :experiment, :wanted, :position, :steps, :lease)
                    ON CONFLICT (name) DO UPDATE SET study_id = :study, step = :step, settings = :settings, closed = :closed,
-                     ticked_at = clock_timestamp()"""
+                     ticked_at = clock_timestamp(), experiment = :experiment, wanted = :wanted, position = :position, steps = :steps,
+                     lease_seconds = :lease"""
             ),
             {
                 "name": name,
@@ -100,5 +117,7 @@ def write_search(database: Database, name: str, study_id: int, step: Step, searc
                 "step": json.dumps(asdict(step)),
                 "settings": settings_digest(search),
                 "closed": closed,
+                "lease": search.lease_seconds,
+                **asdict(shown),
             },
         )

@@ -28,6 +28,7 @@ from shared.context import StopSignal
 from shared.errors import ConfigError, TailfillError
 from shared.log import Log, configure
 from shared.search.coordinator import Coordinator
+from shared.search.presence import Presence
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
 
@@ -243,7 +244,8 @@ def _work(drill: Drill, stop: StopSignal, grace_seconds: float) -> None:
     try:
         checkpoints = FolderTrialCheckpoints(drill.folder)
         worker = Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop, grace_seconds=grace_seconds)
-        worker.run(DrillObjective(drill))
+        with Presence(database, drill.name, "cpu"):
+            worker.run(DrillObjective(drill))
         (drill.folder / f"claims-{os.getpid()}.json").write_text(json.dumps(worker.claim_seconds))
     finally:
         database.close()

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
+from shared.search.connect import CONNECT, refusal, refused
 
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
@@ -32,22 +33,6 @@ Guard = Callable[[sqlalchemy.Connection], None]
 PATIENCE_SECONDS = 120.0  # how long a database that is away is asked again, before exit 75
 IDLE_IN_TRANSACTION_MS = 20_000  # the server ends a transaction whose client fell silent, so that its row locks go
 CREATION_LOCK = 0x7461696C  # "tail": one process at a time creates tables and studies
-CONNECT = {
-    "connect_timeout": 5,  # seconds, as all below but the last
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # milliseconds that sent data may stay unacknowledged
-    "application_name": "tailfill",
-}
-REFUSALS = (
-    "password authentication failed",
-    "no password supplied",
-    "does not exist",
-    "pg_hba.conf",
-    "permission denied",
-)
 
 _log = Log("search")
 
@@ -175,7 +160,7 @@ class Database:
         """Whether the coordinator has made the tables (ours are made last)."""
         if not self._tables_seen:
             with self.transaction() as connection:
-                table = connection.scalar(sqlalchemy.text("SELECT to_regclass('tailfill_searches')"))
+                table = connection.scalar(sqlalchemy.text("SELECT to_regclass('tailfill_workers')"))
             self._tables_seen = table is not None
         return self._tables_seen
 
@@ -203,10 +188,8 @@ class Database:
 
     def _reason(self, error: Exception) -> str:
         text = " ".join(str(error).split()) or type(error).__name__
-        if any(refusal in text for refusal in REFUSALS) and "starting up" not in text:
-            raise ConfigError(
-                f"DATABASE_URL: PostgreSQL at {self.label} refuses us ({text}); check user, password and database"
-            ) from None
+        if refused(text):
+            raise ConfigError(refusal(self.label, text)) from None
         return text[:200]
 
 

@@ -1,4 +1,4 @@
-"""Our tables beside Optuna's: one row a search, one lease a trial."""
+"""Our tables beside Optuna's: one row a search, one lease a trial, one row a worker; and what SQL says of a lease."""
 
 from __future__ import annotations
 
@@ -32,4 +32,24 @@ CREATE TABLE IF NOT EXISTS tailfill_searches (
   closed text,                                      -- why no trial is handed out any more; null while open
   ticked_at timestamptz                             -- last sign of a coordinator
 );
+-- for whoever looks on; columns of their own statement, as tables made before have none
+ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS experiment text;
+ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS wanted integer NOT NULL DEFAULT 0;       -- finished trials of the step
+ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS position integer NOT NULL DEFAULT 1;     -- of the step, from 1
+ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS steps integer NOT NULL DEFAULT 1;
+ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS lease_seconds double precision NOT NULL DEFAULT 90;
+CREATE TABLE IF NOT EXISTS tailfill_workers (       -- made last: where it is, all tables are
+  worker text PRIMARY KEY,                          -- as in the leases
+  search text NOT NULL,
+  device text NOT NULL,
+  seen_at timestamptz NOT NULL
+);
 """
+
+HELD_SECONDS = (
+    "CASE WHEN l.state = 'held' THEN extract(epoch FROM "
+    "greatest(least(clock_timestamp(), l.expires_at) - l.claimed_at, interval '0')) ELSE 0 END"
+)
+"""For how long the lease row `l` is held by now, beyond what `used_seconds` counts; as a reaper would count it."""
+GPU_SECONDS = f"(l.gpu_seconds + CASE WHEN l.device = 'cpu' THEN 0 ELSE {HELD_SECONDS} END)"
+"""For how long the trial of the lease row `l` has had a GPU, by now."""

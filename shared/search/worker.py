@@ -11,7 +11,6 @@ import math
 import os
 import random
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,8 +27,10 @@ from shared.config.search import Search
 from shared.context import StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
+from shared.search.identity import settings_digest
 from shared.search.leases import Claim, LeaseLost, Leases, fail
-from shared.search.searches import SearchRow, Step, read_search, settings_digest
+from shared.search.presence import worker_label
+from shared.search.searches import SearchRow, Step, read_search
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
 
@@ -142,7 +143,7 @@ class Worker:
         self._name, self._search, self._seed, self._device = name, search, seed, device
         self._settings = settings_digest(search)
         self._grace = grace_seconds
-        self._label = f"{socket.gethostname()}/{os.getpid()}"
+        self._label = worker_label()
         self._study: Study | None = None
         self._failures: list[str] = []
         self.done = 0

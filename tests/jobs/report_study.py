@@ -186,7 +186,9 @@ class StudyMaker:
             ("prepare", f"generate/{experiment}"),
         )
 
-    def tune(self, experiment: str, trials: int = 15) -> None:
+    def tune(
+        self, experiment: str, trials: int = 15, ended: str = "complete", budget: dict[str, Any] | None = None
+    ) -> None:
         out = self._out(f"tune/{experiment}")
         value = 0.5 + 0.1 * self.random.random(trials)
         state = np.where(self.random.random(trials) < 0.25, "pruned", "complete")
@@ -219,12 +221,13 @@ class StudyMaker:
             "complete": int((state == "complete").sum()),
             "pruned": int((state == "pruned").sum()),
             "failed": 1,
+            "ended": ended,
         }
         self.commit(
             f"tune/{experiment}",
             {n: out / n for n in ("trials.parquet", "best.json", "importance.json")},
             summary,
-            {"search": {"objective": "val_macro_f1"}},
+            {"search": {"objective": "val_macro_f1", "budget": budget or {}}},
             ("prepare",),
         )
 

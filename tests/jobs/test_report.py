@@ -75,7 +75,46 @@ def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> No
     cost = {c["stage"]: c for c in full_tree["cost"]}
     assert (cost["final"]["results"], cost["generate"]["results"]) == (24, 1)
     assert cost["prepare"]["gpu_seconds"] == 0
+    assert cost["prepare"]["cpu_seconds"] == cost["prepare"]["wall_seconds"] > 0
+    assert full_tree["answer"]["caution"] is None
     assert len(full_tree["lineage"]) == 31  # prepare, finetune, generate, score, 3 tunes, 24 finals
+
+
+def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    spent = "search.budget.gpu_hours of 2.5 are spent"
+    maker.tune("real", 15, budget={"gpu_hours": 2.5})
+    maker.tune("other", 4, spent, {"gpu_hours": 2.5})
+    for name in ("real", "other", "heir"):
+        maker.final(name, "real", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real"), ("other", "real"), ("heir", "real")])
+    heir = config.experiments[2].model_copy(update={"parameters_from": "real"})  # as many trials stand behind it
+    config = config.model_copy(update={"experiments": (*config.experiments[:2], heir)})
+    files = job.report(config, maker.results, tmp_path)
+    tree = json.loads(files["results.json"].read_text())
+    assert tree["answer"]["caution"].startswith(
+        f"Not tuned alike: finished trials behind the arms are “real” 15, “other” 4 ({spent}), “heir” 15."
+    )
+    assert (tree["searches"]["other"]["ended"], tree["budget_gpu_hours"]) == (spent, [2.5])
+    text = files["index.html"].read_text()
+    assert f"The search of “other” ended short, with 4 finished trials: {spent}." in text
+    assert "<strong>Not tuned alike:</strong>" in text
+    assert "2.5 GPU" in text
+
+
+def test_on_a_cpu_no_gpu_hours_are_claimed(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    for role, found in maker.results.items():
+        run = found.manifest.run.model_copy(
+            update={"device": "cpu", "device_seconds": 0.0, "cpu_seconds": 720.0, "cpu_lost_seconds": 36.0}
+        )
+        maker.results[role] = StageResult(found.manifest.model_copy(update={"run": run}), found.files)
+    text = job.report(report_config([("real", "real")]), maker.results, tmp_path)["index.html"].read_text()
+    cost = text[text.index('<section id="cost">') : text.index('<section id="lineage">')]
+    assert "0.20 CPU" in cost
+    assert "0.01 CPU" in cost
+    assert "GPU" not in cost.partition("<caption>")[0]
 
 
 class Page(HTMLParser):

@@ -156,7 +156,9 @@ def test_search_stopped_and_resumed(
 
 def _check(manifest: Manifest, config: TuneConfig, artifacts: Artifacts) -> None:
     assert manifest.summary["trials"] == manifest.summary["complete"] == 3
-    assert (manifest.run.device, manifest.run.device_seconds) == ("cpu", 0.0)
+    assert (manifest.run.device, manifest.run.device_seconds, manifest.run.device_lost_seconds) == ("cpu", 0.0, 0.0)
+    assert manifest.run.cpu_seconds is not None
+    assert manifest.run.cpu_seconds > manifest.run.cpu_lost_seconds
     best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
     assert best["direction"] == "minimize"
     assert best["parameters"].keys() == {"training.dropout", "training.lr"}  # beta1 is the experiment's own

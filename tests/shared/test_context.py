@@ -10,7 +10,7 @@ import pytest
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.task import Input, Task
-from shared.context import Context, StopSignal
+from shared.context import Context, Spent, StopSignal
 from shared.errors import ArtifactError, Stopped
 from shared.settings import Settings
 
@@ -45,14 +45,20 @@ def test_commit_records_how_it_came_about(context: Context, tmp_path: Path) -> N
     assert committed.version == 3
     assert [file.name for file in committed.files] == ["b", "images-00001.parquet"]
     assert (committed.run.code, committed.run.libraries) == ("fingerprint", {"numpy": "2"})
-    assert committed.run.device_seconds == committed.run.seconds
+    assert (committed.run.device_seconds, committed.run.cpu_seconds) == (committed.run.seconds, 0)
     assert context.fetch(committed, "b").read_bytes() == b"a"
     assert [path.read_bytes() for path in context.fetch_all(committed, "images")] == [b"a"]
     assert context.commit({}, {"steps": 5}) == committed  # only once
 
 
 def test_a_cpu_holds_no_device(context: Context) -> None:
-    assert context.commit({}, {}).run.device_seconds == 0
+    run = context.commit({}, {}).run
+    assert (run.device_seconds, run.cpu_seconds) == (0, run.seconds)
+
+
+def test_the_work_of_several_processes_is_told(context: Context) -> None:
+    run = context.commit({}, {}, "H100", Spent(gpu=9, cpu=4, gpu_lost=2, cpu_lost=1)).run
+    assert (run.device_seconds, run.cpu_seconds, run.device_lost_seconds, run.cpu_lost_seconds) == (9, 4, 2, 1)
 
 
 def test_checkpoints_carry_the_seconds_spent(context: Context, tmp_path: Path) -> None:

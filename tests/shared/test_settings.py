@@ -26,6 +26,8 @@ def test_everything_named() -> None:
             "JOB_COMPLETION_INDEX": "3",
             "TAILFILL_COUNT": "8",
             "TAILFILL_GRACE_SECONDS": "60",
+            "TAILFILL_METRICS_PORT": "9464",
+            "TAILFILL_METRICS_HOST": "0.0.0.0",
         }
     )
     assert (settings.store, settings.s3_endpoint, settings.s3_region) == (
@@ -33,6 +35,7 @@ def test_everything_named() -> None:
     )  # fmt: skip
     assert settings.cache == Path("/cache")
     assert (settings.index, settings.count, settings.grace_seconds) == (3, 8, 60.0)
+    assert (settings.metrics_port, settings.metrics_host) == (9464, "0.0.0.0")
     assert settings.s3_secret_key is not None
     assert settings.s3_secret_key.get_secret_value() == "the-secret-key"
 
@@ -43,6 +46,7 @@ def test_nothing_named() -> None:
     assert settings.s3_region == "us-east-1"
     assert settings.cache == Path("/xdg/tailfill")
     assert (settings.index, settings.count, settings.grace_seconds) == (0, 1, 30.0)
+    assert (settings.metrics_port, settings.metrics_host) == (0, "127.0.0.1")
 
 
 def test_secrets_mask_themselves() -> None:
@@ -51,7 +55,9 @@ def test_secrets_mask_themselves() -> None:
         assert "the-" not in shown
 
 
-@pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "TAILFILL_COUNT", "TAILFILL_GRACE_SECONDS"])
+@pytest.mark.parametrize(
+    "name", ["JOB_COMPLETION_INDEX", "TAILFILL_COUNT", "TAILFILL_GRACE_SECONDS", "TAILFILL_METRICS_PORT"]
+)
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", " 1"])
 def test_numbers_that_are_none(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f'environment variable {name}: must be a whole number, got "{value}"'):

@@ -147,7 +147,7 @@ def test_spent_budget_ends_the_search_without_new_trials(
 ) -> None:
     drill = make_drill(trials=3)
     outcome_of(run(with_search(drill, trials=1)))
-    ended = outcome_of(run(with_search(drill, budget=limits), gpu_seconds_before=before))
+    ended = outcome_of(run(with_search(drill, budget=limits), study_gpu_seconds=lambda: before))
     assert reason in ended.ended
     assert len(ended.steps[0].trials) == 1
     assert outcome_of(run(drill)).ended == "complete"  # with a larger budget it goes on

@@ -1,0 +1,60 @@
+"""Whether the arms of the verdict were tuned equally hard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.report.inputs import Experiment, StudyInputs
+from shared.report.scores import Comparisons
+
+
+@dataclass(frozen=True)
+class EndedShort:
+    """A search that ended before it had all its trials."""
+
+    experiment: str
+    """Its label."""
+    trials: int
+    """Finished ones."""
+    reason: str
+
+
+def ended_short(study: StudyInputs) -> list[EndedShort]:
+    """The searches that ended short, and why."""
+    found = []
+    for experiment in study.experiments:
+        summary = experiment.tune.manifest.summary if experiment.tune else {}
+        if (reason := summary.get("ended", "complete")) != "complete":
+            found.append(EndedShort(experiment.label, int(summary["trials"]), reason))
+    return found
+
+
+def unequal_tuning(study: StudyInputs, judged: Comparisons | None) -> str | None:
+    """A warning where the arms of the verdict did not get equal numbers of finished trials, else None."""
+    if judged is None or not judged.comparisons:
+        return None
+    names = [judged.rule.baseline, *(comparison.arm for comparison in judged.comparisons)]
+    counts = {name: finished_trials(study, name) for name in names}
+    if len(set(counts.values())) == 1:
+        return None
+    reasons = {short.experiment: short.reason for short in ended_short(study)}
+    arms = []
+    for name, count in counts.items():
+        label = study.experiment(name).label
+        arms.append(f"“{label}” {count}" + (f" ({reasons[label]})" if label in reasons else ""))
+    return (
+        f"Not tuned alike: finished trials behind the arms are {', '.join(arms)}. An arm that was tuned less looks worse than it is; "
+        "read the differences with that in mind, or give every arm the same search and run the study again."
+    )
+
+
+def finished_trials(study: StudyInputs, name: str) -> int:
+    """Of the searches that an arm's parameters come from: its own, and that of the experiment that it took them over from."""
+    total = 0
+    following: str | None = name
+    while following is not None:
+        experiment: Experiment = study.experiment(following)
+        if experiment.tune is not None:
+            total += int(experiment.tune.manifest.summary.get("trials", 0))
+        following = experiment.config.parameters_from
+    return total

@@ -1,0 +1,98 @@
+"""`/metrics` for Prometheus: what an onlooker sees of searches, read from PostgreSQL when it is asked for.
+
+Every value is labelled with study and experiment; those that count since the beginning are counters, whatever process serves them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shared.errors import TailfillError
+from shared.log import Log
+from shared.search.overview import SearchOverview
+
+CACHE_SECONDS = 5.0  # several scrapers, or an impatient one, cost the database no more than one
+STATES = ("complete", "pruned", "failed", "running", "queued")
+LABELS = ("study", "experiment")
+GAUGES: dict[str, tuple[str, Callable[[SearchOverview], float | None]]] = {
+    "tailfill_trials_wanted": ("Finished trials that the step ends with.", lambda s: s.wanted),
+    "tailfill_stale_leases": ("Trials whose worker has not renewed its lease lately.", lambda s: s.stale),
+    "tailfill_workers": ("Workers that gave a sign of life lately.", lambda s: s.workers),
+    "tailfill_best_value": ("Best value of the objective in the step; absent before there is one.", lambda s: s.best),
+    "tailfill_coordinator_silent_seconds": ("Since the coordinator's last sign of life.", lambda s: s.ticked_seconds),
+}
+COUNTERS: dict[str, tuple[str, Callable[[SearchOverview], float]]] = {
+    "tailfill_gpu_seconds": ("For which trials held a GPU.", lambda s: s.gpu_seconds),
+    "tailfill_gpu_lost_seconds": ("Of these, work that was lost with a worker.", lambda s: s.gpu_lost_seconds),
+    "tailfill_worker_seconds": ("For which workers held trials, on whatever device.", lambda s: s.used_seconds),
+    "tailfill_worker_lost_seconds": ("Of these, work that was lost with a worker.", lambda s: s.lost_seconds),
+    "tailfill_resumes": ("Claims of trials that had been begun before.", lambda s: s.resumes),
+    "tailfill_worker_losses": ("Workers lost with a trial.", lambda s: s.losses),
+}
+
+_log = Log("metrics")
+
+
+class SearchMetrics(Collector):
+    """The metrics of a study's searches; of several of one experiment, the one that was coordinated last."""
+
+    def __init__(self, study: str, read: Callable[[], list[SearchOverview]]) -> None:
+        self._study, self._read = study, read
+        self._lock = threading.Lock()
+        self._seen: list[Metric] = []
+        self._until = -float("inf")
+
+    def collect(self) -> Iterator[Metric]:
+        """Those of a look at most `CACHE_SECONDS` old."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._seen = self._look()
+                self._until = time.monotonic() + CACHE_SECONDS
+            yield from self._seen
+
+    def describe(self) -> list[Metric]:
+        """Nothing: a registry that asks would make the first look before anyone scrapes."""
+        return []
+
+    def _look(self) -> list[Metric]:
+        try:
+            found, up = self._read(), 1
+        except TailfillError as error:
+            _log.warning("no metrics to serve", reason=str(error))
+            found, up = [], 0
+        latest = {search.experiment: search for search in sorted(found, key=lambda s: -s.ticked_seconds)}
+        searches = list(latest.values())
+        there = GaugeMetricFamily("tailfill_database_up", "Whether PostgreSQL answered.", labels=["study"])
+        there.add_metric([self._study], up)
+        return [there, self._trials(searches), *self._gauges(searches), *self._counters(searches)]
+
+    def _trials(self, searches: list[SearchOverview]) -> Metric:
+        family = GaugeMetricFamily("tailfill_trials", "Trials of the step by state.", labels=[*LABELS, "state"])
+        for search in searches:
+            for state in STATES:
+                running = search.stale if state == "running" else 0
+                family.add_metric([*self._labels(search), state], getattr(search, state) + running)
+        return family
+
+    def _gauges(self, searches: list[SearchOverview]) -> Iterator[Metric]:
+        for name, (words, value_of) in GAUGES.items():
+            family = GaugeMetricFamily(name, words, labels=LABELS)
+            for search in searches:
+                if (value := value_of(search)) is not None:
+                    family.add_metric(self._labels(search), value)
+            yield family
+
+    def _counters(self, searches: list[SearchOverview]) -> Iterator[Metric]:
+        for name, (words, count_of) in COUNTERS.items():
+            counter = CounterMetricFamily(name, words, labels=LABELS)
+            for search in searches:
+                counter.add_metric(self._labels(search), count_of(search))
+            yield counter
+
+    def _labels(self, search: SearchOverview) -> list[str]:
+        return [self._study, search.experiment or ""]

@@ -1,0 +1,46 @@
+"""Serves `/metrics` where the environment names a port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.errors import ConfigError
+from shared.log import Log
+from shared.search.overview import read_searches
+from shared.settings import Settings
+
+_log = Log("metrics")
+
+
+@contextmanager
+def metrics_served(settings: Settings, study: str, names: str) -> Iterator[int | None]:
+    """Serves the searches whose name matches `names` for as long as the block runs, and yields the port; nothing where none is named.
+
+    Raises ConfigError where the port or the address cannot be listened on.
+    """
+    if not settings.metrics_port:
+        yield None
+        return
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from shared.search.metrics import SearchMetrics
+
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    registry = CollectorRegistry()  # of our own: the default one tells of the process, too
+    registry.register(SearchMetrics(study, lambda: read_searches(url, names)))
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"TAILFILL_METRICS_PORT: {settings.metrics_port} cannot be listened on at {settings.metrics_host} ({error}); "
+            "name another port, or unset it to serve no metrics"
+        ) from error
+    _log.info("metrics are served", address=f"http://{settings.metrics_host}:{server.server_port}/metrics")
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

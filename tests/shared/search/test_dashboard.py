@@ -1,0 +1,88 @@
+"""Optuna's dashboard: on loopback, for looking only, and silent about the password."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from shared.context import StopSignal
+from shared.errors import ConfigError
+from shared.search.dashboard import serve_dashboard
+from shared.search.searches import make_study
+from shared.search.simulate import Drill
+from shared.search.storage import Database
+
+
+@pytest.fixture
+def site(database: Database, postgres_url: str, make_drill: Callable[..., Drill]) -> Iterator[tuple[str, str]]:
+    """A running dashboard's address, and the name of a search in its database."""
+    drill = make_drill()
+    make_study(database, drill.name, drill.search)
+    stop, told, there = StopSignal(), list[str](), threading.Event()
+
+    def ready(url: str) -> None:
+        told.append(url)
+        there.set()
+
+    thread = threading.Thread(target=serve_dashboard, args=(postgres_url, 0, stop, ready))
+    thread.start()
+    assert there.wait(30)
+    yield told[0].removesuffix("/dashboard"), drill.name
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_it_lists_the_searches_and_changes_nothing(site: tuple[str, str], postgres_url: str) -> None:
+    address, name = site
+    with urllib.request.urlopen(f"{address}/api/studies", timeout=10) as answer:
+        studies = {study["study_name"]: study["study_id"] for study in json.load(answer)["study_summaries"]}
+    assert name in studies
+    with urllib.request.urlopen(f"{address}/dashboard", timeout=10) as page:
+        assert "Optuna Dashboard" in page.read().decode()
+    for method in ("POST", "PUT", "DELETE"):
+        request = urllib.request.Request(f"{address}/api/studies/{studies[name]}", data=b"{}", method=method)
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert "for looking only" in json.load(refused.value)["reason"]
+        refused.value.close()
+    with urllib.request.urlopen(f"{address}/api/studies/{studies[name]}?after=0", timeout=10) as answer:
+        assert answer.status == 200
+    password = postgres_url.split(":")[2].partition("@")[0]
+    assert not [word for word in psutil.Process().cmdline() if password in word]
+
+
+def test_it_listens_on_loopback_only(site: tuple[str, str]) -> None:
+    port = int(site[0].rpartition(":")[2])
+    bound = [
+        c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port
+    ]
+    assert bound == ["127.0.0.1"]
+
+
+def test_a_taken_port_is_named(database: Database, postgres_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: cannot be listened on .*; name another, or 0"):
+            serve_dashboard(postgres_url, port, StopSignal(), print)
+
+
+def test_nothing_to_look_at(database_url: str) -> None:
+    with pytest.raises(ConfigError, match="holds no search yet; `tailfill run` begins them"):
+        serve_dashboard(database_url, 0, StopSignal(), print)
+
+
+def test_an_idle_connection_holds_nothing_up(site: tuple[str, str]) -> None:
+    address, _ = site
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with socket.create_connection(place), urllib.request.urlopen(f"{address}/api/studies", timeout=10) as answer:
+        assert answer.status == 200

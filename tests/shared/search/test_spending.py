@@ -1,0 +1,91 @@
+"""What counts against `budget.gpu_hours`: the whole study, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import Manifest, Run
+from shared.config.task import Stage
+from shared.search import budget, spending
+from shared.search.leases import Leases
+from shared.search.searches import Step, make_study, write_search
+from shared.search.simulate import Drill
+from shared.search.spending import Spending
+from shared.search.storage import Database
+
+DIGITS = "0123456789abcdef"
+
+
+@pytest.fixture
+def empty(database_url: str) -> Iterator[Database]:
+    """A database of this test's own."""
+    opened = Database(database_url, patience=10)
+    opened.create_tables()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return Artifacts(FolderStore(tmp_path / "store"), "study", tmp_path / "cache")
+
+
+def commit(artifacts: Artifacts, stage: Stage, key: str, gpu: float) -> None:
+    run = Run(created="", seconds=gpu, device="H100", device_seconds=gpu, code="", libraries={})
+    artifacts.commit(
+        Manifest(study=artifacts.study, stage=stage, key=key, version=1, config={}, inputs={}, files=(), summary={}, run=run)
+    )  # fmt: skip
+
+
+def trial(database: Database, drill: Drill, name: str, device: str, seconds: float) -> tuple[Leases, int]:
+    """A running trial of a search (or a step of one), begun so long ago."""
+    study = make_study(database, name, drill.search)
+    write_search(database, name, study._study_id, Step(name, "", ("x", "y"), {}), drill.search, None)
+    budget.fill(database, study, 1, [], repeat_failed=False)
+    leases = Leases(database, 3600)
+    leases.adopt(study._study_id)
+    claim = leases.claim(name, study._study_id, "host/1", device)
+    assert claim is not None
+    with database.transaction() as connection:
+        sql = "UPDATE tailfill_leases SET claimed_at = claimed_at - :s * interval '1 s' WHERE trial_id = :trial"
+        connection.execute(text(sql), {"s": seconds, "trial": claim.trial_id})
+    return leases, study._study_id
+
+
+def test_all_stages_and_all_searches_of_the_study(
+    empty: Database, artifacts: Artifacts, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drill = make_drill()
+    spent = Spending(empty, artifacts)
+    assert spent.gpu_seconds() == 0
+    commit(artifacts, "finetune", "f", 1000)
+    commit(artifacts, "final", "a", 50)
+    commit(artifacts, "final", "superseded", 50)  # under other settings, but the hours are gone
+    commit(artifacts, "tune", "t", 5000)  # its search's leases say the same
+    commit(Artifacts(artifacts.store, "other", artifacts.cache), "final", "b", 7000)
+    trial(empty, drill, f"study-{DIGITS}", "H100", 200)
+    trial(empty, drill, f"study-{DIGITS[::-1]}/0-lr-12345678", "H100", 30)  # a step of a sequential search
+    trial(empty, drill, f"study-b-{DIGITS}", "H100", 9000)  # another study
+    trial(empty, drill, f"study-{DIGITS[1:]}0", "cpu", 9000)
+    assert spent.gpu_seconds() == pytest.approx(230, abs=5)  # the store was looked at a moment ago
+    monkeypatch.setattr(spending, "STORE_SECONDS", 0.0)
+    assert spent.gpu_seconds() == pytest.approx(1330, abs=5)
+
+
+def test_hours_lost_with_a_worker_are_spent(
+    empty: Database, artifacts: Artifacts, make_drill: Callable[..., Drill]
+) -> None:
+    _, study_id = trial(empty, make_drill(), f"study-{DIGITS}", "H100", 200)
+    spent = Spending(empty, artifacts)
+    with empty.transaction() as connection:
+        connection.execute(text("UPDATE tailfill_leases SET expires_at = clock_timestamp() - interval '100 s'"))
+    before = spent.gpu_seconds()
+    assert before == pytest.approx(100, abs=2)  # a vanished worker's hours end with its lease
+    assert Leases(empty, 0.001, max_retries=3).reap(study_id) == 1
+    assert spent.gpu_seconds() == pytest.approx(before, abs=0.1)
