@@ -137,16 +137,16 @@ class StoredCheckpoints:
         self._artifacts, self.key = context.artifacts, context.task.key
 
     def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
-        """Replaces the checkpoint of that name."""
+        """Writes the checkpoint of that name."""
         self._artifacts.save_checkpoint("tune", self.key, name, files, values)
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
         """A checkpoint of this search, under the key of whichever budget it had then."""
         return self._artifacts.load_checkpoint("tune", key, name)
 
-    def discard(self, name: str) -> None:
-        """Puts an empty one in its place, which frees its files."""
-        self._artifacts.save_checkpoint("tune", self.key, name, {}, {})
+    def discard(self, key: str, name: str) -> None:
+        """Removes one that nobody needs any more."""
+        self._artifacts.discard_checkpoint("tune", key, name)
 
 
 class ArmObjective:

@@ -180,6 +180,14 @@ class Artifacts:
         pointer = self._pointer(f"{self._folder(stage, key)}/checkpoints/{name}.json")
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
 
+    def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
+        """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""
+        location = f"{self._folder(stage, key)}/checkpoints/{name}.json"
+        pointer = self._pointer(location)
+        self.store.delete(location)
+        for file in pointer.files if pointer else ():
+            self.store.delete(file.location)
+
     def save_part(
         self, stage: Stage, key: str, index: int, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:

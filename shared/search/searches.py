@@ -29,7 +29,7 @@ class Step:
     """Values that earlier steps ended with, by path."""
 
     def checkpoint_name(self, number: int) -> str:
-        """Name of a trial's checkpoint in the store."""
+        """Beginning of the names of a trial's checkpoints in the store."""
         return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
 
 

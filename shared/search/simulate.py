@@ -74,7 +74,7 @@ def step(state: float, parameters: Mapping[str, float], epoch: int) -> float:
 
 
 class FolderTrialCheckpoints:
-    """Trials' checkpoints in a folder, each replaced as a whole."""
+    """Trials' checkpoints in a folder, each written as a whole."""
 
     def __init__(self, folder: Path) -> None:
         self.key = "folder"
@@ -87,11 +87,11 @@ class FolderTrialCheckpoints:
         temporary.replace(self._folder / f"{name}.json")
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """The state saved last."""
+        """The state saved under that name."""
         path = self._folder / f"{name}.json"
         return ({"state.json": path}, {}) if path.exists() else None
 
-    def discard(self, name: str) -> None:
+    def discard(self, key: str, name: str) -> None:
         """Removes it."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
 

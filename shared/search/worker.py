@@ -14,8 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import optuna
@@ -23,7 +22,7 @@ from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from shared.checkpoint import Checkpoints, Values
+from shared.checkpoint import Checkpoints
 from shared.config.search import Search
 from shared.context import StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
@@ -32,6 +31,7 @@ from shared.search.leases import Claim, LeaseLost, Leases, fail
 from shared.search.searches import SearchRow, Step, read_search, settings_digest
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
+from shared.search.trial_checkpoints import FencedCheckpoints, TrialCheckpoints, discard
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
@@ -58,22 +58,6 @@ class Objective(Protocol):
 
     def __call__(self, trial: TrialHandle) -> float:
         """Trains one trial and returns its value; reports each epoch, honours `trial.stop`."""
-
-
-class TrialCheckpoints(Protocol):
-    """Where checkpoints of trials are, by task key and name."""
-
-    key: str
-    """Task key under which this worker saves."""
-
-    def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
-        """Replaces the checkpoint of that name."""
-
-    def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """A checkpoint, possibly under another task's key: that of the same search with another budget."""
-
-    def discard(self, name: str) -> None:
-        """Frees a finished trial's checkpoint."""
 
 
 class TrialStop(StopSignal):
@@ -107,7 +91,12 @@ class TrialHandle:
         self.parameters = parameters
         """Values by path: those that are searched, and those that earlier steps fixed."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
-        self.checkpoints: Checkpoints = _FencedCheckpoints(worker, claim, step.checkpoint_name(trial.number))
+        self.checkpoints: Checkpoints = FencedCheckpoints(
+            worker.checkpoints,
+            claim,
+            step.checkpoint_name(trial.number),
+            lambda epochs, place: worker.note_checkpoint(claim, epochs, place),
+        )
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
     def report(self, epoch: int, value: float) -> None:
@@ -249,6 +238,10 @@ class Worker:
 
         return bool(self._call("reporting an epoch", write, claim))
 
+    def note_checkpoint(self, claim: Claim, epochs: int, place: str) -> None:
+        """Has the lease name a checkpoint; raises LeaseLost."""
+        self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place), claim)
+
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
         if isinstance(trial.study.pruner, NopPruner) or epoch < self._search.prune_after:
             return False
@@ -270,7 +263,7 @@ class Worker:
 
         claim.check()
         self._call("telling a result", write, claim)
-        self.checkpoints.discard(step.checkpoint_name(trial.number))
+        discard(self.checkpoints, claim.checkpoint)
         self.done += 1
         self._failures.clear()
         _log.info("trial ends", number=trial.number, step=step.label, state=state.name.lower(), value=value)
@@ -286,6 +279,7 @@ class Worker:
             self.leases.finish(claim)
 
         self._call("telling a failure", write, claim)
+        discard(self.checkpoints, claim.checkpoint)
         self._failures = [*self._failures, kind] if self._failures[-1:] == [kind] else [kind]
         if len(self._failures) >= SAME_ERROR:
             if isinstance(error, TailfillError | Diverged | MemoryError) or "out of memory" in reason:
@@ -316,26 +310,6 @@ class Worker:
         if claim is None:
             return self.database.call(what, operation, check=self.stop.raise_if_set)
         return self.database.call(what, operation, patience=float("inf"), check=claim.check)
-
-
-class _FencedCheckpoints:
-    """A trial's checkpoints: saved only while the trial is ours, and then noted in its lease."""
-
-    def __init__(self, worker: Worker, claim: Claim, name: str) -> None:
-        self._worker, self._claim, self._name = worker, claim, name
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        self._claim.check()
-        self._worker.checkpoints.save(self._name, files, values)
-        epochs, key = int(values["epoch"]), self._worker.checkpoints.key
-        self._worker._call(
-            "noting a checkpoint", lambda: self._worker.leases.checkpointed(self._claim, epochs, key), self._claim
-        )
-
-    def load(self) -> tuple[dict[str, Path], Values] | None:
-        if self._claim.checkpoint is None:
-            return None
-        return self._worker.checkpoints.load(self._claim.checkpoint, self._name)
 
 
 class _Renewal:

@@ -137,7 +137,8 @@ def test_search_stopped_and_resumed(
         patch.setattr(tune.ArmObjective, "_value", interrupt)
         with pytest.raises(Stopped):
             tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
-    kept = artifacts.load_checkpoint("tune", _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key, "trial-0")  # fmt: skip
+    key = _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key
+    kept = artifacts.load_checkpoint("tune", key, "trial-0-1-2")  # the first claim's second
     assert kept is not None
     assert kept[1]["epoch"] == 2
     tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w2", StopSignal()))
