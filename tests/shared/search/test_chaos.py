@@ -17,17 +17,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from optuna.trial import TrialState
+from own_server import OwnServer
 from sqlalchemy import text
 
 from shared.config.search import FloatRange, Search
 from shared.errors import STOPPED
 from shared.search.simulate import Drill, processes, run_coordinator, run_worker
 from shared.search.storage import Database
-from shared.services.postgres import Postgres, start_postgres
-from shared.services.process import start, unprivileged_user
 
 ROUNDS = int(os.environ.get("ROUNDS", "0"))
 SPACE: dict[str, Any] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, high=1)}
@@ -141,39 +139,6 @@ def run_chaos(
     found = fleet.outcome()
     assert found is not None
     return found
-
-
-class OwnServer:
-    """A server that can be restarted on the same port."""
-
-    def __init__(self, folder: Path) -> None:
-        self._postgres = start_postgres(folder)
-        self.url = self._postgres.url.get_secret_value()
-
-    def restart(self) -> None:
-        """Cuts all clients off."""
-        server = self._postgres.server
-        server.stop()
-        command = [str(part) for part in server.process.args]  # type: ignore[union-attr]
-        data = Path(command[command.index("-D") + 1])
-        new = start(
-            "PostgreSQL", command, data, server.log, {"LC_ALL": "C", "TZ": "UTC"}, signal.SIGINT, unprivileged_user()
-        )
-        new.wait_ready(lambda: accepts(self.url), 30)
-        self._postgres = Postgres(new, self._postgres.url)
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._postgres.server.stop()
-
-
-def accepts(url: str) -> bool:
-    """Whether a server takes connections there."""
-    try:
-        psycopg2.connect(url, connect_timeout=2).close()
-    except psycopg2.OperationalError:
-        return False
-    return True
 
 
 def check_end(database: Database, drill: Drill) -> None:
