@@ -1,14 +1,67 @@
-"""A PostgreSQL of a test's own, which may go away and come back."""
+"""A PostgreSQL of a test's own, which may go away and come back, and a way to one that may be cut."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
 
 from shared.services.postgres import Postgres, start_postgres
 from shared.services.process import start, unprivileged_user
+
+
+class Proxy:
+    """A way to a server that can be cut: what went through it is gone, and nobody answers until it is mended."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = parts.hostname, parts.port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        self.url = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{self._port}")).geturl()
+        self._ends: list[socket.socket] = []
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        """Ends all connections, and takes no new one."""
+        for end in (self._listener, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def mend(self) -> None:
+        """Takes connections again."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self.__enter__()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # cut
+            server = socket.create_connection(self._server)
+            self._ends += [client, server]
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 class OwnServer:

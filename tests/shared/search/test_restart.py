@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from own_server import OwnServer
+from own_server import OwnServer, Proxy
 from sqlalchemy import text
 
 from shared.context import StopSignal
+from shared.errors import Stopped
 from shared.search import budget
-from shared.search.coordinator import Coordinator, Outcome
+from shared.search.coordinator import Coordinator
 from shared.search.leases import Claim, Leases
-from shared.search.searches import Step, make_study, write_search
-from shared.search.simulate import Drill, FolderTrialCheckpoints, Place
+from shared.search.searches import Step, make_study, read_search, write_search
+from shared.search.simulate import Drill, Place
 from shared.search.storage import Database
-from shared.search.worker import TrialHandle, Worker
 
 LEASE_SECONDS = 3.0
 
@@ -33,13 +33,8 @@ def server(tmp_path: Path) -> Iterator[OwnServer]:
     started.stop()
 
 
-@pytest.fixture
-def drill(server: OwnServer, make_drill: Callable[..., Drill]) -> Drill:
-    """A search on it."""
-    return dataclasses.replace(make_drill(trials=1, epochs=1, lease_seconds=LEASE_SECONDS), url=server.url)
-
-
-def test_nothing_is_taken_within_a_lease_of_a_restart(server: OwnServer, drill: Drill) -> None:
+def test_nothing_is_taken_within_a_lease_of_a_restart(server: OwnServer, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill()
     database = Database(server.url, patience=30)
     database.create_tables()
     study = make_study(database, drill.name, drill.search)
@@ -76,39 +71,63 @@ def _seconds_since_start(database: Database) -> float:
         )
 
 
-def test_worker_in_a_long_epoch_keeps_its_trial(server: OwnServer, drill: Drill) -> None:
-    """Its lease runs out while the server is away; it renews before the coordinator may take it."""
-    training, back = threading.Event(), threading.Event()
-
-    class LongEpoch:
-        def prepare(self) -> None:
-            """Nothing to build."""
-
-        def __call__(self, trial: TrialHandle) -> float:
-            training.set()
-            assert back.wait(60)
-            time.sleep(2 * LEASE_SECONDS)  # in which a coordinator that may take it would
-            trial.report(0, 1.0)
-            return 1.0
-
-    ended: list[Outcome] = []
-    coordinating, working = Database(server.url), Database(server.url)
-    coordinator = Coordinator(coordinating, drill.name, drill.search, drill.seed, Place(), StopSignal())
-    worker = Worker(working, drill.name, drill.search, 0, FolderTrialCheckpoints(drill.folder), StopSignal())
-    threads = [
-        threading.Thread(target=lambda: ended.append(coordinator.run())),
-        threading.Thread(target=lambda: worker.run(LongEpoch())),
-    ]
-    for thread in threads:
+def test_coordinator_that_was_cut_off_takes_nothing_within_a_lease(
+    database: Database, make_drill: Callable[..., Drill]
+) -> None:
+    """A worker may have been cut off with it."""
+    drill = make_drill(trials=1, lease_seconds=LEASE_SECONDS)
+    leases, stop = Leases(database, LEASE_SECONDS), StopSignal()
+    with Proxy(drill.url) as proxy:
+        through = Database(proxy.url, patience=60)
+        coordinator = Coordinator(through, drill.name, drill.search, drill.seed, Place(), stop)
+        thread = threading.Thread(target=lambda: _until_stopped(coordinator))
         thread.start()
-    assert training.wait(60)
-    server.stop()
-    time.sleep(LEASE_SECONDS + 1)
-    server.start()
-    back.set()
-    for thread in threads:
-        thread.join()
-    (trial,) = ended[0].steps[0].trials
-    assert (trial.state, trial.claims, trial.losses) == ("complete", 1, 0)
-    coordinating.close()
-    working.close()
+        try:
+            _ticks_after(database, drill, 0.0)
+            row = read_search(database, drill.name)
+            assert row is not None
+            claim = leases.claim(drill.name, row.study_id, "test", "cpu")
+            assert claim is not None
+            leases.start(claim)
+            proxy.cut()
+            time.sleep(LEASE_SECONDS + 0.5)  # the lease has run out
+            cut = _now(database)
+            proxy.mend()
+            back = _ticks_after(database, drill, cut)
+            leases.renew(claim)  # not taken yet
+            while _held(database, claim):
+                time.sleep(0.1)
+            assert _now(database) - back >= LEASE_SECONDS
+        finally:
+            stop.set()
+            thread.join()
+            through.close()
+
+
+def _until_stopped(coordinator: Coordinator) -> None:
+    with contextlib.suppress(Stopped):
+        coordinator.run()
+
+
+def _now(database: Database) -> float:
+    with database.transaction() as connection:
+        return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+
+
+def _ticks_after(database: Database, drill: Drill, moment: float) -> float:
+    """Waits for a sign of the coordinator later than that; when it was."""
+    sql = text("SELECT extract(epoch FROM ticked_at) FROM tailfill_searches WHERE name = :name")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with database.transaction() as connection:
+            ticked = float(connection.scalar(sql, {"name": drill.name}) or 0)
+        if ticked > moment:
+            return ticked
+        time.sleep(0.05)
+    raise AssertionError("the coordinator gives no sign")
+
+
+def _held(database: Database, claim: Claim) -> bool:
+    with database.transaction() as connection:
+        sql = text("SELECT state = 'held' FROM tailfill_leases WHERE trial_id = :trial")
+        return bool(connection.scalar(sql, {"trial": claim.trial_id}))
