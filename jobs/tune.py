@@ -3,8 +3,8 @@
 `run` coordinates (one process, on the CPU) and commits what was found; `work` is a worker, of which any number may come and go. Both meet
 in PostgreSQL (`shared.search`).
 
-Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found), `trials.parquet`,
-`importance.json`.
+Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found; of several
+objectives also the Pareto front, from which they are), `trials.parquet`, `importance.json` (of the first objective).
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class ArmObjective:
         if self._data is None:
             self._data = self._build(self._arm)
 
-    def __call__(self, trial: TrialHandle) -> float:
-        """Mean of the objective over the last five epochs."""
+    def __call__(self, trial: TrialHandle) -> list[float]:
+        """Mean of each objective over the last five epochs."""
         from shared.classifier.fit import fit
 
         arm = with_parameters(self._arm, trial.parameters)
@@ -180,11 +180,11 @@ class ArmObjective:
             self._config.seed,  # the same for all trials: they differ by their parameters only
             trial.checkpoints,
             trial.stop,
-            lambda record: trial.report(record.epoch, self._value(record)),
+            lambda record: trial.report(record.epoch, self._values(record)),
             search.checkpoint_every,
         )
-        last = [self._value(record) for record in fitted.history[-MEAN_EPOCHS:]]
-        return sum(last) / len(last)
+        last = [self._values(record) for record in fitted.history[-MEAN_EPOCHS:]]
+        return [sum(values) / len(last) for values in zip(*last, strict=True)]
 
     def _report_earlier(self, trial: TrialHandle) -> None:
         """A worker killed between a checkpoint and its report left an epoch that `fit` will not run again."""
@@ -193,10 +193,10 @@ class ArmObjective:
         found = trial.checkpoints.load()
         if found is not None:
             for record in records_from_json(json.loads(found[0][PROGRESS].read_bytes())["history"]):
-                trial.report(record.epoch, self._value(record))
+                trial.report(record.epoch, self._values(record))
 
-    def _value(self, record: EpochRecord) -> float:
-        return float(getattr(record, self._config.search.objective))
+    def _values(self, record: EpochRecord) -> list[float]:
+        return [float(getattr(record, objective)) for objective in self._config.search.objectives]
 
     def _build(self, arm: Arm) -> TrainingData:
         import pyarrow.parquet as pq
@@ -232,19 +232,21 @@ def _commit(
 
     import pyarrow.parquet as pq
 
-    from shared.search.results import importance, trials_table
-    from shared.search.searches import direction
+    from shared.search.results import describe_front, importance, trials_table
+    from shared.search.searches import directions
 
     best = {
         "parameters": {**inherited, **outcome.parameters},
         "value": outcome.value,
         "number": outcome.number,
-        "direction": direction(config.search),
+        "direction": directions(config.search)[0],
         "objective": config.search.objective,
+        **describe_front(outcome.front, config.search, inherited),
     }
     files = _files(context.scratch, best, importance(outcome.steps))
     files["trials.parquet"] = context.scratch / "trials.parquet"
-    pq.write_table(trials_table(outcome.steps, list(config.search.space)), files["trials.parquet"])
+    table = trials_table(outcome.steps, list(config.search.space), config.search.objectives)
+    pq.write_table(table, files["trials.parquet"])
     states = [trial.state for result in outcome.steps for trial in result.trials]
     context.earlier_seconds = max(usage.wall_seconds - context.seconds(), 0.0) + context.earlier_seconds
     summary = {

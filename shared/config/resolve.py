@@ -104,10 +104,28 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
             raise ConfigError(
                 f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
             )
+        _check_objectives(experiment.search, where)
         if experiment.search.trials and not experiment.search.space:
             raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         _check_equal_budgets(study.verdict, experiments)
+
+
+def _check_objectives(search: Search, where: str) -> None:
+    """What Optuna cannot do with several objectives."""
+    if len(search.objectives) == 1:
+        return
+    reasons = {
+        "strategy": (search.strategy, ("joint", "random", "grid"), "a sequential search keeps the one best value of each parameter"),
+        "sampler": (search.sampler, ("tpe", "qmc", "gp"), "it follows one objective"),
+        "pruner": (search.pruner, ("none",), "a trial that is not over is neither better nor worse than another"),
+    }  # fmt: skip
+    for name, (value, allowed, reason) in reasons.items():
+        if value not in allowed:
+            raise ConfigError(
+                f"{where}.search.{name}: must be {' or '.join(allowed)} with several objectives ({reason}), got {value!r}; "
+                "set it so, or name one search.objective"
+            )
 
 
 def _check_space(experiment: Resolved, where: str) -> None:

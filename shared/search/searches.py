@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import optuna
 from optuna.study import Study
@@ -13,6 +13,8 @@ from sqlalchemy import text
 from shared.artifacts.manifest import canonical_digest
 from shared.config.search import Search
 from shared.search.storage import Database
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class SearchRow:
     """Whether a trial waits for a worker."""
 
 
-def direction(search: Search) -> Literal["minimize", "maximize"]:
-    """`minimize` for the loss, `maximize` for the scores."""
-    return "minimize" if search.objective == "val_loss" else "maximize"
+def directions(search: Search) -> list[Direction]:
+    """Of each objective: `minimize` for the loss, `maximize` for the scores."""
+    return ["minimize" if name == "val_loss" else "maximize" for name in search.objectives]
 
 
 def read_search(database: Database, name: str) -> SearchRow | None:
@@ -75,7 +77,7 @@ def read_search(database: Database, name: str) -> SearchRow | None:
 def make_study(database: Database, name: str, search: Search) -> Study:
     """Creates the Optuna study, or loads it where it is there; any number of processes may do it at once (its name is unique)."""
     return optuna.create_study(
-        study_name=name, storage=database.storage, direction=direction(search), load_if_exists=True
+        study_name=name, storage=database.storage, directions=directions(search), load_if_exists=True
     )
 
 

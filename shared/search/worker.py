@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import optuna
@@ -28,6 +28,7 @@ from shared.context import StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
 from shared.search.leases import Claim, LeaseLost, Leases, fail
+from shared.search.reported import Values, numbers, record, reported
 from shared.search.searches import SearchRow, Step, read_search, settings_digest
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
@@ -56,8 +57,8 @@ class Objective(Protocol):
     def prepare(self) -> None:
         """Builds what all trials share, before the first is claimed."""
 
-    def __call__(self, trial: TrialHandle) -> float:
-        """Trains one trial and returns its value; reports each epoch, honours `trial.stop`."""
+    def __call__(self, trial: TrialHandle) -> float | Sequence[float]:
+        """Trains one trial and returns its value, or one an objective; reports each epoch, honours `trial.stop`."""
 
 
 class TrialStop(StopSignal):
@@ -99,15 +100,14 @@ class TrialHandle:
         )
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
-    def report(self, epoch: int, value: float) -> None:
-        """Records the value of an epoch (counted from 0); one that is recorded already is kept.
+    def report(self, epoch: int, value: float | Sequence[float]) -> None:
+        """Records the value of an epoch (counted from 0), or one an objective; what is recorded already is kept.
 
         Raises Diverged for a value that is no number, LeaseLost, and Pruned where the trial is not worth going on with.
         """
-        if not math.isfinite(value):
-            raise Diverged(f"the objective is {value} in epoch {epoch}")
+        values = _finite(value, f" in epoch {epoch}")
         self._claim.check()
-        if self._worker.report(self._claim, self._trial, epoch, None if epoch in self._reported else value):
+        if self._worker.report(self._claim, self._trial, epoch, None if epoch in self._reported else values):
             raise Pruned
         self._reported.add(epoch)
 
@@ -192,9 +192,7 @@ class Worker:
                 epochs_done=claim.epochs,
                 parameters=handle.parameters,
             )
-            value = objective(handle)
-            if not math.isfinite(value):
-                raise Diverged(f"the objective is {value}")
+            values = _finite(objective(handle))
         except Pruned:
             self._tell(claim, trial, step, TrialState.PRUNED, None)
         except (Stopped, UnavailableError):
@@ -206,7 +204,7 @@ class Worker:
             claim.check()  # what fails because the trial is being taken away is no failure
             self._fail(claim, error)
         else:
-            self._tell(claim, trial, step, TrialState.COMPLETE, value)
+            self._tell(claim, trial, step, TrialState.COMPLETE, values)
 
     def _suggest(self, claim: Claim, step: Step) -> tuple[TrialHandle, Trial]:
         """A trial that was begun before gives its old values; a half-suggested one is completed."""
@@ -219,7 +217,7 @@ class Worker:
             space = distributions({path: self._search.space[path] for path in step.parameters})
             values = {path: _suggest(trial, path, distribution) for path, distribution in space.items()}
         parameters = {**step.fixed, **values}
-        return TrialHandle(self, claim, trial, step, parameters, set(stored.intermediate_values)), trial
+        return TrialHandle(self, claim, trial, step, parameters, set(reported(stored))), trial
 
     def _load(self, step: Step) -> Study:
         """A fresh Study each time, so that the sampler sees the newest trials; finished ones are kept in the storage's cache."""
@@ -227,13 +225,13 @@ class Worker:
         self._study = optuna.load_study(study_name=step.study, storage=storage, pruner=make_pruner(self._search))
         return self._study
 
-    def report(self, claim: Claim, trial: Trial, epoch: int, value: float | None) -> bool:
-        """Records the value of an epoch, unless it is None; whether the trial is to be pruned."""
+    def report(self, claim: Claim, trial: Trial, epoch: int, values: Values | None) -> bool:
+        """Records the values of an epoch, unless it is None; whether the trial is to be pruned."""
 
         def write() -> bool:
             with self.database.guarded(self.leases.guard(claim)):
-                if value is not None:
-                    trial.report(value, epoch)
+                if values is not None:
+                    record(trial, epoch, values)
                 return self._may_prune(trial, epoch) and trial.should_prune()
 
         return bool(self._call("reporting an epoch", write, claim))
@@ -248,16 +246,16 @@ class Worker:
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return len(complete) >= self._search.startup_trials
 
-    def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, value: float | None) -> None:
+    def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, values: Values | None) -> None:
         def write() -> None:
             try:
                 with self.database.guarded(self.leases.guard(claim)):
                     if self.database.storage.get_trial(claim.trial_id).state == TrialState.RUNNING:
-                        trial.study.tell(trial, value, state)
+                        trial.study.tell(trial, values, state)
             except LeaseLost:
                 # `tell` is several transactions: once the result stands, the coordinator may end the lease before the last of them
                 stored = self.database.storage.get_trial(claim.trial_id)
-                if stored.state != state or (value is not None and stored.value != value):
+                if stored.state != state or (values is not None and stored.values != list(values)):
                     raise
             self.leases.finish(claim)
 
@@ -266,7 +264,7 @@ class Worker:
         discard(self.checkpoints, claim.checkpoint)
         self.done += 1
         self._failures.clear()
-        _log.info("trial ends", number=trial.number, step=step.label, state=state.name.lower(), value=value)
+        _log.info("trial ends", number=trial.number, step=step.label, state=state.name.lower(), values=values)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         reason = describe(error)
@@ -349,6 +347,13 @@ class _Renewal:
                 _log.warning(
                     "lease not renewed", trial_id=claim.trial_id, reason=str(error), seconds_left=claim.deadline - now
                 )
+
+
+def _finite(value: float | Sequence[float], when: str = "") -> Values:
+    values = numbers(value)
+    if bad := [number for number in values if not math.isfinite(number)]:
+        raise Diverged(f"the objective is {bad[0]}{when}")
+    return values
 
 
 def describe(error: Exception) -> str:

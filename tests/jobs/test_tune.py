@@ -125,16 +125,16 @@ def test_search_stopped_and_resumed(
         )
     )
     coordinator.start()
-    value, seen = tune.ArmObjective._value, []
+    value, seen = tune.ArmObjective._values, []
 
-    def interrupt(self: tune.ArmObjective, record: Any) -> float:
+    def interrupt(self: tune.ArmObjective, record: Any) -> list[float]:
         seen.append(record.epoch)
         if len(seen) == 2:
             stop.set()
         return value(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune.ArmObjective, "_value", interrupt)
+        patch.setattr(tune.ArmObjective, "_values", interrupt)
         with pytest.raises(Stopped):
             tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
     key = _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key
@@ -180,6 +180,34 @@ def _check_curve_of_resumed_trial(
     assert objective._data is not None
     fitted = fit(objective._arm, objective._data, 3, config.seed, NoCheckpoints(), StopSignal())
     assert [record.val_loss for record in fitted.history] == rows[0]["curve"]
+
+
+@pytest.mark.slow
+def test_several_objectives_are_committed_with_their_front(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path
+) -> None:
+    names = ["val_loss", "val_accuracy"]
+    config = _config(objective=tuple(names), epochs=2)
+    worker = threading.Thread(
+        target=tune.work,
+        args=(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", StopSignal())),
+    )
+    worker.start()
+    manifest = tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
+    worker.join()
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert len(rows) == 3
+    for name in names:
+        assert all(row[f"value.{name}"] == pytest.approx(np.mean(row[f"curve.{name}"])) for row in rows)
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert (best["objective"], best["direction"]) == (names, "minimize")
+    assert best["directions"] == {"val_loss": "minimize", "val_accuracy": "maximize"}
+    assert {row["number"] for row in best["front"]} == {row["number"] for row in rows if row["front"]}
+    taken = best["front"][0]
+    assert (taken["number"], taken["parameters"]) == (best["number"], best["parameters"])
+    assert best["value"] == taken["values"]["val_loss"] == min(row["value.val_loss"] for row in rows)
+    assert best["parameters"]["training.dropout"] == 0.1  # taken over from the other experiment
+    assert not list(artifacts.store.list(f"tiny/tune/{manifest.key}/checkpoints/"))
 
 
 def test_study_goes_on_under_another_budget_only(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from shared.context import StopSignal
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, step
+from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
 
@@ -13,8 +14,8 @@ from shared.search.worker import TrialHandle, Worker
 class Deaf(DrillObjective):
     """Leaves the file `deaf` when it is."""
 
-    def __call__(self, trial: TrialHandle) -> float:
-        curve = [step(0.0, trial.parameters, 0)]
+    def __call__(self, trial: TrialHandle) -> Sequence[float]:
+        curve = self._drill.curve(trial.parameters, 1)
         self._save(trial, curve)
         trial.report(0, curve[0])
         (self._drill.folder / "deaf").touch()

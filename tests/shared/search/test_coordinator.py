@@ -108,13 +108,13 @@ def test_sequential_keeps_the_best_of_each_parameter(database: Database, make_dr
     outcome = outcome_of(run(drill))
     first, second = outcome.steps
     assert [step.step.label for step in outcome.steps] == ["0-x", "1-y"]
-    assert {t.parameters["x"] for t in second.trials} == {first.best("val_loss").parameters["x"]}  # type: ignore[union-attr]
+    assert {t.parameters["x"] for t in second.trials} == {first.best(drill.search).parameters["x"]}  # type: ignore[union-attr]
     assert len(first.trials) == len(second.trials) == 4
     assert outcome.value == min(t.value for t in second.trials if t.value is not None)
     shares = importance(outcome.steps)
     assert set(shares) == {"x", "y"}
     assert sum(shares.values()) == pytest.approx(1)
-    table = trials_table(outcome.steps, ["x", "y"])
+    table = trials_table(outcome.steps, ["x", "y"], ["val_loss"])
     assert table.num_rows == 8
     assert table["y"].null_count == 4
     assert len(table["curve"][0]) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import deaf_worker
@@ -19,6 +19,7 @@ from shared.errors import InputError, Stopped, UnavailableError
 from shared.search import worker as module
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.leases import Leases
+from shared.search.reported import reported
 from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place, processes
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle, Worker
@@ -153,10 +154,10 @@ def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callab
     stop = StopSignal()
 
     class Interrupted(DrillObjective):
-        def __call__(self, trial: TrialHandle) -> float:
+        def __call__(self, trial: TrialHandle) -> Sequence[float]:
             inner = trial.report
 
-            def report(epoch: int, value: float) -> None:
+            def report(epoch: int, value: float | Sequence[float]) -> None:
                 inner(epoch, value)
                 if epoch == 2:
                     stop.set()
@@ -173,7 +174,7 @@ def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callab
         new_worker(database, drill).run(DrillObjective(drill))
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (given.number, given.params)
-    assert ended.intermediate_values == dict(enumerate(drill.curve(ended.params, 5)))
+    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 5)))
     assert not list(drill.folder.glob("trial-*"))
 
 
@@ -277,7 +278,7 @@ def test_objective_that_does_not_stop_is_left(database: Database, make_drill: Ca
         new_worker(database, drill).run(DrillObjective(drill))
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (left.number, left.params)
-    assert ended.intermediate_values == dict(enumerate(drill.curve(ended.params, 3)))
+    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 3)))
     assert json.loads((drill.folder / "begun.jsonl").read_text())["epochs"] == 1  # from the checkpoint that it left
 
 
