@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
+from jobs.earlier import earlier_searches
 from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.open import is_s3, open_store
@@ -57,7 +58,8 @@ def opened(study: Study, source: str | None, workdir: Path, look: bool = False) 
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        yield Opened(study, plan(study, source), artifacts, environment, workdir)
+        steps = plan(study, source, earlier_searches(study, artifacts))
+        yield Opened(study, steps, artifacts, environment, workdir)
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -96,6 +98,9 @@ def run_study(
     workdir = workdir or WORK / study.name
     with open_console(log) as console, opened(study, source, workdir) as here:
         stop.raise_if_set()
+        for step in here.steps:
+            if step.earlier is not None:
+                step.earlier.committed()  # to be told now, not when its turn comes
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
         environment = {**here.environment, **_scratch(workdir)}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
+from jobs.earlier import Earlier
 from shared.artifacts.manifest import Manifest, canonical_digest, task_key
 from shared.config.base import Section
 from shared.config.resolve import Resolved, resolve
@@ -39,11 +41,15 @@ class Step:
     """For people: `final synthetic 3`."""
     config: dict[str, Any]
     needs: Mapping[str, Step]
+    earlier: Earlier | None = None
+    """The search of another study that is its input `warm_start`."""
 
     @cached_property
     def id(self) -> str:
         """Equal for steps that would do the same; known before anything has run, unlike the key."""
         needs = {role: step.id for role, step in self.needs.items()}
+        if self.earlier is not None:
+            needs["warm_start"] = self.earlier.name
         return canonical_digest([self.stage, keyed(self.stage, self.config), needs])
 
 
@@ -53,11 +59,16 @@ def version(stage: Stage) -> int:
 
 
 def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Task:
-    """The step's task, once everything that it needs is committed (manifests by step id)."""
+    """The step's task, once everything that it needs is committed (manifests by step id).
+
+    Raises ConfigError where the search of another study that it begins from is not there.
+    """
     inputs = {}
     for role, needed in step.needs.items():
         manifest = committed[needed.id]
         inputs[role] = Input(stage=manifest.stage, key=manifest.key, digest=manifest.digest)
+    if step.earlier is not None:
+        inputs["warm_start"] = step.earlier.committed()
     return Task(
         study=study.name,
         stage=step.stage,
@@ -69,15 +80,24 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
     )
 
 
-def plan(study: Study, source_digest: str | None = None) -> list[Step]:
+def plan(
+    study: Study, source_digest: str | None = None, earlier: Mapping[str, Earlier] = MappingProxyType({})
+) -> list[Step]:
     """All steps in an order in which each stands behind those that it needs; the report is last.
 
-    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`).
+    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `earlier` what `earlier_searches` found.
     """
     steps: dict[str, Step] = {}
 
-    def add(stage: Stage, experiment: str | None, label: str, config: Section, needs: Mapping[str, Step]) -> Step:
-        step = Step(stage, experiment, label, _json(config), needs)
+    def add(
+        stage: Stage,
+        experiment: str | None,
+        label: str,
+        config: Section,
+        needs: Mapping[str, Step],
+        earlier: Earlier | None = None,
+    ) -> Step:
+        step = Step(stage, experiment, label, _json(config), needs, earlier)
         return steps.setdefault(step.id, step)
 
     source = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
@@ -94,9 +114,13 @@ def plan(study: Study, source_digest: str | None = None) -> list[Step]:
             config = TuneConfig(
                 arm=arm_of(experiment), pinned=experiment.pinned, search=experiment.search, seed=experiment.seed
             )
-            tunes[name] = add(
-                "tune", name, f"tune {name}", config, data | ({"parameters": inherited} if inherited else {})
-            )
+            needs = data | ({"parameters": inherited} if inherited else {})
+            warm, begins_from = experiment.search.warm_start_from or "", None
+            if "/" in warm:
+                begins_from = earlier.get(warm, Earlier(warm))
+            elif warm:
+                needs |= {"warm_start": reported[f"tune/{warm}"]}
+            tunes[name] = add("tune", name, f"tune {name}", config, needs, begins_from)
             reported[f"tune/{name}"] = tunes[name] or prepare
         reported |= {f"{role}/{name}": step for role, step in data.items() if role != "prepare"}
     for repeat in range(max(e.final.seeds for e in experiments)):

@@ -37,7 +37,7 @@ def states(study: Study, steps: Sequence[Step], artifacts: Artifacts) -> list[St
     rows = []
     for step in steps:
         task = manifest = None
-        if all(needed.id in committed for needed in step.needs.values()):
+        if not _absent(step) and all(needed.id in committed for needed in step.needs.values()):
             task = make_task(study, step, committed)
             manifest = artifacts.find(task.stage, task.key)
         if manifest is not None:
@@ -55,9 +55,8 @@ def describe(rows: list[StepState]) -> str:
         if row.manifest is not None:
             detail = f"{row.manifest.key[:8]}  {row.manifest.run.created}  {duration(row.manifest.run.seconds)} on {row.manifest.run.device}"
         elif row.task is None:
-            missing = sorted(
-                {n.label for n in row.step.needs.values()} & {r.step.label for r in rows if r.manifest is None}
-            )
+            waiting = {r.step.label for r in rows if r.manifest is None}
+            missing = sorted({n.label for n in row.step.needs.values()} & waiting | _absent(row.step))
             detail = f"for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
     done = sum(row.manifest is not None for row in rows)
@@ -105,7 +104,7 @@ def _why_step(row: StepState, earlier: list[Manifest], stage: Stage) -> str:
         )
         return f"{label}: committed under {row.manifest.key[:8]}{changed}"
     if row.task is None:
-        return f"{label}: its key is not known before {', '.join(sorted({n.label for n in row.step.needs.values()}))} are committed"
+        return f"{label}: its key is not known before {', '.join(sorted({n.label for n in row.step.needs.values()} | _absent(row.step)))} are committed"
     same = [m for m in earlier if _place(m.config) == _place(row.task.config)]
     if not same:
         return f"{label}: was never committed"
@@ -113,6 +112,11 @@ def _why_step(row: StepState, earlier: list[Manifest], stage: Stage) -> str:
     return f"{label}: differs from {last.key[:8]} ({last.run.created}) in " + "; ".join(
         _differences(row.task, last, stage)
     )
+
+
+def _absent(step: Step) -> set[str]:
+    """The search of another study that it begins from, while there is none."""
+    return {f"search {step.earlier.name}"} if step.earlier is not None and step.earlier.result is None else set()
 
 
 def _place(config: dict[str, Any]) -> tuple[Any, Any]:

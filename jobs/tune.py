@@ -33,11 +33,19 @@ if TYPE_CHECKING:
 VERSION = 1
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
-WARM_TRIALS = 5  # of another search, tried first
 OPERATIONAL = frozenset(
-    {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
+    {
+        "trials",
+        "workers",
+        "budget",
+        "max_failures",
+        "max_retries",
+        "lease_seconds",
+        "checkpoint_every",
+        "warm_start_from",
+    }
 )
-"""Settings of a search that may change while it goes on."""
+"""Settings of a search that may change while it goes on (of a warm start the input counts, not its name)."""
 
 
 def run(config: TuneConfig, context: Context) -> Manifest:
@@ -113,21 +121,18 @@ def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]
 
 
 def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
-    """The best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
+    """Points to try first: the best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
     import pyarrow.parquet as pq
 
-    from shared.search.space import inside
+    from shared.search.warm import warm_points
 
     if "warm_start" not in context.task.inputs:
         return []
     source = context.input("warm_start")
-    rows = pq.read_table(context.fetch(source, "trials.parquet")).to_pylist()
-    direction = json.loads(context.fetch(source, "best.json").read_bytes())["direction"]
-    complete = [row for row in rows if row["state"] == "complete"]
-    complete.sort(key=lambda row: row["value"], reverse=direction == "maximize")
-    space = config.search.space
-    points = [{path: row[path] for path in space if path in row and inside(space[path], row[path])} for row in complete]
-    return [point for point in points if point][:WARM_TRIALS]
+    trials = pq.read_table(context.fetch(source, "trials.parquet"))
+    points = warm_points(trials, json.loads(context.fetch(source, "best.json").read_bytes()), config.search.space)
+    Log("tune").info("warm start", source=f"{source.study}/{source.run.experiment}", trials=len(points))
+    return points
 
 
 class StoredCheckpoints:
@@ -279,9 +284,11 @@ def _database_url(context: Context) -> str:
 
 
 def _gpu_seconds(context: Context, inputs: Mapping[str, Input]) -> dict[str, float]:
-    """GPU seconds of the stages that this one stands on, each once, by key."""
+    """GPU seconds of this study's stages that this one stands on, each once, by key."""
     found: dict[str, float] = {}
     for source in inputs.values():
+        if source.study is not None:
+            continue
         manifest = context.artifacts.open(source)
         found |= {manifest.key: manifest.run.device_seconds, **_gpu_seconds(context, manifest.inputs)}
     return found

@@ -125,6 +125,7 @@ class Context:
             device_seconds=device_seconds if device_seconds is not None else (0.0 if device == "cpu" else seconds),
             code=code,
             libraries=libraries,
+            experiment=self.task.experiment,
         )
         task = self.task
         return self.artifacts.commit(

@@ -33,6 +33,8 @@ class Run(Section):
     """Fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]
     """Versions of the libraries that compute."""
+    experiment: str | None = None
+    """The experiment for which it ran; equal ones share it."""
 
 
 class Manifest(Section):

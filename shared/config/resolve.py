@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from shared.config.explain import explain, near, path_text
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, Final, FloatRange, Search, Verdict
-from shared.config.study import OVERRIDABLE, Experiment, Study, least_seeds
+from shared.config.study import NAME_PATTERN, OVERRIDABLE, Experiment, Study, least_seeds
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
 
@@ -105,6 +106,7 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
                 f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
             )
         _check_objectives(experiment.search, where)
+        _check_warm_start(study, experiments[:index], experiment.search, where)
         if experiment.search.trials and not experiment.search.space:
             raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
@@ -126,6 +128,26 @@ def _check_objectives(search: Search, where: str) -> None:
                 f"{where}.search.{name}: must be {' or '.join(allowed)} with several objectives ({reason}), got {value!r}; "
                 "set it so, or name one search.objective"
             )
+
+
+def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search, where: str) -> None:
+    name = search.warm_start_from
+    if name is None or not search.trials:
+        return
+    searched = [experiment.name for experiment in above if experiment.search.trials]
+    other, slash, experiment_name = name.rpartition("/")
+    if not slash and name not in searched:
+        raise ConfigError(
+            f"{where}.search.warm_start_from: must name an experiment above with a search of its own, or another study's as "
+            f"study/experiment, got {name!r}; there are {', '.join(searched) or 'none'}"
+        )
+    if slash and (
+        other == study.name or not all(re.fullmatch(NAME_PATTERN, part) for part in (other, experiment_name))
+    ):
+        raise ConfigError(
+            f"{where}.search.warm_start_from: must be an experiment above, or study/experiment of another study, got {name!r}; "
+            f"experiments above with a search are {', '.join(searched) or 'none'}"
+        )
 
 
 def _check_space(experiment: Resolved, where: str) -> None:
@@ -178,6 +200,12 @@ def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...]) ->
         if experiment.parameters_from is not None:
             raise ConfigError(
                 f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
+            )
+        if bool(experiment.search.warm_start_from) != bool(baseline.search.warm_start_from):
+            raise ConfigError(
+                f"{where}.search.warm_start_from: all arms with a verdict begin with an earlier search's trials or none does, got "
+                f"{experiment.search.warm_start_from!r} where the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
+                "set it for all, for none, or set verdict: none"
             )
         for path in EQUAL_BUDGETS:
             found, wanted = value_at(experiment, path), value_at(baseline, path)

@@ -122,6 +122,13 @@ class Search(Section):
     """Trial 0 is the study's own values, where they lie in the space."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
     """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1)."""
+    warm_start_from: str | None = None
+    """An earlier search whose best trials are tried first: an experiment above that has a search of its own, or `study/experiment`, the
+    newest finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
+
+    Taken are its completed trials that are best by its own objective (of several, the front's first), at most five, after the study's own
+    values and as part of `trials`: of each the values of parameters that are in this `space` and lie in it, while the sampler chooses the
+    others. `strategy: grid` takes only points of its grid, which then come first. Where there is a verdict, all arms have one or none."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""
     budget: Budget = Budget()

@@ -72,7 +72,8 @@ class Arm(Section):
 
 
 class TuneConfig(Section):
-    """Inputs: `prepare`; with images other than `real` also `generate` and `score`; `parameters` where taken from another experiment's tune."""
+    """Inputs: `prepare`; with images other than `real` also `generate` and `score`; `parameters` where taken from another experiment's tune;
+    `warm_start`, an earlier tune, where the search begins with its best trials."""
 
     arm: Arm
     pinned: tuple[str, ...] = ()
@@ -129,7 +130,13 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
 
 OPERATIONAL: dict[Stage, tuple[str, ...]] = {
     "finetune": ("finetune.checkpoint_every",),
-    "tune": ("search.workers", "search.lease_seconds", "search.max_retries", "search.checkpoint_every"),
+    "tune": (
+        "search.workers",
+        "search.lease_seconds",
+        "search.max_retries",
+        "search.checkpoint_every",
+        "search.warm_start_from",  # the search that it names is an input
+    ),
     "final": ("final.seeds", "final.checkpoint_every"),
 }
 """Values that a stage needs while it works and that leave its result as it is: no part of its key."""
@@ -147,6 +154,8 @@ def keyed(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
 class Input(Section):
     """A committed artifact that a stage reads."""
 
+    study: str | None = Field(default=None, exclude_if=lambda study: study is None)
+    """Where it is another study's, in the same store."""
     stage: Stage
     key: str
     digest: str

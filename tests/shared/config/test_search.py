@@ -56,3 +56,46 @@ def test_a_verdict_compares_arms_with_the_same_objectives() -> None:
         study_from_tree(
             tree({"objective": BOTH, "pruner": "none"}, verdict={"provisional": True}, experiments=experiments)
         )
+
+
+def warm(name: str, **values: Any) -> dict[str, Any]:
+    """Three experiments, of which the second has no search and the third begins from `name`."""
+    experiments = [
+        {"name": "real"},
+        {"name": "fixed", "search": {"trials": 0, "warm_start_from": "nowhere"}},  # of no search, so of no account
+        {"name": "other", "search": {"warm_start_from": name}},
+        {"name": "below"},
+    ]
+    return tree({}, experiments=experiments, **values)
+
+
+@pytest.mark.parametrize("name", ["real", "theirs/real", "t/r"])
+def test_a_search_begins_from_an_earlier_one(name: str) -> None:
+    study = study_from_tree(warm(name))
+    assert (study.experiments[2].search or {})["warm_start_from"] == name
+
+
+@pytest.mark.parametrize("name", ["below", "fixed", "other", "absent", ""])
+def test_an_earlier_search_stands_above(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"experiments\[2\]\.search\.warm_start_from: must .* got '{name}'; there are real"
+    ):
+        study_from_tree(warm(name))
+
+
+@pytest.mark.parametrize("name", ["tiny/real", "Theirs/real", "theirs/", "/real", "a/b/c"])
+def test_another_study_s_search_has_two_names(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"must be an experiment above, or study/experiment .* got '{name}'"):
+        study_from_tree(warm(name))
+
+
+def test_a_verdict_s_arms_all_begin_from_an_earlier_search_or_none_does() -> None:
+    experiments = [{"name": "real"}, {"name": "other", "search": {"warm_start_from": "real"}}]
+    verdict = {"provisional": True}
+    with pytest.raises(
+        ConfigError,
+        match=r"experiments\[1\]\.search\.warm_start_from: all arms .* got 'real' where the baseline real has None",
+    ):
+        study_from_tree(tree({}, verdict=verdict, experiments=experiments))
+    both = [{"name": "real", "search": {"warm_start_from": "theirs/real"}}, experiments[1]]
+    assert study_from_tree(tree({}, verdict=verdict, experiments=both)).verdict != "none"
