@@ -16,6 +16,7 @@ from jobs import progress
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
+from jobs.earlier import earlier_searches
 from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
@@ -81,7 +82,8 @@ def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False)
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
         artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        yield Opened(study, plan(study, found.source, found.weights), artifacts, environment, workdir, settings)
+        steps = plan(study, found.source, found.weights, earlier_searches(study, artifacts))
+        yield Opened(study, steps, artifacts, environment, workdir, settings)
 
 
 def fingerprints(study: Study, workdir: Path) -> Fingerprints:
@@ -129,6 +131,9 @@ def run_study(
     found = fingerprints(study, workdir)
     with open_console(log) as console, opened(study, found, workdir) as here:
         stop.raise_if_set()
+        for step in here.steps:
+            if step.earlier is not None:
+                step.earlier.committed()  # to be told now, not when its turn comes
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
         # one port for the whole run: coordinators of several experiments are at work at once
         environment = {**here.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}

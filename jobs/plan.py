@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
+from jobs.earlier import Earlier
 from shared.artifacts.manifest import Manifest, canonical_digest, new_task
 from shared.config.base import Section
 from shared.config.paths import is_under, with_parameters
@@ -48,11 +50,15 @@ class Step:
     settled: tuple[str, ...] = ()
     """Paths of the config whose values are the best that the search in the role `tune` found. That search is no input then: images made
     with the same values by a trial are the same images."""
+    earlier: Earlier | None = None
+    """The search of another study that is its input `warm_start`."""
 
     @cached_property
     def id(self) -> str:
         """Equal for steps that would do the same; known before anything has run, unlike the key."""
         needs = {role: step.id for role, step in self.needs.items()}
+        if self.earlier is not None:
+            needs["warm_start"] = self.earlier.name
         return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.settled])
 
 
@@ -62,7 +68,10 @@ def version(stage: Stage) -> int:
 
 
 def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Task:
-    """The step's task, once everything that it needs is committed (manifests by step id)."""
+    """The step's task, once everything that it needs is committed (manifests by step id).
+
+    Raises ConfigError where the search of another study that it begins from is not there.
+    """
     manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
     config = step.config
     if step.settled:
@@ -71,16 +80,23 @@ def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Ta
         settled = with_parameters(CONFIGS[step.stage].model_validate_json(json.dumps(config)), best)
         config = settled.model_dump(mode="json", by_alias=True)
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
+    if step.earlier is not None:
+        inputs["warm_start"] = step.earlier.committed()
     return new_task(study.name, step.stage, version(step.stage), config, inputs, study.resources, step.experiment)
 
 
-def plan(study: Study, source_digest: str | None = None, weights: Mapping[str, str] | None = None) -> list[Step]:
+def plan(
+    study: Study,
+    source_digest: str | None = None,
+    weights: Mapping[str, str] = MappingProxyType({}),
+    earlier: Mapping[str, Earlier] = MappingProxyType({}),
+) -> list[Step]:
     """All steps in an order in which each stands behind those that it needs; the report is last.
 
     `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `weights` those of weights by location
-    (`shared.weights.weight_digests`); without them, names stand in for contents.
+    (`shared.weights.weight_digests`); without them, names stand in for contents. `earlier` is what `earlier_searches` found.
     """
-    return _Planner(study, source_digest, weights or {}).plan()
+    return _Planner(study, source_digest, weights, earlier).plan()
 
 
 @dataclass
@@ -94,8 +110,10 @@ class _Source:
 
 
 class _Planner:
-    def __init__(self, study: Study, source_digest: str | None, weights: Mapping[str, str]) -> None:
-        self.study, self.weights = study, weights
+    def __init__(
+        self, study: Study, source_digest: str | None, weights: Mapping[str, str], earlier: Mapping[str, Earlier]
+    ) -> None:
+        self.study, self.weights, self.earlier = study, weights, earlier
         self.steps: dict[str, Step] = {}
         self.sources: dict[str | None, _Source] = {None: _Source()}
         config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
@@ -128,8 +146,9 @@ class _Planner:
         config: Section,
         needs: Mapping[str, Step],
         settled: tuple[str, ...] = (),
+        earlier: Earlier | None = None,
     ) -> Step:
-        step = Step(stage, experiment, label, _json(config, self.weights), needs, settled)
+        step = Step(stage, experiment, label, _json(config, self.weights), needs, settled, earlier)
         return self.steps.setdefault(step.id, step)
 
     def _search(self, experiment: Resolved) -> _Source:
@@ -142,8 +161,14 @@ class _Planner:
             # a trial whose search varies the images has its own made
             data = self._generator(experiment) if searched else self._images(experiment, source)
             needs = data | ({"parameters": given.tune} if given.tune else {})
+            warm, earlier = experiment.search.warm_start_from, None
+            if warm and "/" in warm:
+                earlier = self.earlier.get(warm, Earlier(warm))
+            elif warm and (above := self.sources[warm].tune):
+                needs["warm_start"] = above
             config = _tune_config(self.study, experiment, bool(searched))
-            source.tune = self._add("tune", experiment.name, f"tune {experiment.name}", config, needs)
+            label = f"tune {experiment.name}"
+            source.tune = self._add("tune", experiment.name, label, config, needs, earlier=earlier)
             source.settled += tuple(path for path in searched if path not in kept)
         return source
 

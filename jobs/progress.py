@@ -48,7 +48,9 @@ def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str) -> 
     try:
         found = read_searches(url, searches_of(artifacts.study))
     except UnavailableError as error:
-        return [SearchState(row.step.label, _search(row).objective, None, str(error), None, None) for row in open_rows]
+        return [
+            SearchState(row.step.label, _search(row).objectives[0], None, str(error), None, None) for row in open_rows
+        ]
     searched = sum(overview.gpu_seconds for overview in found)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + committed_gpu_seconds(artifacts) if budgeted else searched
@@ -60,11 +62,11 @@ def _state(row: StepState, found: SearchOverview | None, spent: float, rows: Seq
     search = _search(row)
     if found is None:
         reason, waiting = _not_begun(row, rows), row.task is None
-        return SearchState(row.step.label, search.objective, None, reason, None, None, waiting)
+        return SearchState(row.step.label, search.objectives[0], None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
-        search.objective,
+        search.objectives[0],
         found,
         stall(found, search),
         seconds_left(found, search, spent),
@@ -196,7 +198,7 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
         overview |= {"left": search.overview.left, "finished": search.overview.finished} if search.overview else {}
         found[search.step] = {
             **overview,
-            "objective": search.objective,
+            "objective": search.objectives[0],
             "seconds_left": search.seconds_left,
             "stall": search.stall,
             "study_gpu_hours": search.gpu_budget[0] if search.gpu_budget else None,

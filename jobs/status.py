@@ -38,7 +38,7 @@ def states(study: Study, steps: Sequence[Step], artifacts: Artifacts) -> list[St
     rows = []
     for step in steps:
         task = manifest = None
-        if all(needed.id in committed for needed in step.needs.values()):
+        if not _absent(step) and all(needed.id in committed for needed in step.needs.values()):
             task = make_task(study, step, committed)
             manifest = artifacts.find(task.stage, task.key)
         if manifest is not None:
@@ -128,10 +128,15 @@ def _images(config: dict[str, Any]) -> Any:
     return config.get("arm", {}).get("images")
 
 
+def _absent(step: Step) -> set[str]:
+    """The search of another study that it begins from, while there is none."""
+    return {f"search {step.earlier.name}"} if step.earlier is not None and step.earlier.result is None else set()
+
+
 def _missing(row: StepState, rows: list[StepState]) -> list[str]:
     """Labels of the steps that it needs and that are not committed."""
     left = {r.step.label for r in rows if r.manifest is None}
-    return sorted({needed.label for needed in row.step.needs.values()} & left)
+    return sorted({needed.label for needed in row.step.needs.values()} & left | _absent(row.step))
 
 
 def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:

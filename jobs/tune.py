@@ -3,8 +3,8 @@
 `run` coordinates (one process, on the CPU) and commits what was found; `work` is a worker, of which any number may come and go. Both meet
 in PostgreSQL (`shared.search`).
 
-Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found), `trials.parquet`,
-`importance.json`.
+Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found; of several
+objectives also the Pareto front, from which they are), `trials.parquet`, `importance.json` (of the first objective).
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 VERSION = 1
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
-WARM_TRIALS = 5  # of another search, tried first
 
 
 def run(config: TuneConfig, context: Context) -> Manifest:
@@ -113,21 +112,18 @@ def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]
 
 
 def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
-    """The best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
+    """Points to try first: the best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
     import pyarrow.parquet as pq
 
-    from shared.search.space import inside
+    from shared.search.warm import warm_points
 
     if "warm_start" not in context.task.inputs:
         return []
     source = context.input("warm_start")
-    rows = pq.read_table(context.fetch(source, "trials.parquet")).to_pylist()
-    direction = json.loads(context.fetch(source, "best.json").read_bytes())["direction"]
-    complete = [row for row in rows if row["state"] == "complete"]
-    complete.sort(key=lambda row: row["value"], reverse=direction == "maximize")
-    space = config.search.space
-    points = [{path: row[path] for path in space if path in row and inside(space[path], row[path])} for row in complete]
-    return [point for point in points if point][:WARM_TRIALS]
+    trials = pq.read_table(context.fetch(source, "trials.parquet"))
+    points = warm_points(trials, json.loads(context.fetch(source, "best.json").read_bytes()), config.search.space)
+    Log("tune").info("warm start", source=f"{source.study}/{source.run.experiment}", trials=len(points))
+    return points
 
 
 class StoredCheckpoints:
@@ -137,16 +133,16 @@ class StoredCheckpoints:
         self._artifacts, self.key = context.artifacts, context.task.key
 
     def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
-        """Replaces the checkpoint of that name."""
+        """Writes the checkpoint of that name."""
         self._artifacts.save_checkpoint("tune", self.key, name, files, values)
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
         """A checkpoint of this search, under the key of whichever budget it had then."""
         return self._artifacts.load_checkpoint("tune", key, name)
 
-    def discard(self, name: str) -> None:
-        """Puts an empty one in its place, which frees its files."""
-        self._artifacts.save_checkpoint("tune", self.key, name, {}, {})
+    def discard(self, key: str, name: str) -> None:
+        """Removes one that nobody needs any more."""
+        self._artifacts.discard_checkpoint("tune", key, name)
 
 
 class ArmObjective:
@@ -165,8 +161,8 @@ class ArmObjective:
         if self._data is None and self._config.images is None:
             self._data = self._build(self._arm, None)
 
-    def __call__(self, trial: TrialHandle) -> float:
-        """Mean of the objective over the last five epochs."""
+    def __call__(self, trial: TrialHandle) -> list[float]:
+        """Mean of each objective over the last five epochs."""
         from shared.classifier.fit import fit
 
         arm, generated = with_found(self._arm, trial.parameters), None
@@ -184,11 +180,11 @@ class ArmObjective:
             self._config.seed,  # the same for all trials: they differ by their parameters only
             trial.checkpoints,
             trial.stop,
-            lambda record: trial.report(record.epoch, self._value(record)),
+            lambda record: trial.report(record.epoch, self._values(record)),
             search.checkpoint_every,
         )
-        last = [self._value(record) for record in fitted.history[-MEAN_EPOCHS:]]
-        return sum(last) / len(last)
+        last = [self._values(record) for record in fitted.history[-MEAN_EPOCHS:]]
+        return [sum(values) / len(last) for values in zip(*last, strict=True)]
 
     def _report_earlier(self, trial: TrialHandle) -> None:
         """A worker killed between a checkpoint and its report left an epoch that `fit` will not run again."""
@@ -197,10 +193,10 @@ class ArmObjective:
         found = trial.checkpoints.load()
         if found is not None:
             for record in records_from_json(json.loads(found[0][PROGRESS].read_bytes())["history"]):
-                trial.report(record.epoch, self._value(record))
+                trial.report(record.epoch, self._values(record))
 
-    def _value(self, record: EpochRecord) -> float:
-        return float(getattr(record, self._config.search.objective))
+    def _values(self, record: EpochRecord) -> list[float]:
+        return [float(getattr(record, objective)) for objective in self._config.search.objectives]
 
     def _build(self, arm: Arm, made: Generated | None) -> TrainingData:
         import pyarrow.parquet as pq
@@ -237,19 +233,21 @@ def _commit(
 
     import pyarrow.parquet as pq
 
-    from shared.search.results import importance, trials_table
-    from shared.search.searches import direction
+    from shared.search.results import describe_front, importance, trials_table
+    from shared.search.searches import directions
 
     best = {
         "parameters": {**inherited, **outcome.parameters},
         "value": outcome.value,
         "number": outcome.number,
-        "direction": direction(config.search),
+        "direction": directions(config.search)[0],
         "objective": config.search.objective,
+        **describe_front(outcome.front, config.search, inherited),
     }
     files = _files(context.scratch, best, importance(outcome.steps))
     files["trials.parquet"] = context.scratch / "trials.parquet"
-    pq.write_table(trials_table(outcome.steps, list(config.search.space)), files["trials.parquet"])
+    table = trials_table(outcome.steps, list(config.search.space), config.search.objectives)
+    pq.write_table(table, files["trials.parquet"])
     states = [trial.state for result in outcome.steps for trial in result.trials]
     context.earlier_seconds = max(usage.wall_seconds - context.seconds(), 0.0) + context.earlier_seconds
     summary = {

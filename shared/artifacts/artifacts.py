@@ -58,9 +58,9 @@ class Artifacts:
 
     # -- committed results
 
-    def find(self, stage: Stage, key: str) -> Manifest | None:
-        """The manifest, or None where nothing is committed under that key."""
-        location = f"{self._folder(stage, key)}/manifest.json"
+    def find(self, stage: Stage, key: str, study: str | None = None) -> Manifest | None:
+        """The manifest, or None where nothing is committed under that key (of another `study` where one is named)."""
+        location = f"{self._folder(stage, key, study)}/manifest.json"
         try:
             text = self.store.get(location)
         except NotFound:
@@ -69,8 +69,8 @@ class Artifacts:
 
     def open(self, source: Input) -> Manifest:
         """The manifest of an input; raises ArtifactError where it is missing or has another digest than the task says."""
-        manifest = self.find(source.stage, source.key)
-        where = f"{self.store.url}/{self._folder(source.stage, source.key)}/manifest.json"
+        manifest = self.find(source.stage, source.key, source.study)
+        where = f"{self.store.url}/{self._folder(source.stage, source.key, source.study)}/manifest.json"
         if manifest is None:
             raise ArtifactError(f"{where}: not found; run the stage {source.stage} first")
         if manifest.digest != source.digest:
@@ -180,6 +180,14 @@ class Artifacts:
         pointer = self._pointer(f"{self._folder(stage, key)}/checkpoints/{name}.json")
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
 
+    def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
+        """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""
+        location = f"{self._folder(stage, key)}/checkpoints/{name}.json"
+        pointer = self._pointer(location)
+        self.store.delete(location)
+        for file in pointer.files if pointer else ():
+            self.store.delete(file.location)
+
     def save_part(
         self, stage: Stage, key: str, index: int, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:
@@ -198,8 +206,8 @@ class Artifacts:
         found = {index: self._pointer(f"{prefix}{index:06d}.json") for index in indexes}
         return {index: pointer for index, pointer in found.items() if pointer is not None}
 
-    def _folder(self, stage: Stage, key: str) -> str:
-        return f"{self.study}/{stage}/{key}"
+    def _folder(self, stage: Stage, key: str, study: str | None = None) -> str:
+        return f"{study or self.study}/{stage}/{key}"
 
     def _save(self, location: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]) -> None:
         old = self._pointer(location)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from shared.config.explain import Path, explain, near, path_text, placed
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, Final, FloatRange, Range, Search, Verdict
-from shared.config.study import OVERRIDABLE, Experiment, Study, least_seeds
+from shared.config.study import NAME_PATTERN, OVERRIDABLE, Experiment, Study, least_seeds
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
 
@@ -112,11 +113,52 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
                 raise ConfigError(
                     f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
                 )
+        with placed(("search", "objective"), places, index):
+            _check_objectives(experiment.search, where)
+        with placed(("search", "warm_start_from"), places, index):
+            _check_warm_start(study, experiments[:index], experiment.search, where)
         if experiment.search.trials and not experiment.search.space:
             with placed(("search", "space"), places, index):
                 raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         _check_equal_budgets(study.verdict, experiments, places)
+
+
+def _check_objectives(search: Search, where: str) -> None:
+    """What Optuna cannot do with several objectives."""
+    if len(search.objectives) == 1:
+        return
+    reasons = {
+        "strategy": (search.strategy, ("joint", "random", "grid"), "a sequential search keeps the one best value of each parameter"),
+        "sampler": (search.sampler, ("tpe", "qmc", "gp"), "it follows one objective"),
+        "pruner": (search.pruner, ("none",), "a trial that is not over is neither better nor worse than another"),
+    }  # fmt: skip
+    for name, (value, allowed, reason) in reasons.items():
+        if value not in allowed:
+            raise ConfigError(
+                f"{where}.search.{name}: must be {' or '.join(allowed)} with several objectives ({reason}), got {value!r}; "
+                "set it so, or name one search.objective"
+            )
+
+
+def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search, where: str) -> None:
+    name = search.warm_start_from
+    if name is None or not search.trials:
+        return
+    searched = [experiment.name for experiment in above if experiment.search.trials]
+    other, slash, experiment_name = name.rpartition("/")
+    if not slash and name not in searched:
+        raise ConfigError(
+            f"{where}.search.warm_start_from: must name an experiment above with a search of its own, or another study's as "
+            f"study/experiment, got {name!r}; there are {', '.join(searched) or 'none'}"
+        )
+    if slash and (
+        other == study.name or not all(re.fullmatch(NAME_PATTERN, part) for part in (other, experiment_name))
+    ):
+        raise ConfigError(
+            f"{where}.search.warm_start_from: must be an experiment above, or study/experiment of another study, got {name!r}; "
+            f"experiments above with a search are {', '.join(searched) or 'none'}"
+        )
 
 
 def _check_space(experiment: Resolved, where: str, space: Mapping[str, Range]) -> None:
@@ -189,6 +231,13 @@ def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...], pl
             with placed(("parameters_from",), places, index):
                 raise ConfigError(
                     f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
+                )
+        if bool(experiment.search.warm_start_from) != bool(baseline.search.warm_start_from):
+            with placed(("search", "warm_start_from"), places, index):
+                raise ConfigError(
+                    f"{where}.search.warm_start_from: all arms with a verdict begin with an earlier search's trials or none does, got "
+                    f"{experiment.search.warm_start_from!r} where the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
+                    "set it for all, for none, or set verdict: none"
                 )
         for path in EQUAL_BUDGETS:
             found, wanted = value_at(experiment, path), value_at(baseline, path)

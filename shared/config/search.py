@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from shared.config.base import Section
 
@@ -86,6 +86,19 @@ class Budget(Section):
     """Hours since this search began."""
 
 
+ObjectiveName = Literal["val_loss", "val_macro_f1", "val_rare_macro_f1", "val_accuracy"]
+
+
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+Objective = Annotated[
+    Annotated[ObjectiveName, Tag("one")] | Annotated[tuple[ObjectiveName, ...], Tag("several")],
+    Discriminator(_one_or_several),
+]
+
+
 class Search(Section):
     """One experiment's hyperparameter search."""
 
@@ -94,8 +107,12 @@ class Search(Section):
     trials: Annotated[int, Field(ge=0)] = 15
     """Finished trials, exactly; 0 searches nothing and keeps the study's values."""
     epochs: Annotated[int, Field(ge=1)] = 25
-    objective: Literal["val_loss", "val_macro_f1", "val_rare_macro_f1", "val_accuracy"] = "val_macro_f1"
-    """Mean over the last five epochs (the paper's: of the validation loss, minimised; the others are maximised)."""
+    objective: Objective = "val_macro_f1"
+    """Mean over the last five epochs (the paper's: of the validation loss, minimised; the others are maximised).
+
+    Several, e.g. `[val_macro_f1, val_loss]`: the search looks for the Pareto front, the trials that no other beats in one objective
+    without losing in another. Of the front, the parameters of the trial best in the first objective are trained with; the whole front is
+    in `best.json` and in the report. Nothing is pruned then (`pruner: none`), and `strategy: sequential` and `sampler: cmaes` want one."""
     sampler: Literal["tpe", "cmaes", "qmc", "gp"] = "tpe"
     pruner: Literal["none", "median", "hyperband", "halving"] = "median"
     startup_trials: Annotated[int, Field(ge=1)] = 5
@@ -109,6 +126,13 @@ class Search(Section):
     what an arm is trained with (`training`, `synthetic`, `accept`, `classifier`, `augmentation`), and how its images are made, of
     `generate`: `guidance`, `steps`, `image_to_image.share`, `image_to_image.strength`, `fill_to`, `cap`, each with a few `values`. Equal
     settings are generated once, by the trial that comes first, and the final trainings take the images of the best."""
+    warm_start_from: str | None = None
+    """An earlier search whose best trials are tried first: an experiment above that has a search of its own, or `study/experiment`, the
+    newest finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
+
+    Taken are its completed trials that are best by its own objective (of several, the front's first), at most five, after the study's own
+    values and as part of `trials`: of each the values of parameters that are in this `space` and lie in it, while the sampler chooses the
+    others. `strategy: grid` takes only points of its grid, which then come first. Where there is a verdict, all arms have one or none."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""
     budget: Budget = Budget()
@@ -120,6 +144,23 @@ class Search(Section):
     """How long a worker that is not heard of keeps its trial; more than the minute that a database may be away."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between a trial's checkpoints in the store."""
+
+    @field_validator("objective")
+    @classmethod
+    def _distinct(cls, objective: Objective) -> Objective:
+        if not isinstance(objective, str):
+            if len(objective) < 2:
+                raise ValueError(
+                    f"lists {len(objective)} objectives, got {list(objective)}; name one without brackets, or at least two"
+                )
+            if twice := [name for i, name in enumerate(objective) if name in objective[:i]]:
+                raise ValueError(f"names {twice[0]} twice, got {list(objective)}; name each objective once")
+        return objective
+
+    @property
+    def objectives(self) -> tuple[ObjectiveName, ...]:
+        """All of them, the deciding one first."""
+        return (self.objective,) if isinstance(self.objective, str) else self.objective
 
 
 class Final(Section):

@@ -13,7 +13,8 @@ from shared.config.generation import Accept, AnyFinetune, Generate, Score
 from shared.config.search import Final, Resources, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """Lower-case letters, digits and inner hyphens, at most 40: it becomes part of S3 keys and Kubernetes names."""
 
 OVERRIDABLE = (

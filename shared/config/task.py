@@ -97,7 +97,8 @@ class TrialImages(Section):
 
 class TuneConfig(WithWeights):
     """Inputs: `prepare`; with images other than `real` also `generate` and `score`, or `finetune` where trials make their own;
-    `parameters` where taken from another experiment's tune."""
+    `parameters` where taken from another experiment's tune; `warm_start`, an earlier tune, where the search begins with its
+    best trials."""
 
     arm: Arm
     images: TrialImages | None = None
@@ -160,7 +161,14 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
 OPERATIONAL: dict[Stage, tuple[str, ...]] = {
     "finetune": ("finetune.checkpoint_every",),
     "generate": ("base",),
-    "tune": ("images.base", "search.workers", "search.lease_seconds", "search.max_retries", "search.checkpoint_every"),
+    "tune": (
+        "images.base",
+        "search.workers",
+        "search.lease_seconds",
+        "search.max_retries",
+        "search.checkpoint_every",
+        "search.warm_start_from",  # the search that it names is an input
+    ),
     "final": ("final.seeds", "final.checkpoint_every"),
 }
 """Values that a stage needs while it works and that leave its result as it is: no part of its key."""
@@ -201,6 +209,8 @@ def _by_content(config: Any, weights: Mapping[str, str]) -> Any:
 class Input(Section):
     """A committed artifact that a stage reads."""
 
+    study: str | None = Field(default=None, exclude_if=lambda study: study is None)
+    """Where it is another study's, in the same store."""
     stage: Stage
     key: str
     digest: str

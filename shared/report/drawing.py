@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from shared.metrics.classification import CALIBRATION_BINS, confidences
@@ -126,22 +127,46 @@ def _search_plots(experiment: Experiment) -> list[Plot]:
     plots = []
     name, label = experiment.config.name, experiment.label
     trials, best = experiment.tune.table("trials.parquet"), experiment.tune.json("best.json") or {}
+    several: dict[str, str] = best.get("directions", {})
     if trials is not None and len(trials):
         state = np.array([str(s).rsplit(".", 1)[-1].upper() for s in trials["state"].to_pylist()])
-        value = np.array([np.nan if v is None else v for v in trials["value"].to_pylist()], np.float64)
+        first = next(iter(several), None)
+        value = _numbers(trials, f"value.{first}" if first else "value")
         kept = np.isin(state, ("COMPLETE", "PRUNED")) & np.isfinite(value)
         if kept.any():
-            objective = str(experiment.tune.manifest.config.get("search", {}).get("objective", "objective"))
+            objective = first or str(experiment.tune.manifest.config.get("search", {}).get("objective", "objective"))
             plots.append(
                 search_charts.search_history(
                     name, label, np.flatnonzero(kept), value[kept], state[kept] == "PRUNED",
                     maximise=best.get("direction") != "minimize", objective=objective.replace("_", " "),
                 )
             )  # fmt: skip
+        if several and (state == "COMPLETE").any():
+            plots += _fronts(name, label, trials.filter(state == "COMPLETE"), several, best["number"])
     shares = experiment.tune.json("importance.json")
     if shares:
         plots.append(search_charts.importance(name, shares))
     return plots
+
+
+def _fronts(name: str, label: str, complete: pa.Table, directions: dict[str, str], number: int) -> list[Plot]:
+    """The first objective against each of the others."""
+    axes = [
+        search_charts.Axis(objective.replace("_", " "), _numbers(complete, f"value.{objective}"), towards == "maximize")
+        for objective, towards in directions.items()
+    ]
+    front = np.array(complete["front"].to_pylist(), np.bool_)
+    taken = complete["number"].to_pylist().index(number)
+    return [
+        search_charts.pareto_front(
+            f"front-{name}-{objective}", label, axes[0], axis, front, taken, number, only_two=len(axes) == 2
+        )
+        for objective, axis in zip(list(directions)[1:], axes[1:], strict=True)
+    ]
+
+
+def _numbers(table: pa.Table, column: str) -> NDArray[np.float64]:
+    return np.array([np.nan if v is None else v for v in table[column].to_pylist()], np.float64)
 
 
 def _generated_plots(generated: Generated) -> list[Plot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,53 @@ def search_history(
         )
 
 
+@dataclass(frozen=True)
+class Axis:
+    """One objective over the complete trials of a search."""
+
+    objective: str
+    values: NDArray[np.float64]
+    maximise: bool
+
+    @property
+    def label(self) -> str:
+        """With what is better."""
+        return f"{self.objective} ({'more' if self.maximise else 'less'} is better)"
+
+
+def pareto_front(
+    name: str, title: str, x: Axis, y: Axis, front: NDArray[np.bool_], taken: int, number: int, only_two: bool
+) -> Plot:
+    """All complete trials by two objectives, with the front marked and the trial that was taken from it (`taken`: its row).
+
+    With `only_two` objectives the front has a line: behind it lies what some trial of the front beats.
+    """
+    order = np.flatnonzero(front)[np.argsort(x.values[front], kind="stable")]
+    with style():
+        figure, (axes,) = new_figure(5.3, 3.3)
+        axes.plot(
+            x.values[~front], y.values[~front], "o", markerfacecolor="none", markeredgecolor=MUTED, markersize=5, label="other trials"
+        )  # fmt: skip
+        axes.plot(
+            x.values[order], y.values[order], "o-" if only_two else "o", color=SERIES[0], markersize=6, linewidth=1.2,
+            drawstyle="steps-pre" if x.maximise else "steps-post", label="Pareto front",
+        )  # fmt: skip
+        axes.plot(
+            x.values[taken], y.values[taken], "D", color=SERIES[1], markersize=8, label=f"taken: trial {number}", zorder=3
+        )  # fmt: skip
+        axes.set_xlabel(x.label)
+        axes.set_ylabel(y.label)
+        axes.set_title("Pareto front")
+        axes.legend(loc="best")
+        return finish(
+            figure, name,
+            f"Search of {title}: {len(front)} complete trials by {x.objective} and {y.objective}, {int(front.sum())} of them on the Pareto "
+            f"front; taken is trial {number} with {x.values[taken]:.4g} and {y.values[taken]:.4g}.",
+        )  # fmt: skip
+
+
 def importance(name: str, shares: Mapping[str, float]) -> Plot:
-    """Each parameter's share of the objective's variation."""
+    """Each parameter's share of the (first) objective's variation."""
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     rows = np.arange(len(ordered))
     with style():

@@ -25,8 +25,8 @@ from shared.search import budget
 from shared.search.budget import Counts
 from shared.search.leases import Leases
 from shared.search.presence import forget_old
-from shared.search.results import StepResult, read_step
-from shared.search.searches import Shown, Step, make_study, write_search
+from shared.search.results import StepResult, TrialRecord, read_step
+from shared.search.searches import Direction, Shown, Step, directions, make_study, write_search
 from shared.search.space import Parameters, own_values, planned_points, target
 from shared.search.storage import Database
 from shared.search.tables import GPU_SECONDS, HELD_SECONDS
@@ -58,11 +58,17 @@ class Outcome:
     parameters: Parameters
     """The best values found, by path; empty where no trial was completed."""
     value: float | None
+    """Of the first objective."""
     number: int | None
     """Of the best trial, in its step."""
     ended: str
     """`complete`, or why it ended short."""
     steps: list[StepResult] = field(default_factory=list)
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """With several objectives, the trials among which there is no better one."""
+        return [trial for result in self.steps for trial in result.trials if trial.front]
 
 
 class Coordinator:
@@ -147,10 +153,10 @@ class Coordinator:
 
     def _keep_best(self, outcome: Outcome, result: StepResult) -> None:
         """The step's best trial, unless what was kept before is as good (a later step tries the kept values anew only if told to)."""
-        best = result.best(self._search.objective)
+        best = result.best(self._search)
         if best is None or best.value is None:
             return
-        if outcome.value is not None and not _better(best.value, outcome.value, self._search.objective):
+        if outcome.value is not None and not _better(best.value, outcome.value, directions(self._search)[0]):
             return
         outcome.parameters = {**outcome.parameters, **best.parameters}
         outcome.value, outcome.number = best.value, best.number
@@ -240,5 +246,5 @@ def _complete(counts: Counts, wanted: int) -> bool:
     return counts.finished >= wanted and counts.held == 0 and counts.queued == 0
 
 
-def _better(new: float, old: float, objective: str) -> bool:
-    return new < old if objective == "val_loss" else new > old
+def _better(new: float, old: float, towards: Direction) -> bool:
+    return new < old if towards == "minimize" else new > old

@@ -50,10 +50,12 @@ class Claim:
 
     trial_id: int
     owner: str
+    number: int
+    """Which claim of this trial it is, from 1: no two have the same."""
     epochs: int
     """Done in its last checkpoint; 0 without one."""
     checkpoint: str | None
-    """Task key under which that checkpoint is."""
+    """Where that checkpoint is: `<task key>/<name>`."""
     deadline: float
     """time.monotonic() until which nobody else takes the trial."""
     revoked: bool = field(default=False)
@@ -96,7 +98,7 @@ class Leases:
                          SELECT trial_id FROM tailfill_leases WHERE study_id = :study AND state = 'queued'
                            AND EXISTS (SELECT 1 FROM tailfill_searches WHERE name = :search AND study_id = :study AND closed IS NULL)
                          ORDER BY epochs > 0 DESC, trial_id LIMIT 1 FOR UPDATE SKIP LOCKED)
-                       RETURNING trial_id, epochs, checkpoint"""
+                       RETURNING trial_id, claims, epochs, checkpoint"""
                 ),
                 {
                     "owner": owner,
@@ -109,7 +111,7 @@ class Leases:
             ).one_or_none()
         if row is None:
             return None
-        return Claim(row.trial_id, owner, row.epochs, row.checkpoint, sent + self.seconds)
+        return Claim(row.trial_id, owner, row.claims, row.epochs, row.checkpoint, sent + self.seconds)
 
     def start(self, claim: Claim) -> bool:
         """Makes Optuna's row RUNNING; False where it is finished already. Raises LeaseLost."""
@@ -144,18 +146,18 @@ class Leases:
 
         return check
 
-    def checkpointed(self, claim: Claim, epochs: int, key: str) -> None:
-        """Records that the store holds the trial's state after so many epochs, under the task `key`; raises LeaseLost."""
+    def checkpointed(self, claim: Claim, epochs: int, place: str) -> None:
+        """Records that the store holds the trial's state after so many epochs at `place`; raises LeaseLost."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
             connection.execute(
                 text(
                     """UPDATE tailfill_leases SET retries = CASE WHEN :epochs > epochs THEN 0 ELSE retries END,
-                         epochs = :epochs, checkpoint = :key, checkpoint_at = clock_timestamp() WHERE trial_id = :trial"""
+                         epochs = :epochs, checkpoint = :place, checkpoint_at = clock_timestamp() WHERE trial_id = :trial"""
                 ),
-                {"epochs": epochs, "key": key, "trial": claim.trial_id},
+                {"epochs": epochs, "place": place, "trial": claim.trial_id},
             )
-        claim.epochs, claim.checkpoint = epochs, key
+        claim.epochs, claim.checkpoint = epochs, place
 
     def give_back(self, claim: Claim) -> None:
         """Queues the same trial again, its number, parameters and reported values kept; nothing where it is no longer ours."""
@@ -263,7 +265,7 @@ class Leases:
                 ),
                 {"token": token, "trial": trial_id, "seconds": self.seconds},
             )
-        claim = Claim(trial_id, token, 0, None, float("inf"))
+        claim = Claim(trial_id, token, 0, 0, None, float("inf"))
         fail(self._database, self.guard(claim), trial_id, f"lost with its worker {retries + 1} times without progress")
         self.finish(claim)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
 import pyarrow as pa
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from shared.search.searches import Step
+from shared.config.search import Search
+from shared.search.reported import Values, reported
+from shared.search.searches import Step, directions
 from shared.search.storage import Database
 
 
@@ -24,11 +28,11 @@ class TrialRecord:
     number: int
     state: str
     """`complete`, `pruned` or `failed`."""
-    value: float | None
-    """Of a pruned trial, that of its last epoch."""
+    values: Values
+    """One an objective; none of a failed trial, and of a pruned one that of its last epoch."""
     parameters: dict[str, Any]
-    curve: list[float]
-    """Reported value of each epoch."""
+    curve: list[Values]
+    """Reported values of each epoch."""
     failure: str | None
     started: str | None
     """Local time of the database's clients, ISO 8601."""
@@ -39,6 +43,13 @@ class TrialRecord:
     """Times it was taken up by a worker."""
     losses: int
     """Workers lost."""
+    front: bool
+    """Whether no other trial is better in one objective and as good in the rest."""
+
+    @property
+    def value(self) -> float | None:
+        """Of the first objective."""
+        return self.values[0] if self.values else None
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,20 @@ class StepResult:
     gpu_seconds: float
     device: str
 
-    def best(self, objective: str) -> TrialRecord | None:
-        """The completed trial with the best value, the earliest of equal ones."""
-        complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
-        sign = 1.0 if objective == "val_loss" else -1.0
-        return min(complete, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+    def best(self, search: Search) -> TrialRecord | None:
+        """Of the front, the trial with the best value of the first objective; among equal ones the next objective decides, and at last
+        the number."""
+        front = [trial for trial in self.trials if trial.front]
+        return min(front, key=partial(_rank, signs=_signs(search)), default=None)
+
+
+def _signs(search: Search) -> list[int]:
+    """What an objective's values are multiplied by, so that less is better."""
+    return [1 if direction == "minimize" else -1 for direction in directions(search)]
+
+
+def _rank(trial: TrialRecord, signs: Sequence[int]) -> tuple[list[float], int]:
+    return [sign * value for sign, value in zip(signs, trial.values, strict=True)], trial.number
 
 
 def read_step(database: Database, study: Study, step: Step) -> StepResult:
@@ -65,6 +85,7 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
             text("SELECT * FROM tailfill_leases WHERE study_id = :study"), {"study": study._study_id}
         ).all()
     leases = {row.trial_id: row for row in rows}
+    front = {trial.number for trial in study.best_trials}
     trials = []
     for trial in database.storage.get_all_trials(study._study_id):
         lease = leases[trial._trial_id]
@@ -75,15 +96,16 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
                 step=step.label,
                 number=trial.number,
                 state="failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
-                value=trial.values[0] if trial.values else None,
+                values=tuple(trial.values or ()),
                 parameters={**step.fixed, **trial.params},
-                curve=[trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values)],
+                curve=list(reported(trial).values()),
                 failure=trial.user_attrs.get("failure"),
                 started=trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else None,
                 seconds=lease.used_seconds,
                 lost_seconds=lease.lost_seconds,
                 claims=lease.claims,
                 losses=lease.losses,
+                front=trial.number in front,
             )
         )
     devices = [row.device for row in rows if row.device]
@@ -96,8 +118,27 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
     )
 
 
+def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Of several objectives: the direction of each, and the front's trials, the one that was taken first; empty for one objective.
+
+    `inherited` are parameters that all trials were trained with besides.
+    """
+    if len(search.objectives) == 1:
+        return {}
+    towards = dict(zip(search.objectives, directions(search), strict=True))
+    rows: list[dict[str, Any]] = [
+        {
+            "number": trial.number,
+            "values": dict(zip(search.objectives, trial.values, strict=True)),
+            "parameters": {**inherited, **trial.parameters},
+        }
+        for trial in sorted(front, key=partial(_rank, signs=_signs(search)))
+    ]
+    return {"directions": towards, "front": rows}
+
+
 def importance(steps: Sequence[StepResult]) -> dict[str, float]:
-    """Share of each parameter in what the objective varied by, sum 1; empty where fewer than two trials were completed.
+    """Share of each parameter in what the first objective varied by, sum 1; empty where fewer than two trials were completed.
 
     Searched together: PED-ANOVA. One after the other: the spread (greatest less least value) of each parameter's own step, as each step
     varies nothing else.
@@ -106,7 +147,7 @@ def importance(steps: Sequence[StepResult]) -> dict[str, float]:
     if len(steps) == 1:
         if len(values[0]) < 2:
             return {}
-        shares = optuna.importance.get_param_importances(steps[0].study)
+        shares = _shares(steps[0])
         return {path: float(share) for path, share in shares.items()}
     spreads = {
         result.step.parameters[0]: max(found) - min(found) for result, found in zip(steps, values, strict=True) if found
@@ -115,21 +156,41 @@ def importance(steps: Sequence[StepResult]) -> dict[str, float]:
     return {path: spread / total for path, spread in spreads.items()} if total > 0 else {}
 
 
-def trials_table(steps: Sequence[StepResult], paths: Sequence[str]) -> pa.Table:
-    """All trials, a row each: the fields of TrialRecord, `parameters` as a column a path (null where a step left it at its own value)."""
+def _shares(result: StepResult) -> dict[str, float]:
+    towards = result.study.directions
+    if len(towards) == 1:
+        return optuna.importance.get_param_importances(result.study)
+    sign = 1 if towards[0] == StudyDirection.MINIMIZE else -1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # for low values: so the sign
+        return optuna.importance.get_param_importances(result.study, target=lambda trial: sign * trial.values[0])
+
+
+def trials_table(steps: Sequence[StepResult], paths: Sequence[str], objectives: Sequence[str]) -> pa.Table:
+    """All trials, a row each: the fields of TrialRecord, `parameters` as a column a path (null where a step left it at its own value).
+
+    Of one objective the columns are `value` and `curve`; of several `value.<objective>` and `curve.<objective>` for each, and `front`.
+    """
     records = [trial for result in steps for trial in result.trials]
-    plain = ("step", "number", "state", "value", "failure", "started", "seconds", "lost_seconds", "claims", "losses")
+    plain = ("step", "number", "state", "failure", "started", "seconds", "lost_seconds", "claims", "losses")
     columns: dict[str, pa.Array] = {
         name: pa.array([getattr(r, name) for r in records], _TYPES.get(name, pa.string())) for name in plain
     }
     columns |= {path: _column([record.parameters.get(path) for record in records]) for path in paths}
-    columns["curve"] = pa.array([record.curve for record in records], pa.list_(pa.float64()))
+    several = len(objectives) > 1
+    for index, objective in enumerate(objectives):
+        end = f".{objective}" if several else ""
+        values = [record.values[index] if record.values else None for record in records]
+        curves = [[epoch[index] for epoch in record.curve] for record in records]
+        columns[f"value{end}"] = pa.array(values, pa.float64())
+        columns[f"curve{end}"] = pa.array(curves, pa.list_(pa.float64()))
+    if several:
+        columns["front"] = pa.array([record.front for record in records])
     return pa.table(columns)
 
 
 _TYPES = {
     "number": pa.int32(),
-    "value": pa.float64(),
     "seconds": pa.float64(),
     "lost_seconds": pa.float64(),
     "claims": pa.int32(),

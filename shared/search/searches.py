@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import optuna
 from optuna.study import Study
@@ -13,6 +13,8 @@ from sqlalchemy import text
 from shared.config.search import Search
 from shared.search.identity import settings_digest
 from shared.search.storage import Database
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Step:
     """Values that earlier steps ended with, by path."""
 
     def checkpoint_name(self, number: int) -> str:
-        """Name of a trial's checkpoint in the store."""
+        """Beginning of the names of a trial's checkpoints in the store."""
         return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
 
 
@@ -47,9 +49,9 @@ class SearchRow:
     """Whether a trial waits for a worker."""
 
 
-def direction(search: Search) -> Literal["minimize", "maximize"]:
-    """`minimize` for the loss, `maximize` for the scores."""
-    return "minimize" if search.objective == "val_loss" else "maximize"
+def directions(search: Search) -> list[Direction]:
+    """Of each objective: `minimize` for the loss, `maximize` for the scores."""
+    return ["minimize" if name == "val_loss" else "maximize" for name in search.objectives]
 
 
 def read_search(database: Database, name: str) -> SearchRow | None:
@@ -75,7 +77,7 @@ def read_search(database: Database, name: str) -> SearchRow | None:
 def make_study(database: Database, name: str, search: Search) -> Study:
     """Creates the Optuna study, or loads it where it is there; any number of processes may do it at once (its name is unique)."""
     return optuna.create_study(
-        study_name=name, storage=database.storage, direction=direction(search), load_if_exists=True
+        study_name=name, storage=database.storage, directions=directions(search), load_if_exists=True
     )
 
 

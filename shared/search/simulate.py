@@ -13,14 +13,14 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sqlalchemy import text
 
-from shared.checkpoint import Values
+from shared import checkpoint
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
@@ -29,10 +29,13 @@ from shared.errors import ConfigError, TailfillError
 from shared.log import Log, configure
 from shared.search.coordinator import Coordinator
 from shared.search.presence import Presence
+from shared.search.reported import Values
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
 
 RESERVED_CONNECTIONS = 5  # coordinator, our own look at the server, and those that PostgreSQL keeps for its superuser
+
+GOALS = ((0.3, 0.7), (0.8, 0.2))  # where each objective is least
 
 _log = Log("simulate")
 
@@ -56,43 +59,45 @@ class Drill:
     epoch_seconds: float = 0.0
     seed: int = 0
 
-    def curve(self, parameters: Mapping[str, float], epochs: int) -> list[float]:
+    def curve(self, parameters: Mapping[str, float], epochs: int) -> list[Values]:
         """The values that a trial reports, interrupted or not."""
-        state, values = 0.0, []
+        curve: list[Values] = []
         for epoch in range(epochs):
-            state = step(state, parameters, epoch)
-            values.append(state)
-        return values
+            curve.append(self.step(curve, parameters, epoch))
+        return curve
+
+    def step(self, curve: Sequence[Sequence[float]], parameters: Mapping[str, float], epoch: int) -> Values:
+        """One epoch: what comes out depends on all epochs before it, so that a wrong resume shows. One value an objective."""
+        place, goals = with_parameters(Place(), parameters), GOALS[: len(self.search.objectives)]
+        before = curve[-1] if curve else [0.0] * len(goals)
+        return tuple(
+            0.5 * state + (place.x - x) ** 2 + (place.y - y) ** 2 / (epoch + 1)
+            for state, (x, y) in zip(before, goals, strict=True)
+        )
 
     def __repr__(self) -> str:
         return f"Drill({self.name})"  # the url holds a password
 
 
-def step(state: float, parameters: Mapping[str, float], epoch: int) -> float:
-    """One epoch: what comes out depends on all epochs before it, so that a wrong resume shows."""
-    place = with_parameters(Place(), parameters)
-    return 0.5 * state + (place.x - 0.3) ** 2 + (place.y - 0.7) ** 2 / (epoch + 1)
-
-
 class FolderTrialCheckpoints:
-    """Trials' checkpoints in a folder, each replaced as a whole."""
+    """Trials' checkpoints in a folder, each written as a whole."""
 
     def __init__(self, folder: Path) -> None:
         self.key = "folder"
         self._folder = folder
 
-    def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
+    def save(self, name: str, files: Mapping[str, Path], values: checkpoint.Values) -> None:
         """One file of JSON: the objective's state."""
         temporary = self._folder / f"{name}.{os.getpid()}"
         temporary.write_bytes(files["state.json"].read_bytes())
         temporary.replace(self._folder / f"{name}.json")
 
-    def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """The state saved last."""
+    def load(self, key: str, name: str) -> tuple[dict[str, Path], checkpoint.Values] | None:
+        """The state saved under that name."""
         path = self._folder / f"{name}.json"
         return ({"state.json": path}, {}) if path.exists() else None
 
-    def discard(self, name: str) -> None:
+    def discard(self, key: str, name: str) -> None:
         """Removes it."""
         (self._folder / f"{name}.json").unlink(missing_ok=True)
 
@@ -106,28 +111,28 @@ class DrillObjective:
     def prepare(self) -> None:
         """Nothing to build."""
 
-    def __call__(self, trial: TrialHandle) -> float:
-        """The last epoch's value."""
-        curve: list[float] = []
+    def __call__(self, trial: TrialHandle) -> Sequence[float]:
+        """The last epoch's values."""
+        curve: list[Sequence[float]] = []
         if found := trial.checkpoints.load():
             curve = json.loads(found[0]["state.json"].read_bytes())
         self._note(trial, len(curve))
-        for epoch, value in enumerate(curve):  # a worker killed between checkpoint and report left one out
-            trial.report(epoch, value)
+        for epoch, values in enumerate(curve):  # a worker killed between checkpoint and report left one out
+            trial.report(epoch, values)
         saved = len(curve)
         for epoch in range(len(curve), self._drill.search.epochs):
             if trial.stop.wait(self._drill.epoch_seconds) or trial.stop:
                 if saved < epoch:
                     self._save(trial, curve)
                 trial.stop.raise_if_set()
-            curve.append(step(curve[-1] if curve else 0.0, trial.parameters, epoch))
+            curve.append(self._drill.step(curve, trial.parameters, epoch))
             if len(curve) % self._drill.search.checkpoint_every == 0:
                 self._save(trial, curve)
                 saved = len(curve)
             trial.report(epoch, curve[-1])
         return curve[-1]
 
-    def _save(self, trial: TrialHandle, curve: list[float]) -> None:
+    def _save(self, trial: TrialHandle, curve: Sequence[Sequence[float]]) -> None:
         path = self._drill.folder / f"state.{os.getpid()}"
         path.write_text(json.dumps(curve))
         trial.checkpoints.save({"state.json": path}, epoch=len(curve))

@@ -86,20 +86,22 @@ def target(search: Search, space: Mapping[str, Range]) -> int:
 def planned_points(
     search: Search, space: Mapping[str, Range], seed: int, first: Parameters, warm: list[Parameters], number: int
 ) -> list[Parameters]:
-    """The points known ahead, in order, about `number` of them: our own values, the best of another study, then what the strategy plans.
+    """The points known ahead, in order, about `number` of them: our own values, the best of an earlier search, then what the strategy plans.
 
     Grid, random and quasi-random points do not depend on results, so they are planned here, each once, whatever the number of workers.
     """
-    points = [first] if first else []
-    points += warm
+    planned: list[Parameters] = []
     if search.strategy == "grid":
-        points += _shuffled(_grid(space, search.trials), seed)
+        grid = _grid(space, search.trials)
+        planned = _shuffled(grid, seed)
+        warm = [point for point in warm if point in grid]  # another would stand in the place of a point of the grid
     elif search.strategy == "random":
-        points += _drawn(RandomSampler(seed=seed), space, number)
+        planned = _drawn(RandomSampler(seed=seed), space, number)
     elif search.sampler == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            points += _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
+            planned = _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
+    points = [*([first] if first else []), *warm, *planned]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 
 

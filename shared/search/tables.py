@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS tailfill_leases (
   claimed_at timestamptz,
   claims integer NOT NULL DEFAULT 0,                -- times it was taken up
   epochs integer NOT NULL DEFAULT 0,                -- done in its last checkpoint
-  checkpoint text,                                  -- task key under which that checkpoint is
+  checkpoint text,                                  -- where that checkpoint is: task key/name
   checkpoint_at timestamptz,
   retries integer NOT NULL DEFAULT 0,               -- workers lost since that checkpoint
   losses integer NOT NULL DEFAULT 0,                -- workers lost in all

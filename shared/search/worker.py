@@ -13,8 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import optuna
@@ -22,7 +21,7 @@ from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from shared.checkpoint import Checkpoints, Values
+from shared.checkpoint import Checkpoints
 from shared.config.search import Search
 from shared.context import StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
@@ -30,9 +29,11 @@ from shared.log import Log
 from shared.search.identity import settings_digest
 from shared.search.leases import Claim, LeaseLost, Leases, fail
 from shared.search.presence import worker_label
+from shared.search.reported import Values, numbers, record, reported
 from shared.search.searches import SearchRow, Step, read_search
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
+from shared.search.trial_checkpoints import FencedCheckpoints, TrialCheckpoints, discard
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
@@ -57,24 +58,8 @@ class Objective(Protocol):
     def prepare(self) -> None:
         """Builds what all trials share, before the first is claimed."""
 
-    def __call__(self, trial: TrialHandle) -> float:
-        """Trains one trial and returns its value; reports each epoch, honours `trial.stop`."""
-
-
-class TrialCheckpoints(Protocol):
-    """Where checkpoints of trials are, by task key and name."""
-
-    key: str
-    """Task key under which this worker saves."""
-
-    def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
-        """Replaces the checkpoint of that name."""
-
-    def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """A checkpoint, possibly under another task's key: that of the same search with another budget."""
-
-    def discard(self, name: str) -> None:
-        """Frees a finished trial's checkpoint."""
+    def __call__(self, trial: TrialHandle) -> float | Sequence[float]:
+        """Trains one trial and returns its value, or one an objective; reports each epoch, honours `trial.stop`."""
 
 
 class TrialStop(StopSignal):
@@ -108,18 +93,22 @@ class TrialHandle:
         self.parameters = parameters
         """Values by path: those that are searched, and those that earlier steps fixed."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
-        self.checkpoints: Checkpoints = _FencedCheckpoints(worker, claim, step.checkpoint_name(trial.number))
+        self.checkpoints: Checkpoints = FencedCheckpoints(
+            worker.checkpoints,
+            claim,
+            step.checkpoint_name(trial.number),
+            lambda epochs, place: worker.note_checkpoint(claim, epochs, place),
+        )
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
-    def report(self, epoch: int, value: float) -> None:
-        """Records the value of an epoch (counted from 0); one that is recorded already is kept.
+    def report(self, epoch: int, value: float | Sequence[float]) -> None:
+        """Records the value of an epoch (counted from 0), or one an objective; what is recorded already is kept.
 
         Raises Diverged for a value that is no number, LeaseLost, and Pruned where the trial is not worth going on with.
         """
-        if not math.isfinite(value):
-            raise Diverged(f"the objective is {value} in epoch {epoch}")
+        values = _finite(value, f" in epoch {epoch}")
         self._claim.check()
-        if self._worker.report(self._claim, self._trial, epoch, None if epoch in self._reported else value):
+        if self._worker.report(self._claim, self._trial, epoch, None if epoch in self._reported else values):
             raise Pruned
         self._reported.add(epoch)
 
@@ -204,9 +193,7 @@ class Worker:
                 epochs_done=claim.epochs,
                 parameters=handle.parameters,
             )
-            value = objective(handle)
-            if not math.isfinite(value):
-                raise Diverged(f"the objective is {value}")
+            values = _finite(objective(handle))
         except Pruned:
             self._tell(claim, trial, step, TrialState.PRUNED, None)
         except (Stopped, UnavailableError):
@@ -218,7 +205,7 @@ class Worker:
             claim.check()  # what fails because the trial is being taken away is no failure
             self._fail(claim, error)
         else:
-            self._tell(claim, trial, step, TrialState.COMPLETE, value)
+            self._tell(claim, trial, step, TrialState.COMPLETE, values)
 
     def _suggest(self, claim: Claim, step: Step) -> tuple[TrialHandle, Trial]:
         """A trial that was begun before gives its old values; a half-suggested one is completed."""
@@ -231,7 +218,7 @@ class Worker:
             space = distributions({path: self._search.space[path] for path in step.parameters})
             values = {path: _suggest(trial, path, distribution) for path, distribution in space.items()}
         parameters = {**step.fixed, **values}
-        return TrialHandle(self, claim, trial, step, parameters, set(stored.intermediate_values)), trial
+        return TrialHandle(self, claim, trial, step, parameters, set(reported(stored))), trial
 
     def _load(self, step: Step) -> Study:
         """A fresh Study each time, so that the sampler sees the newest trials; finished ones are kept in the storage's cache."""
@@ -239,16 +226,20 @@ class Worker:
         self._study = optuna.load_study(study_name=step.study, storage=storage, pruner=make_pruner(self._search))
         return self._study
 
-    def report(self, claim: Claim, trial: Trial, epoch: int, value: float | None) -> bool:
-        """Records the value of an epoch, unless it is None; whether the trial is to be pruned."""
+    def report(self, claim: Claim, trial: Trial, epoch: int, values: Values | None) -> bool:
+        """Records the values of an epoch, unless it is None; whether the trial is to be pruned."""
 
         def write() -> bool:
             with self.database.guarded(self.leases.guard(claim)):
-                if value is not None:
-                    trial.report(value, epoch)
+                if values is not None:
+                    record(trial, epoch, values)
                 return self._may_prune(trial, epoch) and trial.should_prune()
 
         return bool(self._call("reporting an epoch", write, claim))
+
+    def note_checkpoint(self, claim: Claim, epochs: int, place: str) -> None:
+        """Has the lease name a checkpoint; raises LeaseLost."""
+        self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
         if isinstance(trial.study.pruner, NopPruner) or epoch < self._search.prune_after:
@@ -256,25 +247,25 @@ class Worker:
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return len(complete) >= self._search.startup_trials
 
-    def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, value: float | None) -> None:
+    def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, values: Values | None) -> None:
         def write() -> None:
             try:
                 with self.database.guarded(self.leases.guard(claim)):
                     if self.database.storage.get_trial(claim.trial_id).state == TrialState.RUNNING:
-                        trial.study.tell(trial, value, state)
+                        trial.study.tell(trial, values, state)
             except LeaseLost:
                 # `tell` is several transactions: once the result stands, the coordinator may end the lease before the last of them
                 stored = self.database.storage.get_trial(claim.trial_id)
-                if stored.state != state or (value is not None and stored.value != value):
+                if stored.state != state or (values is not None and stored.values != list(values)):
                     raise
             self.leases.finish(claim)
 
         claim.check()
         self._call("telling a result", write, claim)
-        self.checkpoints.discard(step.checkpoint_name(trial.number))
+        discard(self.checkpoints, claim.checkpoint)
         self.done += 1
         self._failures.clear()
-        _log.info("trial ends", number=trial.number, step=step.label, state=state.name.lower(), value=value)
+        _log.info("trial ends", number=trial.number, step=step.label, state=state.name.lower(), values=values)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         reason = describe(error)
@@ -287,6 +278,7 @@ class Worker:
             self.leases.finish(claim)
 
         self._call("telling a failure", write, claim)
+        discard(self.checkpoints, claim.checkpoint)
         self._failures = [*self._failures, kind] if self._failures[-1:] == [kind] else [kind]
         if len(self._failures) >= SAME_ERROR:
             if isinstance(error, TailfillError | Diverged | MemoryError) or "out of memory" in reason:
@@ -317,26 +309,6 @@ class Worker:
         if claim is None:
             return self.database.call(what, operation, check=self.stop.raise_if_set)
         return self.database.call(what, operation, patience=float("inf"), check=claim.check)
-
-
-class _FencedCheckpoints:
-    """A trial's checkpoints: saved only while the trial is ours, and then noted in its lease."""
-
-    def __init__(self, worker: Worker, claim: Claim, name: str) -> None:
-        self._worker, self._claim, self._name = worker, claim, name
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        self._claim.check()
-        self._worker.checkpoints.save(self._name, files, values)
-        epochs, key = int(values["epoch"]), self._worker.checkpoints.key
-        self._worker._call(
-            "noting a checkpoint", lambda: self._worker.leases.checkpointed(self._claim, epochs, key), self._claim
-        )
-
-    def load(self) -> tuple[dict[str, Path], Values] | None:
-        if self._claim.checkpoint is None:
-            return None
-        return self._worker.checkpoints.load(self._claim.checkpoint, self._name)
 
 
 class _Renewal:
@@ -376,6 +348,13 @@ class _Renewal:
                 _log.warning(
                     "lease not renewed", trial_id=claim.trial_id, reason=str(error), seconds_left=claim.deadline - now
                 )
+
+
+def _finite(value: float | Sequence[float], when: str = "") -> Values:
+    values = numbers(value)
+    if bad := [number for number in values if not math.isfinite(number)]:
+        raise Diverged(f"the objective is {bad[0]}{when}")
+    return values
 
 
 def describe(error: Exception) -> str:

@@ -231,6 +231,33 @@ class StudyMaker:
             ("prepare",),
         )
 
+    def tune_for(self, experiment: str, towards: dict[str, str], values: list[list[float]], front: list[int]) -> None:
+        """A search for several objectives (name → direction); the first trial of the `front` was taken."""
+        out = self._out(f"tune/{experiment}")
+        numbers = list(range(len(values)))
+        columns = {
+            f"value.{name}": list(column) for name, column in zip(towards, zip(*values, strict=True), strict=True)
+        }
+        common = {"step": [""] * len(values), "number": numbers, "state": ["complete"] * len(values)}
+        pq.write_table(
+            pa.table(
+                {**common, **columns, "front": [n in front for n in numbers], "training.lr": [0.001] * len(values)}
+            ),
+            out / "trials.parquet",
+        )
+        rows = [
+            {"number": n, "values": dict(zip(towards, values[n], strict=True)), "parameters": {"training.lr": 0.001}}
+            for n in front
+        ]
+        best = {
+            "parameters": {"training.lr": 0.001}, "value": values[front[0]][0], "number": front[0], "direction": next(iter(towards.values())),
+            "objective": list(towards), "directions": towards, "front": rows,
+        }  # fmt: skip
+        (out / "best.json").write_text(json.dumps(best))
+        summary = {"complete": len(values), "pruned": 0, "failed": 0}
+        files = {name: out / name for name in ("trials.parquet", "best.json")}
+        self.commit(f"tune/{experiment}", files, summary, {"search": {"objective": list(towards)}}, ("prepare",))
+
     def final(
         self, experiment: str, images: str, repeat: int, skill: float, rare_skill: float, rare: tuple[str, ...]
     ) -> None:

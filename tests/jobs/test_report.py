@@ -181,6 +181,24 @@ def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:
     assert "any number" in files["index.html"].read_text()
 
 
+def test_a_search_for_several_objectives_shows_its_front(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=100, test=50)
+    towards = {"val_macro_f1": "maximize", "val_loss": "minimize", "val_accuracy": "maximize"}
+    values = [[0.5, 1.0, 0.7], [0.62, 1.2, 0.6], [0.6, 0.9, 0.65], [0.4, 0.95, 0.6]]
+    maker.tune_for("two", dict(list(towards.items())[:2]), [v[:2] for v in values], front=[1, 2])
+    maker.tune_for("three", towards, values, front=[1, 2, 0])
+    config = report_config([("two", "real"), ("three", "real")]).model_copy(update={"verdict": "none"})
+    files = job.report(config, maker.results, tmp_path)
+    text = files["index.html"].read_text()
+    assert "2 on the Pareto front of val_macro_f1, val_loss, of which the best in val_macro_f1 was taken" in text
+    assert "with val_macro_f1 0.62, val_loss 1.2 in trial 1:" in text
+    assert "2 of them on the Pareto front; taken is trial 1 with 0.62 and 1.2." in text
+    assert "best val macro f1 0.62" in text  # the history is that of the first objective
+    fronts = sorted(name for name in files if "front" in name)
+    assert fronts == [f"plots/front-{name}.png" for name in ("three-val_accuracy", "three-val_loss", "two-val_loss")]
+    assert len(json.loads(files["results.json"].read_text())["search"]["three"]["front"]) == 3
+
+
 def test_a_study_without_final_trainings_or_verdict(tmp_path: Path) -> None:
     maker = StudyMaker(tmp_path / "in", train=100, test=50)
     config = report_config([("real", "real")])

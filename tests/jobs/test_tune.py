@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -22,7 +23,7 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run, task_key
 from shared.config.dataset import Rare
 from shared.config.paths import with_parameters
-from shared.config.search import FloatRange, Search
+from shared.config.search import Budget, FloatRange, Search
 from shared.config.task import Arm, Input, Task, TuneConfig
 from shared.config.training import Classifier, Training
 from shared.context import Context, StopSignal
@@ -48,12 +49,20 @@ def _images(count: int) -> ImageSet:
     return ImageSet(SCHEMA, encoded, [f"{i}.png" for i in range(count)], split, labels)
 
 
-def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path]) -> Input:
+def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path], gpu_seconds: float = 0.0) -> Input:
     uploaded = tuple(artifacts.upload(name, path) for name, path in sorted(files.items()))
-    run = Run(created="", seconds=1.0, device="cpu", device_seconds=0.0, code="", libraries={})
+    run = Run(created="", seconds=1.0, device="cpu", device_seconds=gpu_seconds, code="", libraries={})
     manifest = artifacts.commit(
         Manifest(
-            study="tiny", stage=stage, key=key, version=1, config={}, inputs={}, files=uploaded, summary={}, run=run
+            study=artifacts.study,
+            stage=stage,
+            key=key,
+            version=1,
+            config={},
+            inputs={},
+            files=uploaded,
+            summary={},
+            run=run,
         )
     )
     return Input(stage=stage, key=key, digest=manifest.digest)
@@ -128,19 +137,20 @@ def test_search_stopped_and_resumed(
         )
     )
     coordinator.start()
-    value, seen = tune.ArmObjective._value, []
+    value, seen = tune.ArmObjective._values, []
 
-    def interrupt(self: tune.ArmObjective, record: Any) -> float:
+    def interrupt(self: tune.ArmObjective, record: Any) -> list[float]:
         seen.append(record.epoch)
         if len(seen) == 2:
             stop.set()
         return value(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune.ArmObjective, "_value", interrupt)
+        patch.setattr(tune.ArmObjective, "_values", interrupt)
         with pytest.raises(Stopped):
             tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
-    kept = artifacts.load_checkpoint("tune", _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key, "trial-0")  # fmt: skip
+    key = _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key
+    kept = artifacts.load_checkpoint("tune", key, "trial-0-1-2")  # the first claim's second
     assert kept is not None
     assert kept[1]["epoch"] == 2
     tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w2", StopSignal()))
@@ -184,6 +194,62 @@ def _check_curve_of_resumed_trial(
     assert objective._data is not None
     fitted = fit(objective._arm, objective._data, 3, config.seed, NoCheckpoints(), StopSignal())
     assert [record.val_loss for record in fitted.history] == rows[0]["curve"]
+
+
+@pytest.mark.slow
+def test_several_objectives_are_committed_with_their_front(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path
+) -> None:
+    names = ["val_loss", "val_accuracy"]
+    config = _config(objective=tuple(names), epochs=2)
+    worker = threading.Thread(
+        target=tune.work,
+        args=(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", StopSignal())),
+    )
+    worker.start()
+    manifest = tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
+    worker.join()
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert len(rows) == 3
+    for name in names:
+        assert all(row[f"value.{name}"] == pytest.approx(np.mean(row[f"curve.{name}"])) for row in rows)
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert (best["objective"], best["direction"]) == (names, "minimize")
+    assert best["directions"] == {"val_loss": "minimize", "val_accuracy": "maximize"}
+    assert {row["number"] for row in best["front"]} == {row["number"] for row in rows if row["front"]}
+    taken = best["front"][0]
+    assert (taken["number"], taken["parameters"]) == (best["number"], best["parameters"])
+    assert best["value"] == taken["values"]["val_loss"] == min(row["value.val_loss"] for row in rows)
+    assert best["parameters"]["training.dropout"] == 0.1  # taken over from the other experiment
+    assert not list(artifacts.store.list(f"tiny/tune/{manifest.key}/checkpoints/"))
+
+
+@pytest.mark.slow
+def test_a_warm_start_tries_the_best_of_another_study_first(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path
+) -> None:
+    trials, best = tmp_path / "trials.parquet", tmp_path / "earlier-best.json"
+    rows = [
+        {"number": n, "state": "complete", "value": value, "training.lr": lr, "training.tau": 2.0}
+        for n, (value, lr) in enumerate([(0.5, 0.002), (0.9, 0.001), (0.7, 0.5), (0.8, 0.004)])
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), trials)
+    best.write_text(json.dumps({"direction": "maximize"}))
+    theirs = Artifacts(artifacts.store, "theirs", artifacts.cache)
+    source = _commit(theirs, "tune", "w", {"trials.parquet": trials, "best.json": best}, gpu_seconds=1e9)
+    inputs = {**inputs, "warm_start": source.model_copy(update={"study": "theirs"})}
+    # what another study has spent is no part of this one's budget
+    config = _config(trials=3, epochs=1, first_defaults=False, budget=Budget(gpu_hours=1))
+    worker = threading.Thread(
+        target=tune.work,
+        args=(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", StopSignal())),
+    )
+    worker.start()
+    manifest = tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
+    worker.join()
+    assert manifest.summary["ended"] == "complete"
+    tried = pq.read_table(artifacts.fetch(manifest.file("trials.parquet")))["training.lr"].to_pylist()
+    assert tried == [0.001, 0.004, 0.002]  # 0.5 lies outside
 
 
 def test_study_goes_on_under_another_budget_only(

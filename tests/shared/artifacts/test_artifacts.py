@@ -156,6 +156,16 @@ def test_a_checkpoint_never_takes_bytes_from_under_a_manifest(artifacts: Artifac
     assert artifacts.fetch(file).read_bytes() == b"the same bytes"
 
 
+def test_a_discarded_checkpoint_leaves_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        artifacts.save_checkpoint("tune", KEY, name, {"w": written(tmp_path / "w", name.encode())}, {"step": 1})
+    for _ in range(2):
+        artifacts.discard_checkpoint("tune", KEY, "a")
+    assert artifacts.load_checkpoint("tune", KEY, "a") is None
+    assert all("/b" in location for location in artifacts.store.list(f"study/tune/{KEY}/"))
+    assert artifacts.load_checkpoint("tune", KEY, "b") is not None
+
+
 def test_a_kill_between_upload_and_pointer_leaves_the_old_checkpoint(artifacts: Artifacts, tmp_path: Path) -> None:
     artifacts.save_checkpoint("tune", KEY, "trial", {"w": written(tmp_path / "w", b"old")}, {"step": 1})
     artifacts.store.put(f"study/tune/{KEY}/checkpoints/trial/{'a' * 32}/w", b"new, its pointer not written")

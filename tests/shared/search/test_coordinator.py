@@ -108,13 +108,13 @@ def test_sequential_keeps_the_best_of_each_parameter(database: Database, make_dr
     outcome = outcome_of(run(drill))
     first, second = outcome.steps
     assert [step.step.label for step in outcome.steps] == ["0-x", "1-y"]
-    assert {t.parameters["x"] for t in second.trials} == {first.best("val_loss").parameters["x"]}  # type: ignore[union-attr]
+    assert {t.parameters["x"] for t in second.trials} == {first.best(drill.search).parameters["x"]}  # type: ignore[union-attr]
     assert len(first.trials) == len(second.trials) == 4
     assert outcome.value == min(t.value for t in second.trials if t.value is not None)
     shares = importance(outcome.steps)
     assert set(shares) == {"x", "y"}
     assert sum(shares.values()) == pytest.approx(1)
-    table = trials_table(outcome.steps, ["x", "y"])
+    table = trials_table(outcome.steps, ["x", "y"], ["val_loss"])
     assert table.num_rows == 8
     assert table["y"].null_count == 4
     assert len(table["curve"][0]) == 3
@@ -133,6 +133,24 @@ def test_warm_starts_come_after_the_defaults(database: Database, make_drill: Cal
     drill = make_drill(strategy="joint", trials=3)
     outcome = outcome_of(run(drill, warm=[{"x": 0.3, "y": 0.7}]))
     assert [t.parameters for t in outcome.steps[0].trials][:2] == [{"x": 0.5, "y": 0.5}, {"x": 0.3, "y": 0.7}]
+
+
+def test_warm_starts_of_a_grid_are_points_of_it(database: Database, make_drill: Callable[..., Drill]) -> None:
+    space = {"x": Choice(values=(0.0, 1.0)), "y": Choice(values=(0.0, 1.0))}
+    drill = make_drill(strategy="grid", trials=9, space=space, first_defaults=False)
+    outcome = outcome_of(run(drill, warm=[{"x": 1.0, "y": 0.0}, {"x": 0.0}, {"y": 1.0, "x": 1.0}]))
+    points = [(t.parameters["x"], t.parameters["y"]) for t in outcome.steps[0].trials]
+    assert points[:2] == [(1.0, 0.0), (1.0, 1.0)]
+    assert sorted(points) == [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)]
+
+
+def test_warm_starts_of_a_sequential_search_are_tried_in_each_step(
+    database: Database, make_drill: Callable[..., Drill]
+) -> None:
+    drill = make_drill(strategy="sequential", trials=3, sampler="qmc")
+    first, second = outcome_of(run(drill, warm=[{"x": 0.3, "y": 0.7}, {"y": 0.2}])).steps
+    assert [t.parameters["x"] for t in first.trials][:2] == [0.5, 0.3]
+    assert [t.parameters["y"] for t in second.trials] == [0.5, 0.7, 0.2]
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,12 @@ def test_lost_worker_is_retried_from_its_checkpoint_and_then_given_up(database: 
         _expire(database, claim)
         assert _reap(database, study, max_retries=2) == 1
         claim = _claim(leases, study)
-    leases.checkpointed(claim, 4, "key")  # progress: the count begins anew
+    leases.checkpointed(claim, 4, "key/trial-0-3-4")  # progress: the count begins anew
     for _ in range(2):
         _expire(database, claim)
         assert _reap(database, study, max_retries=2) == 1
         claim = _claim(leases, study)
-        assert (claim.epochs, claim.checkpoint) == (4, "key")
+        assert (claim.epochs, claim.checkpoint) == (4, "key/trial-0-3-4")
     _expire(database, claim)
     assert _reap(database, study, max_retries=2) == 1
     frozen = database.storage.get_trial(claim.trial_id)
@@ -154,7 +154,7 @@ def test_given_back_trial_comes_first(database: Database, study: optuna.Study) -
     leases = Leases(database, 60)
     _claim(leases, study)
     begun = _claim(leases, study)
-    leases.checkpointed(begun, 1, "key")
+    leases.checkpointed(begun, 1, "key/trial-1-1-1")
     leases.give_back(begun)
     assert _state(database, begun) == TrialState.WAITING
     assert _claim(leases, study).trial_id == begun.trial_id
@@ -178,7 +178,7 @@ def test_seconds_held_and_lost_are_counted(database: Database, study: optuna.Stu
     claim = leases.claim(study.study_name, study._study_id, "test", "NVIDIA L4")
     assert claim is not None
     time.sleep(0.3)
-    leases.checkpointed(claim, 1, "key")
+    leases.checkpointed(claim, 1, "key/trial-0-1-1")
     time.sleep(0.2)
     leases.give_back(claim)
     row = _row(database, claim)

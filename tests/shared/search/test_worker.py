@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import deaf_worker
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -17,7 +19,8 @@ from shared.errors import InputError, Stopped, UnavailableError
 from shared.search import worker as module
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.leases import Leases
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place
+from shared.search.reported import reported
+from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place, processes
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle, Worker
 
@@ -151,10 +154,10 @@ def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callab
     stop = StopSignal()
 
     class Interrupted(DrillObjective):
-        def __call__(self, trial: TrialHandle) -> float:
+        def __call__(self, trial: TrialHandle) -> Sequence[float]:
             inner = trial.report
 
-            def report(epoch: int, value: float) -> None:
+            def report(epoch: int, value: float | Sequence[float]) -> None:
                 inner(epoch, value)
                 if epoch == 2:
                     stop.set()
@@ -171,8 +174,8 @@ def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callab
         new_worker(database, drill).run(DrillObjective(drill))
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (given.number, given.params)
-    assert ended.intermediate_values == dict(enumerate(drill.curve(ended.params, 5)))
-    assert not (drill.folder / "trial-0.json").exists()
+    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 5)))
+    assert not list(drill.folder.glob("trial-*"))
 
 
 def test_pruned_no_sooner_than_told(database: Database, make_drill: Callable[..., Drill]) -> None:
@@ -257,31 +260,26 @@ def test_service_away_gives_the_trial_back(database: Database, make_drill: Calla
         new_worker(database, drill).run(DrillObjective(drill))
 
 
-def test_objective_that_does_not_stop_is_left(
-    database: Database, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_objective_that_does_not_stop_is_left(database: Database, make_drill: Callable[..., Drill]) -> None:
     drill = make_drill(trials=1)
-    stop, codes = StopSignal(), list[int]()
-    left = threading.Event()
-
-    def leave(code: int) -> None:
-        codes.append(code)
-        left.set()  # and goes on, where the real one ends the process
-
-    monkeypatch.setattr(module.os, "_exit", leave)
-
-    def stubborn(trial: TrialHandle) -> float:
-        stop.set()
-        assert left.wait(20)
-        assert trials(database, drill)[0].state == TrialState.WAITING
-        trial.stop.raise_if_set()
-        return 0.0
-
+    process = processes().Process(target=deaf_worker.run, args=(drill,))
     with coordinated(drill):
-        with pytest.raises(Stopped):
-            new_worker(database, drill, stop, grace=1.0).run(Objective(stubborn))
+        process.start()
+        deadline = time.monotonic() + 60
+        while not (drill.folder / "deaf").exists():
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        process.join(30)
+        assert process.exitcode == 143
+        (left,) = trials(database, drill)
+        assert (left.state, list(left.intermediate_values)) == (TrialState.WAITING, [0])
         new_worker(database, drill).run(DrillObjective(drill))
-    assert set(codes) == {143}
+    (ended,) = trials(database, drill)
+    assert (ended.number, ended.params) == (left.number, left.params)
+    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 3)))
+    assert json.loads((drill.folder / "begun.jsonl").read_text())["epochs"] == 1  # from the checkpoint that it left
 
 
 def test_waits_for_a_coordinator_but_not_for_ever(

@@ -1,0 +1,64 @@
+"""Checkpoints of trials, which several workers may own one after the other: only the one that the lease names counts.
+
+Every one has a name of its own, by its claim and its turn. So whoever lost the trial and does not know it yet touches nothing that
+the next owner reads or writes; what it still writes is named by no lease, and goes with all the others at the search's commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from shared.checkpoint import Values
+from shared.search.leases import Claim
+
+
+class TrialCheckpoints(Protocol):
+    """Where checkpoints of trials are, by task key and name."""
+
+    key: str
+    """Task key under which this worker saves."""
+
+    def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
+        """Writes the checkpoint of that name."""
+
+    def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
+        """A checkpoint, possibly under another task's key: that of the same search with another budget."""
+
+    def discard(self, key: str, name: str) -> None:
+        """Removes one that nobody needs any more."""
+
+
+class FencedCheckpoints:
+    """One claim's view of its trial's checkpoints."""
+
+    def __init__(
+        self, checkpoints: TrialCheckpoints, claim: Claim, name: str, note: Callable[[int, str], None]
+    ) -> None:
+        """`note` has the lease name a checkpoint, by its epochs and place, or raises LeaseLost."""
+        self._checkpoints, self._claim, self._name, self._note = checkpoints, claim, name, note
+        self._saves = 0
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        """Writes a checkpoint beside the one that counts, and then makes it that one. Raises LeaseLost."""
+        self._claim.check()
+        self._saves += 1
+        name, earlier = f"{self._name}-{self._claim.number}-{self._saves}", self._claim.checkpoint
+        self._checkpoints.save(name, files, values)
+        self._note(int(values["epoch"]), f"{self._checkpoints.key}/{name}")
+        discard(self._checkpoints, earlier)
+
+    def load(self) -> tuple[dict[str, Path], Values] | None:
+        """The one that counts, or None."""
+        if self._claim.checkpoint is None:
+            return None
+        key, _, name = self._claim.checkpoint.partition("/")
+        return self._checkpoints.load(key, name)
+
+
+def discard(checkpoints: TrialCheckpoints, place: str | None) -> None:
+    """Removes the checkpoint that a lease named, where it named one."""
+    if place is not None:
+        key, _, name = place.partition("/")
+        checkpoints.discard(key, name)

@@ -1,0 +1,101 @@
+"""What a search may be told, and what is refused with a remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.config.load import study_from_tree
+from shared.config.search import Search
+from shared.errors import ConfigError
+
+BOTH = ["val_macro_f1", "val_loss"]
+
+
+def tree(search: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "dataset": {"source": "garments", "resolution": 32},
+        "finetune": {"generator": "pixel", "steps": 5},
+        "verdict": "none",
+        "search": search,
+        "experiments": [{"name": "real"}],
+        **values,
+    }
+
+
+def test_one_objective_or_several() -> None:
+    assert Search().objectives == ("val_macro_f1",)
+    study = study_from_tree(tree({"objective": BOTH, "pruner": "none"}))
+    assert study.search.objectives == ("val_macro_f1", "val_loss")
+    assert study.search.model_dump(mode="json")["objective"] == BOTH
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"objective": "val_los"}, r"search\.objective: must be one of 'val_loss', .* got \"val_los\""),
+        ({"objective": ["val_loss", "val_los"]}, r"search\.objective\[1\]: must be one of .* got \"val_los\""),
+        ({"objective": ["val_loss"]}, r"search\.objective: lists 1 objectives, .* name one without brackets"),
+        ({"objective": ["val_loss"] * 2}, r"search\.objective: names val_loss twice, .* name each objective once"),
+        ({"objective": BOTH}, r"experiments\[0\]\.search\.pruner: must be none with several objectives .* got 'median'; set"),
+        ({"objective": BOTH, "pruner": "none", "strategy": "sequential"}, r"search\.strategy: must be joint or random or grid .* got 'seq"),
+        ({"objective": BOTH, "pruner": "none", "sampler": "cmaes"}, r"search\.sampler: must be tpe or qmc or gp .* got 'cmaes'"),
+    ],
+)  # fmt: skip
+def test_refused_objectives(search: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        study_from_tree(tree(search))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_verdict_compares_arms_with_the_same_objectives() -> None:
+    experiments = [{"name": "real"}, {"name": "other", "search": {"objective": BOTH[::-1]}}]
+    with pytest.raises(ConfigError, match=r"experiments\[1\]\.search\.objective: must equal that of the baseline real"):
+        study_from_tree(
+            tree({"objective": BOTH, "pruner": "none"}, verdict={"provisional": True}, experiments=experiments)
+        )
+
+
+def warm(name: str, **values: Any) -> dict[str, Any]:
+    """Three experiments, of which the second has no search and the third begins from `name`."""
+    experiments = [
+        {"name": "real"},
+        {"name": "fixed", "search": {"trials": 0, "warm_start_from": "nowhere"}},  # of no search, so of no account
+        {"name": "other", "search": {"warm_start_from": name}},
+        {"name": "below"},
+    ]
+    return tree({}, experiments=experiments, **values)
+
+
+@pytest.mark.parametrize("name", ["real", "theirs/real", "t/r"])
+def test_a_search_begins_from_an_earlier_one(name: str) -> None:
+    study = study_from_tree(warm(name))
+    assert (study.experiments[2].search or {})["warm_start_from"] == name
+
+
+@pytest.mark.parametrize("name", ["below", "fixed", "other", "absent", ""])
+def test_an_earlier_search_stands_above(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"experiments\[2\]\.search\.warm_start_from: must .* got '{name}'; there are real"
+    ):
+        study_from_tree(warm(name))
+
+
+@pytest.mark.parametrize("name", ["tiny/real", "Theirs/real", "theirs/", "/real", "a/b/c"])
+def test_another_study_s_search_has_two_names(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"must be an experiment above, or study/experiment .* got '{name}'"):
+        study_from_tree(warm(name))
+
+
+def test_a_verdict_s_arms_all_begin_from_an_earlier_search_or_none_does() -> None:
+    experiments = [{"name": "real"}, {"name": "other", "search": {"warm_start_from": "real"}}]
+    verdict = {"provisional": True}
+    with pytest.raises(
+        ConfigError,
+        match=r"experiments\[1\]\.search\.warm_start_from: all arms .* got 'real' where the baseline real has None",
+    ):
+        study_from_tree(tree({}, verdict=verdict, experiments=experiments))
+    both = [{"name": "real", "search": {"warm_start_from": "theirs/real"}}, experiments[1]]
+    assert study_from_tree(tree({}, verdict=verdict, experiments=both)).verdict != "none"

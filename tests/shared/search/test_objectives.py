@@ -1,0 +1,90 @@
+"""Several objectives: the exact budget, the front, and what of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from shared.context import StopSignal
+from shared.search.coordinator import Coordinator, Outcome
+from shared.search.reported import reported
+from shared.search.results import TrialRecord, describe_front, importance, trials_table
+from shared.search.simulate import Drill, Place, processes, run_worker
+from shared.search.storage import Database
+
+OBJECTIVES = ("val_loss", "val_macro_f1")
+
+
+@pytest.fixture
+def drill(make_drill: Callable[..., Drill]) -> Drill:
+    """The first objective is minimised, the second maximised."""
+    return make_drill(objective=OBJECTIVES, strategy="joint", trials=10, startup_trials=3)
+
+
+def _run(database: Database, drill: Drill, workers: int) -> Outcome:
+    running = [processes().Process(target=run_worker, args=(drill,)) for _ in range(workers)]
+    for process in running:
+        process.start()
+    outcome = Coordinator(database, drill.name, drill.search, drill.seed, Place(), StopSignal()).run()
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0] * workers
+    return outcome
+
+
+def _beats(a: TrialRecord, b: TrialRecord) -> bool:
+    better = [a.values[0] < b.values[0], a.values[1] > b.values[1]]
+    as_good = [a.values[0] <= b.values[0], a.values[1] >= b.values[1]]
+    return all(as_good) and any(better)
+
+
+@pytest.mark.timeout(120)
+def test_two_workers_find_the_front_with_exactly_the_trials(database: Database, drill: Drill) -> None:
+    outcome = _run(database, drill, workers=2)
+    stored = optuna.load_study(study_name=drill.name, storage=database.storage).trials
+    assert [trial.state for trial in stored] == [TrialState.COMPLETE] * 10
+    for trial in stored:
+        assert reported(trial) == dict(enumerate(drill.curve(trial.params, 3)))
+        assert tuple(trial.values) == reported(trial)[2]
+
+    trials = outcome.steps[0].trials
+    front = [t for t in trials if not any(_beats(other, t) for other in trials)]
+    assert outcome.front == front
+    taken = min(front, key=lambda t: t.values[0])
+    assert (outcome.number, outcome.value, outcome.parameters) == (taken.number, taken.values[0], taken.parameters)
+    assert taken.values[0] == min(t.values[0] for t in trials)
+
+    told = describe_front(outcome.front, drill.search, {"z": 1})
+    assert told["directions"] == {"val_loss": "minimize", "val_macro_f1": "maximize"}
+    assert told["front"][0] == {
+        "number": taken.number,
+        "values": dict(zip(OBJECTIVES, taken.values, strict=True)),
+        "parameters": {"z": 1, **taken.parameters},
+    }
+    assert [row["values"]["val_loss"] for row in told["front"]] == sorted(t.values[0] for t in front)
+
+    table = trials_table(outcome.steps, ["x", "y"], OBJECTIVES)
+    assert not {"value", "curve"} & set(table.column_names)
+    assert table["value.val_macro_f1"].to_pylist() == [t.values[1] for t in trials]
+    assert table["curve.val_macro_f1"][3].as_py() == [values[1] for values in trials[3].curve]
+    assert [row["number"] for row in table.to_pylist() if row["front"]] == [t.number for t in front]
+    assert sum(importance(outcome.steps).values()) == pytest.approx(1)
+
+
+def test_importance_is_that_of_the_first_objective(database: Database, make_drill: Callable[..., Drill]) -> None:
+    """As if the same trials had been searched for it alone."""
+    both, alone = (make_drill(objective=o, trials=12, epochs=1) for o in (OBJECTIVES, "val_loss"))
+    shares = importance(_run(database, both, workers=1).steps)
+    assert shares == importance(_run(database, replace(alone, name=f"{alone.name}-alone"), workers=1).steps)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc"])
+def test_samplers_that_follow_several_objectives(
+    database: Database, make_drill: Callable[..., Drill], sampler: str
+) -> None:
+    drill = make_drill(objective=OBJECTIVES, strategy="joint", sampler=sampler, trials=5, epochs=1, startup_trials=2)
+    assert len(_run(database, drill, workers=1).steps[0].trials) == 5
