@@ -198,7 +198,7 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
         overview |= {"left": search.overview.left, "finished": search.overview.finished} if search.overview else {}
         found[search.step] = {
             **overview,
-            "objective": search.objectives[0],
+            "objective": search.objective,
             "seconds_left": search.seconds_left,
             "stall": search.stall,
             "study_gpu_hours": search.gpu_budget[0] if search.gpu_budget else None,
