@@ -47,8 +47,13 @@ def _experiment_place(path: Path, places: Mapping[Path, str], experiment: int) -
 
 def path_text(path: Path) -> str:
     """`("experiments", 1, "training", "lr")` → `experiments[1].training.lr`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" for part in path)
     return text.removeprefix(".")
+
+
+def _one_line(key: str) -> str:
+    """A key with line breaks or control characters in JSON's spelling: an error is one line."""
+    return key if key.isprintable() else json.dumps(key)
 
 
 def near(word: str, known: list[str]) -> str:

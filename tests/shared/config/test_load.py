@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.config.load import load_study, parse, study_from_tree
@@ -210,6 +210,7 @@ plain = st.recursive(
 KEYS = ["name", "dataset", "finetune", "experiments", "verdict", "training", "search", "rare", "classifier", "generate"]
 
 
+@example({"verdict": {"\x1e\r": None}})
 @given(st.dictionaries(st.sampled_from(KEYS), plain, max_size=5))
 @settings(max_examples=200, deadline=None)
 def test_any_values_under_real_keys_give_one_clear_error(values: dict[str, object]) -> None:
@@ -218,3 +219,4 @@ def test_any_values_under_real_keys_give_one_clear_error(values: dict[str, objec
         study_from_tree(tree)
     except ConfigError as error:
         assert all(line.strip() for line in str(error).splitlines())
+        assert str(error).splitlines() == str(error).split("\n")
