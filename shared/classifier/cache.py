@@ -136,8 +136,8 @@ class FrozenPart:
             flip = torch.full((len(batch),), view.number % 2 == 1)
             generator = torch_generator("view", seed, number)
             floats = augment(images_on(batch, self.device), view.augmentation, view.erasing, generator, flip)
-            with torch.no_grad(), autocast(self.device):
-                parts.append(self.trunk.lower(self.trunk.normalised(floats)).float().cpu().numpy().astype(self.dtype))
+            with autocast(self.device):
+                parts.append(self.trunk.below(floats).float().cpu().numpy().astype(self.dtype))
         return np.concatenate(parts)
 
     def _key(self, images: ImageSet, view: View) -> str:
