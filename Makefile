@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # PyTorch, NumPy: one thread a test process, as many processes as cores
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# glibc returns large tensors to the kernel after each use, whose page faults would double the plain loop's time on a CPU
+BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test lint types unit chaos fingerprints lock format clean
+.PHONY: help venv demo dashboard test lint types unit chaos bench fingerprints lock format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -44,6 +46,10 @@ unit: venv
 
 chaos: venv ## the search under fire: workers, coordinator and database killed at random (ROUNDS=20)
 	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full
+
+bench: venv ## what a trial costs beside a plain timm loop; DATA=FashionDataset, BENCH="more options" (benchmarks/README.md)
+	@test -n "$(DATA)" || { echo "name the images: make bench DATA=DIR, as studies/deepfashion-lite.yaml has them"; exit 2; }
+	@$(BENCH_ENV) $(BIN)/python -m benchmarks.trial studies/deepfashion-lite.yaml --set dataset.root=$(DATA) $(BENCH)
 
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
 	@$(BIN)/python -m shared.artifacts.fingerprint --write

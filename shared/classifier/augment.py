@@ -2,12 +2,13 @@
 
 The paper names the steps, not their strengths; those below are torchvision's usual ones for photographs of clothes. torchvision v2
 draws one set of parameters a call, so what varies between the images of a batch is written here with batched tensor operations;
-normalisation is the network's (`Trunk.normalised`).
+normalisation is the network's (`Trunk.normalised`). Drawing and applying are two steps, so that one image of a batch can be made again.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -26,26 +27,75 @@ ERASED_AREA, ERASED_ASPECT = (0.02, 0.2), (0.3, 3.3)  # of random erasing (Zhong
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def augment(
-    images: Tensor, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None
-) -> Tensor:
-    """Float images `[n, 3, r, r]` in 0 to 1 → the same, augmented.
+@dataclass(frozen=True)
+class Drawn:
+    """The random parameters of an augmentation, a row an image; None for a step that it has not."""
 
-    `erasing` is the probability that a random rectangle is filled with noise. `flip` (bool `[n]`) says which images are mirrored,
-    in place of a draw. `none` returns the images unchanged but for erasing.
-    """
+    flip: Tensor | None = None
+    """Bool `[n]`: mirrored."""
+    affine: Tensor | None = None
+    """`[n, 2, 3]`: mirror, zoom and affine."""
+    colour: Tensor | None = None
+    """`[n, 3, 3]`: brightness, saturation and hue."""
+    contrast: Tensor | None = None
+    """`[n]`: factor of the colour jitter."""
+    sharpened: Tensor | None = None
+    """Bool `[n]`."""
+    harder: Tensor | None = None
+    """`[n]`: factor of the additional contrast."""
+    erased: Tensor | None = None
+    """`[n, 8]`: whether, area, aspect, place in both directions, the rectangle's colour; all in 0 to 1 but for the aspect."""
+
+    def take(self, rows: Tensor) -> Drawn:
+        """Those of some images."""
+        return Drawn(*(None if value is None else value[rows] for value in self._values()))
+
+    @classmethod
+    def joined(cls, parts: list[Drawn]) -> Drawn:
+        """Those of several batches of one augmentation, one after the other."""
+        columns = zip(*(part._values() for part in parts), strict=True)
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
+
+    def _values(self) -> list[Tensor | None]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def draw(n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None) -> Drawn:
+    """Parameters for n images. `erasing` is the probability that a random rectangle is filled with one colour; `flip` (bool `[n]`) says
+    which images are mirrored, in place of a draw; `none` leaves the images as they are but for erasing."""
+    flipped = affine = colour = contrast = sharpened = harder = None
     if kind != "none":
-        drawn = torch.rand(len(images), generator=generator) < FLIP
-        flipped = (drawn if flip is None else flip).to(images.device)
-        if kind == "basic":
-            images = torch.where(flipped.view(-1, 1, 1, 1), tv.horizontal_flip(images), images)
-        else:
-            images = _move(images, flipped, generator)
-            images = _jitter(images, generator)
-        if kind == "hard":
-            images = _sharpen(images, generator)
-            images = _contrast(images, 1.0 + (HARD_CONTRAST - 1.0) * _chosen(len(images), HARD, generator))
-    return _erase(images, erasing, generator) if erasing > 0 else images
+        drawn = torch.rand(n, generator=generator) < FLIP
+        flipped = drawn if flip is None else flip
+    if flipped is not None and kind in ("soft", "hard"):
+        affine = _draw_affine(flipped, generator)
+        colour, contrast = _draw_jitter(n, generator)
+    if kind == "hard":
+        sharpened = _chosen(n, HARD, generator).bool()
+        harder = 1.0 + (HARD_CONTRAST - 1.0) * _chosen(n, HARD, generator)
+    erased = _draw_erased(n, erasing, generator) if erasing > 0 else None
+    return Drawn(flipped, affine, colour, contrast, sharpened, harder, erased)
+
+
+def apply(images: Tensor, drawn: Drawn) -> Tensor:
+    """Float images `[n, 3, r, r]` in 0 to 1 → the same, augmented."""
+    if drawn.affine is not None:
+        images = _move(images, drawn.affine)
+    elif drawn.flip is not None:
+        images = torch.where(drawn.flip.to(images.device).view(-1, 1, 1, 1), tv.horizontal_flip(images), images)
+    if drawn.colour is not None and drawn.contrast is not None:
+        images = _contrast(_coloured(images, drawn.colour), drawn.contrast)
+    if drawn.sharpened is not None:
+        sharper = tv.adjust_sharpness(images, SHARPNESS)
+        images = torch.where(drawn.sharpened.to(images.device).view(-1, 1, 1, 1), sharper, images)
+    if drawn.harder is not None:
+        images = _contrast(images, drawn.harder)
+    return images if drawn.erased is None else _erase(images, drawn.erased)
+
+
+def augment(images: Tensor, kind: Augmentation, erasing: float, generator: Generator) -> Tensor:
+    """Draws for a batch and applies it."""
+    return apply(images, draw(len(images), kind, erasing, generator))
 
 
 def mixup_pairs(n: int, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -65,28 +115,23 @@ def _chosen(n: int, probability: float, generator: Generator) -> Tensor:
     return (torch.rand(n, generator=generator) < probability).float()
 
 
-def _move(images: Tensor, flipped: Tensor, generator: Generator) -> Tensor:
-    """Mirror, zoom and affine in one resampling; what comes in from outside repeats the border, mostly plain background."""
-    n = len(images)
+def _draw_affine(flipped: Tensor, generator: Generator) -> Tensor:
+    n = len(flipped)
     angle = torch.deg2rad(_uniform(n, -DEGREES, DEGREES, generator))
     shear = torch.tan(torch.deg2rad(_uniform(n, -SHEAR, SHEAR, generator)))
     zoom = _uniform(n, 1.0, ZOOM, generator) * _uniform(n, 1.0 - SCALE, 1.0 + SCALE, generator)
     shift = _uniform(2 * n, -2 * SHIFT, 2 * SHIFT, generator).view(n, 2)  # grid coordinates span 2
-    mirror = 1.0 - 2.0 * flipped.cpu().float()
+    mirror = 1.0 - 2.0 * flipped.float()
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     rows = [
         torch.stack([mirror * cos, mirror * (shear * cos - sin), shift[:, 0]], 1),
         torch.stack([sin, shear * sin + cos, shift[:, 1]], 1),
     ]
-    theta = torch.stack(rows, 1).to(images.device, images.dtype)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved: Tensor = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved
+    return torch.stack(rows, 1)
 
 
-def _jitter(images: Tensor, generator: Generator) -> Tensor:
-    """Brightness, saturation and hue as one colour matrix an image (hue turns the chroma plane of YIQ), then contrast."""
-    n = len(images)
+def _draw_jitter(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Brightness, saturation and hue as one colour matrix an image (hue turns the chroma plane of YIQ), and the contrast."""
     brightness = _uniform(n, 1 - BRIGHTNESS, 1 + BRIGHTNESS, generator)
     saturation = _uniform(n, 1 - SATURATION, 1 + SATURATION, generator)
     turn = _uniform(n, -HUE, HUE, generator) * 2 * torch.pi
@@ -96,9 +141,26 @@ def _jitter(images: Tensor, generator: Generator) -> Tensor:
     chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * torch.cos(turn)
     chroma[:, 1, 2], chroma[:, 2, 1] = -saturation * torch.sin(turn), saturation * torch.sin(turn)
     to_yiq = torch.tensor(_TO_YIQ)
-    matrix = (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(n, 1, 1)
-    coloured = torch.einsum("nij,njhw->nihw", matrix.to(images.device, images.dtype), images).clamp(0, 1)
-    return _contrast(coloured, contrast)
+    return (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(n, 1, 1), contrast
+
+
+def _draw_erased(n: int, probability: float, generator: Generator) -> Tensor:
+    chosen = _chosen(n, probability, generator)
+    area = _uniform(n, *ERASED_AREA, generator)
+    aspect = torch.exp(_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), generator))
+    down, across = torch.rand(n, generator=generator), torch.rand(n, generator=generator)
+    return torch.cat([torch.stack([chosen, area, aspect, down, across], 1), torch.rand(n, 3, generator=generator)], 1)
+
+
+def _move(images: Tensor, affine: Tensor) -> Tensor:
+    """Mirror, zoom and affine in one resampling; what comes in from outside repeats the border, mostly plain background."""
+    grid = F.affine_grid(affine.to(images.device, images.dtype), list(images.shape), align_corners=False)
+    moved: Tensor = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return moved
+
+
+def _coloured(images: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("nij,njhw->nihw", matrix.to(images.device, images.dtype), images).clamp(0, 1)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -108,24 +170,14 @@ def _contrast(images: Tensor, factor: Tensor) -> Tensor:
     return blended.clamp(0, 1)
 
 
-def _sharpen(images: Tensor, generator: Generator) -> Tensor:
-    chosen = _chosen(len(images), HARD, generator).bool().to(images.device)
-    return torch.where(chosen.view(-1, 1, 1, 1), tv.adjust_sharpness(images, SHARPNESS), images)
-
-
-def _erase(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    n, _, height, width = images.shape
-    chosen = torch.rand(n, generator=generator) < probability
-    area = _uniform(n, *ERASED_AREA, generator)
-    aspect = torch.exp(_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), generator))
+def _erase(images: Tensor, erased: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    chosen, area, aspect, down, across = erased[:, :5].unbind(1)
     high, wide = (area * aspect).sqrt().clamp(max=1.0) * height, (area / aspect).sqrt().clamp(max=1.0) * width
-    top, left = (
-        torch.rand(n, generator=generator) * (height - high),
-        torch.rand(n, generator=generator) * (width - wide),
-    )
+    top, left = down * (height - high), across * (width - wide)
     rows, columns = torch.arange(height).view(1, -1) + 0.5, torch.arange(width).view(1, -1) + 0.5
-    in_rows = (rows >= top.view(-1, 1)) & (rows < (top + high).view(-1, 1)) & chosen.view(-1, 1)
+    in_rows = (rows >= top.view(-1, 1)) & (rows < (top + high).view(-1, 1)) & chosen.bool().view(-1, 1)
     in_columns = (columns >= left.view(-1, 1)) & (columns < (left + wide).view(-1, 1))
     inside = (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1).to(images.device)
-    noise = torch.rand(n, 3, 1, 1, generator=generator).to(images.device, images.dtype)  # one colour an image
-    return torch.where(inside, noise, images)
+    colour = erased[:, 5:].to(images.device, images.dtype).view(-1, 3, 1, 1)
+    return torch.where(inside, colour, images)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from shared.classifier.arm import TrainingSet
 from shared.classifier.augment import augment
-from shared.classifier.cache import PLAIN, FrozenPart, View, decoded
+from shared.classifier.blocks import BlockFiles
+from shared.classifier.cache import PLAIN, FrozenPart, View
+from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.loss import ClassCounts
 from shared.classifier.model import Network, Trunk, build_trunk
 from shared.classifier.precision import autocast, images_on, placed
@@ -39,16 +41,15 @@ class TrainingData:
     trunk: Trunk
     """As it was before any training; a training works on its own copy."""
     frozen: FrozenPart
-    inputs: Tensor
-    """Pixels, uint8 `[n, 3, r, r]`, or where `below` what the frozen part made of the views, `[n, K, …]`."""
-    below: bool
+    inputs: Pixels | Outputs
+    """Pixels, or where an augmentation's views are kept what the frozen part makes of them."""
     labels: Labels
     """`[n, C]` of the effective training set."""
     generated: NDArray[np.bool_]
     mask: NDArray[np.bool_]
     """`[n, G]`: groups that count."""
-    val_inputs: Tensor
-    """Pixels, or where anything is frozen its plain output `[m, 1, …]`."""
+    val_inputs: Pixels | Outputs
+    """Pixels, or where anything is frozen its plain outputs."""
     val_labels: Labels
     rare: NDArray[np.int64]
     identity: dict[str, Any]
@@ -68,8 +69,9 @@ class TrainingData:
     ) -> TrainingData:
         """Decodes the images, and runs them through the frozen part where no augmentation forbids it.
 
-        `cache` is a node-local folder in which the frozen part's outputs are kept for other trainings. Raises ConfigError or DataError
-        for a model or weights that do not fit, DataError for empty sets or damaged images, Stopped.
+        `cache` is a node-local folder in which the frozen part's outputs are kept for other trainings, at most `cache_gib` of all of
+        them together. Raises ConfigError or DataError for a model or weights that do not fit, DataError for empty sets or damaged
+        images, Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
@@ -77,30 +79,27 @@ class TrainingData:
         resolution = arm.classifier.resolution or _side(training.images)
         trunk = build_trunk(arm.classifier, resolution)
         placed(trunk.model, device)
-        frozen = FrozenPart(trunk, device, cache)
         budget = resources.cache_gib * GIB
+        frozen = FrozenPart(trunk, device, BlockFiles(cache, budget) if cache else None)
+        val_inputs: Pixels | Outputs
         if trunk.frozen_input:
-            val_inputs = frozen.outputs(val, [PLAIN], budget, "validation images through the frozen part", stop)
+            val_inputs = Outputs(frozen, val, [PLAIN], budget, "validation images through the frozen part", stop)
         else:
-            val_inputs = decoded(val, resolution, budget)
-        budget -= val_inputs.nbytes
+            val_inputs = Pixels(val, resolution, budget, device)
         views = _views(arm, trunk)
-        inputs = (
-            frozen.outputs(training.images, views, budget, "training images through the frozen part", stop)
-            if views
-            else decoded(training.images, resolution, budget)
-        )
+        budget -= val_inputs.nbytes
         return cls(
             training.images.schema,
             device,
             trunk,
             frozen,
-            _placed(inputs, device),
-            bool(views),
+            Outputs(frozen, training.images, views, budget, "training images through the frozen part", stop)
+            if views
+            else Pixels(training.images, resolution, budget, device),
             training.images.labels,
             training.generated,
             training.loss_mask,
-            _placed(val_inputs, device),
+            val_inputs,
             val.labels,
             rare,
             data_identity(arm),
@@ -115,12 +114,10 @@ class TrainingData:
 
     def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
         """What lies below the cut for these rows, augmented as batch `number` of an epoch, on the device."""
-        chosen = torch.from_numpy(rows).to(self.inputs.device)
-        if self.below:
-            views = numpy_generator("views", seed, epoch, number).integers(self.inputs.shape[1], size=len(rows))
-            kept = self.inputs[chosen, torch.from_numpy(views).to(self.inputs.device)]
-            return kept.to(self.device, torch.float32, non_blocking=True)
-        images = images_on(self.inputs[chosen], self.device)
+        if isinstance(self.inputs, Outputs):
+            views = numpy_generator("views", seed, epoch, number).integers(len(self.inputs.views), size=len(rows))
+            return self.inputs.rows(rows, views)
+        images = images_on(self.inputs.rows(rows), self.device)
         generator = torch_generator("augment", seed, epoch, number)
         images = augment(images, arm.augmentation, arm.training.erasing, generator)
         with autocast(self.device):
@@ -128,17 +125,17 @@ class TrainingData:
 
     def plain(self, network: Network, rows: NDArray[np.int64]) -> Tensor:
         """What lies below the cut for these training rows without augmentation (of kept views the first)."""
-        chosen = torch.from_numpy(rows).to(self.inputs.device)
-        if self.below:
-            return self.inputs[chosen, 0].to(self.device, torch.float32)
-        with autocast(self.device):
-            return network.below(images_on(self.inputs[chosen], self.device))
+        return self._plain(self.inputs, network, rows)
 
     def validation(self, network: Network, start: int, stop: int) -> Tensor:
         """What lies below the cut for these validation images."""
-        if self.trunk.frozen_input:
-            return self.val_inputs[start:stop, 0].to(self.device, torch.float32)
-        return network.below(images_on(self.val_inputs[start:stop], self.device))
+        return self._plain(self.val_inputs, network, np.arange(start, min(stop, len(self.val_labels))))
+
+    def _plain(self, inputs: Pixels | Outputs, network: Network, rows: NDArray[np.int64]) -> Tensor:
+        if isinstance(inputs, Outputs):
+            return inputs.rows(rows, np.zeros_like(rows))
+        with autocast(self.device):
+            return network.below(images_on(inputs.rows(rows), self.device))
 
     def counts(self, real_only: bool) -> ClassCounts:
         """How often each class is seen in the effective training set, or among its real images."""
@@ -182,11 +179,3 @@ def _side(images: ImageSet) -> int:
     """Side in pixels of the data set's images, all of which are square and equal."""
     with Image.open(io.BytesIO(images.encoded[0])) as image:
         return image.size[0]
-
-
-def _placed(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    """On the GPU where it takes at most a quarter of the free memory there, else left where it is."""
-    tensor = torch.from_numpy(values)
-    if device.type == "cuda" and tensor.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
-        return tensor.to(device)
-    return tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +64,11 @@ class Fitted:
         """What lies below the cut, a block of images after the other, on the device."""
         if self.network.parts.frozen_input:
             for outputs in self.frozen.stream(images):
-                yield torch.from_numpy(outputs).to(self.device, torch.float32)
+                yield torch.tensor(outputs).to(self.device, torch.float32)  # a copy: outputs may be a file's, read-only
             return
         for start in range(0, len(images), BLOCK):
             block = images.take(np.arange(start, min(start + BLOCK, len(images))))
-            pixels = torch.from_numpy(decoded(block, self.network.parts.resolution, math.inf))
+            pixels = torch.from_numpy(decoded(block, self.network.parts.resolution))
             yield self.network.below(images_on(pixels, self.device))
 
 

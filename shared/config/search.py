@@ -192,4 +192,5 @@ class Resources(Section):
     processes: Annotated[int, Field(ge=1)] | None = None
     """On one machine, stages that run at once; unset is one a GPU, or one a core."""
     cache_gib: Annotated[float, Field(gt=0)] = 4.0
-    """Memory that one training may fill with decoded images or features."""
+    """Memory that one training may fill with decoded images or features, and local disk that the kept features of all trainings on a node
+    may fill. What does not fit is computed each time that it is needed."""

@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny_arms import make_arm, make_images
 
-from shared.classifier import cache as cache_module
+from shared.classifier import inputs as inputs_module
 from shared.classifier.arm import effective_training_set
-from shared.classifier.cache import PLAIN, FrozenPart, View, allocate
+from shared.classifier.cache import PLAIN, FrozenPart, View
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import new_network
+from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
 from shared.config.search import Resources
 from shared.config.task import Arm
@@ -29,22 +30,22 @@ def build(arm: Arm, train: ImageSet, val: ImageSet, **options: object) -> Traini
 
 
 @pytest.mark.parametrize(
-    ("changes", "shape", "below"),
+    ("changes", "shape", "kind"),
     [
-        ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), False),
-        ({"classifier": {"trainable": "head"}}, (60, 1, 96), True),
-        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), True),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 3, 32, 32), False),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), True),
-        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 3, 32, 32), False),
+        ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), Pixels),
+        ({"classifier": {"trainable": "head"}}, (60, 1, 96), Outputs),
+        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), Outputs),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 3, 32, 32), Pixels),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), Outputs),
+        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 3, 32, 32), Pixels),
     ],
 )
 def test_what_is_kept(
-    train: ImageSet, val: ImageSet, changes: dict[str, object], shape: tuple[int, ...], below: bool
+    train: ImageSet, val: ImageSet, changes: dict[str, object], shape: tuple[int, ...], kind: type
 ) -> None:
     data = build(make_arm(**changes), train, val)
-    assert tuple(data.inputs.shape) == shape
-    assert data.below == below
+    assert tuple(data.inputs.kept.shape) == shape
+    assert isinstance(data.inputs, kind)
 
 
 def test_kept_outputs_are_what_the_network_computes(train: ImageSet, val: ImageSet) -> None:
@@ -57,8 +58,8 @@ def test_kept_outputs_are_what_the_network_computes(train: ImageSet, val: ImageS
     mirrored = build(
         make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": 2}), train, val
     )
-    assert torch.allclose(mirrored.inputs[:, 0], kept.inputs[:, 0], atol=1e-4)
-    assert not torch.allclose(mirrored.inputs[:, 1], kept.inputs[:, 0], atol=1e-4)
+    assert torch.allclose(mirrored.inputs.kept[:, 0], kept.inputs.kept[:, 0], atol=1e-4)
+    assert not torch.allclose(mirrored.inputs.kept[:, 1], kept.inputs.kept[:, 0], atol=1e-4)
 
 
 def test_which_arms_it_serves(train: ImageSet, val: ImageSet) -> None:
@@ -87,48 +88,38 @@ def test_blocks_are_computed_once_on_a_node(
     first = build(arm, train, val, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))
     assert len(files) == 3  # two views of the training images, one of val
-    monkeypatch.setattr(FrozenPart, "_computed", None)  # a second computation would fail
+    monkeypatch.setattr(FrozenPart, "computed", None)  # a second computation would fail
     second = build(arm, train, val, cache=tmp_path)
-    assert torch.equal(first.inputs, second.inputs)
+    assert torch.equal(first.inputs.kept, second.inputs.kept)
     monkeypatch.undo()
     for file in files:
         file.write_bytes(file.read_bytes()[:100])
     third = build(arm, train, val, cache=tmp_path)
-    assert torch.equal(first.inputs, third.inputs)
+    assert torch.equal(first.inputs.kept, third.inputs.kept)
 
 
 def test_blocks_depend_on_weights_images_and_view(train: ImageSet, tmp_path: Path) -> None:
     arm = make_arm(classifier={"trainable": "head"})
-    parts = [FrozenPart(build_trunk(arm.classifier, 32, seed), CPU, tmp_path) for seed in (0, 1)]
+    parts = [FrozenPart(build_trunk(arm.classifier, 32, seed), CPU, None) for seed in (0, 1)]
     two, other = train.take(np.arange(2)), train.take(np.arange(1, 3))
     keys = {
-        parts[0]._key(two, PLAIN),
-        parts[1]._key(two, PLAIN),
-        parts[0]._key(other, PLAIN),
-        parts[0]._key(two, View("basic")),
+        parts[0].key(two, PLAIN),
+        parts[1].key(two, PLAIN),
+        parts[0].key(other, PLAIN),
+        parts[0].key(two, View("basic")),
     }
     assert len(keys) == 4
-    assert FrozenPart(build_trunk(arm.classifier, 32, 0), CPU, tmp_path)._key(two, PLAIN) in keys
+    assert FrozenPart(build_trunk(arm.classifier, 32, 0), CPU, None).key(two, PLAIN) in keys
 
 
 def test_a_signal_ends_the_computation_between_blocks(
     train: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "BLOCK", 16)
+    monkeypatch.setattr(inputs_module, "BLOCK", 16)
     stop = StopSignal()
     stop.set()
     with pytest.raises(Stopped):
         build(make_arm(classifier={"trainable": "head"}), train, val, cache=tmp_path, stop=stop)
-
-
-def test_beyond_the_budget_arrays_are_files_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    array = allocate((10, 7), np.dtype(np.float32), 100)
-    assert isinstance(array, np.memmap)
-    array[:] = 3
-    assert array.sum() == 210
-    assert list(tmp_path.iterdir()) == []
-    assert not isinstance(allocate((5, 5), np.dtype(np.float32), 100), np.memmap)
 
 
 def test_counts_of_labels_that_count() -> None:

@@ -1,0 +1,79 @@
+"""The comparison in figures, and as a table for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from benchmarks.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that was measured, and on what."""
+
+    model: str
+    trainable: str
+    augmentation: str
+    views: int | None
+    images: int
+    val_images: int
+    epochs: int
+    search_trials: int
+    device: str
+    cores: int
+    instructions: str
+    workers: int
+    load: list[float]
+    """Load average over a minute before the first and after each pair of trainings."""
+    trials: list[Outcome]
+    """The first one's setup computed everything; the others found it on disk."""
+    plain: list[Outcome]
+
+    @property
+    def caching(self) -> float:
+        """Seconds of what is computed once."""
+        return self.trials[0].setup_seconds
+
+    @property
+    def trial(self) -> float:
+        """Mean seconds of a trial's epochs."""
+        return mean(outcome.seconds for outcome in self.trials)
+
+    @property
+    def loop(self) -> float:
+        """Mean seconds of the plain loop."""
+        return mean(outcome.seconds for outcome in self.plain)
+
+
+def table(found: Summary) -> str:
+    """Markdown."""
+    single, share = found.caching + found.trial, found.caching / found.search_trials + found.trial
+    rows = [
+        ("", "trial", "plain loop", "ratio"),
+        ("decoding and caching, once (s)", f"{found.caching:.1f}", "", ""),
+        ("epochs (s)", f"{found.trial:.1f}", f"{found.loop:.1f}", _times(found.loop / found.trial)),
+        ("a single trial, caching included (s)", f"{single:.1f}", f"{found.loop:.1f}", _times(found.loop / single)),
+        (f"a trial of {found.search_trials}, caching shared (s)", f"{share:.1f}", f"{found.loop:.1f}", _times(found.loop / share)),
+        ("val accuracy", _spread([o.accuracy for o in found.trials]), _spread([o.accuracy for o in found.plain]), ""),
+        ("val macro-F1", _spread([o.macro_f1 for o in found.trials]), _spread([o.macro_f1 for o in found.plain]), ""),
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---|---|---|---|")
+    views = "" if found.views is None else f", {found.views} views an image"
+    lines += [
+        "",
+        f"{found.model}, trainable {found.trainable}, augmentation {found.augmentation}{views}; {found.images} training and "
+        f"{found.val_images} validation images, {found.epochs} epochs, {len(found.trials)} seeds.",
+        f"{found.device}, {found.cores} cores ({found.instructions}), {found.workers} loader processes for the plain loop; "
+        f"load average {min(found.load):.1f} to {max(found.load):.1f}.",
+    ]
+    return "\n".join(lines)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} ×"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

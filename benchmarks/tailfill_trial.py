@@ -1,0 +1,147 @@
+"""One trial as a tuning worker runs it, without the database: the worker's objective on a store in a folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks.outcome import Outcome
+from jobs import prepare, tune
+from jobs.plan import arm_of, make_task, plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import Manifest, Run, canonical_digest, task_key
+from shared.checkpoint import Checkpoints
+from shared.classifier.snapshot import PROGRESS, records_from_json
+from shared.config.resolve import resolve
+from shared.config.study import Study
+from shared.config.task import Input, PrepareConfig, Task, TuneConfig
+from shared.context import Context, StopSignal
+from shared.data.dataset import DatasetInfo, describe, read_info
+from shared.data.imageset import ImageSet, read_shards, write_shards
+from shared.data.sources.digest import source_digest
+from shared.search.worker import TrialHandle
+from shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A study's first experiment, its data prepared and thinned out, in a folder."""
+
+    study: Study
+    config: TuneConfig
+    artifacts: Artifacts
+    settings: Settings
+    scratch: Path
+    data: Input
+    info: DatasetInfo
+    train: ImageSet
+    val: ImageSet
+
+    @classmethod
+    def make(cls, study: Study, folder: Path, images: int | None, val_images: int | None) -> Bench:
+        """Prepares the study's data where the folder has not got it yet, and draws so many images of each split."""
+        settings = replace(Settings.from_environment({}), cache=folder / "cache")
+        artifacts = Artifacts(FolderStore(folder / "store"), study.name, settings.cache)
+        prepared = _prepared(study, artifacts, settings, folder)
+        info = read_info(artifacts.fetch(prepared.file("dataset.json")))
+        shards = [artifacts.fetch(f) for f in prepared.files if f.name.startswith("images-")]
+        everything = read_shards(sorted(shards), info.schema_)
+        train, val = (_some(everything.of(s), n, study.seed) for s, n in (("train", images), ("val", val_images)))
+        data, info = _commit(artifacts, info, train, val, folder)
+        experiment = resolve(study)[0]
+        config = TuneConfig(arm=arm_of(experiment), search=experiment.search, seed=experiment.seed)
+        return cls(study, config, artifacts, settings, folder, data, info, train, val)
+
+    def run(self, seed: int, features: Path) -> Outcome:
+        """Trains with this seed; the frozen part's outputs are looked for and kept below `features`."""
+        config = self.config.model_copy(update={"seed": self.config.seed + seed})
+        with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
+            context = self._context(config, Path(scratch), features)
+            objective = tune.ArmObjective(config, context)
+            started = time.monotonic()
+            objective.prepare()
+            ready = time.monotonic()
+            trial = Trial({}, context.checkpoints(f"trial-{seed}"), context.stop)
+            objective(cast(TrialHandle, trial))
+            ended = time.monotonic()
+            found = trial.checkpoints.load()
+            assert found is not None
+            history = records_from_json(json.loads(found[0][PROGRESS].read_bytes())["history"])
+        self.artifacts.clean("tune", context.task.key)
+        return Outcome.of(seed, ready - started, ended - ready, history)
+
+    def _context(self, config: TuneConfig, scratch: Path, features: Path) -> Context:
+        dumped = config.model_dump(mode="json", by_alias=True)
+        inputs = {"prepare": self.data}
+        task = Task(
+            study=self.study.name,
+            stage="tune",
+            key=task_key("tune", tune.VERSION, dumped, inputs),
+            config=dumped,
+            inputs=inputs,
+            resources=self.study.resources,
+        )
+        settings = replace(self.settings, cache=features)
+        return Context(task, self.artifacts, settings, scratch, StopSignal(), tune.VERSION, _no_code)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an objective sees of its trial, without a database behind it."""
+
+    parameters: dict[str, Any]
+    checkpoints: Checkpoints
+    stop: StopSignal
+
+    def report(self, epoch: int, value: float) -> None:
+        """Nobody prunes it."""
+
+
+def _prepared(study: Study, artifacts: Artifacts, settings: Settings, folder: Path) -> Manifest:
+    step = plan(study, source_digest(study.dataset, settings))[0]
+    task = make_task(study, step, {})
+    found = artifacts.find("prepare", task.key)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        context = Context(task, artifacts, settings, Path(scratch), StopSignal(), prepare.VERSION, _no_code)
+        return prepare.run(cast(PrepareConfig, task.stage_config()), context)
+
+
+def _some(images: ImageSet, n: int | None, seed: int) -> ImageSet:
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images.take(np.sort(order[:n]))
+
+
+def _commit(
+    artifacts: Artifacts, whole: DatasetInfo, train: ImageSet, val: ImageSet, folder: Path
+) -> tuple[Input, DatasetInfo]:
+    """The thinned-out set as if `prepare` had made it."""
+    labels, split = np.concatenate([train.labels, val.labels]), np.concatenate([train.split, val.split])
+    both = ImageSet(train.schema, [*train.encoded, *val.encoded], [*train.paths, *val.paths], split, labels)
+    info = describe(whole.source, whole.schema_, whole.resolution, labels, split)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        text = Path(scratch) / "dataset.json"
+        text.write_text(info.model_dump_json(by_alias=True))
+        paths = [text, *write_shards(both, Path(scratch), "images")]
+        files = tuple(artifacts.upload(path.name, path) for path in paths)
+    key = canonical_digest([file.digest for file in files])
+    run = Run(created="", seconds=0.0, device="cpu", device_seconds=0.0, code="", libraries={})
+    committed = artifacts.commit(
+        Manifest(
+            study=artifacts.study, stage="prepare", key=key, version=prepare.VERSION, config={}, inputs={},
+            files=files, summary={}, run=run,
+        )
+    )  # fmt: skip
+    return Input(stage="prepare", key=key, digest=committed.digest), info
+
+
+def _no_code() -> tuple[str, dict[str, str]]:
+    return "", {}

@@ -1,0 +1,110 @@
+"""What a trial costs: tailfill's and a plain timm loop's, on the same data and model with the same parts frozen, in turns.
+
+python -m benchmarks.trial STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N] [--workers N] [--work DIR] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks.outcome import Outcome
+from benchmarks.plain_loop import PlainLoop
+from benchmarks.summary import Summary, table
+from benchmarks.tailfill_trial import Bench
+from shared import log
+from shared.config.load import load_study
+from shared.data.dataset import rare_classes
+from shared.device import device_name, pick_device
+from shared.errors import ConfigError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
+@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value of the study.")
+@click.option("--images", type=click.IntRange(min=2), help="Training images [all].")
+@click.option("--val-images", type=click.IntRange(min=2), help="Validation images [all].")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of either kind.")
+@click.option("--workers", type=click.IntRange(min=0), help="The plain loop's loader processes [one a core].")
+@click.option("--work", type=click.Path(path_type=Path), help="Keeps the prepared data for the next run [a temporary folder].")  # fmt: skip
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also writes every figure here.")
+def main(
+    study: Path,
+    sets: tuple[str, ...],
+    images: int | None,
+    val_images: int | None,
+    seeds: int,
+    workers: int | None,
+    work: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Train the first experiment of STUDY with its own parameters as a trial and as a plain loop, in turns, and compare."""
+    log.configure("text")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            bench = Bench.make(load_study(study, sets), folder, images, val_images)
+            summary = compare(bench, seeds, (os.cpu_count() or 1) if workers is None else workers)
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(summary), indent=1) + "\n")
+    click.echo(table(summary))
+
+
+def compare(bench: Bench, seeds: int, workers: int) -> Summary:
+    """Both, seed by seed in turns, so that whatever else the machine does hits both alike."""
+    arm, device = bench.config.arm, pick_device(bench.study.resources.device)
+    training = arm.training
+    if arm.images != "real" or training.mixup or training.class_power or training.refit_epochs:
+        raise ConfigError(
+            "the plain loop has no generated images, mixup, class_power or refit_epochs; leave them out of the study (--set)"
+        )
+    progress, load = log.Log("benchmark"), [os.getloadavg()[0]]
+    trials: list[Outcome] = []
+    plain: list[Outcome] = []
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as features:
+        for seed in range(seeds):
+            trials.append(bench.run(seed, Path(features)))
+            progress.info("trial", **asdict(trials[-1]))
+            loop = PlainLoop(
+                arm,
+                bench.train,
+                bench.val,
+                rare_classes(arm.rare, bench.info),
+                arm.classifier.resolution or bench.info.resolution,
+                device,
+                workers,
+                seed,
+            )
+            plain.append(loop.run(bench.config.search.epochs))
+            progress.info("plain loop", **asdict(plain[-1]))
+            load.append(os.getloadavg()[0])
+    return Summary(
+        model=arm.classifier.model,
+        trainable=arm.classifier.trainable,
+        augmentation=arm.augmentation,
+        views=training.views,
+        images=len(bench.train),
+        val_images=len(bench.val),
+        epochs=bench.config.search.epochs,
+        search_trials=bench.config.search.trials,
+        device=device_name(device),
+        cores=os.cpu_count() or 1,
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        workers=workers,
+        load=load,
+        trials=trials,
+        plain=plain,
+    )
+
+
+if __name__ == "__main__":
+    main()

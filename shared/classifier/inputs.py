@@ -1,0 +1,177 @@
+"""What a training reads of an image set: in memory as far as the budget goes, beyond it made anew, the same values, whenever it is needed."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.classifier.augment import Drawn
+from shared.classifier.cache import BLOCK, FrozenPart, View, decoded
+from shared.context import StopSignal
+from shared.data.imageset import ImageSet
+from shared.log import Log
+
+Rows = NDArray[np.int64]
+
+log = Log("classifier")
+
+
+class Pixels:
+    """Decoded images."""
+
+    def __init__(self, images: ImageSet, resolution: int, budget: float, device: torch.device) -> None:
+        self.images, self.resolution = images, resolution
+        fitting = _fitting(len(images), 3 * resolution**2, budget, "images decoded")
+        self.kept = _placed(torch.from_numpy(decoded(images.take(np.arange(fitting)), resolution)), device)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.kept.nbytes
+
+    def rows(self, rows: Rows) -> Tensor:
+        """uint8 `[n, 3, r, r]` of these images, on the CPU or where they are kept."""
+        inside = rows < len(self.kept)
+        found = self.kept[_on(rows[inside], self.kept.device)]
+        if inside.all():
+            return found
+        out = torch.empty(len(rows), *self.kept.shape[1:], dtype=torch.uint8)
+        out[torch.from_numpy(inside)] = found.cpu()
+        out[torch.from_numpy(~inside)] = torch.from_numpy(decoded(self.images.take(rows[~inside]), self.resolution))
+        return out
+
+
+class Outputs:
+    """What the frozen part makes of views of the images."""
+
+    def __init__(
+        self,
+        frozen: FrozenPart,
+        images: ImageSet,
+        views: list[View],
+        budget: float,
+        what: str,
+        stop: StopSignal | None = None,
+    ) -> None:
+        """Computes what fits in memory and on disk; raises Stopped between blocks where the signal has come."""
+        self.frozen, self.images, self.views = frozen, images, views
+        shape = frozen.output_shape()
+        size = int(np.prod(shape)) * frozen.dtype.itemsize
+        fitting = _fitting(len(images), len(views) * size, budget, what)
+        kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
+        self._keys: dict[tuple[int, int], str] = {}
+        work = self._work(fitting, BLOCK * size)
+        for start, v in log.progress(work, what, len(work), "blocks"):
+            if stop is not None:
+                stop.raise_if_set()
+            values = frozen.block(self._block(start), views[v])
+            end = min(start + BLOCK, fitting)
+            if end > start:
+                kept[start:end, v] = torch.tensor(values[: end - start])
+        self.kept = _placed(kept, frozen.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.kept.nbytes
+
+    def rows(self, rows: Rows, views: Rows) -> Tensor:
+        """Float32 `[n, …]` on the device, of these images in these views, by number."""
+        inside = rows < len(self.kept)
+        place, device = self.kept.device, self.frozen.device
+        found = self.kept[_on(rows[inside], place), _on(views[inside], place)]
+        found = found.to(device, torch.float32, non_blocking=True)
+        if inside.all():
+            return found
+        out = torch.empty(len(rows), *self.kept.shape[2:], device=device)
+        out[_on(inside, device)] = found
+        out[_on(~inside, device)] = self._beyond(rows[~inside], views[~inside]).to(torch.float32)
+        return out
+
+    def _work(self, fitting: int, block_bytes: int) -> list[tuple[int, int]]:
+        """The blocks to compute, each a first row and a view: those that fit in memory, then as many as the disk takes."""
+        order = random.Random(os.getpid())
+        parts = []
+        for first, last in ((0, fitting), (-(-fitting // BLOCK) * BLOCK, len(self.images))):
+            part = [(start, v) for v in range(len(self.views)) for start in range(first, last, BLOCK)]
+            # processes that begin together go different ways round, so that each finds blocks that others have made
+            order.shuffle(part)
+            parts.append(part)
+        files = self.frozen.files
+        return parts[0] + parts[1][: int(files.limit // block_bytes) if files else 0]
+
+    def _block(self, start: int) -> ImageSet:
+        return self.images.take(np.arange(start, min(start + BLOCK, len(self.images))))
+
+    def _key(self, row: int, view: int) -> str:
+        where = row // BLOCK * BLOCK, view
+        if where not in self._keys:
+            self._keys[where] = self.frozen.key(self._block(where[0]), self.views[view])
+        return self._keys[where]
+
+    def _beyond(self, rows: Rows, views: Rows) -> Tensor:
+        """What is not in memory: from disk, or computed."""
+        out = torch.empty(len(rows), *self.kept.shape[2:], dtype=self.frozen.dtype, device=self.frozen.device)
+        missing = np.ones(len(rows), np.bool_)
+        for at in _groups(rows // BLOCK, views):
+            start = int(rows[at[0]]) // BLOCK * BLOCK
+            length = min(BLOCK, len(self.images) - start)
+            found = self.frozen.kept(self._key(start, int(views[at[0]])), length)
+            if found is not None:
+                out[_on(at, out.device)] = torch.tensor(found[rows[at] - start]).to(out.device)
+                missing[at] = False
+        at = np.flatnonzero(missing)
+        if len(at):
+            out[_on(at, out.device)] = self._anew(rows[at], views[at])
+        return out
+
+    def _anew(self, rows: Rows, views: Rows) -> Tensor:
+        """Computed with the augmentation that their blocks have."""
+        places, drawn = [], []
+        batches = np.array([self.frozen.batch_of(int(row)) for row in rows])
+        for at in _groups(rows // BLOCK * BLOCK + batches[:, 0], views):
+            row, view = int(rows[at[0]]), int(views[at[0]])
+            length = self.frozen.batch_length(len(self.images), row)
+            whole = self.frozen.drawn(self._key(row, view), self.views[view], int(batches[at[0], 0]), length)
+            drawn.append(whole.take(torch.from_numpy(batches[at, 1])))
+            places.append(at)
+        order = np.concatenate(places)
+        computed = self.frozen.computed(self.images.take(rows[order]), Drawn.joined(drawn))
+        return computed[_on(np.argsort(order), computed.device)]
+
+
+def _fitting(n: int, row_bytes: int, budget: float, what: str) -> int:
+    """How many of n rows the budget holds."""
+    fitting = min(n, max(0, int(budget // row_bytes)))
+    if fitting < n:
+        log.warning(
+            "not all fits in resources.cache_gib; the rest is made whenever it is needed, which takes longer",
+            what=what,
+            gib_needed=round(n * row_bytes / 2**30, 1),
+            share_kept=round(fitting / n, 2),
+        )
+    return fitting
+
+
+def _groups(first: Rows, second: Rows) -> Iterator[Rows]:
+    """Positions with equal pairs of values."""
+    _, group = np.unique(np.stack([first, second], 1), axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def _on(values: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(values).to(device)
+
+
+def _placed(values: Tensor, device: torch.device) -> Tensor:
+    """On the GPU where it takes at most a quarter of the free memory there, else left where it is."""
+    if device.type == "cuda" and values.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        return values.to(device)
+    return values

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_arms import make_arm
+
+from shared.classifier import cache as cache_module
+from shared.classifier import inputs as inputs_module
+from shared.classifier.blocks import BlockFiles
+from shared.classifier.cache import FrozenPart, View
+from shared.classifier.inputs import Outputs, Pixels
+from shared.classifier.model import build_trunk
+from shared.data.imageset import ImageSet
+
+CPU = torch.device("cpu")
+VIEWS = [View("hard", 0.5, number) for number in range(3)]
+ROWS = np.array([59, 0, 17, 17, 33, 40, 8])
+NUMBERS = np.array([2, 0, 1, 2, 0, 1, 1])
+TRUNK = build_trunk(make_arm(classifier={"trainable": "layer4"}).classifier, 32)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty images in four blocks, each of which is augmented in three batches."""
+    for module in (cache_module, inputs_module):
+        monkeypatch.setattr(module, "BLOCK", 18)
+    monkeypatch.setattr(cache_module, "CPU_BATCH", 6)
+
+
+def outputs(images: ImageSet, budget: float, files: BlockFiles | None = None) -> Outputs:
+    return Outputs(FrozenPart(TRUNK, CPU, files), images, VIEWS, budget, "images")
+
+
+def test_pixels_beyond_the_budget_are_decoded_when_they_are_asked_for(train: ImageSet) -> None:
+    every, some, none = (Pixels(train, 32, budget, CPU) for budget in (1e9, 30.5 * 3 * 32**2, 0))
+    assert [len(pixels.kept) for pixels in (every, some, none)] == [60, 30, 0]
+    assert torch.equal(some.rows(ROWS), every.rows(ROWS))
+    assert torch.equal(none.rows(ROWS), every.rows(ROWS))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_outputs_beyond_the_budget_are_computed_with_the_same_augmentation(train: ImageSet, share: float) -> None:
+    every = outputs(train, 1e9)
+    some = outputs(train, share * every.nbytes)
+    assert some.nbytes == share * every.nbytes
+    assert torch.allclose(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS), atol=1e-2, rtol=1e-2)
+    other = every.rows(ROWS, (NUMBERS + 1) % 3)
+    assert not torch.allclose(some.rows(ROWS, NUMBERS), other, atol=1e-2, rtol=1e-2)
+
+
+def test_outputs_beyond_the_budget_are_read_from_disk_where_they_are_there(
+    train: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = outputs(train, 1e9)
+    some = outputs(train, 0.4 * every.nbytes, BlockFiles(tmp_path, 1e9))
+    monkeypatch.setattr(FrozenPart, "computed", None)  # a computation would fail
+    assert torch.equal(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS))
+
+
+def test_memory_and_disk_hold_no_more_than_the_budget(train: ImageSet, tmp_path: Path) -> None:
+    every = outputs(train, 1e9)
+    budget = 0.3 * every.nbytes
+    some = outputs(train, budget, BlockFiles(tmp_path, budget))
+    assert some.nbytes <= budget
+    assert 0 < sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= budget
+    everything = np.repeat(np.arange(60), 3), np.tile(np.arange(3), 60)
+    assert torch.allclose(some.rows(*everything), every.rows(*everything), atol=1e-2, rtol=1e-2)
