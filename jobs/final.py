@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
-from shared.config.arm import with_found
+from shared.config.found import with_found
 from shared.config.paths import is_under
 from shared.config.search import Resources
 from shared.config.task import Arm, FinalConfig

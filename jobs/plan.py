@@ -123,6 +123,11 @@ class _Planner:
         experiments = resolve(self.study)
         reported: dict[str, Step] = {"prepare": self.prepare}
         data_of = {}
+        for experiment in experiments:  # what all else waits for gets the first free slot
+            if experiment.images != "real":
+                self._generator(experiment)
+                if not generation_settings(experiment) and experiment.parameters_from is None:
+                    self._images(experiment, _Source())
         for experiment in experiments:
             source = self._search(experiment)
             data = data_of[experiment.name] = self._images(experiment, source)

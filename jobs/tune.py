@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Values
-from shared.config.arm import with_found
+from shared.config.found import with_found
 from shared.config.paths import is_under
 from shared.config.task import Arm, TuneConfig
 from shared.context import Context, Spent

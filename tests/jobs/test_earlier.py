@@ -63,7 +63,7 @@ def commit(artifacts: Artifacts, name: str, stage: Stage, experiment: str | None
 
 
 def tune_step(of_study: Study, artifacts: Artifacts) -> Step:
-    steps = plan(of_study, None, earlier_searches(of_study, artifacts))
+    steps = plan(of_study, earlier=earlier_searches(of_study, artifacts))
     return next(step for step in steps if step.stage == "tune")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.config.arm import with_found
 from shared.config.dataset import Rare
+from shared.config.found import with_found
 from shared.config.generation import Generate, ImageToImage
 from shared.config.task import Arm
 from shared.config.training import Classifier, Training
