@@ -110,7 +110,7 @@ def test_what_is_not_there_is_an_error_that_lists_what_is(artifacts: Artifacts) 
 
 
 def test_status_waits_for_it(artifacts: Artifacts) -> None:
-    steps = plan(study(), None, earlier_searches(study(), artifacts))
+    steps = plan(study(), earlier=earlier_searches(study(), artifacts))
     rows = states(study(), steps, artifacts)
     assert {row["step"]: row["state"] for row in as_json(rows)}["tune real"] == "waiting"
     assert "for prepare, search theirs/real" in describe(rows)
