@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from shared.data.imageset import ImageSet
     from shared.data.schema import LabelSchema
 
-VERSION = 1
+VERSION = 2
 
 MAIN_METRICS = (
     "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",

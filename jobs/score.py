@@ -18,7 +18,7 @@ from shared.data.imageset import read_shards
 if TYPE_CHECKING:
     from shared.score.judges import Images, Surroundings
 
-VERSION = 1
+VERSION = 2
 
 
 def run(config: ScoreConfig, context: Context) -> Manifest:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from shared.search.coordinator import Outcome, Usage
     from shared.search.worker import TrialHandle
 
-VERSION = 1
+VERSION = 2
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
 

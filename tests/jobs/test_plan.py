@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from jobs.plan import plan
+from jobs.plan import plan, version
 from shared.config.load import load_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -73,7 +73,7 @@ def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_fin
     steps = plan(study)
     (tune,) = (step for step in steps if step.label == "tune synthetic")
     assert tune.needs.keys() == {"prepare", "finetune"}
-    assert tune.config["images"]["versions"] == {"generate": 1, "score": 1}
+    assert tune.config["images"]["versions"] == {"generate": version("generate"), "score": version("score")}
     searched, given = (next(s for s in steps if s.label == f"final {arm} 0") for arm in ("synthetic", "placebo"))
     assert searched.needs["generate"].needs["tune"] is tune
     assert searched.needs["generate"].settled == ("generate.guidance",)
