@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.plan import make_task, plan
+from jobs.plan import make_task, plan, version
 from jobs.progress import SearchState, as_json, describe, search_states, seconds_left, stall
 from jobs.status import StepState, states
 from shared.artifacts.artifacts import Artifacts
@@ -158,7 +158,7 @@ def test_a_search_is_found_by_its_name(tmp_path: Path, database_url: str) -> Non
     assert task is not None
     config = task.stage_config()
     assert isinstance(config, TuneConfig)
-    name = search_name(task.study, 1, config, task.inputs, 0)
+    name = search_name(task.study, version("tune"), config, task.inputs, 0)
     database, stop = Database(database_url), StopSignal()
     coordinator = Coordinator(database, name, config.search, 0, config.arm, stop, experiment="real")
     coordinator._stop = _AfterTheFirstTick()

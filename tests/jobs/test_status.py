@@ -8,7 +8,7 @@ import pytest
 from committed import commit_steps
 
 from jobs import status
-from jobs.plan import Step, plan
+from jobs.plan import Step, plan, version
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -89,9 +89,10 @@ def test_a_changed_input_is_named(artifacts: Artifacts) -> None:
 
 def test_a_raised_version_is_named(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     commit_steps(*planned(), artifacts)
-    monkeypatch.setattr("jobs.score.VERSION", 7)
+    before = version("score")
+    monkeypatch.setattr("jobs.score.VERSION", before + 7)
     (line,) = why(artifacts, "score")
-    assert line.endswith("in VERSION 1 → 7")
+    assert line.endswith(f"in VERSION {before} → {before + 7}")
 
 
 def test_an_arm_is_compared_with_itself(artifacts: Artifacts) -> None:
