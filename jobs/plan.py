@@ -192,9 +192,10 @@ class _Planner:
         config = GenerateConfig(
             generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
         )
-        generate = self._add("generate", experiment.name, "generate", config, needs, source.settled)
+        of_arm = f" {experiment.name}" if source.settled else ""
+        generate = self._add("generate", experiment.name, f"generate{of_arm}", config, needs, source.settled)
         judged = {"prepare": self.prepare, "generate": generate}
-        score = self._add("score", experiment.name, "score", judges_of(self.study, experiment), judged)
+        score = self._add("score", experiment.name, f"score{of_arm}", judges_of(self.study, experiment), judged)
         return {**made_from, "generate": generate, "score": score}
 
     def _final(self, experiment: Resolved, repeat: int, data: dict[str, Step]) -> Step:

@@ -60,9 +60,10 @@ def describe(rows: list[StepState]) -> str:
             detail = f"for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
     done = sum(row.manifest is not None for row in rows)
-    lines.append(
-        f"{done} of {len(rows)} stages committed; {duration(sum(r.manifest.run.seconds for r in rows if r.manifest))} of work"
-    )
+    work = {
+        (r.manifest.stage, r.manifest.key): r.manifest.run.seconds for r in rows if r.manifest
+    }  # steps may share one
+    lines.append(f"{done} of {len(rows)} stages committed; {duration(sum(work.values()))} of work")
     return "\n".join(lines)
 
 

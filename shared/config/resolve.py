@@ -28,7 +28,10 @@ GENERATION = (
 )  # fmt: skip
 """What else it may name: how the images that an arm is trained with are made."""
 _UNIONS = {"finetune": "generator"}
-EQUAL_BUDGETS = ("search.trials", "search.epochs", "search.strategy", "search.objective", "final.epochs", "final.seeds")
+EQUAL_BUDGETS = (
+    "search.trials", "search.epochs", "search.strategy", "search.objective", "search.budget.gpu_hours", "search.budget.wall_hours",
+    "final.epochs", "final.seeds",
+)  # fmt: skip
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
 
 
@@ -238,6 +241,12 @@ def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...], pl
                     f"{where}.search.warm_start_from: all arms with a verdict begin with an earlier search's trials or none does, got "
                     f"{experiment.search.warm_start_from!r} where the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
                     "set it for all, for none, or set verdict: none"
+                )
+        if unsearched := [path for path in baseline.search.space if path not in experiment.search.space]:
+            with placed(("search", "space"), places, index):
+                raise ConfigError(
+                    f"{where}.search.space: lacks {', '.join(unsearched)}, which the baseline {verdict.baseline} searches; an arm's own "
+                    "space stands in place of the study's: name them in it too, or set verdict: none"
                 )
         for path in EQUAL_BUDGETS:
             found, wanted = value_at(experiment, path), value_at(baseline, path)

@@ -69,7 +69,7 @@ SETTINGS = "{generate.guidance: {values: [1.0, 2.0]}, training.lr: {low: 0.001, 
 
 
 def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_final_trainings() -> None:
-    study = load_study(STUDIES / "demo.yaml", [f"experiments.synthetic.search={{space: {SETTINGS}}}"])
+    study = load_study(STUDIES / "demo.yaml", ["verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}"])
     steps = plan(study)
     (tune,) = (step for step in steps if step.label == "tune synthetic")
     assert tune.needs.keys() == {"prepare", "finetune"}

@@ -83,3 +83,22 @@ def test_least_seeds_for_a_verdict() -> None:
 def test_settings_of_generate_in_a_space(images: str, path: str, values: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=error):
         study_from_tree(tree(experiments=[{"name": "a", "images": images, "search": {"space": {path: values}}}]))
+
+
+@pytest.mark.parametrize(
+    ("search", "error"),
+    [
+        (
+            {"space": {"training.tau": {"low": 0, "high": 2}}},
+            "search.space: lacks training.lr, which the baseline a searches",
+        ),
+        ({"budget": {"wall_hours": 1}}, "search.budget.wall_hours: must equal that of the baseline a"),
+    ],
+)
+def test_arms_with_a_verdict_are_tuned_alike(search: dict[str, Any], error: str) -> None:
+    arms = [{"name": "a"}, {"name": "b", "search": search}]
+    space = {"training.lr": {"low": 0.1, "high": 0.2}}
+    with pytest.raises(ConfigError, match=error):
+        study_from_tree(tree(search={"space": space}, verdict={"baseline": "a"}, experiments=arms))
+    wider = [{"name": "a"}, {"name": "b", "search": {"space": {**space, "training.tau": {"low": 0, "high": 2}}}}]
+    study_from_tree(tree(search={"space": space}, verdict={"baseline": "a"}, experiments=wider))

@@ -15,6 +15,7 @@ from shared.config.load import load_study
 DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SPACE = "{generate.image_to_image.strength: {values: [0.4, 0.9]}, synthetic.share: {low: 0.1, high: 0.3}}"
 SETS = [
+    "verdict=none",
     "dataset.train=200", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=2", "rare={below: null, classes: [fabric/faux]}",
     "finetune.steps=2", "finetune.width=8", "finetune.batch_size=8",
     "generate={fill_to: 12, cap: 9, steps: 2, batch_size: 4, image_to_image: {share: 0.5, strength: 0.4}}",
