@@ -56,8 +56,3 @@ def s3_store(s3_server: Settings) -> S3Store:
 def folder_store(tmp_path: Path) -> FolderStore:
     """An empty folder store."""
     return FolderStore(tmp_path / "store")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: else one core waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_study.py")
