@@ -110,6 +110,8 @@ class _Source:
 
 
 class _Planner:
+    """The plan as it grows: experiments in their order, each from what those above it have."""
+
     def __init__(
         self, study: Study, source_digest: str | None, weights: Mapping[str, str], earlier: Mapping[str, Earlier]
     ) -> None:

@@ -41,7 +41,14 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
     _run(task, artifacts, settings, stop, worker and name == "tune")
 
 
-def _run(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal, worker: bool = False) -> None:
+def _run(
+    task: Task,
+    artifacts: Artifacts,
+    settings: Settings,
+    stop: StopSignal,
+    worker: bool = False,
+    counted: bool = True,
+) -> None:
     module: Any = importlib.import_module(f"jobs.{task.stage}")
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         context = Context(
@@ -52,15 +59,16 @@ def _run(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal,
             stop=stop,
             version=module.VERSION,
             code=lambda: (fingerprint(task.stage), libraries()),
-            run_stage=lambda other, stop: run_task(other, artifacts, settings, stop),
+            run_stage=lambda other, stop: run_within(other, artifacts, settings, stop),
+            counted=counted,
         )
         (module.work if worker else module.run)(task.stage_config(), context)
 
 
-def run_task(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:
-    """What stands under the task's key, made here where nothing does."""
+def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:
+    """What stands under the task's key; where nothing does it is made here, as a part of the work of the stage that asks for it."""
     if artifacts.find(task.stage, task.key) is None:
-        _run(task, artifacts, replace(settings, index=0, count=1), stop)
+        _run(task, artifacts, replace(settings, index=0, count=1), stop, counted=False)
     manifest = artifacts.find(task.stage, task.key)
     if manifest is None:
         raise UnavailableError(

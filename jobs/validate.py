@@ -84,7 +84,7 @@ def _trials(experiment: Resolved) -> int:
     return search.trials * (len(search.space) if search.strategy == "sequential" else 1)
 
 
-def _generated_sets(experiment: Resolved) -> int:
+def generated_sets(experiment: Resolved) -> int:
     """Sets of images that its search may have made, at most: one a combination of settings, or a trial."""
     choices = [experiment.search.space[path] for path in generation_settings(experiment)]
     return min(math.prod(len(c.values) for c in choices if isinstance(c, Choice)), max(_trials(experiment), 1))
@@ -137,7 +137,7 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
 
             log.info("timing a few steps of the generator")
             step, image = time_pixel(arm.finetune, arm.generate, found.schema, study.resources)
-            sets = max(_generated_sets(e) for e in experiments)
+            sets = max(generated_sets(e) for e in experiments)
             seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made * sets}
         else:
             forecast.not_timed = ("finetune", "generate")

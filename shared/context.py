@@ -85,6 +85,8 @@ class Context:
     started: float = field(default_factory=time.monotonic)
     run_stage: Callable[[Task, StopSignal], Manifest] = _runs_no_stage
     """Has another stage's task done here, unless it is committed; stages meet through what they commit, never by import."""
+    counted: bool = True
+    """False inside another stage's work, whose seconds hold this one's: they would be counted twice."""
     earlier_seconds: float = 0.0
     """Wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
 
@@ -141,6 +143,8 @@ class Context:
         code, libraries = self.code()
         if spent is None:
             spent = Spent(cpu=seconds) if device == "cpu" else Spent(gpu=seconds)
+        if not self.counted:
+            spent = Spent()
         run = Run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=seconds,

@@ -15,7 +15,7 @@ import shared.search.coordinator
 import shared.search.worker  # noqa: F401 - all before the second thread begins, which would import them half-made
 from jobs import tune
 from jobs.plan import Step, make_task, plan
-from jobs.stage import run_task
+from jobs.stage import run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest
@@ -43,7 +43,7 @@ class InProcess:
             task = make_task(self.study, step, self.committed)
             if step.stage == "tune":
                 self._search(task)
-            self.committed[step.id] = run_task(task, self.artifacts, self.settings, StopSignal())
+            self.committed[step.id] = run_within(task, self.artifacts, self.settings, StopSignal())
         return self.committed[step.id]
 
     def _search(self, task: Task) -> None:
@@ -65,7 +65,7 @@ class InProcess:
         folder.mkdir()
 
         def run_stage(other: Task, stop: StopSignal) -> Manifest:
-            return run_task(other, self.artifacts, self.settings, stop)
+            return run_within(other, self.artifacts, self.settings, stop)
 
         return Context(
             task,

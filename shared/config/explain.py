@@ -42,7 +42,7 @@ def _experiment_place(path: Path, places: Mapping[Path, str], experiment: int) -
         for candidate in ((*own, *path[:length]), path[:length]):
             if candidate in places:
                 return f" in {places[candidate]}"
-    return _place(own, places)
+    return place_text(own, places)
 
 
 def path_text(path: Path) -> str:
@@ -78,7 +78,7 @@ def _relevant(details: list[ErrorDetails], tree: Any) -> list[ErrorDetails]:
 def _line(detail: ErrorDetails, tree: Any, places: Mapping[Path, str], prefix: Path) -> str:
     path = _tree_path(detail["loc"], tree)
     kind, context = detail["type"], detail.get("ctx", {})
-    place = _place((*prefix, *path), places)
+    place = place_text((*prefix, *path), places)
     name = path_text((*prefix, *path))
     if kind == "extra_forbidden":
         return f"{name}: unknown key{near(str(path[-1]), _siblings(detail['loc'], tree))}{place}"
@@ -97,7 +97,7 @@ def _line(detail: ErrorDetails, tree: Any, places: Mapping[Path, str], prefix: P
         discriminator = str(context.get("discriminator", "kind")).strip("'")
         allowed = context.get("expected_tags") or _tags(name)
         found = f", got {json.dumps(context['tag'])}" if "tag" in context else ", which is missing"
-        return f"{name}.{discriminator}: must be one of {allowed}{found}{_place((*prefix, *path, discriminator), places) or place}"
+        return f"{name}.{discriminator}: must be one of {allowed}{found}{place_text((*prefix, *path, discriminator), places) or place}"
     return f"{name}: {_allowed(kind, context, detail['msg'])}, got {_shown(detail['input'])}{place}"
 
 
@@ -144,7 +144,7 @@ def _tree_path(location: tuple[str | int, ...], tree: Any) -> Path:
     return tuple(path)
 
 
-def _place(path: Path, places: Mapping[Path, str]) -> str:
+def place_text(path: Path, places: Mapping[Path, str]) -> str:
     while path:
         if path in places:
             return f" in {places[path]}"

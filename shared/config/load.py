@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import pathlib
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
-from shared.config.explain import explain
+from shared.config.explain import Path, explain, path_text, place_text
 from shared.config.resolve import check
+from shared.config.search import Choice, FloatRange, IntRange
 from shared.config.study import Study
 from shared.errors import ConfigError
 
 Place = str
 """Where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
+
+
+DEEPEST = 40
+RANGE_FIELDS = {name for kind in (FloatRange, IntRange, Choice) for name in kind.model_fields}
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +40,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_study(path: Path, sets: Sequence[str] = ()) -> Study:
+def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> Study:
     """The study of a YAML (or JSON) file with `path.to.key=value` replacements, checked whole; raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -50,33 +56,41 @@ def load_study(path: Path, sets: Sequence[str] = ()) -> Study:
 def changed_study(study: Study, sets: Sequence[str]) -> Study:
     """The study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
     tree: dict[str, Any] = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    places: dict[tuple[str | int, ...], Place] = {}
+    places: dict[Path, Place] = {}
     for setting in sets:
         apply_set(tree, places, setting)
     return study_from_tree(tree, places)
 
 
-def study_from_tree(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place] | None = None) -> Study:
+def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> Study:
     """Validates a tree of plain values; raises ConfigError with one line an error."""
-    try:
-        text = json.dumps(tree, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    for path, value in _odd_values(tree):
         raise ConfigError(
-            f"study: a value is no plain number, string, list or mapping ({error}); quote dates and the like"
-        ) from error
+            f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
+            f"{place_text(path, places or {})}; quote dates and the like"
+        )
     with explain(tree, places or {}):
-        study = Study.model_validate_json(text)
+        study = Study.model_validate_json(json.dumps(tree))
     check(study, places or {})
     return study
 
 
-def parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], Place]]:
+def _odd_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """What YAML can say and JSON cannot."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _odd_values(inner, (*path, key))
+    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        yield path, value
+
+
+def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, Place]]:
     """A YAML text as plain values, and the place of each path."""
     try:
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
-            places: dict[tuple[str | int, ...], Place] = {}
+            places: dict[Path, Place] = {}
             if root is not None:
                 _note_places(root, (), name, places)
             tree = loader.construct_document(root) if root is not None else None
@@ -94,11 +108,9 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[str | int, .
     return tree, places
 
 
-def _note_places(
-    node: yaml.Node, path: tuple[str | int, ...], name: str, places: dict[tuple[str | int, ...], Place]
-) -> None:
-    if len(path) > 40:
-        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than 40 deep")
+def _note_places(node: yaml.Node, path: Path, name: str, places: dict[Path, Place]) -> None:
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than {DEEPEST} deep")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
@@ -115,7 +127,7 @@ def _note_places(
             _note_places(value, (*path, index), name, places)
 
 
-def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], setting: str) -> None:
+def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> None:
     """Puts `path.to.key=value` into the tree; a list element is named by its index or by its `name:`."""
     path, equals, text = setting.partition("=")
     parts = path.split(".")
@@ -134,14 +146,15 @@ def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], 
         last = position == len(parts) - 1
         step = _list_index(node, part, setting) if isinstance(node, list) else part
         steps.append(step)
-        places[tuple(steps)] = f"--set {setting}"
         if last:
             node[step] = value
             for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
                 del places[inner]  # what stood there in the file is gone
+            places |= dict.fromkeys(_paths(value, tuple(steps)), f"--set {setting}")
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
+            places[tuple(steps)] = f"--set {setting}"
         node = node[step]
         if not isinstance(node, dict | list):
             raise ConfigError(
@@ -149,12 +162,23 @@ def apply_set(tree: dict[str, Any], places: dict[tuple[str | int, ...], Place], 
             )
 
 
+def _paths(value: Any, path: Path) -> Iterator[Path]:
+    """The path of a value, and of all that is in it; raises ConfigError where a YAML alias makes it endless."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"--set {path_text(path[:3])}…: nested more than {DEEPEST} deep")
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _paths(inner, (*path, key))
+
+
 def _join_space_path(parts: list[str]) -> list[str]:
     """Keys of `search.space` are paths themselves: `search.space.training.lr.low` → `search`, `space`, `training.lr`, `low`."""
-    if "space" in parts[:-2] and parts[parts.index("space") - 1] == "search":
-        at = parts.index("space") + 1
-        return [*parts[:at], ".".join(parts[at : at + 2]), *parts[at + 2 :]]
-    return parts
+    if "space" not in parts[1:-1] or parts[parts.index("space") - 1] != "search":
+        return parts
+    at = parts.index("space") + 1
+    end = next((i for i in range(at + 1, len(parts)) if parts[i] in RANGE_FIELDS), len(parts))
+    return [*parts[:at], ".".join(parts[at:end]), *parts[end:]]
 
 
 def _list_index(node: list[Any], part: str, setting: str) -> int:

@@ -13,12 +13,15 @@ from PIL import Image
 
 from jobs.__main__ import main
 from jobs.plan import make_task, plan
+from jobs.stage import run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
 from shared.config.load import study_from_tree
 from shared.config.task import Task
+from shared.context import StopSignal
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
+from shared.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +74,24 @@ def exit_code(folder: Path, task: Task) -> int:
     return COMMITTED
 
 
+def artifacts(folder: Path) -> Artifacts:
+    return Artifacts(FolderStore(folder / "store"), "tiny", folder / "cache")
+
+
 def committed(folder: Path, task: Task) -> bool:
-    return Artifacts(FolderStore(folder / "store"), "tiny", folder / "cache").find("prepare", task.key) is not None
+    return artifacts(folder).find("prepare", task.key) is not None
+
+
+def test_work_within_another_stage_s_is_counted_there(tmp_path: Path, task: Task) -> None:
+    assert exit_code(tmp_path, task) == COMMITTED
+    alone = artifacts(tmp_path).find("prepare", task.key)
+    other = artifacts(tmp_path / "other")
+    within = run_within(task, other, Settings.from_environment(), StopSignal())
+    assert alone is not None
+    assert within.digest == alone.digest
+    assert alone.run.cpu_seconds
+    assert within.run.cpu_seconds == within.run.device_seconds == 0
+    assert run_within(task, other, Settings.from_environment(), StopSignal()) == within  # not made again
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

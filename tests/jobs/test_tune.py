@@ -125,6 +125,18 @@ def _context(
     )
 
 
+def _searched(config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, folder: Path) -> Manifest:
+    """A whole search, by a worker and its coordinator."""
+    worker, coordinator = (
+        _context(config, artifacts, inputs, url, folder / name, StopSignal()) for name in ("worker", "coordinator")
+    )
+    thread = threading.Thread(target=tune.work, args=(config, worker))
+    thread.start()
+    manifest = tune.run(config, coordinator)
+    thread.join()
+    return manifest
+
+
 @pytest.mark.slow
 def test_search_stopped_and_resumed(
     artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -202,13 +214,7 @@ def test_several_objectives_are_committed_with_their_front(
 ) -> None:
     names = ["val_loss", "val_accuracy"]
     config = _config(objective=tuple(names), epochs=2)
-    worker = threading.Thread(
-        target=tune.work,
-        args=(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", StopSignal())),
-    )
-    worker.start()
-    manifest = tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
-    worker.join()
+    manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
     rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
     assert len(rows) == 3
     for name in names:
@@ -240,13 +246,7 @@ def test_a_warm_start_tries_the_best_of_another_study_first(
     inputs = {**inputs, "warm_start": source.model_copy(update={"study": "theirs"})}
     # what another study has spent is no part of this one's budget
     config = _config(trials=3, epochs=1, first_defaults=False, budget=Budget(gpu_hours=1))
-    worker = threading.Thread(
-        target=tune.work,
-        args=(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", StopSignal())),
-    )
-    worker.start()
-    manifest = tune.run(config, _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal()))
-    worker.join()
+    manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
     assert manifest.summary["ended"] == "complete"
     tried = pq.read_table(artifacts.fetch(manifest.file("trials.parquet")))["training.lr"].to_pylist()
     assert tried == [0.001, 0.004, 0.002]  # 0.5 lies outside

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from jobs.validate import Forecast, describe
+from jobs.validate import Forecast, describe, generated_sets
 from shared.config.load import load_study
+from shared.config.resolve import resolve
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 SMALL = [
@@ -54,6 +55,20 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str]) -> None:
     assert "search: 12 trials; final: 6 trainings" in words
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
     assert words[-1].startswith("in all about ")
+
+
+@pytest.mark.parametrize(("guidances", "trials", "sets"), [([1.0, 2.0], 9, 4), ([1.0, 2.0], 3, 3), (None, 9, 1)])
+def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
+    guidances: list[float] | None, trials: int, sets: int
+) -> None:
+    space = (
+        f"generate.guidance: {{values: {guidances}}}, generate.steps: {{values: [2, 4]}}"
+        if guidances
+        else "training.lr: {low: 0.1, high: 0.2}"
+    )
+    settings = ["verdict=none", f"experiments.synthetic.search={{trials: {trials}, space: {{{space}}}}}"]
+    (synthetic,) = (e for e in resolve(load_study(DEMO, settings)) if e.name == "synthetic")
+    assert generated_sets(synthetic) == sets
 
 
 def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -127,6 +127,34 @@ def test_what_set_replaced_is_no_place(tmp_path: Path) -> None:
         load_study(write(tmp_path, text), ["search.space={training.loss: {low: 1, high: 2}}"])
 
 
+def test_what_set_put_into_an_experiment_is_the_place(tmp_path: Path) -> None:
+    text = MINIMAL + "search: {space: {training.lr: {low: 0.1, high: 0.2}}}\n"
+    with pytest.raises(ConfigError, match=r"training\.rl.* in --set experiments\.0\.search="):
+        load_study(write(tmp_path, text), ["experiments.0.search={space: {training.rl: {low: 0.1, high: 0.2}}}"])
+
+
+def test_an_endless_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nested more than 40 deep"):
+        load_study(write(tmp_path, MINIMAL), ["training=&a [*a]"])
+
+
+def test_a_path_of_the_space_may_have_any_number_of_parts(tmp_path: Path) -> None:
+    sets = [
+        "generate.image_to_image={share: 0.5}",
+        "experiments.0.images=real+synthetic",
+        "search.space={augmentation: {values: [none, soft]}}",
+        "search.space.generate.image_to_image.strength={values: [0.4, 0.6]}",
+        "search.space.augmentation.values=[soft, hard]",
+        "search.space.training.lr={low: 0.1, high: 0.3}",
+        "search.space.training.lr.high=0.2",
+    ]
+    assert load_study(write(tmp_path, MINIMAL), sets).search.space == {
+        "augmentation": Choice(values=("soft", "hard")),
+        "generate.image_to_image.strength": Choice(values=(0.4, 0.6)),
+        "training.lr": FloatRange(low=0.1, high=0.2),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -137,7 +165,14 @@ def test_what_set_replaced_is_no_place(tmp_path: Path) -> None:
         ("name: !!python/object:os.system x\n", "not valid YAML"),
         ("name: " + "[" * 60 + "]" * 60, "nested more than 40 deep"),
         ("name: x\n", "dataset: is required and missing"),
-        ("name: 2026-01-01\n", "plain number, string"),
+        (
+            "name: 2026-01-01\n",
+            r"^name: must be a finite number, .* got datetime.date\(2026, 1, 1\) in .* line 1; quote dates",
+        ),
+        (
+            "search:\n  budget: {wall_hours: .nan}\n",
+            r"^search.budget.wall_hours: must be a finite number, .* got nan in .* line 2",
+        ),
     ],
 )
 def test_a_file_that_is_no_study(tmp_path: Path, text: str, message: str) -> None:
