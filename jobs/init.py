@@ -192,7 +192,9 @@ def _dataset_text(found: Found, resolution: int) -> str:
     lines.append("  fit: squash # or crop, pad")
     if all(image.split is None for image in found.images):
         lines.append("  split: {val: 0.15, test: 0.15} # stratified; the data names no split")
-    lines.append(f"  on_bad: fail # or skip: {found.bad_total} bad rows or files were seen at a first look")
+    lines.append(
+        f"  on_bad: fail # or skip: {found.bad_total} bad rows or paths were listed; the images themselves are opened by prepare"
+    )
     lines.append("  on_leak: drop # images that stand equal in two splits leave the larger one")
     return "\n".join(lines) + "\n"
 
