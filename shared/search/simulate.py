@@ -139,7 +139,7 @@ class DrillObjective:
 
     def _note(self, trial: TrialHandle, done: int) -> None:
         with (self._drill.folder / "begun.jsonl").open("a") as file:
-            file.write(json.dumps({"number": trial.number, "epochs": done}) + "\n")
+            file.write(json.dumps({"number": trial.number, "epochs": done, "worker": os.getpid()}) + "\n")
 
 
 def run_worker(drill: Drill, grace_seconds: float = 10.0) -> None:

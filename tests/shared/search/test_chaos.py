@@ -64,6 +64,13 @@ class Fleet:
             os.kill(process.pid, signal.SIGKILL if process.pid in self._told else number)
             self._told.add(process.pid)
 
+    def at_work(self) -> list[BaseProcess]:
+        """Workers that have begun a trial, or all while none has: a strike at one that still starts interrupts nothing."""
+        path = self._drill.folder / "begun.jsonl"
+        whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+        begun = {json.loads(line)["worker"] for line in whole.splitlines()}
+        return [process for process in self.workers if process.pid in begun] or self.workers
+
     def restaff(self, workers: int) -> None:
         """Puts new workers in place of those that ended."""
         for process in list(self.workers):
@@ -121,7 +128,7 @@ def run_chaos(
                 continue  # a slow machine: strike what works, not what starts
             ticks += 1
             if ticks <= strikes:
-                fleet.strike(rng.choice(fleet.workers), rng.choice([signal.SIGKILL, signal.SIGTERM]))
+                fleet.strike(rng.choice(fleet.at_work()), rng.choice([signal.SIGKILL, signal.SIGTERM]))
             if events and ticks % 4 == 2:
                 event = events.pop()
                 if event == "restart":
