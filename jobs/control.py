@@ -1,94 +1,59 @@
-"""Runs a study's stages in order on one machine, as the processes that a cluster runs as Jobs.
+"""Runs a study's stages in order: as processes of one machine (`jobs.machine`), or as Jobs of a cluster (`jobs.cluster`).
 
-It holds no state: what is committed in the store and in PostgreSQL is the state. Kill it at any moment and run it again.
+It holds no state: what is committed in the store and in PostgreSQL is the state. Kill it at any moment and run it again; two at once do
+no harm.
 """
 
 from __future__ import annotations
 
-import os
-import queue
 import random
 import shutil
-import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from jobs.console import Console
 from jobs.plan import Step, make_task
-from jobs.processes import Launch, Lines, StageProcess, start
-from shared import errors
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.study import Study
 from shared.config.task import Task
 from shared.context import StopSignal
+from shared.errors import TailfillError, UnavailableError
 from shared.log import duration
 
-TICK_SECONDS = 0.1
-MAX_RETRIES = 5  # of a stage whose process ended with 75 or was killed; each later by twice the wait
-FIRST_WAIT_SECONDS = 2.0
-# glibc else gives a step's tensors back to the kernel after each use, and their page faults cost a tenth of a small network's training
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-GRACE_SECONDS = 3.0  # a person's Ctrl-C ends everything within 5 seconds; 2 of them belong to the services
+
+class StageFailed(TailfillError):
+    """A stage ended with a bug, whose traceback is in the message."""
 
 
-@dataclass
-class _Running:
-    """A step in work: the processes it has and those it may still start."""
+@dataclass(frozen=True)
+class Ended:
+    """A step whose work has ended well."""
 
     step: Step
-    task: Task
-    processes: list[StageProcess] = field(default_factory=list)
-    pending: list[Launch] = field(default_factory=list)
-    """Processes that wait for a free slot, or for the end of a retry's wait."""
-    retries: dict[str, int] = field(default_factory=dict)
-    """By the name of the launch."""
-    not_before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    seconds: float | None
+    """Since its first process began; None where nobody looked then."""
 
 
-@dataclass
-class Slots:
-    """How many stage processes run at once, and what each may use."""
+class Executor(Protocol):
+    """Has tasks done."""
 
-    count: int
-    gpus: int
+    tick_seconds: float
+    """Between two looks."""
+    patience: float
+    """Seconds for which a service may be away before the run ends with its error."""
 
-    @classmethod
-    def of_machine(cls, study: Study) -> Slots:
-        """One a GPU where there are any (and the study lets us use them), else one a core; `resources.processes` overrides."""
-        gpus = 0 if study.resources.device == "cpu" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-        return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus)
+    def begin(self, step: Step, task: Task) -> None:
+        """Takes a task on, once everything that it needs is committed; called once for each."""
 
-    def take(self, free: list[int], most_gpus: int) -> list[int]:
-        """The slots of a process, out of those that are free: one, or where all are, as many as bring it the GPUs that it can use."""
-        if most_gpus == 1 or len(free) < self.count:
-            return free[:1]
-        enough = (free[:n] for n in range(1, len(free)) if len(self.gpus_of(free[:n])) >= most_gpus)
-        return next(enough, list(free))
+    def advance(self) -> list[Ended]:
+        """Starts what can start, and says what has ended well since. Raises what ends the run."""
 
-    def gpus_of(self, slots: Sequence[int]) -> list[int]:
-        """Slots share the GPUs out among them; where there are more slots than GPUs, several have the same one."""
-        shares = (range(slot % self.gpus, self.gpus, self.count) for slot in slots if self.gpus)
-        return sorted({gpu for share in shares for gpu in share})
-
-    def environment(self, slots: Sequence[int]) -> dict[str, str]:
-        """Threads (and the GPUs) of the process in these slots; the threads depend on the machine alone, so that results do not vary by the hour."""
-        threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        grace = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS))}
-        device = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus_of(slots)))} if self.gpus else KEPT_MEMORY
-        return dict.fromkeys(names, threads) | grace | device
-
-
-def gpus_of_step(step: Step, gpus: int) -> int:
-    """How many of the GPUs one process of a stage can use: a Stable Diffusion shares each batch out evenly, all else knows one."""
-    finetune = step.config.get("finetune", {})
-    if finetune.get("generator") != "stable-diffusion":
-        return 1
-    return max(n for n in range(1, max(gpus, 1) + 1) if finetune["batch_size"] % n == 0)
+    def end(self) -> None:
+        """Ends what a run may leave behind."""
 
 
 class Control:
@@ -99,167 +64,77 @@ class Control:
         study: Study,
         steps: Sequence[Step],
         artifacts: Artifacts,
-        workdir: Path,
-        environment: Mapping[str, str],
-        console: Console,
+        executor: Executor,
+        say: Callable[[str], None],
         stop: StopSignal,
-        workers: int | None,
     ) -> None:
-        """`steps` is the study's plan, `environment` what a stage needs beyond this process's."""
-        self.study, self.steps, self.artifacts, self.console, self.stop = study, steps, artifacts, console, stop
-        self.environment, self.workers = environment, workers
-        self.tasks = workdir / "tasks"
-        self.tasks.mkdir(parents=True, exist_ok=True)
-        self.slots = Slots.of_machine(study)
-        self.free = list(range(self.slots.count))
-        self.held: dict[int, list[int]] = {}  # pid → slots
-        self.lines: Lines = queue.Queue()
+        """`steps` is the study's plan; `say` shows a person a line."""
+        self.study, self.steps, self.artifacts = study, steps, artifacts
+        self.executor, self.say, self.stop = executor, say, stop
         self.committed: dict[str, Manifest] = {}
-        self.running: list[_Running] = []
-        # what stands earlier in the plan gets a free slot first
-        self.order = {step.id: position for position, step in enumerate(steps)}
+        self.begun: dict[str, Task] = {}
         self.reused = 0
+        self._ended: list[Ended] = []
 
     def run(self, rerun: frozenset[str] = frozenset()) -> Manifest:
         """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
+        last, answered = self.steps[-1].id, time.monotonic()
         try:
             while True:
                 self.stop.raise_if_set()
-                self._drain()
-                self._collect()
-                waiting = [
-                    s for s in self.steps if s.id not in self.committed and all(r.step.id != s.id for r in self.running)
-                ]
-                if not waiting and not self.running:
-                    return self.committed[self.steps[-1].id]
-                for step in waiting:
-                    if all(needed.id in self.committed for needed in step.needs.values()):
-                        self._begin(step, step.stage in rerun)
-                self._fill_slots()
-                self.stop.wait(TICK_SECONDS)
+                try:
+                    self._tick(rerun)
+                    answered = time.monotonic()
+                except UnavailableError as error:
+                    if time.monotonic() - answered >= self.executor.patience:
+                        raise
+                    self.say(f"waiting: {error}")
+                if last in self.committed:
+                    return self.committed[last]
+                self.stop.wait(self.executor.tick_seconds * random.uniform(0.75, 1.25))
         finally:
-            self._end_all()
+            self.executor.end()
 
-    # -- one step
+    def states(self) -> Counter[tuple[str, str]]:
+        """How many steps of each stage are `committed`, `begun` or `waiting`."""
+        return Counter((step.stage, self._state(step)) for step in self.steps)
+
+    def _state(self, step: Step) -> str:
+        return "committed" if step.id in self.committed else "begun" if step.id in self.begun else "waiting"
+
+    def _tick(self, rerun: frozenset[str]) -> None:
+        for step in self.steps:  # in order: what an earlier one commits may let a later one begin
+            known = step.id in self.committed or step.id in self.begun
+            if not known and all(needed.id in self.committed for needed in step.needs.values()):
+                self._begin(step, step.stage in rerun)
+        self._ended += self.executor.advance()
+        while self._ended:  # one whose manifest cannot be read now is looked at again
+            self._commit(self._ended[0])
+            self._ended.pop(0)
 
     def _begin(self, step: Step, rerun: bool) -> None:
         task = make_task(self.study, step, self.committed)
         manifest = self.artifacts.find(task.stage, task.key)
         if manifest is not None and rerun:
             self.artifacts.forget(task.stage, task.key)
-            self.console.say(f"{step.label}: run again ({task.key[:8]})")
+            self.say(f"{step.label}: run again ({task.key[:8]})")
             manifest = None
         if manifest is not None:
             self.committed[step.id] = manifest
             self.reused += 1
-            self.console.say(f"{step.label}: committed already ({task.key[:8]})")
+            self.say(f"{step.label}: committed already ({task.key[:8]})")
             return
-        file = self.tasks / f"{task.stage}-{task.key[:16]}.json"
-        file.write_text(task.model_dump_json(indent=1, by_alias=True))
-        self.running.append(_Running(step, task, pending=self._launches(step, file)))
+        self.executor.begin(step, task)
+        self.begun[step.id] = task
 
-    def _launches(self, step: Step, file: Path) -> list[Launch]:
-        command = ("stage", step.stage, "--config", str(file))
-        if step.stage == "tune":
-            workers = self.workers or step.config["search"]["workers"]
-            coordinator = Launch(step.label, command, {}, takes_slot=False)
-            return [
-                coordinator,
-                *(Launch(f"{step.label} worker {i}", (*command, "--worker"), {}) for i in range(workers)),
-            ]
-        if step.stage == "generate":
-            count = self.slots.count
-            return [
-                Launch(f"{step.label} {i}", command, {"JOB_COMPLETION_INDEX": str(i), "TAILFILL_COUNT": str(count)})
-                for i in range(count)
-            ]
-        return [Launch(step.label, command, {}, most_gpus=gpus_of_step(step, self.slots.gpus))]
-
-    def _fill_slots(self) -> None:
-        for running in sorted(self.running, key=lambda r: self.order[r.step.id]):
-            if time.monotonic() < running.not_before:
-                continue
-            for launch in list(running.pending):
-                if launch.takes_slot and not self.free:
-                    continue  # a coordinator behind it needs none
-                running.pending.remove(launch)
-                slots = self.slots.take(self.free, launch.most_gpus) if launch.takes_slot else []
-                process = start(launch, {**self.environment, **self.slots.environment(slots or [0])}, self.lines)
-                running.processes.append(process)
-                self.held[process.process.pid] = slots
-                self.free = [slot for slot in self.free if slot not in slots]
-
-    # -- what processes say and how they end
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                process, line = self.lines.get_nowait()
-            except queue.Empty:
-                return
-            self.console.line(process.launch.name, line)
-
-    def _collect(self) -> None:
-        for running in list(self.running):
-            for process in list(running.processes):
-                code = process.process.poll()
-                if code is not None:
-                    self._ended(running, process, code)
-            if not running.processes and not running.pending:
-                self._commit(running)
-
-    def _ended(self, running: _Running, process: StageProcess, code: int) -> None:
-        running.processes.remove(process)
-        self.console.finished(process.launch.name)
-        self.free += self.held.pop(process.process.pid, [])
-        if code == errors.COMMITTED:
-            if not process.launch.takes_slot:
-                running.pending = []  # the search is over: workers that never got a slot have nothing to do
-            return
-        process.reader.join(1.0)  # its last lines may still be on their way
-        self._drain()
-        said = "\n".join(process.errors), "\n".join(process.tail)
-        # of a bug the traceback tells more than what was logged before it
-        reason = next(
-            (text for text in (said[::-1] if code == errors.BUG else said) if text), f"ended with code {code}"
-        )
-        if code in (errors.UNAVAILABLE, errors.STOPPED) or code < 0:
-            self._retry(running, process, reason)
-            return
-        kind = {errors.INPUT: errors.InputError}.get(code, StageFailed)
-        raise kind(f"{process.launch.name}: {reason}")
-
-    def _retry(self, running: _Running, process: StageProcess, reason: str) -> None:
-        retries = running.retries[process.launch.name] = running.retries.get(process.launch.name, 0) + 1
-        if retries > MAX_RETRIES:
-            raise errors.UnavailableError(f"{process.launch.name}: gave up after {MAX_RETRIES} retries: {reason}")
-        wait = FIRST_WAIT_SECONDS * 2 ** (retries - 1) * random.uniform(0.5, 1.5)
-        self.console.say(f"{process.launch.name}: {reason}; retry {retries} of {MAX_RETRIES} in {duration(wait)}")
-        running.not_before = time.monotonic() + wait
-        running.pending.append(process.launch)
-
-    def _commit(self, running: _Running) -> None:
-        manifest = self.artifacts.find(running.task.stage, running.task.key)
+    def _commit(self, ended: Ended) -> None:
+        step, task = ended.step, self.begun[ended.step.id]
+        manifest = self.artifacts.find(task.stage, task.key)
         if manifest is None:
-            raise StageFailed(f"{running.step.label}: ended well but committed nothing")
-        self.committed[running.step.id] = manifest
-        self.running.remove(running)
-        took = duration(time.monotonic() - running.started)
-        self.console.say(f"{running.step.label}: committed ({running.task.key[:8]}) in {took}")
-
-    def _end_all(self) -> None:
-        processes = [p for running in self.running for p in running.processes]
-        for process in processes:
-            process.signal(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and any(p.process.poll() is None for p in processes):
-            time.sleep(0.05)
-        for process in processes:
-            process.kill()
-
-
-class StageFailed(errors.TailfillError):
-    """A stage ended with a bug, whose traceback is in the message."""
+            raise StageFailed(f"{step.label}: ended well but committed nothing")
+        self.committed[step.id] = manifest
+        took = "" if ended.seconds is None else f" in {duration(ended.seconds)}"
+        self.say(f"{step.label}: committed ({task.key[:8]}){took}")
 
 
 def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:

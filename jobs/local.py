@@ -16,22 +16,20 @@ from jobs import progress
 from jobs import status as status_module
 from jobs.console import open_console, summary
 from jobs.control import Control, fetch_report
-from jobs.earlier import earlier_searches
-from jobs.plan import Step, plan
-from shared.artifacts.artifacts import Artifacts
+from jobs.machine import Machine, running_here
+from jobs.opened import Fingerprints, Opened, fingerprints, open_study
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.open import is_s3, open_store
+from shared.artifacts.open import is_s3
 from shared.config.load import changed_study, load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
-from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
 from shared.services.services import joined_services, services
 from shared.settings import Settings
-from shared.weights import weight_digests, weight_locations
+from shared.weights import weight_locations
 
 WORK = Path("work")
 STUDY_FILE = "study.json"
@@ -41,37 +39,16 @@ DIGESTS = "digests"
 
 
 @dataclass(frozen=True)
-class Fingerprints:
-    """What keys rest on that the study only names."""
+class Here:
+    """A study opened on this machine."""
 
-    source: str | None
-    """Of the data; None for drawn garments."""
-    weights: dict[str, str]
-    """By location."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A study with its artifacts, services running."""
-
-    study: Study
-    steps: list[Step]
-    """The study's plan."""
-    artifacts: Artifacts
+    opened: Opened
     environment: dict[str, str]
     """What a stage process needs beyond this one's environment."""
-    workdir: Path
-    settings: Settings
-
-    @property
-    def database_url(self) -> str:
-        """Of PostgreSQL, which the environment names or the services have started."""
-        assert self.settings.database_url is not None
-        return self.settings.database_url.get_secret_value()
 
 
 @contextlib.contextmanager
-def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False) -> Iterator[Opened]:
+def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False) -> Iterator[Here]:
     """Starts the services that the environment does not name, for as long as the block runs.
 
     With `look`, those of a run that goes on in the work directory are used.
@@ -81,13 +58,11 @@ def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False)
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
-        artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-        steps = plan(study, found.source, found.weights, earlier_searches(study, artifacts))
-        yield Opened(study, steps, artifacts, environment, workdir, settings)
+        yield Here(open_study(study, found, settings), environment)
 
 
-def fingerprints(study: Study, workdir: Path) -> Fingerprints:
-    """Of the data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach."""
+def found_now(study: Study, workdir: Path) -> Fingerprints:
+    """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach."""
     settings = Settings.from_environment()
     files, folders = weight_locations(study)
     named = [("dataset.root", getattr(study.dataset, "root", ""))]
@@ -98,8 +73,7 @@ def fingerprints(study: Study, workdir: Path) -> Fingerprints:
                 f"{path}: {location} is in a bucket, but no store is named and the one on this machine would hide its server; "
                 "set TAILFILL_STORE=s3://bucket/prefix on the same server"
             )
-    kept = FolderStore(workdir / DIGESTS)
-    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, kept))
+    return fingerprints(study, settings, FolderStore(workdir / DIGESTS))
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -128,18 +102,20 @@ def run_study(
     start = time.monotonic()
     study = load_study(file, sets)
     workdir = workdir or WORK / study.name
-    found = fingerprints(study, workdir)
-    with open_console(log) as console, opened(study, found, workdir) as here:
+    found = found_now(study, workdir)
+    with open_console(log) as console, opened(study, found, workdir) as machine:
+        here = machine.opened
         stop.raise_if_set()
         for step in here.steps:
             if step.earlier is not None:
                 step.earlier.committed()  # to be told now, not when its turn comes
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
         # one port for the whole run: coordinators of several experiments are at work at once
-        environment = {**here.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
+        environment = {**machine.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
         tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
         (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, **asdict(found)}, indent=1))
-        control = Control(study, here.steps, here.artifacts, workdir, environment, console, stop, workers)
+        executor = Machine(study, here.steps, workdir, environment, console, workers)
+        control = Control(study, here.steps, here.artifacts, executor, console.say, stop)
         with metrics_served(here.settings, study.name, searches_of(study.name)):
             report = control.run(frozenset(rerun))
         page = fetch_report(here.artifacts, report, workdir / "report")
@@ -153,11 +129,12 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
     Of the study as it was run last; with a study file or `--set`, of that one, as it would be run now.
     """
     study, found, folder = _asked(file, sets, workdir)
-    with opened(study, found, folder, look=True) as here:
+    with opened(study, found, folder, look=True) as machine:
+        here = machine.opened
         if why is not None:
             said = status_module.why(here.study, here.steps, here.artifacts, why)
             return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
-        rows = status_module.states(here.study, here.steps, here.artifacts)
+        rows = status_module.states(here.study, here.steps, here.artifacts, running_here(folder))
         searches = progress.search_states(rows, here.artifacts, here.database_url)
         if as_json:
             of_step = progress.as_json(searches)
@@ -179,13 +156,14 @@ def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tupl
         folder = workdir or WORK / study.name
         if Settings.from_environment().store is None:
             _latest(folder)  # else servers would be started to say that nothing was ever run
-    return study, fingerprints(study, folder), folder
+    return study, found_now(study, folder), folder
 
 
 def print_report(workdir: Path | None, as_json: bool) -> str:
     """The path of the report's page, fetched anew; or its results.json."""
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder, look=True) as here:
+    with opened(*_last_study(folder), folder, look=True) as machine:
+        here = machine.opened
         last = status_module.states(here.study, here.steps, here.artifacts)[-1]
         if last.manifest is None:
             raise ConfigError(
@@ -202,7 +180,8 @@ def export_images(what: str, out: Path, experiment: str | None, workdir: Path | 
     if what == "dataset" and experiment is not None:
         raise ConfigError(f"--experiment {experiment}: goes with `export generated`; the data set is one for all")
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder, look=True) as here:
+    with opened(*_last_study(folder), folder, look=True) as machine:
+        here = machine.opened
         rows = status_module.states(here.study, here.steps, here.artifacts)
         committed = {row.step.id: row.manifest for row in rows}
         prepare = here.steps[-1].needs["prepare"]
@@ -263,5 +242,6 @@ def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> 
     stop = StopSignal()
     stop.install()
     folder = _latest(workdir)
-    with opened(*_last_study(folder), folder, look=True) as here:
+    with opened(*_last_study(folder), folder, look=True) as machine:
+        here = machine.opened
         serve_dashboard(here.database_url, port, stop, ready)

@@ -11,7 +11,7 @@ from jobs.plan import version
 from jobs.status import StepState
 from shared.artifacts.artifacts import Artifacts
 from shared.config.search import Search
-from shared.config.task import TuneConfig
+from shared.config.task import Task, TuneConfig
 from shared.errors import UnavailableError
 from shared.log import duration
 from shared.search.identity import search_name, searches_of, settings_digest
@@ -55,7 +55,9 @@ def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str) -> 
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + committed_gpu_seconds(artifacts) if budgeted else searched
     by_name = {overview.name: overview for overview in found}
-    return [_state(row, by_name.get(_name(row, artifacts)), spent, rows) for row in open_rows]
+    # one whose inputs are not known yet has no name
+    named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
+    return [_state(row, by_name.get(name), spent, rows) for row, name in named]
 
 
 def _state(row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState]) -> SearchState:
@@ -78,13 +80,11 @@ def _search(row: StepState) -> Search:
     return TuneConfig.model_validate_json(json.dumps(row.step.config)).search
 
 
-def _name(row: StepState, artifacts: Artifacts) -> str:
-    if row.task is None:
-        return ""  # it has none before its inputs are known
-    config = row.task.stage_config()
+def name_of_search(task: Task, artifacts: Artifacts) -> str:
+    """Of a task of the stage tune: its search's name in PostgreSQL."""
+    config = task.stage_config()
     assert isinstance(config, TuneConfig)
-    generation = artifacts.generation("tune", row.task.key)
-    return search_name(row.task.study, version("tune"), config, row.task.inputs, generation)
+    return search_name(task.study, version("tune"), config, task.inputs, artifacts.generation("tune", task.key))
 
 
 def _not_begun(row: StepState, rows: Sequence[StepState]) -> str:

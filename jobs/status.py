@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from jobs.plan import Step, make_task, version
 from shared.artifacts.artifacts import Artifacts
@@ -18,6 +19,24 @@ from shared.log import duration
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What becomes of a task that is not committed."""
+
+    state: Literal["running", "pending", "failed"]
+    detail: str = ""
+    """Why it is pending, or what it failed of."""
+
+
+Doings = Mapping[str, Doing]
+"""By `doing_key`."""
+
+
+def doing_key(stage: str, key: str) -> str:
+    """As much of a task as its file's name, or its Job's labels, tell."""
+    return f"{stage}-{key[:16]}"
+
+
+@dataclass(frozen=True)
 class StepState:
     """One row of the status."""
 
@@ -25,14 +44,19 @@ class StepState:
     task: Task | None
     """None while something that it needs is not committed: its key is not known yet."""
     manifest: Manifest | None
+    doing: Doing | None = None
 
     @property
     def state(self) -> str:
-        """`committed`, `ready` (nothing is missing but the work) or `waiting`."""
-        return "committed" if self.manifest else "ready" if self.task else "waiting"
+        """`committed`, `running`, `pending`, `failed`, `ready` (nothing is missing but the work) or `waiting`."""
+        if self.manifest or not self.task:
+            return "committed" if self.manifest else "waiting"
+        return self.doing.state if self.doing else "ready"
 
 
-def states(study: Study, steps: Sequence[Step], artifacts: Artifacts) -> list[StepState]:
+def states(
+    study: Study, steps: Sequence[Step], artifacts: Artifacts, doings: Doings = MappingProxyType({})
+) -> list[StepState]:
     """The state of each step of the study's plan."""
     committed: dict[str, Manifest] = {}
     rows = []
@@ -43,7 +67,8 @@ def states(study: Study, steps: Sequence[Step], artifacts: Artifacts) -> list[St
             manifest = artifacts.find(task.stage, task.key)
         if manifest is not None:
             committed[step.id] = manifest
-        rows.append(StepState(step, task, manifest))
+        doing = doings.get(doing_key(task.stage, task.key)) if task else None
+        rows.append(StepState(step, task, manifest, doing))
     return rows
 
 
@@ -58,6 +83,8 @@ def describe(rows: list[StepState]) -> str:
         elif row.task is None:
             missing = _missing(row, rows)
             detail = f"for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
+        elif row.doing is not None:
+            detail = row.doing.detail
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
     done = sum(row.manifest is not None for row in rows)
     work = {
@@ -74,6 +101,7 @@ def as_json(rows: list[StepState]) -> list[dict[str, Any]]:
             "step": row.step.label,
             "stage": row.step.stage,
             "state": row.state,
+            "detail": row.doing.detail if row.doing and not row.manifest else None,
             "key": row.task.key if row.task else None,
             "digest": row.manifest.digest if row.manifest else None,
             "seconds": row.manifest.run.seconds if row.manifest else None,
@@ -108,7 +136,7 @@ def _why_step(row: StepState, rows: list[StepState], earlier: list[Manifest], st
         )
         return f"{label}: committed under {row.manifest.key[:8]}{changed}"
     if row.task is None:
-        return f"{label}: its key is not known before {', '.join(_missing(row, rows))} are committed"
+        return f"{label}: its key is known once {_named(_missing(row, rows))} committed"
     last = _last_version(row.task, earlier)
     if last is None:
         return f"{label}: was never committed"
@@ -138,6 +166,11 @@ def _missing(row: StepState, rows: list[StepState]) -> list[str]:
     """Labels of the steps that it needs and that are not committed."""
     left = {r.step.label for r in rows if r.manifest is None}
     return sorted({needed.label for needed in row.step.needs.values()} & left | _absent(row.step))
+
+
+def _named(labels: Sequence[str]) -> str:
+    """`a is`, `a and b are`."""
+    return f"{labels[0]} is" if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]} are"
 
 
 def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:

@@ -1,6 +1,6 @@
 """The environment, read in this file only.
 
-A pod gets these variables from the chart, a process on one machine from `jobs.control`; they are the same.
+A pod gets these variables from the chart, a process on one machine from `tailfill run`; they are the same.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ class Settings:
     """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     hub_token: SecretStr | None
     """`HF_TOKEN`: for gated weights."""
+    release: str | None
+    """`TAILFILL_RELEASE`: name of the Helm release, in its control Pod; unset elsewhere."""
+    namespace: str
+    """`TAILFILL_NAMESPACE`: of the control Pod."""
+    create_bucket: bool
+    """`TAILFILL_CREATE_BUCKET`: whether control makes the store's bucket, as it must on the chart's own S3 server."""
     metrics_port: int
     """`TAILFILL_METRICS_PORT`: where a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
@@ -67,6 +73,9 @@ class Settings:
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
             hub_token=secret("HF_TOKEN"),
+            release=environment.get("TAILFILL_RELEASE") or None,
+            namespace=environment.get("TAILFILL_NAMESPACE") or "default",
+            create_bucket=environment.get("TAILFILL_CREATE_BUCKET") == "1",
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
         )

@@ -256,6 +256,16 @@ class S3Store:
             log.warning("retry", operation=operation.name, bucket=self.bucket, attempt=attempts, error=reason)
 
 
+def ensure_bucket(bucket: str, settings: Settings) -> None:
+    """`make_bucket` on the server that the settings name; raises ConfigError where they name none."""
+    endpoint, access, secret = settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key
+    if endpoint is None or access is None or secret is None:
+        raise ConfigError(
+            f"bucket {bucket}: is made on a server of one's own only; set AWS_ENDPOINT_URL_S3 and {CREDENTIALS}"
+        )
+    make_bucket(bucket, endpoint, settings.s3_region, access, secret)
+
+
 def make_bucket(bucket: str, endpoint: str, region: str, access_key: SecretStr, secret_key: SecretStr) -> None:
     """Makes a bucket of our own where there is none, in one attempt; raises UnavailableError where the server is not ready yet."""
     client = _client(endpoint, region, access_key, secret_key, attempts=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -41,8 +41,14 @@ _log = Log("metrics")
 class SearchMetrics(Collector):
     """The metrics of a study's searches; of several of one experiment, the one that was coordinated last."""
 
-    def __init__(self, study: str, read: Callable[[], list[SearchOverview]]) -> None:
-        self._study, self._read = study, read
+    def __init__(
+        self,
+        study: str,
+        read: Callable[[], list[SearchOverview]],
+        steps: Callable[[], Mapping[tuple[str, str], int]] | None = None,
+    ) -> None:
+        """`steps` says how many steps of each stage are in which state; None where nobody knows."""
+        self._study, self._read, self._steps = study, read, steps
         self._lock = threading.Lock()
         self._seen: list[Metric] = []
         self._until = -float("inf")
@@ -69,7 +75,16 @@ class SearchMetrics(Collector):
         searches = list(latest.values())
         there = GaugeMetricFamily("tailfill_database_up", "Whether PostgreSQL answered.", labels=["study"])
         there.add_metric([self._study], up)
-        return [there, self._trials(searches), *self._gauges(searches), *self._counters(searches)]
+        return [there, *self._stages(), self._trials(searches), *self._gauges(searches), *self._counters(searches)]
+
+    def _stages(self) -> Iterator[Metric]:
+        if self._steps is not None:
+            family = GaugeMetricFamily(
+                "tailfill_stage", "Steps of the study by stage and state.", labels=["study", "stage", "state"]
+            )
+            for (stage, state), count in self._steps().items():
+                family.add_metric([self._study, stage, state], count)
+            yield family
 
     def _trials(self, searches: list[SearchOverview]) -> Metric:
         family = GaugeMetricFamily("tailfill_trials", "Trials of the step by state.", labels=[*LABELS, "state"])

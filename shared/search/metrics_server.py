@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from shared.errors import ConfigError
@@ -14,8 +14,12 @@ _log = Log("metrics")
 
 
 @contextmanager
-def metrics_served(settings: Settings, study: str, names: str) -> Iterator[int | None]:
+def metrics_served(
+    settings: Settings, study: str, names: str, steps: Callable[[], Mapping[tuple[str, str], int]] | None = None
+) -> Iterator[int | None]:
     """Serves the searches whose name matches `names` for as long as the block runs, and yields the port; nothing where none is named.
+
+    `steps` says how many of each stage are in which state.
 
     Raises ConfigError where the port or the address cannot be listened on.
     """
@@ -26,10 +30,11 @@ def metrics_served(settings: Settings, study: str, names: str) -> Iterator[int |
 
     from shared.search.metrics import SearchMetrics
 
-    assert settings.database_url is not None
+    if settings.database_url is None:
+        raise ConfigError("DATABASE_URL: is not set; metrics are read from the searches' PostgreSQL")
     url = settings.database_url.get_secret_value()
     registry = CollectorRegistry()  # of our own: the default one tells of the process, too
-    registry.register(SearchMetrics(study, lambda: read_searches(url, names)))
+    registry.register(SearchMetrics(study, lambda: read_searches(url, names), steps))
     try:
         server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except (OSError, OverflowError) as error:

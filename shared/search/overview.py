@@ -45,6 +45,8 @@ class SearchOverview:
     stale: int
     """With a worker that does not."""
     queued: int
+    holders: list[str]
+    """Workers (`host/process`) that hold a trial."""
     lost_worker: str | None
     """Of the stale lease that ends last."""
     reaped_in: float | None
@@ -120,6 +122,7 @@ SELECT count(*) FILTER (WHERE t.state = 'COMPLETE') AS complete,
   count(*) FILTER (WHERE {_OPEN} AND l.state = 'queued') AS queued,
   avg(l.used_seconds) FILTER (WHERE t.state IN ('COMPLETE', 'PRUNED') AND l.used_seconds > 0) AS trial_seconds,
   coalesce(sum({HELD_SECONDS}) FILTER (WHERE {_OPEN}), 0) AS running_seconds,
+  coalesce(array_agg(l.worker) FILTER (WHERE {_OPEN} AND l.state = 'held' AND l.worker IS NOT NULL), '{{}}') AS holders,
   (array_agg(l.worker ORDER BY l.expires_at DESC) FILTER (WHERE {_OPEN} AND l.state = 'held' AND NOT {_FRESH}))[1] AS lost_worker,
   greatest(extract(epoch FROM max(greatest(l.expires_at, pg_postmaster_start_time() + %(lease)s * interval '1 second'))
     FILTER (WHERE {_OPEN} AND l.state = 'held' AND NOT {_FRESH}) - clock_timestamp()), 0) AS reaped_in
@@ -161,6 +164,7 @@ def _overview(search: Mapping[str, Any], ask: Any) -> SearchOverview:
     return SearchOverview(
         **fields,
         label=json.loads(search["step"])["label"],
+        holders=list(trials["holders"]),
         lost_worker=trials["lost_worker"],
         reaped_in=_number(trials["reaped_in"]) if fields["stale"] else None,
         best=_number(best[0]["best"]) if best else None,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from jobs.plan import Step, make_task, version
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
 from shared.config.study import Study
+from shared.config.task import Task
 from shared.context import Context, StopSignal
 from shared.settings import Settings
 
@@ -30,15 +32,20 @@ def commit_steps(
         task = make_task(study, step, committed)
         found = artifacts.find(task.stage, task.key)
         if found is None:
-            context = Context(
-                task=task,
-                artifacts=artifacts,
-                settings=Settings.from_environment({}),
-                scratch=Path(),
-                stop=StopSignal(),
-                version=version(step.stage),
-                code=lambda stage=step.stage: (fingerprint(stage), {}),  # type: ignore[misc]
-            )
-            found = context.commit(files(step), {})
+            found = commit_task(task, artifacts, files(step))
         committed[step.id] = found
     return committed
+
+
+def commit_task(task: Task, artifacts: Artifacts, files: Mapping[str, Path] = MappingProxyType({})) -> Manifest:
+    """Commits one task."""
+    context = Context(
+        task=task,
+        artifacts=artifacts,
+        settings=Settings.from_environment({}),
+        scratch=Path(),
+        stop=StopSignal(),
+        version=version(task.stage),
+        code=lambda: (fingerprint(task.stage), {}),
+    )
+    return context.commit(files, {})

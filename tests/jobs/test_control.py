@@ -1,131 +1,111 @@
-"""Control's slots and retries, with real processes of the command."""
+"""Control's walk through a plan: what it begins when, and what it does when a service is away; on a real store."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from committed import commit_steps, commit_task
 
-from jobs.console import PlainConsole
-from jobs.control import MAX_RETRIES, Control, Slots, StageFailed, _Running, gpus_of_step
-from jobs.plan import make_task, plan
-from jobs.processes import Launch
+from jobs.control import Control, Ended, StageFailed
+from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
+from shared.config.task import Task
 from shared.context import StopSignal
-from shared.errors import ConfigError, InputError, Stopped, UnavailableError
+from shared.errors import Stopped, UnavailableError
 
-STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"
-
-
-def make_control(folder: Path, *sets: str) -> Control:
-    study = load_study(STUDY, sets)
-    artifacts = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache")
-    environment = {"TAILFILL_STORE": str(folder / "store"), "TAILFILL_CACHE": str(folder / "cache")}
-    return Control(study, plan(study), artifacts, folder, environment, PlainConsole(), StopSignal(), None)
+STUDY = load_study(Path(__file__).parents[2] / "studies" / "demo.yaml", ["final.seeds=1"])
 
 
-def begun(control: Control, *launches: Launch) -> _Running:
-    """A step in work that has these launches in the queue."""
-    step = control.steps[0]
-    running = _Running(step, make_task(control.study, step, {}), pending=list(launches))
-    control.running.append(running)
-    return running
+class Instant:
+    """Commits a task on the look after it was begun; away for so many looks before that."""
+
+    tick_seconds = 0.0
+
+    def __init__(self, artifacts: Artifacts, away: int = 0, patience: float = 60.0, commits: bool = True) -> None:
+        self.artifacts, self.away, self.patience, self.commits = artifacts, away, patience, commits
+        self.begun: list[str] = []
+        self.open: list[tuple[Step, Task]] = []
+        self.ended = False
+
+    def begin(self, step: Step, task: Task) -> None:
+        assert all(self.artifacts.find(source.stage, source.key) for source in task.inputs.values())
+        self.begun.append(step.label)
+        self.open.append((step, task))
+
+    def advance(self) -> list[Ended]:
+        if self.away:
+            self.away -= 1
+            raise UnavailableError("the cluster is away")
+        done, self.open = self.open, []
+        for _, task in done:
+            if self.commits:
+                commit_task(task, self.artifacts)
+        return [Ended(step, 1.0) for step, _ in done]
+
+    def end(self) -> None:
+        self.ended = True
 
 
-def finish(control: Control, running: _Running, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while running.processes and time.monotonic() < deadline:
-        control._collect()
-        time.sleep(0.05)
+def make_artifacts(folder: Path) -> Artifacts:
+    return Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
 
 
-@pytest.mark.parametrize(
-    ("count", "gpus", "free", "most_gpus", "slots", "seen"),
-    [
-        (4, 4, [0, 1, 2, 3], 4, [0, 1, 2, 3], [0, 1, 2, 3]),  # nothing else runs: all of them
-        (4, 4, [0, 1, 2, 3], 2, [0, 1], [0, 1]),  # no more than it can use
-        (4, 4, [1, 2, 3], 4, [1], [1]),  # another stage runs
-        (4, 4, [3, 0, 1, 2], 1, [3], [3]),
-        (1, 4, [0], 4, [0], [0, 1, 2, 3]),  # resources.processes: 1
-        (4, 2, [0, 1, 2, 3], 2, [0, 1], [0, 1]),
-        (4, 2, [3], 2, [3], [1]),
-        (2, 0, [0, 1], 1, [0], []),
-    ],
-)
-def test_who_gets_which_gpus(
-    count: int, gpus: int, free: list[int], most_gpus: int, slots: list[int], seen: list[int]
-) -> None:
-    machine = Slots(count, gpus)
-    assert machine.take(free, most_gpus) == slots
-    assert machine.gpus_of(slots) == seen
-    assert machine.environment(slots).get("CUDA_VISIBLE_DEVICES") == (",".join(map(str, seen)) if gpus else None)
+def make_control(executor: Instant, said: list[str]) -> Control:
+    return Control(STUDY, plan(STUDY), executor.artifacts, executor, said.append, StopSignal())
 
 
-@pytest.mark.parametrize(("batch_size", "gpus", "most"), [(4, 4, 4), (6, 4, 3), (1, 4, 1), (4, 0, 1)])
-def test_a_stable_diffusion_takes_as_many_gpus_as_share_its_batch(batch_size: int, gpus: int, most: int) -> None:
-    sets = ["finetune={generator: stable-diffusion, resolution: 32}", f"finetune.batch_size={batch_size}"]
-    steps = {step.stage: step for step in plan(load_study(STUDY, sets))}
-    assert gpus_of_step(steps["finetune"], gpus) == most
-    assert gpus_of_step(steps["final"], gpus) == 1
-    pixel = {step.stage: step for step in plan(load_study(STUDY))}
-    assert gpus_of_step(pixel["finetune"], gpus) == 1
+def test_every_step_is_begun_once_when_what_it_needs_is_committed(tmp_path: Path) -> None:
+    executor, said = Instant(make_artifacts(tmp_path)), list[str]()
+    control = make_control(executor, said)
+    report = control.run()
+    assert report.stage == "report"
+    assert sorted(executor.begun) == sorted(step.label for step in plan(STUDY))
+    assert executor.begun[0] == "prepare"
+    assert executor.begun[-1] == "report"
+    assert executor.ended
+    assert control.states()["final", "committed"] == 3
+    assert "report: committed" in said[-1]
 
 
-def test_a_coordinator_waits_for_no_slot(tmp_path: Path) -> None:
-    control = make_control(tmp_path)
-    control.free = []
-    worker = Launch("worker", ("--version",), {})
-    running = begun(control, worker, Launch("coordinator", ("--version",), {}, takes_slot=False))
-    control._fill_slots()
-    assert running.pending == [worker]
-    assert [p.launch.name for p in running.processes] == ["coordinator"]
-    running.processes[0].process.wait()
-    running.processes[0].reader.join()
+def test_what_is_committed_is_not_begun_and_rerun_begins_it_again(tmp_path: Path) -> None:
+    artifacts = make_artifacts(tmp_path)
+    commit_steps(STUDY, plan(STUDY), artifacts)
+    executor, said = Instant(artifacts), list[str]()
+    control = make_control(executor, said)
+    control.run()
+    assert executor.begun == []
+    assert control.reused == len(plan(STUDY))
+    make_control(executor, said).run(frozenset({"report"}))
+    assert executor.begun == ["report"]
 
 
-def test_what_no_retry_mends_ends_the_run_with_the_stage_s_words(tmp_path: Path) -> None:
-    control = make_control(tmp_path)
-    running = begun(control, Launch("prepare", ("stage", "prepare", "--config", "nowhere.json"), {}))
-    control._fill_slots()
-    with pytest.raises(InputError, match=r"prepare: nowhere\.json: cannot be read"):
-        finish(control, running)
+def test_a_service_that_comes_back_is_waited_for_and_nothing_is_begun_twice(tmp_path: Path) -> None:
+    executor, said = Instant(make_artifacts(tmp_path), away=3), list[str]()
+    make_control(executor, said).run()
+    assert said.count("waiting: the cluster is away") == 3
+    assert len(executor.begun) == len(set(executor.begun))
 
 
-def test_a_service_that_is_away_is_asked_a_bounded_number_of_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.control.FIRST_WAIT_SECONDS", 0.0)
-    control = make_control(tmp_path)
-    process: Any = type(
-        "Ended", (), {"launch": Launch("final", (), {}), "errors": ["the bucket is away"], "tail": []}
-    )()
-    running = begun(control)
-    for _ in range(MAX_RETRIES):
-        control._retry(running, process, "the bucket is away")
-    assert running.pending == [process.launch] * MAX_RETRIES
-    with pytest.raises(UnavailableError, match=f"final: gave up after {MAX_RETRIES} retries: the bucket is away"):
-        control._retry(running, process, "the bucket is away")
+def test_a_service_that_stays_away_ends_the_run(tmp_path: Path) -> None:
+    executor = Instant(make_artifacts(tmp_path), away=2, patience=0.0)
+    with pytest.raises(UnavailableError, match="the cluster is away"):
+        make_control(executor, []).run()
+    assert executor.ended
 
 
 def test_a_stage_that_commits_nothing_is_a_bug(tmp_path: Path) -> None:
-    control = make_control(tmp_path)
-    running = begun(control, Launch("prepare", ("--version",), {}))
-    control._fill_slots()
-    with pytest.raises(StageFailed, match="ended well but committed nothing"):
-        finish(control, running)
+    executor = Instant(make_artifacts(tmp_path), commits=False)
+    with pytest.raises(StageFailed, match="prepare: ended well but committed nothing"):
+        make_control(executor, []).run()
 
 
 def test_a_stop_ends_the_run(tmp_path: Path) -> None:
-    control = make_control(tmp_path)
+    executor = Instant(make_artifacts(tmp_path))
+    control = make_control(executor, [])
     control.stop.set()
     with pytest.raises(Stopped):
         control.run()
-
-
-def test_a_bad_study_never_gets_here(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
-        make_control(tmp_path, "final.seeds=none")
+    assert executor.begun == []

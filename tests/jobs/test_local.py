@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +79,24 @@ def test_a_run_with_all_committed_fetches_the_report(capsys: pytest.CaptureFixtu
     assert json.loads(local.print_report(Path("work/demo"), True)) == {"answer": 1}
 
 
+def test_status_names_a_stage_that_is_running() -> None:
+    commit_all()
+    run()
+    rows = json.loads(local.status(None, ["finetune.steps=9"], None, None, True))
+    ready = next(row for row in rows if row["step"] == "finetune")
+    assert ready["state"] == "ready"
+    task = Path("work/demo/tasks").resolve() / f"finetune-{ready['key'][:16]}.json"
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "--config", str(task)])
+    try:
+        states = {
+            row["step"]: row["state"] for row in json.loads(local.status(None, ["finetune.steps=9"], None, None, True))
+        }
+    finally:
+        process.kill()
+        process.wait()
+    assert (states["finetune"], states["generate"], states["prepare"]) == ("running", "waiting", "committed")
+
+
 def test_status_of_the_last_study_and_of_a_changed_one() -> None:
     commit_all()
     run()
@@ -96,7 +116,7 @@ def test_status_of_changed_data(tmp_path: Path) -> None:
     sets = ["dataset={source: folder, resolution: 32}", f"dataset.root={data}"]
     study = load_study(DEMO, sets)
     artifacts = Artifacts(FolderStore(Path("store")), study.name, Path("cache"))
-    found = local.fingerprints(study, Path("work/demo"))
+    found = local.found_now(study, Path("work/demo"))
     commit_steps(study, plan(study, found.source)[:1], artifacts)
     assert "committed under" in status(*sets, file=DEMO, why="prepare")
     (data / "b.png").write_bytes(b"2")

@@ -33,7 +33,7 @@ def overview(**values: Any) -> SearchOverview:
     """A search whose coordinator lives, with three of ten trials done by two workers."""
     calm: dict[str, Any] = {
         "name": "s", "experiment": "real", "settings": settings_digest(SEARCH), "closed": None, "label": "", "position": 1, "steps": 1,
-        "wanted": 10, "complete": 2, "pruned": 1, "failed": 0, "running": 0, "stale": 0, "queued": 0, "lost_worker": None,
+        "wanted": 10, "complete": 2, "pruned": 1, "failed": 0, "running": 0, "stale": 0, "queued": 0, "holders": [], "lost_worker": None,
         "reaped_in": None, "best": 0.61234, "last_failure": None, "workers": 2, "resumes": 0, "losses": 0, "trial_seconds": 600.0,
         "running_seconds": 0.0, "used_seconds": 3600.0, "lost_seconds": 360.0, "gpu_seconds": 0.0, "gpu_lost_seconds": 0.0,
         "wall_seconds": 1000.0, "ticked_seconds": 1.0,

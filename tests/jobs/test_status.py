@@ -65,9 +65,7 @@ def test_a_changed_value_is_named_and_what_hangs_on_it_waits(artifacts: Artifact
     (line,) = why(artifacts, "finetune", "finetune.steps=9")
     assert line.startswith("finetune: differs from ")
     assert line.endswith("in finetune.steps 700 → 9")
-    assert why(artifacts, "generate", "finetune.steps=9") == [
-        "generate: its key is not known before finetune are committed"
-    ]
+    assert why(artifacts, "generate", "finetune.steps=9") == ["generate: its key is known once finetune is committed"]
     assert all("committed under" in line for line in why(artifacts, "tune", "final.epochs=9"))
 
 

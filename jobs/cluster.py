@@ -1,0 +1,308 @@
+"""A study's stages as Jobs of a cluster: what the release's control Pod runs, `tailfill control`.
+
+Jobs are made from the manifests that the chart rendered, when everything that they need is committed: a Job that waits would hold its GPU.
+Tuning workers are the Pods of a Deployment that people scale; they are let through to a GPU while there are trials for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from jobs.control import Control, Ended
+from jobs.opened import Opened, fingerprints, open_study
+from jobs.plan import Step
+from jobs.progress import name_of_search
+from shared.artifacts.open import is_s3, split_s3
+from shared.config.load import load_study
+from shared.config.study import Study
+from shared.config.task import Stage, Task
+from shared.context import StopSignal
+from shared.errors import ConfigError, UnavailableError
+from shared.kube.api import Cluster, ClusterError, Object
+from shared.kube.manifests import (
+    SUBMITTED,
+    job_name,
+    jobs_selector,
+    parallelism,
+    read_manifests,
+    stage_job,
+    workers_selector,
+)
+from shared.kube.states import failure, job_state
+from shared.kube.workers import Demand, IdleSince, decide, let_through
+from shared.log import Log
+from shared.search.identity import searches_of
+from shared.search.metrics_server import metrics_served
+from shared.search.overview import SearchOverview, read_searches
+from shared.settings import Settings
+
+CHART = Path("/etc/tailfill")
+"""Where the chart mounts `study/study.json` and `stages/<stage>.json`."""
+PATIENCE_SECONDS = 600.0  # that a service may be away before control ends with 75, and is started again
+
+log = Log("control")
+
+
+@dataclass
+class _Work:
+    """A task that is a Job's."""
+
+    step: Step
+    task: Task
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as its control Pod sees it."""
+
+    name: str
+    cluster: Cluster
+    manifests: Mapping[Stage, Object]
+    owner: Object
+    """Control's ServiceAccount, whose end is the end of all Jobs."""
+
+    @classmethod
+    def of_pod(cls, settings: Settings) -> Release:
+        """Of the Pod that this runs in; raises ConfigError elsewhere."""
+        if settings.release is None:
+            raise ConfigError(
+                "TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use `tailfill run`"
+            )
+        cluster = Cluster.of_pod(settings.namespace)
+        account = f"{settings.release}-control"
+        owner = cluster.get("serviceaccounts", account)
+        if owner is None:
+            raise ClusterError(
+                f"serviceaccount {account}: is not there; the release is being uninstalled, or install the chart again"
+            )
+        return cls(settings.release, cluster, read_manifests(CHART / "stages"), owner)
+
+    def job_name(self, task: Task) -> str:
+        """Of a task."""
+        return job_name(self.name, task.stage, task.key)
+
+    def create_job(self, task: Task, submitted: bool = False) -> bool:
+        """Makes the task's Job; False where there is one."""
+        body = stage_job(self.manifests[task.stage], self.name, task, self.owner, submitted)
+        return self.cluster.create("jobs", body)
+
+    def failure(self, job: Object) -> str:
+        """What a failed Job's Pods said last."""
+        return failure(self.cluster.list("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}"))
+
+
+class Jobs:
+    """Implements `jobs.control.Executor`."""
+
+    tick_seconds = 2.0
+    patience = PATIENCE_SECONDS
+
+    def __init__(self, release: Release, opened: Opened) -> None:
+        self.release, self.opened = release, opened
+        self.work: dict[str, _Work] = {}
+        self._idle = IdleSince()
+        self._looked = False
+        self._silent: str | None = None
+
+    def begin(self, step: Step, task: Task) -> None:
+        """Has a Job made for the task."""
+        self.work[step.id] = _Work(step, task)
+
+    def advance(self) -> list[Ended]:
+        """Makes Jobs that are missing, and says which are complete; then looks after the tuning workers."""
+        jobs = {
+            job["metadata"]["name"]: job for job in self.release.cluster.list("jobs", jobs_selector(self.release.name))
+        }
+        if not self._looked:
+            self._first_look(jobs)
+        active = Counter(
+            str(job["metadata"]["labels"]["app.kubernetes.io/component"])
+            for job in jobs.values()
+            if job_state(job).phase == "active"
+        )
+        ended = []
+        for id_, work in list(self.work.items()):
+            job = jobs.get(self.release.job_name(work.task))
+            if work.failed is None and (job is None or job_state(job).phase == "active"):
+                self._ensure(work, job, active)
+            elif job is not None and work.failed is None and job_state(job).phase == "complete":
+                ended.append(Ended(work.step, _seconds(job)))
+                del self.work[id_]
+            elif job is not None and job_state(job).phase == "failed" and work.failed is None:
+                work.failed = " ".join(filter(None, [job_state(job).reason, self.release.failure(job)]))
+                log.error(
+                    f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {work.failed}; mend it with `helm upgrade`, "
+                    f"or try again with `kubectl rollout restart deployment/{self.release.name}-control`"
+                )
+        self._look_after_workers()
+        return ended
+
+    def end(self) -> None:
+        """Leaves Jobs as they are: they go on without control."""
+
+    def failed(self, step: Step) -> bool:
+        """Whether its Job failed for good."""
+        return step.id in self.work and self.work[step.id].failed is not None
+
+    def _first_look(self, jobs: dict[str, Object]) -> None:
+        """Ends Jobs whose key left the plan; those that failed, or whose result was removed since, are made again."""
+        names = {self.release.job_name(work.task) for work in self.work.values()}
+        for name, job in list(jobs.items()):
+            active = job_state(job).phase in ("active", "suspended")
+            if active and name not in names and SUBMITTED not in job["metadata"]["labels"]:
+                log.info("a Job is no part of the plan any more and is ended", job=name)
+            elif not active and name in names:
+                log.info("a Job is made again", job=name, was=job_state(job).phase)
+            else:
+                continue
+            self.release.cluster.delete("jobs", name)
+            del jobs[name]
+        self._scale_once()
+        self._looked = True
+
+    def _ensure(self, work: _Work, job: Object | None, active: Counter[str]) -> None:
+        stage = work.task.stage
+        most = parallelism(self.release.manifests[stage])
+        if job is not None or (most is not None and active[stage] >= most):
+            return
+        if self.release.create_job(work.task):
+            log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
+        active[stage] += 1
+
+    # -- tuning workers
+
+    def _scale_once(self) -> None:
+        """Brings the workers to `search.workers`, the first time that control sees their Deployment; afterwards people scale it."""
+        searches = [work.step for work in self.work.values() if work.task.stage == "tune"] or [
+            s for s in self.opened.steps if s.stage == "tune"
+        ]
+        workers = max((int(step.config["search"]["workers"]) for step in searches), default=0)
+        name = f"{self.release.name}-tune"
+        scale = self.release.cluster.get("deployments", f"{name}/scale")
+        if scale is None or not workers:
+            return
+        artifacts = self.opened.artifacts
+        marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
+        if artifacts.store.exists(marker):
+            return
+        if scale["spec"].get("replicas", 0) == 1 != workers:  # 1 is what a Deployment begins with: nobody has scaled it
+            self.release.cluster.patch(
+                "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
+            )
+            log.info("tuning workers scaled, as search.workers says", deployment=name, replicas=workers)
+        artifacts.store.create(marker, b"")
+
+    def _look_after_workers(self) -> None:
+        cluster = self.release.cluster
+        pods = cluster.list("pods", workers_selector(self.release.name))
+        if not pods:
+            return
+        try:
+            demands = self._demands()
+        except UnavailableError as error:
+            if str(error) != self._silent:
+                log.warning("tuning workers stay as they are", reason=str(error))
+            self._silent = str(error)
+            return
+        self._silent = None
+        by_name = {pod["metadata"]["name"]: pod for pod in pods}
+        decision = decide(pods, demands)
+        for name, demand in decision.begin:
+            if let_through(cluster, by_name[name], demand):
+                log.info("worker has work", pod=name, experiment=demand.task.experiment)
+        for name in [*decision.over, *self._idle.too_long(decision.idle, time.monotonic())]:
+            cluster.delete("pods", name)
+            log.info("worker without work is replaced by one that waits, with no GPU", pod=name)
+
+    def _demands(self) -> list[Demand]:
+        works = [work for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
+        if not works:
+            return []
+        found = {
+            search.name: search
+            for search in read_searches(self.opened.database_url, searches_of(self.opened.study.name))
+        }
+        named = [(work.task, found.get(name_of_search(work.task, self.opened.artifacts))) for work in works]
+        return [_demand(task, search) for task, search in named if search is not None]
+
+
+def _demand(task: Task, search: SearchOverview) -> Demand:
+    held = search.running + search.stale
+    trials = held if search.closed is not None else held + search.queued
+    return Demand(task, trials, frozenset(holder.split("/")[0] for holder in search.holders))
+
+
+def _seconds(job: Object) -> float | None:
+    status = job["status"]
+    begun, ended = status.get("startTime"), status.get("completionTime")
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() if begun and ended else None
+
+
+class ControlPod:
+    """`tailfill control`: runs the release's study to its report, and stays, as the Pods of a Deployment do."""
+
+    def __init__(self) -> None:
+        self.stop = StopSignal()
+        self.stop.install()
+        self.settings = Settings.from_environment()
+        self.release = Release.of_pod(self.settings)
+        self.study = mounted_study()
+        self.control: Control | None = None
+
+    def run(self) -> None:
+        """Returns never; raises Stopped at a signal, and what ends a study."""
+        with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
+            opened = self._open()
+            jobs = Jobs(self.release, opened)
+            self.control = Control(self.study, opened.steps, opened.artifacts, jobs, log.info, self.stop)
+            log.info(f"study {self.study.name}: {len(opened.steps)} stages", store=opened.artifacts.store.url)
+            report = self.control.run()
+            log.info("the study is done", report=f"{opened.artifacts.store.url}/{self.study.name}/report/{report.key}")
+            while True:  # workers that are scaled up now find no work
+                self.stop.raise_if_set()
+                with contextlib.suppress(UnavailableError):
+                    jobs.advance()
+                self.stop.wait(jobs.tick_seconds)
+
+    def states(self) -> Mapping[tuple[str, str], int]:
+        """How many steps of each stage are in which state, for `/metrics`."""
+        return {} if self.control is None else self.control.states()
+
+    def _open(self) -> Opened:
+        """Waits for services that are starting."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            self.stop.raise_if_set()
+            try:
+                return open_mounted(self.study, self.settings)
+            except UnavailableError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.info("waiting for a service", reason=str(error))
+                self.stop.wait(random.uniform(2.0, 4.0))
+
+
+def mounted_study() -> Study:
+    """The release's study, as the chart mounts it."""
+    return load_study(CHART / "study" / "study.json")
+
+
+def open_mounted(study: Study, settings: Settings) -> Opened:
+    """The release's study with its plan; digests of large weights are kept in the store, so that they are read once."""
+    if settings.store is None or not is_s3(settings.store):
+        raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
+    bucket, prefix = split_s3(settings.store)
+    from shared.artifacts.s3 import S3Store, ensure_bucket
+
+    if settings.create_bucket:
+        ensure_bucket(bucket, settings)
+    kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
+    return open_study(study, fingerprints(study, settings, kept), settings)

@@ -1,0 +1,57 @@
+"""A study that is being worked on: its plan, which rests on the data and weights as they are now, and its artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.earlier import earlier_searches
+from jobs.plan import Step, plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.open import open_store
+from shared.artifacts.store import Store
+from shared.config.study import Study
+from shared.data.sources.digest import source_digest
+from shared.errors import ConfigError
+from shared.settings import Settings
+from shared.weights import weight_digests
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What keys rest on that the study only names."""
+
+    source: str | None
+    """Of the data; None for drawn garments."""
+    weights: dict[str, str]
+    """By location."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study with its plan and artifacts, services running."""
+
+    study: Study
+    steps: list[Step]
+    artifacts: Artifacts
+    settings: Settings
+
+    @property
+    def database_url(self) -> str:
+        """Of PostgreSQL; raises ConfigError where none is named."""
+        if self.settings.database_url is None:
+            raise ConfigError(
+                "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"
+            )
+        return self.settings.database_url.get_secret_value()
+
+
+def fingerprints(study: Study, settings: Settings, kept: Store) -> Fingerprints:
+    """Of the data and weights as they are now; `kept` remembers digests of large files. Raises DataError where there are none."""
+    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, kept))
+
+
+def open_study(study: Study, found: Fingerprints, settings: Settings) -> Opened:
+    """The study's plan and artifacts in the store that the settings name."""
+    artifacts = Artifacts(open_store(settings), study.name, settings.cache)
+    steps = plan(study, found.source, found.weights, earlier_searches(study, artifacts))
+    return Opened(study, steps, artifacts, settings)
