@@ -19,6 +19,8 @@ WORKDIR = click.option(
     type=click.Path(path_type=Path),
     help="Where services keep their data and the report is put [work/<study name>].",
 )
+RELEASE = click.option("--release", metavar="NAME", help="Ask a release on a cluster, as kubectl reaches it.")
+NAMESPACE = click.option("--namespace", "-n", metavar="NAME", help="Of the release [kubectl's].")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
@@ -110,9 +112,27 @@ def stage(name: str, file: Path, worker: bool) -> None:
 @SET
 @WORKDIR
 @click.option("--why", metavar="STAGE", help="Say which part of a stage's key changed since it was last committed.")
+@RELEASE
+@NAMESPACE
 @JSON
-def status(study: Path | None, sets: tuple[str, ...], workdir: Path | None, why: str | None, as_json: bool) -> None:
-    """Say where the study stands that was run last; with STUDY.yaml or --set, what of it would run."""
+def status(
+    study: Path | None,
+    sets: tuple[str, ...],
+    workdir: Path | None,
+    why: str | None,
+    release: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> None:
+    """Say where the study stands that was run last; with STUDY.yaml or --set, what of it would run; with --release, a cluster's."""
+    if release is not None:
+        if study or sets or workdir:
+            raise click.UsageError(
+                "--release goes without STUDY.yaml, --set and --workdir: the release has its own study."
+            )
+        from jobs.release import run_in_control
+
+        sys.exit(run_in_control(release, namespace, _given(status=True, why=why, json=as_json)))
     from jobs.local import status as describe
 
     click.echo(describe(study, sets, workdir, why, as_json))
@@ -120,12 +140,97 @@ def status(study: Path | None, sets: tuple[str, ...], workdir: Path | None, why:
 
 @cli.command()
 @WORKDIR
+@RELEASE
+@NAMESPACE
 @JSON
-def report(workdir: Path | None, as_json: bool) -> None:
+def report(workdir: Path | None, release: str | None, namespace: str | None, as_json: bool) -> None:
     """Fetch the study's report and print the path of its page (or, with --json, its results)."""
+    if release is not None:
+        from jobs.release import fetch
+
+        page = fetch(release, namespace, (workdir or Path("work") / release) / "report")
+        click.echo((Path(page).parent / "results.json").read_text() if as_json else page)
+        return
     from jobs.local import print_report
 
     click.echo(print_report(workdir, as_json))
+
+
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="Of the study; all of them where none is named.")
+SEEDS = click.option("--seeds", type=click.IntRange(min=1), help="Repetitions an experiment [the study's final.seeds].")
+PARAMETERS = click.option(
+    "--params",
+    default="best",
+    show_default=True,
+    metavar="best|FILE",
+    help="Best found so far, or a file with values by path.",
+)
+
+
+@cli.group()
+def submit() -> None:
+    """Have a part of a release's study done now."""
+
+
+@submit.command("final")
+@click.option("--release", metavar="NAME", required=True, help="The Helm release.")
+@NAMESPACE
+@EXPERIMENT
+@SEEDS
+@PARAMETERS
+@JSON
+def submit_final(
+    release: str, namespace: str | None, experiment: str | None, seeds: int | None, params: str, as_json: bool
+) -> None:
+    """Train with the best parameters found so far, as Jobs of the release; follow their logs and print the metrics."""
+    import json
+
+    from jobs.release import parameters_of, run_in_control
+
+    found = parameters_of(params)
+    arguments = _given(submit_final=True, experiment=experiment, seeds=seeds, json=as_json)
+    sys.exit(run_in_control(release, namespace, arguments + ([] if found is None else ["--params", json.dumps(found)])))
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def control(context: click.Context) -> None:
+    """Run a release's study on its cluster: what the control Pod does; its subcommands are for commands run in that Pod."""
+    if context.invoked_subcommand is None:
+        from jobs.cluster import ControlPod
+
+        ControlPod().run()
+
+
+@control.command("status")
+@click.option("--why", metavar="STAGE")
+@JSON
+def control_status(why: str | None, as_json: bool) -> None:
+    """Say where the release's study stands."""
+    from jobs.release import status as describe
+
+    click.echo(describe(why, as_json))
+
+
+@control.command("report")
+def control_report() -> None:
+    """Print the report as a tar in base64."""
+    from jobs.release import report_archive
+
+    click.echo(report_archive())
+
+
+@control.command("submit-final")
+@EXPERIMENT
+@SEEDS
+@PARAMETERS
+@JSON
+def control_submit_final(experiment: str | None, seeds: int | None, params: str, as_json: bool) -> None:
+    """Train with the best parameters found so far."""
+    from jobs.release import parameters_of
+    from jobs.release import submit_final as submit_here
+
+    click.echo(submit_here(experiment, seeds, parameters_of(params), as_json))
 
 
 @cli.command()
@@ -185,6 +290,15 @@ def simulate(workers: int, trials: int, as_json: bool) -> None:
     from jobs.local import simulate_search
 
     click.echo(simulate_search(workers, trials, as_json))
+
+
+def _given(**options: object) -> list[str]:
+    """A command line of what was given: `status=True, why="tune"` → `status --why tune`, the command's name first."""
+    (command, _), *others = options.items()
+    words = [command.replace("_", "-")]
+    for name, value in others:
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
+    return words
 
 
 def main(arguments: list[str] | None = None) -> None:

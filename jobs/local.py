@@ -137,10 +137,7 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
         rows = status_module.states(here.study, here.steps, here.artifacts, running_here(folder))
         searches = progress.search_states(rows, here.artifacts, here.database_url)
         if as_json:
-            of_step = progress.as_json(searches)
-            return json.dumps(
-                [{**row, "search": of_step.get(row["step"])} for row in status_module.as_json(rows)], indent=1
-            )
+            return json.dumps(status_module.as_json(rows, progress.as_json(searches)), indent=1)
         return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches)]))
 
 

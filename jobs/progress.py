@@ -40,8 +40,11 @@ class SearchState:
     """For an earlier stage, as the stage's own line says."""
 
 
-def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str) -> list[SearchState]:
-    """The searches of a study's status that are not committed, in the order of the plan; raises ConfigError where PostgreSQL refuses us."""
+def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str, go_on: str = GO_ON) -> list[SearchState]:
+    """The searches of a study's status that are not committed, in the order of the plan; raises ConfigError where PostgreSQL refuses us.
+
+    `go_on` says what to do where no coordinator is at work.
+    """
     open_rows = [row for row in rows if row.step.stage == "tune" and row.manifest is None]
     if not open_rows:
         return []
@@ -57,20 +60,22 @@ def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str) -> 
     by_name = {overview.name: overview for overview in found}
     # one whose inputs are not known yet has no name
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
-    return [_state(row, by_name.get(name), spent, rows) for row, name in named]
+    return [_state(row, by_name.get(name), spent, rows, go_on) for row, name in named]
 
 
-def _state(row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState]) -> SearchState:
+def _state(
+    row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState], go_on: str
+) -> SearchState:
     search = _search(row)
     if found is None:
-        reason, waiting = _not_begun(row, rows), row.task is None
+        reason, waiting = _not_begun(row, rows, go_on), row.task is None
         return SearchState(row.step.label, search.objectives[0], None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
         search.objectives[0],
         found,
-        stall(found, search),
+        stall(found, search, go_on),
         seconds_left(found, search, spent),
         None if limit is None else (spent / 3600, limit),
     )
@@ -87,22 +92,22 @@ def name_of_search(task: Task, artifacts: Artifacts) -> str:
     return search_name(task.study, version("tune"), config, task.inputs, artifacts.generation("tune", task.key))
 
 
-def _not_begun(row: StepState, rows: Sequence[StepState]) -> str:
+def _not_begun(row: StepState, rows: Sequence[StepState], go_on: str) -> str:
     if row.task is not None:
-        return f"no coordinator has begun it; {GO_ON}"
+        return row.doing.detail if row.doing and row.doing.detail else f"no coordinator has begun it; {go_on}"
     open_labels = {other.step.label for other in rows if other.manifest is None}
     return f"waits for {', '.join(sorted({needed.label for needed in row.step.needs.values()} & open_labels))}"
 
 
-def stall(found: SearchOverview, search: Search) -> str | None:
+def stall(found: SearchOverview, search: Search, go_on: str = GO_ON) -> str | None:
     """Why nothing moves in a search that has begun, or None where something does."""
     away = found.ticked_seconds > COORDINATOR_SECONDS
     silent = f"no coordinator has given a sign of life for {duration(found.ticked_seconds)}"
     if found.closed is not None and not found.running:
-        return _closed(found, search) + (f"; {silent}, {GO_ON}" if away else "")
+        return _closed(found, search) + (f"; {silent}, {go_on}" if away else "")
     if away:
         running = "; the running trials end, nothing is queued after them" if found.running else ""
-        return f"{silent}{running}; {GO_ON}"
+        return f"{silent}{running}; {go_on}"
     if found.running:
         return None
     if found.stale:

@@ -94,8 +94,8 @@ def describe(rows: list[StepState]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: list[StepState]) -> list[dict[str, Any]]:
-    """The same for a script."""
+def as_json(rows: list[StepState], searches: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same for a script; `searches` are those under way, by the step's label."""
     return [
         {
             "step": row.step.label,
@@ -105,6 +105,7 @@ def as_json(rows: list[StepState]) -> list[dict[str, Any]]:
             "key": row.task.key if row.task else None,
             "digest": row.manifest.digest if row.manifest else None,
             "seconds": row.manifest.run.seconds if row.manifest else None,
+            "search": searches.get(row.step.label),
         }
         for row in rows
     ]

@@ -43,11 +43,11 @@ def leaving(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def gpus_held(pods: Iterable[Object], resource: str) -> int:
-    """GPUs of Pods that have a node."""
+def gpus_held(pods: Iterable[Object]) -> int:
+    """GPUs (a device plugin's resource: one with a vendor's name) of Pods that have a node."""
     here = [pod for pod in pods if pod["spec"].get("nodeName") and not leaving(pod)]
     limits = (c.get("resources", {}).get("limits") or {} for pod in here for c in pod["spec"]["containers"])
-    return sum(int(limit.get(resource, 0)) for limit in limits)
+    return sum(int(count) for limit in limits for name, count in limit.items() if "/" in name)
 
 
 def pod_reason(pod: Object) -> str | None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from shared.config.search import Search
 from shared.search.reported import Values, reported
-from shared.search.searches import Step, directions
+from shared.search.searches import Step, directions, read_search
 from shared.search.storage import Database
 
 
@@ -203,3 +203,22 @@ def _column(values: list[Any]) -> pa.Array:
     if kinds <= {int, float} or len(kinds) == 1:
         return pa.array(values, pa.float64() if kinds == {int, float} else None)
     return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def best_so_far(url: str, name: str, search: Search) -> TrialRecord | None:
+    """The best complete trial of a search that is under way, with what its earlier steps fixed; None while there is none.
+
+    Raises UnavailableError where PostgreSQL is away.
+    """
+    database = Database(url)
+    try:
+        row = database.call("reading the search", lambda: read_search(database, name))
+        if row is None:
+            return None
+        step = row.step
+        study = database.call(
+            "reading the study", lambda: optuna.load_study(study_name=step.study, storage=database.storage)
+        )
+        return database.call("reading the trials", lambda: read_step(database, study, step)).best(search)
+    finally:
+        database.close()
