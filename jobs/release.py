@@ -21,6 +21,7 @@ from jobs.cluster import Release, mounted_study, open_mounted
 from jobs.status import Doing
 from jobs.submit import Wanted
 from jobs.submit import submit_final as submit
+from shared.config.load import parse
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import KEY, jobs_selector, workers_selector
@@ -200,18 +201,16 @@ def fetch(release: str, namespace: str | None, folder: Path) -> str:
 
 def parameters_of(given: str) -> Mapping[str, Any] | None:
     """`best` → None; else a file with parameters by path (JSON or YAML, also a search's best.json), or their JSON itself."""
-    import yaml
-
     if given == "best":
         return None
     try:
         text = given if given.lstrip().startswith("{") else Path(given).read_text()
-        tree = yaml.safe_load(text)
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ConfigError(
             f"--params {given}: cannot be read ({error}); give `best`, or a file with values by path"
         ) from error
-    tree = tree.get("parameters", tree) if isinstance(tree, dict) else tree
-    if not isinstance(tree, dict) or not tree or not all(isinstance(path, str) for path in tree):
+    tree: Any = parse(text, "--params")[0]
+    tree = tree.get("parameters", tree)
+    if not isinstance(tree, dict) or not tree:
         raise ConfigError(f"--params {given}: must be a mapping of paths to values, e.g. training.lr: 0.001")
     return tree

@@ -74,7 +74,7 @@ def pod_reason(pod: Object) -> str | None:
 
 def _unschedulable(message: str) -> str:
     short = _short(message)
-    if gpu := re.search(r"Insufficient ([\w.-]+/[\w.-]+)", message):
+    if gpu := re.search(r"Insufficient ([\w.-]+/[\w-]+)", message):
         return f"no node has a free {gpu[1]} ({short})"
     return f"no node takes it ({short})"
 

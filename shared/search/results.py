@@ -19,6 +19,8 @@ from shared.search.reported import Values, reported
 from shared.search.searches import Step, directions, read_search
 from shared.search.storage import Database
 
+ONLOOKER_SECONDS = 10.0  # that somebody who asks waits for PostgreSQL
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -212,13 +214,11 @@ def best_so_far(url: str, name: str, search: Search) -> TrialRecord | None:
     """
     database = Database(url)
     try:
-        row = database.call("reading the search", lambda: read_search(database, name))
+        row = database.call("reading the search", lambda: read_search(database, name), patience=ONLOOKER_SECONDS)
         if row is None:
             return None
         step = row.step
-        study = database.call(
-            "reading the study", lambda: optuna.load_study(study_name=step.study, storage=database.storage)
-        )
-        return database.call("reading the trials", lambda: read_step(database, study, step)).best(search)
+        study = optuna.load_study(study_name=step.study, storage=database.storage)
+        return read_step(database, study, step).best(search)
     finally:
         database.close()

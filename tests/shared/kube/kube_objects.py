@@ -1,0 +1,35 @@
+"""Objects as the API of Kubernetes 1.34 gives them, cut to what is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def job(name: str = "study-final-01234567", *conditions: tuple[str, str, str], **spec: Any) -> dict[str, Any]:
+    listed = [
+        {"type": kind, "status": "True", "reason": reason, "message": message} for kind, reason, message in conditions
+    ]
+    return {"metadata": {"name": name, "labels": {}}, "spec": spec, "status": {"conditions": listed} if listed else {}}
+
+
+def pod(name: str = "study-tune-a", phase: str = "Running", **values: Any) -> dict[str, Any]:
+    """`gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`."""
+    metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}}
+    if values.get("label"):
+        metadata["labels"]["tailfill/key"] = values["label"]
+    if values.get("leaving"):
+        metadata["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+    limits = {"nvidia.com/gpu": str(values["gpus"])} if values.get("gpus") else {}
+    spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"limits": limits}}]}
+    if values.get("gate"):
+        spec["schedulingGates"] = [{"name": "tailfill/work"}]
+    if values.get("node"):
+        spec["nodeName"] = values["node"]
+    status: dict[str, Any] = {"phase": phase}
+    if said := values.get("unschedulable"):
+        status["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}]
+    if state := values.get("state"):
+        status["containerStatuses"] = [
+            {"name": "main", "image": "registry/tailfill/final:1", "state": state, **values.get("more", {})}
+        ]
+    return {"metadata": metadata, "spec": spec, "status": status}

@@ -1,0 +1,129 @@
+"""What a person is told when the API refuses or is away; the answers come from a real HTTP server in the API's form.
+
+That the requests do what they should is seen on a real cluster: `tests/cluster`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from kubernetes import client
+
+from shared.errors import UnavailableError
+from shared.kube import api
+from shared.kube.api import Cluster, ClusterError
+
+
+class Answers(ThreadingHTTPServer):
+    """Gives the answers of a list, the last for ever; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[tuple[int, object]] = []
+        self.asked: list[tuple[str, str, bytes]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        server = self.server
+        assert isinstance(server, Answers)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.asked.append((self.command, self.path, body))
+        status, said = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
+        text = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_DELETE = do_PATCH = answer
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Answers]:
+    with Answers() as answers:
+        thread = threading.Thread(target=answers.serve_forever)
+        thread.start()
+        yield answers
+        answers.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cluster(server: Answers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setattr(api.time, "sleep", lambda _: None)
+    loaded = client.Configuration()
+    loaded.host = f"http://127.0.0.1:{server.server_port}"
+    with client.ApiClient(loaded) as made:
+        yield Cluster(made, "ns")
+        made.rest_client.pool_manager.clear()
+
+
+def status(message: str) -> dict[str, str]:
+    return {"kind": "Status", "message": message}
+
+
+def test_requests_are_the_api_s(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(200, {"items": [{"metadata": {"name": "p"}}]})]
+    assert cluster.list("pods", "a=b") == [{"metadata": {"name": "p"}}]
+    assert server.asked[-1][:2] == ("GET", "/api/v1/namespaces/ns/pods?labelSelector=a%3Db")
+    server.answers = [(201, {})]
+    assert cluster.create("jobs", {"kind": "Job"})
+    assert server.asked[-1] == ("POST", "/apis/batch/v1/namespaces/ns/jobs", b'{"kind": "Job"}')
+    server.answers = [(200, {})]
+    assert cluster.patch("deployments", "study-tune/scale", [{"op": "remove", "path": "/x"}])
+    method, path, body = server.asked[-1]
+    assert (method, path) == ("PATCH", "/apis/apps/v1/namespaces/ns/deployments/study-tune/scale")
+    assert json.loads(body) == [{"op": "remove", "path": "/x"}]
+
+
+def test_what_is_missing_or_there_already(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(404, status('jobs.batch "x" not found'))]
+    assert cluster.get("jobs", "x") is None
+    cluster.delete("jobs", "x")
+    assert not cluster.patch("pods", "x", [])
+    server.answers = [(409, status("already exists"))]
+    assert not cluster.create("jobs", {})
+    server.answers = [(422, status("the test failed"))]
+    assert not cluster.patch("pods", "x", [])
+
+
+def test_a_refusal_names_the_request_and_the_remedy(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(403, status('jobs.batch is forbidden: User "x" cannot create resource "jobs"'))]
+    with pytest.raises(
+        ClusterError, match=r"POST .*/jobs: jobs.batch is forbidden: User .*; ask for the right"
+    ) as refused:
+        cluster.create("jobs", {})
+    assert refused.value.exit_code == 2
+    server.answers = [(422, status('Job.batch "x" is invalid: spec.template: Required value'))]
+    with pytest.raises(ClusterError, match=r"is invalid: spec\.template: Required value; see the chart"):
+        cluster.create("jobs", {})
+
+
+def test_a_server_that_is_away_is_asked_a_bounded_number_of_times(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(503, status("starting")), (200, {"items": []})]
+    assert cluster.list("jobs") == []
+    server.answers, before = [(500, status("etcd is away"))], len(server.asked)
+    with pytest.raises(UnavailableError, match=r"Kubernetes: GET .*jobs: etcd is away"):
+        cluster.list("jobs")
+    assert len(server.asked) - before == api.ATTEMPTS
+
+
+def test_no_server_at_all(cluster: Cluster, server: Answers) -> None:
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(UnavailableError, match="Kubernetes: GET"):
+        cluster.list("jobs")
+
+
+def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", f"{tmp_path}/none")
+    with pytest.raises(ClusterError, match=r"kubeconfig: .*; set KUBECONFIG"):
+        Cluster.of_kubeconfig(None)

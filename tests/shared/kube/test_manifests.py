@@ -1,0 +1,56 @@
+"""A stage's Job from the chart's manifest and a task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.config.task import STAGES, Task
+from shared.errors import ConfigError
+from shared.kube.manifests import job_name, parallelism, read_manifests, stage_job, task_annotation
+
+MANIFEST: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"labels": {"app.kubernetes.io/component": "final"}, "annotations": {"tailfill/parallelism": "2"}},
+    "spec": {
+        "template": {"metadata": {"labels": {"app.kubernetes.io/component": "final"}}, "spec": {"containers": []}}
+    },
+}
+OWNER = {"metadata": {"name": "study-control", "uid": "1-2-3"}}
+TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config={"lr": 1e-05}, experiment="real")
+
+
+def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
+    before = json.dumps(MANIFEST)
+    job = stage_job(MANIFEST, "study", TASK, OWNER)
+    assert json.dumps(MANIFEST) == before
+    assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
+    pod = job["spec"]["template"]["metadata"]
+    for labels in (job["metadata"]["labels"], pod["labels"]):
+        assert labels == {"app.kubernetes.io/component": "final", "tailfill/key": "0123456789abcdef"}
+    assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
+    assert parallelism(MANIFEST) == 2
+    assert (
+        stage_job(MANIFEST, "study", TASK, OWNER, submitted=True)["metadata"]["labels"]["tailfill/submitted"] == "true"
+    )
+
+
+def test_a_task_that_no_pod_can_carry() -> None:
+    with pytest.raises(
+        ConfigError, match=r"final 01234567: its task has \d+ bytes, a Pod carries at most 250000; split the study"
+    ):
+        task_annotation(TASK.model_copy(update={"config": {"x": "y" * 260_000}}))
+
+
+def test_a_chart_of_another_version(tmp_path: Path) -> None:
+    for stage in STAGES[:-1]:
+        (tmp_path / f"{stage}.json").write_text(json.dumps(MANIFEST))
+    with pytest.raises(ConfigError, match=f"{STAGES[-1]}.json: is no manifest of the chart"):
+        read_manifests(tmp_path)
+    (tmp_path / f"{STAGES[-1]}.json").write_text(json.dumps(MANIFEST))
+    assert read_manifests(tmp_path)[STAGES[-1]] == MANIFEST

@@ -1,0 +1,82 @@
+"""What Jobs and Pods say of themselves, in Kubernetes' own words as they were seen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from kube_objects import job, pod
+
+from shared.kube.states import JobState, gpus_held, job_reason, job_state, pod_reason
+
+NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
+LOG = "\n".join(
+    [
+        json.dumps({"level": "info", "event": "begins"}),
+        json.dumps({"level": "error", "event": "final.epochs: must be >= 1, got 0"}),
+        "not JSON",
+    ]
+)
+
+
+def test_a_job_stands_where_its_conditions_say() -> None:
+    assert job_state(job()) == JobState("active")
+    assert job_state(job("j", suspend=True)) == JobState("suspended")
+    assert job_state(job("j", ("Complete", "CompletionsReached", ""))) == JobState("complete")
+    failed = job("j", ("FailureTarget", "PodFailurePolicy", "m"), ("Failed", "PodFailurePolicy", "exit code 2"))
+    assert job_state(failed) == JobState("failed", "PodFailurePolicy: exit code 2")
+    # its Pods are still ending
+    assert job_state(job("j", ("FailureTarget", "PodFailurePolicy", "m"))) == JobState("active")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, None),
+        ({"unschedulable": NO_GPU, "phase": "Pending"}, "no node has a free nvidia.com/gpu (0/3 nodes are available: "),
+        ({"unschedulable": "0/1 nodes are available: 1 Insufficient cpu.", "phase": "Pending"}, "no node takes it (0/1 nodes"),
+        ({"state": {"waiting": {"reason": "ContainerCreating"}}}, None),
+        (
+            {"state": {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x"'}}},
+            "the image registry/tailfill/final:1 cannot be pulled (Back-off pulling",
+        ),
+        (
+            {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}},
+            'CreateContainerConfigError: secret "s3" not found',
+        ),
+        (
+            {
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+                "more": {"lastState": {"terminated": {"exitCode": 75, "reason": "Error", "message": LOG}}},
+            },
+            "it ended and waits to be started again: exit 75: final.epochs: must be",
+        ),
+        ({"gate": True, "phase": "Pending", "unschedulable": "Scheduling is blocked due to non-empty scheduling gates"}, None),
+        ({"leaving": True, "unschedulable": NO_GPU}, None),
+    ],
+)  # fmt: skip
+def test_why_a_pod_does_not_work(values: dict[str, Any], reason: str | None) -> None:
+    found = pod_reason(pod("p", **values))
+    assert found is None if reason is None else str(found).startswith(reason)
+
+
+def test_why_a_job_does_not_move() -> None:
+    waiting = pod("p", "Pending", unschedulable=NO_GPU)
+    assert job_reason(job("j"), [waiting], []) == pod_reason(waiting)
+    assert job_reason(job("j"), [pod("p")], []) is None
+    assert job_reason(job("j", ("Complete", "", "")), [], []) is None
+    assert "queue has not admitted" in str(job_reason(job("j", suspend=True), [], []))
+    quota = {"reason": "FailedCreate", "message": 'pods "x" is forbidden: exceeded quota: gpus', "lastTimestamp": "2"}
+    older = {"reason": "FailedCreate", "message": "older", "lastTimestamp": "1"}
+    assert job_reason(job("j"), [], [older, quota]) == 'no Pod can be made: pods "x" is forbidden: exceeded quota: gpus'
+    ended = pod("p", "Failed", state={"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}})
+    failed = job("j", ("Failed", "PodFailurePolicy", "matching FailJob rule"))
+    assert job_reason(failed, [ended], []) == (
+        "failed (PodFailurePolicy: matching FailJob rule): exit 2: final.epochs: must be >= 1, got 0"
+    )
+
+
+def test_only_pods_with_a_node_hold_gpus() -> None:
+    pods = [pod("a", node="n", gpus=2), pod("b", gpus=4), pod("c", "Succeeded", node="n", gpus=8), pod("d", node="n")]
+    assert gpus_held(pods) == 2
