@@ -64,8 +64,9 @@ def _chosen_first(node: Any) -> Any:
 
 def values_table(text: str) -> str:
     """A Markdown table of the values and the comments on them; a comment stands above a value or behind it."""
-    lines = text.splitlines()
-    rows = [f"| {path} | {default} | {words} |\n" for path, default, words in _rows(lines, yaml.compose(text), "")]
+    tree = yaml.compose(text)
+    assert tree is not None
+    rows = [f"| {path} | {default} | {words} |\n" for path, default, words in _rows(text.splitlines(), tree, "")]
     return "| value | default | |\n|---|---|---|\n" + "".join(rows)
 
 
