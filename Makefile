@@ -9,7 +9,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test lint types unit chaos bench fingerprints lock format clean
+.PHONY: help venv demo dashboard test lint types unit chart schema chaos bench fingerprints lock format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,11 +38,19 @@ lint: venv
 
 types: venv
 	@echo "types: mypy, strict"
-	@$(BIN)/mypy
+	@$(BIN)/mypy && $(BIN)/mypy helm/generate.py
 
 unit: venv
 	@echo "tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not cluster and not gpu"
+
+chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
+	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \
+	  echo "no helm: get Helm 3.18 or later, or 4, from https://helm.sh/docs/intro/install, as helm on PATH, or say HELM=/path/to/helm"; exit 2; }
+	@$(TEST_ENV) $(BIN)/python -m pytest -q tests/helm
+
+schema: venv ## write what of the chart is made from elsewhere: values.schema.json, the demo study, the table in helm/README.md
+	@$(BIN)/python -m helm.generate
 
 chaos: venv ## the search under fire: workers, coordinator and database killed at random (ROUNDS=20)
 	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full

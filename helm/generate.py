@@ -1,0 +1,106 @@
+"""Writes what of the chart is made from elsewhere (`make schema`): the values' schema, the demo study, the table of values in README.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shared.config.json_schema import study_schema
+
+CHART = Path(__file__).parent
+BEGIN, END = "<!-- values: made by `make schema` -->", "<!-- /values -->"
+
+
+def generated() -> dict[Path, str]:
+    """What each generated file should hold."""
+    readme = CHART / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    table = values_table((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return {
+        CHART / "values.schema.json": values_schema(),
+        CHART / "files" / "demo-study.yaml": (CHART.parent / "studies" / "demo.yaml").read_text(encoding="utf-8"),
+        readme: f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}",
+    }
+
+
+def values_schema() -> str:
+    """`schema.yaml` with the Study's schema in it, whose definitions move to the root, where its references look for them."""
+    schema = yaml.safe_load((CHART / "schema.yaml").read_text(encoding="utf-8"))
+    study = json.loads(study_schema())
+    del study["$schema"]
+    definitions = {**study.pop("$defs"), "Study": study}
+    if twice := definitions.keys() & schema["$defs"].keys():
+        raise ValueError(f"schema.yaml and the Study both define {', '.join(sorted(twice))}")
+    schema["$defs"] |= {name: _chosen_first(definition) for name, definition in definitions.items()}
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def _chosen_first(node: Any) -> Any:
+    """`oneOf` with a discriminator as if/then: an error is then about the branch that was meant, not about all of them."""
+    if isinstance(node, list):
+        return [_chosen_first(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _chosen_first(value) for key, value in node.items()}
+    if "discriminator" not in node:
+        return node
+    name, branches = node["discriminator"]["propertyName"], node["discriminator"]["mapping"]
+    rest = {key: value for key, value in node.items() if key not in ("discriminator", "oneOf")}
+    return rest | {
+        "type": "object",
+        "required": [name],
+        "properties": {name: {"enum": list(branches)}},
+        "allOf": [
+            {"if": {"required": [name], "properties": {name: {"const": value}}}, "then": {"$ref": branch}}
+            for value, branch in branches.items()
+        ],
+    }
+
+
+def values_table(text: str) -> str:
+    """A Markdown table of the values and the comments on them; a comment stands above a value or behind it."""
+    tree = yaml.compose(text)
+    assert tree is not None
+    rows = [f"| {path} | {default} | {words} |\n" for path, default, words in _rows(text.splitlines(), tree, "")]
+    return "| value | default | |\n|---|---|---|\n" + "".join(rows)
+
+
+def _rows(lines: list[str], node: yaml.Node, prefix: str) -> Iterator[tuple[str, str, str]]:
+    assert isinstance(node, yaml.MappingNode)
+    for key, value in node.value:
+        path, line = f"{prefix}{key.value}", key.start_mark.line
+        words = _comment(lines, line).replace("|", r"\|")
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            if words:
+                yield f"**`{path}`**", "", words
+            yield from _rows(lines, value, f"{path}.")
+        else:
+            default = lines[line][value.start_mark.column : value.end_mark.column]
+            yield f"`{path}`", f"`{default}`", words
+
+
+def _comment(lines: list[str], line: int) -> str:
+    """What is said behind a value, else above it."""
+    if behind := re.search(r"(?<=\s)# (.*)", lines[line]):
+        return behind[1]
+    first = line
+    while first > 0 and lines[first - 1].lstrip().startswith("#"):
+        first -= 1
+    return " ".join(above.strip().removeprefix("# ") for above in lines[first:line])
+
+
+def main() -> None:
+    """Writes what differs."""
+    for path, text in generated().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(CHART.parent)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+{{- /* What selects a component's Pods: the arguments are the root and the component's name. */}}
+{{- define "tailfill.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- /* The labels of what Helm owns. */}}
+{{- define "tailfill.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "tailfill.selector" . }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- /* The image of ours with a name. */}}
+{{- define "tailfill.image" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.image.registry }}{{ . }}/{{ end }}tailfill/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+
+{{- /* The study as JSON: YAML prints 1e-05, which other readers take for a string. */}}
+{{- define "tailfill.study" -}}
+{{- .Values.study | default (.Files.Get "files/demo-study.yaml" | fromYaml) | toJson -}}
+{{- end }}
+
+{{- define "tailfill.studyConfigMap" -}}
+{{ .Release.Name }}-study-{{ include "tailfill.study" . | sha256sum | trunc 8 }}
+{{- end }}
+
+{{- define "tailfill.credentials" -}}
+{{ .Release.Name }}-credentials
+{{- end }}
+
+{{- define "tailfill.s3Secret" -}}
+{{ .Values.s3.existingSecret | default (include "tailfill.credentials" .) }}
+{{- end }}
+
+{{- define "tailfill.databaseSecret" -}}
+{{ .Values.database.existingSecret | default (include "tailfill.credentials" .) }}
+{{- end }}
+
+{{- /* A variable from a Secret whose key has its name: the arguments are the variable and the Secret. */}}
+{{- define "tailfill.secretEnv" -}}
+- name: {{ index . 0 }}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ index . 0 }}}}
+{{- end }}
+
+{{- /* Refuses values that contradict each other; what one value alone may be is in values.schema.json. */}}
+{{- define "tailfill.check" -}}
+{{- if gt (len .Release.Name) 40 }}
+{{- fail (printf "the release's name %q is longer than 40 characters, which the names of its Jobs have no room for" .Release.Name) }}
+{{- end }}
+{{- with .Values }}
+{{- if and .minio.enabled .s3.endpoint }}
+{{- fail "s3.endpoint names another server than the chart's own MinIO: set minio.enabled=false" }}
+{{- end }}
+{{- if not (or .minio.enabled (and .s3.store .s3.existingSecret)) }}
+{{- fail "minio.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)" }}
+{{- end }}
+{{- if not (or .postgresql.enabled .database.existingSecret) }}
+{{- fail "postgresql.enabled=false needs database.existingSecret (DATABASE_URL)" }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,140 @@
+{{- /* The settings of a stage (or of the workers), as JSON: the defaults, a GPU's where it has one, its own, each over the one before. */}}
+{{- define "tailfill.settings" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $own := $name | eq "workers" | ternary $root.Values.workers (index $root.Values.stages $name) -}}
+{{- $gpu := mergeOverwrite (deepCopy $root.Values.gpu) (deepCopy ($own.gpu | default dict)) -}}
+{{- $onGpu := and $root.Values.gpu.enabled $gpu.enabled (has $name (list "finetune" "generate" "score" "final" "workers")) -}}
+{{- $settings := deepCopy $root.Values.stages.defaults -}}
+{{- if $onGpu -}}
+{{- range $key := list "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" -}}
+{{- with index $gpu $key }}{{ $_ := set $settings $key . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $settings = mergeOverwrite $settings (deepCopy (omit $own "gpu")) -}}
+{{- $_ := set $settings "gpus" (dict) -}}
+{{- if $onGpu }}{{ $_ := set $settings "gpus" (dict $gpu.resource (int $gpu.count)) }}{{ end -}}
+{{- toJson $settings -}}
+{{- end }}
+
+{{- /* The Pod of a stage: the arguments are the root, the stage, its settings, and whether it is a tuning worker. */}}
+{{- define "tailfill.stagePod" -}}
+{{- $root := index . 0 -}}
+{{- $stage := index . 1 -}}
+{{- $settings := index . 2 -}}
+{{- $worker := index . 3 -}}
+{{- /* coordinators train nothing: control's small image is enough */}}
+{{- $image := and (eq $stage "tune") (not $worker) | ternary "control" $stage -}}
+serviceAccountName: {{ $root.Release.Name }}-stage
+automountServiceAccountToken: false
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ int $settings.terminationGracePeriodSeconds }}
+securityContext: {{- include "tailfill.podSecurity" 10001 | nindent 2 }}
+{{- include "tailfill.pullSecrets" $root }}
+{{- include "tailfill.placement" $settings }}
+containers:
+  - name: main
+    image: {{ $settings.image | default (include "tailfill.image" (list $root $image)) | quote }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    args: {{ concat (list "--log" "json" "stage" $stage "--config" "/etc/tailfill/task/task.json") ($worker | ternary (list "--worker") list) | toJson }}
+    terminationMessagePolicy: FallbackToLogsOnError # the error stands in `kubectl describe`
+    securityContext: {{- include "tailfill.containerSecurity" . | nindent 6 }}
+    env:
+      {{- include "tailfill.env" $root | nindent 6 }}
+      {{- if eq $stage "tune" }}
+      {{- include "tailfill.databaseEnv" $root | nindent 6 }}
+      {{- end }}
+      {{- if ne $stage "weights" }}
+      - {name: HF_HUB_OFFLINE, value: "1"}
+      {{- else if $root.Values.hub.existingSecret }}
+      {{- include "tailfill.secretEnv" (list "HF_TOKEN" $root.Values.hub.existingSecret) | nindent 6 }}
+      {{- end }}
+      - {name: TAILFILL_GRACE_SECONDS, value: "{{ int $settings.terminationGracePeriodSeconds }}"}
+      {{- if eq $stage "generate" }}
+      - {name: TAILFILL_COUNT, value: "{{ int $settings.shards }}"}
+      {{- end }}
+      {{- if and $settings.threads (not $settings.gpus) }}
+      - {name: OMP_NUM_THREADS, value: "{{ int $settings.threads }}"}
+      {{- end }}
+      {{- with $settings.env }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    resources:
+      {{- $resources := $settings.resources }}
+      {{- with $settings.gpus }}
+      {{- /* as a limit: an extended resource's request is its limit */}}
+      {{- $resources = mergeOverwrite (deepCopy $resources) (dict "limits" .) }}
+      {{- end }}
+      {{- toYaml $resources | nindent 6 }}
+    volumeMounts:
+      - {name: task, mountPath: /etc/tailfill/task, readOnly: true}
+      - {name: shm, mountPath: /dev/shm}
+      {{- include "tailfill.scratchMounts" . | nindent 6 }}
+      {{- if eq $stage "prepare" }}
+      {{- with include "tailfill.dataMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
+      {{- end }}
+volumes:
+  - name: task # control writes it into the annotation when it makes, or releases, the Pod
+    downwardAPI: {items: [{path: task.json, fieldRef: {fieldPath: "metadata.annotations['tailfill/task']"}}]}
+  - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $settings.shmSize | quote }}}}
+  {{- include "tailfill.scratchVolumes" . | nindent 2 }}
+  {{- if eq $stage "prepare" }}
+  {{- with include "tailfill.dataVolume" $root }}{{ . | trim | nindent 2 }}{{ end }}
+  {{- end }}
+{{- end }}
+
+{{- /* The Job of a stage, to which control adds name, namespace, owner, key and task. */}}
+{{- define "tailfill.stageJob" -}}
+{{- $root := index . 0 -}}
+{{- $stage := index . 1 -}}
+{{- $settings := include "tailfill.settings" . | fromJson -}}
+{{- $queue := $settings.queueName | default $root.Values.kueue.queueName -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  labels: &labels
+    {{- include "tailfill.selector" . | nindent 4 }}
+    app.kubernetes.io/managed-by: tailfill-control
+    {{- with $queue }}
+    kueue.x-k8s.io/queue-name: {{ . | quote }}
+    {{- end }}
+  {{- if or $settings.parallelism (and $queue $settings.shards) }}
+  annotations:
+    {{- with $settings.parallelism }}
+    tailfill/parallelism: "{{ int . }}"
+    {{- end }}
+    {{- if and $queue $settings.shards }}
+    kueue.x-k8s.io/job-min-parallelism: "1" # it may begin with fewer Pods than it has indexes
+    {{- end }}
+  {{- end }}
+spec:
+  {{- if $settings.shards }}
+  completionMode: Indexed
+  completions: {{ int $settings.shards }}
+  parallelism: {{ int $settings.shards }}
+  backoffLimitPerIndex: {{ int $settings.backoffLimit }}
+  maxFailedIndexes: {{ int $settings.maxFailedIndexes }}
+  {{- else }}
+  backoffLimit: {{ int $settings.backoffLimit }}
+  {{- end }}
+  {{- with int $settings.activeDeadlineSeconds }}
+  activeDeadlineSeconds: {{ . }}
+  {{- end }}
+  ttlSecondsAfterFinished: {{ int $settings.ttlSecondsAfterFinished }}
+  podFailurePolicy:
+    rules: # the first that matches; what matches none counts against the limit
+      - {action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}
+      - {action: FailJob, onExitCodes: {containerName: main, operator: In, values: [2]}}
+  template:
+    metadata:
+      labels: *labels
+    spec:
+      restartPolicy: Never
+      {{- include "tailfill.stagePod" (list $root $stage $settings false) | nindent 6 }}
+{{- end }}
+
+{{- define "tailfill.stages" -}}
+{{- range $stage := list "prepare" "weights" "finetune" "generate" "score" "tune" "final" "report" }}
+{{ $stage }}.json: {{ include "tailfill.stageJob" (list $ $stage) | fromYaml | toJson | quote }}
+{{- end }}
+{{- end }}

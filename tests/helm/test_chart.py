@@ -1,0 +1,235 @@
+"""What the chart renders: one look with each Helm, then what control, the cluster and people rely on."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from rendered import CI, STAGES, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
+
+CASES = [pytest.param((), id="defaults"), *(pytest.param(("-f", str(file)), id=file.stem) for file in CI)]
+GPU = ci("gpu")
+TASK = "/etc/tailfill/task/task.json"
+
+
+def cpu(quantity: str | int) -> int:
+    """In thousandths of a core."""
+    text = str(quantity)
+    return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
+
+
+@pytest.mark.parametrize("name", ["helm", "helm4"])
+@pytest.mark.parametrize("values", CASES)
+def test_it_lints_and_renders(name: str, values: tuple[str, ...]) -> None:
+    helm = program(name)
+    ended = run_helm(helm, "lint", "--strict", *values)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert set(jobs(rendered(helm, *values))) == set(STAGES)
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_every_pod_passes_the_restricted_standard(values: tuple[str, ...]) -> None:
+    found = dict(pods(rendered(any_program(), *values)))
+    assert {"Deployment control", "Deployment tune", *(f"Job {stage}" for stage in STAGES)} <= set(found)
+    for name, spec in found.items():
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["runAsUser"] > 0, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["automountServiceAccountToken"] is (name == "Deployment control"), name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        allowed = {"emptyDir", "configMap", "downwardAPI", "persistentVolumeClaim", "name"}
+        assert all(set(volume) <= allowed for volume in spec["volumes"]), name
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert "cpu" not in container["resources"].get("limits", {}), name
+            assert re.search(r":[^/]+$|@sha256:", container["image"]), f"{name}: {container['image']} is not pinned"
+
+
+@pytest.mark.parametrize("values", CASES)
+def test_a_job_is_whole_but_for_what_control_adds(values: tuple[str, ...]) -> None:
+    objects = rendered(any_program(), *values)
+    for stage, job in jobs(objects).items():
+        assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+        assert not {"name", "namespace", "ownerReferences"} & set(job["metadata"])
+        template, labels = job["spec"]["template"], job["metadata"]["labels"]
+        assert labels == template["metadata"]["labels"]
+        assert {key.rpartition("/")[2]: value for key, value in labels.items() if key.startswith("app.")} == {
+            "name": "tailfill",
+            "instance": "study",
+            "managed-by": "tailfill-control",
+            "component": stage,
+        }
+        ignore, fail = job["spec"]["podFailurePolicy"]["rules"]
+        assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+        assert fail["action"] == "FailJob"
+        assert fail["onExitCodes"] == {"containerName": "main", "operator": "In", "values": [2]}
+        spec = template["spec"]
+        assert spec["restartPolicy"] == "Never"
+        assert one(objects, "ServiceAccount", spec["serviceAccountName"])["automountServiceAccountToken"] is False
+        (main,) = spec["containers"]
+        assert (main["name"], main["args"]) == ("main", ["--log", "json", "stage", stage, "--config", TASK])
+        assert main["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        mounts = {mount["mountPath"] for mount in main["volumeMounts"]}
+        assert {"/etc/tailfill/task", "/dev/shm", "/cache", "/tmp"} <= mounts
+        assert environment(spec)["TAILFILL_GRACE_SECONDS"] == str(spec["terminationGracePeriodSeconds"])
+
+
+def test_who_knows_which_secret() -> None:
+    objects = rendered(any_program(), *GPU)
+    known = {name: environment(spec) for name, spec in pods(objects)}
+    of_database = {name for name, env in known.items() if "DATABASE_URL" in env}
+    assert of_database == {"Deployment control", "Deployment tune", "Job tune"}
+    assert {name for name, env in known.items() if "HF_TOKEN" in env} == {"Job weights"}
+    online = {name for name, env in known.items() if env.get("HF_HUB_OFFLINE") != "1"}
+    assert online - {"StatefulSet minio", "StatefulSet postgresql"} == {"Job weights"}
+    assert known["Deployment control"]["DATABASE_URL"] == (
+        "postgresql://tailfill:$(POSTGRES_PASSWORD)@study-postgresql:5432/tailfill"
+    )
+
+
+def test_no_password_stands_outside_its_secret() -> None:
+    objects = rendered(any_program())
+    secret = one(objects, "Secret", "study-credentials")
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
+    elsewhere = json.dumps([each for each in objects if each["kind"] != "Secret"])
+    for key, value in secret["data"].items():
+        assert value not in elsewhere
+        for _, spec in pods(objects):
+            assert isinstance(environment(spec).get(key, {}), dict), f"{key} is written out"
+
+
+def test_own_servers_are_gone_with_external_ones() -> None:
+    objects = rendered(any_program(), *ci("external"))
+    assert not {each["kind"] for each in objects} & {"StatefulSet", "Service", "Secret"}
+    env = environment(dict(pods(objects))["Deployment control"])
+    assert env["TAILFILL_STORE"] == "s3://bucket/prefix"
+    assert env["AWS_ENDPOINT_URL_S3"] == "https://s3.example.org"
+    assert env["DATABASE_URL"] == {"secretKeyRef": {"name": "database", "key": "DATABASE_URL"}}
+    assert env["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "s3", "key": "AWS_SECRET_ACCESS_KEY"}}
+    assert "TAILFILL_CREATE_BUCKET" not in env
+
+
+def test_the_demo_fits_one_core() -> None:
+    """At its most: three searches, two workers, a stage that makes images, and a final training."""
+    objects = rendered(any_program())
+    asked = {name: cpu(spec["containers"][0]["resources"]["requests"]["cpu"]) for name, spec in pods(objects)}
+    always = asked["Deployment control"] + asked["StatefulSet minio"] + asked["StatefulSet postgresql"]
+    searching = 3 * asked["Job tune"] + 2 * asked["Deployment tune"]
+    making = max(asked[f"Job {stage}"] for stage in ("prepare", "weights", "finetune", "generate", "score"))
+    assert always + searching + making + asked["Job final"] <= 1000
+
+
+def test_workers_belong_to_kubectl_scale_and_wait_behind_a_gate() -> None:
+    objects = rendered(any_program())
+    workers = one(objects, "Deployment", "study-tune")["spec"]
+    assert "replicas" not in workers
+    assert workers["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": "100%"}
+    spec = workers["template"]["spec"]
+    assert spec["schedulingGates"] == [{"name": "tailfill/work"}]
+    assert spec["containers"][0]["args"] == ["--log", "json", "stage", "tune", "--config", TASK, "--worker"]
+    assert workers["selector"]["matchLabels"]["tailfill/role"] == "worker"
+    assert "tailfill/role" not in jobs(objects)["tune"]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_control_may_do_what_it_does_and_no_more() -> None:
+    objects = rendered(any_program())
+    rules = {
+        (rule["resources"][0], *rule.get("resourceNames", ())): sorted(rule["verbs"])
+        for rule in one(objects, "Role", "study-control")["rules"]
+    }
+    assert rules == {
+        ("jobs",): ["create", "delete", "get", "list", "watch"],
+        ("pods",): ["delete", "get", "list", "patch", "watch"],
+        ("events",): ["get", "list"],
+        ("deployments/scale", "study-tune"): ["get", "patch"],
+        ("serviceaccounts", "study-control"): ["get"],
+    }
+    (subject,) = one(objects, "RoleBinding", "study-control")["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("study-control", "here")
+    control = one(objects, "Deployment", "study-control")["spec"]
+    assert (control["replicas"], control["strategy"]["type"]) == (1, "Recreate")
+    env = environment(control["template"]["spec"])
+    assert (env["TAILFILL_RELEASE"], env["TAILFILL_CREATE_BUCKET"]) == ("study", "1")
+
+
+def limits(spec: dict[str, Any]) -> int:
+    """GPUs of a Pod."""
+    return int(spec["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu", 0))
+
+
+def test_gpus_go_to_the_stages_that_compute() -> None:
+    helm = any_program()
+    assert all(limits(spec) == 0 for _, spec in pods(rendered(helm)))
+    found = dict(pods(rendered(helm, *GPU)))
+    on_gpu = {name for name, spec in found.items() if limits(spec)}
+    assert on_gpu == {"Job finetune", "Job generate", "Job score", "Job final", "Deployment tune"}
+    for name, spec in found.items():
+        assert ("runtimeClassName" in spec) is (name in on_gpu)
+        if name.startswith("Job"):
+            assert ("OMP_NUM_THREADS" in environment(spec)) is (name not in on_gpu)
+    spot = jobs(rendered(helm, *ci("spot")))
+    finetune = spot["finetune"]["spec"]["template"]["spec"]
+    assert limits(finetune) == 4
+    assert finetune["tolerations"][0]["key"] == "cloud.google.com/gke-spot"
+    assert finetune["nodeSelector"] == {"node.kubernetes.io/instance-type": "a2-highgpu-4g"}
+    assert limits(spot["score"]["spec"]["template"]["spec"]) == 0
+
+
+def test_generate_is_indexed_and_final_is_counted() -> None:
+    found = jobs(rendered(any_program(), *GPU))
+    generate = found["generate"]["spec"]
+    assert (generate["completionMode"], generate["completions"], generate["parallelism"]) == ("Indexed", 4, 4)
+    assert (generate["backoffLimitPerIndex"], generate["maxFailedIndexes"]) == (6, 0)
+    assert environment(generate["template"]["spec"])["TAILFILL_COUNT"] == "4"
+    assert found["final"]["metadata"]["annotations"] == {"tailfill/parallelism": "3"}
+    assert "activeDeadlineSeconds" not in found["tune"]["spec"]
+
+
+def test_images() -> None:
+    objects = rendered(any_program(), *ci("private-registry"))
+    images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
+    assert images["Job prepare"] == "registry.example.org/team/tailfill/prepare:v1"
+    assert images["Job tune"] == images["Deployment control"] == "registry.example.org/team/tailfill/control:v1"
+    assert images["Deployment tune"] == "registry.example.org/team/tailfill/tune:v1"
+    assert images["Job finetune"].startswith("registry.example.org/team/tailfill/finetune@sha256:")
+    assert all(spec["imagePullSecrets"] == [{"name": "regcred"}] for _, spec in pods(objects))
+    assert dict(pods(rendered(any_program())))["Job final"]["containers"][0]["image"] == "tailfill/final:0.1.0"
+
+
+def test_kueue_queues_jobs_only() -> None:
+    objects = rendered(any_program(), *ci("kueue"))
+    found = jobs(objects)
+    queues = {stage: job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] for stage, job in found.items()}
+    assert queues == dict.fromkeys(STAGES, "research") | {"final": "low"}
+    assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}
+    assert "kueue" not in json.dumps([each for each in objects if each["metadata"]["name"] != "study-stages"])
+
+
+def test_data_is_mounted_where_it_is_read() -> None:
+    found = dict(pods(rendered(any_program(), *GPU)))
+    mounted = {name for name, spec in found.items() if "deepfashion" in json.dumps(spec["volumes"])}
+    assert mounted == {"Deployment control", "Job prepare"}
+
+
+def test_policies_admit_what_the_study_needs() -> None:
+    objects = rendered(any_program(), *ci("external"))
+    everything = one(objects, "NetworkPolicy", "study-all")["spec"]
+    assert everything["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in everything
+    assert everything["egress"][-1]["to"][0]["ipBlock"]["cidr"] == "192.0.2.0/24"
+    inside = {
+        each["metadata"]["name"]: each["spec"] for each in rendered(any_program()) if each["kind"] == "NetworkPolicy"
+    }
+    assert set(inside) == {"study-all", "study-control", "study-minio", "study-postgresql"}
+    assert all(spec["policyTypes"] == ["Ingress"] for spec in inside.values())
+    askers = inside["study-postgresql"]["ingress"][0]["from"]
+    assert [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in askers] == ["control", "tune"]
