@@ -8,6 +8,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # glibc returns large tensors to the kernel after each use, whose page faults would double the plain loop's time on a CPU
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
+BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_NETWORK)),--allow network.host) $(if $(PUSH),--push)
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
@@ -58,13 +59,13 @@ fingerprints: venv ## say that changed stage code gives the same output (else ra
 
 lock: ## resolve pyproject.toml anew into requirements.lock and the images' parts of it
 	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock
-	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare classifier diffusion search report) -o images/base/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare classifier diffusion search samplers report) -o images/base/requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster) -o images/control/requirements.lock
 
 images: ## base, control and an image a stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }
 	@export VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" REVISION="$$(git rev-parse HEAD)"; \
-	  docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_NETWORK)),--allow network.host) $(if $(PUSH),--push)
+	  for group in bases default; do $(BAKE) $$group || exit; done
 
 test-images: venv ## start every image as a random user with a read-only root (after make images, with the same TAG and REGISTRY)
 	@$(BIN)/python -m pytest -q -m images tests/images

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `make kind-*` runs; k8s/kind.mk has the variables. Every step may be repeated.
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
 registry=kind-registry port=5001
 
@@ -26,7 +26,7 @@ nodes() { kind get nodes --name "$KIND_CLUSTER"; }
 up() {
   need docker kind kubectl
   if ! kind get clusters 2>/dev/null | grep -qx "$KIND_CLUSTER"; then
-    kind create cluster --name "$KIND_CLUSTER" --config "$OLDPWD/$KIND_CONFIG" ${KIND_IMAGE:+--image "$KIND_IMAGE"}
+    kind create cluster --name "$KIND_CLUSTER" --config "$KIND_CONFIG" ${KIND_IMAGE:+--image "$KIND_IMAGE"}
   fi
   if [ "$(docker inspect -f '{{.State.Running}}' $registry 2>/dev/null)" != true ]; then
     docker rm -f $registry >/dev/null 2>&1 || true
@@ -38,7 +38,7 @@ up() {
     docker exec -i "$node" tee $certs/hosts.toml >/dev/null <<<"[host.\"http://$registry:5000\"]"
   done
   gpus
-  "${kubectl[@]}" apply -f namespace.yaml
+  "${kubectl[@]}" apply -f k8s/namespace.yaml
 }
 
 # an extended resource that no device stands behind: enough to see which Pods hold a GPU, and when
@@ -61,22 +61,22 @@ load() {
 
 services() {
   need kubectl
-  "${kubectl[@]}" apply -f namespace.yaml
+  "${kubectl[@]}" apply -f k8s/namespace.yaml
   if ! "${kubectl[@]}" -n tailfill get secret services >/dev/null 2>&1; then
     local s3 db
     s3=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') db=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     "${kubectl[@]}" -n tailfill create secret generic services --from-literal=AWS_ACCESS_KEY_ID=tailfill --from-literal=AWS_SECRET_ACCESS_KEY="$s3" \
       --from-literal=POSTGRES_PASSWORD="$db" --from-literal=DATABASE_URL="postgresql://tailfill:$db@services-postgresql:5432/tailfill"
   fi
-  sed "${MINIO_IMAGE:+s|image: .*|image: $MINIO_IMAGE|}" services/minio.yaml | "${kubectl[@]}" apply -f -
-  sed "${POSTGRESQL_IMAGE:+s|image: .*|image: $POSTGRESQL_IMAGE|}" services/postgresql.yaml | "${kubectl[@]}" apply -f -
+  sed "${MINIO_IMAGE:+s|image: .*|image: $MINIO_IMAGE|}" k8s/services/minio.yaml | "${kubectl[@]}" apply -f -
+  sed "${POSTGRESQL_IMAGE:+s|image: .*|image: $POSTGRESQL_IMAGE|}" k8s/services/postgresql.yaml | "${kubectl[@]}" apply -f -
   "${kubectl[@]}" -n tailfill rollout status deployment/services-minio deployment/services-postgresql --timeout 5m
 }
 
 install() {
   need kubectl "$HELM"
-  "${kubectl[@]}" apply -f namespace.yaml
-  "$HELM" upgrade --install "$RELEASE" ../helm --kube-context "kind-$KIND_CLUSTER" --namespace tailfill -f kind-values.yaml \
+  "${kubectl[@]}" apply -f k8s/namespace.yaml
+  "$HELM" upgrade --install "$RELEASE" helm/ --kube-context "kind-$KIND_CLUSTER" --namespace tailfill -f k8s/kind-values.yaml \
     ${MINIO_IMAGE:+--set "minio.image=$MINIO_IMAGE"} ${POSTGRESQL_IMAGE:+--set "postgresql.image=$POSTGRESQL_IMAGE"} "$@"
 }
 
