@@ -8,8 +8,11 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # glibc returns large tensors to the kernel after each use, whose page faults would double the plain loop's time on a CPU
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
+BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_NETWORK)),--allow network.host) $(if $(PUSH),--push)
+IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test lint types unit chart schema chaos bench fingerprints lock format clean
+.PHONY: help venv demo dashboard test lint types unit chart schema chaos bench fingerprints lock images test-images format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -42,7 +45,7 @@ types: venv
 
 unit: venv
 	@echo "tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not cluster and not gpu"
+	@$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not cluster and not gpu and not images"
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \
@@ -62,8 +65,20 @@ bench: venv ## what a trial costs beside a plain timm loop; DATA=FashionDataset,
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
 	@$(BIN)/python -m shared.artifacts.fingerprint --write
 
-lock: ## resolve pyproject.toml anew into requirements.lock
+lock: ## resolve pyproject.toml anew into requirements.lock and the images' parts of it
 	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare classifier diffusion search samplers report) -o images/base/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster) -o images/control/requirements.lock
+
+images: ## base, control and an image a stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
+	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }
+	@export VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" REVISION="$$(git rev-parse HEAD)"; \
+	  for group in bases default; do $(BAKE) $$group || exit; done
+
+test-images: venv ## start every image as a random user with a read-only root (after make images, with the same TAG and REGISTRY)
+	@$(BIN)/python -m pytest -q -m images tests/images
+
+include k8s/kind.mk
 
 format: venv ## format and mend what ruff can mend
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

@@ -1,0 +1,94 @@
+"""The images' files: what can be said of them without docker."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from shared.config.task import STAGES
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILES = sorted(ROOT.glob("images/*/Dockerfile"))
+BAKE = (ROOT / "images/docker-bake.hcl").read_text()
+EXTRAS = {"base": {"prepare", "classifier", "diffusion", "search", "samplers", "report"}, "control": {"search", "cluster"}}
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Version by package of a lock file."""
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", lock.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.parent.name)
+def test_hadolint_finds_nothing(file: Path) -> None:
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), file], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_there_is_an_image_for_every_stage() -> None:
+    stages = {"weights", *STAGES}
+    assert {file.parent.name for file in DOCKERFILES} == {"base", "control"} | stages
+    matrix = re.search(r"matrix += \{ stage = \[(.*?)\] \}", BAKE)
+    assert matrix is not None
+    assert set(re.findall(r'"(\w+)"', matrix[1])) == stages
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.parent.name)
+def test_an_image_is_named_after_its_folder(file: Path) -> None:
+    name, text = file.parent.name, file.read_text()
+    assert f'image.title="tailfill/{name}"' in text
+    assert re.search(r'image.description="[^"]{20,}"', text)
+    if name not in ("base", "control"):
+        assert text.endswith(f'CMD ["stage", "{name}", "--help"]\n')
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_an_image_has_what_the_lock_has(name: str) -> None:
+    lock = ROOT / "images" / name / "requirements.lock"
+    pinned = pins(lock)
+    assert pinned.items() <= pins(ROOT / "requirements.lock").items(), "run make lock"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in EXTRAS[name] for line in project["optional-dependencies"][extra]),
+    ]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pinned.get(requirement.name.lower(), "0")), (
+            f"{requirement}: run make lock"
+        )
+    assert "://" not in lock.read_text(), "an index's address"
+
+
+def test_control_has_no_torch() -> None:
+    assert not {"torch", "torchvision", "timm", "diffusers", "transformers"} & set(
+        pins(ROOT / "images/control/requirements.lock")
+    )
+
+
+def test_the_base_can_be_replaced() -> None:
+    """Every base is an argument, so that a registry of one's own needs no change of a file."""
+    froms = [line for file in DOCKERFILES for line in file.read_text().splitlines() if line.startswith("FROM ")]
+    assert all(re.match(r"FROM (\$\{(PYTHON_IMAGE|BASE)\}|packages)( AS \w+)?$", line) for line in froms), froms
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "k8s").rglob("*.yaml")), ids=lambda file: file.name)
+def test_a_pod_of_k8s_keeps_to_restricted(file: Path) -> None:
+    for document in yaml.safe_load_all(file.read_text()):
+        if document.get("kind") != "Deployment":
+            continue
+        pod = document["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            own = container["securityContext"]
+            assert (own["allowPrivilegeEscalation"], own["capabilities"]) == (False, {"drop": ["ALL"]})
+            assert own["readOnlyRootFilesystem"] is True
+            assert re.search(r":[\w.-]+$", container["image"]), "a tag"

@@ -1,0 +1,126 @@
+"""Every image as a cluster starts it: a random user, a read-only root. Needs docker and `make images`; TAG and REGISTRY as there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from typing import Any
+
+import pytest
+
+from shared.config.task import STAGES
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
+
+REGISTRY = os.environ.get("REGISTRY", "")
+TAG = os.environ.get("TAG") or "dev"
+STAGE_IMAGES = sorted({"weights", *STAGES})
+ALL = ["base", "control", *STAGE_IMAGES]
+
+
+def image(name: str) -> str:
+    return f"{REGISTRY}/tailfill/{name}:{TAG}".lstrip("/")
+
+
+def run(name: str, *arguments: str, entrypoint: str | None = None) -> str:
+    """What a container prints that is confined as the namespace's `restricted` and the chart confine it."""
+    user = random.randint(1_000_000_000, 2_000_000_000)
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network=none",
+        "--read-only",
+        "--tmpfs=/tmp",
+        "--cap-drop=ALL",
+        f"--user={user}:{user}",
+    ]
+    command += [
+        "--security-opt=no-new-privileges",
+        *([f"--entrypoint={entrypoint}"] if entrypoint else []),
+        image(name),
+        *arguments,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def inspect(name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(subprocess.check_output(["docker", "image", "inspect", image(name)]))
+    return found[0]
+
+
+@pytest.mark.parametrize("name", STAGE_IMAGES)
+def test_a_stage_answers(name: str) -> None:
+    assert "Usage: tailfill stage" in run(name, "stage", name, "--help")
+    assert "Usage: tailfill stage" in run(name)  # as its CMD says
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_image_says_what_it_is(name: str) -> None:
+    config = inspect(name)["Config"]
+    assert config["Entrypoint"] == ["tailfill"]
+    user, group = config["User"].split(":")
+    assert int(user) > 0 < int(group)  # numbers, which Kubernetes can see to be no root
+    label = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
+    assert (label["title"], label["licenses"]) == (f"tailfill/{name}", "Apache-2.0")
+    assert label["description"]
+    assert run(name, "--version") == f"tailfill, version {label['version']}\n"
+    assert len(label["revision"]) == 40
+
+
+@pytest.mark.parametrize("name", ["base", "control"])
+def test_an_image_has_no_tools_and_no_caches(name: str) -> None:
+    """What the others stand on: they add nothing but labels."""
+    script = """
+for program in cc gcc g++ c++ clang make ld uv git curl; do command -v $program; done
+ls -d /opt/uv /build /code /root/.cache /tmp/* /var/lib/apt/lists/* /opt/tailfill/bin/pip* /opt/tailfill/bin/uv* 2>/dev/null
+true
+"""
+    assert run(name, "-c", script, entrypoint="sh") == ""
+
+
+@pytest.mark.parametrize("name", STAGE_IMAGES)
+def test_a_stage_adds_no_layer_to_the_base(name: str) -> None:
+    assert inspect(name)["RootFS"]["Layers"] == inspect("base")["RootFS"]["Layers"]
+
+
+def test_our_code_is_the_last_layer_and_small() -> None:
+    lines = subprocess.check_output(
+        ["docker", "history", "--no-trunc", "--human=false", "--format={{.Size}} {{.CreatedBy}}", image("base")],
+        text=True,
+    )
+    sizes = [int(line.split()[0]) for line in lines.splitlines() if "/code /opt/tailfill" in line]
+    assert len(sizes) == 1
+    assert sizes[0] < 5e6
+
+
+def test_control_is_small_and_has_no_torch() -> None:
+    assert inspect("control")["Size"] < 500e6
+    script = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'timm', 'diffusers', 'transformers'])))"
+    run("control", "-c", script, entrypoint="python")
+
+
+IMPORTS = {
+    "control": "boto3, optuna, psycopg2, sqlalchemy, kubernetes.client, pyarrow.parquet, pyarrow.compute",
+    "base": "torch, torchvision, timm, diffusers, transformers, peft, accelerate, optuna, psycopg2, boto3, sklearn, matplotlib.pyplot",
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_libraries_load_without_a_home(name: str) -> None:
+    run(name, "-W", "ignore", "-c", f"import {IMPORTS[name]}", entrypoint="python")
+
+
+def test_bytecode_lies_in_the_image() -> None:
+    """A read-only root keeps none that is made later."""
+    script = """
+import importlib.util, pathlib, optuna, jobs.control
+for module in (optuna, jobs.control):
+    print(pathlib.Path(importlib.util.cache_from_source(module.__file__)).exists())
+"""
+    for name in ("base", "control"):
+        assert run(name, "-c", script, entrypoint="python") == "True\nTrue\n"
