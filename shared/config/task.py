@@ -159,6 +159,7 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
 
 
 OPERATIONAL: dict[Stage, tuple[str, ...]] = {
+    "prepare": ("dataset.root",),  # the digest of the files stands for it
     "finetune": ("finetune.checkpoint_every",),
     "generate": ("base",),
     "tune": (
@@ -177,7 +178,10 @@ OPERATIONAL: dict[Stage, tuple[str, ...]] = {
 def keyed(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
     """The part of a stage's config that is in its key and in its manifest."""
     left = copy.deepcopy(config)
-    for path in OPERATIONAL.get(stage, ()):
+    operational = OPERATIONAL.get(stage, ())
+    if stage == "prepare" and left.get("source_digest") is None:
+        operational = ()  # nothing else tells one source from another
+    for path in operational:
         *sections, name = path.split(".")
         section = left
         for step in sections:
