@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def _same(store: S3Store, there: Listed, path: Path) -> bool:
         return False
 
 
-def _send(store: S3Store, files: Mapping[str, Path]) -> Iterator[str]:
+def _send(store: S3Store, files: Mapping[str, Path]) -> Generator[str, None, None]:
     """Uploads, and yields each name when it is there."""
     from shared.artifacts.s3 import BIGGEST_PUT
 
