@@ -258,6 +258,18 @@ def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -
 
 
 @cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("target", metavar="s3://BUCKET/PREFIX")
+@JSON
+def upload(folder: Path, target: str, as_json: bool) -> None:
+    """Copy a data set, or weights, into a bucket for a cluster to read; started again it goes on, and it removes nothing."""
+    from jobs.upload import upload as send
+    from shared.settings import Settings
+
+    click.echo(send(folder, target, Settings.from_environment(), as_json))
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON schema of a study file."""
     from shared.config.json_schema import study_schema

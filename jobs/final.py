@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
@@ -20,6 +21,7 @@ from shared.config.search import Resources
 from shared.config.task import Arm, FinalConfig
 from shared.context import Context, StopSignal
 from shared.errors import DataError
+from shared.fetched import fetched_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +77,7 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         context.checkpoints("training"),
         context.stop,
         context.settings.cache / "features",
+        fetched_models(context),
     )
     return context.commit(finished.files, finished.summary, finished.device)
 
@@ -91,10 +94,12 @@ def final(
     checkpoints: Checkpoints,
     stop: StopSignal,
     cache: Path | None = None,
+    fetched: Mapping[str, Path] = MappingProxyType({}),
 ) -> Finished:
     """One repetition, written into the folder `out`.
 
-    `images` are those of all splits, `generated` and `scores` a row each (None for real images only), `parameters` the best ones by path.
+    `images` are those of all splits, `generated` and `scores` a row each (None for real images only), `parameters` the best ones by
+    path, `fetched` weights from the hub by timm model.
     Repetition r trains with the seed `config.seed + r` on pool r mod replicates. Thresholds of `any` groups are chosen on val. Raises what
     `fit` and `TrainingData.build` raise, DataError for a set without test images.
     """
@@ -110,7 +115,7 @@ def final(
     if len(test) == 0:
         raise DataError("the test set has no images; look at the splits that `prepare` made")
     training = effective_training_set(arm, train, generated, scores, config.repeat % arm.replicates, rare)
-    data = TrainingData.build(arm, training, val, rare, resources, device, cache, stop)
+    data = TrainingData.build(arm, training, val, rare, resources, device, cache, stop, fetched)
     fitted = fit(
         arm,
         data,

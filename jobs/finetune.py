@@ -1,7 +1,8 @@
 """finetune: trains the generator of synthetic images on the training split.
 
-Reads `prepare`. Commits `generator.json`, weights (`*.safetensors`), the training curve `curve.json` (step, loss, seconds) and the sheet
-`samples.png` with generated images of the rare classes (of all, where none is rare) beside real ones.
+Reads `prepare`, and `weights` where the base is the hub's. Commits `generator.json`, weights (`*.safetensors`), the training curve
+`curve.json` (step, loss, seconds) and the sheet `samples.png` with generated images of the rare classes (of all, where none is rare)
+beside real ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from shared.context import Context, Spent, StopSignal
 from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.errors import DataError
+from shared.fetched import FetchedBase, fetched_base
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
     out = context.scratch / "out"
     curve = finetune(
         config, images, rare_classes(config.rare, info), out, context.checkpoints("training"), context.stop, device,
-        context.settings,
+        context.settings, fetched_base(context),
     )  # fmt: skip
     summary = {"steps": config.finetune.steps, "loss": curve[-1]["loss"], "images": len(images)}
     files = {path.name: path for path in sorted(out.iterdir())}
@@ -60,11 +62,12 @@ def finetune(
     stop: StopSignal,
     device: torch.device,
     settings: Settings,
+    fetched: FetchedBase | None = None,
 ) -> list[dict[str, float]]:
     """Trains on the train split `images` and writes the committed files into the new folder `out`; returns the curve.
 
-    Scratch files go beside `out`. Raises DataError where there is no image, InputError where the loss becomes NaN, and Stopped
-    after a checkpoint.
+    Scratch files go beside `out`; `fetched` is a base from the hub. Raises DataError where there is no image, InputError where the
+    loss becomes NaN, and Stopped after a checkpoint.
     """
     if not len(images):
         raise DataError("finetune: the data set has no training image; look at its `split` column")
@@ -79,19 +82,27 @@ def finetune(
         from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
 
         curve = finetune_stable_diffusion(
-            config.finetune, images, rare, config.seed, out, checkpoints, stop, device, settings, out.parent / "base"
-        )
+            config.finetune, images, rare, config.seed, out, checkpoints, stop, device, settings, out.parent / "bucket",
+            fetched=fetched,
+        )  # fmt: skip
     stop.raise_if_set()
-    _write_sheet(images, rare, config.seed, out, device, settings)
+    _write_sheet(images, rare, config.seed, out, device, settings, fetched)
     return curve
 
 
 def _write_sheet(
-    images: ImageSet, rare: NDArray[np.int64], seed: int, out: Path, device: torch.device, settings: Settings
+    images: ImageSet,
+    rare: NDArray[np.int64],
+    seed: int,
+    out: Path,
+    device: torch.device,
+    settings: Settings,
+    fetched: FetchedBase | None,
 ) -> None:
     from shared.diffusion.load import load_generator
     from shared.diffusion.samples import sample_sheet
 
-    generator = load_generator({p.name: p for p in out.iterdir()}, device, settings, out.parent / "base")
+    files = {path.name: path for path in out.iterdir()}
+    generator = load_generator(files, device, settings, out.parent / "bucket", fetched=fetched)
     columns = rare if len(rare) else np.arange(images.schema.width)
     sample_sheet(generator, images, columns, SHEET_GUIDANCE, SHEET_STEPS, seed).save(out / "samples.png")

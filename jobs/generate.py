@@ -1,7 +1,7 @@
 """generate: draws the synthetic images, all of which are committed with their provenance.
 
-Reads `prepare` and `finetune`. Commits `images-*.parquet`: an image set of split `generated`, with a row's extra columns index, pool,
-seed, filled, source, prompt, guidance, strength, start and model.
+Reads `prepare` and `finetune`, and `weights` where the base is the hub's. Commits `images-*.parquet`: an image set of split
+`generated`, with a row's extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model.
 
 The work is cut into blocks of `batch_size` indices that depend on nothing but the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
 makes the blocks with that remainder which are not there yet, each saved as a part; whoever then finds every part there commits them
@@ -29,6 +29,7 @@ from shared.config.task import GenerateConfig
 from shared.context import Context, Spent
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
+from shared.fetched import fetched_base
 from shared.log import Log
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _make_blocks(
     missing = missing[begin:] + missing[:begin]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
-    generator = load_generator(files, device, settings, context.scratch / "base", config.base)
+    generator = load_generator(files, device, settings, context.scratch / "bucket", config.base, fetched_base(context))
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         if context.artifacts.has_part(task.stage, task.key, block):

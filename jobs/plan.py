@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from jobs.earlier import Earlier
 from shared.artifacts.manifest import Manifest, canonical_digest, new_task
 from shared.config.base import Section
+from shared.config.hub import BASE, JUDGES, Value, hub_base, hub_models, role_of, searched_values
 from shared.config.paths import is_under, with_parameters
 from shared.config.resolve import Resolved, generation_settings, resolve
 from shared.config.study import Study
@@ -31,6 +32,7 @@ from shared.config.task import (
     Task,
     TrialImages,
     TuneConfig,
+    WeightsConfig,
     WithWeights,
     keyed,
     named_weights,
@@ -107,6 +109,8 @@ class _Source:
     """Its own search, or the one that it takes over from."""
     settled: tuple[str, ...] = ()
     """The settings of `generate` among them."""
+    searched: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    """Values between which a search chose, of the paths that name weights."""
 
 
 class _Planner:
@@ -142,6 +146,9 @@ class _Planner:
                 if repeat < experiment.final.seeds:
                     step = self._final(experiment, repeat, data_of[experiment.name])
                     reported[f"final/{experiment.name}/{repeat}"] = step
+        for step in self.steps.values():
+            if step.stage == "weights":
+                reported[step.label.replace(" ", "/")] = step
         self._add("report", None, "report", _report_config(self.study, experiments), reported)
         return list(self.steps.values())
 
@@ -162,12 +169,16 @@ class _Planner:
         """Adds the experiment's search, if it has one."""
         given = self.sources[experiment.parameters_from]
         kept = tuple(path for path in given.settled if not is_under(path, experiment.pinned))
-        source = self.sources[experiment.name] = _Source(given.tune, kept)
+        searched_above = {p: values for p, values in given.searched.items() if not is_under(p, experiment.pinned)}
+        own = {p: searched_above.get(p, ()) + values for p, values in searched_values(experiment).items()}
+        source = self.sources[experiment.name] = _Source(given.tune, kept, searched_above | own)
         if experiment.search.trials:
             searched = generation_settings(experiment)
             # a trial whose search varies the images has its own made
             data = self._generator(experiment) if searched else self._images(experiment, source)
-            needs = data | ({"parameters": given.tune} if given.tune else {})
+            needs = data | self._models(experiment) | ({"parameters": given.tune} if given.tune else {})
+            if searched:
+                needs |= self._judges(judges_of(self.study, experiment))
             warm, earlier = experiment.search.warm_start_from, None
             if warm and "/" in warm:
                 earlier = self.earlier.get(warm, Earlier(warm))
@@ -179,25 +190,46 @@ class _Planner:
             source.settled += tuple(path for path in searched if path not in kept)
         return source
 
+    def _weights(self, config: WeightsConfig) -> Step:
+        at = f"@{config.revision[:8]}" if config.revision else ""
+        return self._add("weights", None, f"weights {config.name}{at}", config, {})
+
+    def _models(self, experiment: Resolved) -> dict[str, Step]:
+        """What an arm's classifier may begin with."""
+        named = hub_models(experiment.classifier, self.sources[experiment.name].searched)
+        return {role_of(config.name): self._weights(config) for config in named}
+
+    def _judges(self, config: ScoreConfig) -> dict[str, Step]:
+        named = hub_models(config.judge, {})
+        return {JUDGES: self._weights(named[0])} if named else {}
+
+    def _base(self, experiment: Resolved) -> dict[str, Step]:
+        named = hub_base(experiment.finetune)
+        return {BASE: self._weights(named)} if named else {}
+
     def _generator(self, experiment: Resolved) -> dict[str, Step]:
+        """All that `generate` reads."""
         config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=self.study.seed)
-        finetune = self._add("finetune", experiment.name, "finetune", config, {"prepare": self.prepare})
-        return {"prepare": self.prepare, "finetune": finetune}
+        base = self._base(experiment)
+        finetune = self._add("finetune", experiment.name, "finetune", config, {"prepare": self.prepare} | base)
+        return {"prepare": self.prepare, "finetune": finetune} | base
 
     def _images(self, experiment: Resolved, source: _Source) -> dict[str, Step]:
         """The steps that make what an arm trains on, by role."""
         if experiment.images == "real":
             return {"prepare": self.prepare}
-        needs = made_from = self._generator(experiment)
+        needs = self._generator(experiment)
+        made_from = {role: step for role, step in needs.items() if role != BASE}
         if source.settled and source.tune:
-            needs = made_from | {"tune": source.tune}
+            needs = needs | {"tune": source.tune}
         config = GenerateConfig(
             generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
         )
         of_arm = f" {experiment.name}" if source.settled else ""
         generate = self._add("generate", experiment.name, f"generate{of_arm}", config, needs, source.settled)
-        judged = {"prepare": self.prepare, "generate": generate}
-        score = self._add("score", experiment.name, f"score{of_arm}", judges_of(self.study, experiment), judged)
+        judges = judges_of(self.study, experiment)
+        judged = {"prepare": self.prepare, "generate": generate} | self._judges(judges)
+        score = self._add("score", experiment.name, f"score{of_arm}", judges, judged)
         return {**made_from, "generate": generate, "score": score}
 
     def _final(self, experiment: Resolved, repeat: int, data: dict[str, Step]) -> Step:
@@ -210,7 +242,8 @@ class _Planner:
             seed=experiment.seed,
             repeat=repeat,
         )
-        return self._add("final", name, f"final {name} {repeat}", config, data | ({role: tune} if tune else {}))
+        needs = data | self._models(experiment) | ({role: tune} if tune else {})
+        return self._add("final", name, f"final {name} {repeat}", config, needs)
 
 
 def judges_of(study: Study, experiment: Resolved) -> ScoreConfig:

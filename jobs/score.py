@@ -14,6 +14,7 @@ from shared.config.task import ScoreConfig
 from shared.context import Context
 from shared.data.dataset import read_info
 from shared.data.imageset import read_shards
+from shared.fetched import fetched_judges
 
 if TYPE_CHECKING:
     from shared.score.judges import Images, Surroundings
@@ -32,7 +33,14 @@ def run(config: ScoreConfig, context: Context) -> Manifest:
     generated = read_shards(context.fetch_all(made, "images"), schema)
     resources = context.task.resources
     device = pick_device(resources.device)
-    around = Surroundings(device, resources, context.checkpoints, context.stop, context.settings.cache / "features")
+    around = Surroundings(
+        device,
+        resources,
+        context.checkpoints,
+        context.stop,
+        context.settings.cache / "features",
+        fetched_judges(context),
+    )
     images = Images(real.of("train"), real.of("val"), real.of("test"), generated)
     summary = score(config, images, context.scratch, around)
     files = {name: context.scratch / name for name in ("scores.parquet", "judges.json", "copies.png")}

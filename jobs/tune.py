@@ -21,6 +21,7 @@ from shared.config.paths import is_under
 from shared.config.task import Arm, TuneConfig
 from shared.context import Context, Spent
 from shared.errors import ConfigError
+from shared.fetched import fetched_models
 from shared.log import Log
 from shared.search import identity
 from shared.search.trial_images import Generated, make_images
@@ -223,7 +224,9 @@ class ArmObjective:
         training = effective_training_set(arm, train, generated, scores, 0, rare)
         resources, device = context.task.resources, pick_device(context.task.resources.device)
         features = context.settings.cache / "features"
-        return TrainingData.build(arm, training, val, rare, resources, device, features, context.stop)
+        return TrainingData.build(
+            arm, training, val, rare, resources, device, features, context.stop, fetched_models(context)
+        )
 
 
 def _commit(

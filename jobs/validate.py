@@ -41,6 +41,8 @@ class Forecast:
     """Stage → hours of one process on this machine's device."""
     not_timed: tuple[str, ...] = ()
     """Stages whose hours are not in `hours`."""
+    weights: tuple[str, ...] = ()
+    """Weights that the Hugging Face hub is asked for: name, `@` the commit that pins them, where one does."""
     gib: float = 0.0
     """What the store will hold, without Stable Diffusion's weights."""
 
@@ -71,7 +73,10 @@ def look_ahead(study: Study) -> Forecast:
         if not isinstance(study.dataset, GarmentsSource):
             root = local_folder(study.dataset.root, Settings.from_environment(), Path(scratch))
         found = survey(study.dataset, root, study.seed)
-    forecast = Forecast(stages=dict(Counter(step.stage for step in plan(study))), images=found.sizes())
+    steps = plan(study)
+    forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=found.sizes())
+    named = (step.config for step in steps if step.stage == "weights")
+    forecast.weights = tuple(f"{c['name']}@{c['revision']}" if c["revision"] else c["name"] for c in named)
     forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
     made = _count_images(study, experiments, found, forecast)
@@ -154,6 +159,9 @@ def describe(study: Study, forecast: Forecast) -> str:
     for name, counts in forecast.fill.items():
         lines.append(f"fill {name}: {counts['real']} real, {counts['generate']} to generate")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
+    for name in forecast.weights:
+        pinned = "" if "@" in name else ", not pinned: the newest commit is taken; set its revision"
+        lines.append(f"weights: {name} is fetched once from the Hugging Face hub{pinned}")
     for stage, hours in forecast.hours.items():
         lines.append(f"{stage}: about {duration(hours * 3600)} of one process")
     if forecast.not_timed:

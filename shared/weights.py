@@ -65,7 +65,7 @@ def _file(location: str, settings: Settings, kept: Store) -> str:
     if is_s3(location):
         bucket, key = split_s3(location)
         store = _bucket(bucket, "", settings)
-        tag = dict(store.etags(key)).get(key)
+        tag = next((listed.etag for listed in store.listed(key) if listed.key == key), None)
         if tag is None:
             raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
         return _object(store, key, tag, settings, kept)
@@ -81,7 +81,7 @@ def _folder(location: str, settings: Settings, kept: Store) -> str:
     names = base_files()
     if is_s3(location):
         store = _bucket(*split_s3(location), settings)
-        tags = {key: tag for key, tag in store.etags() if key in names}
+        tags = {listed.key: listed.etag for listed in store.listed() if listed.key in names}
         digests = {name: _object(store, name, tag, settings, kept) for name, tag in tags.items()}
     else:
         paths = {name: Path(location) / name for name in names}

@@ -19,20 +19,26 @@ from jobs.stage import run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest
+from shared.artifacts.store import Store
 from shared.config.study import Study
 from shared.config.task import Task, TuneConfig
 from shared.context import Context, StopSignal
+from shared.data.sources.digest import source_digest
 from shared.settings import Settings
 
 
 class InProcess:
-    """A study in a folder store and a real PostgreSQL."""
+    """A study in a folder store, or the `store` that `settings` name, and a real PostgreSQL."""
 
-    def __init__(self, study: Study, root: Path, url: str) -> None:
-        self.study, self.steps = study, {step.label: step for step in plan(study)}
+    def __init__(
+        self, study: Study, root: Path, url: str, store: Store | None = None, settings: Settings | None = None
+    ) -> None:
         environment = {"TAILFILL_STORE": str(root / "store"), "TAILFILL_CACHE": str(root / "cache")}
-        self.settings = replace(Settings.from_environment(environment), database_url=SecretStr(url))
-        self.artifacts = Artifacts(FolderStore(root / "store"), study.name, root / "cache")
+        given = settings or Settings.from_environment(environment)
+        self.settings = replace(given, cache=root / "cache", database_url=SecretStr(url))
+        digest = source_digest(study.dataset, self.settings)
+        self.study, self.steps = study, {step.label: step for step in plan(study, digest)}
+        self.artifacts = Artifacts(store or FolderStore(root / "store"), study.name, root / "cache")
         self.scratch, self.committed = root, dict[str, Manifest]()
 
     def run(self, step: Step) -> Manifest:

@@ -35,7 +35,7 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
         return folder
     store = _store(*split_s3(root), settings)
     target = scratch / PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name
-    keys = [key for key in store.list("") if not key.endswith("/")]  # some tools leave an empty object for a folder
+    keys = [file.key for file in store.files()]
     if not keys:
         raise DataError(f"{root}: there is nothing under this prefix; check bucket and prefix")
     for key in keys:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -44,6 +44,15 @@ TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=B
 
 AWAY = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+
+class Listed(NamedTuple):
+    """An object as the server lists it."""
+
+    key: str
+    etag: str
+    """Changes when the object does."""
+    size: int
 
 
 class S3Store:
@@ -145,18 +154,24 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in order; sorted here, since SeaweedFS answers folder by folder."""
-        yield from (key for key, _ in self.etags(prefix))
+        yield from (listed.key for listed in self.listed(prefix))
 
-    def etags(self, prefix: str = "") -> Sequence[tuple[str, str]]:
-        """Keys that begin with `prefix`, in order, each with its ETag: what changes when the object does."""
+    def listed(self, prefix: str = "") -> Sequence[Listed]:
+        """Objects whose keys begin with `prefix`, in the order of their keys."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
         with self._errors(prefix):
             found = [
-                (i["Key"].removeprefix(self._prefix), str(i["ETag"]))
+                Listed(item["Key"].removeprefix(self._prefix), str(item["ETag"]), int(item["Size"]))
                 for page in pages
-                for i in page.get("Contents", ())
+                for item in page.get("Contents", ())
             ]
         return sorted(found)
+
+    def files(self) -> Sequence[Listed]:
+        """The objects as the files of a folder: without the empty ones that some tools leave for a folder, `a/` or `a` beside `a/b`."""
+        found = self.listed()
+        folders = {parent for item in found for parent in _parents(item.key)}
+        return [item for item in found if not item.key.endswith("/") and not (item.size == 0 and item.key in folders)]
 
     def delete(self, key: str) -> None:
         """Removes an object; nothing happens where there is none."""
@@ -277,6 +292,12 @@ def make_bucket(bucket: str, endpoint: str, region: str, access_key: SecretStr, 
             raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be made ({code})") from error
     except AWAY as error:
         raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be made ({error})") from error
+
+
+def _parents(key: str) -> Iterator[str]:
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key
 
 
 class _Refused(ArtifactError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -66,18 +68,19 @@ class TrainingData:
         device: torch.device,
         cache: Path | None = None,
         stop: StopSignal | None = None,
+        fetched: Mapping[str, Path] = MappingProxyType({}),
     ) -> TrainingData:
         """Decodes the images, and runs them through the frozen part where no augmentation forbids it.
 
         `cache` is a node-local folder in which the frozen part's outputs are kept for other trainings, at most `cache_gib` of all of
-        them together. Raises ConfigError or DataError for a model or weights that do not fit, DataError for empty sets or damaged
-        images, Stopped.
+        them together; `fetched` are weights from the hub, by timm model. Raises ConfigError or DataError for a model or weights that
+        do not fit, DataError for empty sets or damaged images, Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
                 raise DataError(f"the {name} set has no images; look at the splits that `prepare` made")
         resolution = arm.classifier.resolution or _side(training.images)
-        trunk = build_trunk(arm.classifier, resolution)
+        trunk = build_trunk(arm.classifier, resolution, fetched=fetched)
         placed(trunk.model, device)
         budget = resources.cache_gib * GIB
         frozen = FrozenPart(trunk, device, BlockFiles(cache, budget) if cache else None)

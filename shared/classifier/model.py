@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import timm
@@ -80,14 +83,16 @@ class Trunk:
         return (images - mean) / std
 
 
-def build_trunk(classifier: Classifier, resolution: int, seed: int = 0) -> Trunk:
-    """The trunk with its weights, on the CPU. `seed` draws those that are not pretrained.
+def build_trunk(
+    classifier: Classifier, resolution: int, seed: int = 0, fetched: Mapping[str, Path] = MappingProxyType({})
+) -> Trunk:
+    """The trunk with its weights, on the CPU. `seed` draws those that are not pretrained, `fetched` are those of the hub, by model.
 
     Raises ConfigError for an unknown model or prefix or an impossible resolution; what `weights.create` raises.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = weights.create(classifier.model, classifier.pretrained, **_size_option(classifier, resolution))
+        model = weights.create(classifier.model, classifier.pretrained, fetched, **_size_option(classifier, resolution))
     config = cast(dict[str, tuple[float, ...]], model.pretrained_cfg)
     trainable = _trainable(model, classifier.trainable)
     for name, parameter in model.named_parameters():

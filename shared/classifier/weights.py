@@ -1,4 +1,4 @@
-"""Pretrained weights of a timm model: from the hub, a file, a package or a bucket."""
+"""Pretrained weights of a timm model: fetched from the hub by the stage `weights`, or from a file, a package or a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import difflib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import timm
 import torch
@@ -15,27 +16,48 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shared.artifacts.remote import local_file
-from shared.errors import ConfigError, DataError, UnavailableError
+from shared.errors import ConfigError, DataError
 from shared.settings import Settings
 
 State = Mapping[str, Tensor]
 
 
-def create(name: str, pretrained: bool | str, **options: Any) -> nn.Module:
+def create(
+    name: str, pretrained: bool | str, fetched: Mapping[str, Path] = MappingProxyType({}), **options: Any
+) -> nn.Module:
     """A timm model by name without its classifier (pooled features), with the weights that `pretrained` names.
 
-    Raises ConfigError for an unknown model (near names listed) or weights it has not, DataError for a file that does not fit,
-    UnavailableError where the hub is out of reach.
+    `fetched` are safetensors from the hub, by model. Raises ConfigError for an unknown model (near names listed) or weights that were not
+    fetched, DataError for a file that does not fit.
     """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 5, 0.5)
-        raise ConfigError(f'classifier.model: timm has no model "{name}"; near ones: {", ".join(near) or "none"}')
+    _check_model(name)
     if pretrained is True:
-        return _from_hub(name, options)
+        return _from_hub_file(name, fetched, options)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     if isinstance(pretrained, str):
         model.load_state_dict(_matched(name, model, read_state(pretrained), pretrained))
     return model
+
+
+def hub_repository(name: str) -> str:
+    """The hub's repository with a timm model's weights; raises ConfigError for an unknown model or one that has none there."""
+    _check_model(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        config = None
+    if config is None or not config.hf_hub_id:
+        raise ConfigError(
+            f"classifier.pretrained: timm has no weights for {name} on the Hugging Face hub; name a model that has, or set it to "
+            "false or a file"
+        )
+    return str(config.hf_hub_id)
+
+
+def _check_model(name: str) -> None:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 5, 0.5)
+        raise ConfigError(f'classifier.model: timm has no model "{name}"; near ones: {", ".join(near) or "none"}')
 
 
 def read_state(source: str) -> dict[str, Tensor]:
@@ -59,27 +81,26 @@ def read_state(source: str) -> dict[str, Tensor]:
         raise DataError(f"classifier.pretrained: {source} is no safetensors file ({error})") from error
 
 
-def _from_hub(name: str, options: Mapping[str, Any]) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
-        return model
-    except RuntimeError as error:
-        if "pretrained" not in str(error).lower():
-            raise
+def _from_hub_file(name: str, fetched: Mapping[str, Path], options: Mapping[str, Any]) -> nn.Module:
+    """As timm loads what it fetches itself, with its own changes of names and shapes."""
+    if name not in fetched:
         raise ConfigError(
-            f"classifier.pretrained: timm has no weights for {name} ({error}); set it to false or a file"
+            f"classifier.pretrained: the weights of {name} were not fetched from the Hugging Face hub; run the study again from "
+            "`tailfill run`, whose stage `weights` does, or name a file, package:<module>/<file> or s3://"
+        )
+    try:
+        state = load_file(fetched[name])
+        model: nn.Module = timm.create_model(
+            name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"state_dict": state}, **options
+        )
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"classifier.pretrained: the hub's weights of {name} cannot be loaded ({str(error).splitlines()[0]}); pin another "
+            "classifier.revision"
         ) from error
-    except (
-        OSError
-    ) as error:  # all of huggingface_hub's and httpx's own errors on the way there are among these or below
-        raise _no_hub(name) from error
-
-
-def _no_hub(name: str) -> UnavailableError:
-    return UnavailableError(
-        f"classifier.pretrained: the weights of {name} cannot be had from the Hugging Face hub; go online, or set "
-        "classifier.pretrained to a file, package:<module>/<file> or s3://"
-    )
+    kept = cast(dict[str, Any], model.pretrained_cfg)
+    kept.pop("state_dict", None)  # else every copy of the model would hold its weights a second time
+    return model
 
 
 def _matched(name: str, model: nn.Module, found: State, source: str) -> dict[str, Tensor]:

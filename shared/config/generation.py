@@ -51,7 +51,7 @@ class StableDiffusionFinetune(Finetune):
     base: str = "CompVis/stable-diffusion-v1-1"
     """A folder, an `s3://bucket/prefix` or a hub name."""
     revision: str | None = None
-    """Commit of the hub repository; pin it."""
+    """Commit of the hub repository; pin it. Unset takes the newest when the weights are fetched."""
     method: Literal["full", "lora"] = "full"
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank of the LoRA matrices."""

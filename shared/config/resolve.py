@@ -116,6 +116,8 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
                 raise ConfigError(
                     f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
                 )
+        with placed(("classifier", "revision"), places, index):
+            _check_revision(experiment, where)
         with placed(("search", "objective"), places, index):
             _check_objectives(experiment.search, where)
         with placed(("search", "warm_start_from"), places, index):
@@ -125,6 +127,15 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
                 raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         _check_equal_budgets(study.verdict, experiments, places)
+
+
+def _check_revision(experiment: Resolved, where: str) -> None:
+    space = experiment.search.space if experiment.search.trials else {}
+    if experiment.classifier.revision is not None and "classifier.model" in space:
+        raise ConfigError(
+            f"{where}.classifier.revision: pins the weights of one model, got {experiment.classifier.revision!r} with a search over "
+            "classifier.model; take it out"
+        )
 
 
 def _check_objectives(search: Search, where: str) -> None:
@@ -169,7 +180,7 @@ def _check_space(experiment: Resolved, where: str, space: Mapping[str, Range]) -
         root = path.split(".")[0]
         if path in GENERATION:
             _check_generation(experiment, path, values, where)
-        elif root not in SEARCHABLE:
+        elif root not in SEARCHABLE or path == "classifier.revision":
             raise ConfigError(f"{where}.search.space: {path!r} cannot be searched{near(path, _searchable(experiment))}")
         try:
             value = value_at(experiment, path)

@@ -17,8 +17,8 @@ from shared.config.generation import Accept, AnyFinetune, Generate, Score
 from shared.config.search import Final, Resources, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 
-Stage = Literal["prepare", "finetune", "generate", "score", "tune", "final", "report"]
-STAGES: tuple[Stage, ...] = ("prepare", "finetune", "generate", "score", "tune", "final", "report")
+Stage = Literal["prepare", "weights", "finetune", "generate", "score", "tune", "final", "report"]
+STAGES: tuple[Stage, ...] = ("prepare", "weights", "finetune", "generate", "score", "tune", "final", "report")
 
 
 class PrepareConfig(Section):
@@ -31,6 +31,16 @@ class PrepareConfig(Section):
     seed: int
 
 
+class WeightsConfig(Section):
+    """Inputs: none (the hub). Commits files of one repository, each under its path there."""
+
+    kind: Literal["stable-diffusion", "timm"]
+    name: str
+    """The repository, or the timm model whose repository timm knows."""
+    revision: str | None
+    """Commit (or branch, or tag); without one, the commit that the hub has when it is fetched."""
+
+
 class WithWeights(Section):
     """A config that may name weights by where they lie."""
 
@@ -39,7 +49,7 @@ class WithWeights(Section):
 
 
 class FinetuneConfig(WithWeights):
-    """Inputs: `prepare`."""
+    """Inputs: `prepare`; `weights/base` where the base is the hub's."""
 
     finetune: AnyFinetune
     rare: Rare
@@ -47,7 +57,7 @@ class FinetuneConfig(WithWeights):
 
 
 class GenerateConfig(Section):
-    """Inputs: `prepare`, `finetune`."""
+    """Inputs: `prepare`, `finetune`; `weights/base` where the base is the hub's."""
 
     generate: Generate
     base: str | None = None
@@ -57,13 +67,28 @@ class GenerateConfig(Section):
 
 
 class ScoreConfig(WithWeights):
-    """Inputs: `prepare`, `generate`. `classifier`, `augmentation` and `training` describe the judges."""
+    """Inputs: `prepare`, `generate`; `weights/judges` where the judges begin with hub weights. `classifier`, `augmentation` and
+    `training` describe the judges."""
 
     score: Score
     classifier: Classifier
     augmentation: Augmentation
     training: Training
     seed: int
+
+    @property
+    def judge(self) -> Classifier:
+        """The judges' network: the classifier, or the score's own model."""
+        if self.score.model is None or self.score.model == self.classifier.model:
+            return self.classifier
+        return Classifier(
+            model=self.score.model,
+            # weights from a file and a prefix of names belong to the other model
+            pretrained=self.classifier.pretrained is True,
+            trainable="all",
+            head=(),
+            resolution=self.classifier.resolution,
+        )
 
 
 class Arm(Section):
@@ -98,7 +123,8 @@ class TrialImages(Section):
 class TuneConfig(WithWeights):
     """Inputs: `prepare`; with images other than `real` also `generate` and `score`, or `finetune` where trials make their own;
     `parameters` where taken from another experiment's tune; `warm_start`, an earlier tune, where the search begins with its
-    best trials."""
+    best trials; `weights/<timm model>` of each model that may begin with hub weights, and where trials make images what `generate`
+    and `score` have of these."""
 
     arm: Arm
     images: TrialImages | None = None
@@ -134,7 +160,8 @@ class ReportedExperiment(Section):
 
 
 class ReportConfig(Section):
-    """Inputs: `prepare`; per experiment `final/<name>/<repeat>`, and `tune/<name>`, `finetune/<name>`, `generate/<name>`, `score/<name>` where they ran."""
+    """Inputs: `prepare`; per experiment `final/<name>/<repeat>`, and `tune/<name>`, `finetune/<name>`, `generate/<name>`, `score/<name>`
+    where they ran; `weights/<name>` of what came from the hub."""
 
     study: str
     seed: int
@@ -146,9 +173,19 @@ class ReportConfig(Section):
 PRETRAINED = "classifier.pretrained"
 """The one path of a search space whose choices may be locations of weights."""
 
-StageConfig = PrepareConfig | FinetuneConfig | GenerateConfig | ScoreConfig | TuneConfig | FinalConfig | ReportConfig
+StageConfig = (
+    PrepareConfig
+    | WeightsConfig
+    | FinetuneConfig
+    | GenerateConfig
+    | ScoreConfig
+    | TuneConfig
+    | FinalConfig
+    | ReportConfig
+)
 CONFIGS: dict[Stage, type[StageConfig]] = {
     "prepare": PrepareConfig,
+    "weights": WeightsConfig,
     "finetune": FinetuneConfig,
     "generate": GenerateConfig,
     "score": ScoreConfig,
@@ -159,6 +196,7 @@ CONFIGS: dict[Stage, type[StageConfig]] = {
 
 
 OPERATIONAL: dict[Stage, tuple[str, ...]] = {
+    "prepare": ("dataset.root",),  # the digest of the files stands for it
     "finetune": ("finetune.checkpoint_every",),
     "generate": ("base",),
     "tune": (
@@ -177,7 +215,10 @@ OPERATIONAL: dict[Stage, tuple[str, ...]] = {
 def keyed(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:
     """The part of a stage's config that is in its key and in its manifest."""
     left = copy.deepcopy(config)
-    for path in OPERATIONAL.get(stage, ()):
+    operational = OPERATIONAL.get(stage, ())
+    if stage == "prepare" and left.get("source_digest") is None:
+        operational = ()  # nothing else tells one source from another
+    for path in operational:
         *sections, name = path.split(".")
         section = left
         for step in sections:

@@ -21,7 +21,10 @@ class Classifier(Section):
     model: str = "seresnext50_32x4d.gluon_in1k"
     """Any timm model."""
     pretrained: bool | str = True
-    """Weights: from timm's hub, none, or a safetensors (or timm-ordered .pth state dict) file by path, `package:<name>/<file>` or `s3://`."""
+    """Weights: timm's from the Hugging Face hub, none, or a safetensors (or timm-ordered .pth state dict) file by path,
+    `package:<name>/<file>` or `s3://`."""
+    revision: str | None = Field(default=None, exclude_if=lambda revision: revision is None)
+    """With `pretrained: true`, the commit of the model's hub repository; pin it. Unset takes the newest when the weights are fetched."""
     trainable: str = "layer4"
     """`all`, `head`, or the prefix of the parameter names that train beside the head."""
     head: tuple[Annotated[int, Field(ge=1)], ...] = (512, 128)

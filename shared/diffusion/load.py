@@ -10,16 +10,23 @@ import torch
 
 from shared.diffusion.generator import Generator
 from shared.errors import DataError
+from shared.fetched import FetchedBase
 from shared.settings import Settings
 
 
 def load_generator(
-    files: Mapping[str, Path], device: torch.device, settings: Settings, scratch: Path, base: str | None = None
+    files: Mapping[str, Path],
+    device: torch.device,
+    settings: Settings,
+    scratch: Path,
+    base: str | None = None,
+    fetched: FetchedBase | None = None,
 ) -> Generator:
     """The generator whose committed files these are, by name, on `device`.
 
-    `scratch` is a folder for what a base model in a bucket needs, `base` where that model lies now, if not where it did. Raises
-    DataError where a file is missing, damaged or does not fit, UnavailableError where the base's hub or bucket is away.
+    `scratch` is a folder for what a base model in a bucket needs, `base` where that model lies now, if not where it did, `fetched`
+    that model where it came from the hub. Raises DataError where a file is missing, damaged or does not fit, UnavailableError where
+    the base's bucket is away.
     """
     try:
         kind = json.loads(files["generator.json"].read_bytes())["generator"]
@@ -32,5 +39,5 @@ def load_generator(
     if kind == "stable-diffusion":
         from shared.diffusion.stable_diffusion import StableDiffusion
 
-        return StableDiffusion.load(files, device, settings, scratch, base)
+        return StableDiffusion.load(files, device, settings, scratch, base, fetched)
     raise DataError(f"generator.json: generator must be pixel or stable-diffusion, got {kind!r}; run finetune again")

@@ -21,6 +21,7 @@ from shared.diffusion.stable_diffusion_base import Parts, find_base, load_parts
 from shared.diffusion.stable_diffusion_data import embed, tokens
 from shared.diffusion.stable_diffusion_model import load_trained, weights_from_base
 from shared.errors import DataError, InputError
+from shared.fetched import FetchedBase
 from shared.settings import Settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,24 +51,25 @@ class StableDiffusion(Generator):
         settings: Settings,
         scratch: Path,
         base_at: str | None = None,
+        fetched: FetchedBase | None = None,
     ) -> StableDiffusion:
         """From the files that finetune committed, and the base that they name, which must be the same to the byte.
 
-        `base_at` is where the base lies now, where that is elsewhere than at the fine-tuning.
-        Raises DataError where a file or the base is missing, changed or does not fit, UnavailableError where the base's hub or
-        bucket is away.
+        `base_at` is where the base lies now, where that is elsewhere than at the fine-tuning, `fetched` a base from the hub.
+        Raises DataError where a file or the base is missing, changed or does not fit, UnavailableError where the base's bucket
+        is away.
         """
         try:
             made: dict[str, Any] = json.loads(files["generator.json"].read_bytes())
             schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))
             caption = Captioner(schema, made["caption"], made["phrases"])
             resolution, method, text_encoder = made["resolution"], made["method"], made["text_encoder"]
-            name, revision, digests = made["base"], made["revision"], made["base_files"]
+            name, digests = made["base"], made["base_files"]
             dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
         weights = weights_from_base(method, text_encoder)
-        base = find_base(base_at or name, revision, settings, scratch, weights)
+        base = find_base(base_at or name, settings, scratch, weights, fetched)
         base.check(digests, [part for part in FILES if part in (*weights, "tokenizer", "scheduler")])
         parts = load_parts(base, weights)
         load_trained(parts, method, text_encoder, files)

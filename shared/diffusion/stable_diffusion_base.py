@@ -1,6 +1,6 @@
-"""The base model: any Stable Diffusion 1.x or 2.x, from a folder, an S3 prefix or the hub, as its parts.
+"""The base model: any Stable Diffusion 1.x or 2.x, from a folder, an S3 prefix or what was fetched of the hub, as its parts.
 
-Only safetensors are read. The safety checker is neither downloaded nor loaded: it answers with black images.
+Only safetensors are read. The safety checker is not loaded: it answers with black images.
 """
 
 from __future__ import annotations
@@ -16,21 +16,12 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from shared.diffusion.base_files import FILES, WEIGHTS, base_files
-from shared.errors import DataError, UnavailableError
+from shared.errors import DataError
+from shared.fetched import FetchedBase
 from shared.settings import Settings
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -108,57 +99,26 @@ class Base:
 
 
 def find_base(
-    name: str, revision: str | None, settings: Settings, scratch: Path, weights: Sequence[str] = tuple(WEIGHTS)
+    name: str,
+    settings: Settings,
+    scratch: Path,
+    weights: Sequence[str] = tuple(WEIGHTS),
+    fetched: FetchedBase | None = None,
 ) -> Base:
-    """Brings the base model to local disk: a hub's into the cache, a bucket's into `scratch`. `weights` are the parts whose weights are wanted.
+    """Brings the base model to local disk: a bucket's into `scratch`. `weights` are the parts whose weights are wanted.
 
-    Raises DataError where there is no such model or it is closed to us, UnavailableError (exit 75) where the hub or the bucket
-    does not answer.
+    `fetched` is what the stage `weights` committed of a base from the hub. Raises DataError where there is no such model,
+    UnavailableError (exit 75) where the bucket does not answer.
     """
+    if fetched is not None:
+        return Base(name, fetched.commit, fetched.folder(base_files(weights)))
     if name.startswith("s3://"):
         from shared.artifacts.remote import local_folder
 
         return Base(name, None, local_folder(name, settings, scratch))
     if Path(name).is_dir():
         return Base(name, None, Path(name))
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
-    folder = _from_hub(name, revision, settings, weights)
-    return Base(name, folder.name, folder)  # the hub's cache names a snapshot's folder by its commit
-
-
-def _from_hub(name: str, revision: str | None, settings: Settings, weights: Sequence[str]) -> Path:
-    disable_progress_bars()
-    at = f"{name}@{revision}" if revision else name
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                cache_dir=settings.cache / "hub",
-                token=settings.hub_token.get_secret_value() if settings.hub_token else False,
-                allow_patterns=base_files(weights),
-            )
-        )
-    except HFValidationError as error:
-        raise DataError(f"finetune.base: {name!r} is neither a folder nor a hub name ({error})") from error
-    except GatedRepoError as error:
-        raise DataError(
-            f"finetune.base {at}: its owner must grant access first; set HF_TOKEN to a token that has it"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DataError(f"finetune.base {name}: the hub has no revision {revision!r} of it") from error
-    except RepositoryNotFoundError as error:
-        raise DataError(
-            f"finetune.base: {name} is neither a folder here nor a public repository of the hub; mend the name, or set HF_TOKEN"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-            raise DataError(f"finetune.base {at}: the hub refuses us ({_first_line(error)}); mend HF_TOKEN") from error
-        raise UnavailableError(
-            f"finetune.base {at}: is no folder here, and fetching it from the hub failed ({_first_line(error)}); "
-            "run again when it does, or name a folder or s3://bucket/prefix that holds the model"
-        ) from error
+    raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
 
 
 @dataclass

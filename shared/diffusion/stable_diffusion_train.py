@@ -38,6 +38,7 @@ from shared.diffusion.stable_diffusion_model import Denoiser, make_trainable, sa
 from shared.diffusion.stable_diffusion_processes import Rank, process_count, processes
 from shared.diffusion.stable_diffusion_state import Curve, TrainingState
 from shared.errors import ConfigError, InputError
+from shared.fetched import FetchedBase
 from shared.log import Log
 from shared.settings import Settings
 
@@ -83,20 +84,21 @@ def finetune_stable_diffusion(
     settings: Settings,
     scratch: Path,
     process_limit: int | None = None,
+    fetched: FetchedBase | None = None,
 ) -> list[dict[str, float]]:
     """Trains on the train split `images` (of `rare` classes only, where the config says so) and writes the committed files into `out`.
 
     Those are generator.json, curve.json and the weights (see stable_diffusion_model). Returns the curve: step, loss, seconds. Goes
     on from `checkpoints` and then ends with the same weights, to the bit on a CPU, as without the interruption. On GPUs it takes
-    as many as divide the batch evenly, of all that there are or of `process_limit`.
+    as many as divide the batch evenly, of all that there are or of `process_limit`. `fetched` is a base from the hub.
 
-    Raises ConfigError, DataError (the base), UnavailableError (its hub or bucket is away), Stopped, and InputError where the loss
+    Raises ConfigError, DataError (the base), UnavailableError (its bucket is away), Stopped, and InputError where the loss
     becomes NaN or the GPU's memory is too small.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     caption = Captioner(images.schema, config.caption, config.phrases)
     chosen = _choose(images, rare, config)
-    base = find_base(config.base, config.revision, settings, scratch)
+    base = find_base(config.base, settings, scratch, fetched=fetched)
     description = describe(config, base, images.schema, device)
     _check_resolution(config, base)
     saved = checkpoints.load()

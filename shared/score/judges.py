@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -21,7 +21,6 @@ from shared.classifier.rng import derived_seed
 from shared.config.dataset import Rare
 from shared.config.search import Resources
 from shared.config.task import Arm, ScoreConfig
-from shared.config.training import Classifier
 from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.log import Log
@@ -43,6 +42,8 @@ class Surroundings:
     stop: StopSignal
     cache: Path | None = None
     """A node-local folder for the frozen part's outputs."""
+    fetched: Mapping[str, Path] = field(default_factory=dict)
+    """Weights from the hub, by timm model."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +77,11 @@ class Opinion:
 
 def judge_arm(config: ScoreConfig) -> Arm:
     """The arm of a judge: the study's classifier and training, or the score's own model, on real images only."""
-    classifier = config.classifier
-    if config.score.model is not None and config.score.model != classifier.model:
-        # weights from a file and a prefix of names belong to the other model
-        classifier = Classifier(
-            model=config.score.model,
-            pretrained=classifier.pretrained is True,
-            trainable="all",
-            head=(),
-            resolution=classifier.resolution,
-        )
     return Arm(
         rare=Rare(below=None),
         accept=None,
         replicates=1,
-        classifier=classifier,
+        classifier=config.judge,
         augmentation=config.augmentation,
         images="real",
         training=config.training,
@@ -129,7 +120,7 @@ def train_on(
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
     data = TrainingData.build(
-        arm, training, val, NO_COLUMNS, around.resources, around.device, around.cache, around.stop
+        arm, training, val, NO_COLUMNS, around.resources, around.device, around.cache, around.stop, around.fetched
     )
     log = Log("score")
     epochs = config.score.epochs
@@ -157,9 +148,9 @@ def _ask(
         "generated": fitted.predict(images.generated),
     }
     if number == 0:
-        for field in fields(FeatureSets):
+        for each in fields(FeatureSets):
             around.stop.raise_if_set()
-            answers[f"features_{field.name}"] = fitted.features(getattr(images, field.name))
+            answers[f"features_{each.name}"] = fitted.features(getattr(images, each.name))
     return answers
 
 
@@ -176,4 +167,4 @@ def _load(checkpoints: Checkpoints) -> dict[str, NDArray[np.float32]] | None:
 
 
 def _fill(kind: type[T], kept: dict[str, NDArray[np.float32]], prefix: str) -> T:
-    return kind(**{field.name: kept[prefix + field.name] for field in fields(kind)})
+    return kind(**{each.name: kept[prefix + each.name] for each in fields(kind)})

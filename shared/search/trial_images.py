@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from shared.artifacts.manifest import Manifest, new_task
 from shared.config.base import Section
+from shared.config.hub import BASE, JUDGES
 from shared.config.task import Arm, GenerateConfig, Input, Stage, TuneConfig, named_weights
 from shared.context import Context, StopSignal
 
@@ -39,12 +40,12 @@ def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal
         "generate",
         wanted.versions["generate"],
         GenerateConfig(generate=generate, base=wanted.base, rare=arm.rare, seed=wanted.seed),
-        {"prepare": known["prepare"], "finetune": known["finetune"]},
+        {role: known[role] for role in ("prepare", "finetune", BASE) if role in known},
         context,
         stop,
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
-    inputs = {"prepare": known["prepare"], "generate": made}
+    inputs = {role: known[role] for role in ("prepare", JUDGES) if role in known} | {"generate": made}
     return Generated(images, _done("score", wanted.versions["score"], judges, inputs, context, stop))
 
 

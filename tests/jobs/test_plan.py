@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from jobs.plan import plan, version
+import pytest
+
+from jobs.plan import Step, plan, version
 from shared.config.load import load_study
+from shared.errors import ConfigError
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -108,3 +111,69 @@ def test_arms_that_share_images_share_their_judges() -> None:
         for setting in ("training.dropout=0.4", "score.folds=3")
     )
     assert (dropout, folds) == (1, 2)  # its own `score:` still counts
+
+
+HUB = ["finetune={generator: stable-diffusion, base: some/model, resolution: 32}", "classifier.pretrained=true"]
+
+
+def needs(step: Step) -> set[str]:
+    return {role for role in step.needs if role.startswith("weights/")}
+
+
+def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
+    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", HUB))}
+    assert [label for label in steps if label.startswith("weights")] == ["weights some/model", "weights test_resnet"]
+    assert steps["weights some/model"].config == {"kind": "stable-diffusion", "name": "some/model", "revision": None}
+    assert needs(steps["finetune"]) == needs(steps["generate"]) == {"weights/base"}
+    assert needs(steps["score"]) == {"weights/judges"}
+    assert needs(steps["tune synthetic"]) == needs(steps["final real 0"]) == {"weights/test_resnet"}
+    assert steps["score"].needs["weights/judges"] is steps["final real 0"].needs["weights/test_resnet"]
+    assert {"weights/some/model", "weights/test_resnet"} < steps["report"].needs.keys()
+
+
+def test_only_a_hub_s_name_is_fetched(tmp_path: Path) -> None:
+    for base in (tmp_path, "s3://bucket/base", "a/b/c", "./some/model"):
+        sets = [HUB[0], f"finetune.base={base}"]
+        assert not [s for s in plan(load_study(STUDIES / "demo.yaml", sets)) if s.stage == "weights"]
+
+
+def test_a_pin_is_in_the_key_of_the_weights_and_of_all_behind_them() -> None:
+    def ids(*sets: str) -> dict[str, str]:
+        return {step.label: step.id for step in plan(load_study(STUDIES / "demo.yaml", [*HUB, *sets]))}
+
+    before = ids()
+    classifier, base = ids(f"classifier.revision={'a' * 40}"), ids(f"finetune.revision={'b' * 40}")
+    assert f"weights test_resnet@{'a' * 8}" in classifier
+    assert f"weights some/model@{'b' * 8}" in base
+    assert {label for label, step in before.items() if classifier.get(label) == step} == {
+        "prepare", "finetune", "generate", "weights some/model",
+    }  # fmt: skip
+    assert {label for label, step in before.items() if base.get(label) == step} >= {"tune real", "final real 0"}
+
+
+def test_weights_that_a_search_may_choose() -> None:
+    space = "{classifier.pretrained: {values: [true, false]}, classifier.model: {values: [test_resnet, test_vit]}}"
+    sets = [
+        "verdict=none",
+        f"experiments.real.search={{space: {space}}}",
+        "experiments.placebo.parameters_from=real",
+        "experiments.placebo.search.trials=0",
+    ]
+    study = STUDIES / "demo.yaml"
+    steps = {step.label: step for step in plan(load_study(study, sets))}
+    both = {"weights/test_resnet", "weights/test_vit"}
+    assert needs(steps["tune real"]) == needs(steps["final real 0"]) == needs(steps["final placebo 0"]) == both
+    assert not needs(steps["tune synthetic"]) | needs(steps["score"])
+    pinned = [*sets, "experiments.placebo.classifier={pretrained: false}"]
+    steps = {step.label: step for step in plan(load_study(study, pinned))}
+    assert not needs(steps["final placebo 0"])
+    with pytest.raises(ConfigError, match=r"classifier\.revision: pins the weights of one model"):
+        load_study(study, [*sets, "classifier.revision=abc"])
+
+
+def test_trials_that_make_their_own_images_are_given_what_these_need() -> None:
+    sets = [*HUB, "verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}", "score.model=test_vit"]
+    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", sets))}
+    assert needs(steps["tune synthetic"]) == {"weights/base", "weights/judges", "weights/test_resnet"}
+    assert steps["tune synthetic"].needs["weights/judges"].config["name"] == "test_vit"
+    assert needs(steps["final synthetic 0"]) == {"weights/test_resnet"}

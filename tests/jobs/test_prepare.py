@@ -12,12 +12,18 @@ import pytest
 from PIL import Image
 
 from jobs.prepare import VERSION, Prepared, prepare, run
+from jobs.upload import upload
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import Manifest, new_task
 from shared.artifacts.open import open_store
-from shared.config.task import PrepareConfig, Task
+from shared.artifacts.s3 import S3Store
+from shared.config.search import Resources
+from shared.config.task import PrepareConfig, Task, keyed
 from shared.context import Context, StopSignal
 from shared.data.dataset import DatasetInfo, read_info
 from shared.data.imageset import ImageSet, read_shards
+from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
 
@@ -242,3 +248,30 @@ def test_run_commits(tmp_path: Path) -> None:
     assert artifacts.find("prepare", "k") == manifest
     assert manifest.summary["sizes"] == {"train": 28, "val": 6, "test": 6}
     assert read_info(artifacts.fetch(manifest.file("dataset.json"))).source == "folder"
+
+
+def test_a_folder_and_its_uploaded_copy_give_one_result(tmp_path: Path, s3_store: S3Store, s3_server: Settings) -> None:
+    here, there = tree(tmp_path / "data", red=20, green=20), f"{s3_store.url}/a/copy"
+    upload(here, there, s3_server, False)
+
+    def prepared_from(root: str) -> Manifest:
+        dataset = config({**FOLDER, "root": root}).dataset
+        stage = config(FOLDER).model_copy(
+            update={"dataset": dataset, "source_digest": source_digest(dataset, s3_server)}
+        )
+        tree_of = stage.model_dump(mode="json", by_alias=True)
+        task = new_task("s", "prepare", VERSION, tree_of, {}, Resources())
+        name = "here" if root == str(here) else "there"
+        (tmp_path / name).mkdir()
+        artifacts = Artifacts(FolderStore(tmp_path / f"store-{name}"), "s", tmp_path / "cache")
+        context = Context(task, artifacts, s3_server, tmp_path / name, StopSignal(), VERSION, lambda: ("code", {}))
+        return run(stage, context)
+
+    first, second = prepared_from(str(here)), prepared_from(there)
+    assert (first.key, first.digest) == (second.key, second.digest)
+    assert "root" not in first.config["dataset"]
+
+
+def test_without_a_digest_the_root_stands_for_the_data() -> None:
+    trees = [config({**FOLDER, "root": root}).model_dump(mode="json", by_alias=True) for root in "ab"]
+    assert keyed("prepare", trees[0]) != keyed("prepare", trees[1])

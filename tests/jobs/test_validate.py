@@ -57,6 +57,20 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str]) -> None:
     assert words[-1].startswith("in all about ")
 
 
+def test_weights_of_the_hub_are_named_and_not_fetched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sets = [part for setting in SMALL for part in ("--set", setting) if not setting.startswith("finetune")]
+    base = "finetune={generator: stable-diffusion, base: some/model, revision: abc, resolution: 32}"
+    main(["validate", str(DEMO), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: ")]
+    assert lines == [
+        "weights: some/model@abc is fetched once from the Hugging Face hub",
+        "weights: test_resnet is fetched once from the Hugging Face hub, not pinned: the newest commit is taken; set its revision",
+    ]
+
+
 @pytest.mark.parametrize(("guidances", "trials", "sets"), [([1.0, 2.0], 9, 4), ([1.0, 2.0], 3, 3), (None, 9, 1)])
 def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
     guidances: list[float] | None, trials: int, sets: int

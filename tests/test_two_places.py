@@ -1,0 +1,105 @@
+"""One study, two places: begun with its data and its results in a bucket, gone on with where the data is a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from hub_server import Hub, serve_hub
+from in_process import InProcess
+from PIL import Image
+from safetensors.torch import save_file
+
+from jobs.upload import upload
+from shared.artifacts.manifest import Run
+from shared.artifacts.s3 import S3Store
+from shared.config.load import load_study
+from shared.config.task import STAGES
+from shared.settings import Settings
+
+STUDY = """
+name: places
+dataset: {source: folder, root: nowhere, resolution: 32}
+rare: {below: 12}
+finetune: {generator: pixel, steps: 2, width: 8, batch_size: 8}
+generate: {fill_to: 14, cap: 9, steps: 2, batch_size: 4}
+score: {epochs: 1, folds: 2}
+accept: {plausibility: [0, 1], copies: 0}
+classifier: {model: test_resnet, pretrained: true, trainable: head, head: []}
+training: {batch_size: 16}
+search: {trials: 3, epochs: 1, workers: 1, lease_seconds: 30, objective: val_loss}
+final: {epochs: 1, seeds: 1}
+verdict: none
+experiments:
+  - name: synthetic
+    images: real+synthetic
+    search: {space: {training.lr: {low: 0.001, high: 0.01}, generate.guidance: {values: [1.0, 2.0]}}}
+  - {name: real, search: {trials: 0}}
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    (tmp_path / "hub").mkdir()
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), tmp_path / "hub/model.safetensors")
+    with serve_hub({"timm/test_resnet.r160_in1k": tmp_path / "hub"}) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield hub
+
+
+def write_images(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind, count in (("many", 40), ("few", 14)):
+        for number in range(count):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 120, (32, 32, 3), np.uint8) + np.uint8(100 * (kind == "few"))
+            Image.fromarray(pixels).save(folder / kind / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
+    tmp_path: Path, hub: Hub, s3_store: S3Store, s3_server: Settings, database_url: str
+) -> None:
+    write_images(tmp_path / "data")
+    data = f"{s3_store.url}/data"
+    upload(tmp_path / "data", data, s3_server, False)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    settings = replace(s3_server, store=f"{s3_store.url}/store")
+    store = S3Store(s3_store.bucket, settings.store.split("/", 3)[3], s3_server)
+
+    def place(name: str, root: object) -> InProcess:
+        (tmp_path / name).mkdir()
+        study = load_study(tmp_path / "study.yaml", [f"dataset.root={root}"])
+        return InProcess(study, tmp_path / name, database_url, store, settings)
+
+    def committed(runs: InProcess) -> dict[str, Run]:
+        return {m.digest: m.run for stage in STAGES for m in runs.artifacts.manifests(stage)}
+
+    there = place("there", data)
+    there.run(there.steps["tune synthetic"])
+    begun = committed(there)
+    stages = [manifest.stage for stage in STAGES for manifest in there.artifacts.manifests(stage)]
+    assert stages.count("prepare") == stages.count("weights") == stages.count("tune") == 1
+    assert stages.count("generate") == stages.count("score") > 0  # its trials made them
+
+    hub.repositories, hub.asked = {}, []
+    here = place("here", tmp_path / "data")
+    report = here.run(here.steps["report"])
+    after = committed(here)
+    assert {digest: after[digest] for digest in begun} == begun  # nothing of it was done again
+    new = [m.stage for stage in STAGES for m in here.artifacts.manifests(stage) if m.digest not in begun]
+    assert sorted(new) == ["final", "final", "report"]
+    assert not hub.asked
+    assert "weights/test_resnet" in report.inputs
+
+    again = place("again", data)  # and the other way round
+    assert again.run(again.steps["report"]).digest == report.digest
+    assert committed(again) == after
