@@ -147,9 +147,10 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         for rule in one(objects, "Role", "study-control")["rules"]
     }
     assert rules == {
-        ("jobs",): ["create", "delete", "get", "list", "watch"],
-        ("pods",): ["delete", "get", "list", "patch", "watch"],
-        ("events",): ["get", "list"],
+        ("jobs",): ["create", "delete", "get", "list"],
+        ("pods",): ["delete", "list", "patch"],
+        ("pods/log",): ["get"],
+        ("events",): ["list"],
         ("deployments/scale", "study-tune"): ["get", "patch"],
         ("serviceaccounts", "study-control"): ["get"],
     }

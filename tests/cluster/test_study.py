@@ -1,0 +1,220 @@
+"""A small study on a real cluster, from `helm install` to nothing left, through everything that a cluster does to Pods.
+
+The tests are one story, in order: what the first installs the last removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from release import LEFT_ALONE, Release, wait_for
+
+from jobs.local import Fingerprints, opened
+from jobs.plan import make_task
+from jobs.stage import run_within
+from shared.config.load import study_from_tree
+from shared.context import StopSignal
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+HERE = Path(__file__).parent
+VALUES = HERE / "small-values.yaml"
+STUDY = yaml.safe_load(VALUES.read_text())["study"]
+TRIALS = STUDY["search"]["trials"]
+
+
+def changed(folder: Path, **sections: object) -> Path:
+    """The values with parts of the study replaced."""
+    values = yaml.safe_load(VALUES.read_text())
+    values["study"] |= sections
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def searches(release: Release) -> dict[str, dict[str, object]]:
+    """Those that have begun, by label."""
+    return {label: step["search"] for label, step in release.steps().items() if step.get("search")}
+
+
+def committed(release: Release) -> bool:
+    """Whether all steps are."""
+    return all(step["state"] == "committed" for step in release.steps().values())
+
+
+def test_install_and_scale_to_nothing_at_once(release: Release) -> None:
+    said = release.install(VALUES)
+    release.kubectl("scale", "deployment/study-tune", "--replicas=0")
+    assert "kubectl" in said  # what to type next
+    wait_for(lambda: release.pods("control", "Running"), "control runs", 300)
+    assert not release.workers(None)
+
+
+def test_a_killed_finetune_goes_on(release: Release) -> None:
+    wait_for(lambda: release.jobs("prepare"), "prepare's Job", 240)
+    (pod,) = wait_for(lambda: release.pods("finetune", "Running"), "finetune runs", 300)
+    wait_for(
+        lambda: (
+            '"done": 5' in release.kubectl("logs", pod, check=False)
+            or "10/" in release.kubectl("logs", pod, check=False)
+        ),
+        "five steps",
+        120,
+        0.5,
+    )
+    release.kubectl("delete", "pod", pod, "--wait=false")
+    wait_for(lambda: release.steps()["finetune"]["state"] == "committed", "finetune is committed", 300)
+
+
+def test_prepare_is_the_same_as_on_one_machine(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    with opened(study_from_tree(STUDY), Fingerprints(None, {}), tmp_path) as here:
+        study = here.opened
+        task = make_task(study.study, study.steps[0], {})
+        manifest = run_within(task, study.artifacts, study.settings, StopSignal())
+    assert release.manifests()[f"prepare/{task.key}"] == manifest.digest
+
+
+def test_searches_wait_for_workers_and_say_so(release: Release) -> None:
+    wait_for(lambda: release.jobs("tune"), "a coordinator", 240)
+    found = wait_for(lambda: searches(release).get("tune real"), "the search of the real arm has begun", 240)
+    assert (found["finished"], found["queued"]) == (0, TRIALS)
+    assert "no worker" in str(found["stall"])
+
+
+def test_workers_come_and_go(release: Release) -> None:
+    """0 → 2, one killed, control killed, drained, PostgreSQL and MinIO restarted, → 1."""
+    release.kubectl("scale", "deployment/study-tune", "--replicas=2")
+    first = wait_for(lambda: len(found := release.workers()) == 2 and found, "two workers", 240)
+    wait_for(lambda: sum(int(str(s["running"])) for s in searches(release).values()), "a trial runs", 240)
+    release.kubectl("delete", "pod", first[0], "--wait=false")
+    release.kubectl("delete", "pod", *release.pods("control"), "--wait=false")
+    wait_for(lambda: len(release.workers()) == 2 and first[0] not in release.workers(), "the worker is replaced", 240)
+    (node,) = {
+        pod["spec"]["nodeName"] for pod in release.objects("pods", "tailfill/role=worker") if "nodeName" in pod["spec"]
+    }
+    drain = [
+        "drain",
+        node,
+        "--pod-selector=tailfill/role=worker",
+        "--delete-emptydir-data",
+        "--ignore-daemonsets",
+        "--timeout=120s",
+    ]
+    try:
+        release.kubectl(*drain)
+    finally:
+        release.kubectl("uncordon", node)
+    release.kubectl("delete", "pod", "study-postgresql-0", "study-minio-0", "--wait=false")
+    release.kubectl("scale", "deployment/study-tune", "--replicas=1")
+    wait_for(lambda: len(release.workers(None)) == 1, "one worker", 120)
+
+
+def test_an_upgrade_resets_no_replicas_and_disturbs_no_job(release: Release, tmp_path: Path) -> None:
+    before = {name: job["metadata"]["uid"] for name, job in release.jobs("tune").items()}
+    values = changed(tmp_path, final={"epochs": 3, "seeds": 1})
+    release.install(values, program=os.environ.get("HELM4") or shutil.which("helm4"))
+    (deployment,) = [d for d in release.objects("deployments") if d["metadata"]["name"] == "study-tune"]
+    assert deployment["spec"]["replicas"] == 1
+    after = {name: job["metadata"]["uid"] for name, job in release.jobs("tune").items()}
+    assert before.items() <= after.items()
+
+
+def test_the_study_ends_with_exactly_so_many_trials(release: Release) -> None:
+    wait_for(lambda: release.jobs("report"), "the report's Job", 900, 3.0)
+    release.kubectl(
+        "wait",
+        "--for=condition=complete",
+        "job",
+        "-l",
+        "app.kubernetes.io/component=report",
+        "--timeout=240s",
+        seconds=300,
+    )
+    wait_for(lambda: committed(release), "all is committed", 60)
+    steps = release.steps()
+    code = (
+        "import json; from jobs.release import open_mounted, mounted_study; from shared.settings import Settings\n"
+        "artifacts = open_mounted(mounted_study(), Settings.from_environment()).artifacts\n"
+        "print(json.dumps([m.summary for m in artifacts.manifests('tune')]))"
+    )
+    found = release.python(code)
+    assert [summary["trials"] for summary in found] == [TRIALS, TRIALS]
+    assert [summary["failed"] for summary in found] == [0, 0]
+    # a key is committed once: as many manifests as there are steps
+    assert len(release.manifests()) == len({(s["stage"], s["key"]) for s in steps.values()})
+
+
+def test_nothing_holds_a_gpu_at_the_end(release: Release) -> None:
+    def looked() -> bool:
+        found = release.status()
+        return found["gpus_held"] == 0 and found["workers"] == {"all": 1, "waiting": 1}
+
+    wait_for(looked, "no GPU is held", 60)
+    release.kubectl("scale", "deployment/study-tune", "--replicas=2")
+    wait_for(lambda: len(release.workers("Pending")) == 2, "a second worker waits", 60)
+    assert release.status()["gpus_held"] == 0
+
+
+def test_the_report_comes_here(release: Release, tmp_path: Path) -> None:
+    done = release.tailfill("report", "--workdir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "</html>" in Path(done.stdout.strip()).read_text()
+
+
+def test_a_changed_value_makes_only_what_hangs_on_it_run(release: Release, tmp_path: Path) -> None:
+    before = release.manifests()
+    release.install(changed(tmp_path, final={"epochs": 2, "seeds": 1}))
+
+    def added() -> list[str]:
+        return sorted(key.split("/")[0] for key in release.manifests().keys() - before.keys())
+
+    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
+    wait_for(lambda: added() == ["final", "final", "report"], "two trainings and a report", 400, 3.0)
+    assert before.items() <= release.manifests().items()
+
+
+def test_submit_final(release: Release, tmp_path: Path) -> None:
+    done = release.tailfill("submit", "final", "--experiment", "real", "--seeds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [(row["experiment"], row["seed"]) for row in rows] == [("real", 0), ("real", 1)]
+    assert all(0 <= row["metrics"]["macro_f1"] <= 1 for row in rows)
+    assert '"epochs"' in done.stderr or "epochs" in done.stderr  # the training's own log
+    refused = release.tailfill("submit", "final", "--experiment", "none")
+    assert (refused.returncode, "there is no such experiment; there are real, synthetic" in refused.stderr) == (2, True)
+
+
+def test_uninstall_leaves_the_data_and_their_secret(release: Release) -> None:
+    before = release.manifests()
+    release.helm("uninstall", release.name)
+
+    def left() -> list[str]:
+        kinds = "jobs,pods,deployments,statefulsets,services,configmaps,serviceaccounts,secrets,persistentvolumeclaims,networkpolicies,roles,rolebindings"
+        names = (f"{o['kind']}/{o['metadata']['name']}" for o in release.objects(kinds))
+        return sorted(name for name in names if name.split("/")[1] not in {*LEFT_ALONE, "default"})
+
+    kept = ["PersistentVolumeClaim/data-study-minio-0", "PersistentVolumeClaim/data-study-postgresql-0"]
+    wait_for(lambda: left()[:2] == kept and len(left()) == 3, "nothing is left but claims and their Secret", 120)
+    assert left()[2].startswith("Secret/study")
+
+    release.install(VALUES)
+    wait_for(lambda: release.pods("control", "Running"), "control runs again", 240)
+    done = wait_for(lambda: release.tailfill("status", "--json").returncode == 0, "services are back", 240)
+    assert done
+    wait_for(
+        lambda: committed(release),
+        "all is found committed",
+        240,
+        3.0,
+    )
+    assert release.manifests() == before
+    assert not release.jobs("prepare")
