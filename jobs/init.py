@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shared.data.guess import Guess
     from shared.data.schema import LabelSchema
     from shared.data.source import SourceImage
 
@@ -49,9 +50,12 @@ def init(data: Path, out: Path) -> list[str]:
     Returns lines that say what was found and what to do next. Raises DataError where `data` is neither, or holds no usable image,
     and ConfigError where `out` is there already or cannot be written.
     """
+    from shared.data.guess import guess_source
+
+    guess = guess_source(data)  # first: where both are wrong, DATA is what was typed
     if out.exists():
         raise ConfigError(f"{out}: is there already; move it away, or name another file with --out")
-    found = _look(data)
+    found = _look(data, guess)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(found, _study_name(data))
     try:
@@ -63,15 +67,13 @@ def init(data: Path, out: Path) -> list[str]:
     return [*_summary(found), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
 
 
-def _look(data: Path) -> Found:
+def _look(data: Path, guess: Guess) -> Found:
     import numpy as np
 
-    from shared.data.guess import guess_source
     from shared.data.problems import Problems
     from shared.data.schema import class_counts
     from shared.data.sources.open import open_source
 
-    guess = guess_source(data)
     problems = Problems("skip")
     source = open_source(guess.dataset, guess.root, 0, problems)
     images = list(source.images)

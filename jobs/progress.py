@@ -28,7 +28,7 @@ class SearchState:
 
     step: str
     """Label of its step in the plan."""
-    objective: str
+    objectives: tuple[str, ...]
     overview: SearchOverview | None
     """None before it has begun, or while PostgreSQL is away."""
     stall: str | None
@@ -51,9 +51,7 @@ def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str, go_
     try:
         found = read_searches(url, searches_of(artifacts.study))
     except UnavailableError as error:
-        return [
-            SearchState(row.step.label, _search(row).objectives[0], None, str(error), None, None) for row in open_rows
-        ]
+        return [SearchState(row.step.label, _search(row).objectives, None, str(error), None, None) for row in open_rows]
     searched = sum(overview.gpu_seconds for overview in found)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + committed_gpu_seconds(artifacts) if budgeted else searched
@@ -69,11 +67,11 @@ def _state(
     search = _search(row)
     if found is None:
         reason, waiting = _not_begun(row, rows, go_on), row.task is None
-        return SearchState(row.step.label, search.objectives[0], None, reason, None, None, waiting)
+        return SearchState(row.step.label, search.objectives, None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
-        search.objectives[0],
+        search.objectives,
         found,
         stall(found, search, go_on),
         seconds_left(found, search, spent),
@@ -155,21 +153,26 @@ def describe(searches: Sequence[SearchState]) -> str:
 def _paragraph(search: SearchState) -> str:
     lines = []
     if (found := search.overview) is not None:
-        lines = [_trials_line(found, search.objective), _cost_line(found, search)]
+        lines = [_trials_line(found, search.objectives), _cost_line(found, search)]
     if search.stall is not None:
         lines.append(f"nothing moves: {search.stall}" if found is None or not found.running else search.stall)
     return f"{search.step}: " + "\n  ".join(lines)
 
 
-def _trials_line(found: SearchOverview, objective: str) -> str:
+def _trials_line(found: SearchOverview, objectives: Sequence[str]) -> str:
     step = f"step {found.position} of {found.steps} ({found.label}): " if found.steps > 1 else ""
     detail = ", ".join(f"{n} {what}" for n, what in ((found.pruned, "pruned"), (found.failed, "failed besides")) if n)
     running = found.running + found.stale
     return (
         f"{step}{found.finished} of {found.wanted} trials done{f' ({detail})' if detail else ''}, "
-        f"{running} running, {found.queued} queued, {found.left} left; "
-        + (f"best {objective} {found.best:.4g}" if found.best is not None else "no value yet")
+        f"{running} running, {found.queued} queued, {found.left} left; " + (_bests(found, objectives) or "no value yet")
     )
+
+
+def _bests(found: SearchOverview, objectives: Sequence[str]) -> str:
+    """Of several objectives each one's best, which need not be of one trial."""
+    said = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, found.bests, strict=False))
+    return said if found.front is None else f"{said}, {_trials(found.front)} on the Pareto front"
 
 
 def _cost_line(found: SearchOverview, search: SearchState) -> str:
@@ -200,10 +203,13 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
     found = {}
     for search in searches:
         overview = asdict(search.overview) if search.overview else {}
-        overview |= {"left": search.overview.left, "finished": search.overview.finished} if search.overview else {}
+        overview |= (
+            {name: getattr(search.overview, name) for name in ("best", "left", "finished")} if search.overview else {}
+        )
         found[search.step] = {
             **overview,
-            "objective": search.objective,
+            "objective": search.objectives[0],
+            "objectives": list(search.objectives),
             "seconds_left": search.seconds_left,
             "stall": search.stall,
             "study_gpu_hours": search.gpu_budget[0] if search.gpu_budget else None,

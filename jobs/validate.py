@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -32,13 +33,19 @@ class Forecast:
 
     stages: dict[str, int]
     images: dict[str, int]
-    """Split → images."""
+    """Split → images, before `prepare` decodes them."""
+    files: int = 0
+    """Images that are files."""
+    files_opened: int = 0
+    """Of these, those whose head was read."""
     fill: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rare class → `real` and `generate`."""
     trials: int = 0
     finals: int = 0
     hours: dict[str, float] = field(default_factory=dict)
-    """Stage → hours of one process on this machine's device."""
+    """Stage → hours of one process on this machine's device, as it was used by others just then."""
+    hours_range: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Stage → the same by the fast and by the slow ones of the timed steps (a tenth were faster, a tenth slower)."""
     not_timed: tuple[str, ...] = ()
     """Stages whose hours are not in `hours`."""
     weights: tuple[str, ...] = ()
@@ -77,6 +84,7 @@ def look_ahead(study: Study) -> Forecast:
     forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=found.sizes())
     named = (step.config for step in steps if step.stage == "weights")
     forecast.weights = tuple(f"{c['name']}@{c['revision']}" if c["revision"] else c["name"] for c in named)
+    forecast.files, forecast.files_opened = found.files, found.opened
     forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
     made = _count_images(study, experiments, found, forecast)
@@ -113,9 +121,10 @@ def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey
 
 def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: int, forecast: Forecast) -> None:
     from shared.classifier.timing import time_training
+    from shared.repeats import Range, exactly
 
     train = forecast.images["train"]
-    seconds: dict[str, float] = {"tune": 0.0, "final": 0.0, "score": 0.0}
+    seconds: dict[str, Range] = {stage: exactly(0.0) for stage in ("tune", "final", "score")}
     rates: dict[str, Any] = {}
     for experiment in experiments:
         kind = json.dumps(
@@ -127,9 +136,8 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
         timed = rates[kind]
         images = train + (0 if experiment.images == "real" else made // experiment.generate.replicates)
         trials = _trials(experiment)
-        seconds["tune"] += (
-            timed.setup(images) * bool(trials) + trials * experiment.search.epochs * images * timed.seconds_an_image
-        )
+        epochs = trials * experiment.search.epochs
+        seconds["tune"] += timed.setup(images) * bool(trials) + epochs * images * timed.seconds_an_image
         runs = experiment.final.seeds
         seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * images * timed.seconds_an_image)
         forecast.gib += runs * timed.weight_bytes / 2**30
@@ -146,7 +154,8 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
             seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made * sets}
         else:
             forecast.not_timed = ("finetune", "generate")
-    forecast.hours = {stage: value / 3600 for stage, value in seconds.items() if value}
+    for stage, (low, middle, high) in ((stage, (s / 3600).tolist()) for stage, s in seconds.items() if s.any()):
+        forecast.hours[stage], forecast.hours_range[stage] = middle, (low, high)
     forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_an_image(study.dataset.resolution) / 2**30
 
 
@@ -155,7 +164,7 @@ def describe(study: Study, forecast: Forecast) -> str:
     lines = [
         f"study {study.name}: {sum(forecast.stages.values())} stages ({', '.join(f'{n} {s}' for s, n in forecast.stages.items())})"
     ]
-    lines.append("images: " + ", ".join(f"{n} {split}" for split, n in forecast.images.items()))
+    lines.append("images: " + ", ".join(f"{n} {split}" for split, n in forecast.images.items()) + _read(forecast))
     for name, counts in forecast.fill.items():
         lines.append(f"fill {name}: {counts['real']} real, {counts['generate']} to generate")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
@@ -163,12 +172,32 @@ def describe(study: Study, forecast: Forecast) -> str:
         pinned = "" if "@" in name else ", not pinned: the newest commit is taken; set its revision"
         lines.append(f"weights: {name} is fetched once from the Hugging Face hub{pinned}")
     for stage, hours in forecast.hours.items():
-        lines.append(f"{stage}: about {duration(hours * 3600)} of one process")
+        lines.append(f"{stage}: {_about(hours, *forecast.hours_range[stage])} of one process")
     if forecast.not_timed:
         lines.append(
             f"{', '.join(forecast.not_timed)}: not timed (Stable Diffusion is not loaded for a forecast); its weights are 4 GiB more"
         )
+    low, high = (sum(ends[i] for ends in forecast.hours_range.values()) for i in (0, 1))
     lines.append(
-        f"in all about {duration(sum(forecast.hours.values()) * 3600)} of one process on this device; disk {forecast.gib:.2g} GiB"
+        f"in all {_about(sum(forecast.hours.values()), low, high)} of one process; disk {forecast.gib:.2g} GiB"
     )
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    lines.append(f"times are of this machine as it is loaded now: a load average of {load:.1f} on {cores} cores")
     return "\n".join(lines)
+
+
+def _about(hours: float, low: float, high: float) -> str:
+    """`about 12m05s (11m20s to 14m10s)`."""
+    return f"about {duration(hours * 3600)} ({duration(low * 3600)} to {duration(high * 3600)})"
+
+
+def _read(forecast: Forecast) -> str:
+    """What the counts of images rest on."""
+    if not forecast.files:
+        return ", before prepare leaves out those that stand alike in two splits"
+    opened = (
+        "their files"
+        if forecast.files_opened == forecast.files
+        else f"{forecast.files_opened} of {forecast.files} files"
+    )
+    return f" ({opened} were opened, none decoded: prepare also leaves out damaged ones and those that stand alike in two splits)"

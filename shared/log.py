@@ -111,10 +111,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure(style: str) -> None:
-    """Sends the loggers to stderr in `style`, `text` or `json`; libraries only from warnings on."""
+def configure(style: str, level: int = logging.INFO) -> None:
+    """Sends the loggers to stderr in `style`, `text` or `json`, ours from `level` on; libraries only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("tailfill").setLevel(logging.INFO)
+    logging.getLogger("tailfill").setLevel(level)
     logging.captureWarnings(True)

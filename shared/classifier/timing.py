@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 
 from shared.checkpoint import NoCheckpoints
 from shared.classifier.arm import TrainingSet
-from shared.classifier.fit import TrainingData, fit
+from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
 from shared.config.task import Arm
@@ -19,56 +21,77 @@ from shared.data.canonical import encode
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
+from shared.repeats import MOST, Enough, Range, Repeats, exactly, spread
 
-IMAGES = 64
-EPOCHS = 3  # the first pays for what is set up once
+IMAGES = (64, 16)  # fewer where the first epoch is slow
+SLOW_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
 class TrainingTime:
     """What a training costs, by the image."""
 
-    seconds_an_image: float
+    seconds_an_image: Range
     """Of one epoch, validation left out."""
-    setup_seconds_an_image: float
+    setup_seconds_an_image: Range
     """Decoding, and the frozen part where its outputs are kept."""
     weight_bytes: int
     """Of the trained weights."""
 
-    def setup(self, images: int) -> float:
+    def setup(self, images: int) -> Range:
         """Seconds before the first epoch."""
         return images * self.setup_seconds_an_image
 
 
 def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Resources) -> TrainingTime:
     """Times an arm's classifier with random weights on random images of `resolution` pixels; raises what its training raises."""
-    batch = min(IMAGES, arm.training.batch_size)
+    device = pick_device(resources.device)
     plain = {
         "classifier.pretrained": False,
         "training.refit_epochs": 0,
         "training.warmup_epochs": 0,
-        "training.batch_size": batch,
+        "training.lr": 1e-6,  # nothing is to be learned, nor to diverge
     }
     arm = with_parameters(arm.model_copy(update={"images": "real", "synthetic": None, "accept": None}), plain)
-    images = _random_images(schema, resolution)
-    everything = TrainingSet(images, np.zeros(IMAGES, bool), np.ones((IMAGES, len(schema.groups)), bool))
+    for count in IMAGES:
+        short = with_parameters(arm, {"training.batch_size": min(count, arm.training.batch_size)})
+        few, images = _random_images(schema, resolution, 2), _random_images(schema, resolution, count)
+        _build(short, few, few, resources, device)  # imports
+        beside, _ = _build(short, few, few, resources, device)
+        setup, data = _build(short, images, few, resources, device)
+        repeats = Repeats()
+
+        def note(record: EpochRecord, repeats: Repeats = repeats, count: int = count) -> None:
+            repeats.add(record.seconds)
+            if repeats.first > SLOW_SECONDS and count != IMAGES[-1]:
+                raise Enough
+
+        with suppress(Enough):
+            fit(short, data, MOST + 1, 0, NoCheckpoints(), StopSignal(), note)
+        if repeats.times:
+            break
+    weights = sum(p.numel() * p.element_size() for p in new_network(short, data, 0).trainable_parameters().values())
+    return TrainingTime(spread(repeats.times) / count, exactly(max(setup - beside, 0.0) / (count - len(few))), weights)
+
+
+def _build(
+    arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device
+) -> tuple[float, TrainingData]:
+    """Seconds that it took, and the data."""
+    count = len(images)
+    everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
     start = time.monotonic()
-    few = images.take(np.arange(2))
-    data = TrainingData.build(arm, everything, few, np.empty(0, np.int64), resources, pick_device(resources.device))
-    setup = time.monotonic() - start
-    fitted = fit(arm, data, EPOCHS, 0, NoCheckpoints(), StopSignal())
-    seconds = min(record.seconds for record in fitted.history[1:])
-    weights = sum(p.numel() * p.element_size() for p in fitted.network.trainable_parameters().values())
-    return TrainingTime(seconds / IMAGES, setup / IMAGES, weights)
+    data = TrainingData.build(arm, everything, val, np.empty(0, np.int64), resources, device)
+    return time.monotonic() - start, data
 
 
-def _random_images(schema: LabelSchema, resolution: int) -> ImageSet:
+def _random_images(schema: LabelSchema, resolution: int, count: int) -> ImageSet:
     rng = np.random.default_rng(0)
     encoded = [
-        encode(Image.fromarray(rng.integers(0, 256, (resolution, resolution, 3), np.uint8))) for _ in range(IMAGES)
+        encode(Image.fromarray(rng.integers(0, 256, (resolution, resolution, 3), np.uint8))) for _ in range(count)
     ]
-    labels = np.zeros((IMAGES, schema.width), np.int8)
+    labels = np.zeros((count, schema.width), np.int8)
     for columns in schema.slices().values():
-        labels[np.arange(IMAGES), rng.integers(columns.start, columns.stop, IMAGES)] = 1
-    names = [f"random {i}" for i in range(IMAGES)]
-    return ImageSet(schema, encoded, names, np.array(["train"] * IMAGES), labels)
+        labels[np.arange(count), rng.integers(columns.start, columns.stop, count)] = 1
+    names = [f"random {i}" for i in range(count)]
+    return ImageSet(schema, encoded, names, np.array(["train"] * count), labels)

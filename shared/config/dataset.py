@@ -20,7 +20,8 @@ def _free(name: str) -> str:
     return name
 
 
-GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"), AfterValidator(_free)]
+GROUP_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValidator(_free)]
 """Letters, digits, underscores and hyphens: it becomes a column's name."""
 
 

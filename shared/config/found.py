@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shared.config.explain import reason
 from shared.config.paths import parameters_of, with_parameters
 from shared.config.task import Arm
 from shared.errors import ConfigError
@@ -25,5 +26,5 @@ def with_found(arm: Arm, parameters: Mapping[str, Any]) -> Arm:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"{where}: {first['msg']}, got {first['input']!r} from the search; mend search.space"
+            f"{where}: {reason(error)}, got {first['input']!r} from the search; mend search.space"
         ) from error

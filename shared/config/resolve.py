@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
 from shared.config.base import Section
 from shared.config.dataset import Rare
-from shared.config.explain import Path, explain, near, path_text, placed
+from shared.config.explain import Path, explain, near, path_text, placed, reason
 from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, Final, FloatRange, Range, Search, Verdict
@@ -107,24 +108,24 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
     """What holds between sections; raises ConfigError that names the path, the value, the remedy and the place."""
     experiments = resolve(study, places)
     for index, experiment in enumerate(experiments):
-        where = path_text(("experiments", index))
+        where = partial(_where, study.experiments[index], index)
         for path, values in experiment.search.space.items():
             with placed(("search", "space", path), places, index):
-                _check_space(experiment, where, {path: values})
+                _check_space(experiment, where(("search", "space")), path, values)
         if isinstance(experiment.finetune, PixelFinetune) and experiment.finetune.resolution > study.dataset.resolution:
             with placed(("finetune", "resolution"), places, index):
                 raise ConfigError(
-                    f"finetune.resolution: must be <= dataset.resolution ({study.dataset.resolution}), got {experiment.finetune.resolution}"
+                    f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
+                    f"got {experiment.finetune.resolution}"
                 )
         with placed(("classifier", "revision"), places, index):
-            _check_revision(experiment, where)
-        with placed(("search", "objective"), places, index):
-            _check_objectives(experiment.search, where)
+            _check_revision(experiment, where(("classifier", "revision")))
+        _check_objectives(experiment.search, where, places, index)
         with placed(("search", "warm_start_from"), places, index):
-            _check_warm_start(study, experiments[:index], experiment.search, where)
+            _check_warm_start(study, experiments[:index], experiment.search, where(("search", "warm_start_from")))
         if experiment.search.trials and not experiment.search.space:
             with placed(("search", "space"), places, index):
-                raise ConfigError(f"{where}.search.space: is empty; name parameters, or set search.trials: 0")
+                raise ConfigError(f"{where(('search', 'space'))}: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         _check_equal_budgets(study.verdict, experiments, places)
 
@@ -133,12 +134,21 @@ def _check_revision(experiment: Resolved, where: str) -> None:
     space = experiment.search.space if experiment.search.trials else {}
     if experiment.classifier.revision is not None and "classifier.model" in space:
         raise ConfigError(
-            f"{where}.classifier.revision: pins the weights of one model, got {experiment.classifier.revision!r} with a search over "
-            "classifier.model; take it out"
+            f"{where}: pins the weights of one model, got {experiment.classifier.revision!r} with a search over classifier.model; take it out"
         )
 
 
-def _check_objectives(search: Search, where: str) -> None:
+def _where(experiment: Experiment, index: int, path: Path, *causes: Path) -> str:
+    """The path as the user wrote it: the experiment's, where that sets it (or what is wrong together with it), else the study's."""
+    own = experiment.model_dump(exclude_unset=True)
+    return path_text(("experiments", index, *path) if any(_holds(own, p) for p in (path, *causes)) else path)
+
+
+def _holds(tree: Any, path: Path) -> bool:
+    return not path or (isinstance(tree, dict) and path[0] in tree and _holds(tree[path[0]], path[1:]))
+
+
+def _check_objectives(search: Search, where: Callable[..., str], places: Mapping[Path, str], index: int) -> None:
     """What Optuna cannot do with several objectives."""
     if len(search.objectives) == 1:
         return
@@ -147,12 +157,18 @@ def _check_objectives(search: Search, where: str) -> None:
         "sampler": (search.sampler, ("tpe", "qmc", "gp"), "it follows one objective"),
         "pruner": (search.pruner, ("none",), "a trial that is not over is neither better nor worse than another"),
     }  # fmt: skip
-    for name, (value, allowed, reason) in reasons.items():
+    objective = ("search", "objective")
+    for name, (value, allowed, why) in reasons.items():
+        path = ("search", name)
+        written = (
+            path in places or ("experiments", index, *path) in places
+        )  # else it is the default beside what was written
         if value not in allowed:
-            raise ConfigError(
-                f"{where}.search.{name}: must be {' or '.join(allowed)} with several objectives ({reason}), got {value!r}; "
-                "set it so, or name one search.objective"
-            )
+            with placed(path if written else objective, places, index):
+                raise ConfigError(
+                    f"{where(path, objective)}: must be {' or '.join(allowed)} with several objectives ({why}), got {value!r}; "
+                    "set it so, or name one search.objective"
+                )
 
 
 def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search, where: str) -> None:
@@ -163,54 +179,56 @@ def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search,
     other, slash, experiment_name = name.rpartition("/")
     if not slash and name not in searched:
         raise ConfigError(
-            f"{where}.search.warm_start_from: must name an experiment above with a search of its own, or another study's as "
+            f"{where}: must name an experiment above with a search of its own, or another study's as "
             f"study/experiment, got {name!r}; there are {', '.join(searched) or 'none'}"
         )
     if slash and (
         other == study.name or not all(re.fullmatch(NAME_PATTERN, part) for part in (other, experiment_name))
     ):
         raise ConfigError(
-            f"{where}.search.warm_start_from: must be an experiment above, or study/experiment of another study, got {name!r}; "
+            f"{where}: must be an experiment above, or study/experiment of another study, got {name!r}; "
             f"experiments above with a search are {', '.join(searched) or 'none'}"
         )
 
 
-def _check_space(experiment: Resolved, where: str, space: Mapping[str, Range]) -> None:
-    for path, values in space.items():
-        root = path.split(".")[0]
-        if path in GENERATION:
-            _check_generation(experiment, path, values, where)
-        elif root not in SEARCHABLE or path == "classifier.revision":
-            raise ConfigError(f"{where}.search.space: {path!r} cannot be searched{near(path, _searchable(experiment))}")
+def _check_space(experiment: Resolved, where: str, path: str, values: Range) -> None:
+    root = path.split(".")[0]
+    if path in GENERATION:
+        _check_generation(experiment, path, values, where)
+    elif root not in SEARCHABLE or path == "classifier.revision":
+        raise ConfigError(f"{where}: {path!r} cannot be searched{near(path, _searchable(experiment))}")
+    try:
+        value = value_at(experiment, path)
+    except ConfigError:
+        raise ConfigError(f"{where}: {path!r} is no value of the study{near(path, _searchable(experiment))}") from None
+    if not isinstance(values, Choice) and isinstance(value, bool | str | tuple):
+        raise ConfigError(f"{where}: {path!r} is no number; give it `kind: choice` and `values`")
+    if root in ("synthetic", "accept", "generate") and experiment.images == "real":
+        raise ConfigError(
+            f"{where}: {path!r} has no meaning with images: real of the experiment {experiment.name}; give that one a space without it"
+        )
+    if isinstance(values, Choice):
+        ends: dict[str, Any] = {f"values[{i}]": value for i, value in enumerate(values.values)}
+    else:
+        ends = {"low": values.low, "high": values.high}
+    for name, end in ends.items():
         try:
-            value = value_at(experiment, path)
-        except ConfigError:
-            raise ConfigError(
-                f"{where}.search.space: {path!r} is no value of the study{near(path, _searchable(experiment))}"
-            ) from None
-        if not isinstance(values, Choice) and isinstance(value, bool | str | tuple):
-            raise ConfigError(f"{where}.search.space: {path!r} is no number; give it `kind: choice` and `values`")
-        if root in ("synthetic", "accept", "generate") and experiment.images == "real":
-            raise ConfigError(
-                f"{where}.search.space: {path!r} has no meaning with images: real; take it out of this experiment"
-            )
-        for end in values.values if isinstance(values, Choice) else (values.low, values.high):
-            try:
-                with_parameters(experiment, {path: end})
-            except ValidationError as error:
-                reason = error.errors(include_url=False)[0]["msg"]
-                hint = "; give it `kind: int`" if isinstance(value, int) and isinstance(values, FloatRange) else ""
-                raise ConfigError(f"{where}.search.space: {path!r} cannot be {end} ({reason}){hint}") from None
+            with_parameters(experiment, {path: end})
+        except ValidationError as error:
+            must = reason(error)
+            whole = isinstance(values, FloatRange) and "whole number" in must
+            remedy = "give it `kind: int`" if whole else f"name values that {path} can have"
+            raise ConfigError(f"{where}.{path}.{name}: {must}, got {json.dumps(end)}; {remedy}") from None
 
 
 def _check_generation(experiment: Resolved, path: str, values: Range, where: str) -> None:
     if not isinstance(values, Choice):
         raise ConfigError(
-            f"{where}.search.space: {path!r} makes images anew for each value; give it `values`, a few, that trials can share"
+            f"{where}: {path!r} makes images anew for each value; give it `values`, a few, that trials can share"
         )
     if path.startswith("generate.image_to_image.") and experiment.generate.image_to_image is None:
         raise ConfigError(
-            f"{where}.search.space: {path!r} has no meaning without image-to-image; set generate.image_to_image, e.g. {{share: 0.5}}"
+            f"{where}: {path!r} has no meaning without image-to-image; set generate.image_to_image, e.g. {{share: 0.5}}"
         )
 
 

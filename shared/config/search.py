@@ -50,6 +50,14 @@ class Choice(Section):
     kind: Literal["choice"] = "choice"
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
 
+    @field_validator("values")
+    @classmethod
+    def _distinct(cls, values: tuple[bool | int | float | str, ...]) -> tuple[bool | int | float | str, ...]:
+        kinds = [(isinstance(value, bool), value) for value in values]  # else true would be 1
+        if twice := [value for i, (value, kind) in enumerate(zip(values, kinds, strict=True)) if kind in kinds[:i]]:
+            raise ValueError(f"names {twice[0]} twice, got {list(values)}; name each value once")
+        return values
+
 
 def _kind(value: Any) -> str:
     """`kind` may be left out: a mapping with `values` is a choice, any other a float."""

@@ -10,6 +10,8 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +73,13 @@ def canonical(
     )
 
 
+def look(path: Path) -> None:
+    """Raises BadImage where an image's file is not there or its head tells that it cannot be used; what follows it is not read."""
+    _find(path)
+    with _refusing(), Image.open(path, formats=FORMATS) as image:
+        _check(image)
+
+
 def encode(square: Image.Image) -> bytes:
     """PNG up to 128 px, else JPEG; the same pixels give the same bytes."""
     buffer = io.BytesIO()
@@ -81,7 +90,7 @@ def encode(square: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> bytes:
+def _find(path: Path) -> None:
     try:
         if not path.is_file():
             reason = "missing file" if not path.exists() else "not a file"
@@ -89,30 +98,23 @@ def _read(path: Path) -> bytes:
         size = path.stat().st_size
         if not 0 < size <= MOST_BYTES:
             raise BadImage("empty file" if not size else "too large", f"{path.name!r} has {size} bytes")
+    except OSError as error:
+        raise BadImage("unreadable file", f"{path.name!r} cannot be read ({error.strerror})") from error
+
+
+def _read(path: Path) -> bytes:
+    _find(path)
+    try:
         return path.read_bytes()
     except OSError as error:
         raise BadImage("unreadable file", f"{path.name!r} cannot be read ({error.strerror})") from error
 
 
-def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None) -> tuple[Image.Image, bool]:
-    """The image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raises BadImage in place of what Pillow raises."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check(image)
-            upright = image.getexif().get(0x0112, 1) == 1
-            wanted = "PNG" if resolution <= PNG_UP_TO else "JPEG"
-            original = (
-                image.format == wanted
-                and image.mode == "RGB"
-                and image.size == (resolution, resolution)
-                and upright
-                and box is None
-                and "transparency" not in image.info
-            )
-            if box is None:
-                # a large JPEG is decoded at half, a quarter or an eighth of its size where that is still twice what is kept
-                image.draft(None, (2 * resolution, 2 * resolution))
-            rgb = _rgb(image if upright else ImageOps.exif_transpose(image))
+        yield
     except UnidentifiedImageError:
         raise BadImage("not an image", f"is none of {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -120,6 +122,26 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None)
     except DAMAGED as error:
         reason = "truncated" if "truncated" in str(error).lower() else "damaged image"
         raise BadImage(reason, f"cannot be decoded ({type(error).__name__}: {str(error)[:100]})") from error
+
+
+def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None) -> tuple[Image.Image, bool]:
+    """The image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
+    with _refusing(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check(image)
+        upright = image.getexif().get(0x0112, 1) == 1
+        wanted = "PNG" if resolution <= PNG_UP_TO else "JPEG"
+        original = (
+            image.format == wanted
+            and image.mode == "RGB"
+            and image.size == (resolution, resolution)
+            and upright
+            and box is None
+            and "transparency" not in image.info
+        )
+        if box is None:
+            # a large JPEG is decoded at half, a quarter or an eighth of its size where that is still twice what is kept
+            image.draft(None, (2 * resolution, 2 * resolution))
+        rgb = _rgb(image if upright else ImageOps.exif_transpose(image))
     return (rgb if box is None else _cut(rgb, box)), original
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from shared.checkpoint import NoCheckpoints
@@ -20,13 +22,15 @@ from shared.device import pick_device
 from shared.diffusion.generator import SampleRequest
 from shared.diffusion.pixel import PixelGenerator
 from shared.diffusion.pixel_train import finetune_pixel
+from shared.repeats import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
 
-STEPS = 3
+FIRST = 2  # steps from whose pace the number of timed ones follows
+SAMPLER_STEPS = 2  # of the sampler, which takes as long for each
 
 
 def time_pixel(
     config: PixelFinetune, generate: Generate, schema: LabelSchema, resources: Resources
-) -> tuple[float, float]:
+) -> tuple[Range, Range]:
     """Seconds a training step, and seconds an image drawn."""
     device = pick_device(resources.device)
     rng = np.random.default_rng(0)
@@ -44,13 +48,24 @@ def time_pixel(
     )
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         out = Path(scratch)
-        short = config.model_copy(update={"steps": STEPS})
-        points = finetune_pixel(short, images, 0, out, NoCheckpoints(), StopSignal(), device)
+        pace = _steps(config, images, out, device, FIRST)[-1]
+        steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
         files = {path.name: path for path in out.iterdir()}
         generator = PixelGenerator.load(files, device)
-        start = time.monotonic()
-        generator.sample(
-            [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)], generate.guidance, generate.steps
-        )
-        drawn = time.monotonic() - start
-    return points[-1]["seconds"] / STEPS, drawn / generate.batch_size
+    sampler_steps = min(SAMPLER_STEPS, generate.steps)
+    requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
+    drawn = Repeats()
+    with suppress(Enough):
+        while True:
+            start = time.monotonic()
+            generator.sample(requests, generate.guidance, sampler_steps)
+            drawn.add(time.monotonic() - start)
+    return spread(steps[1:]), spread(drawn.times) * (generate.steps / sampler_steps) / generate.batch_size
+
+
+def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:
+    """Seconds of each of so many steps; the first pays for what is set up once."""
+    short = config.model_copy(update={"steps": count})
+    points = finetune_pixel(short, images, 0, out, NoCheckpoints(), StopSignal(), device)
+    seconds: list[float] = np.diff([0.0, *(point["seconds"] for point in points)]).tolist()
+    return [max(second, 1e-4) for second in seconds]  # the curve has them rounded

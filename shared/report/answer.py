@@ -70,12 +70,22 @@ def answer(config: ReportConfig, judged: Comparisons | None, caution: str | None
         return Answer("open", "This study asks for no verdict; its results are below.", (), None)
     if not judged.comparisons:
         return Answer("open", "There is one experiment, and nothing to compare it with.", (), None)
+    if judged.all_zero:
+        return Answer("open", _nothing_recognised(judged.rule.metric), (), _warning(judged), caution)
     main = _main(config, judged)
     others = [c for c in judged.comparisons if c is not main]
     readings = [f"{_subject(config, c)} {_predicate(c)}: {numbers(c, judged.rule.alpha)}." for c in others]
     readings[:0] = _placebo_readings(config, judged, main) + _image_reading(main)
     sentence = f"{_subject(config, main)} {_predicate(main)}: {numbers(main, judged.rule.alpha)}."
     return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged), caution)
+
+
+def _nothing_recognised(metric: str) -> str:
+    what = "the rare classes" if metric == "rare_macro_f1" else "any class"
+    return (
+        f"No arm recognises {what} at all: {METRIC_NAMES[metric]} is 0 in every training of every arm, so there is nothing to compare. "
+        "Train longer (final.epochs, search.epochs) or search a stronger classifier, then run the study again."
+    )
 
 
 def _main(config: ReportConfig, judged: Comparisons) -> Comparison:

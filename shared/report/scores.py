@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -107,6 +108,8 @@ class Comparisons:
     rule: Verdict
     comparisons: list[Comparison]
     against_placebo: list[Comparison]
+    all_zero: bool = False
+    """The metric is exactly 0 in every repetition of every arm: there is no difference to find, whatever the arms do."""
 
     def of(self, arm: str) -> Comparison | None:
         """An arm's comparison with the baseline."""
@@ -135,4 +138,10 @@ def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: St
             for placebo in copies
             if rule.baseline not in (arm, placebo)
         ],
+        _all_zero(values.values()),
     )
+
+
+def _all_zero(arms: Iterable[dict[int, float | None]]) -> bool:
+    known = [value for values in arms for value in values.values() if value is not None]
+    return bool(known) and not any(known)

@@ -12,11 +12,14 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from shared.context import StopSignal
 from shared.errors import ConfigError
+from shared.log import Log
 from shared.search.storage import Database, quiet_optuna
 
 HOST = "127.0.0.1"  # it asks nobody for a password
 CONNECTIONS = 2  # to PostgreSQL, however many requests the page makes at once
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+_log = Log("dashboard")
 
 
 def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str], None]) -> None:
@@ -36,6 +39,7 @@ def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str]
             thread = threading.Thread(target=server.serve_forever, args=(0.1,))
             thread.start()
             try:
+                _log.info("serving; Ctrl-C ends it")
                 ready(f"http://{HOST}:{server.server_port}/dashboard")
                 while not stop.wait(1.0):
                     pass

@@ -51,7 +51,10 @@ class SearchOverview:
     """Of the stale lease that ends last."""
     reaped_in: float | None
     """Seconds until the last stale lease has run out and its trial is queued again."""
-    best: float | None
+    bests: tuple[float, ...]
+    """The best value of each objective, whichever trial has it; empty where no trial is complete."""
+    front: int | None
+    """Trials on the Pareto front of several objectives; None of one."""
     last_failure: str | None
     workers: int
     """That gave a sign of life or renewed a lease lately."""
@@ -73,6 +76,11 @@ class SearchOverview:
     """Since the search began."""
     ticked_seconds: float
     """Since a coordinator gave a sign of life."""
+
+    @property
+    def best(self) -> float | None:
+        """Of the first objective."""
+        return self.bests[0] if self.bests else None
 
     @property
     def finished(self) -> int:
@@ -128,10 +136,17 @@ SELECT count(*) FILTER (WHERE t.state = 'COMPLETE') AS complete,
     FILTER (WHERE {_OPEN} AND l.state = 'held' AND NOT {_FRESH}) - clock_timestamp()), 0) AS reaped_in
 FROM trials t JOIN tailfill_leases l USING (trial_id) WHERE t.study_id = %(study)s
 """
-_BEST = """
+_BESTS = """
 SELECT CASE d.direction WHEN 'MINIMIZE' THEN min(v.value) ELSE max(v.value) END AS best
 FROM trials t JOIN trial_values v USING (trial_id) JOIN study_directions d ON d.study_id = t.study_id AND d.objective = v.objective
-WHERE t.study_id = %(study)s AND t.state = 'COMPLETE' AND v.objective = 0 AND v.value_type = 'FINITE' GROUP BY d.direction
+WHERE t.study_id = %(study)s AND t.state = 'COMPLETE' AND v.value_type = 'FINITE' GROUP BY d.objective, d.direction ORDER BY d.objective
+"""
+_FRONT = """
+WITH points AS (SELECT array_agg(CASE d.direction WHEN 'MINIMIZE' THEN v.value ELSE -v.value END ORDER BY d.objective) AS p
+  FROM trials t JOIN trial_values v USING (trial_id) JOIN study_directions d ON d.study_id = t.study_id AND d.objective = v.objective
+  WHERE t.study_id = %(study)s AND t.state = 'COMPLETE' AND v.value_type = 'FINITE' GROUP BY trial_id)
+SELECT count(*) AS front FROM points a WHERE NOT EXISTS (
+  SELECT FROM points b WHERE b.p <> a.p AND (SELECT bool_and(y <= x) FROM unnest(a.p, b.p) AS pair (x, y)))
 """
 _FAILURE = """
 SELECT a.value_json AS last_failure FROM trials t JOIN trial_user_attributes a USING (trial_id)
@@ -155,7 +170,7 @@ def _overview(search: Mapping[str, Any], ask: Any) -> SearchOverview:
         "study": search["study_id"], "name": search["name"], "lease": search["lease_seconds"], "stale": STALE_SHARE, "alive": ALIVE_SECONDS,
     }  # fmt: skip
     trials, workers, costs = (ask(sql, values)[0] for sql in (_TRIALS, _WORKERS, _COSTS))
-    best, failure = ask(_BEST, values), ask(_FAILURE, values)
+    bests, failure = ask(_BESTS, values), ask(_FAILURE, values)
     plain = ("name", "experiment", "settings", "closed", "position", "steps", "wanted")
     fields: dict[str, Any] = {name: search[name] for name in plain}
     fields |= {name: int(trials[name]) for name in ("complete", "pruned", "failed", "running", "stale", "queued")}
@@ -167,7 +182,8 @@ def _overview(search: Mapping[str, Any], ask: Any) -> SearchOverview:
         holders=list(trials["holders"]),
         lost_worker=trials["lost_worker"],
         reaped_in=_number(trials["reaped_in"]) if fields["stale"] else None,
-        best=_number(best[0]["best"]) if best else None,
+        bests=tuple(float(row["best"]) for row in bests),
+        front=int(ask(_FRONT, values)[0]["front"]) if len(bests) > 1 else None,
         last_failure=json.loads(failure[0]["last_failure"]) if failure else None,
         workers=int(workers["workers"]),
         trial_seconds=_number(trials["trial_seconds"]),

@@ -6,6 +6,7 @@ The same processes serve the tests that kill them.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -147,6 +148,11 @@ def run_worker(drill: Drill, grace_seconds: float = 10.0) -> None:
     _in_process(lambda stop: _work(drill, stop, grace_seconds))
 
 
+def run_quiet_worker(drill: Drill) -> None:
+    """The same without a line a trial: the coordinator's progress is what a person wants to read."""
+    _in_process(lambda stop: _work(drill, stop, grace_seconds=10.0), logging.WARNING)
+
+
 def run_coordinator(drill: Drill) -> None:
     """A coordinator process; leaves what it found in `outcome.json`."""
     _in_process(lambda stop: _coordinate(drill, stop))
@@ -198,7 +204,7 @@ def simulate(url: str, workers: int, trials: int, epochs: int = 1) -> Simulated:
 
 def _simulate(database: Database, drill: Drill, workers: int) -> Simulated:
     context = processes()
-    running: list[BaseProcess] = [context.Process(target=run_worker, args=(drill,)) for _ in range(workers)]
+    running: list[BaseProcess] = [context.Process(target=run_quiet_worker, args=(drill,)) for _ in range(workers)]
     over = threading.Event()
     peak: list[int] = []
     watch = threading.Thread(target=_watch_connections, args=(drill.url, over, peak))
@@ -232,10 +238,10 @@ def _simulate(database: Database, drill: Drill, workers: int) -> Simulated:
     )
 
 
-def _in_process(work: Callable[[StopSignal], None]) -> None:
+def _in_process(work: Callable[[StopSignal], None], level: int = logging.INFO) -> None:
     stop = StopSignal()
     stop.install()
-    configure("text")
+    configure("text", level)
     quiet_optuna()
     try:
         work(stop)

@@ -30,6 +30,7 @@ from shared.search.connect import CONNECT, refusal, refused
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
 
+QUIET_SECONDS = 15.0  # how long a server that was never reached yet may take to start before a line says so
 PATIENCE_SECONDS = 120.0  # how long a database that is away is asked again, before exit 75
 IDLE_IN_TRANSACTION_MS = 20_000  # the server ends a transaction whose client fell silent, so that its row locks go
 CREATION_LOCK = 0x7461696C  # "tail": one process at a time creates tables and studies
@@ -52,6 +53,7 @@ class Database:
         self._engine = sqlalchemy.create_engine("postgresql+psycopg2://", **self._engine_arguments())
         self._storage: RDBStorage | None = None
         self._tables_seen = False
+        self._reached = self._said_away = False
         self._back_at = -float("inf")  # time.monotonic() of the latest success after a failure; inf during one
 
     @property
@@ -106,7 +108,8 @@ class Database:
         where the server refuses for good.
         """
         patience = self._patience if patience is None else patience
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
+        deadline = began + patience
         pause = 0.2
         while True:
             try:
@@ -123,15 +126,20 @@ class Database:
                     ) from error
                 self._back_at = float("inf")
                 wait = min(left, pause * random.uniform(0.5, 1.5))
-                _log.warning(
-                    "database away", server=self.label, doing=what, error=reason, again_in_seconds=round(wait, 1)
-                )
+                if self._reached or time.monotonic() - began >= QUIET_SECONDS:
+                    self._said_away = True
+                    _log.warning(
+                        "database away", server=self.label, doing=what, error=reason, again_in_seconds=round(wait, 1)
+                    )
                 _sleep(wait, check)
                 pause = min(pause * 2, 5.0)
             else:
+                self._reached = True
                 if self._back_at == float("inf"):
                     self._back_at = time.monotonic()
-                    _log.info("database back", server=self.label)
+                    if self._said_away:
+                        _log.info("database back", server=self.label)
+                    self._said_away = False
                 return result
 
     def create_tables(self) -> None:

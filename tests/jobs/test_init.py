@@ -101,6 +101,8 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").write_text("mine")
     with pytest.raises(ConfigError, match="is there already"):
         init(data, tmp_path / "there.yaml")
+    with pytest.raises(DataError, match="absent: not found; name a folder"):
+        init(tmp_path / "absent", tmp_path / "there.yaml")
     with pytest.raises(ConfigError, match="cannot be written"):
         init(data, tmp_path / "there.yaml" / "study.yaml")
     for path in data.rglob("*.png"):

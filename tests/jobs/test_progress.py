@@ -34,7 +34,7 @@ def overview(**values: Any) -> SearchOverview:
     calm: dict[str, Any] = {
         "name": "s", "experiment": "real", "settings": settings_digest(SEARCH), "closed": None, "label": "", "position": 1, "steps": 1,
         "wanted": 10, "complete": 2, "pruned": 1, "failed": 0, "running": 0, "stale": 0, "queued": 0, "holders": [], "lost_worker": None,
-        "reaped_in": None, "best": 0.61234, "last_failure": None, "workers": 2, "resumes": 0, "losses": 0, "trial_seconds": 600.0,
+        "reaped_in": None, "bests": (0.61234,), "front": None, "last_failure": None, "workers": 2, "resumes": 0, "losses": 0, "trial_seconds": 600.0,
         "running_seconds": 0.0, "used_seconds": 3600.0, "lost_seconds": 360.0, "gpu_seconds": 0.0, "gpu_lost_seconds": 0.0,
         "wall_seconds": 1000.0, "ticked_seconds": 1.0,
     }  # fmt: skip
@@ -42,7 +42,7 @@ def overview(**values: Any) -> SearchOverview:
 
 
 def state(found: SearchOverview, **values: Any) -> SearchState:
-    return SearchState("tune real", "val_macro_f1", found, stall(found, SEARCH), 1200.0, None, **values)
+    return SearchState("tune real", ("val_macro_f1", "val_loss"), found, stall(found, SEARCH), 1200.0, None, **values)
 
 
 GO_ON = "`tailfill run` goes on with it"
@@ -97,7 +97,7 @@ def test_what_is_shown() -> None:
         "  2 workers alive; 1.00 CPU-hours used, 0.10 of them lost; about 20m00s left",
     ]
     on_gpu = overview(
-        gpu_seconds=1800.0, gpu_lost_seconds=36.0, queued=1, workers=0, steps=6, position=2, label="1-lr", best=None
+        gpu_seconds=1800.0, gpu_lost_seconds=36.0, queued=1, workers=0, steps=6, position=2, label="1-lr", bests=()
     )
     text = describe([dataclasses.replace(state(on_gpu), seconds_left=None, gpu_budget=(3.2, 10.0))])
     assert text.splitlines() == [
@@ -105,6 +105,11 @@ def test_what_is_shown() -> None:
         "  0 workers alive; 0.50 GPU-hours used, 0.01 of them lost; 3.20 of 10 GPU-hours of the study's budget spent; time left not known yet",
         "  nothing moves: 1 trial queued and no worker alive; one comes when a slot of `tailfill run` is free, or by `kubectl scale`",
     ]  # fmt: skip
+    several = overview(bests=(0.61234, 0.4), front=1)
+    assert "left; best val_macro_f1 0.6123, best val_loss 0.4, 1 trial on the Pareto front\n" in describe(
+        [state(several)]
+    )
+    assert as_json([state(several)])["tune real"]["best"] == 0.61234
 
 
 @pytest.mark.parametrize(

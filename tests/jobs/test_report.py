@@ -168,6 +168,31 @@ def test_few_seeds_are_said_at_the_top_and_equal_inputs_give_equal_numbers(tmp_p
     assert json.loads(job.report(config, results, tmp_path)["results.json"].read_text()) == tree
 
 
+def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    counts = (maker.labels[: maker.train] == 1).sum(axis=0)
+    rare = tuple(name for name, n in zip(maker.schema.class_names, counts, strict=True) if 0 < n < 40)
+    for name in ("real", "other"):
+        for repeat in range(2):
+            maker.final(name, "real", repeat, 3.0, -60.0, rare)
+    files = job.report(report_config([("real", "real"), ("other", "real")]), maker.results, tmp_path)
+    tree, text = json.loads(files["results.json"].read_text()), files["index.html"].read_text()
+    assert {e["metrics"]["rare_macro_f1"]["mean"] for e in tree["experiments"]} == {0.0}
+    assert tree["answer"]["sentence"].startswith(
+        "No arm recognises the rare classes at all: rare macro-F1 is 0 in every"
+    )
+    assert text.count(tree["answer"]["sentence"]) == 3  # description, top, verdict
+    maker.final("real", "real", 1, 3.0, 3.0, ())
+    tree = json.loads(
+        job.report(report_config([("real", "real"), ("other", "real")]), maker.results, tmp_path)[
+            "results.json"
+        ].read_text()
+    )
+    assert (
+        "cannot be judged yet" in tree["answer"]["sentence"]
+    )  # one training that recognises some is enough to compare
+
+
 def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:
     maker = StudyMaker(tmp_path / "in", schema=MULTI_LABEL, train=120, test=80)
     for name in ("real", "other"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.__main__ import main
 from jobs.validate import Forecast, describe, generated_sets
@@ -30,7 +33,8 @@ def test_a_valid_study_names_its_experiments(capsys: pytest.CaptureFixture[str])
     assert json.loads(validate(capsys, "--json")) == {"study": "demo", "experiments": ["real", "synthetic", "placebo"]}
 
 
-def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.repeats.SECONDS", 0.1)
     found = json.loads(validate(capsys, "--plan", "--json"))
     assert found["stages"] == {
         "prepare": 1,
@@ -49,12 +53,17 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < counts["generate"] <= 14 - counts["real"]
     assert found["hours"].keys() == {"finetune", "generate", "score", "tune", "final"}
     assert all(0 < hours < 10 for hours in found["hours"].values())
+    for stage, (low, high) in found["hours_range"].items():
+        assert 0 < low <= found["hours"][stage] <= high
     assert found["gib"] > 0
     words = describe(load_study(DEMO), Forecast(**found)).splitlines()
     assert words[0].startswith("study demo: 14 stages (1 prepare, 1 finetune, ")
     assert "search: 12 trials; final: 6 trainings" in words
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
-    assert words[-1].startswith("in all about ")
+    assert words[1].startswith("images: 300 train, ")
+    assert words[1].endswith(" test, before prepare leaves out those that stand alike in two splits")
+    assert re.match(r"in all about \S+ \(\S+ to \S+\) of one process; disk ", words[-2])
+    assert words[-1].startswith("times are of this machine as it is loaded now: a load average of ")
 
 
 def test_weights_of_the_hub_are_named_and_not_fetched(
@@ -83,6 +92,45 @@ def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
     settings = ["verdict=none", f"experiments.synthetic.search={{trials: {trials}, space: {{{space}}}}}"]
     (synthetic,) = (e for e in resolve(load_study(DEMO, settings)) if e.name == "synthetic")
     assert generated_sets(synthetic) == sets
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """40 images, of which one is none and one is cut off in the middle."""
+    for number in range(40):
+        path = tmp_path / "data" / ("ape" if number < 30 else "bee") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "data" / "ape" / "0.png").write_text("not an image")
+    whole = tmp_path / "data" / "ape" / "1.png"
+    whole.write_bytes(whole.read_bytes()[:1000])
+    return tmp_path / "data"
+
+
+def counts(capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> str:
+    monkeypatch.setattr("jobs.validate._time", lambda *_: None)
+    dataset = f"dataset={{source: folder, resolution: 32, root: {folders}{more}}}"
+    return validate(capsys, "--plan", "--set", dataset, "--set", "experiments=[{name: real}]", "--set", "verdict=none")
+
+
+def test_a_file_that_is_no_image_is_not_counted(
+    capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = counts(capsys, folders, monkeypatch, ", on_bad: skip")
+    assert re.search(r"images: (\d+) train, (\d+) val, (\d+) test \(their files were opened, none decoded: ", said)
+    (images,) = (line for line in said.splitlines() if line.startswith("images: "))
+    assert sum(map(int, re.findall(r"\d+", images))) == 39  # what is cut off is seen by decoding only
+    monkeypatch.setattr("shared.data.survey.LOOK_SECONDS", 0.0)
+    assert "(0 of 40 files were opened, none decoded: " in counts(capsys, folders, monkeypatch, ", on_bad: skip")
+
+
+def test_what_would_end_prepare_ends_the_plan(
+    capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        counts(capsys, folders, monkeypatch)
+    assert "ape/0.png: is none of JPEG, PNG" in capsys.readouterr().err
 
 
 def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

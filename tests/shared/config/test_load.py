@@ -83,6 +83,41 @@ def test_an_error_names_path_value_and_place(tmp_path: Path, setting: str, parts
     assert error.value.exit_code == 2
 
 
+KINDS = "true or false or a whole number or a number or a string"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("search.space={training.lr: {kind: foo}}", "search.space.training.lr.kind: must be one of 'float', 'int', 'choice', got \"foo\""),
+        ("search.space={training.lr: {low: 0, high: 1}}", "search.space.training.lr.low: must be > 0, got 0.0; name values that training.lr can"),
+        ("search.space={training.dropout: {values: [0, 1]}}", "search.space.training.dropout.values[1]: must be < 1, got 1; name values that"),
+        ("search.space={training.views: {low: 1, high: 2}}", "search.space.training.views.low: must be a whole number, got 1.0; give it `kind"),
+        ("search.space={training.lr: {values: [1.5]}}", "search.space.training.lr.values: must have at least 2 entries, got [1.5]"),
+        ("search.space={training.lr: {values: [1, null]}}", f"search.space.training.lr.values[1]: must be {KINDS}, got null"),
+        ("search.budget.gpu_hours=x", 'search.budget.gpu_hours: must be a number or null, got "x"'),
+        ("search.objective={}", "search.objective: must be one of 'val_loss', "),
+        ("classifier.pretrained=3", "classifier.pretrained: must be true or false or a string, got 3"),
+        ("accept.plausibility=[0.1]", "accept.plausibility: must have at least 2 entries, got [0.1]"),
+        ("accept.plausibility=[0, 0.1, 0.2]", "accept.plausibility: must have at most 2 entries, got [0, 0.1, 0.2]"),
+        ("experiments=[]", "experiments: must have at least 1 entry, got []"),
+        ("experiments.0.images=3", "experiments[0].images: must be one of 'real', 'real+synthetic' or 'real+copies' or null, got 3"),
+        ("verdict=foo", "verdict: must be a mapping or 'none', got \"foo\""),
+        ("verdict={baseline: other}", "verdict.baseline: must name an experiment, got 'other'; there are ['real']"),
+        ("dataset.source=null", "dataset.source: must be one of 'garments', 'deepfashion', 'folder', 'csv', 'fashion-mnist', got null"),
+        ("dataset={source: csv, root: x, groups: {a b: {column: x}}}", "dataset.groups.a b: must be 1 to 60 letters, digits, underscores and"),
+        ("dataset={source: csv, root: x, groups: {}}", "dataset.groups: must have at least 1 entry, got {}"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_in_our_own_words(tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_study(write(tmp_path), [setting])
+    said = str(error.value)
+    assert said.startswith(message)
+    assert said.endswith(f"in --set {setting}")
+    assert "\n" not in said
+
+
 def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + "training:\n  dropout: 0.1\n  lr: fast\n")
     with pytest.raises(
@@ -255,3 +290,6 @@ def test_any_values_under_real_keys_give_one_clear_error(values: dict[str, objec
     except ConfigError as error:
         assert all(line.strip() for line in str(error).splitlines())
         assert str(error).splitlines() == str(error).split("\n")
+        assert not any(
+            word in str(error) for word in ("nput should", "after validation", "tuple", "dictionary", "alid ")
+        )

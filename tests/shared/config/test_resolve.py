@@ -77,7 +77,7 @@ def test_least_seeds_for_a_verdict() -> None:
         ("real+synthetic", "generate.image_to_image.strength", {"values": [0.4, 0.6]}, "set generate.image_to_image"),
         ("real", "generate.guidance", {"values": [1.0, 2.0]}, "has no meaning with images: real"),
         ("real+synthetic", "generate.replicates", {"values": [1, 2]}, "cannot be searched"),
-        ("real+synthetic", "generate.guidance", {"values": [1.0, -2.0]}, "cannot be -2.0"),
+        ("real+synthetic", "generate.guidance", {"values": [1.0, -2.0]}, r"generate\.guidance\.values\[1\]: must be >= 0, got -2\.0; name values"),
     ],
 )  # fmt: skip
 def test_settings_of_generate_in_a_space(images: str, path: str, values: dict[str, Any], error: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
-from shared.config.load import study_from_tree
-from shared.config.search import Search
+from shared.config.load import parse, study_from_tree
+from shared.config.search import Choice, Search
 from shared.errors import ConfigError
 
 BOTH = ["val_macro_f1", "val_loss"]
@@ -39,7 +40,7 @@ def test_one_objective_or_several() -> None:
         ({"objective": ["val_loss", "val_los"]}, r"search\.objective\[1\]: must be one of .* got \"val_los\""),
         ({"objective": ["val_loss"]}, r"search\.objective: lists 1 objectives, .* name one without brackets"),
         ({"objective": ["val_loss"] * 2}, r"search\.objective: names val_loss twice, .* name each objective once"),
-        ({"objective": BOTH}, r"experiments\[0\]\.search\.pruner: must be none with several objectives .* got 'median'; set"),
+        ({"objective": BOTH}, r"^search\.pruner: must be none with several objectives .* got 'median'; set"),
         ({"objective": BOTH, "pruner": "none", "strategy": "sequential"}, r"search\.strategy: must be joint or random or grid .* got 'seq"),
         ({"objective": BOTH, "pruner": "none", "sampler": "cmaes"}, r"search\.sampler: must be tpe or qmc or gp .* got 'cmaes'"),
     ],
@@ -48,6 +49,32 @@ def test_refused_objectives(search: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         study_from_tree(tree(search))
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_two_values_together_names_them_where_they_were_written() -> None:
+    wrong = r"search\.pruner: must be none with several objectives"
+    own = [{"name": "real"}, {"name": "other", "search": {"objective": BOTH}}]
+    with pytest.raises(ConfigError, match=rf"^experiments\[1\]\.{wrong}"):
+        study_from_tree(tree({}, experiments=own))
+    own = [{"name": "real", "search": {"pruner": "median"}}]
+    with pytest.raises(ConfigError, match=rf"^experiments\[0\]\.{wrong}"):
+        study_from_tree(tree({"objective": BOTH, "pruner": "none"}, experiments=own))
+    text = yaml.safe_dump(tree({"objective": BOTH, "pruner": "median"}))
+    line = next(i for i, written in enumerate(text.splitlines(), 1) if "pruner" in written)
+    with pytest.raises(ConfigError, match=rf"^{wrong} .* in study\.yaml line {line}$"):
+        study_from_tree(*parse(text, "study.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [([1.5, 1.5], "1.5"), ([1, 2, 1.0], "1.0"), (["soft", "hard", "soft"], "soft"), ([True, False, True], "True")],
+)
+def test_a_choice_names_each_value_once(values: list[Any], refused: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^search\.space\.training\.lr\.values: names {refused} twice, got .*; name each value once"
+    ):
+        study_from_tree(tree({"space": {"training.lr": {"values": values}}}))
+    assert Choice(values=(True, 1)).values == (True, 1)
 
 
 def test_a_verdict_compares_arms_with_the_same_objectives() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_loss_and_nothing() -> None:
         "Generated images made no difference that this study could find: rare macro-F1 ±0.0"
     )
     assert nothing.tone == "neutral"
+
+
+def test_nothing_recognised_is_no_comparison() -> None:
+    found = answer(config(), replace(judged(0.0, 0.0), all_zero=True))
+    assert found.sentence.startswith(
+        "No arm recognises the rare classes at all: rare macro-F1 is 0 in every training of every arm, so there is nothing to compare."
+    )
+    assert (found.tone, found.readings) == ("open", ())
+    assert "±0.0" not in found.sentence
+    assert answer(config(), replace(judged(0.0, 0.0, n=2), all_zero=True)).warning is not None
 
 
 def test_an_interval_over_images_with_zero_is_said() -> None:

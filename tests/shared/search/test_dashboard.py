@@ -21,8 +21,11 @@ from shared.search.storage import Database
 
 
 @pytest.fixture
-def site(database: Database, postgres_url: str, make_drill: Callable[..., Drill]) -> Iterator[tuple[str, str]]:
+def site(
+    database: Database, postgres_url: str, make_drill: Callable[..., Drill], caplog: pytest.LogCaptureFixture
+) -> Iterator[tuple[str, str]]:
     """A running dashboard's address, and the name of a search in its database."""
+    caplog.set_level("INFO", "tailfill")
     drill = make_drill()
     make_study(database, drill.name, drill.search)
     stop, told, there = StopSignal(), list[str](), threading.Event()
@@ -34,6 +37,7 @@ def site(database: Database, postgres_url: str, make_drill: Callable[..., Drill]
     thread = threading.Thread(target=serve_dashboard, args=(postgres_url, 0, stop, ready))
     thread.start()
     assert there.wait(30)
+    assert "serving; Ctrl-C ends it" in caplog.messages
     yield told[0].removesuffix("/dashboard"), drill.name
     stop.set()
     thread.join(10)

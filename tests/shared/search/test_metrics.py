@@ -103,7 +103,7 @@ def test_a_look_is_kept_for_a_while_and_of_one_experiment_the_latest_search_coun
 
     def read() -> list[SearchOverview]:
         looks.append(1)
-        common = dict.fromkeys(SearchOverview.__annotations__, 0) | {"experiment": "real", "best": None}
+        common = dict.fromkeys(SearchOverview.__annotations__, 0) | {"experiment": "real", "bests": (), "front": None}
         return [SearchOverview(**{**common, "ticked_seconds": s, "complete": n}) for s, n in ((5, 7), (900, 2))]  # type: ignore[arg-type]
 
     collector = SearchMetrics("drill", read)

@@ -10,9 +10,13 @@ import pytest
 from optuna.trial import TrialState
 
 from shared.context import StopSignal
+from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
+from shared.search.leases import Leases
+from shared.search.overview import SearchOverview, read_searches
 from shared.search.reported import reported
 from shared.search.results import TrialRecord, describe_front, importance, trials_table
+from shared.search.searches import Shown, Step, make_study, write_search
 from shared.search.simulate import Drill, Place, processes, run_worker
 from shared.search.storage import Database
 
@@ -43,7 +47,9 @@ def _beats(a: TrialRecord, b: TrialRecord) -> bool:
 
 
 @pytest.mark.timeout(120)
-def test_two_workers_find_the_front_with_exactly_the_trials(database: Database, drill: Drill) -> None:
+def test_two_workers_find_the_front_with_exactly_the_trials(
+    database: Database, drill: Drill, postgres_url: str
+) -> None:
     outcome = _run(database, drill, workers=2)
     stored = optuna.load_study(study_name=drill.name, storage=database.storage).trials
     assert [trial.state for trial in stored] == [TrialState.COMPLETE] * 10
@@ -57,6 +63,11 @@ def test_two_workers_find_the_front_with_exactly_the_trials(database: Database, 
     taken = min(front, key=lambda t: t.values[0])
     assert (outcome.number, outcome.value, outcome.parameters) == (taken.number, taken.values[0], taken.parameters)
     assert taken.values[0] == min(t.values[0] for t in trials)
+
+    (seen,) = read_searches(postgres_url, f"^{drill.name}$")
+    assert seen.front == len(front)
+    assert seen.best == taken.values[0]
+    assert seen.bests == (taken.values[0], max(t.values[1] for t in trials))
 
     told = describe_front(outcome.front, drill.search, {"z": 1})
     assert told["directions"] == {"val_loss": "minimize", "val_macro_f1": "maximize"}
@@ -73,6 +84,24 @@ def test_two_workers_find_the_front_with_exactly_the_trials(database: Database, 
     assert table["curve.val_macro_f1"][3].as_py() == [values[1] for values in trials[3].curve]
     assert [row["number"] for row in table.to_pylist() if row["front"]] == [t.number for t in front]
     assert sum(importance(outcome.steps).values()) == pytest.approx(1)
+
+
+def test_an_onlooker_counts_the_front(database: Database, drill: Drill, postgres_url: str) -> None:
+    """Less of the first and more of the second is better; of equal trials none beats the other."""
+    study = make_study(database, drill.name, drill.search)
+    step = Step(drill.name, "", ("x", "y"), {})
+    write_search(database, drill.name, study._study_id, step, drill.search, None, Shown("real", 2, 1, 1))
+
+    def look() -> SearchOverview:
+        (found,) = read_searches(postgres_url, f"^{drill.name}$")
+        return found
+
+    assert (look().bests, look().front) == ((), None)
+    budget.fill(database, study, 5, [], repeat_failed=False)
+    Leases(database, 60).adopt(study._study_id)
+    for trial, values in zip(study.trials, [(1, 5), (1, 5), (2, 9), (2, 8), (0.5, 0)], strict=True):
+        database.storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, values)
+    assert (look().bests, look().best, look().front) == ((0.5, 9.0), 0.5, 4)
 
 
 def test_importance_is_that_of_the_first_objective(database: Database, make_drill: Callable[..., Drill]) -> None:

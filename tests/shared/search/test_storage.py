@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy import text
 
 from shared.errors import ConfigError, UnavailableError
+from shared.search import storage
 from shared.search.storage import Database
 
 
@@ -49,7 +50,13 @@ def test_away_ends_with_unavailable() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_waits_for_a_server_that_comes_later(postgres_url: str) -> None:
+@pytest.mark.parametrize("quiet", [15.0, 0.0])
+def test_waits_for_a_server_that_comes_later(
+    postgres_url: str, quiet: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that starts is no news; one that takes long, or was there before, is."""
+    monkeypatch.setattr(storage, "QUIET_SECONDS", quiet)
+    caplog.set_level("INFO", "tailfill")
     with socket.socket() as first:
         first.bind(("127.0.0.1", 0))
         port = first.getsockname()[1]
@@ -59,8 +66,13 @@ def test_waits_for_a_server_that_comes_later(postgres_url: str) -> None:
     forward.start()
     database.call("asking", database.has_tables)
     assert database.back_within(5)
+    said = [record.message for record in caplog.records]
+    assert (said[:1], said[-1:]) == ((["database away"], ["database back"]) if quiet == 0 else ([], []))
     database.close()
     forward.join()
+    with pytest.raises(UnavailableError):
+        database.call("asking", lambda: database.transaction().__enter__(), patience=0.1)
+    assert caplog.records[-1].message == "database away"
 
 
 def _forward(host: str, port: int, real: int) -> None:

@@ -1,0 +1,24 @@
+"""`tailfill tune simulate`: what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+
+def test_it_counts_and_shows_progress_only(database_url: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "jobs", "tune", "simulate", "--workers", "2", "--trials", "20", "--json"],
+        env={**os.environ, "DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["trials"], found["finished"], found["failed"]) == (20, 20, 0)
+    lines = ended.stderr.splitlines()
+    assert lines[-1].partition("tune: search ")[2].startswith("20/20 trials")
+    assert all(" tune: search " in line for line in lines), ended.stderr  # no line a trial
