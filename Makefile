@@ -49,7 +49,7 @@ unit: venv
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \
-	  echo "no helm: get Helm 3.18 or later, or 4, from https://helm.sh/docs/intro/install, as helm on PATH, or say HELM=/path/to/helm"; exit 2; }
+	  echo "no helm: get Helm 3.19 or later, or 4, from https://helm.sh/docs/intro/install, as helm on PATH, or say HELM=/path/to/helm"; exit 2; }
 	@$(TEST_ENV) $(BIN)/python -m pytest -q tests/helm
 
 schema: venv ## write what of the chart is made from elsewhere: values.schema.json, the demo study, the table in helm/README.md

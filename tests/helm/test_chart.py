@@ -234,3 +234,26 @@ def test_policies_admit_what_the_study_needs() -> None:
     assert all(spec["policyTypes"] == ["Ingress"] for spec in inside.values())
     askers = inside["study-postgresql"]["ingress"][0]["from"]
     assert [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in askers] == ["control", "tune"]
+
+
+def test_prometheus_finds_control() -> None:
+    helm = any_program()
+    assert not [each for each in rendered(helm) if each["kind"] == "PodMonitor"]
+    objects = rendered(helm, "--set", "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus")
+    monitor, control = one(objects, "PodMonitor", "study-control"), one(objects, "Deployment", "study-control")["spec"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"] == control["selector"]
+    (container,) = control["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert port == {"name": monitor["spec"]["podMetricsEndpoints"][0]["port"], "containerPort": 8080}
+    assert environment(control["template"]["spec"])["TAILFILL_METRICS_PORT"] == "8080"
+
+
+def test_a_changed_job_starts_control_anew() -> None:
+    def annotations(*values: str) -> dict[str, str]:
+        template = one(rendered(any_program(), *values), "Deployment", "study-control")["spec"]["template"]
+        found: dict[str, str] = template["metadata"]["annotations"]
+        return found
+
+    assert annotations() == annotations("--set", "minio.storage.size=1Gi")
+    assert annotations() != annotations("--set", "stages.final.backoffLimit=1")
