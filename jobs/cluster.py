@@ -131,26 +131,25 @@ class Jobs:
         ended = []
         for id_, work in list(self.work.items()):
             job = jobs.get(self.release.job_name(work.task))
-            if work.failed is None and (job is None or job_state(job).phase == "active"):
-                self._ensure(work, job, active)
-            elif job is not None and work.failed is None and job_state(job).phase == "complete":
+            if job is None:
+                work.failed = None  # a person deletes a failed Job to have it made again
+                self._ensure(work, active)
+                continue
+            state = job_state(job)
+            if state.phase == "complete":
                 ended.append(Ended(work.step, _seconds(job)))
                 del self.work[id_]
-            elif job is not None and job_state(job).phase == "failed" and work.failed is None:
-                work.failed = " ".join(filter(None, [job_state(job).reason, self.release.failure(job)]))
+            elif state.phase == "failed" and work.failed is None:
+                work.failed = " ".join(filter(None, [state.reason, self.release.failure(job)]))
                 log.error(
                     f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {work.failed}; mend it with `helm upgrade`, "
-                    f"or try again with `kubectl rollout restart deployment/{self.release.name}-control`"
+                    "or delete that Job to try again"
                 )
         self._look_after_workers()
         return ended
 
     def end(self) -> None:
         """Leaves Jobs as they are: they go on without control."""
-
-    def failed(self, step: Step) -> bool:
-        """Whether its Job failed for good."""
-        return step.id in self.work and self.work[step.id].failed is not None
 
     def _first_look(self, jobs: dict[str, Object]) -> None:
         """Ends Jobs whose key left the plan; those that failed, or whose result was removed since, are made again."""
@@ -168,10 +167,10 @@ class Jobs:
         self._scale_once()
         self._looked = True
 
-    def _ensure(self, work: _Work, job: Object | None, active: Counter[str]) -> None:
+    def _ensure(self, work: _Work, active: Counter[str]) -> None:
         stage = work.task.stage
         most = parallelism(self.release.manifests[stage])
-        if job is not None or (most is not None and active[stage] >= most):
+        if most is not None and active[stage] >= most:
             return
         if self.release.create_job(work.task):
             log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
@@ -256,12 +255,13 @@ class ControlPod:
         self.release = Release.of_pod(self.settings)
         self.study = mounted_study()
         self.control: Control | None = None
+        self.jobs: Jobs | None = None
 
     def run(self) -> None:
         """Returns never; raises Stopped at a signal, and what ends a study."""
         with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
             opened = self._open()
-            jobs = Jobs(self.release, opened)
+            jobs = self.jobs = Jobs(self.release, opened)
             self.control = Control(self.study, opened.steps, opened.artifacts, jobs, log.info, self.stop)
             log.info(f"study {self.study.name}: {len(opened.steps)} stages", store=opened.artifacts.store.url)
             report = self.control.run()
@@ -274,7 +274,9 @@ class ControlPod:
 
     def states(self) -> Mapping[tuple[str, str], int]:
         """How many steps of each stage are in which state, for `/metrics`."""
-        return {} if self.control is None else self.control.states()
+        if self.control is None or self.jobs is None:
+            return {}
+        return self.control.states({id_ for id_, work in self.jobs.work.items() if work.failed is not None})
 
     def _open(self) -> Opened:
         """Waits for services that are starting."""

@@ -10,7 +10,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,9 +95,9 @@ class Control:
         finally:
             self.executor.end()
 
-    def states(self) -> Counter[tuple[str, str]]:
-        """How many steps of each stage are `committed`, `begun` or `waiting`."""
-        return Counter((step.stage, self._state(step)) for step in self.steps)
+    def states(self, failed: Collection[str] = ()) -> Counter[tuple[str, str]]:
+        """How many steps of each stage are `committed`, `begun`, `failed` (those with these ids) or `waiting`."""
+        return Counter((step.stage, "failed" if step.id in failed else self._state(step)) for step in self.steps)
 
     def _state(self, step: Step) -> str:
         return "committed" if step.id in self.committed else "begun" if step.id in self.begun else "waiting"
