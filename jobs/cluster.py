@@ -46,6 +46,7 @@ from shared.settings import Settings
 CHART = Path("/etc/tailfill")
 """Where the chart mounts `study/study.json` and `stages/<stage>.json`."""
 PATIENCE_SECONDS = 600.0  # that a service may be away before control ends with 75, and is started again
+SAY_SECONDS = 30.0  # between two lines on a service that is still away
 
 log = Log("control")
 
@@ -280,7 +281,7 @@ class ControlPod:
 
     def _open(self) -> Opened:
         """Waits for services that are starting."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline, said = time.monotonic() + PATIENCE_SECONDS, -float("inf")
         while True:
             self.stop.raise_if_set()
             try:
@@ -288,7 +289,9 @@ class ControlPod:
             except UnavailableError as error:
                 if time.monotonic() >= deadline:
                     raise
-                log.info("waiting for a service", reason=str(error))
+                if time.monotonic() - said >= SAY_SECONDS:
+                    said = time.monotonic()
+                    log.info("waiting for a service", reason=str(error))
                 self.stop.wait(random.uniform(2.0, 4.0))
 
 

@@ -43,7 +43,7 @@ class _Running:
     """By the name of the launch."""
     not_before: float = 0.0
     started: float | None = None
-    """When its first process began."""
+    """When its first process got a slot."""
 
 
 @dataclass
@@ -176,7 +176,8 @@ class Machine:
                     continue  # a coordinator behind it needs none
                 running.pending.remove(launch)
                 slots = self.slots.take(self.free, launch.most_gpus) if launch.takes_slot else []
-                running.started = running.started or time.monotonic()
+                if launch.takes_slot:  # a coordinator begins at once, whether or not there is a slot for its workers
+                    running.started = running.started or time.monotonic()
                 process = start(launch, {**self.environment, **self.slots.environment(slots or [0])}, self.lines)
                 running.processes.append(process)
                 self.held[process.process.pid] = slots
