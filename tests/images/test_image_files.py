@@ -17,7 +17,10 @@ from shared.config.task import STAGES
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted(ROOT.glob("images/*/Dockerfile"))
 BAKE = (ROOT / "images/docker-bake.hcl").read_text()
-EXTRAS = {"base": {"prepare", "classifier", "diffusion", "search", "samplers", "report"}, "control": {"search", "cluster"}}
+EXTRAS = {
+    "base": {"prepare", "classifier", "diffusion", "search", "samplers", "report"},
+    "control": {"search", "cluster"},
+}
 
 
 def pins(lock: Path) -> dict[str, str]:
