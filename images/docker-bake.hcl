@@ -7,10 +7,10 @@ variable "REGISTRY" { default = "" }                              # registry.exa
 variable "TAG" { default = "dev" }
 variable "VERSION" { default = null }
 variable "REVISION" { default = null }
-variable "SOURCE" { default = null }           # where the code is published
-variable "BUILD_NETWORK" { default = "default" } # host: what RUN reaches is what this machine reaches
-variable "PIP_CONF" { default = "" }             # a pip.conf and a uv.toml that name a package index of one's own;
-variable "UV_CONF" { default = "" }              # passed as secrets, so that no image keeps them
+variable "SOURCE" { default = null }                              # where the code is published
+variable "BUILD_NETWORK" { default = "default" }                  # host: what RUN reaches is what this machine reaches
+variable "PIP_CONF" { default = "" }                              # a pip.conf and a uv.toml that name a package index of one's own;
+variable "UV_CONF" { default = "" }                               # passed as secrets, so that no image keeps them
 
 function "tag" {
   params = [name]
@@ -48,7 +48,7 @@ target "base" {
 }
 
 # What control stands on. pyarrow comes with clients for Flight and S3, kubernetes with a second client for asyncio, botocore with
-# every service of Amazon's; and tests come with all of them: together a third of it.
+# every service of Amazon's; and tests come with all of them: together a quarter of it.
 target "control-base" {
   inherits   = ["base"]
   tags       = tag("control-base")

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from shared.artifacts.artifacts import Pointer
 from shared.artifacts.manifest import Manifest
@@ -125,6 +124,8 @@ def generate(
 
 def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
     """An image `[h, w, 3]` of `resolution` pixels, as PNG where small, else JPEG."""
+    from PIL import Image
+
     image = Image.fromarray(pixels)
     if image.size != (resolution, resolution):
         image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.errors import DataError
@@ -65,6 +64,8 @@ class ImageSet:
 
 def decode(data: bytes, resolution: int, name: str) -> NDArray[np.uint8]:
     """One image, `[resolution, resolution, 3]` RGB; raises DataError that names it where it cannot be read."""
+    from PIL import Image  # control's image, which decodes nothing, is without it
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             rgb = image.convert("RGB")

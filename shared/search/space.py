@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from shared.config.base import Section
 from shared.config.paths import value_at
 from shared.config.search import Choice, IntRange, Range, Search
+from shared.errors import ConfigError
 
 Parameters = dict[str, Any]
 
@@ -100,7 +101,13 @@ def planned_points(
     elif search.sampler == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            planned = _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
+            try:
+                planned = _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"search.sampler: qmc needs {error.name}, which is not in control's image; have the coordinator run in that of the "
+                    "workers: the chart's value stages.tune.image"
+                ) from error
     points = [*([first] if first else []), *warm, *planned]
     return [point for i, point in enumerate(points) if point not in points[:i]]
 

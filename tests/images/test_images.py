@@ -104,6 +104,16 @@ def test_control_is_small_and_has_no_torch() -> None:
     run("control", "-c", script, entrypoint="python")
 
 
+def test_the_search_is_coordinated_without_torch_and_scipy() -> None:
+    script = """
+import optuna, jobs.control, jobs.plan, jobs.status, jobs.tune, shared.kube, shared.search.results, shared.search.space
+study = optuna.create_study(pruner=optuna.pruners.HyperbandPruner())
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 3), n_trials=20)
+assert set(optuna.importance.get_param_importances(study)) == {"x", "n"}
+"""
+    run("control", "-W", "ignore", "-c", script, entrypoint="python")
+
+
 IMPORTS = {
     "control": "boto3, optuna, psycopg2, sqlalchemy, kubernetes.client, pyarrow.parquet, pyarrow.compute",
     "base": "torch, torchvision, timm, diffusers, transformers, peft, accelerate, optuna, psycopg2, boto3, sklearn, matplotlib.pyplot",

@@ -1,0 +1,75 @@
+"""What control on a cluster rests on. What it does there is seen on a real one: `tests/cluster`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.cluster import Release, open_mounted
+from shared.config.load import load_study
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "studies" / "demo.yaml"
+WITHOUT = [
+    "torch",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "matplotlib",
+    "jinja2",
+    "imagehash",
+    "safetensors",
+]
+"""What control's image is without (its lock is images/control/requirements.lock)."""
+
+
+def test_control_needs_only_what_its_image_has() -> None:
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {WITHOUT!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+import jobs.cluster, jobs.release, jobs.tune, shared.search.coordinator
+from pathlib import Path
+from jobs.plan import plan, version
+from shared.config.load import load_study
+from shared.config.task import STAGES
+from shared.search.space import planned_points
+study = load_study(Path({str(STUDY)!r}))
+assert len(plan(study)) == 14 and all(version(stage) for stage in STAGES)
+assert planned_points(study.search, study.search.space, 0, {{}}, [], 4) == []
+try:
+    planned_points(study.search.model_copy(update={{"sampler": "qmc"}}), study.search.space, 0, {{}}, [], 4)
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("search.sampler: qmc needs scipy, which is not in control's image; ")
+    locked = (ROOT / "images" / "control" / "requirements.lock").read_text()
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    assert not [name for name in WITHOUT if f"\n{names.get(name, name)}==" in locked]
+
+
+def test_outside_of_a_pod_control_says_what_to_use() -> None:
+    with pytest.raises(
+        ConfigError, match="TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use"
+    ):
+        Release.of_pod(Settings.from_environment({}))
+
+
+def test_pods_share_no_folder(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"TAILFILL_STORE": str(tmp_path)})
+    with pytest.raises(ConfigError, match="TAILFILL_STORE: must be s3://bucket/prefix on a cluster"):
+        open_mounted(load_study(STUDY), settings)
