@@ -150,7 +150,8 @@ class _Planner:
             if step.stage == "weights":
                 reported[step.label.replace(" ", "/")] = step
         self._add("report", None, "report", _report_config(self.study, experiments), reported)
-        return list(self.steps.values())
+        # hub weights wait for nothing, and a wrong name or pin is told before hours of work
+        return sorted(self.steps.values(), key=lambda step: step.stage not in ("prepare", "weights"))
 
     def _add(
         self,

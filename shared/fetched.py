@@ -33,6 +33,7 @@ class FetchedBase:
         for file in self.manifest.files:
             if file.name in names and not (path := folder / file.name).exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)  # a link into a cache that was emptied
                 path.symlink_to(self.context.artifacts.fetch(file).resolve())
         folder.mkdir(exist_ok=True)
         return folder

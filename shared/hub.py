@@ -149,7 +149,7 @@ def _errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
         raise ConfigError(
             f"{setting}: {name} is neither a folder here nor a public repository of the hub; mend the name, or set HF_TOKEN"
         ) from error
-    except (HfHubHTTPError, HTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:  # hf_xet raises RuntimeError for the network's
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):

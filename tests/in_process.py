@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import sqlalchemy.orm  # noqa: F401 - as below; Optuna imports it when it is first used
 from pydantic import SecretStr
 
 import shared.classifier.fit

@@ -41,6 +41,7 @@ def tree(warm_start_from: str | None = "theirs/real", **values: Any) -> dict[str
         "name": "mine",
         "dataset": {"source": "garments", "resolution": 32},
         "finetune": {"generator": "pixel", "steps": 5},
+        "classifier": {"model": "test_resnet", "pretrained": False},
         "verdict": "none",
         "experiments": [{"name": "real", "search": {"warm_start_from": warm_start_from}}],
         **values,
