@@ -19,7 +19,19 @@ from shared.search.overview import SearchOverview, read_searches
 from shared.search.spending import committed_gpu_seconds
 
 COORDINATOR_SECONDS = 30.0  # a coordinator gives a sign of life every second or two
-GO_ON = "`tailfill run` goes on with it"
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """What a person can do where nothing moves."""
+
+    go_on: str = "`tailfill run` goes on with it"
+    """Where no coordinator is at work."""
+    workers: str = "one comes when a slot of `tailfill run` is free, or by `kubectl scale`"
+    """Where no worker is alive."""
+
+
+HERE = Remedies()
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,12 @@ class SearchState:
     """For an earlier stage, as the stage's own line says."""
 
 
-def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str, go_on: str = GO_ON) -> list[SearchState]:
+def search_states(
+    rows: Sequence[StepState], artifacts: Artifacts, url: str, remedies: Remedies = HERE
+) -> list[SearchState]:
     """The searches of a study's status that are not committed, in the order of the plan; raises ConfigError where PostgreSQL refuses us.
 
-    `go_on` says what to do where no coordinator is at work.
+    `remedies` are those of the place that asks.
     """
     open_rows = [row for row in rows if row.step.stage == "tune" and row.manifest is None]
     if not open_rows:
@@ -58,22 +72,22 @@ def search_states(rows: Sequence[StepState], artifacts: Artifacts, url: str, go_
     by_name = {overview.name: overview for overview in found}
     # one whose inputs are not known yet has no name
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
-    return [_state(row, by_name.get(name), spent, rows, go_on) for row, name in named]
+    return [_state(row, by_name.get(name), spent, rows, remedies) for row, name in named]
 
 
 def _state(
-    row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState], go_on: str
+    row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState], remedies: Remedies
 ) -> SearchState:
     search = _search(row)
     if found is None:
-        reason, waiting = _not_begun(row, rows, go_on), row.task is None
+        reason, waiting = _not_begun(row, rows, remedies), row.task is None
         return SearchState(row.step.label, search.objectives, None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
         search.objectives,
         found,
-        stall(found, search, go_on),
+        stall(found, search, remedies),
         seconds_left(found, search, spent),
         None if limit is None else (spent / 3600, limit),
     )
@@ -90,32 +104,29 @@ def name_of_search(task: Task, artifacts: Artifacts) -> str:
     return search_name(task.study, version("tune"), config, task.inputs, artifacts.generation("tune", task.key))
 
 
-def _not_begun(row: StepState, rows: Sequence[StepState], go_on: str) -> str:
+def _not_begun(row: StepState, rows: Sequence[StepState], remedies: Remedies) -> str:
     if row.task is not None:
-        return row.doing.detail if row.doing and row.doing.detail else f"no coordinator has begun it; {go_on}"
+        return row.doing.detail if row.doing and row.doing.detail else f"no coordinator has begun it; {remedies.go_on}"
     open_labels = {other.step.label for other in rows if other.manifest is None}
     return f"waits for {', '.join(sorted({needed.label for needed in row.step.needs.values()} & open_labels))}"
 
 
-def stall(found: SearchOverview, search: Search, go_on: str = GO_ON) -> str | None:
+def stall(found: SearchOverview, search: Search, remedies: Remedies = HERE) -> str | None:
     """Why nothing moves in a search that has begun, or None where something does."""
     away = found.ticked_seconds > COORDINATOR_SECONDS
     silent = f"no coordinator has given a sign of life for {duration(found.ticked_seconds)}"
     if found.closed is not None and not found.running:
-        return _closed(found, search) + (f"; {silent}, {go_on}" if away else "")
+        return _closed(found, search) + (f"; {silent}, {remedies.go_on}" if away else "")
     if away:
         running = "; the running trials end, nothing is queued after them" if found.running else ""
-        return f"{silent}{running}; {go_on}"
+        return f"{silent}{running}; {remedies.go_on}"
     if found.running:
         return None
     if found.stale:
         end = "now" if not found.reaped_in else f"in {duration(found.reaped_in)}"
         return f"{_trials(found.stale)} without a sign of life from the worker (the last: {found.lost_worker}); queued again {end}"
     if found.queued and not found.workers:
-        return (
-            f"{_trials(found.queued)} queued and no worker alive; one comes when a slot of `tailfill run` is free, "
-            "or by `kubectl scale`"
-        )
+        return f"{_trials(found.queued)} queued and no worker alive; {remedies.workers}"
     if found.queued:
         return f"{_workers(found.workers)} get ready: training data are built before the first trial"
     return None

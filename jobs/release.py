@@ -128,8 +128,11 @@ def status(why: str | None, as_json: bool) -> str:
             said = status_module.why(opened.study, opened.steps, opened.artifacts, why)
             return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
         rows = status_module.states(opened.study, opened.steps, opened.artifacts, look.doings())
-        log_of = f"see `kubectl logs deployment/{release.name}-control`"
-        searches = progress.search_states(rows, opened.artifacts, opened.database_url, log_of)
+        remedies = progress.Remedies(
+            f"see `kubectl logs deployment/{release.name}-control`",
+            f"`kubectl scale deployment/{release.name}-tune --replicas=2` brings some, unless they are below with a reason",
+        )
+        searches = progress.search_states(rows, opened.artifacts, opened.database_url, remedies)
     except UnavailableError as error:
         said = f"nothing moves: {error}"
         return json.dumps({"stall": said, **look.as_json()}, indent=1) if as_json else "\n".join([said, *look.lines()])

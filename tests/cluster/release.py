@@ -88,6 +88,17 @@ class Release:
         alive = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
         return [str(pod["metadata"]["name"]) for pod in alive if phase in (None, pod["status"]["phase"])]
 
+    def progresses(self, pod: str) -> list[int]:
+        """How far each progress line of the Pod's log says that it is."""
+        lines = [
+            json.loads(line) for line in self.kubectl("logs", pod, check=False).splitlines() if line.startswith("{")
+        ]
+        return [int(line["progress"]["done"]) for line in lines if line.get("progress")]
+
+    def progress(self, pod: str) -> int:
+        """The last of them, 0 before the first."""
+        return (self.progresses(pod) or [0])[-1]
+
     def status(self) -> dict[str, Any]:
         """`tailfill status --json`."""
         done = self.tailfill("status", "--json")
