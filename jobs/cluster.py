@@ -18,7 +18,7 @@ from pathlib import Path
 from jobs.control import Control, Ended
 from jobs.opened import Opened, fingerprints, open_study
 from jobs.plan import Step
-from jobs.progress import name_of_search
+from jobs.workers import Workers
 from shared.artifacts.open import is_s3, split_s3
 from shared.config.load import load_study
 from shared.config.study import Study
@@ -27,20 +27,19 @@ from shared.context import StopSignal
 from shared.errors import ConfigError, UnavailableError
 from shared.kube.api import Cluster, ClusterError, Object
 from shared.kube.manifests import (
+    MANIFEST,
     SUBMITTED,
     job_name,
     jobs_selector,
+    manifest_digest,
     parallelism,
     read_manifests,
     stage_job,
-    workers_selector,
 )
-from shared.kube.states import failure, job_state
-from shared.kube.workers import Demand, IdleSince, decide, let_through
+from shared.kube.states import failure, job_state, started
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
-from shared.search.overview import SearchOverview, read_searches
 from shared.settings import Settings
 
 CHART = Path("/etc/tailfill")
@@ -109,9 +108,8 @@ class Jobs:
     def __init__(self, release: Release, opened: Opened) -> None:
         self.release, self.opened = release, opened
         self.work: dict[str, _Work] = {}
-        self._idle = IdleSince()
+        self._workers = Workers(release.cluster, release.name, opened)
         self._looked = False
-        self._silent: str | None = None
 
     def begin(self, step: Step, task: Task) -> None:
         """Has a Job made for the task."""
@@ -146,27 +144,36 @@ class Jobs:
                     f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {work.failed}; mend it with `helm upgrade`, "
                     "or delete that Job to try again"
                 )
-        self._look_after_workers()
+        self._workers.advance(
+            [work.task for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
+        )
         return ended
 
     def end(self) -> None:
         """Leaves Jobs as they are: they go on without control."""
 
     def _first_look(self, jobs: dict[str, Object]) -> None:
-        """Ends Jobs whose key left the plan; those that failed, or whose result was removed since, are made again."""
-        names = {self.release.job_name(work.task) for work in self.work.values()}
+        """Ends Jobs whose key left the plan. Those that failed, whose result was removed since, or that got no Pod to run and have another
+        manifest now (a node or an image that there is not), are made again; one that runs is not disturbed."""
+        works = {self.release.job_name(work.task): work for work in self.work.values()}
         for name, job in list(jobs.items()):
             active = job_state(job).phase in ("active", "suspended")
-            if active and name not in names and SUBMITTED not in job["metadata"]["labels"]:
+            if active and name not in works and SUBMITTED not in job["metadata"]["labels"]:
                 log.info("a Job is no part of the plan any more and is ended", job=name)
-            elif not active and name in names:
+            elif name in works and not active:
                 log.info("a Job is made again", job=name, was=job_state(job).phase)
+            elif name in works and not started(job) and not self._is_current(job, works[name]):
+                log.info("a Job that did not begin is made again from its new manifest", job=name)
             else:
                 continue
             self.release.cluster.delete("jobs", name)
             del jobs[name]
-        self._scale_once()
+        self._workers.scale_once()
         self._looked = True
+
+    def _is_current(self, job: Object, work: _Work) -> bool:
+        made_from = job["metadata"].get("annotations", {}).get(MANIFEST)
+        return bool(made_from == manifest_digest(self.release.manifests[work.task.stage]))
 
     def _ensure(self, work: _Work, active: Counter[str]) -> None:
         stage = work.task.stage
@@ -176,68 +183,6 @@ class Jobs:
         if self.release.create_job(work.task):
             log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
         active[stage] += 1
-
-    # -- tuning workers
-
-    def _scale_once(self) -> None:
-        """Brings the workers to `search.workers`, the first time that control sees their Deployment; afterwards people scale it."""
-        searches = [work.step for work in self.work.values() if work.task.stage == "tune"] or [
-            s for s in self.opened.steps if s.stage == "tune"
-        ]
-        workers = max((int(step.config["search"]["workers"]) for step in searches), default=0)
-        name = f"{self.release.name}-tune"
-        scale = self.release.cluster.get("deployments", f"{name}/scale")
-        if scale is None or not workers:
-            return
-        artifacts = self.opened.artifacts
-        marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
-        if artifacts.store.exists(marker):
-            return
-        if scale["spec"].get("replicas", 0) == 1 != workers:  # 1 is what a Deployment begins with: nobody has scaled it
-            self.release.cluster.patch(
-                "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
-            )
-            log.info("tuning workers scaled, as search.workers says", deployment=name, replicas=workers)
-        artifacts.store.create(marker, b"")
-
-    def _look_after_workers(self) -> None:
-        cluster = self.release.cluster
-        pods = cluster.list("pods", workers_selector(self.release.name))
-        if not pods:
-            return
-        try:
-            demands = self._demands()
-        except UnavailableError as error:
-            if str(error) != self._silent:
-                log.warning("tuning workers stay as they are", reason=str(error))
-            self._silent = str(error)
-            return
-        self._silent = None
-        by_name = {pod["metadata"]["name"]: pod for pod in pods}
-        decision = decide(pods, demands)
-        for name, demand in decision.begin:
-            if let_through(cluster, by_name[name], demand):
-                log.info("worker has work", pod=name, experiment=demand.task.experiment)
-        for name in [*decision.over, *self._idle.too_long(decision.idle, time.monotonic())]:
-            cluster.delete("pods", name)
-            log.info("worker without work is replaced by one that waits, with no GPU", pod=name)
-
-    def _demands(self) -> list[Demand]:
-        works = [work for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
-        if not works:
-            return []
-        found = {
-            search.name: search
-            for search in read_searches(self.opened.database_url, searches_of(self.opened.study.name))
-        }
-        named = [(work.task, found.get(name_of_search(work.task, self.opened.artifacts))) for work in works]
-        return [_demand(task, search) for task, search in named if search is not None]
-
-
-def _demand(task: Task, search: SearchOverview) -> Demand:
-    held = search.running + search.stale
-    trials = held if search.closed is not None else held + search.queued
-    return Demand(task, trials, frozenset(holder.split("/")[0] for holder in search.holders))
 
 
 def _seconds(job: Object) -> float | None:

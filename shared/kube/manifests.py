@@ -10,6 +10,7 @@ import copy
 import json
 from pathlib import Path
 
+from shared.artifacts.manifest import canonical_digest
 from shared.config.task import STAGES, Stage, Task
 from shared.errors import ConfigError
 from shared.kube.api import Object
@@ -20,6 +21,8 @@ KEY = "tailfill/key"
 """Label of a stage's Job and Pods: the first letters of the task's key."""
 SUBMITTED = "tailfill/submitted"
 """Label of a Job that a person made: control leaves it alone."""
+MANIFEST = "tailfill/manifest"
+"""Annotation of a Job: which manifest it was made from."""
 PARALLELISM = "tailfill/parallelism"
 """Annotation of a manifest: so many Jobs of the stage at once."""
 GATE = "tailfill/work"
@@ -73,11 +76,17 @@ def stage_job(manifest: Object, release: str, task: Task, owner: Object, submitt
             "uid": owner["metadata"]["uid"],
         }
     ]
+    metadata["annotations"] = {**metadata.get("annotations", {}), MANIFEST: manifest_digest(manifest)}
     for described in (metadata, pod):
         described["labels"] = {**described.get("labels", {}), **labels}
     text = task_annotation(task)
     pod["annotations"] = {**pod.get("annotations", {}), TASK: text}
     return job
+
+
+def manifest_digest(manifest: Object) -> str:
+    """Tells the manifests of two upgrades apart."""
+    return canonical_digest(manifest)[:KEY_LETTERS]
 
 
 def task_annotation(task: Task) -> str:

@@ -33,6 +33,11 @@ def job_state(job: Object) -> JobState:
     return JobState("suspended" if job["spec"].get("suspend") else "active")
 
 
+def started(job: Object) -> bool:
+    """Whether a Pod of it runs, or has ended."""
+    return any(job.get("status", {}).get(count) for count in ("ready", "succeeded", "failed"))
+
+
 def gated(pod: Object) -> bool:
     """Whether it waits for work, with no node and no GPU."""
     return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates") or ())

@@ -39,7 +39,8 @@ def changed(folder: Path, **sections: object) -> Path:
 
 def searches(release: Release) -> dict[str, dict[str, object]]:
     """Those that have begun, by label."""
-    return {label: step["search"] for label, step in release.steps().items() if step.get("search")}
+    found = {label: step["search"] or {} for label, step in release.steps().items()}
+    return {label: search for label, search in found.items() if "running" in search}
 
 
 def committed(release: Release) -> bool:

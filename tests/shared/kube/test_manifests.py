@@ -10,7 +10,7 @@ import pytest
 
 from shared.config.task import STAGES, Task
 from shared.errors import ConfigError
-from shared.kube.manifests import job_name, parallelism, read_manifests, stage_job, task_annotation
+from shared.kube.manifests import job_name, manifest_digest, parallelism, read_manifests, stage_job, task_annotation
 
 MANIFEST: dict[str, Any] = {
     "apiVersion": "batch/v1",
@@ -30,6 +30,10 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     assert json.dumps(MANIFEST) == before
     assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
+    assert job["metadata"]["annotations"] == {
+        "tailfill/parallelism": "2",
+        "tailfill/manifest": manifest_digest(MANIFEST),
+    }
     pod = job["spec"]["template"]["metadata"]
     for labels in (job["metadata"]["labels"], pod["labels"]):
         assert labels == {"app.kubernetes.io/component": "final", "tailfill/key": "0123456789abcdef"}

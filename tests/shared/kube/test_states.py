@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kube_objects import job, pod
 
-from shared.kube.states import JobState, gpus_held, job_reason, job_state, pod_reason
+from shared.kube.states import JobState, gpus_held, job_reason, job_state, pod_reason, started
 
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
 LOG = "\n".join(
@@ -28,6 +28,12 @@ def test_a_job_stands_where_its_conditions_say() -> None:
     assert job_state(failed) == JobState("failed", "PodFailurePolicy: exit code 2")
     # its Pods are still ending
     assert job_state(job("j", ("FailureTarget", "PodFailurePolicy", "m"))) == JobState("active")
+
+
+def test_a_job_has_started_when_a_pod_ran() -> None:
+    assert not started(job() | {"status": {"active": 1, "ready": 0}})
+    assert started(job() | {"status": {"active": 1, "ready": 1}})
+    assert started(job() | {"status": {"active": 1, "failed": 1}})
 
 
 @pytest.mark.parametrize(
