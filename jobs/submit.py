@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.cluster import Release
+from jobs.console import PlainConsole
 from jobs.opened import Opened
 from jobs.plan import Step, make_task, version
 from jobs.progress import name_of_search
@@ -173,8 +174,16 @@ def _follow(release: Release, opened: Opened, task: Task) -> Manifest:
             if pod_name not in seen and (leaving(pod) or pod["status"].get("phase") == "Running"):
                 seen.add(pod_name)
                 for line in release.cluster.logs(pod_name):
-                    print(line, file=sys.stderr, flush=True)
+                    _pass_on(f"{task.experiment} {task.config['repeat']}", line)
         time.sleep(POLL_SECONDS)
+
+
+def _pass_on(training: str, line: str) -> None:
+    """A line of a Pod's log, as a person reads it."""
+    try:
+        PlainConsole().line(training, json.loads(line))
+    except (ValueError, TypeError, KeyError):
+        print(f"[{training}] {line}", file=sys.stderr, flush=True)  # a traceback, a library's complaint
 
 
 def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:
