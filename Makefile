@@ -15,7 +15,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test lint types unit e2e chart schema chaos bench fingerprints lock images test-images format clean
+.PHONY: help venv demo dashboard test lint types unit e2e submit-final chart schema chaos bench fingerprints lock images test-images format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -58,8 +58,12 @@ chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or
 schema: venv ## write what of the chart is made from elsewhere: values.schema.json, the demo study, the table in helm/README.md
 	@$(BIN)/python -m helm.generate
 
-e2e: venv ## a small study on the cluster of KUBECONFIG through all that a cluster does to Pods (E2E=small: its shortest form)
-	@$(BIN)/python -m pytest -q -x -m cluster tests/cluster $(if $(filter small,$(E2E)),-k small)
+e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (E2E=small: its shortest form)
+	@$(BIN)/python -m pytest -q -x -m cluster tests/cluster/$(if $(E2E),test_$(E2E).py)
+
+submit-final: venv ## train with the best parameters so far, on the cluster (RELEASE=study, NAMESPACE, EXPERIMENT, SEEDS, PARAMS=best|FILE)
+	@exec $(BIN)/tailfill submit final --release $(RELEASE) $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
+	  $(if $(EXPERIMENT),--experiment $(EXPERIMENT)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PARAMS),--params $(PARAMS))
 
 chaos: venv ## the search under fire: workers, coordinator and database killed at random (ROUNDS=20)
 	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full

@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LEFT_ALONE = {"kube-root-ca.crt"}
-"""ConfigMaps that every namespace has."""
+KINDS = "jobs,pods,deployments,statefulsets,services,configmaps,serviceaccounts,secrets,persistentvolumeclaims,networkpolicies,roles,rolebindings"
+OF_EVERY_NAMESPACE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
+KEPT = [
+    "PersistentVolumeClaim/data-study-minio-0",
+    "PersistentVolumeClaim/data-study-postgresql-0",
+    "Secret/study-credentials",
+]
+"""What an uninstalled release leaves."""
+OPENED = (
+    "import json; from jobs.release import open_mounted, mounted_study; from shared.config.task import STAGES\n"
+    "from shared.settings import Settings\n"
+    "artifacts = open_mounted(mounted_study(), Settings.from_environment()).artifacts\n"
+)
 
 
 class Release:
@@ -116,14 +127,25 @@ class Release:
 
     def manifests(self) -> dict[str, str]:
         """Digests of all that is committed, by `<stage>/<key>`."""
-        code = (
-            "import json; from jobs.release import open_mounted, mounted_study; from shared.settings import Settings\n"
-            "from shared.config.task import STAGES\n"
-            "artifacts = open_mounted(mounted_study(), Settings.from_environment()).artifacts\n"
-            "print(json.dumps({f'{m.stage}/{m.key}': m.digest for s in STAGES for m in artifacts.manifests(s)}))"
-        )
-        found: dict[str, str] = self.python(code)
+        code = "print(json.dumps({f'{m.stage}/{m.key}': m.digest for s in STAGES for m in artifacts.manifests(s)}))"
+        found: dict[str, str] = self.python(OPENED + code)
         return found
+
+    def search_summaries(self) -> list[dict[str, Any]]:
+        """Of the committed searches."""
+        found: list[dict[str, Any]] = self.python(
+            OPENED + "print(json.dumps([m.summary for m in artifacts.manifests('tune')]))"
+        )
+        return found
+
+    def all_committed(self) -> bool:
+        """Whether all steps are."""
+        return all(step["state"] == "committed" for step in self.steps().values())
+
+    def left(self) -> list[str]:
+        """What is in the namespace besides what every one has."""
+        names = {f"{found['kind']}/{found['metadata']['name']}" for found in self.objects(KINDS)}
+        return sorted(names - OF_EVERY_NAMESPACE)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300, every: float = 1.0) -> Any:

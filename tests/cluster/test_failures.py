@@ -77,7 +77,7 @@ def test_a_quota(release: Release, tmp_path: Path) -> None:
 def test_mended_it_goes_on_to_its_report(release: Release, tmp_path: Path) -> None:
     release.install(values(tmp_path))
     release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
-    wait_for(lambda: all(s["state"] == "committed" for s in release.steps().values()), "the report", 300, 3.0)
+    wait_for(release.all_committed, "the report", 300, 3.0)
 
 
 def test_a_store_that_is_away_is_named(release: Release) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from release import LEFT_ALONE, Release, wait_for
+from release import KEPT, Release, wait_for
 
 from jobs.local import Fingerprints, opened
 from jobs.plan import make_task
@@ -41,11 +41,6 @@ def searches(release: Release) -> dict[str, dict[str, object]]:
     """Those that have begun, by label."""
     found = {label: step["search"] or {} for label, step in release.steps().items()}
     return {label: search for label, search in found.items() if "running" in search}
-
-
-def committed(release: Release) -> bool:
-    """Whether all steps are."""
-    return all(step["state"] == "committed" for step in release.steps().values())
 
 
 def test_install_and_scale_to_nothing_at_once(release: Release) -> None:
@@ -147,14 +142,9 @@ def test_the_study_ends_with_exactly_so_many_trials(release: Release) -> None:
         "--timeout=240s",
         seconds=300,
     )
-    wait_for(lambda: committed(release), "all is committed", 60)
+    wait_for(lambda: release.all_committed(), "all is committed", 60)
     steps = release.steps()
-    code = (
-        "import json; from jobs.release import open_mounted, mounted_study; from shared.settings import Settings\n"
-        "artifacts = open_mounted(mounted_study(), Settings.from_environment()).artifacts\n"
-        "print(json.dumps([m.summary for m in artifacts.manifests('tune')]))"
-    )
-    found = release.python(code)
+    found = release.search_summaries()
     assert [summary["trials"] for summary in found] == [TRIALS, TRIALS]
     assert [summary["failed"] for summary in found] == [0, 0]
     # nothing was done twice under two keys; one more training may be from before the search was over
@@ -206,21 +196,14 @@ def test_uninstall_leaves_the_data_and_their_secret(release: Release) -> None:
     before = release.manifests()
     release.helm("uninstall", release.name)
 
-    def left() -> list[str]:
-        kinds = "jobs,pods,deployments,statefulsets,services,configmaps,serviceaccounts,secrets,persistentvolumeclaims,networkpolicies,roles,rolebindings"
-        names = (f"{o['kind']}/{o['metadata']['name']}" for o in release.objects(kinds))
-        return sorted(name for name in names if name.split("/")[1] not in {*LEFT_ALONE, "default"})
-
-    kept = ["PersistentVolumeClaim/data-study-minio-0", "PersistentVolumeClaim/data-study-postgresql-0"]
-    wait_for(lambda: left()[:2] == kept and len(left()) == 3, "nothing is left but claims and their Secret", 120)
-    assert left()[2].startswith("Secret/study")
+    wait_for(lambda: release.left() == KEPT, "nothing is left but claims and their Secret", 120)
 
     release.install(VALUES)
     wait_for(lambda: release.pods("control", "Running"), "control runs again", 240)
     done = wait_for(lambda: release.tailfill("status", "--json").returncode == 0, "services are back", 240)
     assert done
     wait_for(
-        lambda: committed(release),
+        lambda: release.all_committed(),
         "all is found committed",
         240,
         3.0,
