@@ -230,6 +230,7 @@ class ControlPod:
         while True:
             self.stop.raise_if_set()
             try:
+                self._make_bucket()
                 return open_mounted(self.study, self.settings)
             except UnavailableError as error:
                 if time.monotonic() >= deadline:
@@ -238,6 +239,12 @@ class ControlPod:
                     said = time.monotonic()
                     log.info("waiting for a service", reason=str(error))
                 self.stop.wait(random.uniform(2.0, 4.0))
+
+    def _make_bucket(self) -> None:
+        from shared.artifacts.s3 import ensure_bucket
+
+        if self.settings.create_bucket and self.settings.store is not None:
+            ensure_bucket(split_s3(self.settings.store)[0], self.settings)
 
 
 def mounted_study() -> Study:
@@ -250,9 +257,7 @@ def open_mounted(study: Study, settings: Settings) -> Opened:
     if settings.store is None or not is_s3(settings.store):
         raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
     bucket, prefix = split_s3(settings.store)
-    from shared.artifacts.s3 import S3Store, ensure_bucket
+    from shared.artifacts.s3 import S3Store
 
-    if settings.create_bucket:
-        ensure_bucket(bucket, settings)
     kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
     return open_study(study, fingerprints(study, settings, kept), settings)
