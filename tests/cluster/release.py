@@ -118,8 +118,8 @@ class Release:
         return found
 
     def steps(self) -> dict[str, dict[str, Any]]:
-        """Those of the status by label."""
-        return {step["step"]: step for step in self.status()["steps"]}
+        """Those of the status by label; none while a service is away, as the status then says."""
+        return {step["step"]: step for step in self.status().get("steps", ())}
 
     def python(self, code: str) -> Any:
         """What the code prints as JSON, in the control Pod, which alone reaches the store."""
@@ -140,7 +140,8 @@ class Release:
 
     def all_committed(self) -> bool:
         """Whether all steps are."""
-        return all(step["state"] == "committed" for step in self.steps().values())
+        states = {step["state"] for step in self.steps().values()}
+        return states == {"committed"}
 
     def left(self) -> list[str]:
         """What is in the namespace besides what every one has."""
