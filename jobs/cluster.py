@@ -7,44 +7,45 @@ Tuning workers are the Pods of a Deployment that people scale; they are let thro
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
 from jobs.control import Control, Ended
-from jobs.opened import Opened, fingerprints, open_study
+from jobs.opened import Fingerprints, Opened, fingerprints, open_study
 from jobs.plan import Step
 from jobs.workers import Workers
+from shared.artifacts.manifest import canonical_digest
 from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.store import NotFound
 from shared.config.load import load_study
 from shared.config.study import Study
-from shared.config.task import Stage, Task
+from shared.config.task import Task
 from shared.context import StopSignal
 from shared.errors import ConfigError, UnavailableError
-from shared.kube.api import Cluster, ClusterError, Object
+from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import (
     MANIFEST,
     SUBMITTED,
-    job_name,
     jobs_selector,
     manifest_digest,
     parallelism,
-    read_manifests,
-    stage_job,
 )
-from shared.kube.states import failure, job_state, started
+from shared.kube.release import CHART, Release
+from shared.kube.states import job_state, started
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
 from shared.settings import Settings
 
-CHART = Path("/etc/tailfill")
-"""Where the chart mounts `study/study.json` and `stages/<stage>.json`."""
 PATIENCE_SECONDS = 600.0  # that a service may be away before control ends with 75, and is started again
+STORE_SECONDS = 30.0  # between two looks at the store for what others have committed
+REFUSED_SECONDS = 60.0  # before a Job that the cluster refused is asked for again
+DONE_SECONDS = 10.0  # between two looks once the report is there: only workers that are scaled up need one
 SAY_SECONDS = 30.0  # between two lines on a service that is still away
 
 log = Log("control")
@@ -57,46 +58,9 @@ class _Work:
     step: Step
     task: Task
     failed: str | None = None
-
-
-@dataclass(frozen=True)
-class Release:
-    """A release as its control Pod sees it."""
-
-    name: str
-    cluster: Cluster
-    manifests: Mapping[Stage, Object]
-    owner: Object
-    """Control's ServiceAccount, whose end is the end of all Jobs."""
-
-    @classmethod
-    def of_pod(cls, settings: Settings) -> Release:
-        """Of the Pod that this runs in; raises ConfigError elsewhere."""
-        if settings.release is None:
-            raise ConfigError(
-                "TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use `tailfill run`"
-            )
-        cluster = Cluster.of_pod(settings.namespace)
-        account = f"{settings.release}-control"
-        owner = cluster.get("serviceaccounts", account)
-        if owner is None:
-            raise ClusterError(
-                f"serviceaccount {account}: is not there; the release is being uninstalled, or install the chart again"
-            )
-        return cls(settings.release, cluster, read_manifests(CHART / "stages"), owner)
-
-    def job_name(self, task: Task) -> str:
-        """Of a task."""
-        return job_name(self.name, task.stage, task.key)
-
-    def create_job(self, task: Task, submitted: bool = False) -> bool:
-        """Makes the task's Job; False where there is one."""
-        body = stage_job(self.manifests[task.stage], self.name, task, self.owner, submitted)
-        return self.cluster.create("jobs", body)
-
-    def failure(self, job: Object) -> str:
-        """What a failed Job's Pods said last."""
-        return failure(self.cluster.list("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}"))
+    """Why, in Kubernetes' words and those of its Pod."""
+    not_before: float = 0.0
+    """When a Job that was refused is asked for again, by the monotonic clock."""
 
 
 class Jobs:
@@ -110,6 +74,7 @@ class Jobs:
         self.work: dict[str, _Work] = {}
         self._workers = Workers(release.cluster, release.name, opened)
         self._looked = False
+        self._read_store = time.monotonic()
 
     def begin(self, step: Step, task: Task) -> None:
         """Has a Job made for the task."""
@@ -122,32 +87,38 @@ class Jobs:
         }
         if not self._looked:
             self._first_look(jobs)
-        active = Counter(
+        there = Counter(
             str(job["metadata"]["labels"]["app.kubernetes.io/component"])
             for job in jobs.values()
-            if job_state(job).phase == "active"
+            if job_state(job).phase in ("active", "suspended")
         )
-        ended = []
-        for id_, work in list(self.work.items()):
+        ended = self._done_elsewhere(jobs)
+        for done in ended:
+            del self.work[done.step.id]
+        for work in list(self.work.values()):
             job = jobs.get(self.release.job_name(work.task))
             if job is None:
-                work.failed = None  # a person deletes a failed Job to have it made again
-                self._ensure(work, active)
+                ended += self._ensure(work, there)
                 continue
             state = job_state(job)
             if state.phase == "complete":
                 ended.append(Ended(work.step, _seconds(job)))
-                del self.work[id_]
             elif state.phase == "failed" and work.failed is None:
-                work.failed = " ".join(filter(None, [state.reason, self.release.failure(job)]))
-                log.error(
-                    f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {work.failed}; mend it with `helm upgrade`, "
-                    "or delete that Job to try again"
-                )
+                self._failed(work, " ".join(filter(None, [state.reason, self.release.failure(job)])))
+        for done in ended:
+            self.work.pop(done.step.id, None)
         self._workers.advance(
             [work.task for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
         )
         return ended
+
+    def _failed(self, work: _Work, reason: str) -> None:
+        if work.failed != reason:
+            log.error(
+                f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {reason}; mend it with `helm upgrade`, "
+                "or delete that Job to try again"
+            )
+        work.failed = reason
 
     def end(self) -> None:
         """Leaves Jobs as they are: they go on without control."""
@@ -175,14 +146,38 @@ class Jobs:
         made_from = job["metadata"].get("annotations", {}).get(MANIFEST)
         return bool(made_from == manifest_digest(self.release.manifests[work.task.stage]))
 
-    def _ensure(self, work: _Work, active: Counter[str]) -> None:
+    def _ensure(self, work: _Work, there: Counter[str]) -> list[Ended]:
+        """Makes the task's Job, unless as many of its stage are there as may be, or its work was done meanwhile."""
         stage = work.task.stage
         most = parallelism(self.release.manifests[stage])
-        if most is not None and active[stage] >= most:
-            return
-        if self.release.create_job(work.task):
-            log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
-        active[stage] += 1
+        if (most is not None and there[stage] >= most) or time.monotonic() < work.not_before:
+            return []
+        if self.opened.artifacts.find(stage, work.task.key) is not None:
+            return [Ended(work.step, None)]
+        try:
+            if self.release.create_job(work.task):
+                log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
+            work.failed = None  # a person deletes a failed Job to have it made again
+            there[stage] += 1
+        except ClusterError as error:  # a policy or a quota: the others go on
+            self._failed(work, str(error))
+            work.not_before = time.monotonic() + REFUSED_SECONDS
+        return []
+
+    def _done_elsewhere(self, jobs: dict[str, Object]) -> list[Ended]:
+        """Now and then: what another machine has committed while its Job here waits for a node, or has failed."""
+        if time.monotonic() - self._read_store < STORE_SECONDS:
+            return []
+        self._read_store = time.monotonic()
+        ended = []
+        for work in self.work.values():
+            job = jobs.get(self.release.job_name(work.task))
+            if job is None or (job_state(job).phase == "active" and started(job)):
+                continue
+            if self.opened.artifacts.find(work.task.stage, work.task.key) is not None:
+                ended.append(Ended(work.step, None))
+                self.release.cluster.delete("jobs", job["metadata"]["name"])
+        return ended
 
 
 def _seconds(job: Object) -> float | None:
@@ -216,13 +211,13 @@ class ControlPod:
                 self.stop.raise_if_set()
                 with contextlib.suppress(UnavailableError):
                     jobs.advance()
-                self.stop.wait(jobs.tick_seconds)
+                self.stop.wait(DONE_SECONDS)
 
     def states(self) -> Mapping[tuple[str, str], int]:
         """How many steps of each stage are in which state, for `/metrics`."""
         if self.control is None or self.jobs is None:
             return {}
-        return self.control.states({id_ for id_, work in self.jobs.work.items() if work.failed is not None})
+        return self.control.states({id_ for id_, work in list(self.jobs.work.items()) if work.failed is not None})
 
     def _open(self) -> Opened:
         """Waits for services that are starting."""
@@ -252,12 +247,24 @@ def mounted_study() -> Study:
     return load_study(CHART / "study" / "study.json")
 
 
-def open_mounted(study: Study, settings: Settings) -> Opened:
-    """The release's study with its plan; digests of large weights are kept in the store, so that they are read once."""
+def open_mounted(study: Study, settings: Settings, look: bool = False) -> Opened:
+    """The release's study with its plan.
+
+    Fingerprints of data and weights are kept in the store: those of large files, so that they are read once, and with `look` all, as
+    control found them last.
+    """
     if settings.store is None or not is_s3(settings.store):
         raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
     bucket, prefix = split_s3(settings.store)
     from shared.artifacts.s3 import S3Store
 
     kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
-    return open_study(study, fingerprints(study, settings, kept), settings)
+    name = f"study-{canonical_digest(study.model_dump(mode='json'))}"
+    if look:
+        try:
+            return open_study(study, Fingerprints(**json.loads(kept.get(name))), settings)
+        except NotFound:
+            pass  # control has not got so far
+    found = fingerprints(study, settings, kept)
+    kept.put(name, json.dumps(asdict(found)).encode())
+    return open_study(study, found, settings)

@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs import progress
 from jobs import status as status_module
-from jobs.cluster import Release, mounted_study, open_mounted
+from jobs.cluster import mounted_study, open_mounted
 from jobs.status import Doing
 from jobs.submit import Wanted
 from jobs.submit import submit_final as submit
@@ -25,7 +25,8 @@ from shared.config.load import parse
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import KEY, jobs_selector, workers_selector
-from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, pod_reason
+from shared.kube.release import Release
+from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
 from shared.settings import Settings
 
 
@@ -45,10 +46,9 @@ class Look:
     def at(cls, cluster: Cluster, release: str) -> Look:
         """Five requests."""
         selector = jobs_selector(release)
-        control = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=control"
         return cls(
             release,
-            cluster.list("pods", control),
+            cluster.list("pods", _control_selector(release)),
             cluster.list("jobs", selector),
             cluster.list("pods", selector),
             cluster.list("pods", workers_selector(release)),
@@ -70,8 +70,10 @@ class Look:
         reason = job_reason(job, pods, self._events_of(name))
         if reason is not None:
             return Doing("failed" if job_state(job).phase == "failed" else "pending", reason)
-        running = any(pod["status"].get("phase") == "Running" for pod in pods)
-        return Doing("running") if running else Doing("pending", "its Pod is starting")
+        if any(pod["status"].get("phase") == "Running" for pod in pods):
+            return Doing("running")
+        events = [event for pod in pods for event in self._events_of(pod["metadata"]["name"])]
+        return Doing("pending", mount_reason(events) or "its Pod is starting")
 
     def _events_of(self, name: str) -> list[Object]:
         return [event for event in self.events if event["involvedObject"].get("name") == name]
@@ -114,6 +116,10 @@ class Look:
         }
 
 
+def _control_selector(release: str) -> str:
+    return f"app.kubernetes.io/instance={release},app.kubernetes.io/component=control"
+
+
 # -- in the control Pod
 
 
@@ -123,7 +129,7 @@ def status(why: str | None, as_json: bool) -> str:
     release = Release.of_pod(settings)
     look = Look.at(release.cluster, release.name)
     try:
-        opened = open_mounted(mounted_study(), settings)
+        opened = open_mounted(mounted_study(), settings, look=True)
         if why is not None:
             said = status_module.why(opened.study, opened.steps, opened.artifacts, why)
             return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
@@ -146,14 +152,14 @@ def status(why: str | None, as_json: bool) -> str:
 def submit_final(experiment: str | None, seeds: int | None, parameters: Mapping[str, Any] | None, as_json: bool) -> str:
     """Makes the final Jobs, follows them, and returns their metrics."""
     settings = Settings.from_environment()
-    opened = open_mounted(mounted_study(), settings)
+    opened = open_mounted(mounted_study(), settings, look=True)
     return submit(Release.of_pod(settings), opened, Wanted(experiment, seeds, parameters), as_json)
 
 
 def report_archive() -> str:
     """The report's files as a tar in base64, for whoever has no way to the store."""
     settings = Settings.from_environment()
-    opened = open_mounted(mounted_study(), settings)
+    opened = open_mounted(mounted_study(), settings, look=True)
     last = status_module.states(opened.study, opened.steps, opened.artifacts)[-1]
     if last.manifest is None:
         raise ConfigError("its report is not committed yet; `tailfill status --release` says where it stands")
@@ -170,9 +176,10 @@ def report_archive() -> str:
 def run_in_control(release: str, namespace: str | None, arguments: Sequence[str], out: Any = None) -> int:
     """Runs `tailfill control ARGUMENTS` in the release's control Pod and returns its exit code; raises UnavailableError where none runs."""
     cluster = Cluster.of_kubeconfig(namespace)
-    look = Look.at(cluster, release)
-    running = [pod for pod in look.control if not leaving(pod) and _ready(pod)]
+    control = cluster.list("pods", _control_selector(release))
+    running = [pod for pod in control if not leaving(pod) and _ready(pod)]
     if not running:
+        look = Look.at(cluster, release)
         known = look.control or look.jobs or look.workers
         if not known:
             raise InputError(
@@ -212,7 +219,7 @@ def parameters_of(given: str) -> Mapping[str, Any] | None:
         raise ConfigError(
             f"--params {given}: cannot be read ({error}); give `best`, or a file with values by path"
         ) from error
-    tree: Any = parse(text, "--params")[0]
+    tree: Any = parse(text, "--params")[0] if text.strip() else {}
     tree = tree.get("parameters", tree)
     if not isinstance(tree, dict) or not tree:
         raise ConfigError(f"--params {given}: must be a mapping of paths to values, e.g. training.lr: 0.001")

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.cluster import Release
 from jobs.console import PlainConsole
 from jobs.opened import Opened
 from jobs.plan import Step, make_task, version
@@ -22,9 +21,13 @@ from jobs.progress import name_of_search
 from jobs.status import StepState, states
 from shared.artifacts.manifest import Manifest, new_task
 from shared.config.found import with_found
+from shared.config.paths import is_under
 from shared.config.task import FinalConfig, Input, Task, TuneConfig
-from shared.errors import ConfigError, InputError
-from shared.kube.states import job_state, leaving, pod_reason
+from shared.errors import ConfigError, InputError, UnavailableError
+from shared.kube.api import ClusterError
+from shared.kube.manifests import parallelism
+from shared.kube.release import Release
+from shared.kube.states import job_reason, job_state
 from shared.log import Log
 
 POLL_SECONDS = 2.0
@@ -51,12 +54,14 @@ def submit_final(release: Release, opened: Opened, wanted: Wanted, as_json: bool
     and where a training fails."""
     tasks = final_tasks(opened, wanted)
     found = {task.key: manifest for task in tasks if (manifest := opened.artifacts.find("final", task.key))}
-    for task in tasks:
-        if task.key not in found:
-            _make_job(release, task)
-    for task in tasks:
-        if task.key not in found:
-            found[task.key] = _follow(release, opened, task)
+    left = [task for task in tasks if task.key not in found]
+    at_once = parallelism(release.manifests["final"]) or len(left)
+    made = 0
+    for position, task in enumerate(left):
+        for ahead in left[made : position + at_once]:
+            _make_job(release, ahead)
+        made = max(made, position + at_once)
+        found[task.key] = _follow(release, opened, task)
     rows = [(task, found[task.key]) for task in tasks]
     return _as_json(rows) if as_json else _table(rows)
 
@@ -93,7 +98,12 @@ def _tasks_of(opened: Opened, experiment: str, wanted: Wanted, rows: Sequence[St
     if wanted.parameters is None and all(needed.id in committed for needed in searches):
         repeats = [_repeat(step, number) for number in range(seeds)]
         return [make_task(opened.study, repeat, committed) for repeat in repeats]
-    parameters = wanted.parameters if wanted.parameters is not None else _best_so_far(opened, searches[0], rows)
+    parameters = wanted.parameters
+    if parameters is None:
+        pinned = step.config["pinned"] if "parameters" in step.needs else ()
+        found = _best_so_far(opened, searches[0], rows)
+        parameters = {path: value for path, value in found.items() if not is_under(path, pinned)}
+        log.info("best parameters so far", experiment=experiment, parameters=parameters)
     inputs = {
         role: Input(stage=m.stage, key=m.key, digest=m.digest)
         for role, needed in step.needs.items()
@@ -120,33 +130,31 @@ def _task_with(
     return new_task(study.name, "final", version("final"), dumped, inputs, study.resources, experiment)
 
 
-def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> Mapping[str, Any]:
+def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
+    """Of a search, as its coordinator would commit it now: what it takes over from another one, and what it has found itself."""
     from shared.search.results import best_so_far
 
-    task = next(row.task for row in rows if row.step.id == tune.id)
+    row = next(row for row in rows if row.step.id == tune.id)
+    if row.manifest is not None:
+        best: dict[str, Any] = row.manifest.summary["parameters"]
+        return best
     config = TuneConfig.model_validate_json(json.dumps(tune.config))
-    best = (
-        None
-        if task is None
-        else best_so_far(opened.database_url, name_of_search(task, opened.artifacts), config.search)
-    )
-    if best is None:
+    given = _best_so_far(opened, tune.needs["parameters"], rows) if "parameters" in tune.needs else {}
+    found = None
+    if row.task is not None:
+        found = best_so_far(opened.database_url, name_of_search(row.task, opened.artifacts), config.search)
+    if found is None:
         raise InputError(
             f"{tune.label}: has no complete trial yet, so there are no best parameters; wait for one, or give some with --params"
         )
-    log.info(
-        "best parameters so far", search=tune.label, trial=best.number, value=best.value, parameters=best.parameters
-    )
-    return best.parameters
+    return {path: value for path, value in given.items() if not is_under(path, config.pinned)} | found
 
 
 def _make_job(release: Release, task: Task) -> None:
     name = release.job_name(task)
     job = release.cluster.get("jobs", name)
-    if job is not None and job_state(job).phase in (
-        "failed",
-        "complete",
-    ):  # complete, and what it committed was removed since
+    # a complete one: what it committed was removed since
+    if job is not None and job_state(job).phase in ("failed", "complete"):
         release.cluster.delete("jobs", name)
     if release.create_job(task, submitted=True):
         log.info("submitted", job=name)
@@ -156,7 +164,8 @@ def _make_job(release: Release, task: Task) -> None:
 
 def _follow(release: Release, opened: Opened, task: Task) -> Manifest:
     """Passes the log on of the task's Pods until its Job has ended; its manifest."""
-    name, seen, said = release.job_name(task), set[str](), ""
+    name, seen, said = release.job_name(task), set[str](), None
+    training = f"{task.experiment} {task.config['repeat']}"
     while True:
         if manifest := opened.artifacts.find("final", task.key):
             return manifest
@@ -165,17 +174,24 @@ def _follow(release: Release, opened: Opened, task: Task) -> Manifest:
             raise InputError(f"{name}: the Job was removed before it committed; submit again")
         if (state := job_state(job)).phase == "failed":
             raise InputError(f"{name}: failed: {state.reason} {release.failure(job)}")
-        for pod in release.cluster.list("pods", f"batch.kubernetes.io/job-name={name}"):
-            reason = pod_reason(pod)
-            if reason and reason != said:
-                log.info(f"{name} waits: {reason}")
-                said = reason
-            pod_name = pod["metadata"]["name"]
-            if pod_name not in seen and (leaving(pod) or pod["status"].get("phase") == "Running"):
-                seen.add(pod_name)
-                for line in release.cluster.logs(pod_name):
-                    _pass_on(f"{task.experiment} {task.config['repeat']}", line)
+        pods = release.cluster.list("pods", f"batch.kubernetes.io/job-name={name}")
+        reason = job_reason(job, pods, release.cluster.list("events", field_selector=f"involvedObject.name={name}"))
+        if reason and reason != said:
+            log.info(f"{name} waits: {reason}")
+        said = reason
+        for pod in pods:
+            if pod["metadata"]["name"] not in seen and pod["status"].get("phase") in ("Running", "Succeeded", "Failed"):
+                seen.add(pod["metadata"]["name"])
+                _follow_pod(release, pod["metadata"]["name"], training)
         time.sleep(POLL_SECONDS)
+
+
+def _follow_pod(release: Release, pod: str, training: str) -> None:
+    try:
+        for line in release.cluster.logs(pod):
+            _pass_on(training, line)
+    except (ClusterError, UnavailableError) as error:  # the training goes on without being followed
+        log.warning("its log cannot be followed any more", pod=pod, reason=str(error))
 
 
 def _pass_on(training: str, line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jobs.opened import Opened
 from jobs.progress import name_of_search
@@ -11,7 +11,7 @@ from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube.api import Cluster
 from shared.kube.manifests import workers_selector
-from shared.kube.workers import Demand, IdleSince, decide, let_through
+from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, let_through
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.overview import SearchOverview, read_searches
@@ -53,7 +53,7 @@ class Workers:
         if not pods:
             return
         try:
-            demands = self._demands(tasks)
+            demands = self._demands(tasks, [pod["metadata"]["name"] for pod in pods])
         except UnavailableError as error:
             if str(error) != self._silent:
                 log.warning("tuning workers stay as they are", reason=str(error))
@@ -69,7 +69,7 @@ class Workers:
             cluster.delete("pods", name)
             log.info("worker without work is replaced by one that waits, with no GPU", pod=name)
 
-    def _demands(self, tasks: Sequence[Task]) -> list[Demand]:
+    def _demands(self, tasks: Sequence[Task], pods: Collection[str]) -> list[Demand]:
         if not tasks:
             return []
         found = {
@@ -77,10 +77,11 @@ class Workers:
             for search in read_searches(self._opened.database_url, searches_of(self._opened.study.name))
         }
         named = [(task, found.get(name_of_search(task, self._opened.artifacts))) for task in tasks]
-        return [_demand(task, search) for task, search in named if search is not None]
+        return [_demand(task, search, pods) for task, search in named if search is not None]
 
 
-def _demand(task: Task, search: SearchOverview) -> Demand:
-    held = search.running + search.stale
-    trials = held if search.closed is not None else held + search.queued
-    return Demand(task, trials, frozenset(holder.split("/")[0] for holder in search.holders))
+def _demand(task: Task, search: SearchOverview, pods: Collection[str]) -> Demand:
+    """Trials that wait (or will, since their worker is lost), and those that Pods of ours hold: not those of another machine's workers."""
+    busy = {holder.split("/")[0] for holder in search.holders} & {name[:HOST_LETTERS] for name in pods}
+    waiting = 0 if search.closed is not None else search.queued + search.stale
+    return Demand(task, waiting + len(busy), busy)

@@ -5,8 +5,10 @@ The client's own models are left out: they check far more than we read, and a ma
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -16,6 +18,7 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
+from websocket import WebSocketException
 
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
@@ -31,6 +34,8 @@ PATHS = {
     "serviceaccounts": "/api/v1",
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
+FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed
+PING_SECONDS = 30.0  # load balancers drop connections on which nothing moves
 ATTEMPTS = 4
 AWAY = (429, 500, 502, 503, 504)  # what the API server says of itself, not of the request
 JSON_PATCH = "application/json-patch+json"
@@ -107,33 +112,34 @@ class Cluster:
         return True
 
     def logs(self, pod: str) -> Iterator[str]:
-        """Lines of the Pod's container from its first on, as they come, until it ends."""
+        """Lines of the Pod's container from its first on, as they come, until it ends; none where the Pod is gone."""
         method, url, headers, _, _ = self._api.param_serialize(
             "GET", self._path("pods", f"{pod}/log"), query_params=[("follow", "true")], auth_settings=["BearerToken"]
         )
-        answer = self._send(method, url, headers, None, (SECONDS[0], 3600.0)).response
+        try:
+            answer = self._send(method, url, headers, None, (SECONDS[0], FOLLOW_SECONDS)).response
+        except _Missing:
+            return
         with _translated("GET", url), answer:
             rest = b""
             for chunk in answer.stream(1 << 14):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
+            if rest:
+                yield rest.decode(errors="replace")
 
     def execute(self, pod: str, command: Sequence[str], out: TextIO, err: TextIO) -> int:
         """Runs a command in the Pod's container, passes its output on as it comes, and returns its exit code."""
         call = client.CoreV1Api(self._api).connect_get_namespaced_pod_exec
         options = {"command": list(command), "stdout": True, "stderr": True, "stdin": False, "tty": False}
         with _translated("exec in", pod):
-            session = stream(call, pod, self.namespace, container="main", **options, _preload_content=False)
-            while session.is_open():
-                session.update(timeout=1)
-                for channel, target in ((1, out), (2, err)):
-                    if text := session.read_channel(channel, timeout=0):
-                        target.write(text)
-                        target.flush()
-            code = session.returncode
-        if code is None:
-            raise UnavailableError(f"{pod}: the connection was cut before the command ended; run it again")
-        return int(code)
+            session = stream(
+                call, pod, self.namespace, container="main", **options, binary=True, _preload_content=False
+            )
+            try:
+                return _passed_on(session, {1: out, 2: err})
+            finally:
+                session.close()
 
     def _path(self, kind: str, name: str = "") -> str:
         return f"{PATHS[kind]}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
@@ -172,6 +178,38 @@ class Cluster:
         return answer
 
 
+def _passed_on(session: Any, targets: Mapping[int, TextIO]) -> int:
+    """The exit code of an exec session, whose channels are passed on until it ends."""
+    decoders = {channel: codecs.getincrementaldecoder("utf-8")("replace") for channel in targets}
+
+    def pass_on() -> None:
+        for channel, target in targets.items():
+            if data := session.read_channel(channel):
+                target.write(decoders[channel].decode(data))
+                target.flush()
+
+    pinged = time.monotonic()
+    try:
+        while session.is_open():
+            session.update(timeout=1)
+            pass_on()
+            if time.monotonic() - pinged >= PING_SECONDS:
+                session.sock.ping()
+                pinged = time.monotonic()
+        pass_on()  # what came together with the end
+        return int(session.returncode)
+    except (
+        WebSocketException,
+        OSError,
+        TypeError,
+        KeyError,
+        IndexError,
+    ) as error:  # no exit code came: the client's words for a cut
+        raise UnavailableError(
+            f"the connection to the Pod was cut before the command ended ({error!r}); run it again"
+        ) from error
+
+
 class _Missing(Exception):
     """404."""
 
@@ -190,6 +228,9 @@ class _translated:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ApiException) and (refused := re.search(r"Handshake status (\d+)", str(error.reason))):
+            error.status = int(refused[1])  # of a websocket, whose refusal the client gives as words
+            error.reason = f"refused ({refused[1]})"
         if isinstance(error, urllib3.exceptions.HTTPError | ValueError):
             raise UnavailableError(f"Kubernetes: {self._what}: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(error, ApiException):
@@ -201,7 +242,10 @@ class _translated:
             raise _Missing from error
         if error.status == 409 or (error.status == 422 and self._what.startswith("PATCH")):
             raise _Conflict from error
-        remedy = {401: "log in to the cluster again", 403: "ask for the right, or see the chart's Role"}
+        remedy = {
+            401: "log in to the cluster again",
+            403: "ask for the right (or for more quota), see the chart's README",
+        }
         raise ClusterError(
             f"Kubernetes: {self._what}: {said}; {remedy.get(error.status, 'see the chart and its values')}"
         ) from error

@@ -92,9 +92,10 @@ def manifest_digest(manifest: Object) -> str:
 def task_annotation(task: Task) -> str:
     """The task as a Pod carries it; raises ConfigError where no Pod can."""
     text = task.model_dump_json(by_alias=True)
-    if len(text) > LARGEST_TASK:
+    size = len(text.encode())
+    if size > LARGEST_TASK:
         raise ConfigError(
-            f"{task.stage} {task.key[:8]}: its task has {len(text)} bytes, a Pod carries at most {LARGEST_TASK}; "
+            f"{task.stage} {task.key[:8]}: its task has {size} bytes, a Pod carries at most {LARGEST_TASK}; "
             "split the study: fewer experiments, or fewer final.seeds"
         )
     return text

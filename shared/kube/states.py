@@ -65,7 +65,7 @@ def pod_reason(pod: Object) -> str | None:
             return _unschedulable(condition.get("message", condition.get("reason", "")))
     for container in status.get("containerStatuses") or ():
         waiting = container.get("state", {}).get("waiting")
-        if waiting is None or waiting.get("reason") in ("ContainerCreating", "PodInitializing"):
+        if not waiting or waiting.get("reason") in ("ContainerCreating", "PodInitializing", None):
             continue
         if waiting["reason"] in PULL:
             return (
@@ -84,10 +84,14 @@ def _unschedulable(message: str) -> str:
     return f"no node takes it ({short})"
 
 
-def failure(pods: Sequence[Object]) -> str:
-    """What the Pods of a failed Job said last."""
-    ended = [c for pod in pods for c in pod.get("status", {}).get("containerStatuses") or () if "state" in c]
-    return next((said for container in reversed(ended) if (said := termination(container))), "")
+def failure(job: Object, pods: Sequence[Object]) -> str:
+    """What the Pods of a failed Job said last; those of an earlier Job of the same name are left out."""
+    uid = job["metadata"].get("uid")
+    own = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())]
+    containers = [c for pod in own for c in pod.get("status", {}).get("containerStatuses") or ()]
+    ended = [c for c in containers if "terminated" in c.get("state", {})]
+    ended.sort(key=lambda container: str(container["state"]["terminated"].get("finishedAt")))
+    return termination(ended[-1]) if ended else ""
 
 
 def termination(container: Object) -> str:
@@ -117,7 +121,7 @@ def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) ->
     if state.phase == "complete":
         return None
     if state.phase == "failed":
-        said = failure(pods)
+        said = failure(job, pods)
         return f"failed ({state.reason})" + (f": {said}" if said else "")
     if state.phase == "suspended":
         return "is suspended: its queue has not admitted it yet"
@@ -128,13 +132,22 @@ def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) ->
     return None
 
 
+def mount_reason(events: Sequence[Object]) -> str | None:
+    """Why a Pod that has a node does not begin: a volume that another node holds, a Secret or a claim that there is not."""
+    failed = [event for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")]
+    return f"a volume cannot be mounted: {_short(_newest(failed).get('message', ''))}" if failed else None
+
+
 def refused(events: Sequence[Object]) -> str | None:
     """Why no Pod could be made: a quota, Pod Security, a missing service account."""
     made = [event for event in events if event.get("reason") == "FailedCreate"]
     if not made:
         return None
-    newest = max(made, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
-    return f"no Pod can be made: {_short(newest.get('message', ''))}"
+    return f"no Pod can be made: {_short(_newest(made).get('message', ''))}"
+
+
+def _newest(events: Sequence[Object]) -> Object:
+    return max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _short(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from shared.config.task import Task
 from shared.kube.api import Cluster, Object
-from shared.kube.manifests import KEY, KEY_LETTERS, TASK, task_annotation
+from shared.kube.manifests import GATE, KEY, KEY_LETTERS, TASK, task_annotation
 from shared.kube.states import gated, leaving
 
 HOST_LETTERS = 63  # of a Pod's name, in its host's
@@ -82,6 +82,7 @@ def decide(pods: Sequence[Object], demands: Sequence[Demand]) -> Decision:
 def let_through(cluster: Cluster, pod: Object, demand: Demand) -> bool:
     """Gives a gated Pod its task and lifts the gate, in one step; False where the Pod is gone or somebody was faster."""
     metadata = pod["metadata"]
+    gate = [found["name"] for found in pod["spec"]["schedulingGates"]].index(GATE)  # others' gates stay
     operations = [
         {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
         {
@@ -90,7 +91,8 @@ def let_through(cluster: Cluster, pod: Object, demand: Demand) -> bool:
             "value": {**metadata.get("annotations", {}), TASK: task_annotation(demand.task)},
         },
         {"op": "add", "path": f"/metadata/labels/{KEY.replace('/', '~1')}", "value": demand.label},
-        {"op": "remove", "path": "/spec/schedulingGates"},
+        {"op": "test", "path": f"/spec/schedulingGates/{gate}/name", "value": GATE},
+        {"op": "remove", "path": f"/spec/schedulingGates/{gate}"},
     ]
     return cluster.patch("pods", metadata["name"], operations)
 

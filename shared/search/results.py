@@ -17,6 +17,7 @@ from sqlalchemy import text
 from shared.config.search import Search
 from shared.search.reported import Values, reported
 from shared.search.searches import Step, directions, read_search
+from shared.search.space import Parameters
 from shared.search.storage import Database
 
 ONLOOKER_SECONDS = 10.0  # that somebody who asks waits for PostgreSQL
@@ -90,8 +91,8 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
     front = {trial.number for trial in study.best_trials}
     trials = []
     for trial in database.storage.get_all_trials(study._study_id):
-        lease = leases[trial._trial_id]
-        if not trial.state.is_finished() or lease.state == "withdrawn":
+        lease = leases.get(trial._trial_id)  # one that was enqueued a moment ago has none yet
+        if lease is None or not trial.state.is_finished() or lease.state == "withdrawn":
             continue
         trials.append(
             TrialRecord(
@@ -207,18 +208,19 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def best_so_far(url: str, name: str, search: Search) -> TrialRecord | None:
-    """The best complete trial of a search that is under way, with what its earlier steps fixed; None while there is none.
-
-    Raises UnavailableError where PostgreSQL is away.
+def best_so_far(url: str, name: str, search: Search) -> Parameters | None:
+    """What a search that is under way has found: what the steps before the one that is searched now ended with, or, where there are none,
+    the best complete trial's values; None while there is neither. Raises UnavailableError where PostgreSQL is away.
     """
     database = Database(url)
     try:
         row = database.call("reading the search", lambda: read_search(database, name), patience=ONLOOKER_SECONDS)
         if row is None:
             return None
-        step = row.step
-        study = optuna.load_study(study_name=step.study, storage=database.storage)
-        return read_step(database, study, step).best(search)
+        if row.step.fixed:
+            return row.step.fixed
+        study = optuna.load_study(study_name=row.step.study, storage=database.storage)
+        best = read_step(database, study, row.step).best(search)
+        return None if best is None else best.parameters
     finally:
         database.close()

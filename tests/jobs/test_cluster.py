@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster import Release, open_mounted
+from jobs.cluster import open_mounted
 from shared.config.load import load_study
 from shared.errors import ConfigError
+from shared.kube.release import Release
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]

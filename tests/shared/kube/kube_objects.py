@@ -9,12 +9,17 @@ def job(name: str = "study-final-01234567", *conditions: tuple[str, str, str], *
     listed = [
         {"type": kind, "status": "True", "reason": reason, "message": message} for kind, reason, message in conditions
     ]
-    return {"metadata": {"name": name, "labels": {}}, "spec": spec, "status": {"conditions": listed} if listed else {}}
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}", "labels": {}},
+        "spec": spec,
+        "status": {"conditions": listed} if listed else {},
+    }
 
 
 def pod(name: str = "study-tune-a", phase: str = "Running", **values: Any) -> dict[str, Any]:
-    """`gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`."""
-    metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}}
+    """`owner` (a Job's uid), `gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`."""
+    owners = [{"uid": values.get("owner", "uid-j")}]
+    metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}, "ownerReferences": owners}
     if values.get("label"):
         metadata["labels"]["tailfill/key"] = values["label"]
     if values.get("leaving"):

@@ -5,6 +5,7 @@ That the requests do what they should is seen on a real cluster: `tests/cluster`
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -127,3 +128,55 @@ def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", f"{tmp_path}/none")
     with pytest.raises(ClusterError, match=r"kubeconfig: .*; set KUBECONFIG"):
         Cluster.of_kubeconfig(None)
+
+
+class Session:
+    """An exec session as the client has it: each look brings a batch of (channel, bytes); the last one closes it."""
+
+    def __init__(self, batches: list[list[tuple[int, bytes]]], returncode: int | None) -> None:
+        self.batches, self.channels, self._returncode, self.sock = batches, dict[int, bytes](), returncode, self
+
+    def is_open(self) -> bool:
+        return bool(self.batches)
+
+    def update(self, timeout: float = 0) -> None:
+        for channel, data in self.batches.pop(0) if self.batches else ():
+            self.channels[channel] = self.channels.get(channel, b"") + data
+
+    def read_channel(self, channel: int) -> bytes:
+        if channel not in self.channels:
+            self.update()  # as the client's own does
+        return self.channels.pop(channel, b"")
+
+    @property
+    def returncode(self) -> int:
+        if self._returncode is None:
+            raise TypeError("'NoneType' object is not subscriptable")  # as the client's own does after a cut
+        return self._returncode
+
+
+def test_all_output_of_a_command_is_passed_on() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    half, rest = "±".encode()[:1], "±".encode()[1:]
+    session = Session([[(1, b"AAAA" + half)], [(2, b"note")], [(1, rest + b"BBBB")]], 3)
+    assert api._passed_on(session, {1: out, 2: err}) == 3
+    assert (out.getvalue(), err.getvalue()) == ("AAAA±BBBB", "note")
+
+
+def test_a_cut_connection_is_no_exit_code() -> None:
+    out = io.StringIO()
+    with pytest.raises(UnavailableError, match="was cut before the command ended"):
+        api._passed_on(Session([[(1, b"A")]], None), {1: out, 2: out})
+    assert out.getvalue() == "A"
+
+
+def test_a_refused_websocket_is_a_refusal() -> None:
+    with pytest.raises(ClusterError, match=r"refused \(403\); ask for the right"), api._translated("exec in", "pod"):
+        raise api.ApiException(status=0, reason="Handshake status 403 Forbidden -+-+- {'audit-id': 'x'}")
+
+
+def test_logs_come_line_by_line_and_a_pod_that_is_gone_has_none(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(200, "a")]
+    assert list(cluster.logs("p")) == ['"a"']
+    server.answers = [(404, status("pods not found"))]
+    assert list(cluster.logs("p")) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kube_objects import job, pod
 
-from shared.kube.states import JobState, gpus_held, job_reason, job_state, pod_reason, started
+from shared.kube.states import JobState, gpus_held, job_reason, job_state, mount_reason, pod_reason, started
 
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
 LOG = "\n".join(
@@ -78,9 +78,22 @@ def test_why_a_job_does_not_move() -> None:
     assert job_reason(job("j"), [], [older, quota]) == 'no Pod can be made: pods "x" is forbidden: exceeded quota: gpus'
     ended = pod("p", "Failed", state={"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}})
     failed = job("j", ("Failed", "PodFailurePolicy", "matching FailJob rule"))
-    assert job_reason(failed, [ended], []) == (
+    away = {"exitCode": 75, "reason": "Error", "message": LOG, "finishedAt": "2026-11-24T01:00:00Z"}
+    later = pod(
+        "z", "Failed", state={"terminated": away | {"finishedAt": "2026-11-25T01:00:00Z"}}, owner="uid-of-another"
+    )
+    ended["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-11-24T02:00:00Z"
+    # by time, not by name; and not of an earlier Job of that name
+    pods = [ended, pod("q", "Failed", state={"terminated": away}), later]
+    assert job_reason(failed, pods, []) == (
         "failed (PodFailurePolicy: matching FailJob rule): exit 2: final.epochs: must be >= 1, got 0"
     )
+
+
+def test_a_volume_that_another_node_holds() -> None:
+    event = {"reason": "FailedAttachVolume", "message": 'Multi-Attach error for volume "pvc-1"'}
+    assert mount_reason([event]) == 'a volume cannot be mounted: Multi-Attach error for volume "pvc-1"'
+    assert mount_reason([{"reason": "Unhealthy", "message": "x"}]) is None
 
 
 def test_only_pods_with_a_node_hold_gpus() -> None:
