@@ -27,6 +27,8 @@ class Settings:
     """`AWS_ACCESS_KEY_ID`."""
     s3_secret_key: SecretStr | None
     """`AWS_SECRET_ACCESS_KEY`."""
+    s3_session_token: SecretStr | None
+    """`AWS_SESSION_TOKEN`: of keys that last some hours only."""
     s3_region: str
     """`AWS_REGION`; `us-east-1` where none is named, which every S3 server accepts."""
     database_url: SecretStr | None
@@ -66,6 +68,7 @@ class Settings:
             s3_endpoint=environment.get("AWS_ENDPOINT_URL_S3") or None,
             s3_access_key=secret("AWS_ACCESS_KEY_ID"),
             s3_secret_key=secret("AWS_SECRET_ACCESS_KEY"),
+            s3_session_token=secret("AWS_SESSION_TOKEN"),
             s3_region=environment.get("AWS_REGION") or "us-east-1",
             database_url=secret("DATABASE_URL"),
             cache=Path(environment.get("TAILFILL_CACHE") or default_cache),

@@ -66,7 +66,12 @@ class S3Store:
         self._bucket_seen = False
         self._conditions_seen = False
         self._client = _client(
-            settings.s3_endpoint, settings.s3_region, settings.s3_access_key, settings.s3_secret_key, attempts
+            settings.s3_endpoint,
+            settings.s3_region,
+            settings.s3_access_key,
+            settings.s3_secret_key,
+            attempts,
+            settings.s3_session_token,
         )
         self._client.meta.events.register("needs-retry.s3", self._log_retry)
 
@@ -313,7 +318,12 @@ class _CutShort(UnavailableError):
 
 
 def _client(
-    endpoint: str | None, region: str, access_key: SecretStr | None, secret_key: SecretStr | None, attempts: int
+    endpoint: str | None,
+    region: str,
+    access_key: SecretStr | None,
+    secret_key: SecretStr | None,
+    attempts: int,
+    session_token: SecretStr | None = None,
 ) -> Any:
     keys = {}
     if access_key is not None and secret_key is not None:
@@ -321,6 +331,8 @@ def _client(
             "aws_access_key_id": access_key.get_secret_value(),
             "aws_secret_access_key": secret_key.get_secret_value(),
         }
+        if session_token is not None:  # boto3 takes none from the environment for keys that are given to it
+            keys["aws_session_token"] = session_token.get_secret_value()
     try:
         return boto3.session.Session().client(  # a session of its own: the default one is not safe to make from threads
             "s3",
