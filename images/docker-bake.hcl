@@ -3,8 +3,8 @@
 # A variable is set by the environment: TAG=1.2 make images
 
 variable "PYTHON_IMAGE" { default = "python:3.11-slim-bookworm" } # any Debian with python3 3.11, venv and pip
-variable "REGISTRY" { default = "" }                              # registry.example.com:5000/team; none: images stay here
-variable "TAG" { default = "dev" }
+variable "REGISTRY" { default = "localhost" }                     # registry.example.com:5000/team; localhost: images stay here
+variable "TAG" { default = "0.1.0" }                              # the version, which is the chart's tag too
 variable "VERSION" { default = null }
 variable "REVISION" { default = null }
 variable "SOURCE" { default = null }                              # where the code is published
@@ -14,7 +14,7 @@ variable "UV_CONF" { default = "" }                               # passed as se
 
 function "tag" {
   params = [name]
-  result = ["${REGISTRY == "" ? "" : "${REGISTRY}/"}tailfill/${name}:${TAG}"]
+  result = ["${REGISTRY == "" ? "localhost" : REGISTRY}/tailfill/${name}:${TAG}"]
 }
 
 group "bases" { targets = ["base", "control-base"] }

@@ -4,6 +4,8 @@ export KIND_CONFIG ?= k8s/kind.yaml
 # a node image; kind's own where none is named
 export KIND_IMAGE ?=
 export REGISTRY_IMAGE ?= registry:2
+# of the registry on this machine; the container is $(KIND_CLUSTER)-registry
+export REGISTRY_PORT ?= 5001
 export GPUS ?= 4
 export RELEASE ?= study
 export HELM ?= helm
@@ -13,7 +15,7 @@ export POSTGRESQL_IMAGE ?=
 
 .PHONY: kind-up kind-gpus kind-load kind-services kind-install kind-down
 
-kind-up: ## a kind cluster with a registry and made-up GPUs (KIND_IMAGE, KIND_CONFIG, KIND_CLUSTER, REGISTRY_IMAGE, GPUS)
+kind-up: ## a kind cluster with a registry and made-up GPUs (KIND_IMAGE, KIND_CONFIG, KIND_CLUSTER, REGISTRY_IMAGE, REGISTRY_PORT, GPUS)
 	@k8s/kind.sh up
 
 kind-gpus: ## nodes that say they have GPUS GPUs
@@ -21,7 +23,7 @@ kind-gpus: ## nodes that say they have GPUS GPUs
 
 kind-load: ## build the images and bring them into the cluster: what changed only
 	@k8s/kind.sh need docker kind
-	@$(MAKE) --no-print-directory images REGISTRY=localhost:5001 TAG=$(or $(TAG),dev) PUSH=1
+	@$(MAKE) --no-print-directory images REGISTRY=localhost:$(REGISTRY_PORT) TAG=$(or $(TAG),dev) PUSH=1
 	@k8s/kind.sh load
 
 kind-services: ## a PostgreSQL and a MinIO outside of the chart, as a study of one's own has them

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kubectl=(kubectl --context "kind-$KIND_CLUSTER")
-registry=kind-registry port=5001
+registry=$KIND_CLUSTER-registry # not kind-registry, which kind's own recipe names and other projects share
 
 need() {
   local program
@@ -28,14 +28,17 @@ up() {
   if ! kind get clusters 2>/dev/null | grep -qx "$KIND_CLUSTER"; then
     kind create cluster --name "$KIND_CLUSTER" --config "$KIND_CONFIG" ${KIND_IMAGE:+--image "$KIND_IMAGE"}
   fi
-  if [ "$(docker inspect -f '{{.State.Running}}' $registry 2>/dev/null)" != true ]; then
-    docker rm -f $registry >/dev/null 2>&1 || true
-    docker run -d --restart=always --network kind -p 127.0.0.1:$port:5000 --name $registry "$REGISTRY_IMAGE" >/dev/null
+  if [ "$(docker inspect -f '{{.State.Running}}' "$registry" 2>/dev/null)" != true ]; then
+    docker rm -f "$registry" >/dev/null 2>&1 || true
+    docker run -d --restart=always --network kind -p "127.0.0.1:$REGISTRY_PORT:5000" --name "$registry" "$REGISTRY_IMAGE" >/dev/null || {
+      echo "if the port $REGISTRY_PORT is another registry's, take another for all of make kind-*: REGISTRY_PORT=5002" >&2
+      exit 2
+    }
   fi
-  local node certs=/etc/containerd/certs.d/localhost:$port
+  local node certs=/etc/containerd/certs.d/localhost:$REGISTRY_PORT
   for node in $(nodes); do
-    docker exec "$node" mkdir -p $certs
-    docker exec -i "$node" tee $certs/hosts.toml >/dev/null <<<"[host.\"http://$registry:5000\"]"
+    docker exec "$node" mkdir -p "$certs"
+    docker exec -i "$node" tee "$certs/hosts.toml" >/dev/null <<<"[host.\"http://$registry:5000\"]"
   done
   gpus
   "${kubectl[@]}" apply -f k8s/namespace.yaml
@@ -76,14 +79,16 @@ services() {
 install() {
   need kubectl "$HELM"
   "${kubectl[@]}" apply -f k8s/namespace.yaml
-  "$HELM" upgrade --install "$RELEASE" helm/ --kube-context "kind-$KIND_CLUSTER" --namespace tailfill -f k8s/kind-values.yaml \
+  # as a file, not by --set, which a file in HELM_ARGS could not overrule
+  sed "s|registry: localhost:.*|registry: localhost:$REGISTRY_PORT|" k8s/kind-values.yaml |
+    "$HELM" upgrade --install "$RELEASE" helm/ --kube-context "kind-$KIND_CLUSTER" --namespace tailfill -f - \
     ${MINIO_IMAGE:+--set "minio.image=$MINIO_IMAGE"} ${POSTGRESQL_IMAGE:+--set "postgresql.image=$POSTGRESQL_IMAGE"} "$@"
 }
 
 down() {
   need docker kind
   kind delete cluster --name "$KIND_CLUSTER"
-  docker rm -fv $registry >/dev/null 2>&1 || true
+  docker rm -fv "$registry" >/dev/null 2>&1 || true
 }
 
 "$@"

@@ -28,7 +28,7 @@ class Settings:
     s3_secret_key: SecretStr | None
     """`AWS_SECRET_ACCESS_KEY`."""
     s3_session_token: SecretStr | None
-    """`AWS_SESSION_TOKEN`: of temporary credentials, as single sign-on gives them."""
+    """`AWS_SESSION_TOKEN`: of keys that last some hours only."""
     s3_region: str
     """`AWS_REGION`; `us-east-1` where none is named, which every S3 server accepts."""
     database_url: SecretStr | None

@@ -17,7 +17,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- /* The image of ours with a name. */}}
 {{- define "tailfill.image" -}}
 {{- $root := index . 0 -}}
-{{- with $root.Values.image.registry }}{{ . }}/{{ end }}tailfill/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{ $root.Values.image.registry }}/tailfill/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
 {{- /* The study as JSON: YAML prints 1e-05, which other readers take for a string. */}}
@@ -33,8 +33,9 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{ .Release.Name }}-credentials
 {{- end }}
 
+{{- /* Empty where a role of the Pods takes its place. */}}
 {{- define "tailfill.s3Secret" -}}
-{{ .Values.s3.existingSecret | default (include "tailfill.credentials" .) }}
+{{ .Values.s3.existingSecret | default (.Values.minio.enabled | ternary (include "tailfill.credentials" .) "") }}
 {{- end }}
 
 {{- define "tailfill.databaseSecret" -}}
@@ -52,12 +53,18 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- if gt (len .Release.Name) 40 }}
 {{- fail (printf "the release's name %q is longer than 40 characters, which the names of its Jobs have no room for" .Release.Name) }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) }}
+{{- fail (printf "the release's name %q must begin with a letter and hold only small letters, digits and hyphens within: Services are named after it" .Release.Name) }}
+{{- end }}
 {{- with .Values }}
+{{- if not .image.registry }}
+{{- fail "image.registry is empty, so that images would come from whoever is `tailfill` on Docker Hub: name your registry, or localhost (the default) for images that were loaded into the nodes" }}
+{{- end }}
 {{- if and .minio.enabled .s3.endpoint }}
 {{- fail "s3.endpoint names another server than the chart's own MinIO: set minio.enabled=false" }}
 {{- end }}
-{{- if not (or .minio.enabled (and .s3.store .s3.existingSecret)) }}
-{{- fail "minio.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)" }}
+{{- if not (or .minio.enabled .s3.store) }}
+{{- fail "minio.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a role (serviceAccount.annotations)" }}
 {{- end }}
 {{- if not (or .postgresql.enabled .database.existingSecret) }}
 {{- fail "postgresql.enabled=false needs database.existingSecret (DATABASE_URL)" }}

@@ -1,9 +1,17 @@
-{{- /* What every Pod of ours says; all of it passes the Pod Security Standard "restricted". */}}
+{{- /*
+What every Pod of ours says; all of it passes the Pod Security Standard "restricted". The arguments are the root and the user of an image
+that has one of its own. Where `podSecurity.runAsUser` is null the cluster assigns users, and refuses any that is named.
+*/}}
 {{- define "tailfill.podSecurity" -}}
+{{- $root := index . 0 -}}
+{{- $user := $root.Values.podSecurity.runAsUser -}}
 runAsNonRoot: true
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
-fsGroup: {{ . }}
+{{- if $user }}
+{{- $user = int64 (get (index . 1) "user" | default $user) }}
+runAsUser: {{ $user }}
+runAsGroup: {{ $user }}
+fsGroup: {{ $user }}
+{{- end }}
 fsGroupChangePolicy: OnRootMismatch # a large volume is not walked through at each start
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -42,8 +50,17 @@ runtimeClassName: {{ . | quote }}
 - {name: AWS_ENDPOINT_URL_S3, value: {{ .Values.s3.endpoint | quote }}}
 {{- end }}
 - {name: AWS_REGION, value: {{ .Values.s3.region | quote }}}
-{{ include "tailfill.secretEnv" (list "AWS_ACCESS_KEY_ID" (include "tailfill.s3Secret" .)) }}
-{{ include "tailfill.secretEnv" (list "AWS_SECRET_ACCESS_KEY" (include "tailfill.s3Secret" .)) }}
+{{- with include "tailfill.s3Secret" . }}
+{{ include "tailfill.secretEnv" (list "AWS_ACCESS_KEY_ID" .) }}
+{{ include "tailfill.secretEnv" (list "AWS_SECRET_ACCESS_KEY" .) }}
+{{- if not $.Values.minio.enabled }}
+- name: AWS_SESSION_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_SESSION_TOKEN, optional: true}}
+{{- end }}
+{{- end }}
+{{- if .Values.s3.caSecret }}
+- {name: AWS_CA_BUNDLE, value: /etc/tailfill/ca/ca.crt}
+{{- end }}
 - {name: TAILFILL_CACHE, value: /cache}
 - {name: TMPDIR, value: /tmp}
 - {name: HOME, value: /tmp}
@@ -59,14 +76,21 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{- define "tailfill.scratchMounts" -}}
+{{- /* What control and every stage mount: scratch, and the authority of a server of one's own. */}}
+{{- define "tailfill.mounts" -}}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
+{{- if .Values.s3.caSecret }}
+- {name: ca, mountPath: /etc/tailfill/ca, readOnly: true}
+{{- end }}
 {{- end }}
 
-{{- define "tailfill.scratchVolumes" -}}
+{{- define "tailfill.volumes" -}}
 - {name: cache, emptyDir: {}}
 - {name: tmp, emptyDir: {}}
+{{- with .Values.s3.caSecret }}
+- {name: ca, secret: {secretName: {{ . | quote }}, items: [{key: ca.crt, path: ca.crt}]}}
+{{- end }}
 {{- end }}
 
 {{- define "tailfill.dataMount" -}}

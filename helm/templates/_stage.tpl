@@ -12,9 +12,23 @@
 {{- end -}}
 {{- end -}}
 {{- $settings = mergeOverwrite $settings (deepCopy (omit $own "gpu")) -}}
+{{- if and $root.Values.data.claim (eq $name "prepare") }}{{ $_ := set $settings "affinity" (include "tailfill.besideControl" (list $root $settings.affinity) | fromJson) }}{{ end -}}
 {{- $_ := set $settings "gpus" (dict) -}}
 {{- if $onGpu }}{{ $_ := set $settings "gpus" (dict $gpu.resource (int $gpu.count)) }}{{ end -}}
 {{- toJson $settings -}}
+{{- end }}
+
+{{- /* An affinity (the arguments are the root and it) and control's node, where control mounts the claim for as long as the release lives:
+a volume of one node (ReadWriteOnce) can be mounted nowhere else. */}}
+{{- define "tailfill.besideControl" -}}
+{{- $root := index . 0 -}}
+{{- $affinity := deepCopy (index . 1 | default dict) -}}
+{{- $pods := $affinity.podAffinity | default dict -}}
+{{- $terms := $pods.requiredDuringSchedulingIgnoredDuringExecution | default list -}}
+{{- $control := dict "matchLabels" (include "tailfill.selector" (list $root "control") | fromYaml) -}}
+{{- $terms = append $terms (dict "topologyKey" "kubernetes.io/hostname" "labelSelector" $control) -}}
+{{- $pods = set $pods "requiredDuringSchedulingIgnoredDuringExecution" $terms -}}
+{{- set $affinity "podAffinity" $pods | toJson -}}
 {{- end }}
 
 {{- /* The Pod of a stage: the arguments are the root, the stage, its settings, and whether it is a tuning worker. */}}
@@ -29,7 +43,7 @@ serviceAccountName: {{ $root.Release.Name }}-stage
 automountServiceAccountToken: false
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ int $settings.terminationGracePeriodSeconds }}
-securityContext: {{- include "tailfill.podSecurity" 10001 | nindent 2 }}
+securityContext: {{- include "tailfill.podSecurity" (list $root dict) | nindent 2 }}
 {{- include "tailfill.pullSecrets" $root }}
 {{- include "tailfill.placement" $settings }}
 containers:
@@ -69,7 +83,7 @@ containers:
     volumeMounts:
       - {name: task, mountPath: /etc/tailfill/task, readOnly: true}
       - {name: shm, mountPath: /dev/shm}
-      {{- include "tailfill.scratchMounts" . | nindent 6 }}
+      {{- include "tailfill.mounts" $root | nindent 6 }}
       {{- if eq $stage "prepare" }}
       {{- with include "tailfill.dataMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
       {{- end }}
@@ -77,7 +91,7 @@ volumes:
   - name: task # control writes it into the annotation when it makes, or releases, the Pod
     downwardAPI: {items: [{path: task.json, fieldRef: {fieldPath: "metadata.annotations['tailfill/task']"}}]}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $settings.shmSize | quote }}}}
-  {{- include "tailfill.scratchVolumes" . | nindent 2 }}
+  {{- include "tailfill.volumes" $root | nindent 2 }}
   {{- if eq $stage "prepare" }}
   {{- with include "tailfill.dataVolume" $root }}{{ . | trim | nindent 2 }}{{ end }}
   {{- end }}

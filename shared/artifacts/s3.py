@@ -325,13 +325,13 @@ def _client(
     attempts: int,
     session_token: SecretStr | None = None,
 ) -> Any:
-    keys = {}  # without any, boto3 looks where Amazon's tools do: a profile, a role of the Pod
+    keys = {}
     if access_key is not None and secret_key is not None:
         keys = {
             "aws_access_key_id": access_key.get_secret_value(),
             "aws_secret_access_key": secret_key.get_secret_value(),
         }
-        if session_token is not None:
+        if session_token is not None:  # boto3 takes none from the environment for keys that are given to it
             keys["aws_session_token"] = session_token.get_secret_value()
     try:
         return boto3.session.Session().client(  # a session of its own: the default one is not safe to make from threads

@@ -42,6 +42,7 @@ class SeaweedFS:
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key.get_secret_value(),
             "AWS_SECRET_ACCESS_KEY": self.secret_key.get_secret_value(),
+            "AWS_SESSION_TOKEN": "",  # a person's own belongs to other keys
             "AWS_REGION": REGION,
             "TAILFILL_STORE": f"s3://{BUCKET}",
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +108,57 @@ def test_no_password_stands_outside_its_secret() -> None:
             assert isinstance(environment(spec).get(key, {}), dict), f"{key} is written out"
 
 
+def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
+    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket")
+    role = ("--set-json", 'serviceAccount.annotations={"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/study"}')
+    objects = rendered(helm, *external, *role)
+    for name in ("study-control", "study-stage"):
+        account = one(objects, "ServiceAccount", name)
+        assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/study"}
+    ours = [environment(spec) for name, spec in pods(objects) if name != "StatefulSet postgresql"]
+    assert all(env["TAILFILL_STORE"] == "s3://bucket" for env in ours)
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} & {
+        key for env in ours for key in env
+    }
+    for name, spec in pods(rendered(helm, *external, "--set", "s3.existingSecret=s3")):
+        if name != "StatefulSet postgresql":
+            env = environment(spec)
+            assert env["AWS_ACCESS_KEY_ID"]["secretKeyRef"] == {"name": "s3", "key": "AWS_ACCESS_KEY_ID"}
+            token = {"name": "s3", "key": "AWS_SESSION_TOKEN", "optional": True}
+            assert env["AWS_SESSION_TOKEN"]["secretKeyRef"] == token
+
+
+def test_s3_with_a_certificate_of_one_s_own_authority() -> None:
+    objects = rendered(any_program(), "--set", "minio.enabled=false,s3.store=s3://bucket,s3.caSecret=authority")
+    for name, spec in pods(objects):
+        if name == "StatefulSet postgresql":
+            continue
+        bundle = Path(environment(spec)["AWS_CA_BUNDLE"])
+        (volume,) = (each for each in spec["volumes"] if each["name"] == "ca")
+        assert volume["secret"] == {"secretName": "authority", "items": [{"key": "ca.crt", "path": bundle.name}]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert mounts["ca"] == str(bundle.parent)
+
+
+@pytest.mark.parametrize("name", ["helm", "helm4"])
+def test_users_are_a_value_and_may_be_left_to_the_cluster(name: str) -> None:
+    """OpenShift's restricted-v2 refuses Pods that name any."""
+
+    def users(*values: str) -> dict[str, set[int]]:
+        found = {}
+        for pod, spec in pods(rendered(program(name), *values)):
+            security = spec["securityContext"]
+            assert security["runAsNonRoot"] is True
+            found[pod] = {security[key] for key in ("runAsUser", "runAsGroup", "fsGroup") if key in security}
+        return found
+
+    assert set().union(*users("--set", "podSecurity.runAsUser=null").values()) == set()
+    mine = users("--set", "podSecurity.runAsUser=1000740000")
+    assert mine.pop("StatefulSet postgresql") == {999}
+    assert all(found == {1000740000} for found in mine.values())
+    assert {frozenset(found) for found in users().values()} == {frozenset({10001}), frozenset({999})}
+
+
 def test_own_servers_are_gone_with_external_ones() -> None:
     objects = rendered(any_program(), *ci("external"))
     assert not {each["kind"] for each in objects} & {"StatefulSet", "Service", "Secret"}
@@ -132,6 +184,9 @@ def test_workers_belong_to_kubectl_scale_and_wait_behind_a_gate() -> None:
     objects = rendered(any_program())
     workers = one(objects, "Deployment", "study-tune")["spec"]
     assert "replicas" not in workers
+    assert (
+        workers["progressDeadlineSeconds"] == 2**31 - 1
+    )  # none: a Pod that waits behind its gate is no failed rollout
     assert workers["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": "100%"}
     spec = workers["template"]["spec"]
     assert spec["schedulingGates"] == [{"name": "tailfill/work"}]
@@ -160,6 +215,8 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
     assert (control["replicas"], control["strategy"]["type"]) == (1, "Recreate")
     env = environment(control["template"]["spec"])
     assert (env["TAILFILL_RELEASE"], env["TAILFILL_CREATE_BUCKET"]) == ("study", "1")
+    (container,) = control["template"]["spec"]["containers"]
+    assert {name for name in container if name.endswith("Probe")} == {"livenessProbe", "readinessProbe"}
 
 
 def limits(spec: dict[str, Any]) -> int:
@@ -193,6 +250,7 @@ def test_generate_is_indexed_and_final_is_counted() -> None:
     assert environment(generate["template"]["spec"])["TAILFILL_COUNT"] == "4"
     assert found["final"]["metadata"]["annotations"] == {"tailfill/parallelism": "3"}
     assert "activeDeadlineSeconds" not in found["tune"]["spec"]
+    assert found["tune"]["spec"]["backoffLimit"] >= 1000  # it lives for as long as the search
 
 
 def test_images() -> None:
@@ -203,7 +261,9 @@ def test_images() -> None:
     assert images["Deployment tune"] == "registry.example.org/team/tailfill/tune:v1"
     assert images["Job finetune"].startswith("registry.example.org/team/tailfill/finetune@sha256:")
     assert all(spec["imagePullSecrets"] == [{"name": "regcred"}] for _, spec in pods(objects))
-    assert dict(pods(rendered(any_program())))["Job final"]["containers"][0]["image"] == "tailfill/final:0.1.0"
+    assert (
+        dict(pods(rendered(any_program())))["Job final"]["containers"][0]["image"] == "localhost/tailfill/final:0.1.0"
+    )
 
 
 def test_kueue_queues_jobs_only() -> None:
@@ -219,6 +279,26 @@ def test_data_is_mounted_where_it_is_read() -> None:
     found = dict(pods(rendered(any_program(), *GPU)))
     mounted = {name for name, spec in found.items() if "deepfashion" in json.dumps(spec["volumes"])}
     assert mounted == {"Deployment control", "Job prepare"}
+
+
+def test_prepare_runs_beside_control_where_both_mount_a_claim(tmp_path: Path) -> None:
+    """A ReadWriteOnce volume that control holds can be attached to no other node."""
+    mine = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "mine"}}}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    node = {required: {"nodeSelectorTerms": [{"matchFields": []}]}}
+    affinity = {"nodeAffinity": node, "podAffinity": {required: [mine]}}
+    values = ("--set-json", f"stages.prepare.affinity={json.dumps(affinity)}")
+    helm = any_program()
+    objects = rendered(helm, *GPU, *values)
+    control = one(objects, "Deployment", "study-control")["spec"]["selector"]["matchLabels"]
+    beside = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": control}}
+    found = {stage: job["spec"]["template"]["spec"].get("affinity") for stage, job in jobs(objects).items()}
+    assert found.pop("prepare") == {"nodeAffinity": node, "podAffinity": {required: [mine, beside]}}
+    assert set(found.values()) == {None}
+    plain = jobs(rendered(helm, *GPU))["prepare"]["spec"]["template"]["spec"]
+    assert plain["affinity"] == {"podAffinity": {required: [beside]}}
+    assert jobs(rendered(helm, *values))["prepare"]["spec"]["template"]["spec"]["affinity"] == affinity
+    assert "affinity" not in jobs(rendered(helm))["prepare"]["spec"]["template"]["spec"]
 
 
 def test_policies_admit_what_the_study_needs() -> None:

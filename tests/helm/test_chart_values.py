@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def test_unknown_keys_and_wrong_values_are_refused(name: str, tmp_path: Path) ->
         (("--set", "minio.enabled=false"), "needs s3.store (s3://bucket/prefix) and s3.existingSecret"),
         (("--set", "postgresql.enabled=false"), "needs database.existingSecret (DATABASE_URL)"),
         (("--set", "s3.endpoint=https://s3.example.org"), "set minio.enabled=false"),
+        (("--set", "image.registry="), "name your registry, or localhost"),
+        (("--set", "image.registry=null"), "name your registry, or localhost"),
     ],
 )
 def test_contradictions_are_refused_with_a_remedy(values: tuple[str, ...], message: str) -> None:
@@ -68,9 +71,41 @@ def test_contradictions_are_refused_with_a_remedy(values: tuple[str, ...], messa
     assert message in ended.stderr
 
 
+@pytest.mark.parametrize("release", ["2024", "my.study", "1st"])
+def test_a_name_that_no_service_can_have_is_refused(release: str) -> None:
+    ended = run_helm(any_program(), "template", release=release)
+    assert ended.returncode != 0
+    assert f'the release\'s name "{release}" must begin with a letter' in ended.stderr
+
+
 def test_a_long_name_is_refused() -> None:
     ended = run_helm(any_program(), "template", release="a" * 41)
     assert "longer than 40 characters" in ended.stderr
+
+
+def test_no_values_are_the_images_of_make_images() -> None:
+    """Loaded into the nodes; `localhost/…` is never asked of a registry on the internet, as `tailfill/…` would be."""
+    bake = (CHART.parent / "images" / "docker-bake.hcl").read_text(encoding="utf-8")
+    default = dict(re.findall(r'variable "(\w+)" \{ default = "(.*)" \}', bake))
+    control = one(rendered(any_program()), "Deployment", "study-control")["spec"]["template"]["spec"]
+    (container,) = control["containers"]
+    assert container["image"] == f"{default['REGISTRY']}/tailfill/control:{default['TAG']}"
+    assert default["REGISTRY"] == "localhost"
+    project = tomllib.loads((CHART.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert default["TAG"] == project["version"]
+    assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_the_services_of_kind_are_the_chart_s() -> None:
+    objects = rendered(any_program())
+    for name in ("minio", "postgresql"):
+        (deployment,) = (
+            each
+            for each in yaml.safe_load_all((CHART.parent / "k8s" / "services" / f"{name}.yaml").read_text())
+            if each["kind"] == "Deployment"
+        )
+        own = one(objects, "StatefulSet", f"study-{name}")["spec"]["template"]["spec"]["containers"][0]
+        assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == own["image"]
 
 
 def test_no_values_is_the_demo() -> None:

@@ -14,14 +14,14 @@ from shared.config.task import STAGES
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
-REGISTRY = os.environ.get("REGISTRY", "")
-TAG = os.environ.get("TAG") or "dev"
+REGISTRY = os.environ.get("REGISTRY") or "localhost"
+TAG = os.environ.get("TAG") or "0.1.0"
 STAGE_IMAGES = sorted({"weights", *STAGES})
 ALL = ["base", "control", *STAGE_IMAGES]
 
 
 def image(name: str) -> str:
-    return f"{REGISTRY}/tailfill/{name}:{TAG}".lstrip("/")
+    return f"{REGISTRY}/tailfill/{name}:{TAG}"
 
 
 def run(name: str, *arguments: str, entrypoint: str | None = None) -> str:

@@ -10,6 +10,7 @@ from shared.settings import Settings
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "the-access-key",
     "AWS_SECRET_ACCESS_KEY": "the-secret-key",
+    "AWS_SESSION_TOKEN": "the-session-token",
     "DATABASE_URL": "postgresql://user:the-password@host/db",
     "HF_TOKEN": "the-token",
 }

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -37,6 +38,19 @@ def test_wrong_secret_key(s3_server: Settings) -> None:
         assert "AWS_SECRET_ACCESS_KEY" in message
         assert "not-the-secret" not in message
         assert "\n" not in message
+
+
+def test_a_session_token_is_sent_with_the_keys(s3_server: Settings) -> None:
+    store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_session_token=SecretStr("a-token")))
+    sent = []
+
+    def look(request: Any, **_: Any) -> None:
+        sent.append(request.headers["X-Amz-Security-Token"])
+
+    store._client.meta.events.register("before-send.s3", look)
+    with suppress(ArtifactError):
+        store.exists("a")
+    assert sent[0] in ("a-token", b"a-token")
 
 
 def test_unknown_access_key(s3_server: Settings) -> None:
