@@ -108,6 +108,24 @@ def test_the_services_of_kind_are_the_chart_s() -> None:
         assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == own["image"]
 
 
+def test_what_the_readme_reaches_by_port_forward_is_there() -> None:
+    readme = (CHART / "README.md").read_text(encoding="utf-8")
+    objects = rendered(any_program())
+    forwards = re.findall(r"port-forward svc/(study-\S+) (\d+) &", readme)
+    assert len(forwards) == 2
+    for name, port in forwards:
+        assert one(objects, "Service", name)["spec"]["ports"][0]["port"] == int(port)
+    (secret,) = set(re.findall(r"get secret (\S+) -o", readme))
+    assert set(re.findall(r"\$\(secret (\w+)\)", readme)) == set(one(objects, "Secret", secret)["data"])
+    (container,) = one(objects, "Deployment", "study-control")["spec"]["template"]["spec"]["containers"]
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert f"TAILFILL_STORE={env['TAILFILL_STORE']} " in readme
+    url = str(env["DATABASE_URL"]).replace(
+        "$(POSTGRES_PASSWORD)@study-postgresql", "$(secret POSTGRES_PASSWORD)@localhost"
+    )
+    assert f"DATABASE_URL={url}\n" in readme
+
+
 def test_no_values_is_the_demo() -> None:
     tree = study_of(rendered(any_program()))
     demo = next(file for file in STUDIES if file.stem == "demo")
