@@ -81,7 +81,7 @@ class Jobs:
         self.work[step.id] = _Work(step, task)
 
     def advance(self) -> list[Ended]:
-        """Makes Jobs that are missing, and says which are complete; then looks after the tuning workers."""
+        """Looks after the tuning workers, makes Jobs that are missing, and says which are complete."""
         jobs = {
             job["metadata"]["name"]: job for job in self.release.cluster.list("jobs", jobs_selector(self.release.name))
         }
@@ -92,10 +92,12 @@ class Jobs:
             for job in jobs.values()
             if job_state(job).phase in ("active", "suspended")
         )
+        self._workers.advance(
+            [work.task for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
+        )
         ended = self._done_elsewhere(jobs)
-        for done in ended:
-            del self.work[done.step.id]
-        for work in list(self.work.values()):
+        seen = {done.step.id for done in ended}
+        for work in (work for id_, work in self.work.items() if id_ not in seen):
             job = jobs.get(self.release.job_name(work.task))
             if job is None:
                 ended += self._ensure(work, there)
@@ -105,11 +107,8 @@ class Jobs:
                 ended.append(Ended(work.step, _seconds(job)))
             elif state.phase == "failed" and work.failed is None:
                 self._failed(work, " ".join(filter(None, [state.reason, self.release.failure(job)])))
-        for done in ended:
-            self.work.pop(done.step.id, None)
-        self._workers.advance(
-            [work.task for work in self.work.values() if work.task.stage == "tune" and work.failed is None]
-        )
+        for done in ended:  # last: what is taken out here is not looked at again, so nothing after it may fail
+            del self.work[done.step.id]
         return ended
 
     def _failed(self, work: _Work, reason: str) -> None:
