@@ -94,7 +94,7 @@ def describe(rows: list[StepState]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: list[StepState], searches: Mapping[str, Any]) -> list[dict[str, Any]]:
+def as_json(rows: list[StepState], searches: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:
     """The same for a script; `searches` are those under way, by the step's label."""
     return [
         {

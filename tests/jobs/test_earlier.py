@@ -115,7 +115,7 @@ def test_status_waits_for_it(artifacts: Artifacts) -> None:
     rows = states(study(), steps, artifacts)
     assert {row["step"]: row["state"] for row in as_json(rows)}["tune real"] == "waiting"
     assert "for prepare, search theirs/real" in describe(rows)
-    assert "not known before prepare, search theirs/real are committed" in why(study(), steps, artifacts, "tune")
+    assert "is known once prepare and search theirs/real are committed" in why(study(), steps, artifacts, "tune")
 
 
 def test_a_run_says_so_before_anything_runs(tmp_path: Path, postgres_url: str) -> None:
