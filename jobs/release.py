@@ -18,6 +18,7 @@ from typing import Any
 from jobs import progress
 from jobs import status as status_module
 from jobs.cluster import mounted_study, open_mounted
+from jobs.opened import Opened
 from jobs.status import Doing
 from jobs.submit import Wanted
 from jobs.submit import submit_final as submit
@@ -44,7 +45,7 @@ class Look:
 
     @classmethod
     def at(cls, cluster: Cluster, release: str) -> Look:
-        """Five requests."""
+        """As it is now."""
         selector = jobs_selector(release)
         return cls(
             release,
@@ -62,6 +63,7 @@ class Look:
                 job
             )
             for job in self.jobs
+            if job_state(job).phase != "complete"
         }
 
     def _doing(self, job: Object) -> Doing:
@@ -123,13 +125,17 @@ def _control_selector(release: str) -> str:
 # -- in the control Pod
 
 
+def _look_into(settings: Settings) -> Opened:
+    return open_mounted(mounted_study(), settings, look=True)
+
+
 def status(why: str | None, as_json: bool) -> str:
     """Where the release's study stands, and why nothing moves when nothing does; with `why`, what would make a stage run again."""
     settings = Settings.from_environment()
     release = Release.of_pod(settings)
     look = Look.at(release.cluster, release.name)
     try:
-        opened = open_mounted(mounted_study(), settings, look=True)
+        opened = _look_into(settings)
         if why is not None:
             said = status_module.why(opened.study, opened.steps, opened.artifacts, why)
             return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
@@ -152,14 +158,14 @@ def status(why: str | None, as_json: bool) -> str:
 def submit_final(experiment: str | None, seeds: int | None, parameters: Mapping[str, Any] | None, as_json: bool) -> str:
     """Makes the final Jobs, follows them, and returns their metrics."""
     settings = Settings.from_environment()
-    opened = open_mounted(mounted_study(), settings, look=True)
+    opened = _look_into(settings)
     return submit(Release.of_pod(settings), opened, Wanted(experiment, seeds, parameters), as_json)
 
 
 def report_archive() -> str:
     """The report's files as a tar in base64, for whoever has no way to the store."""
     settings = Settings.from_environment()
-    opened = open_mounted(mounted_study(), settings, look=True)
+    opened = _look_into(settings)
     last = status_module.states(opened.study, opened.steps, opened.artifacts)[-1]
     if last.manifest is None:
         raise ConfigError("its report is not committed yet; `tailfill status --release` says where it stands")

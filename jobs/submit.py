@@ -32,7 +32,6 @@ from shared.log import Log
 
 POLL_SECONDS = 2.0
 SHOWN = ("accuracy", "macro_f1", "rare_macro_f1")
-BEST = "best"
 
 log = Log("submit")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from shared.settings import Settings
 T = TypeVar("T")
 log = Log("weights")
 
-ATTEMPTS = 4  # 1, 2, 4 s between them
+ATTEMPTS = 4  # about 1, 2, 4 s between them
 ANSWER_SECONDS = 30.0
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -120,7 +121,7 @@ def _patiently(call: Callable[[], T], name: str, revision: str | None, setting: 
             if attempt == ATTEMPTS:
                 raise
             log.warning("retry", repository=name, attempt=attempt, error=error)
-            stop.wait(2.0 ** (attempt - 1))
+            stop.wait(2.0 ** (attempt - 1) * random.uniform(0.5, 1.5))
             stop.raise_if_set()
     raise AssertionError("at least one attempt is made")
 

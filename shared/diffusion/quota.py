@@ -26,9 +26,6 @@ from shared.config.generation import Generate
 from shared.data.schema import Labels, LabelSchema, class_counts
 from shared.errors import ConfigError
 
-CROSSING = " & "
-"""Between the classes of a crossing: `sleeve/sleeveless & fabric/leather`."""
-
 
 @dataclass(frozen=True)
 class PlannedImage:

@@ -59,7 +59,9 @@ class Release:
             "image.registry": "REGISTRY",
         }
         named = [f"--set={value}={os.environ[name]}" for value, name in images.items() if os.environ.get(name)]
-        named += ["--set=gpu.enabled=true"] if self.has_gpus() else []
+        if self.has_gpus():  # made-up ones compute on the CPU, whose threads the chart leaves to a GPU's Pod
+            threads = '[{"name": "OMP_NUM_THREADS", "value": "1"}]'
+            named += ["--set=gpu.enabled=true", f"--set-json=stages.defaults.env={threads}"]
         return self.helm("upgrade", "--install", self.name, str(ROOT / "helm"), *files, *named, program=program)
 
     def has_gpus(self) -> bool:

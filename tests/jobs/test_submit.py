@@ -76,7 +76,8 @@ def _final_inputs() -> list[str]:
     return list(next(step for step in STEPS if step.label == "final synthetic 0").needs)
 
 
-def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path) -> None:
+def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.search.results.ONLOOKER_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         final_tasks(opened(tmp_path, "prepare"), Wanted("real"))
 

@@ -1,0 +1,79 @@
+"""An API server with Jobs and nothing else, over HTTP: for what control decides. What a cluster does with them is seen in `tests/cluster`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from kubernetes import client
+
+from shared.kube.api import Cluster
+
+
+class KubeServer(ThreadingHTTPServer):
+    """Keeps Jobs by name; `refusals` are statuses that it answers with instead, by method and kind."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.created: list[str] = []
+        self.refusals: dict[tuple[str, str], int] = {}
+
+    def end(self, name: str, kind: str = "Complete") -> None:
+        """The Job ends so."""
+        self.jobs[name]["status"] = {"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded"}]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: KubeServer
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        _, kind, name = ("/" + self.path.split("?")[0].partition("/namespaces/ns/")[2] + "/").split("/")[:3]
+        if refused := self.server.refusals.get((self.command, kind)):
+            return self.give(refused, {"message": "no"})
+        if kind != "jobs":
+            return self.give(404 if name else 200, {"items": []})
+        jobs = self.server.jobs
+        if self.command == "POST":
+            job = json.loads(body)
+            name = job["metadata"]["name"]
+            if name in jobs:
+                return self.give(409, {"message": "already exists"})
+            jobs[name] = job
+            self.server.created.append(name)
+            return self.give(201, job)
+        if self.command == "DELETE":
+            return self.give(200 if jobs.pop(name, None) else 404, {"message": "gone"})
+        return self.give(200, {"items": list(jobs.values())})
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def give(self, status: int, said: object) -> None:
+        text = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def kube_server() -> Iterator[tuple[KubeServer, Cluster]]:
+    """The server, and a client of it."""
+    with KubeServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        loaded = client.Configuration()
+        loaded.host = f"http://127.0.0.1:{server.server_port}"
+        api = client.ApiClient(loaded)
+        yield server, Cluster(api, "ns")
+        api.rest_client.pool_manager.clear()
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,176 @@
+"""What control decides about Jobs: which it makes, makes again, ends, and takes for done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from committed import commit_task
+from kube_server import KubeServer, kube_server
+
+from jobs import cluster
+from jobs.cluster import Jobs
+from jobs.opened import Opened
+from jobs.plan import Step, make_task, plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.load import load_study
+from shared.config.task import STAGES, Task
+from shared.errors import UnavailableError
+from shared.kube import api
+from shared.kube.api import Cluster
+from shared.kube.release import Release
+from shared.settings import Settings
+
+STUDY = load_study(Path(__file__).parents[2] / "studies" / "demo.yaml")
+STEPS = plan(STUDY)
+PREPARE = make_task(STUDY, STEPS[0], {})
+
+
+def manifest(stage: str, **annotations: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/component": stage}
+    return {
+        "metadata": {"labels": labels, "annotations": annotations},
+        "spec": {"template": {"metadata": {"labels": labels}}},
+    }
+
+
+class Here:
+    """A release with the server that its Jobs are in, and a store."""
+
+    def __init__(self, server: KubeServer, client: Cluster, folder: Path) -> None:
+        self.server, self.client = server, client
+        self.artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
+        self.opened = Opened(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
+
+    def jobs(self, *tasks: Task, **annotations: str) -> Jobs:
+        """A control that has just started, with these tasks begun."""
+        manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
+        owner = {"metadata": {"name": "study-control", "uid": "1"}}
+        made = Jobs(Release("study", self.client, manifests, owner), self.opened)
+        for task in tasks:
+            made.begin(Step(task.stage, None, task.key, {**task.config, "of": task.key}, {}), task)
+        return made
+
+    @property
+    def name(self) -> str:
+        """Of the one Job that there is."""
+        (name,) = self.server.jobs
+        return name
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    monkeypatch.setattr(api.time, "sleep", lambda _: None)
+    with kube_server() as (server, client):
+        yield Here(server, client, tmp_path)
+
+
+def other(number: int) -> Task:
+    """A task of the same stage with another key."""
+    return PREPARE.model_copy(update={"key": f"{number:x}" * 64})
+
+
+def test_a_job_is_made_once_and_taken_for_done_when_it_is_complete(here: Here) -> None:
+    jobs = here.jobs(PREPARE)
+    assert jobs.advance() == jobs.advance() == []
+    assert here.server.created == [here.name] == [f"study-prepare-{PREPARE.key[:8]}"]
+    here.server.end(here.name)
+    (ended,) = jobs.advance()
+    assert ended.step.label == PREPARE.key
+    assert jobs.advance() == []
+
+
+def test_a_failed_job_waits_for_a_person_and_is_made_again_once_it_is_deleted(here: Here) -> None:
+    jobs = here.jobs(PREPARE)
+    jobs.advance()
+    here.server.end(here.name, "Failed")
+    assert jobs.advance() == jobs.advance() == []
+    assert [work.failed for work in jobs.work.values()] == ["BackoffLimitExceeded"]
+    assert len(here.server.created) == 1
+    here.server.jobs.clear()
+    jobs.advance()
+    assert len(here.server.created) == 2
+    assert [work.failed for work in jobs.work.values()] == [None]
+
+
+def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_again(here: Here) -> None:
+    before = here.jobs(PREPARE, other(1), other(2))
+    before.advance()
+    left, failed, running = (f"study-prepare-{task.key[:8]}" for task in (PREPARE, other(1), other(2)))
+    here.server.end(failed, "Failed")
+    here.server.jobs[running]["status"] = {"active": 1, "ready": 1}
+    here.jobs(other(1), other(2)).advance()
+    assert sorted(here.server.jobs) == sorted([failed, running])
+    assert here.server.created == [left, failed, running, failed]
+
+
+def test_a_submitted_job_is_left_alone(here: Here) -> None:
+    here.jobs().release.create_job(PREPARE, submitted=True)
+    here.jobs(other(1)).advance()
+    assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
+
+
+def test_a_changed_manifest_replaces_a_job_that_did_not_begin_and_none_that_runs(here: Here) -> None:
+    here.jobs(PREPARE).advance()
+    here.jobs(PREPARE, image="new").advance()
+    assert len(here.server.created) == 2
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
+    here.jobs(PREPARE, image="newer").advance()
+    assert len(here.server.created) == 2
+
+
+def test_no_more_jobs_of_a_stage_than_its_manifest_says(here: Here) -> None:
+    jobs = here.jobs(PREPARE, other(1), other(2), **{"tailfill/parallelism": "1"})
+    jobs.advance()
+    here.server.jobs[here.name]["spec"]["suspend"] = True  # Kueue's: it is there all the same
+    jobs.advance()
+    assert len(here.server.created) == 1
+    here.server.end(here.name)
+    jobs.advance()
+    jobs.advance()
+    assert len(here.server.created) == 2
+
+
+def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = here.jobs(PREPARE)
+    here.server.refusals["POST", "jobs"] = 403
+    assert jobs.advance() == []
+    (work,) = jobs.work.values()
+    assert "POST" in str(work.failed)
+    here.server.refusals.clear()
+    jobs.advance()
+    assert here.server.created == []  # not before its time
+    work.not_before = 0.0
+    jobs.advance()
+    assert here.server.created == [here.name]
+    assert work.failed is None
+
+
+def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
+    waiting, unmade = here.jobs(PREPARE), here.jobs(other(1))
+    waiting.advance()
+    for task in (PREPARE, other(1)):
+        commit_task(task, here.artifacts)
+    assert len(waiting.advance()) == 1
+    assert here.server.jobs == {}  # its Pod would only find that out
+    assert len(unmade.advance()) == 1
+    assert len(here.server.created) == 1
+
+
+def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> None:
+    jobs = here.jobs(PREPARE, other(1))
+    jobs.advance()
+    here.server.end(f"study-prepare-{PREPARE.key[:8]}")
+    del here.server.jobs[f"study-prepare-{other(1).key[:8]}"]
+    for request in (("GET", "pods"), ("POST", "jobs")):
+        here.server.refusals = {request: 503}
+        with pytest.raises(UnavailableError):
+            jobs.advance()
+    here.server.refusals = {}
+    assert [ended.step.label for ended in jobs.advance()] == [PREPARE.key]
