@@ -3,10 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# PyTorch, NumPy: one thread a test process, as many processes as cores
+# PyTorch, NumPy: one thread a test process; a process more than cores, since tests wait for servers and commands a fifth of their time
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # the longest file first: by its one test xdist would begin it last, and one core would wait for it
 LONGEST := tests/test_study.py
+TEST_PROCESSES := $(shell expr $$(nproc) + 1)
 TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/*/ tests/test_*.py))
 # glibc returns large tensors to the kernel after each use, whose page faults would double the plain loop's time on a CPU
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
@@ -48,7 +49,7 @@ types: venv
 
 unit: venv
 	@echo "tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not cluster and not gpu and not images" $(TESTS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not cluster and not gpu and not images" $(TESTS)
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \

@@ -102,11 +102,11 @@ def test_status_of_the_last_study_and_of_a_changed_one() -> None:
     run()
     assert "14 of 14 stages committed" in status()
     assert "1 of 14 stages committed" in status("finetune.steps=9", "search.epochs=9")
-    assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 700 → 9")
+    assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 600 → 9")
     assert status("final.seeds=1", file=DEMO).splitlines()[-1].startswith("10 of 11 stages committed")
     assert "14 of 14" in status()  # asking changed nothing
     said = json.loads(local.status(None, ("finetune.steps=9",), None, "finetune", True))
-    assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 700 → 9"]
+    assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 600 → 9"]
 
 
 def test_status_of_changed_data(tmp_path: Path) -> None:

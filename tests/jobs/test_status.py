@@ -64,7 +64,7 @@ def test_a_changed_value_is_named_and_what_hangs_on_it_waits(artifacts: Artifact
     commit_steps(*planned(), artifacts)
     (line,) = why(artifacts, "finetune", "finetune.steps=9")
     assert line.startswith("finetune: differs from ")
-    assert line.endswith("in finetune.steps 700 → 9")
+    assert line.endswith("in finetune.steps 600 → 9")
     assert why(artifacts, "generate", "finetune.steps=9") == ["generate: its key is known once finetune is committed"]
     assert all("committed under" in line for line in why(artifacts, "tune", "final.epochs=9"))
 
@@ -99,7 +99,7 @@ def test_an_arm_is_compared_with_itself(artifacts: Artifacts) -> None:
     assert "committed under" in first
     assert second.endswith("in generate.fill_to 150 → 99")  # not in guidance, which is the other arm's
     lines = why(artifacts, "final", ARMS, "final.epochs=8")
-    assert [line.split(" in ")[1] for line in lines] == ["final.epochs 24 → 8"] * 6
+    assert [line.split(" in ")[1] for line in lines] == ["final.epochs 18 → 8"] * 6
 
 
 def test_a_new_arm_was_never_committed(artifacts: Artifacts) -> None:
@@ -112,7 +112,7 @@ def test_a_renamed_arm_is_found_by_its_images(artifacts: Artifacts) -> None:
     commit_steps(*planned(), artifacts)
     renamed = ["experiments.synthetic.name=filled", "experiments.placebo.name=copied"]
     (line,) = why(artifacts, "finetune", *renamed, "finetune.steps=9")
-    assert line.endswith("in finetune.steps 700 → 9")
+    assert line.endswith("in finetune.steps 600 → 9")
     tunes = why(artifacts, "tune", *renamed, "experiments.filled.search.epochs=11", "verdict=none")
     assert [("committed" in line, "epochs 10 → 11" in line) for line in tunes] == [(1, 0), (0, 1), (1, 0)]
 
