@@ -23,12 +23,13 @@ help: ## what there is
 
 venv: $(VENV)/.ready ## .venv with everything in the lock, and the command .venv/bin/tailfill
 
+# bytecode now, on all cores: else each of a study's processes compiles torch anew where PYTHONDONTWRITEBYTECODE is set, and two at once do anywhere
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) from requirements.lock (about 6 GB; a minute with a fast network)"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else f"tailfill needs Python 3.11 or 3.12, {sys.executable} is {sys.version.split()[0]}; use make PYTHON=/path/to/python3.11")'
 	@command -v uv >/dev/null || { test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install -q --disable-pip-version-check uv; }; }
 	@export PATH="$$PATH:$(CURDIR)/build/uv/bin" VIRTUAL_ENV=$(CURDIR)/$(VENV); \
-	  uv venv -q --clear --python $(PYTHON) $(VENV) && uv pip sync -q requirements.lock && uv pip install -q --no-deps -e .
+	  uv venv -q --clear --python $(PYTHON) $(VENV) && uv pip sync -q --compile-bytecode requirements.lock && uv pip install -q --no-deps -e .
 	@touch $@ && echo "$(VENV) is ready"
 
 demo: venv ## the whole study on this machine: no GPU, no cluster, no download

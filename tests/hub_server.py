@@ -59,8 +59,8 @@ class Hub:
 
 
 @contextmanager
-def serve_hub(repositories: dict[str, Path]) -> Iterator[Hub]:
-    """Serves them on loopback for as long as the block runs."""
+def serve_hub(repositories: dict[str, Path], address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Hub]:
+    """Serves them, on loopback unless told, for as long as the block runs."""
     hub = Hub(repositories)
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +87,7 @@ def serve_hub(repositories: dict[str, Path]) -> Iterator[Hub]:
                     self.close_connection = True
                 self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(address, Handler)
     Thread(target=server.serve_forever, daemon=True).start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:

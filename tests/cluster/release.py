@@ -133,11 +133,10 @@ class Release:
         found: dict[str, str] = self.python(OPENED + code)
         return found
 
-    def search_summaries(self) -> list[dict[str, Any]]:
-        """Of the committed searches."""
-        found: list[dict[str, Any]] = self.python(
-            OPENED + "print(json.dumps([m.summary for m in artifacts.manifests('tune')]))"
-        )
+    def summaries(self, stage: str) -> list[dict[str, Any]]:
+        """Of what the stage has committed."""
+        code = f"print(json.dumps([m.summary for m in artifacts.manifests('{stage}')]))"
+        found: list[dict[str, Any]] = self.python(OPENED + code)
         return found
 
     def all_committed(self) -> bool:

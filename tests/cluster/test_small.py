@@ -22,7 +22,7 @@ def test_a_study_from_install_to_uninstall(release: Release) -> None:
     release.kubectl("delete", "pod", worker, "--wait=false")
     wait_for(lambda: release.jobs("report"), "the report's Job", 600, 3.0)
     wait_for(release.all_committed, "the report", 240, 3.0)
-    assert [summary["trials"] for summary in release.search_summaries()] == [TRIALS, TRIALS]
+    assert [summary["trials"] for summary in release.summaries("tune")] == [TRIALS, TRIALS]
     wait_for(lambda: release.status()["gpus_held"] == 0, "no GPU is held", 60)
     release.helm("uninstall", release.name)
     wait_for(lambda: release.left() == KEPT, "nothing is left but claims and their Secret", 120)

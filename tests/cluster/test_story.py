@@ -144,7 +144,7 @@ def test_the_study_ends_with_exactly_so_many_trials(release: Release) -> None:
     )
     wait_for(lambda: release.all_committed(), "all is committed", 60)
     steps = release.steps()
-    found = release.search_summaries()
+    found = release.summaries("tune")
     assert [summary["trials"] for summary in found] == [TRIALS, TRIALS]
     assert [summary["failed"] for summary in found] == [0, 0]
     # nothing was done twice under two keys; one more training may be from before the search was over

@@ -1,0 +1,113 @@
+"""One's own images, from a claim and from a bucket, and weights of a hub that one Job fetches.
+
+The tests are one story, in order: what the first installs the last carries on.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from release import ROOT, Release, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+
+HERE = Path(__file__).parent
+BUCKET = "s3://tailfill/data/clothes"
+STUDY = {
+    "name": "clothes",
+    "dataset": {"source": "folder", "root": "/data/clothes", "resolution": 32},
+    "finetune": {"generator": "pixel"},
+    "classifier": {"model": "test_resnet", "pretrained": True, "trainable": "head", "head": []},
+    "training": {"batch_size": 16},
+    "search": {"trials": 0},
+    "final": {"epochs": 1, "seeds": 1},
+    "verdict": "none",
+    "experiments": [{"name": "real", "images": "real"}],
+}
+
+
+def values(folder: Path, claim: str = "", **study: object) -> Path:
+    """A training and a report, the hub being the one of this namespace."""
+    path = folder / "values.yaml"
+    hub = {"weights": {"env": [{"name": "HF_ENDPOINT", "value": "http://hub:8000"}]}}
+    path.write_text(yaml.safe_dump({"study": STUDY | study, "data": {"claim": claim}, "stages": hub}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of noise, one brighter."""
+    root, rng = tmp_path_factory.mktemp("images") / "clothes", np.random.default_rng(0)
+    for kind, count, offset in (("many", 40, 0), ("few", 14, 100)):
+        (root / kind).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 120, (32, 32, 3), np.uint8) + np.uint8(offset)
+            Image.fromarray(pixels).save(root / kind / f"{number}.png")
+    return root
+
+
+@contextmanager
+def forwarded_store(release: Release) -> Iterator[dict[str, str]]:
+    """The environment that reaches the release's MinIO from here, as helm/README.md has it."""
+    command = ["kubectl", "-n", release.namespace, "port-forward", "svc/study-minio", ":9000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+        try:
+            assert forward.stdout is not None
+            port = re.findall(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())[0]
+            names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            (secret,) = [o for o in release.objects("secrets") if o["metadata"]["name"] == "study-credentials"]
+            keys = {name: base64.b64decode(secret["data"][name]).decode() for name in names}
+            yield os.environ | keys | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
+        finally:
+            forward.terminate()
+
+
+def test_images_of_a_claim_and_weights_of_a_hub(release: Release, images: Path, tmp_path: Path) -> None:
+    release.kubectl("create", "configmap", "hub", f"--from-file={ROOT / 'tests' / 'hub_server.py'}")
+    image = f"{os.environ.get('REGISTRY', 'localhost:5001')}/tailfill/weights:{os.environ.get('TAG') or 'dev'}"
+    release.kubectl("apply", "-f", "-", text=(HERE / "data.yaml").read_text().replace("IMAGE", image))
+    release.kubectl("wait", "--for=condition=ready", "pod/hub", "--timeout=180s")
+    release.kubectl("cp", str(images), "hub:/data/clothes")
+    release.install(values(tmp_path, claim="clothes"))
+    wait_for(lambda: release.jobs("report"), "the report's Job", 400, 3.0)
+    wait_for(release.all_committed, "the report", 120, 3.0)
+    (job,) = release.jobs("weights").values()
+    assert "nvidia.com/gpu" not in str(job["spec"]["template"]["spec"])
+    (weights,) = release.summaries("weights")
+    assert weights["repository"] == "timm/test_resnet.r160_in1k"
+    (prepared,) = release.summaries("prepare")
+    assert sum(prepared["sizes"].values()) == 54
+
+
+def test_the_same_images_in_a_bucket_are_the_same_data(release: Release, images: Path, tmp_path: Path) -> None:
+    before = release.manifests()
+    with forwarded_store(release) as environment:
+        command = [sys.executable, "-m", "jobs", "upload", str(images), BUCKET]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert BUCKET in done.stdout
+    release.install(values(tmp_path, dataset=STUDY["dataset"] | {"root": BUCKET}))
+    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
+    wait_for(release.all_committed, "all is found", 120)
+    assert release.manifests() == before
+
+
+def test_what_reads_the_bucket_goes_no_more_online(release: Release, tmp_path: Path) -> None:
+    before = release.manifests()
+    release.kubectl("delete", "pod/hub", "service/hub")
+    release.install(values(tmp_path, dataset=STUDY["dataset"] | {"root": BUCKET}, seed=1))
+    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
+    wait_for(lambda: release.all_committed() and release.manifests() != before, "the other seed's report", 400, 3.0)
+    new = [name.split("/")[0] for name in release.manifests() if name not in before]
+    assert sorted(new) == ["final", "prepare", "report"]
