@@ -171,8 +171,8 @@ class Jobs:
         ended = []
         for work in self.work.values():
             job = jobs.get(self.release.job_name(work.task))
-            if job is None or (job_state(job).phase == "active" and started(job)):
-                continue
+            if job is None or job_state(job).phase == "complete" or (job_state(job).phase == "active" and started(job)):
+                continue  # one that did the work itself stays to be looked at
             if self.opened.artifacts.find(work.task.stage, work.task.key) is not None:
                 ended.append(Ended(work.step, None))
                 self.release.cluster.delete("jobs", job["metadata"]["name"])

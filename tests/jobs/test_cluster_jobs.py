@@ -163,6 +163,16 @@ def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.Mo
     assert len(here.server.created) == 1
 
 
+def test_a_job_that_did_the_work_stays_to_be_looked_at(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
+    jobs = here.jobs(PREPARE)
+    jobs.advance()
+    commit_task(PREPARE, here.artifacts)
+    here.server.end(here.name)
+    assert len(jobs.advance()) == 1
+    assert list(here.server.jobs) == [here.name]
+
+
 def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> None:
     jobs = here.jobs(PREPARE, other(1))
     jobs.advance()
