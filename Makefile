@@ -60,7 +60,7 @@ chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or
 schema: venv ## write what of the chart is made from elsewhere: values.schema.json, the demo study, the table in helm/README.md
 	@$(BIN)/python -m helm.generate
 
-e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (E2E=small: its shortest form)
+e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (REGISTRY, TAG; E2E=small: its shortest form)
 	@$(BIN)/python -m pytest -q -x -m cluster tests/cluster/$(if $(E2E),test_$(E2E).py, --ignore tests/cluster/test_small.py)
 
 submit-final: venv ## train with the best parameters so far, on the cluster (RELEASE=study, NAMESPACE, EXPERIMENT, SEEDS, PARAMS=best|FILE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -40,12 +41,14 @@ from shared.kube.states import job_state, started
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
+from shared.search.overview import read_searches
 from shared.settings import Settings
 
 PATIENCE_SECONDS = 600.0  # that a service may be away before control ends with 75, and is started again
 STORE_SECONDS = 30.0  # between two looks at the store for what others have committed
 REFUSED_SECONDS = 60.0  # before a Job that the cluster refused is asked for again
 DONE_SECONDS = 10.0  # between two looks once the report is there: only workers that are scaled up need one
+CLOCKS_SECONDS = 60.0  # that the clocks of nodes and API server may differ
 SAY_SECONDS = 30.0  # between two lines on a service that is still away
 
 log = Log("control")
@@ -61,6 +64,8 @@ class _Work:
     """Why, in Kubernetes' words and those of its Pod."""
     not_before: float = 0.0
     """When a Job that was refused is asked for again, by the monotonic clock."""
+    kept_until: float = math.inf
+    """When Kubernetes removes its failed Job, in seconds since 1970: before that, only a person does."""
 
 
 class Jobs:
@@ -100,13 +105,15 @@ class Jobs:
         for work in (work for id_, work in self.work.items() if id_ not in seen):
             job = jobs.get(self.release.job_name(work.task))
             if job is None:
-                ended += self._ensure(work, there)
+                if work.failed is None or time.time() < work.kept_until:
+                    ended += self._ensure(work, there)
                 continue
             state = job_state(job)
             if state.phase == "complete":
                 ended.append(Ended(work.step, _seconds(job)))
             elif state.phase == "failed" and work.failed is None:
                 self._failed(work, " ".join(filter(None, [state.reason, self.release.failure(job)])))
+                work.kept_until = _kept_until(job)
         for done in ended:  # last: what is taken out here is not looked at again, so nothing after it may fail
             del self.work[done.step.id]
         return ended
@@ -115,7 +122,7 @@ class Jobs:
         if work.failed != reason:
             log.error(
                 f"{work.step.label}: its Job {self.release.job_name(work.task)} failed: {reason}; mend it with `helm upgrade`, "
-                "or delete that Job to try again"
+                "or delete that Job (or control's Pod) to try again"
             )
         work.failed = reason
 
@@ -156,7 +163,7 @@ class Jobs:
         try:
             if self.release.create_job(work.task):
                 log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
-            work.failed = None  # a person deletes a failed Job to have it made again
+            work.failed, work.kept_until = None, math.inf  # a person deleted the failed Job, to have it made again
             there[stage] += 1
         except ClusterError as error:  # a policy or a quota: the others go on
             self._failed(work, str(error))
@@ -177,6 +184,15 @@ class Jobs:
                 ended.append(Ended(work.step, None))
                 self.release.cluster.delete("jobs", job["metadata"]["name"])
         return ended
+
+
+def _kept_until(job: Object) -> float:
+    """When Kubernetes removes a failed Job (by its own clock: a minute early, then), in seconds since 1970."""
+    (failed,) = (c for c in job["status"]["conditions"] if c["type"] == "Failed")
+    ttl = job["spec"].get("ttlSecondsAfterFinished")
+    if ttl is None:
+        return math.inf
+    return datetime.fromisoformat(failed["lastTransitionTime"]).timestamp() + float(ttl) - CLOCKS_SECONDS
 
 
 def _seconds(job: Object) -> float | None:
@@ -225,7 +241,12 @@ class ControlPod:
             self.stop.raise_if_set()
             try:
                 self._make_bucket()
-                return open_mounted(self.study, self.settings)
+                opened = open_mounted(self.study, self.settings)
+                if any(
+                    step.stage == "tune" for step in opened.steps
+                ):  # a wrong database shows before GPUs have worked for it
+                    read_searches(opened.database_url, searches_of(self.study.name))
+                return opened
             except UnavailableError as error:
                 if time.monotonic() >= deadline:
                     raise

@@ -51,10 +51,12 @@ def init(data: Path, out: Path) -> list[str]:
     and ConfigError where `out` is there already or cannot be written.
     """
     from shared.data.guess import guess_source
+    from shared.data.sources.digest import check_outside
 
     guess = guess_source(data)  # first: where both are wrong, DATA is what was typed
     if out.exists():
         raise ConfigError(f"{out}: is there already; move it away, or name another file with --out")
+    check_outside(out, str(guess.root), "name a file elsewhere with --out")
     found = _look(data, guess)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(found, _study_name(data))

@@ -24,6 +24,7 @@ from shared.config.load import changed_study, load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
 from shared.context import StopSignal
+from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
@@ -65,7 +66,9 @@ def found_now(study: Study, workdir: Path) -> Fingerprints:
     """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach."""
     settings = Settings.from_environment()
     files, folders = weight_locations(study)
-    named = [("dataset.root", getattr(study.dataset, "root", ""))]
+    root = getattr(study.dataset, "root", "")
+    check_outside(workdir, root, "name a work directory elsewhere with --workdir")
+    named = [("dataset.root", root)]
     named += [("classifier.pretrained", file) for file in files] + [("finetune.base", folder) for folder in folders]
     for path, location in named:
         if settings.store is None and is_s3(location):

@@ -207,8 +207,10 @@ def fetch(release: str, namespace: str | None, folder: Path) -> str:
     """Brings the report of a release into a folder; the path of its page."""
     archive = io.StringIO()
     code = run_in_control(release, namespace, ["report"], archive)
+    if code == UnavailableError.exit_code:
+        raise UnavailableError(f"release {release}: its store did not answer control; run again")
     if code:
-        raise InputError(f"release {release}: has no report to fetch (exit {code})")
+        raise InputError(f"release {release}: no report could be fetched (exit {code} in its control Pod)")
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive.getvalue()))) as tar:
         tar.extractall(folder, filter="data")

@@ -52,7 +52,7 @@ def _run(
     module: Any = importlib.import_module(f"jobs.{task.stage}")
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         context = Context(
-            task=task,
+            task=_placed(task, settings),
             artifacts=artifacts,
             settings=settings,
             scratch=Path(scratch),
@@ -63,6 +63,13 @@ def _run(
             counted=counted,
         )
         (module.work if worker else module.run)(task.stage_config(), context)
+
+
+def _placed(task: Task, settings: Settings) -> Task:
+    """On the device that this machine has for it."""
+    if settings.device is None:
+        return task
+    return task.model_copy(update={"resources": task.resources.model_copy(update={"device": settings.device})})
 
 
 def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from shared.errors import ConfigError
+from shared.log import Log
+
+log = Log("device")
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; raises ConfigError where CUDA is wanted and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("resources.device: cuda is asked for, but torch finds no CUDA device; set it to auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    """`auto`, `cpu` or `cuda` as a device; raises ConfigError where CUDA is wanted and there is none that torch can use."""
+    if wanted == "cpu":
+        return torch.device("cpu")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()  # warns where there is a GPU whose driver is too old
+    reason = "".join(f" ({' '.join(str(warning.message).split())})" for warning in said[:1])
+    if wanted == "cuda" and not found:
+        raise ConfigError(
+            f"resources.device: cuda is asked for, but torch finds no GPU that it can use{reason}; its driver must know "
+            f"CUDA {torch.version.cuda}, as `nvidia-smi` says; or compute on `cpu`"
+        )
+    if reason:
+        log.warning("computing on the CPU", reason=reason.strip(" ()"))
+    return torch.device("cuda" if found else "cpu")
 
 
 def device_name(device: torch.device) -> str:

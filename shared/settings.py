@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -37,6 +38,8 @@ class Settings:
     """`TAILFILL_CACHE`: blobs by digest, shared by the processes of one node; safe to delete."""
     index: int
     """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job, 0 elsewhere."""
+    device: Literal["cpu", "cuda"] | None
+    """`TAILFILL_DEVICE`: what this process computes on, whatever `resources.device` says; a chart's Pod has it, by whether it holds a GPU."""
     count: int
     """`TAILFILL_COUNT`: how many indexes the Job has, 1 elsewhere."""
     grace_seconds: float
@@ -73,6 +76,7 @@ class Settings:
             database_url=secret("DATABASE_URL"),
             cache=Path(environment.get("TAILFILL_CACHE") or default_cache),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
+            device=_device(environment),
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
             hub_token=secret("HF_TOKEN"),
@@ -82,6 +86,16 @@ class Settings:
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
         )
+
+
+def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:
+    match environment.get("TAILFILL_DEVICE") or None:
+        case None | "cpu" | "cuda" as device:
+            return device
+        case other:
+            raise ConfigError(
+                f'environment variable TAILFILL_DEVICE: must be cpu or cuda, got "{other}"; unset it or mend it'
+            )
 
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:

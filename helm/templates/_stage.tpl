@@ -15,6 +15,7 @@
 {{- if and $root.Values.data.claim (eq $name "prepare") }}{{ $_ := set $settings "affinity" (include "tailfill.besideControl" (list $root $settings.affinity) | fromJson) }}{{ end -}}
 {{- $_ := set $settings "gpus" (dict) -}}
 {{- if $onGpu }}{{ $_ := set $settings "gpus" (dict $gpu.resource (int $gpu.count)) }}{{ end -}}
+{{- $_ := set $settings "cuda" (and $onGpu (not $gpu.emulated)) -}}
 {{- toJson $settings -}}
 {{- end }}
 
@@ -37,8 +38,9 @@ a volume of one node (ReadWriteOnce) can be mounted nowhere else. */}}
 {{- $stage := index . 1 -}}
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
-{{- /* coordinators train nothing: control's small image is enough */}}
-{{- $image := and (eq $stage "tune") (not $worker) | ternary "control" $stage -}}
+{{- /* coordinators train nothing: control's small image is enough, but for quasi-random points, which take SciPy */}}
+{{- $small := and (eq $stage "tune") (not $worker) (not (contains "\"sampler\":\"qmc\"" (toJson $root.Values.study))) -}}
+{{- $image := $small | ternary "control" $stage -}}
 serviceAccountName: {{ $root.Release.Name }}-stage
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -67,7 +69,8 @@ containers:
       {{- if eq $stage "generate" }}
       - {name: TAILFILL_COUNT, value: "{{ int $settings.shards }}"}
       {{- end }}
-      {{- if and $settings.threads (not $settings.gpus) }}
+      - {name: TAILFILL_DEVICE, value: {{ $settings.cuda | ternary "cuda" "cpu" }}} # a GPU that torch cannot use is an error, not a slow CPU
+      {{- if and $settings.threads (not $settings.cuda) }}
       - {name: OMP_NUM_THREADS, value: "{{ int $settings.threads }}"}
       {{- end }}
       {{- with $settings.env }}

@@ -95,7 +95,8 @@ def planned_points(
     if search.strategy == "grid":
         grid = _grid(space, search.trials)
         planned = _shuffled(grid, seed)
-        warm = [point for point in warm if point in grid]  # another would stand in the place of a point of the grid
+        # another would stand in the place of a point of the grid
+        first, warm = first if first in grid else {}, [point for point in warm if point in grid]
     elif search.strategy == "random":
         planned = _drawn(RandomSampler(seed=seed), space, number)
     elif search.sampler == "qmc":

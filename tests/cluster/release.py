@@ -27,6 +27,16 @@ OPENED = (
 )
 
 
+def registry() -> str:
+    """Of the images: REGISTRY, or the one beside the kind cluster."""
+    return os.environ.get("REGISTRY") or f"localhost:{os.environ.get('REGISTRY_PORT', '5001')}"
+
+
+def tag() -> str:
+    """Of the images: TAG, or the one of `make kind-load`."""
+    return os.environ.get("TAG") or "dev"
+
+
 class Release:
     """One release in a namespace of its own, which enforces the Pod Security Standard `restricted`."""
 
@@ -52,16 +62,11 @@ class Release:
     def install(self, *values: str, program: str | None = None) -> str:
         """Installs or upgrades with k8s/kind-values.yaml and the images that the environment names."""
         files = [part for file in (ROOT / "k8s" / "kind-values.yaml", *values) for part in ("-f", str(file))]
-        images = {
-            "minio.image": "MINIO_IMAGE",
-            "postgresql.image": "POSTGRESQL_IMAGE",
-            "image.tag": "TAG",
-            "image.registry": "REGISTRY",
-        }
+        images = {"minio.image": "MINIO_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"}
         named = [f"--set={value}={os.environ[name]}" for value, name in images.items() if os.environ.get(name)]
-        if self.has_gpus():  # made-up ones compute on the CPU, whose threads the chart leaves to a GPU's Pod
-            threads = '[{"name": "OMP_NUM_THREADS", "value": "1"}]'
-            named += ["--set=gpu.enabled=true", f"--set-json=stages.defaults.env={threads}"]
+        named += [f"--set=image.registry={registry()}", f"--set=image.tag={tag()}"]
+        if self.has_gpus():
+            named.append("--set=gpu.enabled=true")
         return self.helm("upgrade", "--install", self.name, str(ROOT / "helm"), *files, *named, program=program)
 
     def has_gpus(self) -> bool:
@@ -111,6 +116,12 @@ class Release:
     def progress(self, pod: str) -> int:
         """The last of them, 0 before the first."""
         return (self.progresses(pod) or [0])[-1]
+
+    def begun_at(self) -> list[int]:
+        """How many epochs each trial of the workers that are there had behind it when it began with them."""
+        logs = "\n".join(self.kubectl("logs", pod, check=False) for pod in self.workers())
+        lines = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
+        return [int(line["epochs_done"]) for line in lines if "epochs_done" in line]
 
     def status(self) -> dict[str, Any]:
         """`tailfill status --json`."""

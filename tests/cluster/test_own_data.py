@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from release import ROOT, Release, wait_for
+from release import ROOT, Release, registry, tag, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -75,7 +75,7 @@ def forwarded_store(release: Release) -> Iterator[dict[str, str]]:
 
 def test_images_of_a_claim_and_weights_of_a_hub(release: Release, images: Path, tmp_path: Path) -> None:
     release.kubectl("create", "configmap", "hub", f"--from-file={ROOT / 'tests' / 'hub_server.py'}")
-    image = f"{os.environ.get('REGISTRY', 'localhost:5001')}/tailfill/weights:{os.environ.get('TAG') or 'dev'}"
+    image = f"{registry()}/tailfill/weights:{tag()}"
     release.kubectl("apply", "-f", "-", text=(HERE / "own-data.yaml").read_text().replace("IMAGE", image))
     release.kubectl("wait", "--for=condition=ready", "pod/hub", "--timeout=180s")
     release.kubectl("cp", str(images), "hub:/data/clothes")

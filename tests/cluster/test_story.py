@@ -108,6 +108,9 @@ def test_workers_come_and_go(release: Release) -> None:
     release.kubectl("delete", "pod", "study-postgresql-0", "study-minio-0", "--wait=false")
     release.kubectl("scale", "deployment/study-tune", "--replicas=1")
     wait_for(lambda: len(release.workers(None)) == 1, "one worker", 120)
+    # what was interrupted is gone on with, from the epoch after its last checkpoint
+    wait_for(lambda: any(epochs > 0 for epochs in release.begun_at()), "a trial is resumed", 240)
+    assert sum(int(str(search["resumes"])) for search in searches(release).values()) >= 1
 
 
 def test_a_final_training_with_the_best_so_far(release: Release) -> None:

@@ -206,7 +206,8 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         ("pods",): ["delete", "list", "patch"],
         ("pods/log",): ["get"],
         ("events",): ["list"],
-        ("deployments/scale", "study-tune"): ["get", "patch"],
+        ("deployments", "study-tune"): ["get"],
+        ("deployments/scale", "study-tune"): ["patch"],
         ("serviceaccounts", "study-control"): ["get"],
     }
     (subject,) = one(objects, "RoleBinding", "study-control")["subjects"]
@@ -233,6 +234,7 @@ def test_gpus_go_to_the_stages_that_compute() -> None:
     for name, spec in found.items():
         assert ("runtimeClassName" in spec) is (name in on_gpu)
         if name.startswith("Job"):
+            assert environment(spec)["TAILFILL_DEVICE"] == ("cuda" if name in on_gpu else "cpu")
             assert ("OMP_NUM_THREADS" in environment(spec)) is (name not in on_gpu)
     spot = jobs(rendered(helm, *ci("spot")))
     finetune = spot["finetune"]["spec"]["template"]["spec"]
@@ -240,6 +242,14 @@ def test_gpus_go_to_the_stages_that_compute() -> None:
     assert finetune["tolerations"][0]["key"] == "cloud.google.com/gke-spot"
     assert finetune["nodeSelector"] == {"node.kubernetes.io/instance-type": "a2-highgpu-4g"}
     assert limits(spot["score"]["spec"]["template"]["spec"]) == 0
+
+
+def test_made_up_gpus_are_asked_for_and_computed_without() -> None:
+    found = dict(pods(rendered(any_program(), "--set", "gpu.enabled=true,gpu.emulated=true")))
+    assert limits(found["Job finetune"]) == 1
+    for stage in STAGES:
+        variables = environment(found[f"Job {stage}"])
+        assert (variables["TAILFILL_DEVICE"], variables["OMP_NUM_THREADS"]) == ("cpu", "1")
 
 
 def test_generate_is_indexed_and_final_is_counted() -> None:
@@ -264,6 +274,12 @@ def test_images() -> None:
     assert (
         dict(pods(rendered(any_program())))["Job final"]["containers"][0]["image"] == "localhost/tailfill/final:0.1.0"
     )
+
+
+def test_quasi_random_points_are_drawn_where_scipy_is() -> None:
+    objects = rendered(any_program(), *ci("spot"), "--set", "study.search.trials=2,study.search.sampler=qmc")
+    images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
+    assert images["Job tune"] == images["Deployment tune"] == "localhost/tailfill/tune:0.1.0"
 
 
 def test_kueue_queues_jobs_only() -> None:

@@ -13,6 +13,8 @@ from kubernetes import client
 
 from shared.kube.api import Cluster
 
+LONG_AGO = "2026-01-01T00:00:00Z"
+
 
 class KubeServer(ThreadingHTTPServer):
     """Keeps Jobs by name; `refusals` are statuses that it answers with instead, by method and kind."""
@@ -20,12 +22,15 @@ class KubeServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.deployment: dict[str, Any] | None = None
+        self.scaled: list[int] = []
         self.created: list[str] = []
         self.refusals: dict[tuple[str, str], int] = {}
 
     def end(self, name: str, kind: str = "Complete") -> None:
-        """The Job ends so."""
-        self.jobs[name]["status"] = {"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded"}]}
+        """The Job ends so, long ago."""
+        condition = {"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": LONG_AGO}
+        self.jobs[name]["status"] = {"conditions": [condition]}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,6 +41,13 @@ class _Handler(BaseHTTPRequestHandler):
         _, kind, name = ("/" + self.path.split("?")[0].partition("/namespaces/ns/")[2] + "/").split("/")[:3]
         if refused := self.server.refusals.get((self.command, kind)):
             return self.give(refused, {"message": "no"})
+        if kind == "deployments" and self.server.deployment is not None:
+            if self.command == "PATCH":
+                self.server.scaled += [step["value"] for step in json.loads(body)]
+                self.server.deployment["metadata"]["managedFields"].append(
+                    {"manager": "control", "subresource": "scale"}
+                )
+            return self.give(200, self.server.deployment)
         if kind != "jobs":
             return self.give(404 if name else 200, {"items": []})
         jobs = self.server.jobs
@@ -51,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.give(200 if jobs.pop(name, None) else 404, {"message": "gone"})
         return self.give(200, {"items": list(jobs.values())})
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_DELETE = do_PATCH = answer
 
     def give(self, status: int, said: object) -> None:
         text = json.dumps(said).encode()

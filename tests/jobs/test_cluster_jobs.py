@@ -45,9 +45,11 @@ class Here:
         self.artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
         self.opened = Opened(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
 
-    def jobs(self, *tasks: Task, **annotations: str) -> Jobs:
+    def jobs(self, *tasks: Task, ttl: int | None = None, **annotations: str) -> Jobs:
         """A control that has just started, with these tasks begun."""
         manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
+        for made_of in manifests.values():
+            made_of["spec"]["ttlSecondsAfterFinished"] = ttl
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
         made = Jobs(Release("study", self.client, manifests, owner), self.opened)
         for task in tasks:
@@ -94,6 +96,28 @@ def test_a_failed_job_waits_for_a_person_and_is_made_again_once_it_is_deleted(he
     jobs.advance()
     assert len(here.server.created) == 2
     assert [work.failed for work in jobs.work.values()] == [None]
+
+
+def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: Here) -> None:
+    jobs = here.jobs(PREPARE, ttl=3600)
+    jobs.advance()
+    here.server.end(here.name, "Failed")
+    jobs.advance()
+    here.server.jobs.clear()
+    assert jobs.advance() == jobs.advance() == []
+    assert len(here.server.created) == 1
+    assert [work.failed for work in jobs.work.values()] == ["BackoffLimitExceeded"]
+
+
+@pytest.mark.parametrize(("managers", "scaled"), [([], [STUDY.search.workers]), (["kubectl"], [])])
+def test_workers_are_as_many_as_the_study_says_until_somebody_scales_them(
+    here: Here, managers: list[str], scaled: list[int]
+) -> None:
+    fields = [{"manager": "helm"}, *({"manager": name, "subresource": "scale"} for name in managers)]
+    here.server.deployment = {"metadata": {"managedFields": fields}, "spec": {"replicas": 1}}
+    here.jobs(PREPARE).advance()
+    here.jobs(PREPARE).advance()  # another control
+    assert here.server.scaled == scaled
 
 
 def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_again(here: Here) -> None:

@@ -99,6 +99,8 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         init(tmp_path / "empty", tmp_path / "study.yaml")
     data = folder_tree(tmp_path / "data", a=3, b=3)
     (tmp_path / "there.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"lies inside of the data, .*; name a file elsewhere with --out"):
+        init(data, data / "study.yaml")
     with pytest.raises(ConfigError, match="is there already"):
         init(data, tmp_path / "there.yaml")
     with pytest.raises(DataError, match="absent: not found; name a folder"):

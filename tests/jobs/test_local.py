@@ -166,6 +166,13 @@ def test_a_bucket_needs_a_store_that_is_named(monkeypatch: pytest.MonkeyPatch) -
             run(setting)
 
 
+def test_a_work_directory_inside_of_the_data(tmp_path: Path) -> None:
+    sets = [f"dataset={{source: folder, root: {tmp_path}}}"]
+    with pytest.raises(ConfigError, match=r"work/demo: lies inside of the data, .*; name a work directory elsewhere"):
+        local.run_study(DEMO, sets, None, None, [], "text", False)
+    assert not Path("work").exists()
+
+
 def test_an_unknown_stage_to_rerun() -> None:
     with pytest.raises(ConfigError, match="--rerun train: there is no such stage"):
         local.run_study(DEMO, (), None, None, ("train",), "json", False)

@@ -26,6 +26,7 @@ def test_everything_named() -> None:
             "TAILFILL_CACHE": "/cache",
             "JOB_COMPLETION_INDEX": "3",
             "TAILFILL_COUNT": "8",
+            "TAILFILL_DEVICE": "cuda",
             "TAILFILL_GRACE_SECONDS": "60",
             "TAILFILL_METRICS_PORT": "9464",
             "TAILFILL_METRICS_HOST": "0.0.0.0",
@@ -36,6 +37,7 @@ def test_everything_named() -> None:
     )  # fmt: skip
     assert settings.cache == Path("/cache")
     assert (settings.index, settings.count, settings.grace_seconds) == (3, 8, 60.0)
+    assert settings.device == "cuda"
     assert (settings.metrics_port, settings.metrics_host) == (9464, "0.0.0.0")
     assert settings.s3_secret_key is not None
     assert settings.s3_secret_key.get_secret_value() == "the-secret-key"
@@ -63,3 +65,8 @@ def test_secrets_mask_themselves() -> None:
 def test_numbers_that_are_none(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f'environment variable {name}: must be a whole number, got "{value}"'):
         Settings.from_environment({name: value})
+
+
+def test_a_device_that_is_none() -> None:
+    with pytest.raises(ConfigError, match='environment variable TAILFILL_DEVICE: must be cpu or cuda, got "gpu"'):
+        Settings.from_environment({"TAILFILL_DEVICE": "gpu"})

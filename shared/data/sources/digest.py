@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.config.dataset import Dataset, GarmentsSource
-from shared.errors import DataError, UnavailableError
+from shared.errors import ConfigError, DataError, UnavailableError
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
         )
     lines = (f"{name} {files[name]}" for name in sorted(files, key=lambda name: name.split("/")))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_outside(path: Path, root: str, remedy: str) -> None:
+    """Raises ConfigError where what is to be written at `path` would be data itself, other at each run, since it lies below the root."""
+    if root and not is_s3(root) and path.resolve().is_relative_to(Path(root).expanduser().resolve()):
+        raise ConfigError(f"{path}: lies inside of the data, {root}, where every file counts as data; {remedy}")
 
 
 def is_label_file(name: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from shared.config.base import Section
-from shared.config.search import Budget, Choice
+from shared.config.search import Budget, Choice, FloatRange
 from shared.context import StopSignal
 from shared.errors import ConfigError, InputError, Stopped
 from shared.search.coordinator import Coordinator, Outcome
@@ -120,9 +120,11 @@ def test_sequential_keeps_the_best_of_each_parameter(database: Database, make_dr
     assert len(table["curve"][0]) == 3
 
 
-def test_grid_runs_each_point_once(database: Database, make_drill: Callable[..., Drill]) -> None:
-    space = {"x": Choice(kind="choice", values=(0.0, 0.5, 1.0)), "y": Choice(kind="choice", values=(0.0, 1.0))}
-    drill = make_drill(strategy="grid", trials=20, space=space)
+@pytest.mark.parametrize("seed", range(3))
+def test_grid_runs_each_point_once(database: Database, make_drill: Callable[..., Drill], seed: int) -> None:
+    """The study's own values, (0.5, 0.5), lie beside the grid and take no point's place."""
+    space = {"x": Choice(kind="choice", values=(0.0, 0.5, 1.0)), "y": FloatRange(low=0, high=1)}
+    drill = dataclasses.replace(make_drill(strategy="grid", trials=6, space=space), seed=seed)
     outcome = outcome_of(run(drill))
     points = [(t.parameters["x"], t.parameters["y"]) for t in outcome.steps[0].trials]
     assert sorted(points) == [(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 1.0)]
