@@ -80,6 +80,8 @@ class Jobs:
         self._workers = Workers(release.cluster, release.name, opened)
         self._looked = False
         self._read_store = time.monotonic()
+        self._committed = set[str]()
+        """Steps whose result the last look at the store found, while their Job was not complete."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Has a Job made for the task."""
@@ -175,12 +177,17 @@ class Jobs:
         if time.monotonic() - self._read_store < STORE_SECONDS:
             return []
         self._read_store = time.monotonic()
+        before, self._committed = self._committed, set()
         ended = []
-        for work in self.work.values():
+        for id_, work in self.work.items():
             job = jobs.get(self.release.job_name(work.task))
             if job is None or job_state(job).phase == "complete" or (job_state(job).phase == "active" and started(job)):
-                continue  # one that did the work itself stays to be looked at
-            if self.opened.artifacts.find(work.task.stage, work.task.key) is not None:
+                continue
+            if self.opened.artifacts.find(work.task.stage, work.task.key) is None:
+                continue
+            # by the next look a Job whose own Pod has just ended well is complete, and stays for people to look at
+            self._committed.add(id_)
+            if id_ in before:
                 ended.append(Ended(work.step, None))
                 self.release.cluster.delete("jobs", job["metadata"]["name"])
         return ended
