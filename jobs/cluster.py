@@ -37,7 +37,7 @@ from shared.kube.manifests import (
     parallelism,
 )
 from shared.kube.release import CHART, Release
-from shared.kube.states import job_state, started
+from shared.kube.states import at_work, job_state
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
@@ -132,7 +132,7 @@ class Jobs:
         """Leaves Jobs as they are: they go on without control."""
 
     def _first_look(self, jobs: dict[str, Object]) -> None:
-        """Ends Jobs whose key left the plan. Those that failed, whose result was removed since, or that got no Pod to run and have another
+        """Ends Jobs whose key left the plan. Those that failed, whose result was removed since, or that have no Pod at work and another
         manifest now (a node or an image that there is not), are made again; one that runs is not disturbed."""
         works = {self.release.job_name(work.task): work for work in self.work.values()}
         for name, job in list(jobs.items()):
@@ -141,8 +141,8 @@ class Jobs:
                 log.info("a Job is no part of the plan any more and is ended", job=name)
             elif name in works and not active:
                 log.info("a Job is made again", job=name, was=job_state(job).phase)
-            elif name in works and not started(job) and not self._is_current(job, works[name]):
-                log.info("a Job that did not begin is made again from its new manifest", job=name)
+            elif name in works and not at_work(job) and not self._is_current(job, works[name]):
+                log.info("a Job that is not at work is made again from its new manifest", job=name)
             else:
                 continue
             self.release.cluster.delete("jobs", name)
@@ -181,7 +181,7 @@ class Jobs:
         ended = []
         for id_, work in self.work.items():
             job = jobs.get(self.release.job_name(work.task))
-            if job is None or job_state(job).phase == "complete" or (job_state(job).phase == "active" and started(job)):
+            if job is None or job_state(job).phase == "complete" or (job_state(job).phase == "active" and at_work(job)):
                 continue
             if self.opened.artifacts.find(work.task.stage, work.task.key) is None:
                 continue

@@ -33,9 +33,9 @@ def job_state(job: Object) -> JobState:
     return JobState("suspended" if job["spec"].get("suspend") else "active")
 
 
-def started(job: Object) -> bool:
-    """Whether a Pod of it runs, or has ended."""
-    return any(job.get("status", {}).get(count) for count in ("ready", "succeeded", "failed"))
+def at_work(job: Object) -> bool:
+    """Whether a Pod of it runs, or has ended well; one that failed may wait for a node, or an image, to be tried again."""
+    return any(job.get("status", {}).get(count) for count in ("ready", "succeeded"))
 
 
 def gated(pod: Object) -> bool:

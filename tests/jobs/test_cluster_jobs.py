@@ -137,8 +137,9 @@ def test_a_submitted_job_is_left_alone(here: Here) -> None:
     assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
 
 
-def test_a_changed_manifest_replaces_a_job_that_did_not_begin_and_none_that_runs(here: Here) -> None:
+def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(here: Here) -> None:
     here.jobs(PREPARE).advance()
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 0, "failed": 1}  # its Pod was deleted as it waited
     here.jobs(PREPARE, image="new").advance()
     assert len(here.server.created) == 2
     here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kube_objects import job, pod
 
-from shared.kube.states import JobState, gpus_held, job_reason, job_state, mount_reason, pod_reason, started
+from shared.kube.states import JobState, at_work, gpus_held, job_reason, job_state, mount_reason, pod_reason
 
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
 LOG = "\n".join(
@@ -30,10 +30,11 @@ def test_a_job_stands_where_its_conditions_say() -> None:
     assert job_state(job("j", ("FailureTarget", "PodFailurePolicy", "m"))) == JobState("active")
 
 
-def test_a_job_has_started_when_a_pod_ran() -> None:
-    assert not started(job() | {"status": {"active": 1, "ready": 0}})
-    assert started(job() | {"status": {"active": 1, "ready": 1}})
-    assert started(job() | {"status": {"active": 1, "failed": 1}})
+def test_a_job_is_at_work_when_a_pod_runs_or_has_ended_well() -> None:
+    assert not at_work(job() | {"status": {"active": 1, "ready": 0}})
+    assert not at_work(job() | {"status": {"active": 1, "ready": 0, "failed": 1}})
+    assert at_work(job() | {"status": {"active": 1, "ready": 1, "failed": 1}})
+    assert at_work(job() | {"status": {"active": 1, "ready": 0, "succeeded": 1}})
 
 
 @pytest.mark.parametrize(
