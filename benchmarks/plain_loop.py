@@ -111,8 +111,8 @@ class PlainLoop:
         self.loss = Loss.of(self.schema, arm.training, counts, device)
         self.validation_loss = Loss.for_validation(self.schema, arm.training, counts, device)
         augmented = transform(arm.augmentation, arm.training.erasing, resolution)
-        self.batches = self._loader(Pictures(train, augmented), workers, shuffle=True)
-        self.val_batches = self._loader(Pictures(val, transform("none", 0.0, resolution)), workers)
+        self.batches = self.loader(Pictures(train, augmented), workers, shuffle=True)
+        self.val_batches = self.loader(Pictures(val, transform("none", 0.0, resolution)), workers)
 
     def run(self, epochs: int) -> Outcome:
         """All epochs, each with its validation."""
@@ -160,7 +160,8 @@ class PlainLoop:
             loss = self.validation_loss(logits, everything_counts(labels, len(self.schema.groups)))
         return float(loss), fast_scores(self.schema, probabilities(logits, self.schema), self.val.labels, self.rare)
 
-    def _loader(self, pictures: Pictures, workers: int, shuffle: bool = False) -> Loader:
+    def loader(self, pictures: Dataset[tuple[Tensor, Tensor]], workers: int, shuffle: bool = False) -> Loader:
+        """Batches of the study's size, decoded by so many processes."""
         return DataLoader(
             pictures,
             self.arm.training.batch_size,

@@ -55,8 +55,8 @@ def table(found: Summary) -> str:
         ("epochs (s)", f"{found.trial:.1f}", f"{found.loop:.1f}", _times(found.loop / found.trial)),
         ("a single trial, caching included (s)", f"{single:.1f}", f"{found.loop:.1f}", _times(found.loop / single)),
         (f"a trial of {found.search_trials}, caching shared (s)", f"{share:.1f}", f"{found.loop:.1f}", _times(found.loop / share)),
-        ("val accuracy", _spread([o.accuracy for o in found.trials]), _spread([o.accuracy for o in found.plain]), ""),
-        ("val macro-F1", _spread([o.macro_f1 for o in found.trials]), _spread([o.macro_f1 for o in found.plain]), ""),
+        ("val accuracy", spread([o.accuracy for o in found.trials]), spread([o.accuracy for o in found.plain]), ""),
+        ("val macro-F1", spread([o.macro_f1 for o in found.trials]), spread([o.macro_f1 for o in found.plain]), ""),
     ]  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|---|---|---|---|")
@@ -75,5 +75,6 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f} ×"
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
     return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

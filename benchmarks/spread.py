@@ -1,0 +1,120 @@
+"""How far accuracy spreads over seeds, a trial's and a plain loop's: many seeds in the time that `benchmarks.trial` takes for one.
+
+python -m benchmarks.spread STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N] [--work DIR]
+
+Where only the head trains and images are mirrored at most, what the plain loop computes of an image each epoch is one of two vectors. Here
+its own transform and network compute both once, and its own loader, loss, optimizer and scores train its own head on them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.outcome import Outcome
+from benchmarks.plain_loop import Pictures, PlainLoop, PlainNetwork, transform
+from benchmarks.summary import spread
+from benchmarks.tailfill_trial import Bench
+from shared import log
+from shared.classifier.augment import FLIP
+from shared.config.load import load_study
+from shared.data.dataset import rare_classes
+from shared.data.imageset import ImageSet
+from shared.device import pick_device
+from shared.errors import ConfigError
+
+GROUP = 32  # images that go through the network at once
+
+
+class Seen(Dataset[tuple[Tensor, Tensor]]):
+    """What the frozen network makes of each image, or of its mirror image, drawn anew at each look."""
+
+    def __init__(self, views: list[Tensor], labels: NDArray[np.int8]) -> None:
+        self.views, self.labels = views, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        mirrored = len(self.views) > 1 and float(torch.rand(())) < FLIP
+        return self.views[int(mirrored)][position], torch.from_numpy(self.labels[position])
+
+
+def seen(network: PlainNetwork, images: ImageSet, resolution: int, mirror: bool) -> Tensor:
+    """`[n, features]`: the network below its head, in eval as what is frozen always is."""
+    pictures, found = Pictures(images, transform("none", 0.0, resolution)), []
+    network.eval()
+    with torch.inference_mode():
+        for start in range(0, len(pictures), GROUP):
+            batch = torch.stack([pictures[i][0] for i in range(start, min(start + GROUP, len(pictures)))])
+            found.append(network.trunk(network.parts.normalised(batch.flip(3) if mirror else batch)))
+    return torch.cat(found).clone()
+
+
+class HeadLoops:
+    """Plain loops whose frozen network has been run once."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.arm = bench, bench.config.arm
+        training = self.arm.training
+        if (
+            self.arm.classifier.trainable != "head"
+            or self.arm.augmentation not in ("none", "basic")
+            or training.erasing
+        ):
+            raise ConfigError(
+                "only for classifier.trainable: head, augmentation: none or basic and training.erasing: 0; else `benchmarks.trial`"
+            )
+        self.resolution = self.arm.classifier.resolution or bench.info.resolution
+        network = self._loop(0).network
+        mirrors = (False, True) if self.arm.augmentation == "basic" else (False,)
+        self.train = [seen(network, bench.train, self.resolution, mirror) for mirror in mirrors]
+        self.val = seen(network, bench.val, self.resolution, False)
+
+    def run(self, seed: int) -> Outcome:
+        """One training."""
+        loop, bench = self._loop(seed), self.bench
+        loop.network = cast(PlainNetwork, loop.network.head)
+        loop.batches = loop.loader(Seen(self.train, bench.train.labels), 0, shuffle=True)
+        loop.val_batches = loop.loader(Seen([self.val], bench.val.labels), 0)
+        return loop.run(bench.config.search.epochs)
+
+    def _loop(self, seed: int) -> PlainLoop:
+        bench = self.bench
+        rare = rare_classes(self.arm.rare, bench.info)
+        return PlainLoop(self.arm, bench.train, bench.val, rare, self.resolution, pick_device("cpu"), 0, seed)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
+@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value of the study.")
+@click.option("--images", type=click.IntRange(min=2), help="Training images [all].")
+@click.option("--val-images", type=click.IntRange(min=2), help="Validation images [all].")
+@click.option("--seeds", type=click.IntRange(min=2), default=8, show_default=True, help="Trainings of either kind.")
+def main(study: Path, sets: tuple[str, ...], images: int | None, val_images: int | None, seeds: int) -> None:
+    """Train the head of STUDY's first experiment with many seeds as a trial and as the plain loop does, and compare the scores."""
+    log.configure("text")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bench = Bench.make(load_study(study, sets), Path(folder), images, val_images)
+            loops = HeadLoops(bench)
+        except ConfigError as error:
+            raise click.ClickException(str(error)) from error
+        trials = [bench.run(seed, Path(folder)) for seed in range(seeds)]
+        plain = [loops.run(seed) for seed in range(seeds)]
+    click.echo(f"| mean ± standard deviation over {seeds} seeds | trial | plain loop |\n|---|---|---|")
+    for name, attribute in (("val accuracy", "accuracy"), ("val macro-F1", "macro_f1")):
+        cells = [spread([float(getattr(outcome, attribute)) for outcome in each]) for each in (trials, plain)]
+        click.echo(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
