@@ -28,20 +28,25 @@ class Workers:
         self._silent: str | None = None
 
     def scale_once(self) -> None:
-        """Brings the workers to `search.workers`, unless somebody has scaled their Deployment: from then on its number is theirs."""
+        """Brings the workers to `search.workers`, the first time that control sees their Deployment; afterwards people scale it."""
         searches = (step for step in self._opened.steps if step.stage == "tune")
         workers = max((int(step.config["search"]["workers"]) for step in searches), default=0)
         name = f"{self._release}-tune"
-        deployment = self._cluster.get("deployments", name)
-        if deployment is None or not workers:
+        scale = self._cluster.get("deployments", f"{name}/scale")
+        if scale is None or not workers:
             return
-        # Kubernetes notes who has set the number through the scale subresource: `kubectl scale`, an autoscaler, or we
-        if any(entry.get("subresource") == "scale" for entry in deployment["metadata"].get("managedFields") or ()):
+        artifacts = self._opened.artifacts
+        marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
+        if artifacts.store.exists(marker):
             return
-        self._cluster.patch(
-            "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
-        )
-        log.info("tuning workers scaled, as search.workers says", deployment=name, replicas=workers)
+        if (
+            scale["spec"].get("replicas", 0) == 1 != workers
+        ):  # what a Deployment begins with; to scale 1 to 1 leaves no trace
+            self._cluster.patch(
+                "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
+            )
+            log.info("tuning workers scaled, as search.workers says", deployment=name, replicas=workers)
+        artifacts.store.create(marker, b"")
 
     def advance(self, tasks: Sequence[Task]) -> None:
         """Gives the Pods work that the searches of these tasks have."""

@@ -206,8 +206,7 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         ("pods",): ["delete", "list", "patch"],
         ("pods/log",): ["get"],
         ("events",): ["list"],
-        ("deployments", "study-tune"): ["get"],
-        ("deployments/scale", "study-tune"): ["patch"],
+        ("deployments/scale", "study-tune"): ["get", "patch"],
         ("serviceaccounts", "study-control"): ["get"],
     }
     (subject,) = one(objects, "RoleBinding", "study-control")["subjects"]
