@@ -39,9 +39,8 @@ class Workers:
         marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
         if artifacts.store.exists(marker):
             return
-        if (
-            scale["spec"].get("replicas", 0) == 1 != workers
-        ):  # what a Deployment begins with; to scale 1 to 1 leaves no trace
+        # what a Deployment begins with; whoever scales that to 1 leaves no trace
+        if scale["spec"].get("replicas", 0) == 1 != workers:
             self._cluster.patch(
                 "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
             )

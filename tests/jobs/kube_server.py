@@ -44,9 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "deployments" and self.server.deployment is not None:
             if self.command == "PATCH":
                 self.server.scaled += [step["value"] for step in json.loads(body)]
-                self.server.deployment["metadata"]["managedFields"].append(
-                    {"manager": "control", "subresource": "scale"}
-                )
+                self.server.deployment["spec"]["replicas"] = self.server.scaled[-1]
             return self.give(200, self.server.deployment)
         if kind != "jobs":
             return self.give(404 if name else 200, {"items": []})

@@ -109,14 +109,15 @@ def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: He
     assert [work.failed for work in jobs.work.values()] == ["BackoffLimitExceeded"]
 
 
-@pytest.mark.parametrize(("managers", "scaled"), [([], [STUDY.search.workers]), (["kubectl"], [])])
-def test_workers_are_as_many_as_the_study_says_until_somebody_scales_them(
-    here: Here, managers: list[str], scaled: list[int]
+@pytest.mark.parametrize(("replicas", "scaled"), [(1, [STUDY.search.workers]), (0, []), (5, [])])
+def test_workers_are_as_many_as_the_study_says_unless_somebody_has_scaled_them(
+    here: Here, replicas: int, scaled: list[int]
 ) -> None:
-    fields = [{"manager": "helm"}, *({"manager": name, "subresource": "scale"} for name in managers)]
-    here.server.deployment = {"metadata": {"managedFields": fields}, "spec": {"replicas": 1}}
+    here.server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": replicas}}
     here.jobs(PREPARE).advance()
-    here.jobs(PREPARE).advance()  # another control
+    assert here.server.scaled == scaled
+    here.server.deployment["spec"]["replicas"] = 1  # by a person, later
+    here.jobs(PREPARE).advance()
     assert here.server.scaled == scaled
 
 
