@@ -16,9 +16,12 @@ from jobs.plan import make_task, plan
 from jobs.stage import run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import new_task
 from shared.artifacts.s3 import S3Store
+from shared.config.dataset import Rare
+from shared.config.generation import PixelFinetune
 from shared.config.load import study_from_tree
-from shared.config.task import Task
+from shared.config.task import FinetuneConfig, Input, Task
 from shared.context import StopSignal
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
 from shared.settings import Settings
@@ -111,6 +114,22 @@ def test_2_what_no_retry_mends(tmp_path: Path, task: Task, capsys: pytest.Captur
     assert exit_code(tmp_path, task) == INPUT == 2
     assert "cat/0.png" in said(capsys)
     assert not committed(tmp_path, task)
+
+
+def test_2_a_gpu_that_torch_cannot_use(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`resources.device` of the study is auto; a Pod that holds a GPU does not fall back to its CPU."""
+    assert exit_code(tmp_path, task) == COMMITTED
+    made = artifacts(tmp_path).find("prepare", task.key)
+    assert made is not None
+    config = FinetuneConfig(finetune=PixelFinetune(generator="pixel"), rare=Rare(below=None), seed=0)
+    inputs = {"prepare": Input(stage="prepare", key=made.key, digest=made.digest)}
+    training = new_task("tiny", "finetune", 1, config.model_dump(mode="json", by_alias=True), inputs, task.resources)
+    monkeypatch.setenv("TAILFILL_DEVICE", "cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert exit_code(tmp_path, training) == INPUT
+    assert "torch finds no GPU that it can use" in said(capsys)
 
 
 def test_75_a_service_is_away(
