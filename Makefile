@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# PyTorch, NumPy: one thread a test process; a process more than cores, since tests wait for servers and commands a fifth of their time
+# PyTorch, NumPy: one thread a test process
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# a process more than cores: tests wait for servers and commands a fifth of their time
+TEST_PROCESSES := $(shell expr $$(nproc) + 1)
 # the longest file first: by its one test xdist would begin it last, and one core would wait for it
 LONGEST := tests/test_study.py
-TEST_PROCESSES := $(shell expr $$(nproc) + 1)
 TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/*/ tests/test_*.py))
 # glibc returns large tensors to the kernel after each use, whose page faults would double the plain loop's time on a CPU
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592

@@ -11,13 +11,13 @@ import time
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.outcome import Outcome
+from benchmarks.tailfill_trial import Bench
 from shared.classifier import augment
 from shared.classifier.fit import everything_counts, make_optimizer
 from shared.classifier.fitted import probabilities
@@ -29,7 +29,9 @@ from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord
 from shared.config.task import Arm
 from shared.config.training import Augmentation
+from shared.data.dataset import rare_classes
 from shared.data.imageset import ImageSet
+from shared.errors import ConfigError
 from shared.metrics.classification import fast_scores
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -86,33 +88,38 @@ class PlainNetwork(nn.Module):
         return self
 
 
+def check_arm(arm: Arm) -> None:
+    """Raises ConfigError where an arm wants what the loop has not."""
+    training = arm.training
+    if arm.images != "real" or training.mixup or training.class_power or training.refit_epochs:
+        raise ConfigError(
+            "the plain loop has no generated images, mixup, class_power or refit_epochs; leave them out of the study (--set)"
+        )
+
+
 class PlainLoop:
     """One training."""
 
-    def __init__(
-        self,
-        arm: Arm,
-        train: ImageSet,
-        val: ImageSet,
-        rare: NDArray[np.int64],
-        resolution: int,
-        device: torch.device,
-        workers: int,
-        seed: int,
-    ) -> None:
-        self.arm, self.val, self.rare, self.device, self.seed = arm, val, rare, device, seed
+    def __init__(self, bench: Bench, device: torch.device, workers: int, seed: int) -> None:
+        """On a trial's data, with its parameters."""
+        arm, train = bench.config.arm, bench.train
+        self.arm, self.val, self.device, self.seed = arm, bench.val, device, seed
+        self.rare = rare_classes(arm.rare, bench.info)
         self.schema = train.schema
+        self.resolution = resolution = arm.classifier.resolution or bench.info.resolution
         torch.manual_seed(seed)
         trunk = build_trunk(arm.classifier, resolution, derived_seed("trunk", seed))
         head = build_head(trunk.features, arm.classifier.head, self.schema.width, arm.training.dropout)
-        self.network = PlainNetwork(trunk, head)
-        placed(self.network, device)
+        self.whole = PlainNetwork(trunk, head)
+        placed(self.whole, device)
+        self.network: nn.Module = self.whole
+        """What batches go through."""
         counts = ClassCounts.of(train.labels, np.ones(train.labels.shape, np.bool_))
         self.loss = Loss.of(self.schema, arm.training, counts, device)
         self.validation_loss = Loss.for_validation(self.schema, arm.training, counts, device)
         augmented = transform(arm.augmentation, arm.training.erasing, resolution)
         self.batches = self.loader(Pictures(train, augmented), workers, shuffle=True)
-        self.val_batches = self.loader(Pictures(val, transform("none", 0.0, resolution)), workers)
+        self.val_batches = self.loader(Pictures(self.val, transform("none", 0.0, resolution)), workers)
 
     def run(self, epochs: int) -> Outcome:
         """All epochs, each with its validation."""

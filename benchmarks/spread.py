@@ -1,6 +1,6 @@
 """How far accuracy spreads over seeds, a trial's and a plain loop's: many seeds in the time that `benchmarks.trial` takes for one.
 
-python -m benchmarks.spread STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N] [--work DIR]
+python -m benchmarks.spread STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N]
 
 Where only the head trains and images are mirrored at most, what the plain loop computes of an image each epoch is one of two vectors. Here
 its own transform and network compute both once, and its own loader, loss, optimizer and scores train its own head on them.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import cast
 
 import click
 import numpy as np
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks.options import data_options
 from benchmarks.outcome import Outcome
-from benchmarks.plain_loop import Pictures, PlainLoop, PlainNetwork, transform
+from benchmarks.plain_loop import Pictures, PlainLoop, PlainNetwork, check_arm, transform
 from benchmarks.summary import spread
 from benchmarks.tailfill_trial import Bench
 from shared import log
 from shared.classifier.augment import FLIP
 from shared.config.load import load_study
-from shared.data.dataset import rare_classes
 from shared.data.imageset import ImageSet
 from shared.device import pick_device
 from shared.errors import ConfigError
@@ -63,41 +62,32 @@ class HeadLoops:
     """Plain loops whose frozen network has been run once."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.arm = bench, bench.config.arm
-        training = self.arm.training
-        if (
-            self.arm.classifier.trainable != "head"
-            or self.arm.augmentation not in ("none", "basic")
-            or training.erasing
-        ):
+        """Raises ConfigError where two vectors an image are not all that the loop would see."""
+        self.bench, arm = bench, bench.config.arm
+        check_arm(arm)
+        if arm.classifier.trainable != "head" or arm.augmentation not in ("none", "basic") or arm.training.erasing:
             raise ConfigError(
                 "only for classifier.trainable: head, augmentation: none or basic and training.erasing: 0; else `benchmarks.trial`"
             )
-        self.resolution = self.arm.classifier.resolution or bench.info.resolution
-        network = self._loop(0).network
-        mirrors = (False, True) if self.arm.augmentation == "basic" else (False,)
-        self.train = [seen(network, bench.train, self.resolution, mirror) for mirror in mirrors]
-        self.val = seen(network, bench.val, self.resolution, False)
+        loop = self._loop(0)
+        mirrors = (False, True) if arm.augmentation == "basic" else (False,)
+        self.train = [seen(loop.whole, bench.train, loop.resolution, mirror) for mirror in mirrors]
+        self.val = seen(loop.whole, bench.val, loop.resolution, False)
 
     def run(self, seed: int) -> Outcome:
         """One training."""
         loop, bench = self._loop(seed), self.bench
-        loop.network = cast(PlainNetwork, loop.network.head)
+        loop.network = loop.whole.head
         loop.batches = loop.loader(Seen(self.train, bench.train.labels), 0, shuffle=True)
         loop.val_batches = loop.loader(Seen([self.val], bench.val.labels), 0)
         return loop.run(bench.config.search.epochs)
 
     def _loop(self, seed: int) -> PlainLoop:
-        bench = self.bench
-        rare = rare_classes(self.arm.rare, bench.info)
-        return PlainLoop(self.arm, bench.train, bench.val, rare, self.resolution, pick_device("cpu"), 0, seed)
+        return PlainLoop(self.bench, pick_device("cpu"), 0, seed)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value of the study.")
-@click.option("--images", type=click.IntRange(min=2), help="Training images [all].")
-@click.option("--val-images", type=click.IntRange(min=2), help="Validation images [all].")
+@data_options
 @click.option("--seeds", type=click.IntRange(min=2), default=8, show_default=True, help="Trainings of either kind.")
 def main(study: Path, sets: tuple[str, ...], images: int | None, val_images: int | None, seeds: int) -> None:
     """Train the head of STUDY's first experiment with many seeds as a trial and as the plain loop does, and compare the scores."""

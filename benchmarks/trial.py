@@ -14,22 +14,19 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.options import data_options
 from benchmarks.outcome import Outcome
-from benchmarks.plain_loop import PlainLoop
+from benchmarks.plain_loop import PlainLoop, check_arm
 from benchmarks.summary import Summary, table
 from benchmarks.tailfill_trial import Bench
 from shared import log
 from shared.config.load import load_study
-from shared.data.dataset import rare_classes
 from shared.device import device_name, pick_device
 from shared.errors import ConfigError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
-@click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value of the study.")
-@click.option("--images", type=click.IntRange(min=2), help="Training images [all].")
-@click.option("--val-images", type=click.IntRange(min=2), help="Validation images [all].")
+@data_options
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of either kind.")
 @click.option("--workers", type=click.IntRange(min=0), help="The plain loop's loader processes [one a core].")
 @click.option("--work", type=click.Path(path_type=Path), help="Keeps the prepared data for the next run [a temporary folder].")  # fmt: skip
@@ -62,11 +59,7 @@ def main(
 def compare(bench: Bench, seeds: int, workers: int) -> Summary:
     """Both, seed by seed in turns, so that whatever else the machine does hits both alike."""
     arm, device = bench.config.arm, pick_device(bench.study.resources.device)
-    training = arm.training
-    if arm.images != "real" or training.mixup or training.class_power or training.refit_epochs:
-        raise ConfigError(
-            "the plain loop has no generated images, mixup, class_power or refit_epochs; leave them out of the study (--set)"
-        )
+    check_arm(arm)
     progress, load = log.Log("benchmark"), [os.getloadavg()[0]]
     trials: list[Outcome] = []
     plain: list[Outcome] = []
@@ -74,16 +67,7 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
         for seed in range(seeds):
             trials.append(bench.run(seed, Path(features)))
             progress.info("trial", **asdict(trials[-1]))
-            loop = PlainLoop(
-                arm,
-                bench.train,
-                bench.val,
-                rare_classes(arm.rare, bench.info),
-                arm.classifier.resolution or bench.info.resolution,
-                device,
-                workers,
-                seed,
-            )
+            loop = PlainLoop(bench, device, workers, seed)
             plain.append(loop.run(bench.config.search.epochs))
             progress.info("plain loop", **asdict(plain[-1]))
             load.append(os.getloadavg()[0])
@@ -91,7 +75,7 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
         model=arm.classifier.model,
         trainable=arm.classifier.trainable,
         augmentation=arm.augmentation,
-        views=training.views,
+        views=arm.training.views,
         images=len(bench.train),
         val_images=len(bench.val),
         epochs=bench.config.search.epochs,

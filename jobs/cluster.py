@@ -19,6 +19,7 @@ from datetime import datetime
 from jobs.control import Control, Ended
 from jobs.opened import Fingerprints, Opened, fingerprints, open_study
 from jobs.plan import Step
+from jobs.status import states
 from jobs.workers import Workers
 from shared.artifacts.manifest import canonical_digest
 from shared.artifacts.open import is_s3, split_s3
@@ -63,7 +64,7 @@ class _Work:
     failed: str | None = None
     """Why, in Kubernetes' words and those of its Pod."""
     not_before: float = 0.0
-    """When a Job that was refused is asked for again, by the monotonic clock."""
+    """When a Job that is missing is asked for again, by the monotonic clock."""
     kept_until: float = math.inf
     """When Kubernetes removes its failed Job, in seconds since 1970: before that, only a person does."""
 
@@ -107,8 +108,7 @@ class Jobs:
         for work in (work for id_, work in self.work.items() if id_ not in seen):
             job = jobs.get(self.release.job_name(work.task))
             if job is None:
-                if work.failed is None or time.time() < work.kept_until:
-                    ended += self._ensure(work, there)
+                ended += self._ensure(work, there)
                 continue
             state = job_state(job)
             if state.phase == "complete":
@@ -162,6 +162,9 @@ class Jobs:
             return []
         if self.opened.artifacts.find(stage, work.task.key) is not None:
             return [Ended(work.step, None)]
+        if time.time() >= work.kept_until:  # Kubernetes has removed its failed Job, nobody asks for another
+            work.not_before = time.monotonic() + STORE_SECONDS
+            return []
         try:
             if self.release.create_job(work.task):
                 log.info(f"{work.step.label}: begun", job=self.release.job_name(work.task))
@@ -249,10 +252,7 @@ class ControlPod:
             try:
                 self._make_bucket()
                 opened = open_mounted(self.study, self.settings)
-                if any(
-                    step.stage == "tune" for step in opened.steps
-                ):  # a wrong database shows before GPUs have worked for it
-                    read_searches(opened.database_url, searches_of(self.study.name))
+                ask_database(opened)
                 return opened
             except UnavailableError as error:
                 if time.monotonic() >= deadline:
@@ -267,6 +267,13 @@ class ControlPod:
 
         if self.settings.create_bucket and self.settings.store is not None:
             ensure_bucket(split_s3(self.settings.store)[0], self.settings)
+
+
+def ask_database(opened: Opened) -> None:
+    """Raises what the database answers, while a search is still to come: before GPUs have worked for it."""
+    rows = states(opened.study, opened.steps, opened.artifacts)
+    if any(row.step.stage == "tune" and row.manifest is None for row in rows):
+        read_searches(opened.database_url, searches_of(opened.study.name))
 
 
 def mounted_study() -> Study:

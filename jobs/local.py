@@ -63,7 +63,8 @@ def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False)
 
 
 def found_now(study: Study, workdir: Path) -> Fingerprints:
-    """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach."""
+    """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach
+    and for a work directory that lies among the data."""
     settings = Settings.from_environment()
     files, folders = weight_locations(study)
     root = getattr(study.dataset, "root", "")

@@ -18,15 +18,15 @@ def pick_device(wanted: str) -> torch.device:
         return torch.device("cpu")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found = torch.cuda.is_available()  # warns where there is a GPU whose driver is too old
-    reason = "".join(f" ({' '.join(str(warning.message).split())})" for warning in said[:1])
+        found = torch.cuda.is_available()  # warns of a GPU whose driver is too old
+    words = "; ".join(" ".join(str(warning.message).split()) for warning in said)
     if wanted == "cuda" and not found:
         raise ConfigError(
-            f"resources.device: cuda is asked for, but torch finds no GPU that it can use{reason}; its driver must know "
-            f"CUDA {torch.version.cuda}, as `nvidia-smi` says; or compute on `cpu`"
+            f"resources.device: cuda is asked for, but torch finds no GPU that it can use{words and f' ({words})'}; its driver must "
+            f"know CUDA {torch.version.cuda}, as `nvidia-smi` says; or compute on `cpu`"
         )
-    if reason:
-        log.warning("computing on the CPU", reason=reason.strip(" ()"))
+    if words:
+        log.warning("torch warns of CUDA", said=words, device="cuda" if found else "cpu")
     return torch.device("cuda" if found else "cpu")
 
 

@@ -38,12 +38,12 @@ class Settings:
     """`TAILFILL_CACHE`: blobs by digest, shared by the processes of one node; safe to delete."""
     index: int
     """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job, 0 elsewhere."""
-    device: Literal["cpu", "cuda"] | None
-    """`TAILFILL_DEVICE`: what this process computes on, whatever `resources.device` says; a chart's Pod has it, by whether it holds a GPU."""
     count: int
     """`TAILFILL_COUNT`: how many indexes the Job has, 1 elsewhere."""
     grace_seconds: float
     """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
+    device: Literal["cpu", "cuda"] | None
+    """`TAILFILL_DEVICE`: what this process computes on, whatever `resources.device` says; a chart's Pod has it, by whether it holds a GPU."""
     hub_token: SecretStr | None
     """`HF_TOKEN`: for gated weights."""
     release: str | None
@@ -76,9 +76,9 @@ class Settings:
             database_url=secret("DATABASE_URL"),
             cache=Path(environment.get("TAILFILL_CACHE") or default_cache),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
-            device=_device(environment),
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
+            device=_device(environment),
             hub_token=secret("HF_TOKEN"),
             release=environment.get("TAILFILL_RELEASE") or None,
             namespace=environment.get("TAILFILL_NAMESPACE") or "default",

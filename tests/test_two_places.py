@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 from hub_server import Hub, serve_hub
 from in_process import InProcess
-from PIL import Image
 from safetensors.torch import save_file
+from two_classes import write_images
 
 from jobs.upload import upload
 from shared.artifacts.manifest import Run
@@ -53,15 +52,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         )
         yield hub
-
-
-def write_images(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    for kind, count in (("many", 40), ("few", 14)):
-        for number in range(count):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            pixels = rng.integers(0, 120, (32, 32, 3), np.uint8) + np.uint8(100 * (kind == "few"))
-            Image.fromarray(pixels).save(folder / kind / f"{number}.png")
 
 
 @pytest.mark.slow

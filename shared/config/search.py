@@ -128,7 +128,7 @@ class Search(Section):
     prune_after: Annotated[int, Field(ge=0)] = 10
     """No trial is pruned before this epoch."""
     first_defaults: bool = True
-    """Trial 0 is the study's own values, where they lie in the space."""
+    """Trial 0 is the study's own values, where they lie in the space; of a grid, where they are a point of it."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
     """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1):
     what an arm is trained with (`training`, `synthetic`, `accept`, `classifier`, `augmentation`), and how its images are made, of

@@ -29,6 +29,12 @@ def test_it_compares_the_scores_of_both() -> None:
     )
 
 
+def test_it_refuses_what_the_plain_loop_has_not() -> None:
+    code, output = run("augmentation=basic", "training.mixup=0.4")
+    assert code == 1
+    assert "the plain loop has no generated images, mixup" in output
+
+
 @pytest.mark.parametrize("setting", ["augmentation=soft", "training.erasing=0.5", "classifier.trainable=all"])
 def test_it_refuses_what_two_vectors_an_image_cannot_stand_for(setting: str) -> None:
     code, output = run("augmentation=basic", setting)

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from release import ROOT, Release, registry, tag, wait_for
+from two_classes import COUNTS, write_images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -47,13 +46,9 @@ def values(folder: Path, claim: str = "", **study: object) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of noise, one brighter."""
-    root, rng = tmp_path_factory.mktemp("images") / "clothes", np.random.default_rng(0)
-    for kind, count, offset in (("many", 40, 0), ("few", 14, 100)):
-        (root / kind).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 120, (32, 32, 3), np.uint8) + np.uint8(offset)
-            Image.fromarray(pixels).save(root / kind / f"{number}.png")
+    """A folder with them."""
+    root = tmp_path_factory.mktemp("images") / "clothes"
+    write_images(root)
     return root
 
 
@@ -87,7 +82,7 @@ def test_images_of_a_claim_and_weights_of_a_hub(release: Release, images: Path, 
     (weights,) = release.summaries("weights")
     assert weights["repository"] == "timm/test_resnet.r160_in1k"
     (prepared,) = release.summaries("prepare")
-    assert sum(prepared["sizes"].values()) == 54
+    assert sum(prepared["sizes"].values()) == sum(COUNTS.values())
 
 
 def test_the_same_images_in_a_bucket_are_the_same_data(release: Release, images: Path, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_images_come_from_the_registry_beside_the_cluster(asked: Path, port: str
     ended = run(MAKE, "kind-install", *([f"REGISTRY_PORT={port}"] if port else []))
     assert ended.returncode == 0, ended.stderr
     values = yaml.safe_load(Path(f"{asked}.values").read_text())
-    assert values["image"] == {"registry": f"localhost:{port or 5001}", "tag": "dev", "pullPolicy": "Always"}
+    image = {"registry": f"localhost:{port or 5001}", "tag": "dev", "pullPolicy": "Always"}
+    assert values == {"image": image, "gpu": {"emulated": True}}
     assert f"REGISTRY=localhost:{port or 5001}" in run(MAKE, "-n", "kind-load", f"REGISTRY_PORT={port or 5001}").stdout
     if port is None:
         assert values == yaml.safe_load((ROOT / "k8s" / "kind-values.yaml").read_text())

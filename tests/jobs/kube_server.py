@@ -1,4 +1,4 @@
-"""An API server with Jobs and nothing else, over HTTP: for what control decides. What a cluster does with them is seen in `tests/cluster`."""
+"""An API server with Jobs and at most one Deployment, over HTTP: for what control decides. What a cluster does with them is seen in `tests/cluster`."""
 
 from __future__ import annotations
 

@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from committed import commit_steps
 
-from jobs.cluster import open_mounted
+from jobs.cluster import ask_database, open_mounted
+from jobs.opened import Opened
+from jobs.plan import plan
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
-from shared.errors import ConfigError
+from shared.errors import ConfigError, UnavailableError
 from shared.kube.release import Release
 from shared.settings import Settings
 
@@ -74,3 +79,19 @@ def test_pods_share_no_folder(tmp_path: Path) -> None:
     settings = Settings.from_environment({"TAILFILL_STORE": str(tmp_path)})
     with pytest.raises(ConfigError, match="TAILFILL_STORE: must be s3://bucket/prefix on a cluster"):
         open_mounted(load_study(STUDY), settings)
+
+
+def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, database_url: str) -> None:
+    study = load_study(STUDY)
+    artifacts = Artifacts(FolderStore(tmp_path / "store"), study.name, tmp_path / "cache")
+
+    def ask(url: str) -> None:
+        ask_database(Opened(study, plan(study), artifacts, Settings.from_environment({"DATABASE_URL": url})))
+
+    ask(database_url)
+    with pytest.raises(ConfigError, match="password authentication failed"):
+        ask(database_url.replace("@", "x@"))
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        ask("postgresql://nobody@127.0.0.1:1/none")
+    commit_steps(study, plan(study), artifacts)
+    ask("postgresql://nobody@127.0.0.1:1/none")

@@ -120,11 +120,15 @@ def test_sequential_keeps_the_best_of_each_parameter(database: Database, make_dr
     assert len(table["curve"][0]) == 3
 
 
+@pytest.mark.parametrize("y", [Choice(kind="choice", values=(0.0, 1.0)), FloatRange(low=0, high=1)])
 @pytest.mark.parametrize("seed", range(3))
-def test_grid_runs_each_point_once(database: Database, make_drill: Callable[..., Drill], seed: int) -> None:
-    """The study's own values, (0.5, 0.5), lie beside the grid and take no point's place."""
-    space = {"x": Choice(kind="choice", values=(0.0, 0.5, 1.0)), "y": FloatRange(low=0, high=1)}
-    drill = dataclasses.replace(make_drill(strategy="grid", trials=6, space=space), seed=seed)
+def test_grid_runs_each_point_once(
+    database: Database, make_drill: Callable[..., Drill], seed: int, y: Choice | FloatRange
+) -> None:
+    """The study's own values, (0.5, 0.5), are no point of it and take none's place."""
+    space = {"x": Choice(kind="choice", values=(0.0, 0.5, 1.0)), "y": y}
+    trials = 20 if isinstance(y, Choice) else 6  # a range has as many levels as the trials bear
+    drill = dataclasses.replace(make_drill(strategy="grid", trials=trials, space=space), seed=seed)
     outcome = outcome_of(run(drill))
     points = [(t.parameters["x"], t.parameters["y"]) for t in outcome.steps[0].trials]
     assert sorted(points) == [(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 1.0)]
