@@ -17,7 +17,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test lint types unit e2e submit-final chart schema chaos bench fingerprints lock images test-images format clean
+.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart schema chaos bench fingerprints lock images test-images format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -52,6 +52,9 @@ types: venv
 unit: venv
 	@echo "tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not cluster and not gpu and not images" $(TESTS)
+
+test-gpu: venv ## what of the tests computes on a GPU, on this machine's
+	@$(BIN)/python -m pytest -q -m gpu tests/shared
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \

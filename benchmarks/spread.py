@@ -28,7 +28,7 @@ from shared.classifier.augment import FLIP
 from shared.config.load import load_study
 from shared.data.imageset import ImageSet
 from shared.device import pick_device
-from shared.errors import ConfigError
+from shared.errors import ConfigError, TailfillError
 
 GROUP = 32  # images that go through the network at once
 
@@ -96,7 +96,7 @@ def main(study: Path, sets: tuple[str, ...], images: int | None, val_images: int
         try:
             bench = Bench.make(load_study(study, sets), Path(folder), images, val_images)
             loops = HeadLoops(bench)
-        except ConfigError as error:
+        except TailfillError as error:
             raise click.ClickException(str(error)) from error
         trials = [bench.run(seed, Path(folder)) for seed in range(seeds)]
         plain = [loops.run(seed) for seed in range(seeds)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run, canonical_digest, task_key
 from shared.checkpoint import Checkpoints
-from shared.classifier.snapshot import PROGRESS, records_from_json
 from shared.config.resolve import resolve
 from shared.config.study import Study
 from shared.config.task import Input, PrepareConfig, Task, TuneConfig
@@ -28,6 +26,8 @@ from shared.data.imageset import ImageSet, read_shards, write_shards
 from shared.data.sources.digest import source_digest
 from shared.search.worker import TrialHandle
 from shared.settings import Settings
+
+OBJECTIVES = ("val_accuracy", "val_macro_f1")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Bench:
         train, val = (_some(everything.of(s), n, study.seed) for s, n in (("train", images), ("val", val_images)))
         data, info = _commit(artifacts, info, train, val, folder)
         experiment = resolve(study)[0]
-        config = TuneConfig(arm=arm_of(experiment), search=experiment.search, seed=experiment.seed)
+        search = experiment.search.model_copy(update={"objective": OBJECTIVES})
+        config = TuneConfig(arm=arm_of(experiment), search=search, seed=experiment.seed)
         return cls(study, config, artifacts, settings, folder, data, info, train, val)
 
     def run(self, seed: int, features: Path) -> Outcome:
@@ -69,13 +70,10 @@ class Bench:
             objective.prepare()
             ready = time.monotonic()
             trial = Trial({}, context.checkpoints(f"trial-{seed}"), context.stop)
-            objective(cast(TrialHandle, trial))
+            accuracy, macro_f1 = objective(cast(TrialHandle, trial))
             ended = time.monotonic()
-            found = trial.checkpoints.load()
-            assert found is not None
-            history = records_from_json(json.loads(found[0][PROGRESS].read_bytes())["history"])
         self.artifacts.clean("tune", context.task.key)
-        return Outcome.of(seed, ready - started, ended - ready, history)
+        return Outcome(seed, ready - started, ended - ready, accuracy, macro_f1)
 
     def _context(self, config: TuneConfig, scratch: Path, features: Path) -> Context:
         dumped = config.model_dump(mode="json", by_alias=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -22,7 +22,7 @@ from benchmarks.tailfill_trial import Bench
 from shared import log
 from shared.config.load import load_study
 from shared.device import device_name, pick_device
-from shared.errors import ConfigError
+from shared.errors import TailfillError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +49,7 @@ def main(
         try:
             bench = Bench.make(load_study(study, sets), folder, images, val_images)
             summary = compare(bench, seeds, (os.cpu_count() or 1) if workers is None else workers)
-        except ConfigError as error:
+        except TailfillError as error:
             raise click.ClickException(str(error)) from error
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(summary), indent=1) + "\n")
@@ -63,6 +63,8 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
     progress, load = log.Log("benchmark"), [os.getloadavg()[0]]
     trials: list[Outcome] = []
     plain: list[Outcome] = []
+    if device.type == "cuda":
+        _warm_up(bench, device, workers)
     with tempfile.TemporaryDirectory(dir=bench.scratch) as features:
         for seed in range(seeds):
             trials.append(bench.run(seed, Path(features)))
@@ -88,6 +90,15 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
         trials=trials,
         plain=plain,
     )
+
+
+def _warm_up(bench: Bench, device: torch.device, workers: int) -> None:
+    """An epoch of each, untimed: CUDA loads kernels at their first use, seconds that whichever came first would pay for both."""
+    search = bench.config.search.model_copy(update={"epochs": 1})
+    short = replace(bench, config=bench.config.model_copy(update={"search": search}))
+    with tempfile.TemporaryDirectory(dir=bench.scratch) as features:
+        short.run(0, Path(features))
+    PlainLoop(short, device, workers, 0).run(1)
 
 
 if __name__ == "__main__":

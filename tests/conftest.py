@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,17 @@ from shared.artifacts.s3 import S3Store
 from shared.services.postgres import start_postgres
 from shared.services.s3 import BUCKET, ready_seaweedfs, start_seaweedfs
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """What a test computes on: each of them on a CPU, and on a GPU in `make test-gpu`."""
+    from shared.device import pick_device  # imports torch, which few tests need
+
+    return pick_device(request.param)
 
 
 @pytest.fixture(scope="session")

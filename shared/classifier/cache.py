@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import timm
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.checkpoint import Keeper
 from shared.classifier.augment import Drawn, apply, draw
 from shared.classifier.blocks import BlockFiles
 from shared.classifier.model import Trunk
@@ -69,6 +71,8 @@ class FrozenPart:
         self.dtype = torch.float32 if trunk.all_frozen else torch.float16
         self._identity = self._trunk_identity()
         self._batch = GPU_BATCH if device.type == "cuda" else CPU_BATCH
+        self._decoded: tuple[ImageSet, Tensor] | None = None
+        """The last block's pixels: its next view needs them too."""
 
     def output_shape(self) -> tuple[int, ...]:
         """Of one image."""
@@ -78,21 +82,27 @@ class FrozenPart:
 
     def stream(self, images: ImageSet) -> Iterator[NDArray[np.generic]]:
         """The plain outputs of one block of images after the other."""
-        for start in range(0, len(images), BLOCK):
-            yield self.block(images.take(np.arange(start, min(start + BLOCK, len(images)))), PLAIN)
+        starts = range(0, len(images), BLOCK)
+        yield from self.blocks((images.take(np.arange(s, min(s + BLOCK, len(images)))), PLAIN) for s in starts)
 
-    def block(self, images: ImageSet, view: View) -> NDArray[np.generic]:
-        """Outputs of at most BLOCK images, `[n, …]`, from disk where they are there."""
+    def blocks(self, wanted: Iterable[tuple[ImageSet, View]]) -> Iterator[NDArray[np.generic]]:
+        """Outputs of at most BLOCK images each, `[n, …]`, from disk where they are there; what was computed is written beside the next."""
+        with Keeper() as keeper:
+            for images, view in wanted:
+                yield self._block(images, view, keeper)
+
+    def _block(self, images: ImageSet, view: View, keeper: Keeper) -> NDArray[np.generic]:
         key = self.key(images, view)
         found = self.kept(key, len(images))
         if found is not None:
             return found
         batches = np.split(np.arange(len(images)), range(self._batch, len(images), self._batch))
         drawn = [self.drawn(key, view, number, len(rows)) for number, rows in enumerate(batches)]
-        parts = [self.computed(images.take(rows), part) for rows, part in zip(batches, drawn, strict=True)]
+        pixels = self._pixels(images)
+        parts = [self.computed(pixels[rows], part) for rows, part in zip(batches, drawn, strict=True)]
         result: NDArray[np.generic] = torch.cat(parts).cpu().numpy()
         if self.files is not None:
-            self.files.write(key, result)
+            keeper.begin(partial(self.files.write, key, result))
         return result
 
     def kept(self, key: str, n: int) -> NDArray[np.generic] | None:
@@ -112,11 +122,15 @@ class FrozenPart:
         flip = torch.full((n,), view.number % 2 == 1)
         return draw(n, view.augmentation, view.erasing, torch_generator("view", int(key[:12], 16), number), flip)
 
-    def computed(self, images: ImageSet, drawn: Drawn) -> Tensor:
-        """`[n, …]` on the device, in the type that is kept."""
-        pixels = torch.from_numpy(decoded(images, self.trunk.resolution))
+    def computed(self, pixels: Tensor, drawn: Drawn) -> Tensor:
+        """Of uint8 `[n, 3, r, r]`: `[n, …]` on the device, in the type that is kept."""
         with autocast(self.device):
             return self.trunk.below(apply(images_on(pixels, self.device), drawn)).to(self.dtype)
+
+    def _pixels(self, images: ImageSet) -> Tensor:
+        if self._decoded is None or self._decoded[0] is not images:
+            self._decoded = images, torch.from_numpy(decoded(images, self.trunk.resolution))
+        return self._decoded[1]
 
     def key(self, images: ImageSet, view: View) -> str:
         """Hash of everything that a block's values follow from."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.checkpoint import Checkpoints
+from shared.checkpoint import Checkpoints, Keeper
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
 from shared.classifier.fitted import Fitted, probabilities
@@ -63,16 +63,18 @@ def fit(
     """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
 
     Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
-    a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Where `stop` is set the
-    last finished epoch is checkpointed and Stopped raised. Raises Diverged and OutOfMemory (both TrainingFailed), and ValueError where
-    `data` was built for an arm with other inputs.
+    a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Every `checkpoint_every`
+    epochs a checkpoint is kept, beside the training, unless one is still on its way or the rest takes no longer than keeping it.
+    Where `stop` is set the last finished epoch is checkpointed and Stopped raised. Raises Diverged and OutOfMemory (both
+    TrainingFailed), and ValueError where `data` was built for an arm with other inputs.
     """
     if not data.matches(arm):
         raise ValueError(
             "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
         )
-    with torch.random.fork_rng(devices=[data.device] if data.device.type == "cuda" else []), _memory_errors(arm):
-        run = _Run(arm, data, epochs, seed, checkpoints, stop, on_epoch, checkpoint_every)
+    gpus = [data.device] if data.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), _memory_errors(arm), Keeper() as keeper:
+        run = _Run(arm, data, epochs, seed, checkpoints, keeper, stop, on_epoch, checkpoint_every)
         run.go()
         return Fitted(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
 
@@ -87,12 +89,14 @@ class _Run:
         epochs: int,
         seed: int,
         checkpoints: Checkpoints,
+        keeper: Keeper,
         stop: StopSignal,
         on_epoch: OnEpoch | None,
         checkpoint_every: int,
     ) -> None:
         self.arm, self.data, self.epochs, self.seed = arm, data, epochs, seed
-        self.checkpoints, self.stop, self.on_epoch, self.every = checkpoints, stop, on_epoch, checkpoint_every
+        self.checkpoints, self.keeper, self.stop, self.on_epoch = checkpoints, keeper, stop, on_epoch
+        self.every = checkpoint_every
         self.network = new_network(arm, data, seed)
         self.scaler = grad_scaler(data.device)
         self.validation_loss = Loss.for_validation(data.schema, arm.training, data.counts(real_only=True), data.device)
@@ -167,8 +171,9 @@ class _Run:
             self.on_epoch(
                 record
             )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
-        if len(self.history) % self.every == 0 or len(self.history) >= self.epochs + self.arm.training.refit_epochs:
-            self._save()
+        left = self.epochs + self.arm.training.refit_epochs - len(self.history)
+        if not self.keeper.busy and len(self.history) % self.every == 0 and left * record.seconds > self.keeper.seconds:
+            self._keep(self.snapshot)
 
     def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
         training, data = self.arm.training, self.data
@@ -244,18 +249,19 @@ class _Run:
         return optimizer
 
     def _targets(self, rows: NDArray[np.int64]) -> Targets:
-        chosen = torch.from_numpy(rows).to(self.data.device)
+        chosen = torch.from_numpy(rows).to(self.data.device, non_blocking=True)
         return Targets(self.labels[chosen], self.mask[chosen], self.weight[chosen])
 
     def _check_stop(self) -> None:
         if self.stop:
-            self._save()
+            if self.snapshot is not None and self.saved < len(self.snapshot.history):
+                self._keep(self.snapshot)
+            self.keeper.wait()
             self.stop.raise_if_set()
 
-    def _save(self) -> None:
-        if self.snapshot is not None and self.saved < len(self.snapshot.history):
-            self.snapshot.save(self.checkpoints)
-            self.saved = len(self.snapshot.history)
+    def _keep(self, snapshot: Snapshot) -> None:
+        self.keeper.begin(lambda: snapshot.save(self.checkpoints))
+        self.saved = len(snapshot.history)
 
 
 def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:

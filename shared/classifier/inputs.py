@@ -67,13 +67,19 @@ class Outputs:
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
         self._keys: dict[tuple[int, int], str] = {}
         work = self._work(fitting, BLOCK * size)
-        for start, v in log.progress(work, what, len(work), "blocks"):
-            if stop is not None:
-                stop.raise_if_set()
-            values = frozen.block(self._block(start), views[v])
+        blocks = {start: self._block(start) for start, _ in work}
+
+        def wanted() -> Iterator[tuple[ImageSet, View]]:
+            for start, v in work:
+                if stop is not None:
+                    stop.raise_if_set()
+                yield blocks[start], views[v]
+
+        made = frozen.blocks(wanted())
+        for (start, v), values in zip(log.progress(work, what, len(work), "blocks"), made, strict=True):
             end = min(start + BLOCK, fitting)
             if end > start:
-                kept[start:end, v] = torch.tensor(values[: end - start])
+                kept.numpy()[start:end, v] = values[: end - start]
         self.kept = _placed(kept, frozen.device)
 
     @property
@@ -99,10 +105,11 @@ class Outputs:
         order = random.Random(os.getpid())
         parts = []
         for first, last in ((0, fitting), (-(-fitting // BLOCK) * BLOCK, len(self.images))):
-            part = [(start, v) for v in range(len(self.views)) for start in range(first, last, BLOCK)]
+            starts, numbers = list(range(first, last, BLOCK)), list(range(len(self.views)))
             # processes that begin together go different ways round, so that each finds blocks that others have made
-            order.shuffle(part)
-            parts.append(part)
+            order.shuffle(starts)
+            order.shuffle(numbers)
+            parts.append([(start, v) for start in starts for v in numbers])
         files = self.frozen.files
         return parts[0] + parts[1][: int(files.limit // block_bytes) if files else 0]
 
@@ -142,7 +149,8 @@ class Outputs:
             drawn.append(whole.take(torch.from_numpy(batches[at, 1])))
             places.append(at)
         order = np.concatenate(places)
-        computed = self.frozen.computed(self.images.take(rows[order]), Drawn.joined(drawn))
+        pixels = torch.from_numpy(decoded(self.images.take(rows[order]), self.frozen.trunk.resolution))
+        computed = self.frozen.computed(pixels, Drawn.joined(drawn))
         return computed[_on(np.argsort(order), computed.device)]
 
 
@@ -167,7 +175,7 @@ def _groups(first: Rows, second: Rows) -> Iterator[Rows]:
 
 
 def _on(values: NDArray[np.generic], device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device)
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _placed(values: Tensor, device: torch.device) -> Tensor:

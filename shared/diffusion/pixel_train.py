@@ -201,8 +201,12 @@ class PixelTrainer:
                     target.copy_(saved[name])
         self._ema.optimization_step = self.step
         moments = {
-            number: {"step": torch.tensor(float(self.step)), **{part: saved[f"{part}|{name}"] for part in MOMENTS}}
-            for number, name in enumerate(self._parameters)
+            number: {
+                "step": torch.tensor(float(self.step)),
+                # in the parameter's memory format, which the fused optimizer insists on
+                **{part: torch.empty_like(parameter.data).copy_(saved[f"{part}|{name}"]) for part in MOMENTS},
+            }
+            for number, (name, parameter) in enumerate(self._parameters.items())
         }
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -12,7 +12,6 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from shared.checkpoint import Checkpoints
 from shared.diffusion.stable_diffusion_model import read_tensors, save_tensors
 from shared.errors import DataError
 
@@ -50,8 +49,8 @@ class TrainingState:
     step: int = 0
     """Finished optimizer steps."""
 
-    def save(self, checkpoints: Checkpoints, folder: Path, seconds: float) -> None:
-        """Writes the files into `folder` and hands them to the checkpoints; `seconds` this run has taken."""
+    def write(self, folder: Path, seconds: float) -> dict[str, Path]:
+        """Writes the files of a checkpoint into `folder`, and names them; `seconds` this run has taken."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
             "weights.safetensors": self.trained,
@@ -72,7 +71,7 @@ class TrainingState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
         }
         (folder / "state.json").write_text(json.dumps(state))
-        checkpoints.save({name: folder / name for name in (*tensors, "state.json")}, step=self.step)
+        return {name: folder / name for name in (*tensors, "state.json")}
 
     def load(self, files: Mapping[str, Path], step: int) -> None:
         """Takes over a checkpoint; raises DataError where it is another model's."""
@@ -101,6 +100,10 @@ class TrainingState:
         position = {name: i for i, name in enumerate(self.trained)}
         for key, value in tensors.items():
             name, _, part = key.rpartition("|")
-            state.setdefault(position[name], {})[part] = value
+            parameter = self.trained[name].data
+            # in the parameter's memory format, which the fused optimizer insists on
+            state.setdefault(position[name], {})[part] = (
+                torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            )
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})

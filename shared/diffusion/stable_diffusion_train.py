@@ -18,7 +18,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
-from shared.checkpoint import Checkpoints
+from shared.checkpoint import Checkpoints, Keeper
 from shared.config.generation import StableDiffusionFinetune
 from shared.context import StopSignal
 from shared.data.imageset import ImageSet
@@ -176,6 +176,8 @@ class Trainer:
 
     def __init__(self, job: Job, rank: Rank, accelerator: Accelerator, stop: StopSignal | None) -> None:
         self.job, self.rank, self.accelerator, self.stop = job, rank, accelerator, stop
+        self.writing_seconds = 0.0
+        """What writing the last checkpoint to the local disk took."""
         config, device = job.config, accelerator.device
         parts = load_parts(job.base)
         self.scheduler = DDPMScheduler.from_config(parts.scheduler)
@@ -187,7 +189,7 @@ class Trainer:
             self.denoiser.unet.to(memory_format=torch.channels_last)
         trained = self.denoiser.trained()
         ema = EMAModel(trained.values(), decay=config.ema, foreach=device.type == "cuda") if config.ema > 0 else None
-        optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate)
+        optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, fused=device.type == "cuda")
         self.state = TrainingState(trained, optimizer, ema, accelerator.scaler, Curve(config.steps))
         self.model, self.optimizer = accelerator.prepare(self.denoiser, optimizer)
         if job.resume is not None:
@@ -218,8 +220,11 @@ class Trainer:
 
     def run(self, checkpoints: Checkpoints | None) -> None:
         """All steps that are left; raises Stopped where the signal came, after a checkpoint if one fits into the grace period."""
+        with Keeper() as keeper:
+            self._run(checkpoints, keeper)
+
+    def _run(self, checkpoints: Checkpoints | None, keeper: Keeper) -> None:
         config, state, start = self.job.config, self.state, time.monotonic()
-        checkpoint_seconds = 0.0
         left = range(state.step + 1, config.steps + 1)
         for step in log.progress(left, f"fine-tuning ({config.method})", config.steps, "steps", state.step):
             self.rank.check()
@@ -233,17 +238,29 @@ class Trainer:
                 state.ema.step(state.trained.values())
             state.step = step
             state.curve.add(step, loss, time.monotonic() - start)
+            if step == config.steps:
+                return
             due = step % config.checkpoint_every == 0
-            fits = checkpoint_seconds < self.job.grace_seconds - STOP_MARGIN_SECONDS
-            if checkpoints is not None and (due or (stopped and fits)) and step < config.steps:
-                begun = time.monotonic()
-                state.save(checkpoints, self.job.folder / "checkpoint", begun - start)
-                checkpoint_seconds = time.monotonic() - begun
-                log.info("checkpoint kept", step=step, seconds=round(checkpoint_seconds, 1))
-            if stopped and step < config.steps:
+            fits = self.writing_seconds + keeper.seconds < self.job.grace_seconds - STOP_MARGIN_SECONDS
+            if checkpoints is not None and (due or (stopped and fits)) and not keeper.busy:
+                self._keep(checkpoints, keeper, start)
+            if stopped:
+                keeper.wait()
                 if self.stop is not None:
                     self.stop.raise_if_set()
                 return
+
+    def _keep(self, checkpoints: Checkpoints, keeper: Keeper, start: float) -> None:
+        """Writes a checkpoint to the local disk, and has it brought to the store beside the training."""
+        begun, step = time.monotonic(), self.state.step
+        files = self.state.write(self.job.folder / "checkpoint", begun - start)
+        self.writing_seconds = time.monotonic() - begun
+
+        def upload() -> None:
+            checkpoints.save(files, step=step)
+            log.info("checkpoint kept", step=step, seconds=round(time.monotonic() - begun, 1))
+
+        keeper.begin(upload)
 
     def _step(self, step: int) -> torch.Tensor:
         """One optimizer step; returns the mean loss of this process's share, a scalar."""

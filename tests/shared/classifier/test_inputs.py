@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from shared.classifier.blocks import BlockFiles
 from shared.classifier.cache import FrozenPart, View
 from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
+from shared.classifier.precision import placed
 from shared.data.imageset import ImageSet
 
-CPU = torch.device("cpu")
+MakeOutputs = Callable[..., Outputs]
 VIEWS = [View("hard", 0.5, number) for number in range(3)]
 ROWS = np.array([59, 0, 17, 17, 33, 40, 8])
 NUMBERS = np.array([2, 0, 1, 2, 0, 1, 1])
-TRUNK = build_trunk(make_arm(classifier={"trainable": "layer4"}).classifier, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +28,31 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixty images in four blocks, each of which is augmented in three batches."""
     for module in (cache_module, inputs_module):
         monkeypatch.setattr(module, "BLOCK", 18)
-    monkeypatch.setattr(cache_module, "CPU_BATCH", 6)
+    for name in ("CPU_BATCH", "GPU_BATCH"):
+        monkeypatch.setattr(cache_module, name, 6)
 
 
-def outputs(images: ImageSet, budget: float, files: BlockFiles | None = None) -> Outputs:
-    return Outputs(FrozenPart(TRUNK, CPU, files), images, VIEWS, budget, "images")
+@pytest.fixture
+def outputs(device: torch.device) -> MakeOutputs:
+    def outputs(images: ImageSet, budget: float, files: BlockFiles | None = None) -> Outputs:
+        trunk = build_trunk(make_arm(classifier={"trainable": "layer4"}).classifier, 32)
+        placed(trunk.model, device)
+        return Outputs(FrozenPart(trunk, device, files), images, VIEWS, budget, "images")
+
+    return outputs
 
 
-def test_pixels_beyond_the_budget_are_decoded_when_they_are_asked_for(train: ImageSet) -> None:
-    every, some, none = (Pixels(train, 32, budget, CPU) for budget in (1e9, 30.5 * 3 * 32**2, 0))
+def test_pixels_beyond_the_budget_are_decoded_when_they_are_asked_for(train: ImageSet, device: torch.device) -> None:
+    every, some, none = (Pixels(train, 32, budget, device) for budget in (1e9, 30.5 * 3 * 32**2, 0))
     assert [len(pixels.kept) for pixels in (every, some, none)] == [60, 30, 0]
-    assert torch.equal(some.rows(ROWS), every.rows(ROWS))
-    assert torch.equal(none.rows(ROWS), every.rows(ROWS))
+    assert torch.equal(some.rows(ROWS).cpu(), every.rows(ROWS).cpu())
+    assert torch.equal(none.rows(ROWS).cpu(), every.rows(ROWS).cpu())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
-def test_outputs_beyond_the_budget_are_computed_with_the_same_augmentation(train: ImageSet, share: float) -> None:
+def test_outputs_beyond_the_budget_are_computed_with_the_same_augmentation(
+    train: ImageSet, share: float, outputs: MakeOutputs
+) -> None:
     every = outputs(train, 1e9)
     some = outputs(train, share * every.nbytes)
     assert some.nbytes == share * every.nbytes
@@ -52,7 +62,7 @@ def test_outputs_beyond_the_budget_are_computed_with_the_same_augmentation(train
 
 
 def test_outputs_beyond_the_budget_are_read_from_disk_where_they_are_there(
-    train: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: MakeOutputs
 ) -> None:
     every = outputs(train, 1e9)
     some = outputs(train, 0.4 * every.nbytes, BlockFiles(tmp_path, 1e9))
@@ -60,7 +70,7 @@ def test_outputs_beyond_the_budget_are_read_from_disk_where_they_are_there(
     assert torch.equal(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS))
 
 
-def test_memory_and_disk_hold_no_more_than_the_budget(train: ImageSet, tmp_path: Path) -> None:
+def test_memory_and_disk_hold_no_more_than_the_budget(train: ImageSet, tmp_path: Path, outputs: MakeOutputs) -> None:
     every = outputs(train, 1e9)
     budget = 0.3 * every.nbytes
     some = outputs(train, budget, BlockFiles(tmp_path, budget))
