@@ -67,7 +67,7 @@ schema: venv ## write what of the chart is made from elsewhere: values.schema.js
 e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (REGISTRY, TAG; E2E=small: its shortest form)
 	@$(BIN)/python -m pytest -q -x -m cluster tests/cluster/$(if $(E2E),test_$(E2E).py, --ignore tests/cluster/test_small.py)
 
-submit-final: venv ## train with the best parameters so far, on the cluster (RELEASE=study, NAMESPACE, EXPERIMENT, SEEDS, PARAMS=best|FILE)
+submit-final: venv ## train with the best parameters so far, on the cluster (RELEASE=study, NAMESPACE, EXPERIMENT, SEEDS, PARAMS=best or FILE)
 	@exec $(BIN)/tailfill submit final --release $(RELEASE) $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
 	  $(if $(EXPERIMENT),--experiment $(EXPERIMENT)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PARAMS),--params $(PARAMS))
 

@@ -151,7 +151,7 @@ class Search(Section):
     lease_seconds: Annotated[float, Field(gt=0)] = 90.0
     """How long a worker that is not heard of keeps its trial; more than the minute that a database may be away."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between a trial's checkpoints in the store."""
+    """Epochs between a trial's checkpoints in the store; one that is due while another is on its way there is left out."""
 
     @field_validator("objective")
     @classmethod
@@ -178,7 +178,7 @@ class Final(Section):
     seeds: Annotated[int, Field(ge=1)] = 10
     """Repetitions; initialisation, order and pool vary together, paired over experiments."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
-    """Epochs between checkpoints in the store."""
+    """Epochs between checkpoints in the store; one that is due while another is on its way there is left out."""
 
 
 class Verdict(Section):
