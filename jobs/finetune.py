@@ -17,7 +17,7 @@ from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.config.task import FinetuneConfig
-from shared.context import Context, Spent, StopSignal
+from shared.context import Context, StopSignal
 from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.errors import DataError
@@ -35,7 +35,7 @@ SHEET_STEPS = 20
 
 def run(config: FinetuneConfig, context: Context) -> Manifest:
     """Fetches the data set, trains (on from a checkpoint, if there is one), and commits."""
-    from shared.device import device_name, gpu_count, pick_device
+    from shared.device import device_name, pick_device
 
     prepared = context.input("prepare")
     info = read_info(context.fetch(prepared, "dataset.json"))
@@ -48,9 +48,7 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
     )  # fmt: skip
     summary = {"steps": config.finetune.steps, "loss": curve[-1]["loss"], "images": len(images)}
     files = {path.name: path for path in sorted(out.iterdir())}
-    gpus = gpu_count(device)
-    spent = Spent(gpu=context.seconds() * gpus) if gpus else None
-    return context.commit(files, summary, device_name(device), spent)
+    return context.commit(files, summary, device_name(device))
 
 
 def finetune(
@@ -75,9 +73,7 @@ def finetune(
     if isinstance(config.finetune, PixelFinetune):
         from shared.diffusion.pixel_train import finetune_pixel
 
-        curve = finetune_pixel(
-            config.finetune, images, config.seed, out, checkpoints, stop, device, settings.grace_seconds
-        )
+        curve = finetune_pixel(config.finetune, images, config.seed, out, checkpoints, stop, device)
     else:
         from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
 

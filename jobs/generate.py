@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import random
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from shared.artifacts.artifacts import Pointer
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Generate
 from shared.config.task import GenerateConfig
-from shared.context import Context, Spent
+from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.fetched import fetched_base
@@ -147,7 +146,6 @@ def _make_blocks(
     device: torch.device,
 ) -> None:
     """Makes and saves this process's blocks that are not there; raises Stopped between two blocks."""
-    from shared.device import device_name
     from shared.diffusion.load import load_generator
 
     task, settings = context.task, context.settings
@@ -168,15 +166,11 @@ def _make_blocks(
             continue
         if context.artifacts.find(task.stage, task.key) is not None:
             return
-        begun = time.monotonic()
         size = config.generate.batch_size
         part = plan[block * size : (block + 1) * size]
         images = generate(part, config.generate, train, generator, resolution, tuned.digest)
         (path,) = write_shards(images, context.scratch, f"block-{block}")
-        seconds = time.monotonic() - begun
-        context.artifacts.save_part(
-            task.stage, task.key, block, {path.name: path}, {"seconds": seconds, "device": device_name(device)}
-        )
+        context.save_part(block, {path.name: path})
         path.unlink()
 
 
@@ -194,6 +188,4 @@ def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], d
         "pools": len(set(images.extra["pool"].to_pylist())),
         "classes": {name: filled.count(name) for name in dict.fromkeys(sorted(filled))},
     }
-    seconds = [(part.values["device"] == "cpu", float(part.values["seconds"])) for part in parts.values()]
-    spent = Spent(gpu=sum(s for on_cpu, s in seconds if not on_cpu), cpu=sum(s for on_cpu, s in seconds if on_cpu))
-    return context.commit({path.name: path for path in shards}, summary, device, spent)
+    return context.commit({path.name: path for path in shards}, summary, device)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.plan import version
-from jobs.status import StepState
+from jobs.status import GO_ON, StepState
 from shared.artifacts.artifacts import Artifacts
 from shared.config.search import Search
 from shared.config.task import Task, TuneConfig
@@ -16,7 +16,7 @@ from shared.errors import UnavailableError
 from shared.log import duration
 from shared.search.identity import search_name, searches_of, settings_digest
 from shared.search.overview import SearchOverview, read_searches
-from shared.search.spending import committed_gpu_seconds
+from shared.search.spending import stages_gpu_seconds
 
 COORDINATOR_SECONDS = 30.0  # a coordinator gives a sign of life every second or two
 
@@ -25,7 +25,7 @@ COORDINATOR_SECONDS = 30.0  # a coordinator gives a sign of life every second or
 class Remedies:
     """What a person can do where nothing moves."""
 
-    go_on: str = "`tailfill run` goes on with it"
+    go_on: str = GO_ON
     """Where no coordinator is at work."""
     workers: str = "one comes when a slot of `tailfill run` is free, or by `kubectl scale`"
     """Where no worker is alive."""
@@ -68,7 +68,7 @@ def search_states(
         return [SearchState(row.step.label, _search(row).objectives, None, str(error), None, None) for row in open_rows]
     searched = sum(overview.gpu_seconds for overview in found)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
-    spent = searched + committed_gpu_seconds(artifacts) if budgeted else searched
+    spent = searched + stages_gpu_seconds(artifacts) if budgeted else searched
     by_name = {overview.name: overview for overview in found}
     # one whose inputs are not known yet has no name
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]

@@ -152,7 +152,9 @@ def status(why: str | None, as_json: bool) -> str:
         return json.dumps(
             {"steps": status_module.as_json(rows, progress.as_json(searches)), **look.as_json()}, indent=1
         )
-    return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches), *look.lines()]))
+    return "\n".join(
+        filter(None, [status_module.describe(rows, remedies.go_on), progress.describe(searches), *look.lines()])
+    )
 
 
 def submit_final(experiment: str | None, seeds: int | None, parameters: Mapping[str, Any] | None, as_json: bool) -> str:

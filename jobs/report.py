@@ -14,7 +14,7 @@ from shared.log import Log
 if TYPE_CHECKING:
     from shared.report.inputs import Results
 
-VERSION = 3
+VERSION = 4
 
 log = Log("report")
 

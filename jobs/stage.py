@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.settings import Settings
 
+ON_DEVICE = ("finetune", "generate", "score", "final")
+"""Stages that compute on `resources.device`; a worker of tune does, too, and is counted by its leases."""
+
 
 def run_stage(name: str, file: Path, worker: bool) -> None:
     """Runs the stage of the task in `file`, unless its key is committed; raises ConfigError, and what the stage raises."""
@@ -34,6 +39,7 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
     stop = StopSignal()
     stop.install()
     settings = Settings.from_environment()
+    stop.grace_seconds = settings.grace_seconds
     artifacts = Artifacts(open_store(settings), task.study, settings.cache)
     if artifacts.find(task.stage, task.key) is not None:
         log.info("committed already", key=task.key[:8])
@@ -49,10 +55,12 @@ def _run(
     worker: bool = False,
     counted: bool = True,
 ) -> None:
+    started = time.monotonic()
     module: Any = importlib.import_module(f"jobs.{task.stage}")
-    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+    task = _placed(task, settings)
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch, ExitStack() as stack:
         context = Context(
-            task=_placed(task, settings),
+            task=task,
             artifacts=artifacts,
             settings=settings,
             scratch=Path(scratch),
@@ -60,8 +68,12 @@ def _run(
             version=module.VERSION,
             code=lambda: (fingerprint(task.stage), libraries()),
             run_stage=lambda other, stop: run_within(other, artifacts, settings, stop),
+            started=started,
+            gpus=_gpus(task),
             counted=counted,
         )
+        if counted and task.stage != "tune":  # whose leases count
+            stack.enter_context(context.meter)
         (module.work if worker else module.run)(task.stage_config(), context)
 
 
@@ -70,6 +82,15 @@ def _placed(task: Task, settings: Settings) -> Task:
     if settings.device is None:
         return task
     return task.model_copy(update={"resources": task.resources.model_copy(update={"device": settings.device})})
+
+
+def _gpus(task: Task) -> int:
+    """How many this process holds, and keeps from others, whether or not it uses them: those that it sees, where its stage wants any."""
+    if task.stage not in ON_DEVICE:
+        return 0
+    from shared.device import gpu_count, pick_device
+
+    return gpu_count(pick_device(task.resources.device))
 
 
 def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:

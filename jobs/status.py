@@ -17,6 +17,9 @@ from shared.config.task import STAGES, Stage, Task, keyed
 from shared.errors import ConfigError
 from shared.log import duration
 
+GO_ON = "`tailfill run` goes on with it"
+"""What a person can do on one machine."""
+
 
 @dataclass(frozen=True)
 class Doing:
@@ -72,8 +75,8 @@ def states(
     return rows
 
 
-def describe(rows: list[StepState]) -> str:
-    """A line a step, and a line in all."""
+def describe(rows: list[StepState], go_on: str = GO_ON) -> str:
+    """A line a step, one that says why nothing moves when nothing does, and a line in all; `go_on` is the remedy of the place that asks."""
     width = max(len(row.step.label) for row in rows)
     lines = []
     for row in rows:
@@ -86,12 +89,23 @@ def describe(rows: list[StepState]) -> str:
         elif row.doing is not None:
             detail = row.doing.detail
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
+    if idle := _idle(rows):
+        lines.append(
+            f"nothing moves: nobody here works on {', '.join(idle[:3])}{' and others' if len(idle) > 3 else ''}; {go_on}"
+        )
     done = sum(row.manifest is not None for row in rows)
     work = {
         (r.manifest.stage, r.manifest.key): r.manifest.run.seconds for r in rows if r.manifest
     }  # steps may share one
     lines.append(f"{done} of {len(rows)} stages committed; {duration(sum(work.values()))} of work")
     return "\n".join(lines)
+
+
+def _idle(rows: Sequence[StepState]) -> list[str]:
+    """Labels of the steps that could be worked on, where nobody works on any: but for searches, which say so themselves."""
+    if any(row.doing is not None for row in rows if row.manifest is None):
+        return []
+    return [row.step.label for row in rows if row.state == "ready" and row.step.stage != "tune"]
 
 
 def as_json(rows: list[StepState], searches: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ objectives also the Pareto front, from which they are), `trials.parquet`, `impor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +64,10 @@ def run(config: TuneConfig, context: Context) -> Manifest:
         with metrics_served(context.settings, context.task.study, f"^{search_name(config, context)}$"):
             outcome = coordinator.run()
         usage = database.call("reading the usage", coordinator.usage)
+        unfinished = database.call("reading what is unfinished", coordinator.unfinished_checkpoints)
     finally:
         database.close()
+    StoredCheckpoints(context).keep(unfinished)
     return _commit(config, context, inherited, outcome, usage)
 
 
@@ -90,7 +92,8 @@ def work(config: TuneConfig, context: Context) -> None:
             device_name(device),
             context.settings.grace_seconds,
         )
-        with Presence(database, search_name(config, context), device_name(device)):
+        name = search_name(config, context)
+        with Presence(database, name, device_name(device), lambda: context.seconds() - worker.held_seconds()):
             worker.run(ArmObjective(config, context))
     finally:
         database.close()
@@ -144,6 +147,12 @@ class StoredCheckpoints:
     def discard(self, key: str, name: str) -> None:
         """Removes one that nobody needs any more."""
         self._artifacts.discard_checkpoint("tune", key, name)
+
+    def keep(self, places: Sequence[str]) -> None:
+        """Has the commit leave those that leases name: with a larger budget their trials go on, under another key."""
+        for place in places:
+            key, _, name = place.partition("/")
+            self._artifacts.keep_checkpoint("tune", key, name)
 
 
 class ArmObjective:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
+
+from shared.log import Log
+
+log = Log("checkpoint")
 
 Values = Mapping[str, int | float | str]
 
@@ -38,14 +43,13 @@ class FolderCheckpoints:
     """In a local folder: for tests and for work inside one process."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._saves = folder, 0
+        self._folder = folder
         self._latest: tuple[dict[str, Path], Values] | None = None
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
         """Copies the files, so that the caller may go on writing to its own; those of the one before stay whole for whoever has them mapped."""
-        self._saves += 1
-        folder = self._folder / str(self._saves)
-        folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         self._latest = ({name: Path(shutil.copy(path, folder / name)) for name, path in files.items()}, values)
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
@@ -56,46 +60,55 @@ class FolderCheckpoints:
 class Keeper:
     """Keeps checkpoints beside the training, one at a time: a GPU does not wait for a store.
 
-    A context manager, which waits for the last one. What ended one is raised by the next call, or there.
+    A context manager, which waits for the last one; what ended one is raised by the next call, or there. Its thread does not keep a
+    process alive whose second signal ends it.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "checkpoint")
-        self._running: Future[float] | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
         self.seconds = 0.0
         """What the last one took."""
 
     def begin(self, keep: Callable[[], None]) -> None:
-        """Has `keep` called in the thread, after the one before has ended."""
+        """Has `keep` called in a thread, after the one before has ended."""
         self.wait()
+        self._thread = threading.Thread(target=self._run, args=(keep,), name="checkpoint", daemon=True)
+        self._thread.start()
 
-        def timed() -> float:
-            begun = time.monotonic()
-            keep()
-            return time.monotonic() - begun
-
-        self._running = self._pool.submit(timed)
-
-    @property
     def busy(self) -> bool:
         """Whether one is on its way."""
-        if self._running is not None and not self._running.done():
+        if self._thread is not None and self._thread.is_alive():
             return True
         self.wait()
         return False
 
     def wait(self) -> None:
         """Until none is on its way."""
-        if self._running is not None:
-            running, self._running = self._running, None
-            self.seconds = running.result()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self, keep: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        try:
+            keep()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
+            self._error = error
+        self.seconds = time.monotonic() - begun
 
     def __enter__(self) -> Keeper:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
-        if kind is None:
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
+        if kind is KeyboardInterrupt:
+            return
+        try:
             self.wait()
+        except Exception as error:
+            if kind is None:
+                raise
+            log.warning("a checkpoint was not kept", reason=str(error), beside=str(raised))

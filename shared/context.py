@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +17,20 @@ from shared.artifacts.manifest import Manifest, Run
 from shared.checkpoint import Checkpoints, Values
 from shared.config.task import Task, keyed
 from shared.errors import Stopped
+from shared.meter import Meter, Record
 from shared.settings import Settings
+
+STOP_MARGIN_SECONDS = 5.0
 
 
 class StopSignal:
-    """Set by SIGTERM or SIGINT. Long work asks it between steps, writes a checkpoint and calls `raise_if_set`."""
+    """Set by SIGTERM or SIGINT. Long work asks it between steps, writes a checkpoint if one fits, and calls `raise_if_set`."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_seconds: float = 30.0) -> None:
+        """`grace_seconds` lie between the signal and the kill."""
+        self.grace_seconds = grace_seconds
         self._event = threading.Event()
+        self._came = math.inf
 
     def install(self) -> None:
         """Takes the signals, in the main thread only; a second one raises KeyboardInterrupt."""
@@ -33,11 +40,16 @@ class StopSignal:
     def _received(self, *_: object) -> None:
         if self._event.is_set():
             raise KeyboardInterrupt  # a second signal: whatever is under way ends here
-        self._event.set()
+        self.set()
 
     def set(self) -> None:
         """As if a signal had come."""
+        self._came = min(self._came, time.monotonic())
         self._event.set()
+
+    def seconds_left(self) -> float:
+        """For a last checkpoint: what is left of the grace period, less a margin for the rest of the shutdown."""
+        return self._came + max(self.grace_seconds - STOP_MARGIN_SECONDS, self.grace_seconds / 2) - time.monotonic()
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -64,8 +76,18 @@ class Spent:
     cpu: float = 0.0
     """Without a GPU."""
     gpu_lost: float = 0.0
-    """Of those on a GPU, work that went with a worker."""
+    """Of those on a GPU, work that went with a process."""
     cpu_lost: float = 0.0
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Spent:
+        """By processes that have ended, or are about to."""
+        return cls(
+            gpu=sum(r.gpu_seconds for r in records),
+            cpu=sum(r.seconds for r in records if not r.gpus),
+            gpu_lost=sum(r.gpus * (r.seconds - r.kept) for r in records),
+            cpu_lost=sum(r.seconds - r.kept for r in records if not r.gpus),
+        )
 
 
 @dataclass
@@ -83,12 +105,19 @@ class Context:
     code: Callable[[], tuple[str, dict[str, str]]]
     """Fingerprint of the stage's code, and the versions of the libraries that compute."""
     started: float = field(default_factory=time.monotonic)
+    gpus: int = 0
+    """How many this process holds."""
     run_stage: Callable[[Task, StopSignal], Manifest] = _runs_no_stage
     """Has another stage's task done here, unless it is committed; stages meet through what they commit, never by import."""
     counted: bool = True
     """False inside another stage's work, whose seconds hold this one's: they would be counted twice."""
     earlier_seconds: float = 0.0
     """Wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
+    meter: Meter = field(init=False)
+    """Of this process's work; who starts a stage starts it too."""
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.artifacts, self.task.stage, self.task.key, self.gpus, self.started)
 
     def input(self, role: str) -> Manifest:
         """The manifest of an input by its role in the task; raises ArtifactError where it is not as the task says."""
@@ -108,9 +137,10 @@ class Context:
 
     def save_checkpoint(self, name: str, files: Mapping[str, Path], **values: int | float | str) -> None:
         """Keeps the files in the store until the commit; the seconds spent so far go with them."""
-        self.artifacts.save_checkpoint(
-            self.task.stage, self.task.key, name, files, {**values, "seconds": self.seconds()}
-        )
+        seconds = self.meter.seconds()
+        total = {"seconds": self.earlier_seconds + seconds}
+        self.artifacts.save_checkpoint(self.task.stage, self.task.key, name, files, {**values, **total})
+        self.meter.keep(seconds)
 
     def load_checkpoint(self, name: str) -> tuple[dict[str, Path], dict[str, int | float | str]] | None:
         """The files and values of the last checkpoint of that name, or None."""
@@ -119,13 +149,19 @@ class Context:
             self.earlier_seconds = float(found[1]["seconds"])
         return found
 
+    def save_part(self, index: int, files: Mapping[str, Path]) -> None:
+        """Like save_checkpoint, for one part of a stage that several processes make together."""
+        seconds = self.meter.seconds()
+        self.artifacts.save_part(self.task.stage, self.task.key, index, files, {})
+        self.meter.keep(seconds)
+
     def checkpoints(self, name: str) -> Checkpoints:
         """The checkpoint of that name, as resumable training wants it."""
         return _StageCheckpoints(self, name)
 
     def seconds(self) -> float:
         """Wall seconds of this work so far, those of earlier interrupted runs included."""
-        return self.earlier_seconds + time.monotonic() - self.started
+        return self.earlier_seconds + self.meter.seconds()
 
     def commit(
         self,
@@ -136,18 +172,17 @@ class Context:
     ) -> Manifest:
         """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one).
 
-        `spent` is the work of all processes; None where there was this one only.
+        `spent` is the work of all processes where it is not theirs to record: a search's leases tell it.
         """
         uploaded = tuple(self.artifacts.upload(name, path) for name, path in sorted(files.items()))
-        seconds = self.seconds()
         code, libraries = self.code()
+        seconds = self.meter.seconds()
         if spent is None:
-            spent = Spent(cpu=seconds) if device == "cpu" else Spent(gpu=seconds)
-        if not self.counted:
-            spent = Spent()
+            own = Record(gpus=self.gpus or int(device != "cpu"), seconds=seconds, kept=seconds)
+            spent = Spent.of([*self.meter.settle(), *([own] if self.counted else [])])
         run = Run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=seconds,
+            seconds=self.earlier_seconds + seconds,
             device=device,
             device_seconds=spent.gpu,
             cpu_seconds=spent.cpu,

@@ -8,16 +8,18 @@ Layout in the store::
     <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
     <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together
     <study>/<stage>/<key>/parts/<index>/<save>/        its files
+    <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.meter`)
 
 Checkpoints and parts are no blobs, so that removing them can never take a file from under a manifest with the same bytes in it. What a
-killed process leaves of them (files whose pointer was never written) goes with all the others at the commit.
+killed process leaves of them (files whose pointer was never written) goes with all the others at the commit; those named by
+`keep_checkpoint` stay.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +57,7 @@ class Artifacts:
         self.study = study
         self.cache = cache
         self._verified: set[str] = set()
+        self._kept: list[str] = []
 
     # -- committed results
 
@@ -82,14 +85,14 @@ class Artifacts:
     def commit(self, manifest: Manifest) -> Manifest:
         """Writes the manifest if the key has none; returns the committed one, which is another's where it was faster.
 
-        Its checkpoints and parts are removed afterwards.
+        Its checkpoints and parts are removed afterwards, but for those of `keep_checkpoint`.
         """
         folder = self._folder(manifest.stage, manifest.key)
         self.store.create(f"{folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
         committed = self.find(manifest.stage, manifest.key)
         if committed is None:
             raise ArtifactError(f"{self.store.url}/{folder}/manifest.json: vanished after it was written; run again")
-        self.clean(manifest.stage, manifest.key)
+        self.clean(manifest.stage, manifest.key, self._kept)
         return committed
 
     def forget(self, stage: Stage, key: str) -> None:
@@ -113,11 +116,15 @@ class Artifacts:
         ]
         return [manifest for key in keys if (manifest := self.find(stage, key)) is not None]
 
-    def clean(self, stage: Stage, key: str) -> None:
-        """Removes what is left of the checkpoints and parts of a committed stage, also those of killed processes."""
-        for prefix in ("checkpoints", "parts"):
+    def clean(self, stage: Stage, key: str, kept: Sequence[str] = ()) -> None:
+        """Removes what is left of the checkpoints, parts and times spent of a committed stage, also those of killed processes.
+
+        What begins with one of `kept` stays.
+        """
+        for prefix in ("checkpoints", "parts", "spent"):
             for location in list(self.store.list(f"{self._folder(stage, key)}/{prefix}/")):
-                self.store.delete(location)
+                if not location.startswith(tuple(kept)):
+                    self.store.delete(location)
 
     # -- blobs
 
@@ -179,6 +186,11 @@ class Artifacts:
         """Local, checked files by name, and the values; None where there is no such checkpoint."""
         pointer = self._pointer(f"{self._folder(stage, key)}/checkpoints/{name}.json")
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
+
+    def keep_checkpoint(self, stage: Stage, key: str, name: str) -> None:
+        """Has a commit by this object leave the checkpoint: unfinished work may go on from it, under another key."""
+        location = f"{self._folder(stage, key)}/checkpoints/{name}"
+        self._kept += [f"{location}.json", f"{location}/"]
 
     def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
         """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""

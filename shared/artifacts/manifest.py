@@ -33,8 +33,8 @@ class Run(Section):
     cpu_seconds: float | None = None
     """Seconds of work without a GPU, over all processes of the stage; None in results of before this was recorded."""
     device_lost_seconds: float = 0.0
-    """Of `device_seconds`, work of tuning workers that went with them. Not in here, nor in any other of these numbers: what a process of
-    another stage did between its last checkpoint and being killed, as nobody was left to record it."""
+    """Of `device_seconds`, what processes did after their last checkpoint (or part) before they vanished or were stopped. Not in here, nor in
+    any other of these numbers: the last half minute at most of a process that was killed, as nobody was left to record it."""
     cpu_lost_seconds: float = 0.0
     """The same of `cpu_seconds`."""
     code: str

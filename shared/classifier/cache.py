@@ -90,6 +90,7 @@ class FrozenPart:
         with Keeper() as keeper:
             for images, view in wanted:
                 yield self._block(images, view, keeper)
+        self._decoded = None
 
     def _block(self, images: ImageSet, view: View, keeper: Keeper) -> NDArray[np.generic]:
         key = self.key(images, view)

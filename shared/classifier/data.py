@@ -32,6 +32,7 @@ from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError
 
 GIB = 2**30
+AUTO_VIEWS, MIRRORED_VIEWS = 8, 2
 
 
 @dataclass(frozen=True)
@@ -152,30 +153,47 @@ class TrainingData:
 def data_identity(arm: Arm) -> dict[str, Any]:
     """The settings that the inputs depend on; two arms with equal ones can share a TrainingData."""
     training = arm.training
-    kept = training.views is not None or (arm.augmentation == "none" and training.erasing == 0)
+    kept = wanted_views(arm) is not None or not is_augmented(arm)
     return {
         "classifier": arm.classifier.model_dump(exclude={"head"}),
         "images": arm.images,
         "accept": arm.accept,
         "manual_images": training.manual_images,
         "groups": arm.synthetic.groups if arm.synthetic else "all",
-        "views": training.views,
+        "views": wanted_views(arm),
         # where the outputs are kept, the augmentation is in them; else it happens afresh in every batch
         "augmentation": (arm.augmentation, training.erasing) if kept else None,
     }
 
 
+def is_augmented(arm: Arm) -> bool:
+    """Whether training images differ from epoch to epoch."""
+    return arm.augmentation != "none" or arm.training.erasing > 0
+
+
+def wanted_views(arm: Arm) -> int | None:
+    """Augmented views an image that are to be kept; None where each epoch augments afresh, or nothing is augmented."""
+    views = arm.training.views
+    if views == "fresh" or (views == "auto" and (arm.classifier.trainable == "all" or not is_augmented(arm))):
+        return None
+    if views == "auto":
+        return MIRRORED_VIEWS if arm.augmentation == "basic" and arm.training.erasing == 0 else AUTO_VIEWS
+    return views
+
+
 def _views(arm: Arm, trunk: Trunk) -> list[View]:
     """The views to run through the frozen part once; none where every epoch augments afresh or nothing is frozen."""
-    training = arm.training
-    if training.views is not None:
-        if not trunk.frozen_input:
-            raise ConfigError(
-                f"training.views: {training.views} views cannot be kept, as {arm.classifier.model} has no frozen part with trainable: "
-                f"{arm.classifier.trainable}; leave views out, or train only the head or the last blocks"
-            )
-        return [View(arm.augmentation, training.erasing, number) for number in range(training.views)]
-    return [PLAIN] if trunk.frozen_input and arm.augmentation == "none" and training.erasing == 0 else []
+    views = wanted_views(arm)
+    if views is not None and not trunk.frozen_input and arm.training.views != "auto":
+        raise ConfigError(
+            f"training.views: {views} views cannot be kept, as {arm.classifier.model} has no frozen part with trainable: "
+            f"{arm.classifier.trainable}; leave views out, or train only the head or the last blocks"
+        )
+    if not trunk.frozen_input:
+        return []
+    if views is not None:
+        return [View(arm.augmentation, arm.training.erasing, number) for number in range(views)]
+    return [] if is_augmented(arm) else [PLAIN]
 
 
 def _side(images: ImageSet) -> int:

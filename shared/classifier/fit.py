@@ -28,12 +28,16 @@ from shared.config.task import Arm
 from shared.config.training import Training
 from shared.context import StopSignal
 from shared.data.schema import LabelSchema
-from shared.errors import InputError
+from shared.errors import InputError, UnavailableError
+from shared.log import Log
 from shared.metrics.classification import fast_scores
 
 __all__ = ["Diverged", "EpochRecord", "Fitted", "OutOfMemory", "TrainingData", "TrainingFailed", "fit"]
 
 EVALUATION_BATCH = 512
+CPU_MEMORY = "can't allocate memory"  # torch's allocator on a CPU has no error class of its own
+
+log = Log("classifier")
 
 OnEpoch = Callable[[EpochRecord], None]
 
@@ -47,7 +51,7 @@ class Diverged(TrainingFailed):
 
 
 class OutOfMemory(TrainingFailed):
-    """The device's memory does not hold the batch."""
+    """The memory does not hold the batch."""
 
 
 def fit(
@@ -65,7 +69,7 @@ def fit(
     Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
     a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Every `checkpoint_every`
     epochs a checkpoint is kept, beside the training, unless one is still on its way or the rest takes no longer than keeping it.
-    Where `stop` is set the last finished epoch is checkpointed and Stopped raised. Raises Diverged and OutOfMemory (both
+    Where `stop` is set the last finished epoch is checkpointed, if the grace period suffices, and Stopped raised. Raises Diverged and OutOfMemory (both
     TrainingFailed), and ValueError where `data` was built for an arm with other inputs.
     """
     if not data.matches(arm):
@@ -76,6 +80,7 @@ def fit(
     with torch.random.fork_rng(devices=gpus), _memory_errors(arm), Keeper() as keeper:
         run = _Run(arm, data, epochs, seed, checkpoints, keeper, stop, on_epoch, checkpoint_every)
         run.go()
+        run.end()
         return Fitted(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
 
 
@@ -166,13 +171,16 @@ class _Run:
             time.monotonic() - started,
         )
         self.history.append(record)
+        self.snapshot = None  # its memory first
         self.snapshot = Snapshot.take(self.network, optimizer, self.scaler, self.history)
         if self.on_epoch is not None:
             self.on_epoch(
                 record
             )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
-        if not self.keeper.busy and len(self.history) % self.every == 0 and left * record.seconds > self.keeper.seconds:
+        if left == 0 or self.keeper.busy():
+            return
+        if len(self.history) % self.every == 0 and left * record.seconds > self.keeper.seconds:
             self._keep(self.snapshot)
 
     def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
@@ -254,10 +262,26 @@ class _Run:
 
     def _check_stop(self) -> None:
         if self.stop:
-            if self.snapshot is not None and self.saved < len(self.snapshot.history):
-                self._keep(self.snapshot)
-            self.keeper.wait()
+            self.keep_newest()
             self.stop.raise_if_set()
+
+    def end(self) -> None:
+        """After the last epoch. Checkpoints are no longer needed, unless a signal keeps the caller from using what was trained."""
+        try:
+            if self.stop:
+                self.keep_newest()
+            else:
+                self.keeper.wait()
+        except UnavailableError as error:
+            log.warning("the last checkpoint was not kept; the training is done", reason=str(error))
+
+    def keep_newest(self) -> None:
+        """Waits until the last finished epoch is checkpointed, if the grace period suffices for that."""
+        self.keeper.wait()
+        newer = self.snapshot is not None and self.saved < len(self.snapshot.history)
+        if self.snapshot is not None and newer and self.keeper.seconds < self.stop.seconds_left():
+            self._keep(self.snapshot)
+            self.keeper.wait()
 
     def _keep(self, snapshot: Snapshot) -> None:
         self.keeper.begin(lambda: snapshot.save(self.checkpoints))
@@ -307,8 +331,14 @@ def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: T
 def _memory_errors(arm: Arm) -> Iterator[None]:
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).partition("\n")[0]
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not (on_gpu or isinstance(error, MemoryError) or CPU_MEMORY in text):
+            raise
+        if on_gpu:
+            torch.cuda.empty_cache()
+        place = "the GPU's memory" if on_gpu else "memory"
         raise OutOfMemory(
-            f"training.batch_size: {arm.training.batch_size} images do not fit the GPU's memory ({str(error).splitlines()[0]}); lower it"
+            f"training.batch_size: {arm.training.batch_size} images do not fit {place} ({text}); lower it"
         ) from error

@@ -63,18 +63,20 @@ class Snapshot:
         scaler: torch.amp.GradScaler,
         history: list[EpochRecord],
     ) -> Snapshot:
-        """Copies the trained weights and buffers, the optimizer's state and the history, on the device: what is not kept never leaves it."""
+        """Copies the trained weights and buffers, the optimizer's state and the history into the CPU's memory (from a GPU page-locked)."""
         tensors = {f"network/{name}": tensor for name, tensor in network.trained_state().items()}
         for position, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{position}/{name}": torch.as_tensor(value) for name, value in state.items()}
-        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        copies = {name: tensor.detach().to("cpu", non_blocking=True, copy=True) for name, tensor in tensors.items()}
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()
         return cls(copies, list(history), scaler.state_dict())
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Replaces the checkpoint."""
         with tempfile.TemporaryDirectory() as folder:
             state, progress = Path(folder) / STATE, Path(folder) / PROGRESS
-            save_file({name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}, state)
+            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, state)
             progress.write_text(json.dumps({"history": records_json(self.history), "scaler": dict(self.scaler)}))
             checkpoints.save({STATE: state, PROGRESS: progress}, epoch=len(self.history))
 

@@ -27,7 +27,8 @@ class Finetune(Section):
     condition_dropout: Share = 0.1
     """Share of the training images whose labels or caption are left out, for classifier-free guidance."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
-    """Steps between checkpoints in the store; one that is due while another is on its way there is left out."""
+    """Steps between checkpoints in the store; of Stable Diffusion's, one that is due while
+    another is on its way there is left out."""
 
 
 class PixelFinetune(Finetune):

@@ -30,7 +30,8 @@ GENERATION = (
 """What else it may name: how the images that an arm is trained with are made."""
 _UNIONS = {"finetune": "generator"}
 EQUAL_BUDGETS = (
-    "search.trials", "search.epochs", "search.strategy", "search.objective", "search.budget.gpu_hours", "search.budget.wall_hours",
+    "search.trials", "search.epochs", "search.strategy", "search.objective", "search.sampler", "search.pruner",
+    "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
     "final.epochs", "final.seeds",
 )  # fmt: skip
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's

@@ -88,8 +88,8 @@ class Budget(Section):
     """What ends a search beside its number of trials; null is no bound."""
 
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    """GPU-hours of the whole study, all experiments together: what its stages committed and what its searches used, lost workers' hours
-    counted. Once they are spent no trial is begun; running ones end, and the final trainings still run."""
+    """GPU-hours of the whole study, all experiments together: what its stages and its searches used, under whatever settings, lost
+    hours counted. Once they are spent no trial is begun; running ones end, and the final trainings still run."""
     wall_hours: Annotated[float, Field(gt=0)] | None = None
     """Hours since this search began."""
 
@@ -151,7 +151,8 @@ class Search(Section):
     lease_seconds: Annotated[float, Field(gt=0)] = 90.0
     """How long a worker that is not heard of keeps its trial; more than the minute that a database may be away."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between a trial's checkpoints in the store; one that is due while another is on its way there is left out."""
+    """Epochs between a trial's checkpoints in the store; one that is due while another is on its way
+    there, or shortly before the end, is left out."""
 
     @field_validator("objective")
     @classmethod
@@ -178,7 +179,8 @@ class Final(Section):
     seeds: Annotated[int, Field(ge=1)] = 10
     """Repetitions; initialisation, order and pool vary together, paired over experiments."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
-    """Epochs between checkpoints in the store; one that is due while another is on its way there is left out."""
+    """Epochs between checkpoints in the store; one that is due while another is on its way
+    there, or shortly before the end, is left out."""
 
 
 class Verdict(Section):

@@ -63,8 +63,10 @@ class Training(Section):
     """Epochs in which, after the training, the last layer alone is refit on real images, class-balanced."""
     manual_images: Literal["none", "rare", "all"] = "none"
     """The paper's manual images: adds a copy with more contrast and sharpened edges of each (rare) training image."""
-    views: Annotated[int, Field(ge=1)] | None = None
-    """Augmented views an image that are computed once and drawn from; unset augments afresh each epoch."""
+    views: Annotated[int, Field(ge=1)] | Literal["auto", "fresh"] = "auto"
+    """Augmented views an image that go through the network's frozen part once, to be drawn from each epoch; `fresh` augments anew
+    each epoch, which runs the whole network. `auto`: 8; for `basic` 2, the image and its mirror image, which loses nothing; where
+    nothing is frozen, fresh."""
 
 
 class Synthetic(Section):

@@ -34,7 +34,6 @@ STATE = "state.safetensors"
 PROGRESS = "progress.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps a parameter, beside the number of steps."""
-STOP_MARGIN_SECONDS = 5.0  # of the grace period, left to the rest of the shutdown
 
 
 def finetune_pixel(
@@ -45,18 +44,17 @@ def finetune_pixel(
     checkpoints: Checkpoints,
     stop: StopSignal,
     device: torch.device,
-    grace_seconds: float = 30.0,
 ) -> list[dict[str, float]]:
     """Trains on the train split `images` and writes generator.json, model.safetensors and curve.json into `out`.
 
     Returns the curve: points of step, loss (mean squared error of the flow) and seconds. Goes on from `checkpoints`, and then ends
     with the same weights, to the bit on a CPU, as without the interruption. Raises InputError where the loss is no finite number,
-    and Stopped, after a checkpoint if one fits into `grace_seconds`.
+    and Stopped, after a checkpoint if the grace period suffices for one.
     """
     trainer = PixelTrainer(config, images, seed, device)
     out.mkdir(parents=True, exist_ok=True)
     trainer.resume(checkpoints)
-    trainer.run(checkpoints, stop, out, grace_seconds)
+    trainer.run(checkpoints, stop, out)
     save_file(trainer.averaged(), out / WEIGHTS)
     (out / "curve.json").write_text(json.dumps(trainer.curve))
     (out / "generator.json").write_text(json.dumps(describe(images.schema, config.resolution, config.width)))
@@ -87,14 +85,14 @@ class PixelTrainer:
 
     # -- steps
 
-    def run(self, checkpoints: Checkpoints, stop: StopSignal, folder: Path, grace_seconds: float) -> None:
+    def run(self, checkpoints: Checkpoints, stop: StopSignal, folder: Path) -> None:
         """All steps that are left; raises Stopped after a last checkpoint, or InputError."""
         left = range(self.step + 1, self.config.steps + 1)
         checkpoint_seconds = 0.0
         for step in log.progress(left, "training the pixel generator", self.config.steps, "steps", self.step):
             self._record(self._advance(step).item(), step)
             stopped, due = bool(stop), step % self.config.checkpoint_every == 0 and step < self.config.steps
-            if due or (stopped and checkpoint_seconds < grace_seconds - STOP_MARGIN_SECONDS):
+            if due or (stopped and checkpoint_seconds < stop.seconds_left()):
                 begun = time.monotonic()
                 self._save(checkpoints, folder)
                 checkpoint_seconds = time.monotonic() - begun

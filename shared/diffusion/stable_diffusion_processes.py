@@ -24,7 +24,7 @@ from accelerate.utils import patch_environment
 from shared.errors import TailfillError
 from shared.log import Log
 
-TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first uploads a checkpoint
+TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first writes a checkpoint
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 log = Log("finetune")

@@ -42,7 +42,6 @@ from shared.fetched import FetchedBase
 from shared.log import Log
 from shared.settings import Settings
 
-STOP_MARGIN_SECONDS = 5.0  # of the grace period, left to the rest of the shutdown
 GRADIENT_NORM = 1.0  # gradients are scaled down to this
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,8 +62,6 @@ class Job:
     resume: tuple[dict[str, Path], int] | None
     """Files of the last checkpoint, and its step."""
     cpu: bool
-    grace_seconds: float
-    """Between the stop signal and the kill."""
 
     @property
     def precision(self) -> str:
@@ -112,7 +109,6 @@ def finetune_stable_diffusion(
             folder=Path(folder),
             resume=(saved[0], int(saved[1]["step"])) if saved else None,
             cpu=device.type == "cpu",
-            grace_seconds=settings.grace_seconds,
         )
         count = process_count(config.batch_size, device, process_limit)
         with processes(job, train, count, job.folder, job.cpu) as rank:
@@ -238,17 +234,24 @@ class Trainer:
                 state.ema.step(state.trained.values())
             state.step = step
             state.curve.add(step, loss, time.monotonic() - start)
+            busy = keeper.busy()
             if step == config.steps:
                 return
-            due = step % config.checkpoint_every == 0
-            fits = self.writing_seconds + keeper.seconds < self.job.grace_seconds - STOP_MARGIN_SECONDS
-            if checkpoints is not None and (due or (stopped and fits)) and not keeper.busy:
-                self._keep(checkpoints, keeper, start)
             if stopped:
-                keeper.wait()
-                if self.stop is not None:
-                    self.stop.raise_if_set()
+                self._end(checkpoints, keeper, start)
                 return
+            if checkpoints is not None and step % config.checkpoint_every == 0 and not busy:
+                self._keep(checkpoints, keeper, start)
+
+    def _end(self, checkpoints: Checkpoints | None, keeper: Keeper, start: float) -> None:
+        """After a signal: the last checkpoint, if the grace period suffices for one, and Stopped in the process that had the signal."""
+        keeper.wait()
+        if self.stop is None:
+            return
+        if checkpoints is not None and self.writing_seconds + keeper.seconds < self.stop.seconds_left():
+            self._keep(checkpoints, keeper, start)
+            keeper.wait()
+        self.stop.raise_if_set()
 
     def _keep(self, checkpoints: Checkpoints, keeper: Keeper, start: float) -> None:
         """Writes a checkpoint to the local disk, and has it brought to the store beside the training."""

@@ -42,7 +42,7 @@ class StageCost:
     wall_seconds: float
     gpu_seconds: float
     gpu_lost_seconds: float
-    """Of these, tuning workers' work that went with them."""
+    """Of these, work that went with a process."""
     cpu_seconds: float
     """Without a GPU."""
     cpu_lost_seconds: float

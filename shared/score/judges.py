@@ -94,7 +94,7 @@ def hear_judges(
 ) -> tuple[list[Opinion], FeatureSets]:
     """Trains a judge for each fold of the training images `fold` `[n]`, and asks it.
 
-    A judge's answers are checkpointed when it is done, and its training after every epoch: an interrupted run goes on from there.
+    A judge's answers are checkpointed when it is done, and its training on the way: an interrupted run goes on from there.
     Raises Stopped, and what training raises.
     """
     opinions: list[Opinion] = []

@@ -29,7 +29,7 @@ from shared.search.results import StepResult, TrialRecord, read_step
 from shared.search.searches import Direction, Shown, Step, directions, make_study, write_search
 from shared.search.space import Parameters, own_values, planned_points, target
 from shared.search.storage import Database
-from shared.search.tables import GPU_SECONDS, HELD_SECONDS
+from shared.search.tables import GPU_SECONDS, HELD_SECONDS, idle_gpu_seconds
 
 TICK_SECONDS = 1.0
 
@@ -95,6 +95,7 @@ class Coordinator:
             raise ConfigError("search.space: has no parameter to search; name some, or set search.trials: 0")
         self._own = own_values(section, search.space)  # also sees that the paths exist
         self._leases = Leases(database, search.lease_seconds, search.max_retries)
+        self._spent: str | None = None
         self._ended: str | None = None
 
     def run(self) -> Outcome:
@@ -126,9 +127,10 @@ class Coordinator:
     def usage(self) -> Usage:
         """Sums the leases of all steps."""
         with self._database.transaction() as connection:
+            idle = idle_gpu_seconds("= :name")
             row = connection.execute(
                 text(
-                    f"""SELECT coalesce(sum({GPU_SECONDS}), 0) AS gpu, coalesce(sum(used_seconds + {HELD_SECONDS}), 0) AS used,
+                    f"""SELECT coalesce(sum({GPU_SECONDS}), 0) + {idle} AS gpu, coalesce(sum(used_seconds + {HELD_SECONDS}), 0) + {idle} AS used,
                        coalesce(sum(lost_seconds), 0) AS lost, coalesce(sum(least(lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost,
                        coalesce((SELECT extract(epoch FROM clock_timestamp() - began_at) FROM tailfill_searches WHERE name = :name), 0) AS wall
                        FROM tailfill_leases l JOIN studies s USING (study_id) WHERE study_name = :name OR study_name LIKE :steps"""
@@ -136,6 +138,18 @@ class Coordinator:
                 {"name": self._name, "steps": f"{self._name}/%"},
             ).one()
         return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu), float(row.gpu_lost))
+
+    def unfinished_checkpoints(self) -> list[str]:
+        """Places of the checkpoints from which trials go on if the search does, under a larger budget."""
+        with self._database.transaction() as connection:
+            rows = connection.scalars(
+                text(
+                    """SELECT checkpoint FROM tailfill_leases l JOIN studies s USING (study_id)
+                       WHERE (study_name = :name OR study_name LIKE :steps) AND l.state IN ('queued', 'held') AND checkpoint IS NOT NULL"""
+                ),
+                {"name": self._name, "steps": f"{self._name}/%"},
+            )
+            return list(rows)
 
     # -- steps
 
@@ -185,25 +199,30 @@ class Coordinator:
             self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
 
     def _tick(self, step: Step, study: Study, wanted: int) -> tuple[Counts, bool]:
-        """One round; bears being repeated, and run by several at once. The counts, and whether the step is over."""
+        """One round; bears being repeated, and run by several at once. The counts, and whether the step is over.
+
+        Where a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
+        another look might miss something: workers have seen it closed, and gone.
+        """
         self._leases.adopt(study._study_id)
         self._leases.reconcile(study._study_id)
         if not self._database.back_within(self._search.lease_seconds):
             self._leases.reap(study._study_id)
         counts = self._counts(study)
+        if counts.live > wanted and budget.trim(self._database, study._study_id, wanted):
+            counts = self._counts(study)
+        self._ended = None
         if _complete(counts, wanted):
             return counts, True
-        self._ended = self._spent(counts)
-        if self._ended is not None:
-            self._write(step, study, self._ended)
-            return counts, counts.held == 0
-        if counts.live < wanted:
+        self._spent = self._limit_reached(counts) or self._spent
+        if self._spent is None and counts.live < wanted:
             self._fill(step, study, wanted, counts)
-        elif counts.live > wanted:
-            budget.trim(self._database, study._study_id, wanted)
-        self._write(step, study, None)
+        self._write(step, study, self._spent)
         counts = self._counts(study)
-        return counts, _complete(counts, wanted)
+        if self._spent is None:
+            return counts, _complete(counts, wanted)
+        self._ended = self._spent if counts.finished < wanted else None
+        return counts, counts.held == 0
 
     def _counts(self, study: Study) -> Counts:
         self._leases.adopt(study._study_id)
@@ -224,7 +243,7 @@ class Coordinator:
         budget.fill(self._database, study, wanted, points, repeat_failed=self._search.strategy == "grid")
         self._leases.adopt(study._study_id)
 
-    def _spent(self, counts: Counts) -> str | None:
+    def _limit_reached(self, counts: Counts) -> str | None:
         """Why no more trials are begun, or None."""
         limits = self._search.budget
         if counts.failed > self._search.max_failures:

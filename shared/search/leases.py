@@ -86,7 +86,8 @@ class Leases:
     def claim(self, search: str, study_id: int, worker: str, device: str) -> Claim | None:
         """Takes a queued trial, one that has been begun before a new one; None where there is none or the search is closed.
 
-        A claim whose answer was lost on the way is reaped when it expires.
+        It locks the search's row, so that whoever closes the search waits for claims under way and then counts them. A claim whose answer
+        was lost on the way is reaped when it expires.
         """
         owner, sent = uuid.uuid4().hex, time.monotonic()
         with self._database.transaction() as connection:
@@ -96,7 +97,8 @@ class Leases:
                          claimed_at = clock_timestamp(), expires_at = clock_timestamp() + :seconds * interval '1 second'
                        WHERE trial_id = (
                          SELECT trial_id FROM tailfill_leases WHERE study_id = :study AND state = 'queued'
-                           AND EXISTS (SELECT 1 FROM tailfill_searches WHERE name = :search AND study_id = :study AND closed IS NULL)
+                           AND EXISTS (SELECT 1 FROM tailfill_searches WHERE name = :search AND study_id = :study AND closed IS NULL
+                             FOR SHARE)
                          ORDER BY epochs > 0 DESC, trial_id LIMIT 1 FOR UPDATE SKIP LOCKED)
                        RETURNING trial_id, claims, epochs, checkpoint"""
                 ),
@@ -146,16 +148,17 @@ class Leases:
 
         return check
 
-    def checkpointed(self, claim: Claim, epochs: int, place: str) -> None:
-        """Records that the store holds the trial's state after so many epochs at `place`; raises LeaseLost."""
+    def checkpointed(self, claim: Claim, epochs: int, place: str, age: float = 0.0) -> None:
+        """Records that the store holds the trial's state of `age` seconds ago, after so many epochs, at `place`; raises LeaseLost."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
             connection.execute(
                 text(
                     """UPDATE tailfill_leases SET retries = CASE WHEN :epochs > epochs THEN 0 ELSE retries END,
-                         epochs = :epochs, checkpoint = :place, checkpoint_at = clock_timestamp() WHERE trial_id = :trial"""
+                         epochs = :epochs, checkpoint = :place, checkpoint_at = clock_timestamp() - make_interval(secs => :age)
+                       WHERE trial_id = :trial"""
                 ),
-                {"epochs": epochs, "place": place, "trial": claim.trial_id},
+                {"epochs": epochs, "place": place, "age": age, "trial": claim.trial_id},
             )
         claim.epochs, claim.checkpoint = epochs, place
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from shared.errors import ConfigError, UnavailableError
 from shared.search.connect import CONNECT, refusal, refused
-from shared.search.tables import GPU_SECONDS, HELD_SECONDS
+from shared.search.tables import GPU_SECONDS, HELD_SECONDS, idle_gpu_seconds
 
 ALIVE_SECONDS = 40.0  # since a worker's last sign of life, which comes every 15
 STALE_SHARE = 0.5  # of a lease left, where a worker that lives renews it six times as it runs
@@ -67,7 +67,7 @@ class SearchOverview:
     running_seconds: float
     """Of the trials that are held now, since they were taken up."""
     used_seconds: float
-    """For which workers held trials, on whatever device."""
+    """For which workers held trials, on whatever device, or a GPU without one."""
     lost_seconds: float
     gpu_seconds: float
     """Of the used ones, those on a GPU."""
@@ -109,7 +109,7 @@ def read_searches(url: str, names: str) -> list[SearchOverview]:
     Raises UnavailableError where the server is away, ConfigError where it refuses us.
     """
     with _reading(url) as ask:
-        if ask("SELECT to_regclass('tailfill_workers') IS NULL AS missing", {})[0]["missing"]:
+        if ask("SELECT to_regclass('tailfill_idle') IS NULL AS missing", {})[0]["missing"]:
             return []
         return [_overview(row, ask) for row in ask(_SEARCHES, {"names": names})]
 
@@ -157,9 +157,10 @@ SELECT count(DISTINCT worker) AS workers FROM (
   SELECT worker FROM tailfill_workers WHERE search = %(name)s AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
   UNION SELECT l.worker FROM tailfill_leases l WHERE l.study_id = %(study)s AND l.state = 'held' AND {_FRESH}) AS alive
 """
+_IDLE = idle_gpu_seconds("= %(name)s")
 _COSTS = f"""
-SELECT coalesce(sum(l.used_seconds + {HELD_SECONDS}), 0) AS used_seconds, coalesce(sum(l.lost_seconds), 0) AS lost_seconds,
-  coalesce(sum({GPU_SECONDS}), 0) AS gpu_seconds, coalesce(sum(least(l.lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost_seconds,
+SELECT coalesce(sum(l.used_seconds + {HELD_SECONDS}), 0) + {_IDLE} AS used_seconds, coalesce(sum(l.lost_seconds), 0) AS lost_seconds,
+  coalesce(sum({GPU_SECONDS}), 0) + {_IDLE} AS gpu_seconds, coalesce(sum(least(l.lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost_seconds,
   coalesce(sum(greatest(l.claims - 1, 0)), 0) AS resumes, coalesce(sum(l.losses), 0) AS losses
 FROM tailfill_leases l JOIN studies s USING (study_id) WHERE split_part(s.study_name, '/', 1) = %(name)s
 """

@@ -1,13 +1,17 @@
-"""Says that a worker lives, also while it holds no trial: a row in `tailfill_workers`, renewed beside its work."""
+"""Says that a worker lives, also while it holds no trial: a row in `tailfill_workers`, renewed beside its work.
+
+So is one in `tailfill_idle`, which stays: for how long it has had a GPU and no trial.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from shared.errors import TailfillError
 from shared.log import Log
@@ -28,8 +32,10 @@ class Presence:
     They are for onlookers only: one that fails is logged and not missed, as trials go by leases.
     """
 
-    def __init__(self, database: Database, search: str, device: str) -> None:
+    def __init__(self, database: Database, search: str, device: str, idle_seconds: Callable[[], float]) -> None:
+        """`idle_seconds` says for how long the process has been without a trial, all in all."""
         self._database, self._search, self._device = database, search, device
+        self._idle_seconds, self._process = idle_seconds, uuid.uuid4()
         self._over = threading.Event()
         self._seen = False
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -68,10 +74,22 @@ class Presence:
                 ),
                 {"worker": worker_label(), "search": self._search, "device": self._device},
             )
+            self._note_idle(connection)
         return True
+
+    def _note_idle(self, connection: Connection) -> None:
+        if self._device != "cpu":
+            connection.execute(
+                text(
+                    """INSERT INTO tailfill_idle (process, search, gpu_seconds) VALUES (:process, :search, :seconds)
+                       ON CONFLICT (process) DO UPDATE SET gpu_seconds = :seconds"""
+                ),
+                {"process": str(self._process), "search": self._search, "seconds": self._idle_seconds()},
+            )
 
     def _leave(self) -> bool:
         with self._database.transaction() as connection:
+            self._note_idle(connection)
             connection.execute(text("DELETE FROM tailfill_workers WHERE worker = :worker"), {"worker": worker_label()})
         return True
 

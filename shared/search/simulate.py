@@ -16,12 +16,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sqlalchemy import text
 
 from shared import checkpoint
+from shared.checkpoint import Keeper
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
@@ -37,6 +39,7 @@ from shared.search.worker import TrialHandle, Worker
 RESERVED_CONNECTIONS = 5  # coordinator, our own look at the server, and those that PostgreSQL keeps for its superuser
 
 GOALS = ((0.3, 0.7), (0.8, 0.2))  # where each objective is least
+BEGUN = "begun.jsonl"  # in a drill's folder: a line for each time that a worker takes a trial up
 
 _log = Log("simulate")
 
@@ -59,6 +62,8 @@ class Drill:
     """For checkpoints, and for what the processes tell of themselves."""
     epoch_seconds: float = 0.0
     seed: int = 0
+    checkpoint_seconds: float = 0.0
+    """What keeping a checkpoint takes."""
 
     def curve(self, parameters: Mapping[str, float], epochs: int) -> list[Values]:
         """The values that a trial reports, interrupted or not."""
@@ -83,15 +88,17 @@ class Drill:
 class FolderTrialCheckpoints:
     """Trials' checkpoints in a folder, each written as a whole."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
+        """`seconds` is what a save takes."""
         self.key = "folder"
-        self._folder = folder
+        self._folder, self._seconds = folder, seconds
 
     def save(self, name: str, files: Mapping[str, Path], values: checkpoint.Values) -> None:
         """One file of JSON: the objective's state."""
         temporary = self._folder / f"{name}.{os.getpid()}"
         temporary.write_bytes(files["state.json"].read_bytes())
         temporary.replace(self._folder / f"{name}.json")
+        time.sleep(self._seconds)
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], checkpoint.Values] | None:
         """The state saved under that name."""
@@ -104,7 +111,7 @@ class FolderTrialCheckpoints:
 
 
 class DrillObjective:
-    """Sleeps an epoch at a time, with a checkpoint after each."""
+    """Sleeps an epoch at a time. As in a real training an epoch is reported, and then kept beside the next ones."""
 
     def __init__(self, drill: Drill) -> None:
         self._drill = drill
@@ -114,43 +121,54 @@ class DrillObjective:
 
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
         """The last epoch's values."""
-        curve: list[Sequence[float]] = []
-        if found := trial.checkpoints.load():
-            curve = json.loads(found[0]["state.json"].read_bytes())
-        self._note(trial, len(curve))
-        for epoch, values in enumerate(curve):  # a worker killed between checkpoint and report left one out
-            trial.report(epoch, values)
-        saved = len(curve)
-        for epoch in range(len(curve), self._drill.search.epochs):
-            if trial.stop.wait(self._drill.epoch_seconds) or trial.stop:
-                if saved < epoch:
-                    self._save(trial, curve)
-                trial.stop.raise_if_set()
-            curve.append(self._drill.step(curve, trial.parameters, epoch))
-            if len(curve) % self._drill.search.checkpoint_every == 0:
-                self._save(trial, curve)
-                saved = len(curve)
-            trial.report(epoch, curve[-1])
+        curve = self._earlier(trial)
+        with Keeper() as keeper:
+            kept = len(curve)
+            for epoch in range(len(curve), self._drill.search.epochs):
+                if trial.stop.wait(self._drill.epoch_seconds):
+                    keeper.wait()
+                    if kept < epoch:
+                        self._save(trial, curve)
+                    trial.stop.raise_if_set()
+                curve.append(self._drill.step(curve, trial.parameters, epoch))
+                trial.report(epoch, curve[-1])
+                if self._due(len(curve)) and not keeper.busy():
+                    keeper.begin(partial(self._save, trial, tuple(curve)))
+                    kept = len(curve)
         return curve[-1]
+
+    def _earlier(self, trial: TrialHandle) -> list[Sequence[float]]:
+        """The epochs of the checkpoint that the lease names, each reported."""
+        found = trial.checkpoints.load()
+        curve: list[Sequence[float]] = json.loads(found[0]["state.json"].read_bytes()) if found else []
+        self._note(trial, len(curve))
+        for epoch, values in enumerate(curve):
+            trial.report(epoch, values)
+        return curve
+
+    def _due(self, epochs: int) -> bool:
+        return epochs % self._drill.search.checkpoint_every == 0 and epochs < self._drill.search.epochs
 
     def _save(self, trial: TrialHandle, curve: Sequence[Sequence[float]]) -> None:
         path = self._drill.folder / f"state.{os.getpid()}"
         path.write_text(json.dumps(curve))
         trial.checkpoints.save({"state.json": path}, epoch=len(curve))
 
-    def _note(self, trial: TrialHandle, done: int) -> None:
-        with (self._drill.folder / "begun.jsonl").open("a") as file:
-            file.write(json.dumps({"number": trial.number, "epochs": done, "worker": os.getpid()}) + "\n")
+    def _note(self, trial: TrialHandle, epochs: int) -> None:
+        """That a worker begins, or goes on with, a trial, and where."""
+        begun = {"number": trial.number, "epochs": epochs, "worker": os.getpid(), "at": time.time()}
+        with (self._drill.folder / BEGUN).open("a") as file:
+            file.write(json.dumps({**begun, "parameters": trial.parameters}) + "\n")
 
 
 def run_worker(drill: Drill, grace_seconds: float = 10.0) -> None:
     """A worker process; ends with the exit code of its error."""
-    _in_process(lambda stop: _work(drill, stop, grace_seconds))
+    _in_process(lambda stop: _work(drill, stop), grace_seconds=grace_seconds)
 
 
 def run_quiet_worker(drill: Drill) -> None:
     """The same without a line a trial: the coordinator's progress is what a person wants to read."""
-    _in_process(lambda stop: _work(drill, stop, grace_seconds=10.0), logging.WARNING)
+    _in_process(lambda stop: _work(drill, stop), logging.WARNING)
 
 
 def run_coordinator(drill: Drill) -> None:
@@ -238,8 +256,8 @@ def _simulate(database: Database, drill: Drill, workers: int) -> Simulated:
     )
 
 
-def _in_process(work: Callable[[StopSignal], None], level: int = logging.INFO) -> None:
-    stop = StopSignal()
+def _in_process(work: Callable[[StopSignal], None], level: int = logging.INFO, grace_seconds: float = 10.0) -> None:
+    stop = StopSignal(grace_seconds)
     stop.install()
     configure("text", level)
     quiet_optuna()
@@ -250,12 +268,12 @@ def _in_process(work: Callable[[StopSignal], None], level: int = logging.INFO) -
         raise SystemExit(error.exit_code) from None
 
 
-def _work(drill: Drill, stop: StopSignal, grace_seconds: float) -> None:
+def _work(drill: Drill, stop: StopSignal) -> None:
     database = Database(drill.url)
     try:
-        checkpoints = FolderTrialCheckpoints(drill.folder)
-        worker = Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop, grace_seconds=grace_seconds)
-        with Presence(database, drill.name, "cpu"):
+        checkpoints, grace = FolderTrialCheckpoints(drill.folder, drill.checkpoint_seconds), stop.grace_seconds
+        worker = Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop, grace_seconds=grace)
+        with Presence(database, drill.name, "cpu", lambda: 0.0):
             worker.run(DrillObjective(drill))
         (drill.folder / f"claims-{os.getpid()}.json").write_text(json.dumps(worker.claim_seconds))
     finally:

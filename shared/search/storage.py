@@ -168,7 +168,7 @@ class Database:
         """Whether the coordinator has made the tables (ours are made last)."""
         if not self._tables_seen:
             with self.transaction() as connection:
-                table = connection.scalar(sqlalchemy.text("SELECT to_regclass('tailfill_workers')"))
+                table = connection.scalar(sqlalchemy.text("SELECT to_regclass('tailfill_idle')"))
             self._tables_seen = table is not None
         return self._tables_seen
 

@@ -38,11 +38,16 @@ ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS wanted integer NOT NULL D
 ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS position integer NOT NULL DEFAULT 1;     -- of the step, from 1
 ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS steps integer NOT NULL DEFAULT 1;
 ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS lease_seconds double precision NOT NULL DEFAULT 90;
-CREATE TABLE IF NOT EXISTS tailfill_workers (       -- made last: where it is, all tables are
+CREATE TABLE IF NOT EXISTS tailfill_workers (
   worker text PRIMARY KEY,                          -- as in the leases
   search text NOT NULL,
   device text NOT NULL,
   seen_at timestamptz NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tailfill_idle (          -- made last: where it is, all tables are
+  process uuid PRIMARY KEY,                         -- of a worker, alive or not; never removed
+  search text NOT NULL,
+  gpu_seconds double precision NOT NULL             -- for which it had a GPU and no trial
 );
 """
 
@@ -53,3 +58,8 @@ HELD_SECONDS = (
 """For how long the lease row `l` is held by now, beyond what `used_seconds` counts; as a reaper would count it."""
 GPU_SECONDS = f"(l.gpu_seconds + CASE WHEN l.device = 'cpu' THEN 0 ELSE {HELD_SECONDS} END)"
 """For how long the trial of the lease row `l` has had a GPU, by now."""
+
+
+def idle_gpu_seconds(condition: str) -> str:
+    """For how long workers of the searches with that `condition` on `search` have had a GPU and no trial: they start, and build features."""
+    return f"(SELECT coalesce(sum(i.gpu_seconds), 0) FROM tailfill_idle i WHERE i.search {condition})"

@@ -6,6 +6,7 @@ the next owner reads or writes; what it still writes is named by no lease, and g
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -34,19 +35,20 @@ class FencedCheckpoints:
     """One claim's view of its trial's checkpoints."""
 
     def __init__(
-        self, checkpoints: TrialCheckpoints, claim: Claim, name: str, note: Callable[[int, str], None]
+        self, checkpoints: TrialCheckpoints, claim: Claim, name: str, note: Callable[[int, str, float], None]
     ) -> None:
-        """`note` has the lease name a checkpoint, by its epochs and place, or raises LeaseLost."""
+        """`note` has the lease name a checkpoint, by its epochs, its place and the seconds since then, or raises LeaseLost."""
         self._checkpoints, self._claim, self._name, self._note = checkpoints, claim, name, note
         self._saves = 0
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
         """Writes a checkpoint beside the one that counts, and then makes it that one. Raises LeaseLost."""
         self._claim.check()
+        begun = time.monotonic()
         self._saves += 1
         name, earlier = f"{self._name}-{self._claim.number}-{self._saves}", self._claim.checkpoint
         self._checkpoints.save(name, files, values)
-        self._note(int(values["epoch"]), f"{self._checkpoints.key}/{name}")
+        self._note(int(values["epoch"]), f"{self._checkpoints.key}/{name}", time.monotonic() - begun)
         discard(self._checkpoints, earlier)
 
     def load(self) -> tuple[dict[str, Path], Values] | None:

@@ -13,7 +13,8 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import optuna
@@ -78,6 +79,9 @@ class TrialStop(StopSignal):
             self._outer.wait(min(left, 0.2))
         return bool(self)
 
+    def seconds_left(self) -> float:
+        return self._outer.seconds_left()
+
     def raise_if_set(self) -> None:
         self._claim.check()
         self._outer.raise_if_set()
@@ -97,7 +101,7 @@ class TrialHandle:
             worker.checkpoints,
             claim,
             step.checkpoint_name(trial.number),
-            lambda epochs, place: worker.note_checkpoint(claim, epochs, place),
+            lambda epochs, place, age: worker.note_checkpoint(claim, epochs, place, age),
         )
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
@@ -137,6 +141,7 @@ class Worker:
         self._failures: list[str] = []
         self.done = 0
         """Trials that this worker finished."""
+        self._held_seconds, self._held_since = 0.0, math.inf
         self.claim_seconds: list[float] = []
         """How long each claim took."""
 
@@ -173,12 +178,26 @@ class Worker:
         self.claim_seconds.append(time.monotonic() - asked)
         if claim is None:
             return False
-        with _Renewal(self, claim):
+        with _Renewal(self, claim), self._holding(asked):
             try:
                 self._run_trial(claim, row.step, objective)
             except LeaseLost as lost:
                 _log.warning("trial dropped", trial_id=claim.trial_id, reason=str(lost))
         return True
+
+    @contextmanager
+    def _holding(self, since: float) -> Iterator[None]:
+        """From before the claim until after its end: what leases count is never counted as idle, too."""
+        self._held_since = since
+        try:
+            yield
+        finally:
+            self._held_seconds += time.monotonic() - since
+            self._held_since = math.inf
+
+    def held_seconds(self) -> float:
+        """For which it has held trials."""
+        return self._held_seconds + max(time.monotonic() - self._held_since, 0.0)
 
     def _run_trial(self, claim: Claim, step: Step, objective: Objective) -> None:
         if not self._call("starting a trial", lambda: self.leases.start(claim), claim):
@@ -237,9 +256,9 @@ class Worker:
 
         return bool(self._call("reporting an epoch", write, claim))
 
-    def note_checkpoint(self, claim: Claim, epochs: int, place: str) -> None:
-        """Has the lease name a checkpoint; raises LeaseLost."""
-        self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place), claim)
+    def note_checkpoint(self, claim: Claim, epochs: int, place: str, age: float) -> None:
+        """Has the lease name a checkpoint of a state that is `age` seconds old; raises LeaseLost."""
+        self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place, age), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
         if isinstance(trial.study.pruner, NopPruner) or epoch < self._search.prune_after:

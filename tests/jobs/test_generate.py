@@ -119,6 +119,35 @@ def test_a_process_that_was_stopped_goes_on_with_the_shards_that_are_missing(
     assert manifest.digest == one[1].digest
 
 
+def test_the_time_of_every_process_is_counted_and_what_one_did_after_its_last_part_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    stopped = study.context("generate", CONFIG, index=0, count=2)
+    save = stopped.artifacts.save_part
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        stopped.meter._started -= 50  # as it begins the next one
+        stopped.stop.set()
+
+    monkeypatch.setattr(stopped.artifacts, "save_part", save_and_stop)
+    with pytest.raises(Stopped), stopped.meter:
+        generate.run(CONFIG, stopped)
+    other = study.context("generate", CONFIG, index=1, count=2)
+    other.meter._started -= 500
+    with other.meter:
+        assert generate.run(CONFIG, other) is None
+    last = study.context("generate", CONFIG)
+    last.meter._started -= 5000
+    with last.meter:
+        manifest = generate.run(CONFIG, last)
+    assert manifest is not None
+    assert manifest.run.seconds == pytest.approx(5000, abs=40)
+    assert manifest.run.cpu_seconds == pytest.approx(5550, abs=40)
+    assert manifest.run.cpu_lost_seconds == pytest.approx(50, abs=10)
+
+
 def test_two_processes_that_are_given_the_same_blocks_share_them(
     one: tuple[PixelStudy, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

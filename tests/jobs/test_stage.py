@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 from jobs.__main__ import main
 from jobs.plan import make_task, plan
-from jobs.stage import run_within
+from jobs.stage import _gpus, run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import new_task
@@ -21,9 +23,11 @@ from shared.artifacts.s3 import S3Store
 from shared.config.dataset import Rare
 from shared.config.generation import PixelFinetune
 from shared.config.load import study_from_tree
-from shared.config.task import FinetuneConfig, Input, Task
+from shared.config.search import Resources
+from shared.config.task import STAGES, FinetuneConfig, Input, Task
 from shared.context import StopSignal
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
+from shared.meter import records_under_way
 from shared.settings import Settings
 
 
@@ -95,6 +99,48 @@ def test_work_within_another_stage_s_is_counted_there(tmp_path: Path, task: Task
     assert alone.run.cpu_seconds
     assert within.run.cpu_seconds == within.run.device_seconds == 0
     assert run_within(task, other, Settings.from_environment(), StopSignal()) == within  # not made again
+
+
+KILLED = """
+import logging, os, pathlib, signal, sys, time
+from jobs.__main__ import main
+
+class Kill(logging.Handler):
+    def emit(self, record):
+        if record.getMessage() == "images":
+            while not list(pathlib.Path(os.environ["TAILFILL_STORE"]).glob("tiny/prepare/*/spent/*.json")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+logging.getLogger("tailfill").addHandler(Kill())
+main(["stage", "prepare", "--config", sys.argv[1]])
+"""
+
+
+def test_the_hours_of_a_killed_process_are_spent_and_lost(tmp_path: Path, task: Task) -> None:
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "task.json")], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    (killed,) = records_under_way(artifacts(tmp_path), "prepare")
+    assert (killed.gpus, killed.kept) == (0, 0)
+    assert exit_code(tmp_path, task) == COMMITTED
+    made = artifacts(tmp_path).find("prepare", task.key)
+    assert made is not None
+    assert made.run.cpu_lost_seconds == killed.seconds > 0
+    assert made.run.cpu_seconds == pytest.approx(killed.seconds + made.run.seconds)
+    assert list(artifacts(tmp_path).store.list(f"tiny/prepare/{task.key}/")) == [
+        f"tiny/prepare/{task.key}/manifest.json"
+    ]
+
+
+def test_the_gpus_that_a_process_sees_are_its_own(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    on_gpu, on_cpu = (Resources(device=device) for device in ("auto", "cpu"))
+    held = {stage: _gpus(task.model_copy(update={"stage": stage, "resources": on_gpu})) for stage in STAGES}
+    assert [stage for stage, gpus in held.items() if gpus == 2] == ["finetune", "generate", "score", "final"]
+    assert sum(held.values()) == 8
+    assert _gpus(task.model_copy(update={"stage": "final", "resources": on_cpu})) == 0
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -53,6 +53,29 @@ def test_what_is_committed_what_is_ready_and_what_waits(artifacts: Artifacts) ->
     assert as_json["generate"]["key"] is None
 
 
+def test_why_nothing_moves(artifacts: Artifacts) -> None:
+    study, steps = planned()
+
+    def said(doings: status.Doings, *go_on: str) -> list[str]:
+        text = status.describe(status.states(study, steps, artifacts, doings), *go_on)
+        return [line for line in text.splitlines() if line.startswith("nothing moves")]
+
+    commit_steps(study, steps[:1], artifacts)
+    finetune = next(row.task for row in status.states(study, steps, artifacts) if row.step.stage == "finetune")
+    assert finetune is not None
+    idle = "nothing moves: nobody here works on finetune; "  # searches say so themselves
+    assert said({}) == [idle + "`tailfill run` goes on with it"]
+    assert said({}, "see control") == [idle + "see control"]
+    for state in ("running", "pending", "failed"):  # what is pending or failed says why
+        assert said({status.doing_key("finetune", finetune.key): status.Doing(state)}) == []
+    commit_steps(study, [step for step in steps if step.stage not in ("final", "report")], artifacts)
+    assert said({}) == [
+        "nothing moves: nobody here works on final real 0, final synthetic 0, final placebo 0 and others; `tailfill run` goes on with it"
+    ]
+    commit_steps(study, steps, artifacts)
+    assert said({}) == []
+
+
 def test_nothing_has_changed(artifacts: Artifacts) -> None:
     commit_steps(*planned(), artifacts)
     (line,) = why(artifacts, "finetune")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+import shared.classifier.fit
 import shared.search.coordinator  # two threads that import it at once would see each other's half
-import shared.search.worker  # noqa: F401
+import shared.search.worker
 from jobs import tune
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run, task_key
+from shared.classifier.fit import EpochRecord, fit
 from shared.config.dataset import Rare
 from shared.config.paths import with_parameters
 from shared.config.search import Budget, FloatRange, Search
@@ -31,6 +36,10 @@ from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import ConfigError, Stopped
+from shared.search.searches import read_search
+from shared.search.spending import Spending
+from shared.search.storage import Database
+from shared.search.worker import TrialHandle
 from shared.settings import Settings
 
 SCHEMA = LabelSchema(groups=(LabelGroup(name="tone", classes=("dark", "light")),))
@@ -110,7 +119,7 @@ def _context(
     config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, scratch: Path, stop: StopSignal
 ) -> Context:
     dumped = config.model_dump(mode="json", by_alias=True)
-    scratch.mkdir()
+    scratch.mkdir(parents=True)
     settings = Settings.from_environment({})
     return Context(
         task=Task(
@@ -181,6 +190,8 @@ def _check(manifest: Manifest, config: TuneConfig, artifacts: Artifacts) -> None
     assert (manifest.run.device, manifest.run.device_seconds, manifest.run.device_lost_seconds) == ("cpu", 0.0, 0.0)
     assert manifest.run.cpu_seconds is not None
     assert manifest.run.cpu_seconds > manifest.run.cpu_lost_seconds
+    shares = json.loads(artifacts.fetch(manifest.file("importance.json")).read_bytes())
+    assert shares == {"training.lr": pytest.approx(1)}
     best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
     assert best["direction"] == "minimize"
     assert best["parameters"].keys() == {"training.dropout", "training.lr"}  # beta1 is the experiment's own
@@ -206,6 +217,107 @@ def _check_curve_of_resumed_trial(
     assert objective._data is not None
     fitted = fit(objective._arm, objective._data, 3, config.seed, NoCheckpoints(), StopSignal())
     assert [record.val_loss for record in fitted.history] == rows[0]["curve"]
+
+
+def _spent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the study has spent, in hours: the one item."""
+    hours = [0.0]
+    monkeypatch.setattr(Spending, "gpu_seconds", lambda _: hours[0] * 3600)
+    return hours
+
+
+def _after(monkeypatch: pytest.MonkeyPatch, number: int, epoch: int, act: Callable[[], object]) -> None:
+    """Does something in the worker, when that epoch of that trial is reported."""
+    report = TrialHandle.report
+
+    def reported(self: TrialHandle, at: int, value: Any) -> None:
+        report(self, at, value)
+        if (self.number, at) == (number, epoch):
+            act()
+
+    monkeypatch.setattr(TrialHandle, "report", reported)
+
+
+@pytest.mark.slow
+def test_budget_spent_while_a_trial_runs_lets_it_end(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, spent, database = _config(budget=Budget(gpu_hours=1)), _spent(monkeypatch), Database(database_url)
+    name = tune.search_name(config, _context(config, artifacts, inputs, "", tmp_path / "n", StopSignal()))
+
+    def spend() -> None:
+        spent[0] = 2.0
+        while (row := read_search(database, name)) is not None and row.closed is None:
+            time.sleep(0.05)
+
+    _after(monkeypatch, 1, 0, spend)
+    manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
+    database.close()
+    assert manifest.summary["ended"] == "search.budget.gpu_hours of 1.0 are spent"
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert [(row["number"], row["state"], len(row["curve"])) for row in rows] == [(n, "complete", 3) for n in (0, 1)]
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert best["value"] == min(row["value"] for row in rows)
+
+
+@pytest.mark.slow
+def test_trial_that_a_spent_budget_left_goes_on_from_its_checkpoint_under_a_larger_one(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, spent, stop = _config(budget=Budget(gpu_hours=1)), _spent(monkeypatch), StopSignal()
+    context = _context(config, artifacts, inputs, database_url, tmp_path / "c", StopSignal())
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+        committed = pool.submit(tune.run, config, context)
+        _after(patch, 1, 1, stop.set)
+        with pytest.raises(Stopped):
+            tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", stop))
+        artifacts.store.put(f"tiny/tune/{context.task.key}/checkpoints/trial-0-1-1.json", b"of a killed worker")
+        spent[0] = 2.0
+        manifest = committed.result()
+    assert (manifest.summary["ended"], manifest.summary["trials"]) == ("search.budget.gpu_hours of 1.0 are spent", 1)
+    folder = f"tiny/tune/{manifest.key}/checkpoints/"
+    assert {location.removeprefix(folder)[:10] for location in artifacts.store.list(folder)} == {"trial-1-1-"}
+
+    epochs: list[list[int]] = []
+
+    def watched(*arguments: Any) -> Any:
+        *before, on_epoch, every = arguments
+        epochs.append([])
+
+        def note(record: EpochRecord) -> None:
+            epochs[-1].append(record.epoch)
+            on_epoch(record)
+
+        return fit(*before, note, every)
+
+    monkeypatch.setattr(shared.classifier.fit, "fit", watched)
+    raised = _searched(_config(budget=Budget(gpu_hours=3)), artifacts, inputs, database_url, tmp_path / "raised")
+    assert (raised.summary["ended"], raised.summary["trials"]) == ("complete", 3)
+    assert epochs == [[2], [0, 1, 2]]
+    assert not [location for location in artifacts.store.list("tiny/tune/") if "/checkpoints/" in location]
+
+
+@pytest.mark.slow
+def test_too_many_failures_end_the_search_with_the_best_so_far(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = tune.ArmObjective.__call__
+
+    def failing(self: tune.ArmObjective, trial: TrialHandle) -> list[float]:
+        if trial.number >= 2:
+            raise ValueError("no luck")
+        return objective(self, trial)
+
+    monkeypatch.setattr(tune.ArmObjective, "__call__", failing)
+    manifest = _searched(_config(epochs=1, max_failures=1), artifacts, inputs, database_url, tmp_path)
+    summary = manifest.summary
+    assert summary["ended"] == "2 trials failed, search.max_failures is 1"
+    assert (summary["trials"], summary["complete"], summary["failed"]) == (2, 2, 2)
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert [row["failure"] for row in rows] == [None, None, "ValueError: no luck", "ValueError: no luck"]
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    assert (best["value"], best["number"]) == min((row["value"], row["number"]) for row in rows[:2])
+    assert best["parameters"]["training.lr"] == rows[best["number"]]["training.lr"]
 
 
 @pytest.mark.slow

@@ -16,15 +16,15 @@ def test_the_training_goes_on_while_a_checkpoint_is_kept() -> None:
         kept.append("first")
 
     with Keeper() as keeper:
-        assert not keeper.busy
+        assert not keeper.busy()
         keeper.begin(slow)
-        assert keeper.busy
+        assert keeper.busy()
         assert kept == []
         arrived.set()
         keeper.begin(lambda: kept.append("second"))  # after the first
         keeper.wait()
         assert kept == ["first", "second"]
-        assert not keeper.busy
+        assert not keeper.busy()
         assert keeper.seconds > 0
         keeper.begin(lambda: kept.append("third"))
     assert kept == ["first", "second", "third"]
@@ -34,19 +34,20 @@ def fails() -> None:
     raise ValueError("the store is away")
 
 
-@pytest.mark.parametrize("call", [lambda k: k.busy, lambda k: k.wait(), lambda k: k.begin(print), lambda k: None])
+@pytest.mark.parametrize("call", [lambda k: k.busy(), lambda k: k.wait(), lambda k: k.begin(print), lambda k: None])
 def test_what_ended_it_is_raised_by_the_next_call_or_at_the_end(call: Callable[[Keeper], object]) -> None:
     def training() -> None:
         with Keeper() as keeper:
             keeper.begin(fails)
-            keeper._pool.shutdown()  # waits
+            assert keeper._thread is not None
+            keeper._thread.join()
             call(keeper)
 
     with pytest.raises(ValueError, match="the store is away"):
         training()
 
 
-def test_what_ended_the_training_counts_more() -> None:
+def test_what_ended_the_training_counts_more(capfd: pytest.CaptureFixture[str]) -> None:
     def training() -> None:
         with Keeper() as keeper:
             keeper.begin(fails)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +19,34 @@ from shared.errors import ArtifactError, Stopped
 from shared.settings import Settings
 
 
-@pytest.fixture
-def context(folder_store: FolderStore, tmp_path: Path) -> Context:
-    task = Task(study="study", stage="finetune", key="k", config={})
+def context_of(folder: Path, **values: Any) -> Context:
+    """Of a process that works on a fine-tuning."""
     return Context(
-        task=task,
-        artifacts=Artifacts(folder_store, "study", tmp_path / "cache"),
+        task=Task(study="study", stage="finetune", key="k", config={}),
+        artifacts=Artifacts(FolderStore(folder / "store"), "study", folder / "cache"),
         settings=Settings.from_environment({}),
-        scratch=tmp_path,
+        scratch=folder,
         stop=StopSignal(),
         version=3,
         code=lambda: ("fingerprint", {"numpy": "2"}),
+        **values,
     )
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return context_of(tmp_path)
+
+
+def stopped(folder: Path, ago: float, checkpoint: bool = False, **values: Any) -> None:
+    """A process that began so long ago, checkpointed at once or never, and ends now."""
+    context = context_of(folder, started=time.monotonic() - ago, **values)
+    with suppress(Stopped), context.meter:
+        if checkpoint:
+            context.checkpoints("training").load()
+            context.checkpoints("training").save({})
+            context.meter._started -= 7  # as it works on
+        raise Stopped("a signal")
 
 
 @pytest.fixture
@@ -54,6 +74,38 @@ def test_commit_records_how_it_came_about(context: Context, tmp_path: Path) -> N
 def test_a_cpu_holds_no_device(context: Context) -> None:
     run = context.commit({}, {}).run
     assert (run.device_seconds, run.cpu_seconds) == (0, run.seconds)
+
+
+def test_the_work_of_stopped_processes_is_spent_and_lost_but_for_what_was_kept(tmp_path: Path) -> None:
+    stopped(tmp_path, 50)
+    stopped(tmp_path, 20, checkpoint=True)
+    stopped(tmp_path, 9)
+    last = context_of(tmp_path, started=time.monotonic() - 30)
+    with last.meter:
+        last.checkpoints("training").load()
+        run = last.commit({}, {}).run
+    assert run.seconds == pytest.approx(20 + 30, abs=4)  # what the result's own chain of runs took
+    assert run.cpu_seconds == pytest.approx(50 + 27 + 9 + 30, abs=4)
+    assert run.cpu_lost_seconds == pytest.approx(50 + 7 + 9, abs=4)
+    assert run.cpu_seconds - run.cpu_lost_seconds == pytest.approx(run.seconds, abs=2)
+    assert (run.device_seconds, run.device_lost_seconds) == (0, 0)
+
+
+def test_each_gpu_that_a_process_holds_is_counted_and_a_cpu_apart(tmp_path: Path) -> None:
+    stopped(tmp_path, 50, gpus=4)
+    stopped(tmp_path, 20)
+    last = context_of(tmp_path, started=time.monotonic() - 30, gpus=2)
+    with last.meter:
+        run = last.commit({}, {}, device="H100").run
+    assert run.device_seconds == pytest.approx(4 * 50 + 2 * 30, abs=10)
+    assert run.device_lost_seconds == pytest.approx(4 * 50, abs=10)
+    assert run.cpu_seconds == run.cpu_lost_seconds == pytest.approx(20, abs=4)
+
+
+def test_what_another_stage_counts_is_not_counted_here_but_earlier_work_is(tmp_path: Path) -> None:
+    stopped(tmp_path, 50)
+    run = context_of(tmp_path, started=time.monotonic() - 30, counted=False).commit({}, {}).run
+    assert run.cpu_seconds == run.cpu_lost_seconds == pytest.approx(50, abs=4)
 
 
 def test_the_work_of_several_processes_is_told(context: Context) -> None:
@@ -96,3 +148,14 @@ def test_a_signal_stops_between_steps(number: signal.Signals) -> None:
     assert stop.wait(0)
     with pytest.raises(Stopped, match="what was checkpointed stays"):
         stop.raise_if_set()
+
+
+@pytest.mark.parametrize(("grace", "most"), [(30.0, 25.0), (3.0, 1.5)])
+def test_the_grace_period_runs_out_from_the_first_signal_on(grace: float, most: float) -> None:
+    stop = StopSignal(grace)
+    assert stop.seconds_left() == math.inf
+    stop.set()
+    left = stop.seconds_left()
+    assert most - 0.5 < left <= most
+    stop.set()
+    assert stop.seconds_left() <= left

@@ -147,6 +147,21 @@ def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifact
     assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
 
 
+def test_a_commit_leaves_checkpoints_that_it_is_told_to_keep(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Of unfinished work, which goes on from it under another key; to forget the result removes it too."""
+    for name in ("trial-1", "trial-12"):
+        artifacts.save_checkpoint("prepare", KEY, name, {"w": written(tmp_path / "w", name.encode())}, {"step": 1})
+    artifacts.keep_checkpoint("prepare", KEY, "trial-1")
+    artifacts.commit(manifest())
+    found = artifacts.load_checkpoint("prepare", KEY, "trial-1")
+    assert found is not None
+    assert found[0]["w"].read_bytes() == b"trial-1"
+    assert artifacts.load_checkpoint("prepare", KEY, "trial-12") is None
+    assert not any("trial-12" in location for location in artifacts.store.list(f"study/prepare/{KEY}/"))
+    artifacts.forget("prepare", KEY)
+    assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/generation"]
+
+
 def test_a_checkpoint_never_takes_bytes_from_under_a_manifest(artifacts: Artifacts, tmp_path: Path) -> None:
     weights = written(tmp_path / "w", b"the same bytes")
     file = artifacts.upload("model", weights)

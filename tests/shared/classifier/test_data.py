@@ -40,9 +40,16 @@ def build(device: torch.device) -> Build:
         ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), Pixels),
         ({"classifier": {"trainable": "head"}}, (60, 1, 96), Outputs),
         ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), Outputs),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 3, 32, 32), Pixels),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 8, 96), Outputs),
+        ({"classifier": {"trainable": "head"}, "augmentation": "basic"}, (60, 2, 96), Outputs),
+        ({"augmentation": "soft"}, (60, 3, 32, 32), Pixels),
+        (
+            {"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": "fresh"}},
+            (60, 3, 32, 32),
+            Pixels,
+        ),
         ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), Outputs),
-        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 3, 32, 32), Pixels),
+        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 8, 96), Outputs),
     ],
 )
 def test_what_is_kept(
@@ -58,7 +65,7 @@ def test_kept_outputs_are_what_the_network_computes(
 ) -> None:
     near = 1e-4 if device.type == "cpu" else 2e-2  # a GPU convolves in bfloat16, in another order by batch size
     arm = make_arm(classifier={"trainable": "head"})
-    fresh = make_arm(classifier={"trainable": "head"}, augmentation="basic")
+    fresh = make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": "fresh"})
     kept, pixels = build(arm, train, val), build(fresh, train, val)
     network = new_network(arm, kept, 0).eval()
     rows = np.array([5, 3, 40])

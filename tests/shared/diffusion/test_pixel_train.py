@@ -76,10 +76,10 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_no_checkpoint_is_begun_that_does_not_fit_into_the_grace_period(tmp_path: Path, device: torch.device) -> None:
-    stop = StopSignal()
+    stop = StopSignal(grace_seconds=0)
     checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
     with pytest.raises(Stopped):
-        finetune_pixel(CONFIG, shapes(30), 3, tmp_path / "out", checkpoints, stop, device, grace_seconds=5.0)
+        finetune_pixel(CONFIG, shapes(30), 3, tmp_path / "out", checkpoints, stop, device)
     found = checkpoints.load()
     assert found is not None
     assert found[1]["step"] == 5

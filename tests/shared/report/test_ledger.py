@@ -51,11 +51,17 @@ def test_shared_results_count_once_in_the_order_of_the_stages() -> None:
 def test_hours_used_and_lost_by_kind_of_device() -> None:
     tune = result("tune", "t", 100, 90, cpu_seconds=30, device_lost_seconds=9, cpu_lost_seconds=3)
     found = costs(
-        ledger({"tune/a": tune, "prepare": result("prepare", "p", 5, 0), "final/a/0": result("final", "f", 8, 8)})
+        ledger(
+            {
+                "tune/a": tune,
+                "prepare": result("prepare", "p", 5, 0),
+                "final/a/0": result("final", "f", 8, 11, device_lost_seconds=3),
+            }
+        )
     )
     spent = {c.stage: (c.gpu_seconds, c.gpu_lost_seconds, c.cpu_seconds, c.cpu_lost_seconds) for c in found}
     # of results of before CPU seconds were recorded, a CPU's wall time
-    assert spent == {"prepare": (0, 0, 5, 0), "tune": (90, 9, 30, 3), "final": (8, 0, 0, 0)}
+    assert spent == {"prepare": (0, 0, 5, 0), "tune": (90, 9, 30, 3), "final": (11, 3, 0, 0)}
 
 
 @pytest.mark.parametrize(

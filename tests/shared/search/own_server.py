@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,7 +53,11 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return  # cut
-            server = socket.create_connection(self._server)
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:
+                client.close()
+                continue  # the server is away
             self._ends += [client, server]
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
@@ -70,6 +75,16 @@ class OwnServer:
     def __init__(self, folder: Path) -> None:
         self._postgres = start_postgres(folder)
         self.url = self._postgres.url.get_secret_value()
+
+    def new_database(self) -> str:
+        """URL of an empty one."""
+        name = f"test_{uuid.uuid4().hex}"
+        connection = psycopg2.connect(self.url)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return f"{self.url.rpartition('/')[0]}/{name}"
 
     def stop(self) -> None:
         """Cuts all clients off."""

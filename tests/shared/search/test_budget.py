@@ -78,6 +78,35 @@ def test_lowered_budget_withdraws_what_nobody_began(database: Database, study: o
     assert budget.count(database, study._study_id).live == 5
 
 
+def test_rows_that_were_counted_too_early_make_none_too_many(
+    database: Database, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget.fill(database, study, 3, [{"x": 0.1}], False)
+    monkeypatch.setattr(budget, "_rows", lambda *_: (0, 0, set(), set()))  # before another coordinator made them
+    assert budget.fill(database, study, 3, [], False) == 0
+    assert budget.fill(database, study, 4, [{"x": 0.1}], False) == 0
+    assert len(study.trials) == 3
+
+
+def test_trial_that_was_begun_meanwhile_is_not_withdrawn(
+    database: Database, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases, withdraw = Leases(database, 60), budget._may_withdraw
+    budget.fill(database, study, 2, [], False)
+    leases.adopt(study._study_id)
+    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x",), {}), Search(), None)
+
+    def begun_before(*arguments: Any) -> Any:
+        claims = [leases.claim(study.study_name, study._study_id, "test", "cpu") for _ in range(2)]
+        for claim in filter(None, claims):
+            leases.give_back(claim)
+        return withdraw(*arguments)
+
+    monkeypatch.setattr(budget, "_may_withdraw", begun_before)
+    assert budget.trim(database, study._study_id, 1) == 0
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 2
+
+
 class BudgetMachine(RuleBasedStateMachine):
     """Claims, results, losses and changes of the budget in any order; a model of what each trial is."""
 
@@ -95,6 +124,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.stale: list[Claim] = []
         self.told: dict[int, float] = {}
         self.failed: set[int] = set()
+        self.begun: set[int] = set()
         self._coordinate()
 
     def _coordinate(self) -> None:
@@ -119,6 +149,7 @@ class BudgetMachine(RuleBasedStateMachine):
         if claim is not None:
             assert claim.trial_id not in {other.trial_id for other in self.claims}
             assert self.leases.start(claim)
+            self.begun.add(claim.trial_id)
             self.claims.append(claim)
 
     @precondition(lambda self: self.claims)
@@ -178,6 +209,9 @@ class BudgetMachine(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
+        self._reap()
+
+    def _reap(self) -> None:
         self.reaper.reap(self.id)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
             if "lost with its worker" in trial.user_attrs.get("failure", ""):
@@ -205,11 +239,13 @@ class BudgetMachine(RuleBasedStateMachine):
         assert counts.finished == len(self.told)
 
     def teardown(self) -> None:
-        """Goes on to the end: the budget comes out exactly, and nothing is left open."""
+        """Goes on to the end: the budget comes out exactly, and nothing is left open.
+
+        Trials that somebody has begun end, all others beyond the budget are withdrawn.
+        """
         for claim in self.claims:
             self.leases.give_back(claim)
         self.claims = []
-        begun = len(self.told) + budget.count(self.database, self.id).begun
         with self.database.transaction() as connection:
             connection.execute(
                 text(
@@ -217,7 +253,8 @@ class BudgetMachine(RuleBasedStateMachine):
                 ),
                 {"s": self.id},
             )
-        self.reaper.reap(self.id)
+        self._reap()
+        expected = max(self.target, len(self.begun - self.failed))
         for _ in range(30):
             self._coordinate()
             claim = self.leases.claim(self.study.study_name, self.id, "test", "cpu")
@@ -229,7 +266,8 @@ class BudgetMachine(RuleBasedStateMachine):
             self.leases.finish(claim)
         counts = budget.count(self.database, self.id)
         assert (counts.held, counts.queued) == (0, 0)
-        assert self.target <= counts.finished <= max(self.target, begun + len(self.stale))
+        assert counts.finished == expected
+        assert counts.failed == len(self.failed)
 
 
 @pytest.fixture

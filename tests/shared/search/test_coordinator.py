@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import optuna
@@ -15,11 +18,16 @@ from shared.config.base import Section
 from shared.config.search import Budget, Choice, FloatRange
 from shared.context import StopSignal
 from shared.errors import ConfigError, InputError, Stopped
+from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
+from shared.search.leases import Claim, Leases
 from shared.search.results import importance, trials_table
+from shared.search.searches import read_search
 from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place
 from shared.search.storage import Database
 from shared.search.worker import Worker
+
+SPENT = 3600.0
 
 
 def run(
@@ -176,6 +184,203 @@ def test_spent_budget_ends_the_search_without_new_trials(
     assert len(ended.steps[0].trials) == 1
     assert outcome_of(run(drill)).ended == "complete"  # with a larger budget it goes on
     assert states(database, drill.name).count(TrialState.COMPLETE) == 3
+
+
+class ByHand:
+    """A worker without a process: takes trials and ends them when a test says so."""
+
+    def __init__(self, database: Database, drill: Drill) -> None:
+        self._database, self._name = database, drill.name
+        self._leases = Leases(database, 60)
+        self.held: list[Claim] = []
+
+    def claim(self) -> None:
+        """Takes a queued trial, once there is one."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            row = read_search(self._database, self._name)
+            claim = None if row is None else self._leases.claim(self._name, row.study_id, "hand", "NVIDIA L4")
+            if claim is not None:
+                assert self._leases.start(claim)
+                self.held.append(claim)
+                return
+            time.sleep(0.05)
+        raise AssertionError("no trial to claim")
+
+    def complete(self) -> None:
+        """Ends the trial that it took first."""
+        claim = self.held.pop(0)
+        with self._database.guarded(self._leases.guard(claim)):
+            self._database.storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, [float(claim.trial_id)])
+        self._leases.finish(claim)
+
+    def checkpoint(self) -> None:
+        """Has the lease of the trial that it took first name a checkpoint."""
+        self._leases.checkpointed(self.held[0], 1, f"key/trial-{self.held[0].trial_id}-1-1")
+
+    def give_back(self) -> None:
+        """Queues that trial again."""
+        self._leases.give_back(self.held.pop(0))
+
+
+def coordinated(
+    database: Database, drill: Drill, looks: Iterable[float] = (), stop: StopSignal | None = None
+) -> tuple[Outcome, list[str]]:
+    """The outcome, and what is unfinished. At each look at what the study has spent, `looks` goes on to its next figure; at last all is
+    spent."""
+    spent = itertools.chain(looks, itertools.repeat(SPENT))
+    coordinator = Coordinator(
+        database,
+        drill.name,
+        drill.search,
+        drill.seed,
+        Place(),
+        StopSignal() if stop is None else stop,
+        study_gpu_seconds=lambda: next(spent),
+    )
+    return coordinator.run(), coordinator.unfinished_checkpoints()
+
+
+def test_trial_claimed_just_before_the_closing_is_waited_for(
+    database: Database, make_drill: Callable[..., Drill]
+) -> None:
+    drill = make_drill(trials=3, budget=Budget(gpu_hours=1))
+    hand = ByHand(database, drill)
+
+    def looks() -> Iterator[float]:
+        yield 0.0  # and trials are queued
+        hand.claim()  # after the coordinator has counted
+        yield SPENT
+        yield 0.0  # as where a result is committed between two looks
+        row = read_search(database, drill.name)
+        assert row is not None
+        assert row.closed == "search.budget.gpu_hours of 1.0 are spent"
+        hand.complete()
+
+    outcome, _ = coordinated(database, drill, looks())
+    assert outcome.ended == "search.budget.gpu_hours of 1.0 are spent"
+    assert not hand.held
+    assert trials_table(outcome.steps, ["x", "y"], ["val_loss"])["state"].to_pylist() == ["complete"]
+
+
+class Pauses(StopSignal):
+    """Has something done in the pauses between a coordinator's rounds."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act = act
+
+    def wait(self, seconds: float) -> bool:
+        self._act()
+        return super().wait(seconds)
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_search_that_has_its_trials_is_complete_whatever_is_spent(
+    database: Database, make_drill: Callable[..., Drill], between: bool
+) -> None:
+    """The last trial ends while the coordinator looks, or between two of its rounds."""
+    drill = make_drill(trials=2, budget=Budget(gpu_hours=1))
+    hand = ByHand(database, drill)
+    stop = Pauses(lambda: hand.complete() if between and hand.held else None)
+
+    def looks() -> Iterator[float]:
+        yield 0.0
+        hand.claim()
+        hand.claim()
+        hand.complete()
+        yield SPENT  # while the last trial runs
+        hand.complete()
+
+    outcome, _ = coordinated(database, drill, looks(), stop)
+    assert (outcome.ended, len(outcome.steps[0].trials)) == ("complete", 2)
+    row = read_search(database, drill.name)
+    assert row is not None
+    assert row.closed == "complete"
+
+
+def test_lowered_to_what_is_finished_it_is_complete_though_all_is_spent(
+    database: Database, make_drill: Callable[..., Drill]
+) -> None:
+    drill = make_drill(trials=4, budget=Budget(gpu_hours=1))
+    hand = ByHand(database, drill)
+
+    def looks() -> Iterator[float]:
+        yield 0.0
+        hand.claim()
+        hand.complete()
+        hand.claim()
+        hand.checkpoint()
+        hand.give_back()
+
+    assert coordinated(database, drill, looks())[0].ended == "search.budget.gpu_hours of 1.0 are spent"
+    assert coordinated(database, with_search(drill, trials=1))[0].ended == "complete"
+    assert states(database, drill.name) == [
+        TrialState.COMPLETE,
+        TrialState.WAITING,  # begun: goes on if there is more to spend
+        TrialState.FAIL,
+        TrialState.FAIL,
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential"])
+def test_checkpoints_of_unfinished_trials_are_named(
+    database: Database, make_drill: Callable[..., Drill], strategy: str
+) -> None:
+    drill = make_drill(trials=3, strategy=strategy, budget=Budget(gpu_hours=1))
+    hand = ByHand(database, drill)
+    named: list[str | None] = []
+
+    def looks() -> Iterator[float]:
+        yield 0.0
+        hand.claim()
+        hand.checkpoint()
+        hand.complete()
+        hand.claim()
+        hand.checkpoint()
+        named.append(hand.held[0].checkpoint)
+        hand.give_back()
+
+    outcome, unfinished = coordinated(database, drill, looks())
+    assert outcome.ended == "search.budget.gpu_hours of 1.0 are spent"
+    assert unfinished == named
+
+
+@pytest.mark.parametrize("trials", [2, 1])
+def test_lowered_while_a_trial_runs_withdraws_what_is_queued(
+    postgres_url: str, database: Database, make_drill: Callable[..., Drill], trials: int
+) -> None:
+    """As where the chart is upgraded: the coordinator of the larger number still runs when that of the smaller one begins."""
+    drill, stops = make_drill(trials=5), (StopSignal(), StopSignal())
+    hand = ByHand(database, drill)
+    databases = [Database(postgres_url) for _ in stops]
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            earlier = pool.submit(coordinated, databases[0], drill, stop=stops[0])
+            for _ in range(2):
+                hand.claim()
+            hand.complete()
+            later = pool.submit(coordinated, databases[1], with_search(drill, trials=trials), stop=stops[1])
+            time.sleep(0.5)
+            stops[0].set()
+            with pytest.raises(Stopped):
+                earlier.result()
+            study = optuna.load_study(study_name=drill.name, storage=database.storage)._study_id
+            deadline = time.monotonic() + 10
+            while budget.count(database, study).queued:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert not later.done()
+            hand.complete()
+            outcome, unfinished = later.result(10)
+        finally:
+            for stop in stops:
+                stop.set()
+    for each in databases:
+        each.close()
+    counts = budget.count(database, study)
+    assert (outcome.ended, [trial.number for trial in outcome.steps[0].trials]) == ("complete", [0, 1])
+    assert (counts.complete, counts.failed, counts.live, unfinished) == (2, 0, 2, [])
 
 
 def test_unknown_path_and_empty_space_are_refused(postgres_url: str, make_drill: Callable[..., Drill]) -> None:

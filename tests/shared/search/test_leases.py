@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from shared.config.search import Search
 from shared.search import budget
@@ -66,10 +68,68 @@ def test_each_trial_is_claimed_once(database: Database, study: optuna.Study) -> 
 
 
 def test_closed_search_gives_no_trial(database: Database, study: optuna.Study) -> None:
+    _close(database, study)
+    assert Leases(database, 60).claim(study.study_name, study._study_id, "test", "cpu") is None
+
+
+class HeldOpen(Database):
+    """A database whose next transaction stays open, its statements run, until `go`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.ran, self.go = threading.Event(), threading.Event()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with super().transaction() as connection:
+            yield connection
+            self.ran.set()
+            assert self.go.wait(20)
+
+
+def _close(database: Database, study: optuna.Study) -> None:
     write_search(
         database, study.study_name, study._study_id, Step(study.study_name, "", ("x", "y"), {}), Search(), "over"
     )
-    assert Leases(database, 60).claim(study.study_name, study._study_id, "test", "cpu") is None
+
+
+def _both(first: HeldOpen, one: Callable[[], object], other: Callable[[], object]) -> None:
+    """`other` begins while the transaction of `one` is open, and gets half a second."""
+    with ThreadPoolExecutor(2) as pool:
+        begun = pool.submit(one)
+        assert first.ran.wait(20)
+        then = pool.submit(other)
+        wait([then], timeout=0.5)
+        first.go.set()
+        begun.result()
+        then.result()
+    first.close()
+
+
+def test_closing_waits_for_claims_under_way(database: Database, study: optuna.Study, postgres_url: str) -> None:
+    """So that what is counted after it holds every trial that is claimed."""
+    claiming = HeldOpen(postgres_url)
+    held: list[int] = []
+
+    def close_and_count() -> None:
+        _close(database, study)
+        held.append(budget.count(database, study._study_id).held)
+
+    _both(
+        claiming, lambda: Leases(claiming, 60).claim(study.study_name, study._study_id, "test", "cpu"), close_and_count
+    )
+    assert held == [1]
+
+
+def test_claim_waits_for_a_closing_under_way(database: Database, study: optuna.Study, postgres_url: str) -> None:
+    closing = HeldOpen(postgres_url)
+    claims: list[Claim | None] = []
+    _both(
+        closing,
+        lambda: _close(closing, study),
+        lambda: claims.append(Leases(database, 60).claim(study.study_name, study._study_id, "test", "cpu")),
+    )
+    assert claims == [None]
 
 
 def test_late_worker_cannot_report_or_finish(database: Database, study: optuna.Study, postgres_url: str) -> None:

@@ -122,10 +122,18 @@ def test_a_stale_lease_names_its_worker_and_its_end(database: Database, study: o
     assert look(postgres_url, study).used_seconds == 0  # held until its lease ran out, as the reaper counts
 
 
+def test_a_gpu_without_a_trial_is_used_too(database: Database, study: optuna.Study, postgres_url: str) -> None:
+    for device, seconds in (("cpu", 900.0), ("H100", 50.0), ("H100", 20.0)):
+        with Presence(database, study.study_name, device, lambda seconds=seconds: seconds):
+            pass  # it is gone, its seconds stay
+    found = look(postgres_url, study)
+    assert (found.gpu_seconds, found.used_seconds, found.lost_seconds, found.workers) == (70, 70, 0, 0)
+
+
 def test_an_idle_worker_is_alive_until_it_signs_off(database: Database, study: optuna.Study, postgres_url: str) -> None:
     mine = Database(postgres_url)
     try:
-        with Presence(mine, study.study_name, "cpu"):
+        with Presence(mine, study.study_name, "cpu", lambda: 0.0):
             deadline = time.monotonic() + 10
             while look(postgres_url, study).workers == 0 and time.monotonic() < deadline:
                 time.sleep(0.05)

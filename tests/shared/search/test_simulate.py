@@ -19,6 +19,10 @@ def test_it_counts_and_shows_progress_only(database_url: str) -> None:
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert (found["trials"], found["finished"], found["failed"]) == (20, 20, 0)
+    assert 2 <= found["connections_peak"] <= 2 * 2 + 2  # two a worker; the coordinator's, and that of who counts them
+    assert found["seconds"] > 0
+    assert found["trials_a_second"] > 0
+    assert 0 < found["claim_ms_median"] <= found["claim_ms_p99"]
     lines = ended.stderr.splitlines()
     assert lines[-1].partition("tune: search ")[2].startswith("20/20 trials")
     assert all(" tune: search " in line for line in lines), ended.stderr  # no line a trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.config.task import Stage
+from shared.meter import Meter, records_under_way
 from shared.search import budget, spending
 from shared.search.leases import Leases
+from shared.search.presence import Presence
 from shared.search.searches import Step, make_study, write_search
 from shared.search.simulate import Drill
 from shared.search.spending import Spending
@@ -68,7 +71,7 @@ def test_all_stages_and_all_searches_of_the_study(
     commit(artifacts, "final", "a", 50)
     commit(artifacts, "final", "superseded", 50)  # under other settings, but the hours are gone
     commit(artifacts, "tune", "t", 5000)  # its search's leases say the same
-    commit(Artifacts(artifacts.store, "other", artifacts.cache), "final", "b", 7000)
+    commit(replaced(artifacts, "other"), "final", "b", 7000)
     trial(empty, drill, f"study-{DIGITS}", "H100", 200)
     trial(empty, drill, f"study-{DIGITS[::-1]}/0-lr-12345678", "H100", 30)  # a step of a sequential search
     trial(empty, drill, f"study-b-{DIGITS}", "H100", 9000)  # another study
@@ -76,6 +79,39 @@ def test_all_stages_and_all_searches_of_the_study(
     assert spent.gpu_seconds() == pytest.approx(230, abs=5)  # the store was looked at a moment ago
     monkeypatch.setattr(spending, "STORE_SECONDS", 0.0)
     assert spent.gpu_seconds() == pytest.approx(1330, abs=5)
+
+
+def test_work_under_way_and_lost_work_of_other_stages_is_spent(empty: Database, artifacts: Artifacts) -> None:
+    def process(study: Artifacts, gpus: int, ago: float, key: str = "f") -> Meter:
+        return Meter(study, "finetune", key, gpus, time.monotonic() - ago)
+
+    for study, gpus, ago in ((artifacts, 2, 100), (artifacts, 0, 900), (replaced(artifacts, "other"), 1, 4000)):
+        with process(study, gpus, ago):
+            pass  # it ended, however it did
+    assert Spending(empty, artifacts).gpu_seconds() == pytest.approx(200, abs=20)
+    with process(artifacts, 1, 50) as running:
+        running.keep(0)
+        deadline = time.monotonic() + 20
+        while len(records_under_way(artifacts, "finetune")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert Spending(empty, artifacts).gpu_seconds() == pytest.approx(250, abs=30)
+        commit(artifacts, "finetune", "f", 333)  # which has them all
+        assert Spending(empty, artifacts).gpu_seconds() == 333
+    with process(artifacts, 1, 10, "superseded"):
+        pass
+    assert Spending(empty, artifacts).gpu_seconds() == pytest.approx(343, abs=5)
+
+
+def test_a_tuning_worker_s_gpu_is_spent_while_it_has_no_trial(empty: Database, artifacts: Artifacts) -> None:
+    for name in (f"study-{DIGITS}", f"study-b-{DIGITS}"):
+        with Presence(empty, name, "H100", lambda: 70.0):
+            pass
+    assert Spending(empty, artifacts).gpu_seconds() == 70
+
+
+def replaced(artifacts: Artifacts, study: str) -> Artifacts:
+    """The same store for another study."""
+    return Artifacts(artifacts.store, study, artifacts.cache)
 
 
 def test_hours_lost_with_a_worker_are_spent(

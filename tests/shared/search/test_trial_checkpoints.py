@@ -38,7 +38,10 @@ class Owner:
         self._leases.start(claim)
         self.claim: Claim = claim
         self.checkpoints = FencedCheckpoints(
-            FolderTrialCheckpoints(folder), claim, "trial-0", lambda e, p: self._leases.checkpointed(claim, e, p)
+            FolderTrialCheckpoints(folder),
+            claim,
+            "trial-0",
+            lambda e, p, age: self._leases.checkpointed(claim, e, p, age),
         )
 
     def save(self, state: str, epoch: int) -> None:

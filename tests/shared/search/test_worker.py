@@ -3,75 +3,25 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import deaf_worker
 import optuna
 import pytest
+from in_threads import Objective, coordinated, new_worker
 from optuna.trial import TrialState
 from sqlalchemy import text
 
 from shared.context import StopSignal
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.search import worker as module
-from shared.search.coordinator import Coordinator, Outcome
+from shared.search.coordinator import Outcome
 from shared.search.leases import Leases
 from shared.search.reported import reported
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place, processes
+from shared.search.simulate import Drill, DrillObjective, processes
 from shared.search.storage import Database
-from shared.search.worker import TrialHandle, Worker
-
-
-class Objective:
-    """Calls a function."""
-
-    def __init__(self, function: Callable[[TrialHandle], float]) -> None:
-        self._function = function
-
-    def prepare(self) -> None:
-        """Nothing to build."""
-
-    def __call__(self, trial: TrialHandle) -> float:
-        return self._function(trial)
-
-
-@contextmanager
-def coordinated(drill: Drill) -> Iterator[list[Outcome | BaseException]]:
-    """A coordinator in a thread beside; what it ended with."""
-    ended: list[Outcome | BaseException] = []
-    database, stop = Database(drill.url), StopSignal()
-
-    def run() -> None:
-        try:
-            ended.append(Coordinator(database, drill.name, drill.search, drill.seed, Place(), stop).run())
-        except (InputError, Stopped) as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield ended
-        thread.join(20)
-    finally:
-        stop.set()
-        thread.join()
-        database.close()
-
-
-def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None, grace: float = 30.0) -> Worker:
-    checkpoints = FolderTrialCheckpoints(drill.folder)
-    return Worker(
-        database,
-        drill.name,
-        drill.search,
-        drill.seed,
-        checkpoints,
-        StopSignal() if stop is None else stop,
-        grace_seconds=grace,
-    )
+from shared.search.worker import TrialHandle
 
 
 def trials(database: Database, drill: Drill) -> list[optuna.trial.FrozenTrial]:
@@ -91,6 +41,27 @@ def test_runs_to_the_end(database: Database, make_drill: Callable[..., Drill]) -
     best = min(trials(database, drill), key=lambda t: t.values[0])
     assert (outcome.number, outcome.value, outcome.parameters) == (best.number, best.values[0], best.params)
     assert trials(database, drill)[0].params == {"x": 0.5, "y": 0.5}
+
+
+def test_what_leases_count_is_not_counted_as_idle(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=3)
+    held: list[float] = []
+
+    def objective(trial: TrialHandle) -> float:
+        time.sleep(0.2)
+        held.append(worker.held_seconds())
+        return 1.0
+
+    with coordinated(drill):
+        worker = new_worker(database, drill)
+        begun = time.monotonic()
+        worker.run(Objective(objective))
+        whole = time.monotonic() - begun
+    assert [seconds > 0.2 * (i + 1) for i, seconds in enumerate(held)] == [True] * 3
+    sql = "SELECT sum(used_seconds) FROM tailfill_leases l JOIN studies USING (study_id) WHERE study_name = :name"
+    with database.transaction() as connection:
+        leased = connection.scalar(text(sql), {"name": drill.name})
+    assert 0.6 < leased <= worker.held_seconds() + 0.01 < whole
 
 
 def test_not_a_number_is_a_failure_and_is_replaced(database: Database, make_drill: Callable[..., Drill]) -> None:
@@ -195,7 +166,7 @@ def test_pruned_no_sooner_than_told(database: Database, make_drill: Callable[...
     assert {tuple(t.intermediate_values) for t in pruned} == {(0, 1, 2, 3)}
 
 
-def test_cut_off_for_less_than_its_lease_goes_on(
+def test_dropped_connections_are_replaced_beside_a_trial(
     database: Database, make_drill: Callable[..., Drill], postgres_url: str
 ) -> None:
     drill = make_drill(trials=1, epochs=4, lease_seconds=4.0)

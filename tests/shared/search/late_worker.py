@@ -1,0 +1,60 @@
+"""A worker process whose third epoch is a long one. Cut off for longer than its lease it says so, and then tries all that it may not do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from shared.context import StopSignal
+from shared.search.leases import LeaseLost
+from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
+from shared.search.storage import Database, quiet_optuna
+from shared.search.worker import TrialHandle, Worker
+
+LATE = 99.0  # the values that nobody may see
+PATIENCE = 120.0
+
+
+class Late(DrillObjective):
+    """Leaves the files `long` in that epoch, `stopped` when its trial is stopped, `refused` at the end; waits for `mended` in between."""
+
+    def __call__(self, trial: TrialHandle) -> Sequence[float]:
+        folder = self._drill.folder
+        curve = self._earlier(trial) or self._drill.curve(trial.parameters, 2)
+        for epoch, values in enumerate(curve):
+            trial.report(epoch, values)
+        self._save(trial, curve)
+        (folder / "long").touch()
+        if trial.stop.wait(PATIENCE):
+            (folder / "stopped").touch()
+        refused = [self._refused(trial)]
+        end = time.monotonic() + PATIENCE
+        while not (folder / "mended").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        refused.append(self._refused(trial))
+        (folder / "refused").write_text(json.dumps(refused))
+        return [LATE]
+
+    def _refused(self, trial: TrialHandle) -> list[str]:
+        """What it was kept from."""
+        refused = []
+        try:
+            trial.report(2, LATE)
+        except LeaseLost:
+            refused.append("report")
+        try:
+            self._save(trial, [[LATE]] * 3)
+        except LeaseLost:
+            refused.append("save")
+        return refused
+
+
+def run(drill: Drill) -> None:
+    """The process."""
+    stop = StopSignal()
+    stop.install()
+    quiet_optuna()
+    database = Database(drill.url)
+    checkpoints = FolderTrialCheckpoints(drill.folder)
+    Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop).run(Late(drill))
