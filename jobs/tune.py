@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shared.search.coordinator import Outcome, Usage
     from shared.search.worker import TrialHandle
 
-VERSION = 2
+VERSION = 3
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
 

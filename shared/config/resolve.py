@@ -122,6 +122,7 @@ def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
         with placed(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)
+        _check_pruner(experiment.search, where, places, index)
         with placed(("search", "warm_start_from"), places, index):
             _check_warm_start(study, experiments[:index], experiment.search, where(("search", "warm_start_from")))
         if experiment.search.trials and not experiment.search.space:
@@ -170,6 +171,19 @@ def _check_objectives(search: Search, where: Callable[..., str], places: Mapping
                     f"{where(path, objective)}: must be {' or '.join(allowed)} with several objectives ({why}), got {value!r}; "
                     "set it so, or name one search.objective"
                 )
+
+
+def _check_pruner(search: Search, where: Callable[..., str], places: Mapping[Path, str], index: int) -> None:
+    """A pruner that somebody asks for must be able to prune: from `prune_after` on, and before the last epoch."""
+    path, last = ("search", "pruner"), search.epochs - 2
+    asked = search.trials and (path in places or ("experiments", index, *path) in places)
+    if asked and search.pruner != "none" and search.prune_after > last:
+        remedy = f"lower search.prune_after to {last}, raise search.epochs" if last >= 0 else "raise search.epochs"
+        with placed(path, places, index):
+            raise ConfigError(
+                f"{where(path)}: {search.pruner} would prune no trial: it judges from epoch {search.prune_after} on (search.prune_after, "
+                f"counted from 0) and before the last of {search.epochs}; {remedy}, or set pruner: none"
+            )
 
 
 def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search, where: str) -> None:

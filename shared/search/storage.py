@@ -184,7 +184,7 @@ class Database:
             "pool_size": self._connections,
             "max_overflow": 0,
             "pool_pre_ping": True,
-            "pool_timeout": 30,
+            "pool_timeout": 5,  # who waits for a connection that another thread fails to make is not woken
         }
 
     def _connect(self) -> Any:

@@ -261,7 +261,8 @@ class Worker:
         self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place, age), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
-        if isinstance(trial.study.pruner, NopPruner) or epoch < self._search.prune_after:
+        # after its last epoch a trial has cost what it costs
+        if isinstance(trial.study.pruner, NopPruner) or not self._search.prune_after <= epoch < self._search.epochs - 1:
             return False
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return len(complete) >= self._search.startup_trials

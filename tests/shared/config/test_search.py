@@ -65,6 +65,25 @@ def test_an_error_of_two_values_together_names_them_where_they_were_written() ->
         study_from_tree(*parse(text, "study.yaml"))
 
 
+def test_a_pruner_that_is_asked_for_must_be_able_to_prune() -> None:
+    def study(**search: Any) -> None:
+        study_from_tree(
+            *parse(
+                yaml.safe_dump(tree({"space": {"training.lr": {"low": 1e-4, "high": 1e-2}}, **search})), "study.yaml"
+            )
+        )
+
+    study(epochs=10)  # the default one does no harm
+    study(epochs=10, pruner="hyperband", prune_after=8)
+    study(epochs=10, pruner="none")
+    study(epochs=10, pruner="median", trials=0, space={})
+    wrong = r"^search\.pruner: halving would prune no trial: .* lower search\.prune_after to 8, raise .* in study\.yaml line \d+$"
+    with pytest.raises(ConfigError, match=wrong):
+        study(epochs=10, pruner="halving", prune_after=9)
+    with pytest.raises(ConfigError, match=r"; raise search\.epochs, or set pruner: none"):
+        study(epochs=1, pruner="median", prune_after=0)
+
+
 @pytest.mark.parametrize(
     ("values", "refused"),
     [([1.5, 1.5], "1.5"), ([1, 2, 1.0], "1.0"), (["soft", "hard", "soft"], "soft"), ([True, False, True], "True")],

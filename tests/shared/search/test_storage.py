@@ -6,10 +6,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
+from own_server import OwnServer
 from sqlalchemy import text
 
 from shared.errors import ConfigError, UnavailableError
@@ -162,3 +165,24 @@ def test_storage_without_tables_is_an_error_not_a_hang(database_url: str) -> Non
     with pytest.raises(StorageInternalError):
         _ = database.storage
     database.close()
+
+
+def test_whoever_waits_for_a_connection_that_fails_tries_itself(tmp_path: Path) -> None:
+    """Signs of life and work begin at once: neither sleeps on when the other could not connect."""
+    server = OwnServer(tmp_path / "postgres")
+    server.stop()
+    database = Database(server.url, patience=60)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            with socket.create_server(("127.0.0.1", urlsplit(server.url).port)) as nobody:
+                first = pool.submit(lambda: database.call("looking", database.has_tables, patience=0))
+                client, _ = nobody.accept()  # one connects, and has no answer yet
+                second = pool.submit(lambda: database.call("asking", database.has_tables))
+                time.sleep(0.5)
+                client.close()
+            assert first.exception(20) is not None
+            server.start()
+            assert second.result(20) is False
+    finally:
+        database.close()
+        server.stop()
