@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shared.data.imageset import ImageSet
     from shared.data.schema import LabelSchema
 
-VERSION = 2
+VERSION = 3
 
 MAIN_METRICS = (
     "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",
@@ -127,8 +127,9 @@ def final(
         checkpoint_every=config.final.checkpoint_every,
     )
     thresholds = best_thresholds(info.schema_, fitted.val_probabilities, val.labels)
-    stop.raise_if_set()
-    logits = fitted.logits(test)
+    logits = fitted.logits(
+        test
+    )  # also after a signal: what is left is short, and the training may not be checkpointed to its end
     metrics = _judged(arm, info, data, logits, test, rare, thresholds)
     files = _write(out, info.schema_, logits, test, metrics, thresholds)
     from shared.classifier.snapshot import records_json

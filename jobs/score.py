@@ -19,7 +19,7 @@ from shared.fetched import fetched_judges
 if TYPE_CHECKING:
     from shared.score.judges import Images, Surroundings
 
-VERSION = 2
+VERSION = 3
 
 
 def run(config: ScoreConfig, context: Context) -> Manifest:

@@ -91,7 +91,7 @@ def describe(rows: list[StepState], go_on: str = GO_ON) -> str:
         lines.append(f"{row.step.label:{width}}  {row.state:9}  {detail}".rstrip())
     if idle := _idle(rows):
         lines.append(
-            f"nothing moves: nobody here works on {', '.join(idle[:3])}{' and others' if len(idle) > 3 else ''}; {go_on}"
+            f"nothing moves: no process works on {', '.join(idle[:3])}{' and others' if len(idle) > 3 else ''}; {go_on}"
         )
     done = sum(row.manifest is not None for row in rows)
     work = {

@@ -120,6 +120,7 @@ def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey
 
 
 def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: int, forecast: Forecast) -> None:
+    from shared.classifier.data import wanted_views
     from shared.classifier.timing import time_training
     from shared.repeats import Range, exactly
 
@@ -128,7 +129,12 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
     rates: dict[str, Any] = {}
     for experiment in experiments:
         kind = json.dumps(
-            [experiment.classifier.model_dump(mode="json"), experiment.augmentation, experiment.training.views]
+            [
+                experiment.classifier.model_dump(mode="json"),
+                experiment.augmentation,
+                experiment.training.erasing,
+                wanted_views(arm_of(experiment)),
+            ]
         )
         if kind not in rates:
             log.info("timing a few training steps", model=experiment.classifier.model)
@@ -144,7 +150,8 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
     arm = next((e for e in experiments if e.images != "real"), None)
     if arm is not None:
         timed = next(iter(rates.values()))
-        seconds["score"] = arm.score.epochs * train * (arm.score.folds - 1) * timed.seconds_an_image
+        seen = train * (arm.score.folds - 1)  # by all judges together
+        seconds["score"] = timed.setup(seen) + arm.score.epochs * seen * timed.seconds_an_image
         if isinstance(arm.finetune, PixelFinetune):
             from shared.diffusion.pixel_timing import time_pixel
 

@@ -20,6 +20,7 @@ from shared.errors import TailfillError
 from shared.log import Log
 
 RECORD_SECONDS = 30.0  # between two records of a process
+END_SECONDS = 5.0  # that the end of the work waits for a record on its way
 FOLDER = "spent"  # beside checkpoints and parts
 
 log = Log("meter")
@@ -53,6 +54,8 @@ class Meter:
         self._own = f"{self._folder}/{FOLDER}/{uuid.uuid4().hex}.json"
         self._gpus, self._started, self._kept = gpus, started, 0.0
         self._over, self._warned = False, False
+        self._away = False
+        """Whether the last record could not be written."""
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
@@ -81,7 +84,9 @@ class Meter:
         self._stop()
         if kind is None:
             self.keep(self.seconds())
-        self._try(self._leave)
+        hopeless = self._thread.is_alive() or (self._away and kind is not None)
+        if not hopeless:  # else a stage that ends because of a store that does not answer would wait for it once more
+            self._try(self._leave)
 
     def _leave(self) -> None:
         if self._store.exists(f"{self._folder}/manifest.json"):
@@ -93,7 +98,7 @@ class Meter:
         self._over = True
         self._due.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(END_SECONDS)
 
     def _run(self) -> None:
         while not self._over:
@@ -108,10 +113,11 @@ class Meter:
     def _try(self, write: Callable[[], None]) -> None:
         try:
             write()
+            self._away = False
         except TailfillError as error:
             if not self._warned:
                 log.warning("the time that this process spends is not recorded", reason=str(error))
-            self._warned = True
+            self._warned = self._away = True
 
 
 def records_under_way(artifacts: Artifacts, stage: Stage) -> list[Record]:

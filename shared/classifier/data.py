@@ -119,7 +119,7 @@ class TrainingData:
     def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
         """What lies below the cut for these rows, augmented as batch `number` of an epoch, on the device."""
         if isinstance(self.inputs, Outputs):
-            views = numpy_generator("views", seed, epoch, number).integers(len(self.inputs.views), size=len(rows))
+            views = numpy_generator("views", seed, epoch, number).integers(wanted_views(arm) or 1, size=len(rows))
             return self.inputs.rows(rows, views)
         images = images_on(self.inputs.rows(rows), self.device)
         generator = torch_generator("augment", seed, epoch, number)
@@ -128,7 +128,7 @@ class TrainingData:
             return network.below(images)
 
     def plain(self, network: Network, rows: NDArray[np.int64]) -> Tensor:
-        """What lies below the cut for these training rows without augmentation (of kept views the first)."""
+        """What lies below the cut for these training rows without augmentation."""
         return self._plain(self.inputs, network, rows)
 
     def validation(self, network: Network, start: int, stop: int) -> Tensor:
@@ -137,7 +137,10 @@ class TrainingData:
 
     def _plain(self, inputs: Pixels | Outputs, network: Network, rows: NDArray[np.int64]) -> Tensor:
         if isinstance(inputs, Outputs):
-            return inputs.rows(rows, np.zeros_like(rows))
+            view = (
+                inputs.views.index(PLAIN) if PLAIN in inputs.views else 0
+            )  # of mirrored views the first is the image itself
+            return inputs.rows(rows, np.full_like(rows, view))
         with autocast(self.device):
             return network.below(images_on(inputs.rows(rows), self.device))
 
@@ -161,6 +164,7 @@ def data_identity(arm: Arm) -> dict[str, Any]:
         "manual_images": training.manual_images,
         "groups": arm.synthetic.groups if arm.synthetic else "all",
         "views": wanted_views(arm),
+        "plain": needs_plain(arm),
         # where the outputs are kept, the augmentation is in them; else it happens afresh in every batch
         "augmentation": (arm.augmentation, training.erasing) if kept else None,
     }
@@ -181,6 +185,12 @@ def wanted_views(arm: Arm) -> int | None:
     return views
 
 
+def needs_plain(arm: Arm) -> bool:
+    """Whether the image itself is kept beside its views: the refit of the last layer sees no augmentation."""
+    mirrored_only = arm.augmentation == "basic" and arm.training.erasing == 0
+    return arm.training.refit_epochs > 0 and is_augmented(arm) and not mirrored_only
+
+
 def _views(arm: Arm, trunk: Trunk) -> list[View]:
     """The views to run through the frozen part once; none where every epoch augments afresh or nothing is frozen."""
     views = wanted_views(arm)
@@ -192,7 +202,8 @@ def _views(arm: Arm, trunk: Trunk) -> list[View]:
     if not trunk.frozen_input:
         return []
     if views is not None:
-        return [View(arm.augmentation, arm.training.erasing, number) for number in range(views)]
+        kept = [View(arm.augmentation, arm.training.erasing, number) for number in range(views)]
+        return [*kept, PLAIN] if needs_plain(arm) else kept
     return [] if is_augmented(arm) else [PLAIN]
 
 

@@ -277,7 +277,11 @@ class _Run:
 
     def keep_newest(self) -> None:
         """Waits until the last finished epoch is checkpointed, if the grace period suffices for that."""
-        self.keeper.wait()
+        try:
+            self.keeper.wait()
+        except UnavailableError as error:
+            log.warning("a checkpoint was not kept; the newest one is tried", reason=str(error))
+            self.saved = 0
         newer = self.snapshot is not None and self.saved < len(self.snapshot.history)
         if self.snapshot is not None and newer and self.keeper.seconds < self.stop.seconds_left():
             self._keep(self.snapshot)

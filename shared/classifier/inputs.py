@@ -19,6 +19,9 @@ from shared.log import Log
 
 Rows = NDArray[np.int64]
 
+PIXELS_SHARE = 0.25
+"""Of the memory, for decoded images where the outputs of all do not fit."""
+
 log = Log("classifier")
 
 
@@ -63,7 +66,14 @@ class Outputs:
         self.frozen, self.images, self.views = frozen, images, views
         shape = frozen.output_shape()
         size = int(np.prod(shape)) * frozen.dtype.itemsize
-        fitting = _fitting(len(images), len(views) * size, budget, what)
+        row_bytes = len(views) * size
+        pixels_budget = PIXELS_SHARE * budget if len(images) * row_bytes > budget else 0.0
+        fitting = _fitting(len(images), row_bytes, budget - pixels_budget, what)
+        self._pixels: Pixels | None = None
+        """Of the images whose outputs do not fit."""
+        if fitting < len(images):
+            beyond = images.take(np.arange(fitting, len(images)))
+            self._pixels = Pixels(beyond, frozen.trunk.resolution, pixels_budget, torch.device("cpu"))
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
         self._keys: dict[tuple[int, int], str] = {}
         work = self._work(fitting, BLOCK * size)
@@ -85,7 +95,7 @@ class Outputs:
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.kept.nbytes
+        return self.kept.nbytes + (self._pixels.nbytes if self._pixels is not None else 0)
 
     def rows(self, rows: Rows, views: Rows) -> Tensor:
         """Float32 `[n, …]` on the device, of these images in these views, by number."""
@@ -149,8 +159,8 @@ class Outputs:
             drawn.append(whole.take(torch.from_numpy(batches[at, 1])))
             places.append(at)
         order = np.concatenate(places)
-        pixels = torch.from_numpy(decoded(self.images.take(rows[order]), self.frozen.trunk.resolution))
-        computed = self.frozen.computed(pixels, Drawn.joined(drawn))
+        assert self._pixels is not None
+        computed = self.frozen.computed(self._pixels.rows(rows[order] - len(self.kept)), Drawn.joined(drawn))
         return computed[_on(np.argsort(order), computed.device)]
 
 
@@ -159,7 +169,7 @@ def _fitting(n: int, row_bytes: int, budget: float, what: str) -> int:
     fitting = min(n, max(0, int(budget // row_bytes)))
     if fitting < n:
         log.warning(
-            "not all fits in resources.cache_gib; the rest is made whenever it is needed, which takes longer",
+            "not all fits in resources.cache_gib; the rest is made whenever it is needed, which takes longer; raise it where there is memory",
             what=what,
             gib_needed=round(n * row_bytes / 2**30, 1),
             share_kept=round(fitting / n, 2),

@@ -34,6 +34,7 @@ EQUAL_BUDGETS = (
     "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
     "final.epochs", "final.seeds",
 )  # fmt: skip
+AUGMENTATION = frozenset({"augmentation", "training.erasing"})
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
 
 
@@ -93,7 +94,16 @@ def _resolve(
         "pinned": pinned,
     }
     with explain(merged, places, ("experiments", index)):
-        return Resolved.model_validate_json(json.dumps(merged))
+        resolved = Resolved.model_validate_json(json.dumps(merged))
+    return _with_views(resolved)
+
+
+def _with_views(experiment: Resolved) -> Resolved:
+    """Where each trial has an augmentation of its own, views would be computed for each anew: `auto` is fresh there."""
+    training, search = experiment.training, experiment.search
+    if training.views == "auto" and search.trials and AUGMENTATION.intersection(search.space):
+        return experiment.model_copy(update={"training": training.model_copy(update={"views": "fresh"})})
+    return experiment
 
 
 def _merge(base: Any, override: Any, discriminator: str | None) -> Any:

@@ -65,8 +65,8 @@ class Training(Section):
     """The paper's manual images: adds a copy with more contrast and sharpened edges of each (rare) training image."""
     views: Annotated[int, Field(ge=1)] | Literal["auto", "fresh"] = "auto"
     """Augmented views an image that go through the network's frozen part once, to be drawn from each epoch; `fresh` augments anew
-    each epoch, which runs the whole network. `auto`: 8; for `basic` 2, the image and its mirror image, which loses nothing; where
-    nothing is frozen, fresh."""
+    each epoch, which runs the whole network. `auto`: 8; for `basic` 2, the image and its mirror image, which loses nothing; fresh
+    where nothing is frozen, or the augmentation is searched over."""
 
 
 class Synthetic(Section):

@@ -37,7 +37,7 @@ from shared.diffusion.stable_diffusion_loss import denoising_loss
 from shared.diffusion.stable_diffusion_model import Denoiser, make_trainable, save_trained
 from shared.diffusion.stable_diffusion_processes import Rank, process_count, processes
 from shared.diffusion.stable_diffusion_state import Curve, TrainingState
-from shared.errors import ConfigError, InputError
+from shared.errors import ConfigError, InputError, UnavailableError
 from shared.fetched import FetchedBase
 from shared.log import Log
 from shared.settings import Settings
@@ -245,9 +245,12 @@ class Trainer:
 
     def _end(self, checkpoints: Checkpoints | None, keeper: Keeper, start: float) -> None:
         """After a signal: the last checkpoint, if the grace period suffices for one, and Stopped in the process that had the signal."""
-        keeper.wait()
         if self.stop is None:
             return
+        try:
+            keeper.wait()
+        except UnavailableError as error:
+            log.warning("a checkpoint was not kept; the newest one is tried", reason=str(error))
         if checkpoints is not None and self.writing_seconds + keeper.seconds < self.stop.seconds_left():
             self._keep(checkpoints, keeper, start)
             keeper.wait()

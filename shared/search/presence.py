@@ -82,7 +82,7 @@ class Presence:
             connection.execute(
                 text(
                     """INSERT INTO tailfill_idle (process, search, gpu_seconds) VALUES (:process, :search, :seconds)
-                       ON CONFLICT (process) DO UPDATE SET gpu_seconds = :seconds"""
+                       ON CONFLICT (process) DO UPDATE SET gpu_seconds = greatest(tailfill_idle.gpu_seconds, :seconds)"""
                 ),
                 {"process": str(self._process), "search": self._search, "seconds": self._idle_seconds()},
             )

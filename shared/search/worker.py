@@ -192,8 +192,8 @@ class Worker:
         try:
             yield
         finally:
+            self._held_since = math.inf  # first: another thread reads both, and may see too little, not too much
             self._held_seconds += time.monotonic() - since
-            self._held_since = math.inf
 
     def held_seconds(self) -> float:
         """For which it has held trials."""

@@ -63,14 +63,14 @@ def test_why_nothing_moves(artifacts: Artifacts) -> None:
     commit_steps(study, steps[:1], artifacts)
     finetune = next(row.task for row in status.states(study, steps, artifacts) if row.step.stage == "finetune")
     assert finetune is not None
-    idle = "nothing moves: nobody here works on finetune; "  # searches say so themselves
+    idle = "nothing moves: no process works on finetune; "  # searches say so themselves
     assert said({}) == [idle + "`tailfill run` goes on with it"]
     assert said({}, "see control") == [idle + "see control"]
     for state in ("running", "pending", "failed"):  # what is pending or failed says why
         assert said({status.doing_key("finetune", finetune.key): status.Doing(state)}) == []
     commit_steps(study, [step for step in steps if step.stage not in ("final", "report")], artifacts)
     assert said({}) == [
-        "nothing moves: nobody here works on final real 0, final synthetic 0, final placebo 0 and others; `tailfill run` goes on with it"
+        "nothing moves: no process works on final real 0, final synthetic 0, final placebo 0 and others; `tailfill run` goes on with it"
     ]
     commit_steps(study, steps, artifacts)
     assert said({}) == []

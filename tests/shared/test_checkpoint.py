@@ -47,7 +47,7 @@ def test_what_ended_it_is_raised_by_the_next_call_or_at_the_end(call: Callable[[
         training()
 
 
-def test_what_ended_the_training_counts_more(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_ended_the_training_counts_more(caplog: pytest.LogCaptureFixture) -> None:
     def training() -> None:
         with Keeper() as keeper:
             keeper.begin(fails)
@@ -55,3 +55,4 @@ def test_what_ended_the_training_counts_more(capfd: pytest.CaptureFixture[str]) 
 
     with pytest.raises(KeyError):
         training()
+    assert "a checkpoint was not kept" in caplog.text

@@ -77,6 +77,21 @@ def test_kept_outputs_are_what_the_network_computes(
     assert not torch.allclose(mirrored.inputs.kept[:, 1], kept.inputs.kept[:, 0], atol=near)
 
 
+@pytest.mark.parametrize("refit", [0, 2])
+def test_the_refit_sees_the_images_themselves(train: ImageSet, val: ImageSet, build: Build, refit: int) -> None:
+    def data(**changes: dict[str, object] | str) -> TrainingData:
+        return build(make_arm(classifier={"trainable": "head"}, **changes), train, val)
+
+    arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"refit_epochs": refit})
+    augmented, plain = data(augmentation="hard", training={"refit_epochs": refit}), data()
+    network, rows = new_network(arm, augmented, 0).eval(), np.arange(40)
+    wanted = plain.plain(network, rows)
+    assert torch.allclose(augmented.plain(network, rows), wanted, atol=2e-2) == (refit > 0)
+    for number in range(5):
+        batch = augmented.batch(network, arm, rows, 0, 0, number)
+        assert not (batch - wanted).flatten(1).abs().amax(1).lt(1e-3).any()  # the image itself is not drawn
+
+
 def test_which_arms_it_serves(train: ImageSet, val: ImageSet, build: Build) -> None:
     data = build(make_arm(classifier={"trainable": "head"}), train, val)
     assert data.matches(make_arm(classifier={"trainable": "head", "head": [8, 8]}, training={"lr": 0.1, "mixup": 1.0}))

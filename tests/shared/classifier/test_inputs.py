@@ -55,7 +55,7 @@ def test_outputs_beyond_the_budget_are_computed_with_the_same_augmentation(
 ) -> None:
     every = outputs(train, 1e9)
     some = outputs(train, share * every.nbytes)
-    assert some.nbytes == share * every.nbytes
+    assert some.nbytes <= share * every.nbytes
     assert torch.allclose(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS), atol=1e-2, rtol=1e-2)
     other = every.rows(ROWS, (NUMBERS + 1) % 3)
     assert not torch.allclose(some.rows(ROWS, NUMBERS), other, atol=1e-2, rtol=1e-2)

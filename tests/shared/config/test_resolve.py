@@ -44,6 +44,15 @@ def test_a_search_space_is_replaced_whole() -> None:
     assert resolve(study)[0].search.space == {"training.tau": FloatRange(low=0, high=2)}
 
 
+def test_views_are_kept_where_trials_share_an_augmentation() -> None:
+    spaces = ({"training.lr": {"low": 1e-4, "high": 1e-2}}, {"training.erasing": {"low": 0, "high": 0.5}})
+    searched = [{"name": f"e{i}", "search": {"space": space}} for i, space in enumerate(spaces)]
+    own = {"name": "own", "training": {"views": 4}, "search": {"space": spaces[1]}}
+    fixed = {"name": "fixed", "search": {"trials": 0, "space": spaces[1]}}
+    views = [e.training.views for e in resolve(study_from_tree(tree(experiments=[*searched, own, fixed])))]
+    assert views == ["auto", "fresh", 4, "auto"]
+
+
 def test_another_generator_starts_from_its_own_defaults() -> None:
     study = study_from_tree(
         tree(
