@@ -86,8 +86,9 @@ def _cpu_seconds(manifest: Manifest) -> float:
 
 
 def hours(gpu_seconds: float, cpu_seconds: float) -> str:
-    """Hours on each kind of device that had a part: `1.25 GPU`, `0.40 CPU`, `1.25 GPU + 0.40 CPU`; `0` where none had."""
-    parts = [f"{s / 3600:.2f} {kind}" for s, kind in ((gpu_seconds, "GPU"), (cpu_seconds, "CPU")) if s > 0]
+    """Hours on each kind of device that had a part: `1.25 GPU`, `<0.01 CPU`, `1.25 GPU + 0.40 CPU`; `0` where none had."""
+    found = [(s / 3600, kind) for s, kind in ((gpu_seconds, "GPU"), (cpu_seconds, "CPU")) if s > 0]
+    parts = [f"{f'{hours:.2f}' if hours >= 0.005 else '<0.01'} {kind}" for hours, kind in found]
     return " + ".join(parts) or "0"
 
 

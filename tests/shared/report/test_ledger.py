@@ -66,7 +66,13 @@ def test_hours_used_and_lost_by_kind_of_device() -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "cpu", "text"),
-    [(4500, 0, "1.25 GPU"), (0, 1440, "0.40 CPU"), (4500, 1440, "1.25 GPU + 0.40 CPU"), (0, 0, "0")],
+    [
+        (4500, 0, "1.25 GPU"),
+        (0, 1440, "0.40 CPU"),
+        (4500, 1440, "1.25 GPU + 0.40 CPU"),
+        (0, 17, "<0.01 CPU"),
+        (0, 0, "0"),
+    ],
 )
 def test_hours_are_called_by_their_device(gpu: float, cpu: float, text: str) -> None:
     assert hours(gpu, cpu) == text
