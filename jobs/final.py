@@ -127,9 +127,8 @@ def final(
         checkpoint_every=config.final.checkpoint_every,
     )
     thresholds = best_thresholds(info.schema_, fitted.val_probabilities, val.labels)
-    logits = fitted.logits(
-        test
-    )  # also after a signal: what is left is short, and the training may not be checkpointed to its end
+    # also after a signal: what is left is short, and the training may not be checkpointed to its end
+    logits = fitted.logits(test)
     metrics = _judged(arm, info, data, logits, test, rare, thresholds)
     files = _write(out, info.schema_, logits, test, metrics, thresholds)
     from shared.classifier.snapshot import records_json

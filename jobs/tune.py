@@ -82,17 +82,16 @@ def work(config: TuneConfig, context: Context) -> None:
     device = pick_device(context.task.resources.device)
     database = Database(_database_url(context))
     try:
+        name = search_name(config, context)
         worker = Worker(
             database,
-            search_name(config, context),
+            name,
             config.search,
             config.seed,
             StoredCheckpoints(context),
             context.stop,
             device_name(device),
-            context.settings.grace_seconds,
         )
-        name = search_name(config, context)
         with Presence(database, name, device_name(device), lambda: context.seconds() - worker.held_seconds()):
             worker.run(ArmObjective(config, context))
     finally:

@@ -20,7 +20,7 @@ from shared.errors import Stopped
 from shared.meter import Meter, Record
 from shared.settings import Settings
 
-STOP_MARGIN_SECONDS = 5.0
+STOP_MARGIN_SECONDS = 5.0  # of the grace period, left to the rest of the shutdown
 
 
 class StopSignal:

@@ -137,9 +137,8 @@ class TrainingData:
 
     def _plain(self, inputs: Pixels | Outputs, network: Network, rows: NDArray[np.int64]) -> Tensor:
         if isinstance(inputs, Outputs):
-            view = (
-                inputs.views.index(PLAIN) if PLAIN in inputs.views else 0
-            )  # of mirrored views the first is the image itself
+            # of mirrored views the first is the image itself
+            view = inputs.views.index(PLAIN) if PLAIN in inputs.views else 0
             return inputs.rows(rows, np.full_like(rows, view))
         with autocast(self.device):
             return network.below(images_on(inputs.rows(rows), self.device))

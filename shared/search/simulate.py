@@ -271,8 +271,8 @@ def _in_process(work: Callable[[StopSignal], None], level: int = logging.INFO, g
 def _work(drill: Drill, stop: StopSignal) -> None:
     database = Database(drill.url)
     try:
-        checkpoints, grace = FolderTrialCheckpoints(drill.folder, drill.checkpoint_seconds), stop.grace_seconds
-        worker = Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop, grace_seconds=grace)
+        checkpoints = FolderTrialCheckpoints(drill.folder, drill.checkpoint_seconds)
+        worker = Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop)
         with Presence(database, drill.name, "cpu", lambda: 0.0):
             worker.run(DrillObjective(drill))
         (drill.folder / f"claims-{os.getpid()}.json").write_text(json.dumps(worker.claim_seconds))

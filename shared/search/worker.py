@@ -24,7 +24,7 @@ from optuna.trial import Trial, TrialState
 
 from shared.checkpoint import Checkpoints
 from shared.config.search import Search
-from shared.context import StopSignal
+from shared.context import STOP_MARGIN_SECONDS, StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
 from shared.search.identity import settings_digest
@@ -40,7 +40,6 @@ POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
 SAME_ERROR = 3  # so many failures of one kind in a row end the worker
 RENEWALS_A_LEASE = 6
-MARGIN_SECONDS = 5.0  # of the grace period, kept for giving the trial back and ending the process
 
 _log = Log("tune")
 
@@ -129,13 +128,11 @@ class Worker:
         checkpoints: TrialCheckpoints,
         stop: StopSignal,
         device: str = "cpu",
-        grace_seconds: float = 30.0,
     ) -> None:
         self.database, self.stop, self.checkpoints = database, stop, checkpoints
         self.leases = Leases(database, search.lease_seconds)
         self._name, self._search, self._seed, self._device = name, search, seed, device
         self._settings = settings_digest(search)
-        self._grace = grace_seconds
         self._label = worker_label()
         self._study: Study | None = None
         self._failures: list[str] = []
@@ -308,7 +305,9 @@ class Worker:
     def give_back(self, claim: Claim) -> None:
         """Queues the trial again, from its last checkpoint."""
         if not claim.lost:
-            self.database.call("giving a trial back", lambda: self.leases.give_back(claim), patience=MARGIN_SECONDS)
+            self.database.call(
+                "giving a trial back", lambda: self.leases.give_back(claim), patience=STOP_MARGIN_SECONDS
+            )
             _log.info("trial given back", trial_id=claim.trial_id, epochs_done=claim.epochs)
 
     def leave(self, claim: Claim) -> None:
@@ -318,11 +317,6 @@ class Worker:
         finally:
             _log.warning("objective did not stop in time; its last checkpoint stands", trial_id=claim.trial_id)
             os._exit(STOPPED)
-
-    @property
-    def grace_seconds(self) -> float:
-        """Seconds that an objective has after the signal."""
-        return max(self._grace - MARGIN_SECONDS, self._grace / 2)
 
     def _call(self, what: str, operation: Callable[[], Any], claim: Claim | None = None) -> Any:
         """While a trial is held, patience lasts as long as its lease."""
@@ -349,13 +343,10 @@ class _Renewal:
     def _run(self) -> None:
         leases, claim = self._worker.leases, self._claim
         due = time.monotonic() + leases.seconds / RENEWALS_A_LEASE
-        signalled: float | None = None
         while not self._over.wait(min(0.5, leases.seconds / RENEWALS_A_LEASE / 2)):
             now = time.monotonic()
-            if self._worker.stop:
-                signalled = signalled or now
-                if now - signalled > self._worker.grace_seconds:
-                    self._worker.leave(claim)
+            if self._worker.stop.seconds_left() <= 0:
+                self._worker.leave(claim)
             if now < due or claim.revoked:
                 continue
             try:

@@ -25,9 +25,9 @@ class Deaf(DrillObjective):
 
 def run(drill: Drill) -> None:
     """The process."""
-    stop = StopSignal()
+    stop = StopSignal(grace_seconds=1.0)
     stop.install()
     quiet_optuna()
     checkpoints = FolderTrialCheckpoints(drill.folder)
     database = Database(drill.url)
-    Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop, grace_seconds=1.0).run(Deaf(drill))
+    Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop).run(Deaf(drill))

@@ -50,7 +50,7 @@ def coordinated(drill: Drill) -> Iterator[list[Outcome | BaseException]]:
         database.close()
 
 
-def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None, grace: float = 30.0) -> Worker:
+def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None) -> Worker:
     checkpoints = FolderTrialCheckpoints(drill.folder)
     return Worker(
         database,
@@ -59,5 +59,4 @@ def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None,
         drill.seed,
         checkpoints,
         StopSignal() if stop is None else stop,
-        grace_seconds=grace,
     )
