@@ -67,8 +67,10 @@ def run(config: TuneConfig, context: Context) -> Manifest:
         unfinished = database.call("reading what is unfinished", coordinator.unfinished_checkpoints)
     finally:
         database.close()
-    StoredCheckpoints(context).keep(unfinished)
-    return _commit(config, context, inherited, outcome, usage)
+    # with a larger budget their trials go on, under another key; those under earlier keys stay as they are
+    places = [place.partition("/") for place in unfinished]
+    names = [name for key, _, name in places if key == context.task.key]
+    return _commit(config, context, inherited, outcome, usage, names)
 
 
 def work(config: TuneConfig, context: Context) -> None:
@@ -146,12 +148,6 @@ class StoredCheckpoints:
     def discard(self, key: str, name: str) -> None:
         """Removes one that nobody needs any more."""
         self._artifacts.discard_checkpoint("tune", key, name)
-
-    def keep(self, places: Sequence[str]) -> None:
-        """Has the commit leave those that leases name: with a larger budget their trials go on, under another key."""
-        for place in places:
-            key, _, name = place.partition("/")
-            self._artifacts.keep_checkpoint("tune", key, name)
 
 
 class ArmObjective:
@@ -238,7 +234,12 @@ class ArmObjective:
 
 
 def _commit(
-    config: TuneConfig, context: Context, inherited: dict[str, Any], outcome: Outcome, usage: Usage
+    config: TuneConfig,
+    context: Context,
+    inherited: dict[str, Any],
+    outcome: Outcome,
+    usage: Usage,
+    unfinished: Sequence[str],
 ) -> Manifest:
     from dataclasses import asdict
 
@@ -279,7 +280,7 @@ def _commit(
         gpu_lost=usage.gpu_lost_seconds,
         cpu_lost=max(usage.lost_seconds - usage.gpu_lost_seconds, 0.0),
     )
-    return context.commit(files, summary, max(set(devices), key=devices.count), spent)
+    return context.commit(files, summary, max(set(devices), key=devices.count), spent, unfinished)
 
 
 def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Path]:

@@ -169,10 +169,12 @@ class Context:
         summary: Mapping[str, Any],
         device: str = "cpu",
         spent: Spent | None = None,
+        unfinished: Sequence[str] = (),
     ) -> Manifest:
         """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one).
 
-        `spent` is the work of all processes where it is not theirs to record: a search's leases tell it.
+        `spent` is the work of all processes where it is not theirs to record: a search's leases tell it. Checkpoints named `unfinished`
+        stay.
         """
         uploaded = tuple(self.artifacts.upload(name, path) for name, path in sorted(files.items()))
         code, libraries = self.code()
@@ -204,7 +206,8 @@ class Context:
                 files=uploaded,
                 summary=dict(summary),
                 run=run,
-            )
+            ),
+            unfinished,
         )
 
 

@@ -12,7 +12,7 @@ Layout in the store::
 
 Checkpoints and parts are no blobs, so that removing them can never take a file from under a manifest with the same bytes in it. What a
 killed process leaves of them (files whose pointer was never written) goes with all the others at the commit; those named by
-`keep_checkpoint` stay.
+`commit` stay.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Artifacts:
         self.study = study
         self.cache = cache
         self._verified: set[str] = set()
-        self._kept: list[str] = []
 
     # -- committed results
 
@@ -82,17 +81,18 @@ class Artifacts:
             )
         return manifest
 
-    def commit(self, manifest: Manifest) -> Manifest:
+    def commit(self, manifest: Manifest, unfinished: Sequence[str] = ()) -> Manifest:
         """Writes the manifest if the key has none; returns the committed one, which is another's where it was faster.
 
-        Its checkpoints and parts are removed afterwards, but for those of `keep_checkpoint`.
+        Its checkpoints and parts are removed afterwards, but for the checkpoints named `unfinished`: work goes on from them under another key.
         """
         folder = self._folder(manifest.stage, manifest.key)
         self.store.create(f"{folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
         committed = self.find(manifest.stage, manifest.key)
         if committed is None:
             raise ArtifactError(f"{self.store.url}/{folder}/manifest.json: vanished after it was written; run again")
-        self.clean(manifest.stage, manifest.key, self._kept)
+        kept = [f"{folder}/checkpoints/{name}{end}" for name in unfinished for end in (".json", "/")]
+        self.clean(manifest.stage, manifest.key, kept)
         return committed
 
     def forget(self, stage: Stage, key: str) -> None:
@@ -186,11 +186,6 @@ class Artifacts:
         """Local, checked files by name, and the values; None where there is no such checkpoint."""
         pointer = self._pointer(f"{self._folder(stage, key)}/checkpoints/{name}.json")
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
-
-    def keep_checkpoint(self, stage: Stage, key: str, name: str) -> None:
-        """Has a commit by this object leave the checkpoint: unfinished work may go on from it, under another key."""
-        location = f"{self._folder(stage, key)}/checkpoints/{name}"
-        self._kept += [f"{location}.json", f"{location}/"]
 
     def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
         """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""

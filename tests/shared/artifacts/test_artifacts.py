@@ -151,8 +151,7 @@ def test_a_commit_leaves_checkpoints_that_it_is_told_to_keep(artifacts: Artifact
     """Of unfinished work, which goes on from it under another key; to forget the result removes it too."""
     for name in ("trial-1", "trial-12"):
         artifacts.save_checkpoint("prepare", KEY, name, {"w": written(tmp_path / "w", name.encode())}, {"step": 1})
-    artifacts.keep_checkpoint("prepare", KEY, "trial-1")
-    artifacts.commit(manifest())
+    artifacts.commit(manifest(), ["trial-1"])
     found = artifacts.load_checkpoint("prepare", KEY, "trial-1")
     assert found is not None
     assert found[0]["w"].read_bytes() == b"trial-1"
