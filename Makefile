@@ -17,7 +17,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart schema chaos bench fingerprints lock images test-images format clean
+.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart schema chaos bench continue fingerprints lock images test-images format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -77,6 +77,9 @@ chaos: venv ## the search under fire: workers, coordinator and database killed a
 bench: venv ## what a trial costs beside a plain timm loop; DATA=FashionDataset, BENCH="more options" (benchmarks/README.md)
 	@test -n "$(DATA)" || { echo "name the images: make bench DATA=DIR, as studies/deepfashion-lite.yaml has them"; exit 2; }
 	@$(BENCH_ENV) $(BIN)/python -m benchmarks.trial studies/deepfashion-lite.yaml --set dataset.root=$(DATA) $(BENCH)
+
+continue: venv ## begin the demo with an earlier commit, kill it, and go on with this one (FROM=e21fc39)
+	@$(BIN)/python tests/continue_demo.py $(or $(FROM),e21fc39)
 
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
 	@$(BIN)/python -m shared.artifacts.fingerprint --write

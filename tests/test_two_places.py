@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import timm
 from hub_server import Hub, serve_hub
 from in_process import InProcess
 from safetensors.torch import save_file
+from support.pinned import demo_manifests
 from two_classes import write_images
 
 from jobs.upload import upload
-from shared.artifacts.manifest import Run
+from shared.artifacts.manifest import Manifest, Run
 from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
 from shared.config.task import STAGES
@@ -90,6 +92,22 @@ def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
     assert not hub.asked
     assert "weights/test_resnet" in report.inputs
 
+    _check_names([m for stage in STAGES for m in here.artifacts.manifests(stage)])
     again = place("again", data)  # and the other way round
     assert again.run(again.steps["report"]).digest == report.digest
     assert committed(again) == after
+
+
+def _check_names(manifests: list[Manifest]) -> None:
+    """What users and later stages read by name is called as it was: keys of summaries, and files."""
+    pinned = {manifest.stage: manifest for manifest in demo_manifests().values()}
+    for manifest in manifests:
+        if old := pinned.get(manifest.stage):
+            assert manifest.summary.keys() == old.summary.keys(), manifest.stage
+            assert _names(manifest) == _names(old), manifest.stage
+
+
+def _names(manifest: Manifest) -> set[str]:
+    """Shards are as many as there are images for, and plots as there are experiments."""
+    names = {re.sub(r"-\d+\.parquet$", "", file.name) for file in manifest.files}
+    return {name for name in names if not name.startswith("plots/")}

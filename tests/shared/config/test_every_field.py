@@ -1,0 +1,226 @@
+"""Nothing in a study is accepted and ignored: every section and every field of `Study` reaches a stage, or is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from jobs.earlier import Earlier
+from jobs.plan import plan
+from shared.config.base import Section
+from shared.config.load import study_from_tree
+from shared.config.study import Experiment, Overridable, Study
+from shared.errors import ConfigError
+
+DEMO = yaml.safe_load((Path(__file__).parents[3] / "studies" / "demo.yaml").read_text())
+DIFFUSION = {"generator": "stable-diffusion", "base": "some/model", "revision": "a", "resolution": 32}
+GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
+DATASETS: dict[str, dict[str, Any]] = {
+    "deepfashion": {"root": "data", "resolution": 64},
+    "folder": {"root": "data", "resolution": 64},
+    "csv": {"root": "data", "resolution": 64, "groups": GROUPS},
+    "fashion-mnist": {"root": "data", "resolution": 64},
+}
+BASES: dict[str, dict[str, Any]] = {
+    "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
+    "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 7}},
+    "stable-diffusion": {**DEMO, "verdict": "none", "finetune": DIFFUSION},
+    **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
+}
+"""Studies that together hold every section that there can be."""
+
+OTHER_VALUES: dict[str, Any] = {
+    "images": "real+copies",
+    "rare.classes": ["fabric/leather"],
+    "generate.quota": {"fabric/leather": 3},
+    "finetune.phrases": {"fabric/leather": "leather"},
+    "search.space": {"training.tau": {"low": 0.0, "high": 1.0}},
+    "search.objective": ["val_macro_f1", "val_loss"],
+    "search.warm_start_from": "other/real",
+    "dataset.keep": {"shirt": 4},
+    "dataset.groups": {"other": {"column": "kind"}},
+    "dataset.groups.kind.column": "other",
+    "dataset.groups.kind.classes": ["x", "y"],
+    "dataset.groups.marks.columns": ["a", "c"],
+    "verdict.baseline": "placebo",
+    "accept.plausibility": [0.1, 0.9],
+    "classifier.pretrained": True,
+    "classifier.head": [32],
+    "training.views": 4,
+}
+"""Values that cannot be told from the type of a field, by its path."""
+NOT_SET_ALONE = {
+    "dataset.source": "each has sections of its own",
+    "finetune.generator": "each has sections of its own",
+    "dataset.groups.kind.columns": "excludes `column`",
+    "dataset.groups.kind.kind": "`column` names one class or a list",
+    "dataset.groups.marks.column": "excludes `columns`",
+    "dataset.groups.marks.kind": "`columns` are of kind any",
+    "dataset.groups.marks.classes": "`columns` are the classes",
+    "search.space.training.dropout.log": "begins at 0",
+    "search.space.training.lr.kind": "an integer is no learning rate",
+    "search.space.training.dropout.kind": "an integer is no dropout",
+}
+
+
+def models(kind: Any, seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
+    """All models that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+        seen.add(kind)
+        for field in kind.model_fields.values():
+            models(field.annotation, seen)
+    for argument in get_args(kind):
+        models(argument, seen)
+    return seen
+
+
+def test_every_section_refuses_what_it_does_not_declare() -> None:
+    found = models(Study, set())
+    assert len(found) > 20
+    for kind in found:
+        assert (kind.model_config["extra"], kind.model_config["strict"], kind.model_config["frozen"]) == (
+            "forbid",
+            True,
+            True,
+        )
+
+
+@pytest.mark.parametrize("name", Study.model_fields)
+def test_every_section_is_overridable_or_refused_by_name(name: str) -> None:
+    changed = copy.deepcopy(BASES["demo"])
+    changed["experiments"][1][name] = {"nonsense": True}
+    with pytest.raises(ConfigError) as error:
+        study_from_tree(changed)
+    if name in Overridable.model_fields:
+        assert name in Experiment.model_fields
+        assert f"experiments[1].{name}" in str(error.value)
+    elif name not in Experiment.model_fields:  # an experiment has a name and a seed of its own
+        assert str(error.value) == (
+            f"experiments[1].{name}: is one for the whole study, not for an experiment; set {name} at the top level"
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("distill",), "distill: unknown key; there are "),
+        (("experiments", 1, "distill"), "experiments[1].distill: unknown key; there are "),
+        (("experiments", 1, "titel"), "experiments[1].titel: unknown key; did you mean title?"),
+        (("experiments", 1, "trainings"), "experiments[1].trainings: unknown key; did you mean training?"),
+        (("experiments", 1, "training", "mixxup"), "experiments[1].training.mixxup: unknown key; did you mean mixup?"),
+        (("experiments", 1, "search", "budget", "gpu_hour"), "experiments[1].search.budget.gpu_hour: unknown key; did you mean gpu_hours?"),
+        (("experiments", 1, "finetune", "widht"), "experiments[1].finetune.widht: unknown key; did you mean width?"),
+        (("search", "space", "training.lr", "lo"), "search.space.training.lr.lo: unknown key; did you mean low or log?"),
+        (("dataset", "rooot"), "dataset.rooot: unknown key; there are "),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_refused_with_the_near_keys_of_its_own_section(
+    place: tuple[str | int, ...], message: str
+) -> None:
+    changed = copy.deepcopy(BASES["demo"])
+    put(changed, place, {"nonsense": True})
+    with pytest.raises(ConfigError) as error:
+        study_from_tree(changed)
+    assert str(error.value).startswith(message)
+
+
+def put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
+    """Sets a value in a tree, and makes the mappings on the way."""
+    for step in path[:-1]:
+        tree = tree.setdefault(step, {}) if isinstance(tree, dict) else tree[step]
+    tree[path[-1]] = value
+
+
+def fields(section: Section, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any, Any]]:
+    """Path, type and value of every field that holds no further section."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+        sections = [(key, item) for key, item in inner if isinstance(item, Section)]
+        if isinstance(value, Section):
+            yield from fields(value, (*path, name))
+        else:
+            yield (*path, name), field.annotation, value
+        for key, item in sections:
+            yield from fields(item, (*path, name, key))
+
+
+def others(path: tuple[str | int, ...], kind: Any, value: Any) -> Iterator[Any]:
+    """Values that a field might have beside its own."""
+    name = ".".join(map(str, path)).removeprefix("experiments.1.")
+    if name in OTHER_VALUES:
+        yield OTHER_VALUES[name]
+    yield from _literals(kind)
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        yield from (value + 1, value - 1, value + 8, value - 8, value - 4, value * 0.9, value / 2, 0.1)
+    elif isinstance(value, str):
+        yield f"{value}-x"
+    else:
+        yield from (1, 0.5, 32, True, "other")
+
+
+def _literals(kind: Any) -> list[Any]:
+    inner = get_args(kind)
+    return [item for argument in inner for item in ([argument] if isinstance(argument, str) else _literals(argument))]
+
+
+def outcome(study: Study) -> str:
+    """All that the stages of a study are told."""
+    earlier = {"other/real": Earlier("other/real")}
+    steps = plan(study, None if study.dataset.source == "garments" else "0" * 64, {}, earlier)
+    told = [[step.stage, step.experiment, step.id, step.config, step.earlier is not None] for step in steps]
+    return json.dumps([study.name, study.resources.model_dump(mode="json"), told], sort_keys=True)
+
+
+def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, value: Any) -> Study:
+    """The study with another value at the path; fails if no other value is valid."""
+    errors = []
+    for other in others(path, kind, value):
+        tree = copy.deepcopy(base)
+        put(tree, path, other)
+        try:
+            study = study_from_tree(tree)
+        except ConfigError as error:
+            errors.append(str(error))
+            continue
+        if other != value:
+            return study
+    pytest.fail(f"{path}: no other value is known; add one to OTHER_VALUES. Tried: {errors}")
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_field_reaches_a_stage(base: str) -> None:
+    study = study_from_tree(BASES[base])
+    told, ignored = outcome(study), []
+    section = {"demo": None, "verdict": "verdict", "stable-diffusion": "finetune"}.get(base, "dataset")
+    for path, kind, value in fields(study):
+        name = ".".join(map(str, path))
+        if section not in (None, path[0]) or name in {*NOT_SET_ALONE, "verdict", "experiments"}:
+            continue
+        if path[0] == "experiments" and path[2] in ("name", "parameters_from", *Overridable.model_fields):
+            continue  # the next test sets sections of an experiment
+        if outcome(changed_study(BASES[base], path, kind, value)) == told:
+            ignored.append(name)
+    assert not ignored
+
+
+def test_every_field_of_an_experiment_reaches_a_stage() -> None:
+    tree = BASES["demo"]
+    study = study_from_tree(tree)
+    told, ignored = outcome(study), []
+    for path, kind, value in fields(study):
+        name = ".".join(map(str, path))
+        if path[0] not in Overridable.model_fields or name in NOT_SET_ALONE or name.startswith("search.space."):
+            continue  # an experiment's space stands in place of the study's, as one value
+        if outcome(changed_study(tree, ("experiments", 1, *path), kind, value)) == told:
+            ignored.append(name)
+    assert not ignored

@@ -1,0 +1,174 @@
+"""No key changes by accident: the ids and keys of all steps of many studies are the ones of tests/pinned.
+
+A user's half-finished study goes on only as long as its keys stand. `python tests/test_keys.py --write` writes the pins anew; a pin may
+change only together with the VERSION of its stage, in a commit that says so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.pinned import PINNED, demo_manifests
+
+from jobs.earlier import Earlier
+from jobs.plan import Step, make_task, plan, version
+from shared.artifacts.manifest import File, Manifest, Run
+from shared.config.load import load_study
+from shared.config.search import Choice
+from shared.config.study import Study
+from shared.config.task import Input, Task, TuneConfig, keyed
+from shared.search.identity import search_name, settings_digest
+from shared.weights import weight_locations
+
+ROOT = Path(__file__).parents[1]
+
+SPACE = "{generate.guidance: {values: [1.0, 2.0]}, generate.fill_to: {values: [100, 150]}, training.lr: {low: 0.001, high: 0.01}}"
+GENERATION = ["verdict=none", f"experiments.synthetic.search={{space: {SPACE}}}"]
+TAKEN_OVER = [*GENERATION, "experiments.placebo.parameters_from=synthetic", "experiments.placebo.search.trials=0"]
+HUB = ["finetune={generator: stable-diffusion, base: some/model, resolution: 32}", "classifier.pretrained=true"]
+BUCKET = ["finetune={generator: stable-diffusion, base: 's3://bucket/base', resolution: 32}"]
+FILES = "{classifier.pretrained: {values: [false, 's3://bucket/a.safetensors', 's3://bucket/b.safetensors']}}"
+MODELS = "{classifier.pretrained: {values: [true, false]}, classifier.model: {values: [test_resnet, test_vit]}}"
+TABLE = (
+    "dataset={source: csv, root: data, file: a.csv, path_column: file, split_column: split, group_by: patient, on_bad: skip, "
+    "groups: {kind: {column: kind}, marks: {kind: any, columns: [a, b]}}}"
+)
+SMALL: dict[str, list[str]] = {
+    "overrides": [
+        "experiments.synthetic.generate={fill_to: 200, replicates: 3}", "experiments.synthetic.accept={copies: 0.1}",
+        "experiments.placebo.score={folds: 3}", "experiments.placebo.training={mixup: 0.2, views: 4}", "experiments.placebo.seed=2",
+        "experiments.real.classifier={head: [64, 32]}", "experiments.synthetic.rare={below: 60, classes: [fabric/leather]}",
+        "experiments.synthetic.finetune={steps: 700}", "experiments.placebo.augmentation=hard", "seed=7", "final.seeds=3",
+        "experiments.placebo.synthetic={groups: checked}", "generate.quota={fabric/leather: 12}", "verdict.metric=accuracy",
+    ],
+    "other-generator": ["experiments.placebo.finetune={generator: stable-diffusion, base: some/model, method: lora, images: rare}"],
+    "search-over-generation": GENERATION,
+    "parameters-of-another-search": TAKEN_OVER,
+    "parameters-pinned": [*TAKEN_OVER, "experiments.placebo.generate.guidance=3", "experiments.placebo.training.lr=0.002"],
+    "warm-start-from-above": ["verdict=none", "experiments.placebo.search.warm_start_from=synthetic"],
+    "warm-start-from-another-study": [f"experiments.{arm}.search.warm_start_from=other/real" for arm in ("real", "synthetic", "placebo")],
+    "sequential": ["verdict=none", "search.strategy=sequential", "search.sampler=cmaes", "search.pruner=none"],
+    "several-objectives": ["search.objective=[val_macro_f1, val_loss]", "search.pruner=none", "search.budget={gpu_hours: 3}"],
+    "searched-augmentation": ["search.space={augmentation: {values: [none, soft, hard]}, training.erasing: {low: 0.0, high: 0.5}}"],
+    "grid": ["search.strategy=grid", "search.trials=4", "search.first_defaults=false", "search.epochs=5", "search.pruner=none"],
+    "no-search": ["search.trials=0", "verdict=none"],
+    "real-only": ["verdict=none", "experiments=[{name: real, images: real}]"],
+    "hub-weights": HUB,
+    "hub-weights-pinned": [*HUB, f"classifier.revision={'a' * 40}", f"finetune.revision={'b' * 40}", "score.model=test_vit"],
+    "hub-weights-searched": ["verdict=none", f"experiments.real.search={{space: {MODELS}}}"],
+    "hub-weights-of-trials": [*HUB, *GENERATION, "score.model=test_vit"],
+    "weights-in-a-bucket": [*BUCKET, "classifier.pretrained=s3://bucket/a.safetensors"],
+    "weights-in-a-bucket-searched": [*BUCKET, "verdict=none", f"search.space={FILES}", *GENERATION],
+    "folder": ["dataset={source: folder, root: data, group: species, split: {val: 0.2, test: 0.2}, fit: pad}"],
+    "table": [TABLE],
+    "deepfashion-cropped": ["dataset={source: deepfashion, root: 's3://bucket/df', crop: true, resolution: 64}"],
+    "resources": ["resources={device: cpu, processes: 1, cache_gib: 1}"],
+}  # fmt: skip
+"""Studies that differ from the demo by these `--set` values."""
+
+
+def digest(text: str) -> str:
+    """Stands for the fingerprint of something that this test has not."""
+    return sha256(text.encode()).hexdigest()
+
+
+def cases() -> dict[str, tuple[Path, list[str]]]:
+    """The study file and the `--set` values of each case."""
+    demo = ROOT / "studies" / "demo.yaml"
+    shipped: dict[str, tuple[Path, list[str]]] = {path.stem: (path, []) for path in sorted(demo.parent.glob("*.yaml"))}
+    return shipped | {name: (demo, sets) for name, sets in SMALL.items()}
+
+
+def planned(file: Path, sets: list[str]) -> tuple[Study, list[Step]]:
+    """The study and its plan, with made-up fingerprints of data, weights and the other study's search."""
+    study = load_study(file, sets)
+    files, folders = weight_locations(study)
+    folders |= {"s3://bucket/base"} if any("s3://bucket/base" in setting for setting in sets) else set()
+    source = None if study.dataset.source == "garments" else digest("data")
+    earlier = {
+        "other/real": Earlier("other/real", Input(stage="tune", key=digest("k"), digest=digest("d"), study="other"))
+    }
+    return study, plan(study, source, {location: digest(location) for location in files | folders}, earlier)
+
+
+def made_up(task: Task) -> Manifest:
+    """What the task might have committed."""
+    summary: dict[str, Any] = {}
+    if task.stage == "tune":
+        space = task.config["search"]["space"]
+        summary["parameters"] = {path: _value(task, path) for path in space}
+    return Manifest(
+        study=task.study,
+        stage=task.stage,
+        key=task.key,
+        version=version(task.stage),
+        config=keyed(task.stage, task.config),
+        inputs=task.inputs,
+        files=(File(name="file", digest=digest(task.key), size=1),),
+        summary=summary,
+        run=Run(created="2026-11-28T00:00:00+00:00", seconds=1.0, device="cpu", device_seconds=0.0, code="", libraries={}),
+    )  # fmt: skip
+
+
+def _value(task: Task, path: str) -> Any:
+    config = task.stage_config()
+    assert isinstance(config, TuneConfig)
+    values = config.search.space[path]
+    return values.values[-1] if isinstance(values, Choice) else values.low
+
+
+def described(study: Study, steps: list[Step]) -> list[dict[str, Any]]:
+    """Id, key and config of each step; the key of a search is also in the name that it has in PostgreSQL."""
+    committed: dict[str, Manifest] = {}
+    rows = []
+    for step in steps:
+        task = make_task(study, step, committed)
+        committed[step.id] = made_up(task)
+        row = {"step": step.label, "id": step.id, "key": task.key, "fields": digest(json.dumps(_fields(task.config)))}
+        config = task.stage_config()
+        if isinstance(config, TuneConfig):
+            row["search"] = search_name(study.name, version("tune"), config, task.inputs, 0)
+            row["settings"] = settings_digest(config.search)
+        rows.append(row)
+    return rows
+
+
+def _fields(config: Any, path: str = "") -> list[str]:
+    """The paths of a dumped config's fields, also of those that are in no key."""
+    if not isinstance(config, Mapping):
+        return [path]
+    return sorted(field for name, value in config.items() for field in _fields(value, f"{path}.{name}"))
+
+
+@pytest.mark.parametrize("name", cases())
+def test_ids_and_keys_are_the_pinned_ones(name: str) -> None:
+    found = described(*planned(*cases()[name]))
+    pinned = json.loads((PINNED / "keys.json").read_text())[name]
+    assert [row["step"] for row in found] == [row["step"] for row in pinned]
+    changed = [row["step"] for row, old in zip(found, pinned, strict=True) if row != old]
+    assert not changed, f"{name}: the ids, keys or fields of these steps differ from tests/pinned/keys.json"
+
+
+def test_committed_manifests_keep_their_digests_and_give_the_keys_that_they_gave() -> None:
+    study, manifests = load_study(ROOT / "studies" / "demo.yaml"), demo_manifests()
+    digests = json.loads((PINNED / "demo.json").read_text())
+    assert {label: manifest.digest for label, manifest in manifests.items()} == digests
+    committed: dict[str, Manifest] = {}
+    for step in plan(study):
+        assert make_task(study, step, committed).key == manifests[step.label].key, step.label
+        committed[step.id] = manifests[step.label]
+    assert len(committed) == len(manifests) == 14
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--write"], "usage: python tests/test_keys.py --write"
+    pins = {name: described(*planned(file, sets)) for name, (file, sets) in cases().items()}
+    (PINNED / "keys.json").write_text(json.dumps(pins, indent=0) + "\n")
+    found = {label: manifest.digest for label, manifest in sorted(demo_manifests().items())}
+    (PINNED / "demo.json").write_text(json.dumps(found, indent=1) + "\n")
