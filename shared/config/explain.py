@@ -7,25 +7,27 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared.config import dataset, generation, search, study, training
+from shared.config import dataset, study
 from shared.errors import ConfigError
 
 Path = tuple[str | int, ...]
 
 
 @contextmanager
-def explain(tree: Any, places: Mapping[Path, str], prefix: Path = ()) -> Iterator[None]:
-    """Raises ConfigError, one line an error, in place of pydantic's ValidationError. `tree` is what was validated."""
+def explain(places: Mapping[Path, str], prefix: Path = (), root: type[BaseModel] = study.Study) -> Iterator[None]:
+    """Raises ConfigError, with a line for each error, in place of pydantic's ValidationError of the model `root`."""
     try:
         yield
     except ValidationError as error:
-        details = _relevant(error.errors(include_url=False), tree)
-        lines = [_line(detail, also, tree, places, prefix) for detail, also in details]
+        details = _relevant(error.errors(include_url=False), root)
+        lines = [_line(detail, also, root, places, prefix) for detail, also in details]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -77,17 +79,20 @@ Refused = tuple[ErrorDetails, list[ErrorDetails]]
 """An error, and those that say of the same value what else it might have been: it and the others of a union's members."""
 
 
-def _relevant(details: list[ErrorDetails], tree: Any) -> list[Refused]:
-    """One error a refused value: of a union only the member that was written, or all where none was; no list is short for its refused entries."""
+def _relevant(details: list[ErrorDetails], root: type[BaseModel]) -> list[Refused]:
+    """One error for each refused value.
+
+    Of a union's errors, those of the member that was written stay, or all if none was. A list is not called short for its refused entries.
+    """
     found: dict[Path, list[ErrorDetails]] = {}
     for detail in details:
         if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]:
-            found.setdefault(_tree_path(detail["loc"], tree), []).append(detail)
+            found.setdefault(_located(detail, root).path, []).append(detail)
     deeper = {path[:length] for path in found for length in range(len(path))}
     return [
         (same[0], _same_value(same))
         for path, same in found.items()
-        if path not in deeper or not any(step in _MEMBERS for detail in same for step in detail["loc"][-1:])
+        if path not in deeper or not any(_located(detail, root).in_member for detail in same)
     ]
 
 
@@ -96,14 +101,14 @@ def _same_value(details: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _line(
-    detail: ErrorDetails, also: Sequence[ErrorDetails], tree: Any, places: Mapping[Path, str], prefix: Path
+    detail: ErrorDetails, also: Sequence[ErrorDetails], root: type[BaseModel], places: Mapping[Path, str], prefix: Path
 ) -> str:
-    path = _tree_path(detail["loc"], tree)
-    kind, context = detail["type"], detail.get("ctx", {})
+    found = _located(detail, root)
+    path, kind, context = found.path, detail["type"], detail.get("ctx", {})
     place = place_text((*prefix, *path), places)
     name = path_text((*prefix, *path))
     if kind == "extra_forbidden":
-        return f"{name}: unknown key{near(str(path[-1]), _siblings(detail['loc']))}{place}"
+        return f"{name}: {_unknown(str(path[-1]), found.holder)}{place}"
     if kind == "missing" and not isinstance(detail["loc"][-1], int):
         return f"{name}: is required and missing{place}"
     if kind == "value_error":
@@ -114,13 +119,21 @@ def _line(
         return f"{message}{place or place_text(_path_of(own_path), places)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         discriminator = str(context.get("discriminator", "kind")).strip("'_()")
-        allowed = context.get("expected_tags") or _tags(name)
+        allowed = context.get("expected_tags") or _declared_tags(found.kind, discriminator)
         given = detail["input"]
         written = isinstance(given, dict) and discriminator in given
-        found = f", got {_shown(given[discriminator])}" if written else ", which is missing"
-        return f"{name}.{discriminator}: must be one of {allowed}{found}{place_text((*prefix, *path, discriminator), places) or place}"
-    null = " or null" if kind in _EITHER and _may_be_null(detail["loc"]) else ""
+        got = f", got {_shown(given[discriminator])}" if written else ", which is missing"
+        return f"{name}.{discriminator}: must be one of {allowed}{got}{place_text((*prefix, *path, discriminator), places) or place}"
+    null = " or null" if kind in _EITHER and type(None) in get_args(found.kind) else ""
     return f"{name}: {_must(also)}{null}, got {_shown(detail['input'])}{place}"
+
+
+def _unknown(key: str, holder: type[BaseModel] | None) -> str:
+    """Why a key cannot stand in a section."""
+    assert holder is not None  # pydantic refuses keys in models only
+    if holder is study.Experiment and key in study.Study.model_fields:
+        return f"is one for the whole study, not for an experiment; set {key} at the top level"
+    return f"unknown key{near(key, list(holder.model_fields))}"
 
 
 def _path_of(text: str) -> Path:
@@ -133,11 +146,6 @@ def _must(details: Sequence[ErrorDetails]) -> str:
     said = dict.fromkeys(_allowed(detail) for detail in details)
     first, *others = said
     return " or ".join([first, *(other.removeprefix("must be ").removeprefix("one of ") for other in others)])
-
-
-def _may_be_null(location: tuple[str | int, ...]) -> bool:
-    field = _model(location).model_fields.get(str(location[-1])) if location else None
-    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -187,22 +195,6 @@ def _shown(value: Any) -> str:
     return f"{text} ({kind})" if kind and value is not None else text
 
 
-def _tree_path(location: tuple[str | int, ...], tree: Any) -> Path:
-    """The location without pydantic's own steps (union tags), by following the tree."""
-    path: list[str | int] = []
-    node = tree
-    for position, step in enumerate(location):
-        last = position == len(location) - 1
-        if (isinstance(node, dict) and step in node) or (
-            isinstance(node, list) and isinstance(step, int) and step < len(node)
-        ):
-            node = node[step]  # type: ignore[index]
-        elif not (last and isinstance(node, dict)) or step in _TAGS:
-            continue  # a tag, or a step into a union's member
-        path.append(step)
-    return tuple(path)
-
-
 def place_text(path: Path, places: Mapping[Path, str]) -> str:
     while path:
         if path in places:
@@ -211,44 +203,77 @@ def place_text(path: Path, places: Mapping[Path, str]) -> str:
     return ""
 
 
-def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """Keys that are allowed beside the unknown one."""
-    return list(_model(location).model_fields)
+@dataclass(frozen=True)
+class _Place:
+    """Where in a study pydantic found an error."""
+
+    path: Path
+    """The location without pydantic's own steps, which name members of unions."""
+    kind: Any
+    """The type that is declared there; None if there is none, as for an unknown key."""
+    holder: type[BaseModel] | None
+    """The model that declares the last step of `path`."""
+    in_member: bool
+    """Whether the location ends in the name of a union's member."""
 
 
-def _model(location: tuple[str | int, ...]) -> type[BaseModel]:
-    """The section that holds the value there."""
-    if "experiments" in location[:1] and len(location) == 3:
-        return study.Experiment
-    model: type[BaseModel] = study.Study
-    for step in location[:-1]:
-        model = _MODELS.get(step, model) if isinstance(step, str) else model
-    return model
+def _located(detail: ErrorDetails, root: type[BaseModel]) -> _Place:
+    """Where the refused value is: the list itself if an entry is missing in a list of fixed length."""
+    location = detail["loc"]
+    absent = detail["type"] == "missing" and isinstance(location[-1], int)
+    return _locate(location[:-1] if absent else location, root)
 
 
-def _tags(name: str) -> str:
-    return ", ".join(sorted(_SOURCES if name.endswith("dataset") else _GENERATORS))
+def _locate(location: Sequence[str | int], root: type[BaseModel]) -> _Place:
+    """Follows a location from the root's declared types, so that no list of sections has to be kept here."""
+    path: list[str | int] = []
+    kind: Any = root
+    holder, in_member = None, False
+    for step in location:
+        if step == "[key]":
+            continue  # the error is of the key itself, which stands before it
+        kind, in_member = _plain(kind), False
+        if len(members := _members(kind)) > 1:
+            kind, in_member = next((member for names, member in members if step in names), None), True
+            continue
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            holder, field = kind, kind.model_fields.get(str(step))
+            kind = None if field is None else field.annotation
+        elif get_origin(kind) is tuple or get_origin(kind) is dict:
+            arguments = [argument for argument in get_args(kind) if argument is not ...]
+            kind = arguments[step if isinstance(step, int) and step < len(arguments) else -1]
+        elif kind is None:
+            continue
+        path.append(step)
+    return _Place(tuple(path), kind, holder, in_member)
 
 
-_SOURCES: dict[str, type[BaseModel]] = {
-    "garments": dataset.GarmentsSource,
-    "deepfashion": dataset.DeepFashionSource,
-    "folder": dataset.FolderSource,
-    "csv": dataset.CsvSource,
-    "fashion-mnist": dataset.FashionMnistSource,
-}
-_GENERATORS: dict[str, type[BaseModel]] = {
-    "pixel": generation.PixelFinetune,
-    "stable-diffusion": generation.StableDiffusionFinetune,
-}
-_RANGES: dict[str, type[BaseModel]] = {"float": search.FloatRange, "int": search.IntRange, "choice": search.Choice}
-_MEMBERS = {"Verdict", "literal['none']", "bool", "int", "float", "str"}
-_TAGS = {*_SOURCES, *_GENERATORS, *_RANGES, *_MEMBERS, "one", "several", "[key]"}
-_MODELS: dict[str, type[BaseModel]] = {
-    **_SOURCES, **_GENERATORS, **_RANGES,
-    "split": dataset.Split, "rare": dataset.Rare, "groups": dataset.CsvGroup,
-    "generate": generation.Generate, "image_to_image": generation.ImageToImage, "score": generation.Score, "accept": generation.Accept,
-    "classifier": training.Classifier, "training": training.Training, "synthetic": training.Synthetic,
-    "search": search.Search, "budget": search.Budget, "final": search.Final, "verdict": search.Verdict, "resources": search.Resources,
-    "experiments": study.Experiment,
-}  # fmt: skip
+def _plain(kind: Any) -> Any:
+    """A type without its metadata, and without `None` if that leaves one type only."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        others = [member for member in get_args(kind) if member is not type(None)]
+        return _plain(others[0]) if len(others) == 1 else kind
+    return kind
+
+
+def _members(kind: Any) -> list[tuple[set[str], Any]]:
+    """The members of a union, each with the names by which pydantic's locations and discriminators call it."""
+    found = []
+    for member in get_args(kind) if get_origin(kind) in (Union, UnionType) else ():
+        tags = {data.tag for data in getattr(member, "__metadata__", ()) if isinstance(data, Tag)}
+        plain = _plain(member)
+        names = tags or {getattr(plain, "__name__", "")}
+        if isinstance(plain, type) and issubclass(plain, BaseModel):
+            literals = (field.annotation for field in plain.model_fields.values() if field.is_required())
+            names |= {str(name) for kind in literals if get_origin(kind) is Literal for name in get_args(kind)}
+        found.append((names, member))
+    return found
+
+
+def _declared_tags(kind: Any, discriminator: str) -> str:
+    """The values that a union's discriminator can have."""
+    models = (_plain(member) for _, member in _members(_plain(kind)))
+    allowed = [value for model in models for value in get_args(model.model_fields[discriminator].annotation)]
+    return ", ".join(repr(value) for value in allowed)

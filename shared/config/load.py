@@ -69,7 +69,7 @@ def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = Non
             f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
             f"{place_text(path, places or {})}; quote dates and the like"
         )
-    with explain(tree, places or {}):
+    with explain(places or {}):
         study = Study.model_validate_json(json.dumps(tree))
     check(study, places or {})
     return study

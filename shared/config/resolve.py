@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,13 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.config.base import Section
-from shared.config.dataset import Rare
 from shared.config.explain import Path, explain, near, path_text, placed, reason
-from shared.config.generation import Accept, AnyFinetune, Generate, PixelFinetune, Score
+from shared.config.generation import PixelFinetune
 from shared.config.paths import value_at, with_parameters
-from shared.config.search import Choice, Final, FloatRange, Range, Search, Verdict
-from shared.config.study import NAME_PATTERN, OVERRIDABLE, Experiment, Study, least_seeds
-from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
+from shared.config.search import Choice, FloatRange, Range, Search, Verdict
+from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study, least_seeds
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
@@ -38,7 +35,7 @@ AUGMENTATION = frozenset({"augmentation", "training.erasing"})
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
 
 
-class Resolved(Section):
+class Resolved(Overridable):
     """One experiment with every value filled in."""
 
     name: str
@@ -46,54 +43,32 @@ class Resolved(Section):
     parameters_from: str | None
     pinned: tuple[str, ...]
     """Paths that the experiment sets itself: they stand over what `parameters_from` brings."""
-    rare: Rare
-    finetune: AnyFinetune
-    generate: Generate
-    score: Score
-    accept: Accept
-    classifier: Classifier
-    augmentation: Augmentation
-    images: Images
-    training: Training
-    synthetic: Synthetic
-    search: Search
-    final: Final
 
 
-def resolve(study: Study, places: Mapping[tuple[str | int, ...], str] | None = None) -> tuple[Resolved, ...]:
+def resolve(study: Study, places: Mapping[Path, str] | None = None) -> tuple[Resolved, ...]:
     """All experiments in full, in order; raises ConfigError where an override does not fit."""
-    tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    tree = study.model_dump(mode="json", by_alias=True, include=set(Overridable.model_fields))
     return tuple(_resolve(study, e, i, tree, places or {}) for i, e in enumerate(study.experiments))
 
 
 def _resolve(
-    study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Any, str]
+    study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Path, str]
 ) -> Resolved:
     own = experiment.model_dump(mode="json", exclude_unset=True)
-    merged: dict[str, Any] = {}
-    pinned: list[str] = []
-    for section in OVERRIDABLE:
-        base, override = copy.deepcopy(tree.get(section)), own.get(section)
-        if override is not None:
-            pinned += [f"{section}.{key}" for key in override] if isinstance(override, dict) else [section]
-        value = base if override is None else _merge(base, override, _UNIONS.get(section))
-        if value is not None:
-            merged[section] = value
-    defaults = {
-        name: getattr(study, name).model_dump(mode="json", by_alias=True)
-        for name in OVERRIDABLE
-        if isinstance(getattr(study, name), Section)
-    }
-    for section in OVERRIDABLE:
-        if section not in merged:
-            merged[section] = defaults.get(section, getattr(study, section))
+    overrides = {name: own[name] for name in Overridable.model_fields if own.get(name) is not None}
+    merged = tree | {name: _merge(tree[name], value, _UNIONS.get(name)) for name, value in overrides.items()}
+    pinned = [
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in overrides.items()
+        for key in (value if isinstance(value, dict) else [None])
+    ]
     merged |= {
         "name": experiment.name,
         "seed": study.seed + SEEDS_APART * experiment.seed,
         "parameters_from": experiment.parameters_from,
         "pinned": pinned,
     }
-    with explain(merged, places, ("experiments", index)):
+    with explain(places, ("experiments", index), Resolved):
         resolved = Resolved.model_validate_json(json.dumps(merged))
     return _with_views(resolved)
 
@@ -115,7 +90,7 @@ def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
     return base | {k: v if k == "space" else _merge(base.get(k), v, None) for k, v in override.items()}
 
 
-def check(study: Study, places: Mapping[tuple[str | int, ...], str]) -> None:
+def check(study: Study, places: Mapping[Path, str]) -> None:
     """What holds between sections; raises ConfigError that names the path, the value, the remedy and the place."""
     experiments = resolve(study, places)
     for index, experiment in enumerate(experiments):

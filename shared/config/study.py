@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, create_model, model_validator
 
 from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
@@ -17,46 +17,13 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """Lower-case letters, digits and inner hyphens, at most 40: it becomes part of S3 keys and Kubernetes names."""
 
-OVERRIDABLE = (
-    "rare", "finetune", "generate", "score", "accept", "classifier", "augmentation", "images", "training", "synthetic", "search", "final",
-)  # fmt: skip
-"""What an experiment may set for itself; the data set and the verdict are one for all."""
 
+class Overridable(Section):
+    """The sections that the study sets for all experiments, and that each experiment may set for itself.
 
-class Experiment(Section):
-    """A row of the result table: the study with some values replaced. A mapping is merged into the study's, key by key."""
+    A section that is declared here can be overridden, resolved and searched; one that is declared in `Study` is the same for all.
+    """
 
-    name: Name
-    title: str | None = None
-    """A few words for the report."""
-    parameters_from: str | None = None
-    """Start from the parameters that another experiment's search ended with (its own, or the one it took them from), under this
-    one's own overrides and search."""
-    paper_row: Annotated[int, Field(ge=1, le=14)] | None = None
-    """The row of the paper's Table 3 that the report sets beside this one."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Another one makes a rerun of the same experiment: other initialisation and order, the same data and generated images."""
-    rare: dict[str, Any] | None = None
-    finetune: dict[str, Any] | None = None
-    generate: dict[str, Any] | None = None
-    score: dict[str, Any] | None = None
-    accept: dict[str, Any] | None = None
-    classifier: dict[str, Any] | None = None
-    augmentation: Augmentation | None = None
-    images: Images | None = None
-    training: dict[str, Any] | None = None
-    synthetic: dict[str, Any] | None = None
-    search: dict[str, Any] | None = None
-    final: dict[str, Any] | None = None
-
-
-class Study(Section):
-    """One question about one data set: do generated images of the rare classes help, and with which parameters?"""
-
-    name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Every random choice of the study follows from it."""
-    dataset: Dataset
     rare: Rare = Rare()
     finetune: AnyFinetune
     generate: Generate = Generate()
@@ -69,6 +36,45 @@ class Study(Section):
     synthetic: Synthetic = Synthetic()
     search: Search = Search()
     final: Final = Final()
+
+
+class _Row(Section):
+    """A row of the result table: the study with some values replaced. A mapping is merged into the study's, key by key."""
+
+    name: Name
+    title: str | None = None
+    """A few words for the report."""
+    parameters_from: str | None = None
+    """Start from the parameters that another experiment's search ended with (its own, or the one it took them from), under this
+    one's own overrides and search."""
+    paper_row: Annotated[int, Field(ge=1, le=14)] | None = None
+    """The row of the paper's Table 3 that the report sets beside this one."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another one makes a rerun of the same experiment: other initialisation and order, the same data and generated images."""
+
+
+def _overrides() -> dict[str, Any]:
+    """The fields by which an experiment sets sections for itself: a mapping for each that is one, else the value."""
+    kinds: dict[str, Any] = {name: field.annotation for name, field in Overridable.model_fields.items()}
+    return {
+        name: (kind | None if get_origin(kind) is Literal else dict[str, Any] | None, None)
+        for name, kind in kinds.items()
+    }
+
+
+if TYPE_CHECKING:
+    Experiment = _Row
+else:
+    Experiment = create_model("Experiment", __base__=_Row, __doc__=_Row.__doc__, __module__=__name__, **_overrides())
+
+
+class Study(Overridable):
+    """One question about one data set: do generated images of the rare classes help, and with which parameters?"""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random choice of the study follows from it."""
+    dataset: Dataset
     verdict: Verdict | Literal["none"] = Verdict()
     resources: Resources = Resources()
     experiments: tuple[Experiment, ...] = Field(min_length=1)
