@@ -20,12 +20,13 @@ from shared.checkpoint import Checkpoints
 from shared.config.resolve import resolve
 from shared.config.study import Study
 from shared.config.task import Input, PrepareConfig, Task, TuneConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import DatasetInfo, describe, read_info
 from shared.data.imageset import ImageSet, read_shards, write_shards
 from shared.data.sources.digest import source_digest
 from shared.search.worker import TrialHandle
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 OBJECTIVES = ("val_accuracy", "val_macro_f1")
 

@@ -27,7 +27,6 @@ from shared.artifacts.store import NotFound
 from shared.config.load import load_study
 from shared.config.study import Study
 from shared.config.task import Task
-from shared.context import StopSignal
 from shared.errors import ConfigError, UnavailableError
 from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import (
@@ -44,6 +43,7 @@ from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
 from shared.search.overview import read_searches
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 PATIENCE_SECONDS = 600.0  # that a service may be away before control ends with 75, and is started again
 STORE_SECONDS = 30.0  # between two looks at the store for what others have committed

@@ -20,9 +20,9 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.study import Study
 from shared.config.task import Task
-from shared.context import StopSignal
 from shared.errors import TailfillError, UnavailableError
 from shared.log import duration
+from shared.stop import StopSignal
 
 
 class StageFailed(TailfillError):

@@ -19,9 +19,10 @@ from shared.config.found import with_found
 from shared.config.paths import is_under
 from shared.config.search import Resources
 from shared.config.task import Arm, FinalConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import DataError
 from shared.fetched import fetched_models
+from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     import numpy as np

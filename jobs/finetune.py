@@ -17,12 +17,13 @@ from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.config.task import FinetuneConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.errors import DataError
 from shared.fetched import FetchedBase, fetched_base
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     import torch

@@ -23,13 +23,13 @@ from shared.artifacts.open import is_s3
 from shared.config.load import changed_study, load_study, study_from_tree
 from shared.config.study import Study
 from shared.config.task import STAGES
-from shared.context import StopSignal
 from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
 from shared.services.services import joined_services, services
 from shared.settings import Settings
+from shared.stop import StopSignal
 from shared.weights import weight_locations
 
 WORK = Path("work")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from shared.artifacts.manifest import Manifest
 from shared.config.dataset import GarmentsSource
 from shared.config.task import PrepareConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import DataError
+from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,10 +17,11 @@ from shared.artifacts.fingerprint import fingerprint, libraries
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
 from shared.config.task import STAGES, Task
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 ON_DEVICE = ("finetune", "generate", "score", "final")
 """Stages that compute on `resources.device`; a worker of tune does, too, and is counted by its leases."""

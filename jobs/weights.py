@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
 from shared.config.task import WeightsConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import ConfigError
 from shared.fetched import TIMM_FILE
 from shared.log import Log
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     from shared.hub import Repository

@@ -27,10 +27,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from shared.context import StopSignal
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 T = TypeVar("T")
 log = Log("weights")

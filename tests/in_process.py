@@ -23,9 +23,10 @@ from shared.artifacts.manifest import Manifest
 from shared.artifacts.store import Store
 from shared.config.study import Study
 from shared.config.task import Task, TuneConfig
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.sources.digest import source_digest
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 class InProcess:

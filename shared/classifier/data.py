@@ -26,10 +26,10 @@ from shared.classifier.precision import autocast, images_on, placed
 from shared.classifier.rng import numpy_generator, torch_generator
 from shared.config.search import Resources
 from shared.config.task import Arm
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError
+from shared.stop import StopSignal
 
 GIB = 2**30
 AUTO_VIEWS, MIRRORED_VIEWS = 8, 2

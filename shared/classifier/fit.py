@@ -26,11 +26,11 @@ from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord, Snapshot
 from shared.config.task import Arm
 from shared.config.training import Training
-from shared.context import StopSignal
 from shared.data.schema import LabelSchema
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
 from shared.metrics.classification import fast_scores
+from shared.stop import StopSignal
 
 __all__ = ["Diverged", "EpochRecord", "Fitted", "OutOfMemory", "TrainingData", "TrainingFailed", "fit"]
 

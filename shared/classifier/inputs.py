@@ -13,9 +13,9 @@ from torch import Tensor
 
 from shared.classifier.augment import Drawn
 from shared.classifier.cache import BLOCK, FrozenPart, View, decoded
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.log import Log
+from shared.stop import StopSignal
 
 Rows = NDArray[np.int64]
 

@@ -16,12 +16,12 @@ from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
 from shared.config.task import Arm
-from shared.context import StopSignal
 from shared.data.canonical import encode
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
 from shared.repeats import MOST, Enough, Range, Repeats, exactly, spread
+from shared.stop import StopSignal
 
 IMAGES = (64, 16)  # fewer where the first epoch is slow
 SLOW_SECONDS = 1.5

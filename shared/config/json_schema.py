@@ -6,7 +6,6 @@ import json
 
 from shared.config.study import Study
 
-
 FIRST = ("name", "seed", "dataset")
 """What a study file begins with; the sections that experiments share with the study follow."""
 

@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from shared.context import StopSignal
 from shared.data.canonical import Canonical, canonical
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import Source, SourceImage
 from shared.errors import DataError
 from shared.log import Log
+from shared.stop import StopSignal
 
 AHEAD = 8  # images a thread that are listed (or drawn) before the first of them is done: bounds the memory
 

@@ -14,7 +14,6 @@ from PIL import Image
 from shared.checkpoint import NoCheckpoints
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
-from shared.context import StopSignal
 from shared.data.canonical import encode
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
@@ -23,6 +22,7 @@ from shared.diffusion.generator import SampleRequest
 from shared.diffusion.pixel import PixelGenerator
 from shared.diffusion.pixel_train import finetune_pixel
 from shared.repeats import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
+from shared.stop import StopSignal
 
 FIRST = 2  # steps from whose pace the number of timed ones follows
 SAMPLER_STEPS = 2  # of the sampler, which takes as long for each

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 
 from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.pixel_model import TRAIN_TIMESTEPS, WEIGHTS, build_network, check_shapes, describe, read_tensors
 from shared.errors import InputError
 from shared.log import Log
+from shared.stop import StopSignal
 
 log = Log("finetune")
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from shared.checkpoint import Checkpoints, Keeper
 from shared.config.generation import StableDiffusionFinetune
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.diffusion.balance import draw_probabilities
@@ -41,6 +40,7 @@ from shared.errors import ConfigError, InputError, UnavailableError
 from shared.fetched import FetchedBase
 from shared.log import Log
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 GRADIENT_NORM = 1.0  # gradients are scaled down to this
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -21,9 +21,9 @@ from shared.classifier.rng import derived_seed
 from shared.config.dataset import Rare
 from shared.config.search import Resources
 from shared.config.task import Arm, ScoreConfig
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.log import Log
+from shared.stop import StopSignal
 
 Probabilities = NDArray[np.float32]
 """`[n, C]`."""

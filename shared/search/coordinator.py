@@ -18,7 +18,6 @@ from sqlalchemy import text
 from shared.artifacts.manifest import canonical_digest
 from shared.config.base import Section
 from shared.config.search import Search
-from shared.context import StopSignal
 from shared.errors import ConfigError, InputError
 from shared.log import Log
 from shared.search import budget
@@ -30,6 +29,7 @@ from shared.search.searches import Direction, Shown, Step, directions, make_stud
 from shared.search.space import Parameters, own_values, planned_points, target
 from shared.search.storage import Database
 from shared.search.tables import GPU_SECONDS, HELD_SECONDS, idle_gpu_seconds
+from shared.stop import StopSignal
 
 TICK_SECONDS = 1.0
 

@@ -10,10 +10,10 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from shared.context import StopSignal
 from shared.errors import ConfigError
 from shared.log import Log
 from shared.search.storage import Database, quiet_optuna
+from shared.stop import StopSignal
 
 HOST = "127.0.0.1"  # it asks nobody for a password
 CONNECTIONS = 2  # to PostgreSQL, however many requests the page makes at once

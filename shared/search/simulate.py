@@ -27,7 +27,6 @@ from shared.checkpoint import Keeper
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
-from shared.context import StopSignal
 from shared.errors import ConfigError, TailfillError
 from shared.log import Log, configure
 from shared.search.coordinator import Coordinator
@@ -35,6 +34,7 @@ from shared.search.presence import Presence
 from shared.search.reported import Values
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
+from shared.stop import StopSignal
 
 RESERVED_CONNECTIONS = 5  # coordinator, our own look at the server, and those that PostgreSQL keeps for its superuser
 

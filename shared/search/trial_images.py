@@ -12,7 +12,8 @@ from shared.artifacts.manifest import Manifest, new_task
 from shared.config.base import Section
 from shared.config.hub import BASE, JUDGES
 from shared.config.task import Arm, GenerateConfig, Input, Stage, TuneConfig, named_weights
-from shared.context import Context, StopSignal
+from shared.context import Context
+from shared.stop import StopSignal
 
 POOLS = 1  # trials train on the first; a study with more makes them for its final trainings
 

@@ -24,7 +24,6 @@ from optuna.trial import Trial, TrialState
 
 from shared.checkpoint import Checkpoints
 from shared.config.search import Search
-from shared.context import STOP_MARGIN_SECONDS, StopSignal
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
 from shared.search.identity import settings_digest
@@ -35,6 +34,7 @@ from shared.search.searches import SearchRow, Step, read_search
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
 from shared.search.trial_checkpoints import FencedCheckpoints, TrialCheckpoints, discard
+from shared.stop import STOP_MARGIN_SECONDS, StopSignal
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search

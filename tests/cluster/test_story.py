@@ -18,7 +18,7 @@ from jobs.local import Fingerprints, opened
 from jobs.plan import make_task
 from jobs.stage import run_within
 from shared.config.load import study_from_tree
-from shared.context import StopSignal
+from shared.stop import StopSignal
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 

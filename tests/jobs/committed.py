@@ -12,8 +12,9 @@ from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
 from shared.config.study import Study
 from shared.config.task import Task
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 def no_files(_: Step) -> dict[str, Path]:

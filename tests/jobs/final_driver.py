@@ -21,10 +21,10 @@ from jobs.final import Finished, final
 from shared.checkpoint import Values
 from shared.config.search import Resources
 from shared.config.task import FinalConfig
-from shared.context import StopSignal
 from shared.data.dataset import DatasetInfo, describe
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
+from shared.stop import StopSignal
 
 SCHEMA = LabelSchema(
     groups=(

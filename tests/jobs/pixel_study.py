@@ -17,11 +17,12 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, task_key
 from shared.config.base import Section
 from shared.config.task import Input, Stage, Task
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 SCHEMA = LabelSchema(
     groups=(LabelGroup(name="shade", classes=("dark", "light")), LabelGroup(name="edge", classes=("thin", "thick")))

@@ -13,8 +13,8 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
 from shared.config.task import Task
-from shared.context import StopSignal
 from shared.errors import Stopped, UnavailableError
+from shared.stop import StopSignal
 
 STUDY = load_study(Path(__file__).parents[2] / "studies" / "demo.yaml", ["final.seeds=1"])
 

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from jobs.final import Finished, final
 from shared.checkpoint import NoCheckpoints
 from shared.config.search import Resources
-from shared.context import StopSignal
 from shared.errors import DataError, Stopped
 from shared.metrics.classification import evaluate
+from shared.stop import StopSignal
 
 EPOCHS = 12
 

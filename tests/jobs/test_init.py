@@ -11,9 +11,9 @@ from jobs.prepare import prepare
 from shared.config.dataset import CsvSource, FolderSource
 from shared.config.load import load_study
 from shared.config.task import PrepareConfig
-from shared.context import StopSignal
 from shared.data.dataset import read_info
 from shared.errors import ConfigError, DataError
+from shared.stop import StopSignal
 
 
 def picture(path: Path, number: int, side: int = 70) -> None:

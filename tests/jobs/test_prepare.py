@@ -20,12 +20,13 @@ from shared.artifacts.open import open_store
 from shared.artifacts.s3 import S3Store
 from shared.config.search import Resources
 from shared.config.task import PrepareConfig, Task, keyed
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import DatasetInfo, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 FOLDER = {"source": "folder", "root": "unused", "group": "colour", "resolution": 32}

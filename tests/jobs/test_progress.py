@@ -19,11 +19,11 @@ from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
 from shared.config.search import Budget, Search
 from shared.config.study import Study
-from shared.context import StopSignal
 from shared.errors import UnavailableError
 from shared.search.identity import search_name, settings_digest
 from shared.search.overview import SearchOverview
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 SEARCH = Search(max_failures=3)

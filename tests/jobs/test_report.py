@@ -22,10 +22,11 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.dataset import Rare
 from shared.config.task import Input, Task
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import DataError, Stopped
 from shared.report.inputs import StageResult
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 @pytest.fixture(scope="module")

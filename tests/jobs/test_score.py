@@ -30,13 +30,14 @@ from shared.config.generation import Score
 from shared.config.search import Resources
 from shared.config.task import Input, ScoreConfig, Stage, Task
 from shared.config.training import Classifier, Training
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import describe
 from shared.data.garments import garment_image, read_garments
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import DataError, Stopped
 from shared.score.judges import Images, Surroundings
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 torch.set_num_threads(1)
 

@@ -25,10 +25,10 @@ from shared.config.generation import PixelFinetune
 from shared.config.load import study_from_tree
 from shared.config.search import Resources
 from shared.config.task import STAGES, FinetuneConfig, Input, Task
-from shared.context import StopSignal
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
 from shared.meter import records_under_way
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 @pytest.fixture(autouse=True)

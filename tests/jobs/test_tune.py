@@ -31,7 +31,7 @@ from shared.config.paths import with_parameters
 from shared.config.search import Budget, FloatRange, Search
 from shared.config.task import Arm, Input, Task, TuneConfig
 from shared.config.training import Classifier, Training
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
@@ -41,6 +41,7 @@ from shared.search.spending import Spending
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 SCHEMA = LabelSchema(groups=(LabelGroup(name="tone", classes=("dark", "light")),))
 

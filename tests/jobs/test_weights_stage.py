@@ -28,10 +28,11 @@ from shared.config.generation import Generate, StableDiffusionFinetune
 from shared.config.hub import BASE, JUDGES, role_of
 from shared.config.task import FinetuneConfig, GenerateConfig, Input, Stage, WeightsConfig
 from shared.config.training import Classifier
-from shared.context import Context, StopSignal
+from shared.context import Context
 from shared.errors import ConfigError, Stopped, UnavailableError
 from shared.fetched import fetched_base, fetched_judges, fetched_models
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 MODEL = "test_resnet.r160_in1k"
 STABLE = WeightsConfig(kind="stable-diffusion", name="some/model", revision=COMMIT)

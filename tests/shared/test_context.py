@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import math
-import os
-import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +10,10 @@ import pytest
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.task import Input, Task
-from shared.context import Context, Spent, StopSignal
+from shared.context import Context, Spent
 from shared.errors import ArtifactError, Stopped
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 def context_of(folder: Path, **values: Any) -> Context:
@@ -47,14 +44,6 @@ def stopped(folder: Path, ago: float, checkpoint: bool = False, **values: Any) -
             context.checkpoints("training").save({})
             context.meter._started -= 7  # as it works on
         raise Stopped("a signal")
-
-
-@pytest.fixture
-def _signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_commit_records_how_it_came_about(context: Context, tmp_path: Path) -> None:
@@ -133,29 +122,3 @@ def test_a_missing_input(context: Context) -> None:
     context.task.inputs["prepare"] = Input(stage="prepare", key="p", digest="d")
     with pytest.raises(ArtifactError, match="run the stage prepare first"):
         context.input("prepare")
-
-
-@pytest.mark.usefixtures("_signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_between_steps(number: signal.Signals) -> None:
-    stop = StopSignal()
-    stop.install()
-    stop.raise_if_set()
-    assert not stop
-    assert not stop.wait(0)
-    os.kill(os.getpid(), number)
-    assert stop
-    assert stop.wait(0)
-    with pytest.raises(Stopped, match="what was checkpointed stays"):
-        stop.raise_if_set()
-
-
-@pytest.mark.parametrize(("grace", "most"), [(30.0, 25.0), (3.0, 1.5)])
-def test_the_grace_period_runs_out_from_the_first_signal_on(grace: float, most: float) -> None:
-    stop = StopSignal(grace)
-    assert stop.seconds_left() == math.inf
-    stop.set()
-    left = stop.seconds_left()
-    assert most - 0.5 < left <= most
-    stop.set()
-    assert stop.seconds_left() <= left

@@ -17,9 +17,9 @@ from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
 from shared.config.search import Resources
 from shared.config.task import Arm
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.errors import ConfigError, DataError, Stopped
+from shared.stop import StopSignal
 
 Build = Callable[..., TrainingData]
 RARE = np.array([2])

@@ -18,9 +18,9 @@ from shared.classifier.arm import effective_training_set
 from shared.classifier.fit import Diverged, EpochRecord, Fitted, OutOfMemory, TrainingData, TrainingFailed, fit
 from shared.config.search import Resources
 from shared.config.task import Arm
-from shared.context import StopSignal
 from shared.data.imageset import ImageSet
 from shared.errors import InputError, Stopped, UnavailableError
+from shared.stop import StopSignal
 
 Build = Callable[..., TrainingData]
 RARE = np.array([2])

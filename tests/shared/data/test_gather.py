@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.context import StopSignal
 from shared.data.gather import gather
 from shared.data.imageset import decode
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.source import Source, SourceImage
 from shared.errors import DataError, Stopped
+from shared.stop import StopSignal
 
 SCHEMA = LabelSchema(
     groups=(LabelGroup(name="tone", classes=("dark", "light")), LabelGroup(name="mark", kind="any", classes=("x", "y")))

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import PixelFinetune
-from shared.context import StopSignal
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.pixel_train import finetune_pixel
 from shared.errors import DataError, InputError, Stopped
+from shared.stop import StopSignal
 
 Train = Callable[..., Path]
 CONFIG = PixelFinetune(

@@ -14,13 +14,13 @@ from tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 from shared.checkpoint import NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
-from shared.context import StopSignal
 from shared.diffusion.generator import SampleRequest
 from shared.diffusion.load import load_generator
 from shared.diffusion.stable_diffusion import StableDiffusion
 from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
 from shared.errors import DataError
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 Load = Callable[[dict[str, Path]], StableDiffusion]
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)

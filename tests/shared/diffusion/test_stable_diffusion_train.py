@@ -14,12 +14,12 @@ from tiny_pipeline import tiny_images, tiny_pipeline
 
 from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
-from shared.context import StopSignal
 from shared.diffusion import stable_diffusion_train
 from shared.diffusion.stable_diffusion_processes import process_count
 from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.settings import Settings
+from shared.stop import StopSignal
 
 RARE = np.array([1])  # colour/green
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from shared.context import StopSignal
 from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
+from shared.stop import StopSignal
 
 
 class Deaf(DrillObjective):

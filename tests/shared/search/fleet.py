@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
-from shared.context import StopSignal
 from shared.errors import STOPPED
 from shared.search.reported import reported
 from shared.search.simulate import (
@@ -29,6 +28,7 @@ from shared.search.simulate import (
 )
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import Worker
+from shared.stop import StopSignal
 
 T = TypeVar("T")
 KILLED = -signal.SIGKILL

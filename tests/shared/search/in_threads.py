@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shared.context import StopSignal
 from shared.errors import InputError, Stopped
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.simulate import Drill, FolderTrialCheckpoints, Place
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle, Worker
+from shared.stop import StopSignal
 
 
 class Objective:

@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Sequence
 
-from shared.context import StopSignal
 from shared.search.leases import LeaseLost
 from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
+from shared.stop import StopSignal
 
 LATE = 99.0  # the values that nobody may see
 PATIENCE = 120.0

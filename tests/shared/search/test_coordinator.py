@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 from shared.config.base import Section
 from shared.config.search import Budget, Choice, FloatRange
-from shared.context import StopSignal
 from shared.errors import ConfigError, InputError, Stopped
 from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
@@ -26,6 +25,7 @@ from shared.search.searches import read_search
 from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place
 from shared.search.storage import Database
 from shared.search.worker import Worker
+from shared.stop import StopSignal
 
 SPENT = 3600.0
 

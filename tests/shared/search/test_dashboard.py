@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from shared.context import StopSignal
 from shared.errors import ConfigError
 from shared.search.dashboard import serve_dashboard
 from shared.search.searches import make_study
 from shared.search.simulate import Drill
 from shared.search.storage import Database
+from shared.stop import StopSignal
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from shared.context import StopSignal
 from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.leases import Leases
@@ -19,6 +18,7 @@ from shared.search.results import TrialRecord, describe_front, importance, trial
 from shared.search.searches import Shown, Step, make_study, write_search
 from shared.search.simulate import Drill, Place, processes, run_worker
 from shared.search.storage import Database
+from shared.stop import StopSignal
 
 OBJECTIVES = ("val_loss", "val_macro_f1")
 

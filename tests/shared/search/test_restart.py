@@ -13,7 +13,6 @@ import pytest
 from own_server import OwnServer, Proxy
 from sqlalchemy import text
 
-from shared.context import StopSignal
 from shared.errors import Stopped
 from shared.search import budget
 from shared.search.coordinator import Coordinator
@@ -21,6 +20,7 @@ from shared.search.leases import Claim, Leases
 from shared.search.searches import Step, make_study, read_search, write_search
 from shared.search.simulate import Drill, Place
 from shared.search.storage import Database
+from shared.stop import StopSignal
 
 LEASE_SECONDS = 3.0
 

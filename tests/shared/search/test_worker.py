@@ -13,7 +13,6 @@ from in_threads import Objective, coordinated, new_worker
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from shared.context import StopSignal
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.search import worker as module
 from shared.search.coordinator import Outcome
@@ -22,6 +21,7 @@ from shared.search.reported import reported
 from shared.search.simulate import Drill, DrillObjective, processes
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle
+from shared.stop import StopSignal
 
 
 def trials(database: Database, drill: Drill) -> list[optuna.trial.FrozenTrial]:
