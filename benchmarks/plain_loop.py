@@ -27,7 +27,7 @@ from shared.classifier.precision import autocast, grad_scaler, placed
 from shared.classifier.rng import derived_seed
 from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.config.training import Augmentation
 from shared.data.dataset import rare_classes
 from shared.data.imageset import ImageSet

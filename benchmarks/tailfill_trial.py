@@ -15,11 +15,12 @@ from jobs import prepare, tune
 from jobs.plan import arm_of, make_task, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import Manifest, Run, canonical_digest, task_key
+from shared.artifacts.keys import canonical_digest, new_task
+from shared.artifacts.manifest import Manifest, Run
 from shared.checkpoint import Checkpoints
-from shared.config.resolve import resolve
-from shared.config.study import Study
-from shared.config.task import Input, PrepareConfig, Task, TuneConfig
+from shared.config.resolve import ResolvedStudy
+from shared.config.stages import STAGES, PrepareConfig, TuneConfig
+from shared.config.task import Input
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, describe, read_info
 from shared.data.imageset import ImageSet, read_shards, write_shards
@@ -35,7 +36,7 @@ OBJECTIVES = ("val_accuracy", "val_macro_f1")
 class Bench:
     """A study's first experiment, its data prepared and thinned out, in a folder."""
 
-    study: Study
+    study: ResolvedStudy
     config: TuneConfig
     artifacts: Artifacts
     settings: Settings
@@ -46,7 +47,7 @@ class Bench:
     val: ImageSet
 
     @classmethod
-    def make(cls, study: Study, folder: Path, images: int | None, val_images: int | None) -> Bench:
+    def make(cls, study: ResolvedStudy, folder: Path, images: int | None, val_images: int | None) -> Bench:
         """Prepares the study's data where the folder has not got it yet, and draws so many images of each split."""
         settings = replace(Settings.from_environment({}), cache=folder / "cache")
         artifacts = Artifacts(FolderStore(folder / "store"), study.name, settings.cache)
@@ -56,7 +57,7 @@ class Bench:
         everything = read_shards(sorted(shards), info.schema_)
         train, val = (_some(everything.of(s), n, study.seed) for s, n in (("train", images), ("val", val_images)))
         data, info = _commit(artifacts, info, train, val, folder)
-        experiment = resolve(study)[0]
+        experiment = study.experiments[0]
         search = experiment.search.model_copy(update={"objective": OBJECTIVES})
         config = TuneConfig(arm=arm_of(experiment), search=search, seed=experiment.seed)
         return cls(study, config, artifacts, settings, folder, data, info, train, val)
@@ -77,18 +78,9 @@ class Bench:
         return Outcome(seed, ready - started, ended - ready, accuracy, macro_f1)
 
     def _context(self, config: TuneConfig, scratch: Path, features: Path) -> Context:
-        dumped = config.model_dump(mode="json", by_alias=True)
-        inputs = {"prepare": self.data}
-        task = Task(
-            study=self.study.name,
-            stage="tune",
-            key=task_key("tune", tune.VERSION, dumped, inputs),
-            config=dumped,
-            inputs=inputs,
-            resources=self.study.resources,
-        )
+        task = new_task(self.study.name, "tune", config, {"prepare": self.data}, self.study.resources)
         settings = replace(self.settings, cache=features)
-        return Context(task, self.artifacts, settings, scratch, StopSignal(), tune.VERSION, _no_code)
+        return Context(task, self.artifacts, settings, scratch, StopSignal(), _no_code)
 
 
 @dataclass(frozen=True)
@@ -103,15 +95,15 @@ class Trial:
         """Nobody prunes it."""
 
 
-def _prepared(study: Study, artifacts: Artifacts, settings: Settings, folder: Path) -> Manifest:
+def _prepared(study: ResolvedStudy, artifacts: Artifacts, settings: Settings, folder: Path) -> Manifest:
     step = plan(study, source_digest(study.dataset, settings))[0]
     task = make_task(study, step, {})
     found = artifacts.find("prepare", task.key)
     if found is not None:
         return found
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        context = Context(task, artifacts, settings, Path(scratch), StopSignal(), prepare.VERSION, _no_code)
-        return prepare.run(cast(PrepareConfig, task.stage_config()), context)
+        context = Context(task, artifacts, settings, Path(scratch), StopSignal(), _no_code)
+        return prepare.run(cast(PrepareConfig, task.config), context)
 
 
 def _some(images: ImageSet, n: int | None, seed: int) -> ImageSet:
@@ -135,7 +127,7 @@ def _commit(
     run = Run(created="", seconds=0.0, device="cpu", device_seconds=0.0, code="", libraries={})
     committed = artifacts.commit(
         Manifest(
-            study=artifacts.study, stage="prepare", key=key, version=prepare.VERSION, config={}, inputs={},
+            study=artifacts.study, stage="prepare", key=key, version=STAGES["prepare"].version, config={}, inputs={},
             files=files, summary={}, run=run,
         )
     )  # fmt: skip

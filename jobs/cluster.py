@@ -21,11 +21,11 @@ from jobs.opened import Fingerprints, Opened, fingerprints, open_study
 from jobs.plan import Step
 from jobs.status import states
 from jobs.workers import Workers
-from shared.artifacts.manifest import canonical_digest
+from shared.artifacts.keys import canonical_digest
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.config.load import load_study
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.config.task import Task
 from shared.errors import ConfigError, UnavailableError
 from shared.kube.api import ClusterError, Object
@@ -276,12 +276,12 @@ def ask_database(opened: Opened) -> None:
         read_searches(opened.database_url, searches_of(opened.study.name))
 
 
-def mounted_study() -> Study:
+def mounted_study() -> ResolvedStudy:
     """The release's study, as the chart mounts it."""
     return load_study(CHART / "study" / "study.json")
 
 
-def open_mounted(study: Study, settings: Settings, look: bool = False) -> Opened:
+def open_mounted(study: ResolvedStudy, settings: Settings, look: bool = False) -> Opened:
     """The release's study with its plan.
 
     Fingerprints of data and weights are kept in the store: those of large files, so that they are read once, and with `look` all, as
@@ -293,7 +293,7 @@ def open_mounted(study: Study, settings: Settings, look: bool = False) -> Opened
     from shared.artifacts.s3 import S3Store
 
     kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
-    name = f"study-{canonical_digest(study.model_dump(mode='json'))}"
+    name = f"study-{canonical_digest(study.written.model_dump(mode='json'))}"
     if look:
         try:
             return open_study(study, Fingerprints(**json.loads(kept.get(name))), settings)

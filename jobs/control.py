@@ -18,7 +18,7 @@ from typing import Protocol
 from jobs.plan import Step, make_task
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.config.task import Task
 from shared.errors import TailfillError, UnavailableError
 from shared.log import duration
@@ -61,7 +61,7 @@ class Control:
 
     def __init__(
         self,
-        study: Study,
+        study: ResolvedStudy,
         steps: Sequence[Step],
         artifacts: Artifacts,
         executor: Executor,

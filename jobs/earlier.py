@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.artifacts.artifacts import Artifacts
-from shared.config.resolve import resolve
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.config.task import Input
 from shared.errors import ConfigError
 
@@ -31,9 +30,9 @@ class Earlier:
         return self.result
 
 
-def earlier_searches(study: Study, artifacts: Artifacts) -> dict[str, Earlier]:
+def earlier_searches(study: ResolvedStudy, artifacts: Artifacts) -> dict[str, Earlier]:
     """Looks for those that the study names, by name."""
-    named = {e.search.warm_start_from for e in resolve(study) if e.search.trials and e.search.warm_start_from}
+    named = {e.search.warm_start_from for e in study.experiments if e.search.trials and e.search.warm_start_from}
     return {name: _look(name, artifacts) for name in sorted(named) if "/" in name}
 
 

@@ -14,8 +14,7 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Accept
-from shared.config.resolve import resolve
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 
@@ -36,12 +35,12 @@ class GeneratedImages:
     accept: Accept
 
 
-def generated_images(study: Study, steps: Sequence[Step], experiment: str | None) -> GeneratedImages:
+def generated_images(study: ResolvedStudy, steps: Sequence[Step], experiment: str | None) -> GeneratedImages:
     """Those of the named experiment, or the only ones of the study; raises ConfigError where there are none, or several."""
     needs = steps[-1].needs  # the report knows every experiment's
     found = {
         e.name: GeneratedImages(needs[f"generate/{e.name}"], needs[f"score/{e.name}"], e.accept)
-        for e in resolve(study)
+        for e in study.experiments
         if f"generate/{e.name}" in needs
     }
     names = ", ".join(found) or "none"

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
 from shared.config.found import with_found
-from shared.config.paths import is_under
 from shared.config.search import Resources
-from shared.config.task import Arm, FinalConfig
+from shared.config.stages import Arm, FinalConfig
 from shared.context import Context
 from shared.errors import DataError
 from shared.fetched import fetched_models
+from shared.search.best_parameters import best_parameters
 from shared.stop import StopSignal
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
     from shared.data.schema import LabelSchema
-
-VERSION = 3
 
 MAIN_METRICS = (
     "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",
@@ -72,7 +70,7 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         info,
         generated,
         scores,
-        _best_parameters(config, context),
+        best_parameters(context, config.pinned),
         context.task.resources,
         out,
         context.checkpoints("training"),
@@ -142,16 +140,6 @@ def final(
         "images": {"train": len(train), "added": int(training.generated.sum()), "test": len(test)},
     }
     return Finished(files, summary, device_name(device))
-
-
-def _best_parameters(config: FinalConfig, context: Context) -> dict[str, Any]:
-    """By path: of this experiment's own search, or of another's, less what this experiment sets itself."""
-    for role in ("tune", "parameters"):
-        if role in context.task.inputs:
-            best = json.loads(context.fetch(context.input(role), "best.json").read_bytes())
-            pinned = config.pinned if role == "parameters" else ()
-            return {path: value for path, value in best["parameters"].items() if not is_under(path, pinned)}
-    return {}
 
 
 def _judged(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
-from shared.config.task import FinetuneConfig
+from shared.config.stages import FinetuneConfig
 from shared.context import Context
 from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
@@ -27,8 +27,6 @@ from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     import torch
-
-VERSION = 1
 
 SHEET_GUIDANCE = 2.0
 SHEET_STEPS = 20

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shared.artifacts.artifacts import Pointer
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Generate
-from shared.config.task import GenerateConfig
+from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from shared.diffusion.generator import Generator
     from shared.diffusion.quota import PlannedImage
-
-VERSION = 1
 
 PNG_UP_TO = 128
 """Side in pixels up to which images are kept without loss; larger ones as JPEG."""

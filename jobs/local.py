@@ -20,9 +20,9 @@ from jobs.machine import Machine, running_here
 from jobs.opened import Fingerprints, Opened, fingerprints, open_study
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.open import is_s3
-from shared.config.load import changed_study, load_study, study_from_tree
-from shared.config.study import Study
-from shared.config.task import STAGES
+from shared.config.load import changed_study, load_study, study_from_tree, study_tree
+from shared.config.resolve import ResolvedStudy
+from shared.config.stages import stage_named
 from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
 from shared.search.identity import searches_of
@@ -49,7 +49,7 @@ class Here:
 
 
 @contextlib.contextmanager
-def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False) -> Iterator[Here]:
+def opened(study: ResolvedStudy, found: Fingerprints, workdir: Path, look: bool = False) -> Iterator[Here]:
     """Starts the services that the environment does not name, for as long as the block runs.
 
     With `look`, those of a run that goes on in the work directory are used.
@@ -62,7 +62,7 @@ def opened(study: Study, found: Fingerprints, workdir: Path, look: bool = False)
         yield Here(open_study(study, found, settings), environment)
 
 
-def found_now(study: Study, workdir: Path) -> Fingerprints:
+def found_now(study: ResolvedStudy, workdir: Path) -> Fingerprints:
     """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach
     and for a work directory that lies among the data."""
     settings = Settings.from_environment()
@@ -99,8 +99,7 @@ def run_study(
 ) -> str:
     """Runs the study to its report; returns what goes to stdout: the page's path, or JSON."""
     for stage in rerun:
-        if stage not in STAGES:
-            raise ConfigError(f"--rerun {stage}: there is no such stage; there are {', '.join(STAGES)}")
+        stage_named(stage, f"--rerun {stage}")
     stop = StopSignal()
     stop.install()
     start = time.monotonic()
@@ -116,8 +115,7 @@ def run_study(
         console.say(f"study {study.name}: {len(here.steps)} stages; work directory {workdir}")
         # one port for the whole run: coordinators of several experiments are at work at once
         environment = {**machine.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
-        tree = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        (workdir / STUDY_FILE).write_text(json.dumps({"study": tree, **asdict(found)}, indent=1))
+        (workdir / STUDY_FILE).write_text(json.dumps({"study": study_tree(study), **asdict(found)}, indent=1))
         executor = Machine(study, here.steps, workdir, environment, console, workers)
         control = Control(study, here.steps, here.artifacts, executor, console.say, stop)
         with metrics_served(here.settings, study.name, searches_of(study.name)):
@@ -145,7 +143,7 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
         return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches)]))
 
 
-def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tuple[Study, Fingerprints, Path]:
+def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tuple[ResolvedStudy, Fingerprints, Path]:
     if file is None:
         folder = _latest(workdir)
         study, found = _last_study(folder)
@@ -210,7 +208,7 @@ def _latest(workdir: Path | None) -> Path:
     return candidates[-1].parent
 
 
-def _last_study(folder: Path) -> tuple[Study, Fingerprints]:
+def _last_study(folder: Path) -> tuple[ResolvedStudy, Fingerprints]:
     """The study that was run there last, and the fingerprints that its data and weights had."""
     try:
         kept = json.loads((folder / STUDY_FILE).read_bytes())

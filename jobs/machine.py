@@ -19,7 +19,9 @@ from jobs.plan import Step
 from jobs.processes import Launch, Lines, StageProcess, start
 from jobs.status import Doing, doing_key
 from shared import errors
-from shared.config.study import Study
+from shared.config.generation import StableDiffusionFinetune
+from shared.config.resolve import ResolvedStudy
+from shared.config.stages import STAGES, FinetuneConfig, TuneConfig
 from shared.config.task import Task
 from shared.log import duration
 
@@ -54,7 +56,7 @@ class Slots:
     gpus: int
 
     @classmethod
-    def of_machine(cls, study: Study) -> Slots:
+    def of_machine(cls, study: ResolvedStudy) -> Slots:
         """One a GPU where there are any (and the study lets us use them), else one a core; `resources.processes` overrides."""
         gpus = 0 if study.resources.device == "cpu" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
         return cls(study.resources.processes or gpus or len(os.sched_getaffinity(0)), gpus)
@@ -82,10 +84,9 @@ class Slots:
 
 def gpus_of_step(step: Step, gpus: int) -> int:
     """How many of the GPUs one process of a stage can use: a Stable Diffusion shares each batch out evenly, all else knows one."""
-    finetune = step.config.get("finetune", {})
-    if finetune.get("generator") != "stable-diffusion":
+    if not isinstance(step.config, FinetuneConfig) or not isinstance(step.config.finetune, StableDiffusionFinetune):
         return 1
-    return max(n for n in range(1, max(gpus, 1) + 1) if finetune["batch_size"] % n == 0)
+    return max(n for n in range(1, max(gpus, 1) + 1) if step.config.finetune.batch_size % n == 0)
 
 
 def running_here(workdir: Path) -> dict[str, Doing]:
@@ -107,7 +108,7 @@ class Machine:
 
     def __init__(
         self,
-        study: Study,
+        study: ResolvedStudy,
         steps: Sequence[Step],
         workdir: Path,
         environment: Mapping[str, str],
@@ -152,14 +153,14 @@ class Machine:
 
     def _launches(self, step: Step, file: Path) -> list[Launch]:
         command = ("stage", step.stage, "--config", str(file))
-        if step.stage == "tune":
-            workers = self.workers or step.config["search"]["workers"]
+        if isinstance(step.config, TuneConfig):
+            workers = self.workers or step.config.search.workers
             coordinator = Launch(step.label, command, {}, takes_slot=False)
             return [
                 coordinator,
                 *(Launch(f"{step.label} worker {i}", (*command, "--worker"), {}) for i in range(workers)),
             ]
-        if step.stage == "generate":
+        if STAGES[step.stage].sharded:
             count = self.slots.count
             return [
                 Launch(f"{step.label} {i}", command, {"JOB_COMPLETION_INDEX": str(i), "TAILFILL_COUNT": str(count)})

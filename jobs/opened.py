@@ -9,7 +9,7 @@ from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.open import open_store
 from shared.artifacts.store import Store
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
 from shared.settings import Settings
@@ -30,7 +30,7 @@ class Fingerprints:
 class Opened:
     """A study with its plan and artifacts, services running."""
 
-    study: Study
+    study: ResolvedStudy
     steps: list[Step]
     artifacts: Artifacts
     settings: Settings
@@ -45,12 +45,12 @@ class Opened:
         return self.settings.database_url.get_secret_value()
 
 
-def fingerprints(study: Study, settings: Settings, kept: Store) -> Fingerprints:
+def fingerprints(study: ResolvedStudy, settings: Settings, kept: Store) -> Fingerprints:
     """Of the data and weights as they are now; `kept` remembers digests of large files. Raises DataError where there are none."""
     return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, kept))
 
 
-def open_study(study: Study, found: Fingerprints, settings: Settings) -> Opened:
+def open_study(study: ResolvedStudy, found: Fingerprints, settings: Settings) -> Opened:
     """The study's plan and artifacts in the store that the settings name."""
     artifacts = Artifacts(open_store(settings), study.name, settings.cache)
     steps = plan(study, found.source, found.weights, earlier_searches(study, artifacts))

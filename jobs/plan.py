@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 from jobs.earlier import Earlier
-from shared.artifacts.manifest import Manifest, canonical_digest, new_task
-from shared.config.base import Section
+from shared.artifacts.keys import canonical_digest, keyed, named_weights, new_task
+from shared.artifacts.manifest import Manifest
+from shared.config.found import inherited
 from shared.config.hub import BASE, JUDGES, Value, hub_base, hub_models, role_of, searched_values
-from shared.config.paths import is_under, with_parameters
-from shared.config.resolve import Resolved, generation_settings, resolve
-from shared.config.study import Study
-from shared.config.task import (
-    CONFIGS,
+from shared.config.paths import with_parameters
+from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
+from shared.config.stages import (
+    STAGES,
     Arm,
     FinalConfig,
     FinetuneConfig,
     GenerateConfig,
-    Input,
     PrepareConfig,
     ReportConfig,
     ReportedExperiment,
     ScoreConfig,
     Stage,
-    Task,
+    StageConfig,
     TrialImages,
     TuneConfig,
     WeightsConfig,
     WithWeights,
-    keyed,
-    named_weights,
 )
+from shared.config.task import Input, Task
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class Step:
     experiment: str | None
     label: str
     """For people: `final synthetic 3`."""
-    config: dict[str, Any]
+    config: StageConfig
     needs: Mapping[str, Step]
-    settled: tuple[str, ...] = ()
+    from_search: tuple[str, ...] = ()
     """Paths of the config whose values are the best that the search in the role `tune` found. That search is no input then: images made
     with the same values by a trial are the same images."""
     earlier: Earlier | None = None
@@ -61,39 +56,32 @@ class Step:
         needs = {role: step.id for role, step in self.needs.items()}
         if self.earlier is not None:
             needs["warm_start"] = self.earlier.name
-        return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.settled])
+        return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.from_search])
 
 
-def version(stage: Stage) -> int:
-    """The VERSION of a stage's module."""
-    return int(importlib.import_module(f"jobs.{stage}").VERSION)
+def make_task(study: ResolvedStudy, step: Step, committed: Mapping[str, Manifest]) -> Task:
+    """Returns the step's task, once everything that it needs is committed (manifests by step id).
 
-
-def make_task(study: Study, step: Step, committed: Mapping[str, Manifest]) -> Task:
-    """The step's task, once everything that it needs is committed (manifests by step id).
-
-    Raises ConfigError where the search of another study that it begins from is not there.
+    Raises ConfigError if the search of another study that it begins from is not there.
     """
     manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
     config = step.config
-    if step.settled:
+    if step.from_search:
         found = manifests.pop("tune").summary["parameters"]
-        best = {path: found[path] for path in step.settled if path in found}
-        settled = with_parameters(CONFIGS[step.stage].model_validate_json(json.dumps(config)), best)
-        config = settled.model_dump(mode="json", by_alias=True)
+        config = with_parameters(config, {path: found[path] for path in step.from_search if path in found})
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
     if step.earlier is not None:
         inputs["warm_start"] = step.earlier.committed()
-    return new_task(study.name, step.stage, version(step.stage), config, inputs, study.resources, step.experiment)
+    return new_task(study.name, step.stage, config, inputs, study.resources, step.experiment)
 
 
 def plan(
-    study: Study,
+    study: ResolvedStudy,
     source_digest: str | None = None,
     weights: Mapping[str, str] = MappingProxyType({}),
     earlier: Mapping[str, Earlier] = MappingProxyType({}),
 ) -> list[Step]:
-    """All steps in an order in which each stands behind those that it needs; the report is last.
+    """Returns all steps in an order in which each stands behind those that it needs; the report is last.
 
     `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `weights` those of weights by location
     (`shared.weights.weight_digests`); without them, names stand in for contents. `earlier` is what `earlier_searches` found.
@@ -107,7 +95,7 @@ class _Source:
 
     tune: Step | None = None
     """Its own search, or the one that it takes over from."""
-    settled: tuple[str, ...] = ()
+    from_search: tuple[str, ...] = ()
     """The settings of `generate` among them."""
     searched: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """Values between which a search chose, of the paths that name weights."""
@@ -117,16 +105,21 @@ class _Planner:
     """The plan as it grows: experiments in their order, each from what those above it have."""
 
     def __init__(
-        self, study: Study, source_digest: str | None, weights: Mapping[str, str], earlier: Mapping[str, Earlier]
+        self,
+        study: ResolvedStudy,
+        source_digest: str | None,
+        weights: Mapping[str, str],
+        earlier: Mapping[str, Earlier],
     ) -> None:
         self.study, self.weights, self.earlier = study, weights, earlier
         self.steps: dict[str, Step] = {}
         self.sources: dict[str | None, _Source] = {None: _Source()}
-        config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=study.rare, seed=study.seed)
-        self.prepare = self._add("prepare", None, "prepare", config, {})
+        rare, seed = study.written.rare, study.seed
+        config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=rare, seed=seed)
+        self.prepare = self._add(Step("prepare", None, "prepare", config, {}))
 
     def plan(self) -> list[Step]:
-        experiments = resolve(self.study)
+        experiments = self.study.experiments
         reported: dict[str, Step] = {"prepare": self.prepare}
         data_of = {}
         for experiment in experiments:  # what all else waits for gets the first free slot
@@ -149,28 +142,22 @@ class _Planner:
         for step in self.steps.values():
             if step.stage == "weights":
                 reported[step.label.replace(" ", "/")] = step
-        self._add("report", None, "report", _report_config(self.study, experiments), reported)
+        self._add(Step("report", None, "report", _report_config(self.study), reported))
         # hub weights wait for nothing, and a wrong name or pin is told before hours of work
         return sorted(self.steps.values(), key=lambda step: step.stage not in ("prepare", "weights"))
 
-    def _add(
-        self,
-        stage: Stage,
-        experiment: str | None,
-        label: str,
-        config: Section,
-        needs: Mapping[str, Step],
-        settled: tuple[str, ...] = (),
-        earlier: Earlier | None = None,
-    ) -> Step:
-        step = Step(stage, experiment, label, _json(config, self.weights), needs, settled, earlier)
+    def _add(self, step: Step) -> Step:
+        """Returns the equal step that is there already, if there is one."""
+        if isinstance(step.config, WithWeights):
+            named = named_weights(step.config, self.weights)
+            step = replace(step, config=step.config.model_copy(update={"weights": named}))
         return self.steps.setdefault(step.id, step)
 
-    def _search(self, experiment: Resolved) -> _Source:
+    def _search(self, experiment: ResolvedExperiment) -> _Source:
         """Adds the experiment's search, if it has one."""
         given = self.sources[experiment.parameters_from]
-        kept = tuple(path for path in given.settled if not is_under(path, experiment.pinned))
-        searched_above = {p: values for p, values in given.searched.items() if not is_under(p, experiment.pinned)}
+        kept = tuple(inherited(dict.fromkeys(given.from_search), experiment.pinned))
+        searched_above = inherited(given.searched, experiment.pinned)
         own = {p: searched_above.get(p, ()) + values for p, values in searched_values(experiment).items()}
         source = self.sources[experiment.name] = _Source(given.tune, kept, searched_above | own)
         if experiment.search.trials:
@@ -179,23 +166,23 @@ class _Planner:
             data = self._generator(experiment) if searched else self._images(experiment, source)
             needs = data | self._models(experiment) | ({"parameters": given.tune} if given.tune else {})
             if searched:
-                needs |= self._judges(judges_of(self.study, experiment))
+                needs |= self._judges(_judges_of(self.study, experiment))
             warm, earlier = experiment.search.warm_start_from, None
             if warm and "/" in warm:
                 earlier = self.earlier.get(warm, Earlier(warm))
             elif warm and (above := self.sources[warm].tune):
                 needs["warm_start"] = above
-            config = _tune_config(self.study, experiment, bool(searched))
+            config = _tune_config(self.study, experiment)
             label = f"tune {experiment.name}"
-            source.tune = self._add("tune", experiment.name, label, config, needs, earlier=earlier)
-            source.settled += tuple(path for path in searched if path not in kept)
+            source.tune = self._add(Step("tune", experiment.name, label, config, needs, earlier=earlier))
+            source.from_search += tuple(path for path in searched if path not in kept)
         return source
 
     def _weights(self, config: WeightsConfig) -> Step:
         at = f"@{config.revision[:8]}" if config.revision else ""
-        return self._add("weights", None, f"weights {config.name}{at}", config, {})
+        return self._add(Step("weights", None, f"weights {config.name}{at}", config, {}))
 
-    def _models(self, experiment: Resolved) -> dict[str, Step]:
+    def _models(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         """What an arm's classifier may begin with."""
         named = hub_models(experiment.classifier, self.sources[experiment.name].searched)
         return {role_of(config.name): self._weights(config) for config in named}
@@ -204,36 +191,37 @@ class _Planner:
         named = hub_models(config.judge, {})
         return {JUDGES: self._weights(named[0])} if named else {}
 
-    def _base(self, experiment: Resolved) -> dict[str, Step]:
+    def _base(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         named = hub_base(experiment.finetune)
         return {BASE: self._weights(named)} if named else {}
 
-    def _generator(self, experiment: Resolved) -> dict[str, Step]:
+    def _generator(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         """All that `generate` reads."""
         config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=self.study.seed)
         base = self._base(experiment)
-        finetune = self._add("finetune", experiment.name, "finetune", config, {"prepare": self.prepare} | base)
+        needs = {"prepare": self.prepare} | base
+        finetune = self._add(Step("finetune", experiment.name, "finetune", config, needs))
         return {"prepare": self.prepare, "finetune": finetune} | base
 
-    def _images(self, experiment: Resolved, source: _Source) -> dict[str, Step]:
+    def _images(self, experiment: ResolvedExperiment, source: _Source) -> dict[str, Step]:
         """The steps that make what an arm trains on, by role."""
         if experiment.images == "real":
             return {"prepare": self.prepare}
         needs = self._generator(experiment)
         made_from = {role: step for role, step in needs.items() if role != BASE}
-        if source.settled and source.tune:
+        if source.from_search and source.tune:
             needs = needs | {"tune": source.tune}
         config = GenerateConfig(
             generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
         )
-        of_arm = f" {experiment.name}" if source.settled else ""
-        generate = self._add("generate", experiment.name, f"generate{of_arm}", config, needs, source.settled)
-        judges = judges_of(self.study, experiment)
+        own = f" {experiment.name}" if source.from_search else ""
+        generate = self._add(Step("generate", experiment.name, f"generate{own}", config, needs, source.from_search))
+        judges = _judges_of(self.study, experiment)
         judged = {"prepare": self.prepare, "generate": generate} | self._judges(judges)
-        score = self._add("score", experiment.name, f"score{of_arm}", judges, judged)
+        score = self._add(Step("score", experiment.name, f"score{own}", judges, judged))
         return {**made_from, "generate": generate, "score": score}
 
-    def _final(self, experiment: Resolved, repeat: int, data: dict[str, Step]) -> Step:
+    def _final(self, experiment: ResolvedExperiment, repeat: int, data: dict[str, Step]) -> Step:
         name, tune = experiment.name, self.sources[experiment.name].tune
         role = "tune" if experiment.search.trials else "parameters"
         config = FinalConfig(
@@ -244,22 +232,22 @@ class _Planner:
             repeat=repeat,
         )
         needs = data | self._models(experiment) | ({role: tune} if tune else {})
-        return self._add("final", name, f"final {name} {repeat}", config, needs)
+        return self._add(Step("final", name, f"final {name} {repeat}", config, needs))
 
 
-def judges_of(study: Study, experiment: Resolved) -> ScoreConfig:
+def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment) -> ScoreConfig:
     """The judges of an experiment's generated images: the study's, so that arms which share images share their scores too."""
     return ScoreConfig(
         score=experiment.score,
-        classifier=study.classifier,
-        augmentation=study.augmentation,
-        training=study.training,
+        classifier=study.written.classifier,
+        augmentation=study.written.augmentation,
+        training=study.written.training,
         seed=study.seed,
     )
 
 
-def arm_of(experiment: Resolved) -> Arm:
-    """The part of an experiment that its search varies and its final trainings repeat."""
+def arm_of(experiment: ResolvedExperiment) -> Arm:
+    """Returns the part of an experiment that its search varies and its final trainings repeat."""
     real = experiment.images == "real"
     return Arm(
         rare=experiment.rare,
@@ -273,43 +261,32 @@ def arm_of(experiment: Resolved) -> Arm:
     )
 
 
-def _tune_config(study: Study, experiment: Resolved, makes_images: bool) -> TuneConfig:
+def _tune_config(study: ResolvedStudy, experiment: ResolvedExperiment) -> TuneConfig:
     arm, images = arm_of(experiment), None
-    if makes_images:
+    if generation_settings(experiment):
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
             base=_base(experiment),
-            judges=judges_of(study, experiment),
+            judges=_judges_of(study, experiment),
             seed=study.seed,
-            versions={"generate": version("generate"), "score": version("score")},
+            versions={"generate": STAGES["generate"].version, "score": STAGES["score"].version},
         )
     return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
 
 
-def _base(experiment: Resolved) -> str | None:
+def _base(experiment: ResolvedExperiment) -> str | None:
     return getattr(experiment.finetune, "base", None)
 
 
-def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportConfig:
+def _report_config(study: ResolvedStudy) -> ReportConfig:
+    reported = ReportedExperiment.model_fields
     return ReportConfig(
         study=study.name,
         seed=study.seed,
         verdict=study.verdict,
-        rare=study.rare,
+        rare=study.written.rare,
         experiments=tuple(
-            ReportedExperiment(
-                name=full.name,
-                title=own.title,
-                paper_row=own.paper_row,
-                images=full.images,
-                augmentation=full.augmentation,
-                parameters_from=full.parameters_from,
-            )
-            for own, full in zip(study.experiments, experiments, strict=True)
+            ReportedExperiment(**{name: getattr(experiment, name) for name in reported})
+            for experiment in study.experiments
         ),
     )
-
-
-def _json(config: Section, weights: Mapping[str, str]) -> dict[str, Any]:
-    dumped: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    return dumped | {"weights": named_weights(dumped, weights)} if isinstance(config, WithWeights) else dumped

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
 from shared.config.dataset import GarmentsSource
-from shared.config.task import PrepareConfig
+from shared.config.stages import PrepareConfig
 from shared.context import Context
 from shared.errors import DataError
 from shared.stop import StopSignal
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
-
-VERSION = 1
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.plan import version
 from jobs.status import GO_ON, StepState
 from shared.artifacts.artifacts import Artifacts
 from shared.config.search import Search
-from shared.config.task import Task, TuneConfig
+from shared.config.stages import TuneConfig
+from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.log import duration
 from shared.search.identity import search_name, searches_of, settings_digest
@@ -94,14 +93,14 @@ def _state(
 
 
 def _search(row: StepState) -> Search:
-    return TuneConfig.model_validate_json(json.dumps(row.step.config)).search
+    assert isinstance(row.step.config, TuneConfig)
+    return row.step.config.search
 
 
 def name_of_search(task: Task, artifacts: Artifacts) -> str:
     """Of a task of the stage tune: its search's name in PostgreSQL."""
-    config = task.stage_config()
-    assert isinstance(config, TuneConfig)
-    return search_name(task.study, version("tune"), config, task.inputs, artifacts.generation("tune", task.key))
+    assert isinstance(task.config, TuneConfig)
+    return search_name(task.study, task.config, task.inputs, artifacts.generation("tune", task.key))
 
 
 def _not_begun(row: StepState, rows: Sequence[StepState], remedies: Remedies) -> str:

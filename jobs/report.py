@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
-from shared.config.task import ReportConfig
+from shared.config.stages import ReportConfig
 from shared.context import Context
 from shared.log import Log
 
 if TYPE_CHECKING:
     from shared.report.inputs import Results
-
-VERSION = 4
 
 log = Log("report")
 

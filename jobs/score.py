@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
-from shared.config.task import ScoreConfig
+from shared.config.stages import ScoreConfig
 from shared.context import Context
 from shared.data.dataset import read_info
 from shared.data.imageset import read_shards
@@ -18,8 +18,6 @@ from shared.fetched import fetched_judges
 
 if TYPE_CHECKING:
     from shared.score.judges import Images, Surroundings
-
-VERSION = 3
 
 
 def run(config: ScoreConfig, context: Context) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -16,21 +16,18 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint, libraries
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
-from shared.config.task import STAGES, Task
+from shared.config.stages import STAGES, stage_named
+from shared.config.task import Task
 from shared.context import Context
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.settings import Settings
 from shared.stop import StopSignal
 
-ON_DEVICE = ("finetune", "generate", "score", "final")
-"""Stages that compute on `resources.device`; a worker of tune does, too, and is counted by its leases."""
-
 
 def run_stage(name: str, file: Path, worker: bool) -> None:
     """Runs the stage of the task in `file`, unless its key is committed; raises ConfigError, and what the stage raises."""
-    if name not in STAGES:
-        raise ConfigError(f"stage {name!r}: there is none; there are {', '.join(STAGES)}")
+    stage_named(name, f"stage {name!r}")
     task = read_task(file)
     if task.stage != name:
         raise ConfigError(
@@ -45,7 +42,7 @@ def run_stage(name: str, file: Path, worker: bool) -> None:
     if artifacts.find(task.stage, task.key) is not None:
         log.info("committed already", key=task.key[:8])
         return
-    _run(task, artifacts, settings, stop, worker and name == "tune")
+    _run(task, artifacts, settings, stop, worker)
 
 
 def _run(
@@ -57,7 +54,8 @@ def _run(
     counted: bool = True,
 ) -> None:
     started = time.monotonic()
-    module: Any = importlib.import_module(f"jobs.{task.stage}")
+    kind = STAGES[task.stage]
+    run: Any = pkgutil.resolve_name(kind.work if worker and kind.work else kind.run)
     task = _placed(task, settings)
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch, ExitStack() as stack:
         context = Context(
@@ -66,7 +64,6 @@ def _run(
             settings=settings,
             scratch=Path(scratch),
             stop=stop,
-            version=module.VERSION,
             code=lambda: (fingerprint(task.stage), libraries()),
             run_stage=lambda other, stop: run_within(other, artifacts, settings, stop),
             started=started,
@@ -75,7 +72,7 @@ def _run(
         )
         if counted and task.stage != "tune":  # whose leases count
             stack.enter_context(context.meter)
-        (module.work if worker else module.run)(task.stage_config(), context)
+        run(task.config, context)
 
 
 def _placed(task: Task, settings: Settings) -> Task:
@@ -87,7 +84,7 @@ def _placed(task: Task, settings: Settings) -> Task:
 
 def _gpus(task: Task) -> int:
     """How many this process holds, and keeps from others, whether or not it uses them: those that it sees, where its stage wants any."""
-    if task.stage not in ON_DEVICE:
+    if not STAGES[task.stage].on_device:
         return 0
     from shared.device import gpu_count, pick_device
 
@@ -110,7 +107,6 @@ def read_task(file: Path) -> Task:
     """The task of a file; raises ConfigError where it is missing or is none."""
     try:
         task = Task.model_validate_json(file.read_bytes())
-        task.stage_config()
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); control writes task files, see `tailfill run`"

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from jobs.plan import Step, make_task, version
+from jobs.plan import Step, make_task
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
+from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import Manifest
-from shared.config.study import Study
-from shared.config.task import STAGES, Stage, Task, keyed
-from shared.errors import ConfigError
+from shared.config.resolve import ResolvedStudy
+from shared.config.stages import STAGES, Stage, stage_named
+from shared.config.task import Task
 from shared.log import duration
 
 GO_ON = "`tailfill run` goes on with it"
@@ -58,7 +59,7 @@ class StepState:
 
 
 def states(
-    study: Study, steps: Sequence[Step], artifacts: Artifacts, doings: Doings = MappingProxyType({})
+    study: ResolvedStudy, steps: Sequence[Step], artifacts: Artifacts, doings: Doings = MappingProxyType({})
 ) -> list[StepState]:
     """The state of each step of the study's plan."""
     committed: dict[str, Manifest] = {}
@@ -125,11 +126,9 @@ def as_json(rows: list[StepState], searches: Mapping[str, Any] = MappingProxyTyp
     ]
 
 
-def why(study: Study, steps: Sequence[Step], artifacts: Artifacts, stage: str) -> str:
+def why(study: ResolvedStudy, steps: Sequence[Step], artifacts: Artifacts, stage: str) -> str:
     """Which part of each of the stage's keys differs from what was committed last; raises ConfigError for an unknown stage."""
-    known = next((s for s in STAGES if s == stage), None)
-    if known is None:
-        raise ConfigError(f"--why {stage}: there is no such stage; there are {', '.join(STAGES)}")
+    known = stage_named(stage, f"--why {stage}")
     rows = states(study, steps, artifacts)
     # what stands for another step of this very study is no earlier version of this one
     taken = {row.manifest.key for row in rows if row.manifest is not None}
@@ -147,7 +146,7 @@ def _why_step(row: StepState, rows: list[StepState], earlier: list[Manifest], st
         changed = (
             ""
             if code == row.manifest.run.code
-            else "; its code has changed since, with the same VERSION (the same output)"
+            else "; its code has changed since, with the same version (the same output)"
         )
         return f"{label}: committed under {row.manifest.key[:8]}{changed}"
     if row.task is None:
@@ -162,9 +161,10 @@ def _why_step(row: StepState, rows: list[StepState], earlier: list[Manifest], st
 
 def _last_version(task: Task, earlier: Sequence[Manifest]) -> Manifest | None:
     """The newest of the same repetition: of the same experiment, or, where that has none, of one with the same kind of images."""
-    repeats = [m for m in earlier if m.config.get("repeat") == task.config.get("repeat")]
+    config = keyed(task.stage, task.config)
+    repeats = [m for m in earlier if m.config.get("repeat") == config.get("repeat")]
     own = [m for m in repeats if m.run.experiment == task.experiment]
-    alike = [m for m in repeats if _images(m.config) == _images(task.config)]
+    alike = [m for m in repeats if _images(m.config) == _images(config)]
     return max(own or alike, key=lambda m: m.run.created, default=None)
 
 
@@ -190,8 +190,8 @@ def _named(labels: Sequence[str]) -> str:
 
 def _differences(task: Task, last: Manifest, stage: Stage) -> list[str]:
     found = []
-    if version(stage) != last.version:
-        found.append(f"VERSION {last.version} → {version(stage)}")
+    if (version := STAGES[stage].version) != last.version:
+        found.append(f"version {last.version} → {version}")
     for role in sorted(task.inputs.keys() | last.inputs.keys()):
         old, new = last.inputs.get(role), task.inputs.get(role)
         if (old and old.digest) != (new and new.digest):

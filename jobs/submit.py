@@ -11,24 +11,26 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.console import PlainConsole
 from jobs.opened import Opened
-from jobs.plan import Step, make_task, version
+from jobs.plan import Step, make_task
 from jobs.progress import name_of_search
 from jobs.status import StepState, states
-from shared.artifacts.manifest import Manifest, new_task
-from shared.config.found import with_found
-from shared.config.paths import is_under
-from shared.config.task import FinalConfig, Input, Task, TuneConfig
+from shared.artifacts.keys import new_task
+from shared.artifacts.manifest import Manifest
+from shared.config.found import inherited, with_found
+from shared.config.stages import FinalConfig, TuneConfig
+from shared.config.task import Input, Task
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.kube.api import ClusterError
 from shared.kube.manifests import parallelism
 from shared.kube.release import Release
 from shared.kube.states import job_reason, job_state
 from shared.log import Log
+from shared.search.best_parameters import SEARCHES
 
 POLL_SECONDS = 2.0
 SHOWN = ("accuracy", "macro_f1", "rare_macro_f1")
@@ -99,9 +101,9 @@ def _tasks_of(opened: Opened, experiment: str, wanted: Wanted, rows: Sequence[St
         return [make_task(opened.study, repeat, committed) for repeat in repeats]
     parameters = wanted.parameters
     if parameters is None:
-        pinned = step.config["pinned"] if "parameters" in step.needs else ()
+        config = _config(step)
         found = _best_so_far(opened, searches[0], rows)
-        parameters = {path: value for path, value in found.items() if not is_under(path, pinned)}
+        parameters = inherited(found, config.pinned) if "parameters" in step.needs else found
         log.info("best parameters so far", experiment=experiment, parameters=parameters)
     inputs = {
         role: Input(stage=m.stage, key=m.key, digest=m.digest)
@@ -111,22 +113,21 @@ def _tasks_of(opened: Opened, experiment: str, wanted: Wanted, rows: Sequence[St
     return [_task_with(opened, step, experiment, number, parameters, inputs) for number in range(seeds)]
 
 
-SEARCHES = ("tune", "parameters")
-"""Roles of a final training's inputs that bring parameters."""
-
-
 def _repeat(step: Step, number: int) -> Step:
-    return Step(step.stage, step.experiment, step.label, {**step.config, "repeat": number}, step.needs)
+    return replace(step, config=_config(step).model_copy(update={"repeat": number}))
+
+
+def _config(step: Step) -> FinalConfig:
+    assert isinstance(step.config, FinalConfig)
+    return step.config
 
 
 def _task_with(
     opened: Opened, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
 ) -> Task:
-    config = FinalConfig.model_validate_json(json.dumps({**step.config, "repeat": number}))
-    arm = with_found(config.arm, parameters)
-    dumped = config.model_copy(update={"arm": arm, "pinned": ()}).model_dump(mode="json", by_alias=True)
-    study = opened.study
-    return new_task(study.name, "final", version("final"), dumped, inputs, study.resources, experiment)
+    arm = with_found(_config(step).arm, parameters)
+    config = _config(step).model_copy(update={"repeat": number, "arm": arm, "pinned": ()})
+    return new_task(opened.study.name, "final", config, inputs, opened.study.resources, experiment)
 
 
 def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
@@ -137,7 +138,8 @@ def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> dict[
     if row.manifest is not None:
         best: dict[str, Any] = row.manifest.summary["parameters"]
         return best
-    config = TuneConfig.model_validate_json(json.dumps(tune.config))
+    config = tune.config
+    assert isinstance(config, TuneConfig)
     given = _best_so_far(opened, tune.needs["parameters"], rows) if "parameters" in tune.needs else {}
     found = None
     if row.task is not None:
@@ -146,7 +148,12 @@ def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> dict[
         raise InputError(
             f"{tune.label}: has no complete trial yet, so there are no best parameters; wait for one, or give some with --params"
         )
-    return {path: value for path, value in given.items() if not is_under(path, config.pinned)} | found
+    return inherited(given, config.pinned) | found
+
+
+def _repeat_of(task: Task) -> int:
+    assert isinstance(task.config, FinalConfig)
+    return task.config.repeat
 
 
 def _make_job(release: Release, task: Task) -> None:
@@ -164,7 +171,7 @@ def _make_job(release: Release, task: Task) -> None:
 def _follow(release: Release, opened: Opened, task: Task) -> Manifest:
     """Passes the log on of the task's Pods until its Job has ended; its manifest."""
     name, seen, said = release.job_name(task), set[str](), None
-    training = f"{task.experiment} {task.config['repeat']}"
+    training = f"{task.experiment} {_repeat_of(task)}"
     while True:
         if manifest := opened.artifacts.find("final", task.key):
             return manifest
@@ -205,7 +212,7 @@ def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:
     lines = [f"{'experiment':20} {'seed':>4}  " + "  ".join(f"{name:>13}" for name in SHOWN)]
     for task, manifest in rows:
         values = "  ".join(f"{manifest.summary[name]:13.4f}" for name in SHOWN)
-        lines.append(f"{task.experiment or '':20} {task.config['repeat']:>4}  {values}")
+        lines.append(f"{task.experiment or '':20} {_repeat_of(task):>4}  {values}")
     for experiment in dict.fromkeys(task.experiment for task, _ in rows):
         own = [manifest.summary for task, manifest in rows if task.experiment == experiment]
         if len(own) > 1:
@@ -222,7 +229,7 @@ def _mean(values: Any) -> str:
 def _as_json(rows: Sequence[tuple[Task, Manifest]]) -> str:
     return json.dumps(
         [
-            {"experiment": task.experiment, "seed": task.config["repeat"], "key": task.key, "metrics": manifest.summary}
+            {"experiment": task.experiment, "seed": _repeat_of(task), "key": task.key, "metrics": manifest.summary}
             for task, manifest in rows
         ],
         indent=1,

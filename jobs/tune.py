@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from shared.artifacts.manifest import Manifest
 from shared.checkpoint import Values
 from shared.config.found import with_found
-from shared.config.paths import is_under
-from shared.config.task import Arm, TuneConfig
+from shared.config.stages import Arm, TuneConfig
 from shared.context import Context, Spent
 from shared.errors import ConfigError
 from shared.fetched import fetched_models
 from shared.log import Log
 from shared.search import identity
+from shared.search.best_parameters import best_parameters
 from shared.search.trial_images import Generated, make_images
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from shared.data.imageset import ImageSet
     from shared.search.coordinator import Outcome, Usage
     from shared.search.worker import TrialHandle
-
-VERSION = 3
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
 
@@ -46,7 +44,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
-    inherited = inherited_parameters(config, context)
+    inherited = best_parameters(context, config.pinned)
     quiet_optuna()
     database = Database(_database_url(context))
     try:
@@ -103,17 +101,7 @@ def work(config: TuneConfig, context: Context) -> None:
 def search_name(config: TuneConfig, context: Context) -> str:
     """Name of its Optuna study."""
     task = context.task
-    return identity.search_name(
-        task.study, VERSION, config, task.inputs, context.artifacts.generation("tune", task.key)
-    )
-
-
-def inherited_parameters(config: TuneConfig, context: Context) -> dict[str, Any]:
-    """The best parameters of the experiment that this one takes over from, but for those that it sets itself."""
-    if "parameters" not in context.task.inputs:
-        return {}
-    best = json.loads(context.fetch(context.input("parameters"), "best.json").read_bytes())
-    return {path: value for path, value in best["parameters"].items() if not is_under(path, config.pinned)}
+    return identity.search_name(task.study, config, task.inputs, context.artifacts.generation("tune", task.key))
 
 
 def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
@@ -155,7 +143,7 @@ class ArmObjective:
 
     def __init__(self, config: TuneConfig, context: Context) -> None:
         self._config, self._context = config, context
-        self._arm = with_found(config.arm, inherited_parameters(config, context))
+        self._arm = with_found(config.arm, best_parameters(context, config.pinned))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
         self._generated: Generated | None = None

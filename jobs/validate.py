@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from jobs.plan import arm_of, plan
 from shared.config.generation import PixelFinetune
 from shared.config.load import load_study
-from shared.config.resolve import Resolved, generation_settings, resolve
+from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice
-from shared.config.study import Study
+from shared.config.stages import WeightsConfig
 from shared.log import Log, duration
 from shared.settings import Settings
 
@@ -68,13 +68,13 @@ def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) ->
     return json.dumps(forecast.__dict__, indent=1) if as_json else describe(study, forecast)
 
 
-def look_ahead(study: Study) -> Forecast:
+def look_ahead(study: ResolvedStudy) -> Forecast:
     """Lists the source, counts what would be made and trained, and times each kind of work for a few steps on this machine."""
     from shared.artifacts.remote import local_folder
     from shared.config.dataset import GarmentsSource
     from shared.data.survey import survey
 
-    experiments = resolve(study)
+    experiments = study.experiments
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         root = None
         if not isinstance(study.dataset, GarmentsSource):
@@ -82,8 +82,8 @@ def look_ahead(study: Study) -> Forecast:
         found = survey(study.dataset, root, study.seed)
     steps = plan(study)
     forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=found.sizes())
-    named = (step.config for step in steps if step.stage == "weights")
-    forecast.weights = tuple(f"{c['name']}@{c['revision']}" if c["revision"] else c["name"] for c in named)
+    named = [step.config for step in steps if isinstance(step.config, WeightsConfig)]
+    forecast.weights = tuple(f"{c.name}@{c.revision}" if c.revision else c.name for c in named)
     forecast.files, forecast.files_opened = found.files, found.opened
     forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
@@ -92,18 +92,20 @@ def look_ahead(study: Study) -> Forecast:
     return forecast
 
 
-def _trials(experiment: Resolved) -> int:
+def _trials(experiment: ResolvedExperiment) -> int:
     search = experiment.search
     return search.trials * (len(search.space) if search.strategy == "sequential" else 1)
 
 
-def generated_sets(experiment: Resolved) -> int:
+def generated_sets(experiment: ResolvedExperiment) -> int:
     """Sets of images that its search may have made, at most: one a combination of settings, or a trial."""
     choices = [experiment.search.space[path] for path in generation_settings(experiment)]
     return min(math.prod(len(c.values) for c in choices if isinstance(c, Choice)), max(_trials(experiment), 1))
 
 
-def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey, forecast: Forecast) -> int:
+def _count_images(
+    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Survey, forecast: Forecast
+) -> int:
     """Fills in `fill`; returns how many images are generated over all pools of the first arm that wants any."""
     from shared.data.schema import class_counts
     from shared.diffusion.quota import plan_images
@@ -119,7 +121,9 @@ def _count_images(study: Study, experiments: tuple[Resolved, ...], found: Survey
     return len(images)
 
 
-def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: int, forecast: Forecast) -> None:
+def _time(
+    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Survey, made: int, forecast: Forecast
+) -> None:
     from shared.classifier.data import wanted_views
     from shared.classifier.timing import time_training
     from shared.repeats import Range, exactly
@@ -166,7 +170,7 @@ def _time(study: Study, experiments: tuple[Resolved, ...], found: Survey, made: 
     forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_an_image(study.dataset.resolution) / 2**30
 
 
-def describe(study: Study, forecast: Forecast) -> str:
+def describe(study: ResolvedStudy, forecast: Forecast) -> str:
     """The forecast for people."""
     lines = [
         f"study {study.name}: {sum(forecast.stages.values())} stages ({', '.join(f'{n} {s}' for s, n in forecast.stages.items())})"

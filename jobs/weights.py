@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
-from shared.config.task import WeightsConfig
+from shared.config.stages import WeightsConfig
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.fetched import TIMM_FILE
@@ -22,8 +22,6 @@ from shared.stop import StopSignal
 
 if TYPE_CHECKING:
     from shared.hub import Repository
-
-VERSION = 1
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 COMMIT_LENGTH = 40

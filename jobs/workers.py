@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from jobs.opened import Opened
 from jobs.progress import name_of_search
+from shared.config.stages import TuneConfig
 from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube.api import Cluster
@@ -29,8 +30,8 @@ class Workers:
 
     def scale_once(self) -> None:
         """Brings the workers to `search.workers`, the first time that control sees their Deployment; afterwards people scale it."""
-        searches = (step for step in self._opened.steps if step.stage == "tune")
-        workers = max((int(step.config["search"]["workers"]) for step in searches), default=0)
+        configs = (step.config for step in self._opened.steps)
+        workers = max((config.search.workers for config in configs if isinstance(config, TuneConfig)), default=0)
         name = f"{self._release}-tune"
         scale = self._cluster.get("deployments", f"{name}/scale")
         if scale is None or not workers:

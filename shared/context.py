@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import Manifest, Run
 from shared.checkpoint import Checkpoints, Values
-from shared.config.task import Task, keyed
+from shared.config.stages import STAGES
+from shared.config.task import Task
 from shared.meter import Meter, Record
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -54,8 +56,6 @@ class Context:
     scratch: Path
     """An empty folder for files on their way; removed when the stage ends."""
     stop: StopSignal
-    version: int
-    """The stage module's VERSION."""
     code: Callable[[], tuple[str, dict[str, str]]]
     """Fingerprint of the stage's code, and the versions of the libraries that compute."""
     started: float = field(default_factory=time.monotonic)
@@ -154,7 +154,7 @@ class Context:
                 study=task.study,
                 stage=task.stage,
                 key=task.key,
-                version=self.version,
+                version=STAGES[task.stage].version,
                 config=keyed(task.stage, task.config),
                 inputs=task.inputs,
                 files=uploaded,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.store import NotFound, Store
 from shared.config.base import Section
-from shared.config.task import Stage
+from shared.config.stages import Stage
 from shared.errors import TailfillError
 from shared.log import Log
 

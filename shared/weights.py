@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound, Store
 from shared.config.generation import StableDiffusionFinetune
-from shared.config.resolve import Resolved, resolve
+from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Choice
-from shared.config.study import Study
-from shared.config.task import PRETRAINED
+from shared.config.stages import PRETRAINED
 from shared.diffusion.base_files import base_files
 from shared.errors import DataError
 from shared.log import Log
@@ -31,13 +30,13 @@ log = Log("weights")
 BIG = 256 << 20  # bytes; reading more takes a second or longer
 
 
-def weight_locations(study: Study) -> tuple[set[str], set[str]]:
+def weight_locations(study: ResolvedStudy) -> tuple[set[str], set[str]]:
     """The files (`classifier.pretrained`) and the folders (`finetune.base`), here or in a bucket, that the study's stages read."""
-    experiments = resolve(study)
+    experiments = study.experiments
     with_images = [experiment for experiment in experiments if experiment.images != "real"]
     files = {value for experiment in experiments for value in _pretrained(experiment)}
     if with_images:
-        files.add(study.classifier.pretrained)  # the judges' own
+        files.add(study.written.classifier.pretrained)  # the judges' own
     bases = {e.finetune.base for e in with_images if isinstance(e.finetune, StableDiffusionFinetune)}
     return (
         {value for value in files if isinstance(value, str) and not value.startswith("package:")},
@@ -45,7 +44,7 @@ def weight_locations(study: Study) -> tuple[set[str], set[str]]:
     )
 
 
-def weight_digests(study: Study, settings: Settings, kept: Store) -> dict[str, str]:
+def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dict[str, str]:
     """SHA-256 of the weights by location: a file's of its bytes, a folder's of names and bytes of the files that are read of it.
 
     `kept` remembers digests of files that did not change (by size and time of change; in a bucket by ETag), so that gigabytes are
@@ -56,7 +55,7 @@ def weight_digests(study: Study, settings: Settings, kept: Store) -> dict[str, s
     return found | {location: _folder(location, settings, kept) for location in sorted(folders)}
 
 
-def _pretrained(experiment: Resolved) -> Iterable[bool | str | int | float]:
+def _pretrained(experiment: ResolvedExperiment) -> Iterable[bool | str | int | float]:
     choices = experiment.search.space.get(PRETRAINED) if experiment.search.trials else None
     return (experiment.classifier.pretrained, *(choices.values if isinstance(choices, Choice) else ()))
 

@@ -21,8 +21,9 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.store import Store
+from shared.config.stages import TuneConfig
 from shared.config.study import Study
-from shared.config.task import Task, TuneConfig
+from shared.config.task import Task
 from shared.context import Context
 from shared.data.sources.digest import source_digest
 from shared.settings import Settings
@@ -55,7 +56,7 @@ class InProcess:
         return self.committed[step.id]
 
     def _search(self, task: Task) -> None:
-        config = task.stage_config()
+        config = task.config
         assert isinstance(config, TuneConfig)
         coordinator, worker = (self._context(task, name) for name in ("coordinator", "worker"))
         with ThreadPoolExecutor() as pool:
@@ -81,7 +82,6 @@ class InProcess:
             self.settings,
             folder,
             StopSignal(),
-            tune.VERSION,
             lambda: ("code", {}),
             run_stage=run_stage,
         )

@@ -1,7 +1,7 @@
 """No key changes by accident: the ids and keys of all steps of many studies are the ones of tests/pinned.
 
 A user's half-finished study goes on only as long as its keys stand. `python tests/test_keys.py --write` writes the pins anew; a pin may
-change only together with the VERSION of its stage, in a commit that says so.
+change only together with the version of its stage, in a commit that says so.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import pytest
 from support.pinned import PINNED, demo_manifests
 
 from jobs.earlier import Earlier
-from jobs.plan import Step, make_task, plan, version
+from jobs.plan import Step, make_task, plan
+from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.config.load import load_study
-from shared.config.search import Choice
-from shared.config.study import Study
-from shared.config.task import Input, Task, TuneConfig, keyed
+from shared.config.resolve import ResolvedStudy
+from shared.config.search import Choice, Range
+from shared.config.stages import STAGES, TuneConfig
+from shared.config.task import Input, Task
 from shared.search.identity import search_name, settings_digest
 from shared.weights import weight_locations
 
@@ -85,7 +87,7 @@ def cases() -> dict[str, tuple[Path, list[str]]]:
     return shipped | {name: (demo, sets) for name, sets in SMALL.items()}
 
 
-def planned(file: Path, sets: list[str]) -> tuple[Study, list[Step]]:
+def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
     """The study and its plan, with made-up fingerprints of data, weights and the other study's search."""
     study = load_study(file, sets)
     files, folders = weight_locations(study)
@@ -101,13 +103,12 @@ def made_up(task: Task) -> Manifest:
     """What the task might have committed."""
     summary: dict[str, Any] = {}
     if task.stage == "tune":
-        space = task.config["search"]["space"]
-        summary["parameters"] = {path: _value(task, path) for path in space}
+        summary["parameters"] = {path: _value(values) for path, values in _search(task).search.space.items()}
     return Manifest(
         study=task.study,
         stage=task.stage,
         key=task.key,
-        version=version(task.stage),
+        version=STAGES[task.stage].version,
         config=keyed(task.stage, task.config),
         inputs=task.inputs,
         files=(File(name="file", digest=digest(task.key), size=1),),
@@ -116,24 +117,27 @@ def made_up(task: Task) -> Manifest:
     )  # fmt: skip
 
 
-def _value(task: Task, path: str) -> Any:
-    config = task.stage_config()
-    assert isinstance(config, TuneConfig)
-    values = config.search.space[path]
+def _search(task: Task) -> TuneConfig:
+    assert isinstance(task.config, TuneConfig)
+    return task.config
+
+
+def _value(values: Range) -> Any:
     return values.values[-1] if isinstance(values, Choice) else values.low
 
 
-def described(study: Study, steps: list[Step]) -> list[dict[str, Any]]:
+def described(study: ResolvedStudy, steps: list[Step]) -> list[dict[str, Any]]:
     """Id, key and config of each step; the key of a search is also in the name that it has in PostgreSQL."""
     committed: dict[str, Manifest] = {}
     rows = []
     for step in steps:
         task = make_task(study, step, committed)
         committed[step.id] = made_up(task)
-        row = {"step": step.label, "id": step.id, "key": task.key, "fields": digest(json.dumps(_fields(task.config)))}
-        config = task.stage_config()
+        config = task.config
+        fields = digest(json.dumps(_fields(config.model_dump(mode="json", by_alias=True))))
+        row = {"step": step.label, "id": step.id, "key": task.key, "fields": fields}
         if isinstance(config, TuneConfig):
-            row["search"] = search_name(study.name, version("tune"), config, task.inputs, 0)
+            row["search"] = search_name(study.name, config, task.inputs, 0)
             row["settings"] = settings_digest(config.search)
         rows.append(row)
     return rows

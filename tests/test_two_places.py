@@ -19,7 +19,7 @@ from jobs.upload import upload
 from shared.artifacts.manifest import Manifest, Run
 from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
-from shared.config.task import STAGES
+from shared.config.stages import STAGES
 from shared.settings import Settings
 
 STUDY = """

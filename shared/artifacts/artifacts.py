@@ -27,7 +27,8 @@ from shared.artifacts.disk import disk_errors, whole_file
 from shared.artifacts.manifest import File, Manifest
 from shared.artifacts.store import NotFound, Store
 from shared.config.base import Section
-from shared.config.task import Input, Stage
+from shared.config.stages import Stage
+from shared.config.task import Input
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
 

@@ -2,7 +2,7 @@
 
 It hashes the syntax trees, without comments, docstrings and positions, of our modules that the stage's module imports, at any depth and
 wherever the import stands. `jobs/fingerprints.json` lists them; `tests/jobs/test_fingerprints.py` fails when the code says
-something else. Run `python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising `VERSION` where it is not.
+something else. Run `python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising the stage's version if it is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from shared.config.task import STAGES
+from shared.config.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = ROOT / "jobs" / "fingerprints.json"
@@ -25,6 +25,10 @@ LIBRARIES = (
     "accelerate", "diffusers", "numpy", "optuna", "peft", "pillow", "pyarrow", "scikit-learn", "scipy", "timm", "torch", "torchvision",
     "transformers",
 )  # fmt: skip
+
+
+NEUTRAL = ("shared.config.stages", "shared.errors", "shared.log", "shared.meter", "shared.settings")
+"""Modules that cannot change what a stage computes: what they tell it is in its key, or is no part of its output."""
 
 
 def fingerprint(stage: str) -> str:
@@ -41,21 +45,10 @@ def modules_of(module: str) -> list[str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
+        if name not in found and name not in NEUTRAL:
             found.add(name)
             waiting.extend(_code(name)[1])
     return sorted(found)
-
-
-def version(stage: str) -> int:
-    """The `VERSION` of a stage's module, read without importing it; raises ValueError where it has none."""
-    for node in _tree(_path(f"jobs.{stage}")).body:
-        names = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if any(isinstance(name, ast.Name) and name.id == "VERSION" for name in names):
-            return int(ast.literal_eval(getattr(node, "value")))  # noqa: B009  (the union of two node types)
-    raise ValueError(f"jobs/{stage}.py: has no VERSION; add `VERSION = 1`")
 
 
 def libraries() -> dict[str, str]:
@@ -71,8 +64,7 @@ def libraries() -> dict[str, str]:
 
 def current() -> dict[str, dict[str, int | str]]:
     """What `jobs/fingerprints.json` should say of the code as it stands."""
-    stages = (stage for stage in STAGES if _path(f"jobs.{stage}").exists())
-    return {stage: {"version": version(stage), "fingerprint": fingerprint(stage)} for stage in stages}
+    return {stage: {"version": kind.version, "fingerprint": fingerprint(stage)} for stage, kind in STAGES.items()}
 
 
 def recorded() -> dict[str, dict[str, int | str]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
+from shared.artifacts.keys import canonical_digest
 from shared.config.base import Section
-from shared.config.search import Resources
-from shared.config.task import Input, Stage, Task, keyed
+from shared.config.stages import Stage
+from shared.config.task import Input
 
 
 class File(Section):
@@ -70,32 +69,3 @@ class Manifest(Section):
             if file.name == name:
                 return file
         raise KeyError(name)
-
-
-def canonical_digest(value: Any) -> str:
-    """SHA-256 of a JSON value in its one canonical spelling (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def task_key(stage: Stage, version: int, config: dict[str, Any], inputs: dict[str, Input]) -> str:
-    """Key of a stage's result: the hash of its config, its inputs' digests and the stage's VERSION."""
-    return canonical_digest(
-        {"stage": stage, "version": version, "config": config, "inputs": {name: i.digest for name, i in inputs.items()}}
-    )
-
-
-def new_task(
-    study: str,
-    stage: Stage,
-    version: int,
-    config: dict[str, Any],
-    inputs: dict[str, Input],
-    resources: Resources,
-    experiment: str | None = None,
-) -> Task:
-    """A task with its key: whoever asks for the same work gets the same key."""
-    key = task_key(stage, version, keyed(stage, config), inputs)
-    return Task(
-        study=study, stage=stage, key=key, experiment=experiment, config=config, inputs=inputs, resources=resources
-    )

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.accept import accept_mask
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels

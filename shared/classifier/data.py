@@ -25,7 +25,7 @@ from shared.classifier.model import Network, Trunk, build_trunk
 from shared.classifier.precision import autocast, images_on, placed
 from shared.classifier.rng import numpy_generator, torch_generator
 from shared.config.search import Resources
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError

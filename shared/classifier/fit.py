@@ -24,7 +24,7 @@ from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Sampler
 from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord, Snapshot
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.config.training import Training
 from shared.data.schema import LabelSchema
 from shared.errors import InputError, UnavailableError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.classifier.rng import numpy_generator
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.schema import Labels, class_counts
 
 Rows = NDArray[np.int64]

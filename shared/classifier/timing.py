@@ -15,7 +15,7 @@ from shared.classifier.arm import TrainingSet
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.canonical import encode
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema

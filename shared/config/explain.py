@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.config import dataset, study
+from shared.config.near import near
 from shared.errors import ConfigError
 
 Path = tuple[str | int, ...]
@@ -58,14 +58,6 @@ def path_text(path: Path) -> str:
 def _one_line(key: str) -> str:
     """A key with line breaks or control characters in JSON's spelling: an error is one line."""
     return key if key.isprintable() else json.dumps(key)
-
-
-def near(word: str, known: list[str]) -> str:
-    """`; did you mean …?`, or the list of what there is."""
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(sorted(known))}"
 
 
 def reason(error: ValidationError) -> str:

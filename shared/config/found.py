@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from shared.config.explain import reason
-from shared.config.paths import parameters_of, with_parameters
-from shared.config.task import Arm
+from shared.config.paths import is_under, parameters_of, with_parameters
+from shared.config.stages import Arm
 from shared.errors import ConfigError
+
+
+def inherited(parameters: Mapping[str, Any], pinned: Iterable[str]) -> dict[str, Any]:
+    """Returns those of another experiment's parameters that this one takes over: all but those that it sets itself (`pinned`)."""
+    return {path: value for path, value in parameters.items() if not is_under(path, pinned)}
 
 
 def with_found(arm: Arm, parameters: Mapping[str, Any]) -> Arm:

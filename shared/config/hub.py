@@ -10,9 +10,9 @@ from pathlib import Path
 
 from shared.artifacts.open import is_s3
 from shared.config.generation import AnyFinetune, StableDiffusionFinetune
-from shared.config.resolve import Resolved
+from shared.config.resolve import ResolvedExperiment
 from shared.config.search import Choice
-from shared.config.task import PRETRAINED, WeightsConfig
+from shared.config.stages import PRETRAINED, WeightsConfig
 from shared.config.training import Classifier
 
 BASE = "weights/base"
@@ -51,7 +51,7 @@ def hub_models(classifier: Classifier, searched: Mapping[str, Collection[Value]]
     )
 
 
-def searched_values(experiment: Resolved) -> dict[str, tuple[Value, ...]]:
+def searched_values(experiment: ResolvedExperiment) -> dict[str, tuple[Value, ...]]:
     """The values between which the experiment's search chooses, of the paths that name weights."""
     space = experiment.search.space if experiment.search.trials else {}
     choices = {path: space.get(path) for path in (PRETRAINED, MODEL)}

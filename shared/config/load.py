@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from shared.config.explain import Path, explain, path_text, place_text
-from shared.config.resolve import check
+from shared.config.resolve import ResolvedStudy, resolve
 from shared.config.search import Choice, FloatRange, IntRange
 from shared.config.study import Study
 from shared.errors import ConfigError
@@ -40,8 +40,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> Study:
-    """The study of a YAML (or JSON) file with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> ResolvedStudy:
+    """Returns the study of a YAML (or JSON) file with `path.to.key=value` replacements, checked whole; raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -53,16 +53,22 @@ def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> Study:
     return study_from_tree(tree, places)
 
 
-def changed_study(study: Study, sets: Sequence[str]) -> Study:
-    """The study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
-    tree: dict[str, Any] = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+def changed_study(study: ResolvedStudy, sets: Sequence[str]) -> ResolvedStudy:
+    """Returns the study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    tree = study_tree(study)
     places: dict[Path, Place] = {}
     for setting in sets:
         apply_set(tree, places, setting)
     return study_from_tree(tree, places)
 
 
-def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> Study:
+def study_tree(study: ResolvedStudy) -> dict[str, Any]:
+    """Returns the study as plain values, those alone that were written: `study_from_tree` reads it back."""
+    tree: dict[str, Any] = study.written.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return tree
+
+
+def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> ResolvedStudy:
     """Validates a tree of plain values; raises ConfigError with one line an error."""
     for path, value in _odd_values(tree):
         raise ConfigError(
@@ -71,8 +77,7 @@ def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = Non
         )
     with explain(places or {}):
         study = Study.model_validate_json(json.dumps(tree))
-    check(study, places or {})
-    return study
+    return resolve(study, places or {})
 
 
 def _odd_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from shared.config.base import Section
-from shared.config.explain import Path, explain, near, path_text, placed, reason
+from shared.config.dataset import Dataset
+from shared.config.explain import Path, explain, path_text, placed, reason
 from shared.config.generation import PixelFinetune
+from shared.config.near import near
 from shared.config.paths import value_at, with_parameters
-from shared.config.search import Choice, FloatRange, Range, Search, Verdict
+from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study, least_seeds
 from shared.errors import ConfigError
 
@@ -35,25 +39,67 @@ AUGMENTATION = frozenset({"augmentation", "training.erasing"})
 SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
 
 
-class Resolved(Overridable):
+class ResolvedExperiment(Overridable):
     """One experiment with every value filled in."""
 
     name: str
+    title: str | None
+    paper_row: int | None
     seed: int
     parameters_from: str | None
     pinned: tuple[str, ...]
     """Paths that the experiment sets itself: they stand over what `parameters_from` brings."""
 
 
-def resolve(study: Study, places: Mapping[Path, str] | None = None) -> tuple[Resolved, ...]:
-    """All experiments in full, in order; raises ConfigError where an override does not fit."""
+@dataclass(frozen=True)
+class ResolvedStudy:
+    """A study that was checked whole, with every value of every experiment filled in: what all that follows is told of it."""
+
+    written: Study
+    """The tree as it stands in the study file, `--set` included."""
+    experiments: tuple[ResolvedExperiment, ...]
+    """In the order of the file."""
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.written.name
+
+    @property
+    def seed(self) -> int:
+        """The study's seed; each experiment has one of its own that follows from it."""
+        return self.written.seed
+
+    @property
+    def dataset(self) -> Dataset:
+        """Where the images come from."""
+        return self.written.dataset
+
+    @property
+    def verdict(self) -> Verdict | Literal["none"]:
+        """What decides between helps, hurts and no effect found."""
+        return self.written.verdict
+
+    @property
+    def resources(self) -> Resources:
+        """What the work may use."""
+        return self.written.resources
+
+
+def resolve(study: Study, places: Mapping[Path, str] = MappingProxyType({})) -> ResolvedStudy:
+    """Fills in all experiments and checks what must hold between sections.
+
+    Raises ConfigError, which names the path, the value, the remedy and the place.
+    """
     tree = study.model_dump(mode="json", by_alias=True, include=set(Overridable.model_fields))
-    return tuple(_resolve(study, e, i, tree, places or {}) for i, e in enumerate(study.experiments))
+    experiments = tuple(_resolve(study, e, i, tree, places) for i, e in enumerate(study.experiments))
+    _check(study, experiments, places)
+    return ResolvedStudy(study, experiments)
 
 
 def _resolve(
     study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Path, str]
-) -> Resolved:
+) -> ResolvedExperiment:
     own = experiment.model_dump(mode="json", exclude_unset=True)
     overrides = {name: own[name] for name in Overridable.model_fields if own.get(name) is not None}
     merged = tree | {name: _merge(tree[name], value, _UNIONS.get(name)) for name, value in overrides.items()}
@@ -64,16 +110,18 @@ def _resolve(
     ]
     merged |= {
         "name": experiment.name,
+        "title": experiment.title,
+        "paper_row": experiment.paper_row,
         "seed": study.seed + SEEDS_APART * experiment.seed,
         "parameters_from": experiment.parameters_from,
         "pinned": pinned,
     }
-    with explain(places, ("experiments", index), Resolved):
-        resolved = Resolved.model_validate_json(json.dumps(merged))
+    with explain(places, ("experiments", index), ResolvedExperiment):
+        resolved = ResolvedExperiment.model_validate_json(json.dumps(merged))
     return _with_views(resolved)
 
 
-def _with_views(experiment: Resolved) -> Resolved:
+def _with_views(experiment: ResolvedExperiment) -> ResolvedExperiment:
     """Where each trial has an augmentation of its own, views would be computed for each anew: `auto` is fresh there."""
     training, search = experiment.training, experiment.search
     if training.views == "auto" and search.trials and AUGMENTATION.intersection(search.space):
@@ -90,9 +138,7 @@ def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
     return base | {k: v if k == "space" else _merge(base.get(k), v, None) for k, v in override.items()}
 
 
-def check(study: Study, places: Mapping[Path, str]) -> None:
-    """What holds between sections; raises ConfigError that names the path, the value, the remedy and the place."""
-    experiments = resolve(study, places)
+def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]) -> None:
     for index, experiment in enumerate(experiments):
         where = partial(_where, study.experiments[index], index)
         for path, values in experiment.search.space.items():
@@ -117,7 +163,7 @@ def check(study: Study, places: Mapping[Path, str]) -> None:
         _check_equal_budgets(study.verdict, experiments, places)
 
 
-def _check_revision(experiment: Resolved, where: str) -> None:
+def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
     space = experiment.search.space if experiment.search.trials else {}
     if experiment.classifier.revision is not None and "classifier.model" in space:
         raise ConfigError(
@@ -171,7 +217,7 @@ def _check_pruner(search: Search, where: Callable[..., str], places: Mapping[Pat
             )
 
 
-def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search, where: str) -> None:
+def _check_warm_start(study: Study, above: tuple[ResolvedExperiment, ...], search: Search, where: str) -> None:
     name = search.warm_start_from
     if name is None or not search.trials:
         return
@@ -191,7 +237,7 @@ def _check_warm_start(study: Study, above: tuple[Resolved, ...], search: Search,
         )
 
 
-def _check_space(experiment: Resolved, where: str, path: str, values: Range) -> None:
+def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: Range) -> None:
     root = path.split(".")[0]
     if path in GENERATION:
         _check_generation(experiment, path, values, where)
@@ -221,7 +267,7 @@ def _check_space(experiment: Resolved, where: str, path: str, values: Range) -> 
             raise ConfigError(f"{where}.{path}.{name}: {must}, got {json.dumps(end)}; {remedy}") from None
 
 
-def _check_generation(experiment: Resolved, path: str, values: Range, where: str) -> None:
+def _check_generation(experiment: ResolvedExperiment, path: str, values: Range, where: str) -> None:
     if not isinstance(values, Choice):
         raise ConfigError(
             f"{where}: {path!r} makes images anew for each value; give it `values`, a few, that trials can share"
@@ -232,12 +278,12 @@ def _check_generation(experiment: Resolved, path: str, values: Range, where: str
         )
 
 
-def generation_settings(experiment: Resolved) -> tuple[str, ...]:
+def generation_settings(experiment: ResolvedExperiment) -> tuple[str, ...]:
     """Paths of `generate` that the experiment's search varies, in its order."""
     return tuple(path for path in experiment.search.space if path in GENERATION) if experiment.search.trials else ()
 
 
-def _searchable(experiment: Resolved) -> list[str]:
+def _searchable(experiment: ResolvedExperiment) -> list[str]:
     paths = ["augmentation", *GENERATION]
     for root in SEARCHABLE:
         section = getattr(experiment, root)
@@ -246,7 +292,9 @@ def _searchable(experiment: Resolved) -> list[str]:
     return paths
 
 
-def _check_equal_budgets(verdict: Verdict, experiments: tuple[Resolved, ...], places: Mapping[Path, str]) -> None:
+def _check_equal_budgets(
+    verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]
+) -> None:
     """A verdict compares arms that were tuned equally hard: each with its own search of the same budget."""
     position, baseline = next((i, e) for i, e in enumerate(experiments) if e.name == verdict.baseline)
     comparisons = len(experiments) - 1

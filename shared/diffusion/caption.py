@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from shared.config.explain import near
+from shared.config.near import near
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError
 

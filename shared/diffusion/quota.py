@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config.explain import near
 from shared.config.generation import Generate
+from shared.config.near import near
 from shared.data.schema import Labels, LabelSchema, class_counts
 from shared.errors import ConfigError
 

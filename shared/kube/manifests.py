@@ -10,8 +10,9 @@ import copy
 import json
 from pathlib import Path
 
-from shared.artifacts.manifest import canonical_digest
-from shared.config.task import STAGES, Stage, Task
+from shared.artifacts.keys import canonical_digest
+from shared.config.stages import STAGES, Stage
+from shared.config.task import Task
 from shared.errors import ConfigError
 from shared.kube.api import Object
 

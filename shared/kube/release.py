@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.config.task import Stage, Task
+from shared.config.stages import Stage
+from shared.config.task import Task
 from shared.errors import ConfigError
 from shared.kube.api import Cluster, ClusterError, Object
 from shared.kube.manifests import job_name, read_manifests, stage_job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.config.task import ReportConfig
+from shared.config.stages import ReportConfig
 from shared.metrics.verdict import Comparison, Interval
 from shared.report.scores import Comparisons
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shared.artifacts.manifest import Manifest
-from shared.config.task import Arm, ReportConfig, ReportedExperiment
+from shared.config.stages import Arm, ReportConfig, ReportedExperiment
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.data.schema import Labels, LabelSchema

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.artifacts.manifest import Manifest
-from shared.config.task import STAGES
+from shared.config.stages import STAGES
 from shared.report.inputs import Results
 
 
@@ -75,7 +75,8 @@ def ledger(results: Results) -> list[Entry]:
             ),
         )
         entry.roles.append(role)
-    return sorted(entries.values(), key=lambda e: STAGES.index(e.stage))
+    order: list[str] = list(STAGES)
+    return sorted(entries.values(), key=lambda e: order.index(e.stage))
 
 
 def _cpu_seconds(manifest: Manifest) -> float:

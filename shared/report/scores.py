@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.config.search import Verdict
-from shared.config.task import ReportedExperiment
+from shared.config.stages import ReportedExperiment
 from shared.data.schema import LabelSchema
 from shared.errors import DataError
 from shared.metrics.classification import evaluate

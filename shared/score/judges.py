@@ -20,7 +20,7 @@ from shared.classifier.fit import Fitted, fit
 from shared.classifier.rng import derived_seed
 from shared.config.dataset import Rare
 from shared.config.search import Resources
-from shared.config.task import Arm, ScoreConfig
+from shared.config.stages import Arm, ScoreConfig
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal

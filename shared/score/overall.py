@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config.task import ScoreConfig
+from shared.config.stages import ScoreConfig
 from shared.data.imageset import ImageSet
 from shared.metrics.classification import evaluate
 from shared.score.distribution import kernel_distance, precision_recall_density_coverage

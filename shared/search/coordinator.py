@@ -15,7 +15,7 @@ from functools import partial
 from optuna.study import Study
 from sqlalchemy import text
 
-from shared.artifacts.manifest import canonical_digest
+from shared.artifacts.keys import canonical_digest
 from shared.config.base import Section
 from shared.config.search import Search
 from shared.errors import ConfigError, InputError

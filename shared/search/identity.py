@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.artifacts.manifest import canonical_digest
+from shared.artifacts.keys import canonical_digest, keyed
 from shared.config.search import Search
-from shared.config.task import Input, TuneConfig, keyed
+from shared.config.stages import STAGES, TuneConfig
+from shared.config.task import Input
 
 OPERATIONAL = frozenset(
     {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
@@ -14,15 +15,15 @@ OPERATIONAL = frozenset(
 """Settings of a search that may change while it goes on."""
 
 
-def search_name(study: str, version: int, config: TuneConfig, inputs: Mapping[str, Input], generation: int) -> str:
+def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], generation: int) -> str:
     """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search.
 
-    `version` is that of the stage tune, `generation` says how often its result was forgotten.
+    `generation` says how often its result was forgotten.
     """
-    described = keyed("tune", config.model_dump(mode="json", by_alias=True))
+    described = keyed("tune", config)
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
     digests = {role: source.digest for role, source in inputs.items()}
-    return f"{study}-{canonical_digest([version, described, digests, generation])[:16]}"
+    return f"{study}-{canonical_digest([STAGES['tune'].version, described, digests, generation])[:16]}"
 
 
 def searches_of(study: str) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from shared.artifacts.artifacts import Artifacts
-from shared.config.task import STAGES, Stage
+from shared.config.stages import STAGES, Stage
 from shared.meter import records_under_way
 from shared.search.identity import searches_of
 from shared.search.tables import GPU_SECONDS, idle_gpu_seconds

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.artifacts.manifest import Manifest, new_task
-from shared.config.base import Section
+from shared.artifacts.keys import named_weights, new_task
+from shared.artifacts.manifest import Manifest
 from shared.config.hub import BASE, JUDGES
-from shared.config.task import Arm, GenerateConfig, Input, Stage, TuneConfig, named_weights
+from shared.config.stages import Arm, GenerateConfig, Stage, StageConfig, TuneConfig
+from shared.config.task import Input
 from shared.context import Context
 from shared.stop import StopSignal
 
@@ -34,12 +35,11 @@ def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal
     wanted, known = config.images, context.task.inputs
     assert wanted is not None
     assert arm.generate is not None
-    weights = named_weights(wanted.judges.model_dump(mode="json"), config.weights)
+    weights = named_weights(wanted.judges, config.weights)
     judges = wanted.judges.model_copy(update={"weights": weights})
     generate = arm.generate.model_copy(update={"replicates": POOLS})
     images = _done(
         "generate",
-        wanted.versions["generate"],
         GenerateConfig(generate=generate, base=wanted.base, rare=arm.rare, seed=wanted.seed),
         {role: known[role] for role in ("prepare", "finetune", BASE) if role in known},
         context,
@@ -47,12 +47,10 @@ def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
     inputs = {role: known[role] for role in ("prepare", JUDGES) if role in known} | {"generate": made}
-    return Generated(images, _done("score", wanted.versions["score"], judges, inputs, context, stop))
+    return Generated(images, _done("score", judges, inputs, context, stop))
 
 
-def _done(
-    stage: Stage, version: int, config: Section, inputs: dict[str, Input], context: Context, stop: StopSignal
-) -> Manifest:
-    own, dumped = context.task, config.model_dump(mode="json", by_alias=True)
-    task = new_task(own.study, stage, version, dumped, inputs, own.resources, own.experiment)
+def _done(stage: Stage, config: StageConfig, inputs: dict[str, Input], context: Context, stop: StopSignal) -> Manifest:
+    own = context.task
+    task = new_task(own.study, stage, config, inputs, own.resources, own.experiment)
     return context.run_stage(task, stop)

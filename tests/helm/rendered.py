@@ -18,7 +18,6 @@ CHART = Path(__file__).parents[2] / "helm"
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 PROGRAMS = {"helm": os.environ.get("HELM", "helm"), "helm4": os.environ.get("HELM4", "helm4")}
 OLDEST = "1.31.0"  # Kubernetes that the chart admits; a Helm built from source names none that does
-STAGES = ("prepare", "weights", "finetune", "generate", "score", "tune", "final", "report")
 
 
 def ci(name: str) -> tuple[str, str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rendered import CI, STAGES, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
+from rendered import CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
+
+from shared.config.stages import STAGES
 
 CASES = [pytest.param((), id="defaults"), *(pytest.param(("-f", str(file)), id=file.stem) for file in CI)]
 GPU = ci("gpu")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from shared.config.task import STAGES
+from shared.config.stages import STAGES
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
 REGISTRY = os.environ.get("REGISTRY") or "localhost"
 TAG = os.environ.get("TAG") or "0.1.0"
-STAGE_IMAGES = sorted({"weights", *STAGES})
+STAGE_IMAGES = sorted(STAGES)
 ALL = ["base", "control", *STAGE_IMAGES]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from jobs.plan import Step, make_task, version
+from jobs.plan import Step, make_task
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
-from shared.config.study import Study
+from shared.config.resolve import ResolvedStudy
 from shared.config.task import Task
 from shared.context import Context
 from shared.settings import Settings
@@ -22,7 +22,7 @@ def no_files(_: Step) -> dict[str, Path]:
 
 
 def commit_steps(
-    study: Study,
+    study: ResolvedStudy,
     steps: Sequence[Step],
     artifacts: Artifacts,
     files: Callable[[Step], dict[str, Path]] = no_files,
@@ -46,7 +46,6 @@ def commit_task(task: Task, artifacts: Artifacts, files: Mapping[str, Path] = Ma
         settings=Settings.from_environment({}),
         scratch=Path(),
         stop=StopSignal(),
-        version=version(task.stage),
         code=lambda: (fingerprint(task.stage), {}),
     )
     return context.commit(files, {})

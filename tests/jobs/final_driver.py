@@ -20,7 +20,7 @@ from PIL import Image
 from jobs.final import Finished, final
 from shared.checkpoint import Values
 from shared.config.search import Resources
-from shared.config.task import FinalConfig
+from shared.config.stages import FinalConfig
 from shared.data.dataset import DatasetInfo, describe
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from support.configs import any_config
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import Manifest, task_key
-from shared.config.base import Section
-from shared.config.task import Input, Stage, Task
+from shared.artifacts.keys import new_task
+from shared.artifacts.manifest import Manifest
+from shared.config.search import Resources
+from shared.config.stages import Stage, StageConfig
+from shared.config.task import Input, Task
 from shared.context import Context
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
@@ -53,7 +53,7 @@ class PixelStudy:
         self.inputs: dict[str, Input] = {}
 
     def prepare(self, images: ImageSet) -> None:
-        context = self.context("prepare", {})
+        context = self.context("prepare", any_config("prepare"))
         info = describe("test", images.schema, 16, images.labels, images.split)
         (context.scratch / "dataset.json").write_text(info.model_dump_json(by_alias=True))
         shards = write_shards(images, context.scratch, "images")
@@ -64,13 +64,10 @@ class PixelStudy:
         """Makes a committed result an input of what follows."""
         self.inputs[manifest.stage] = Input(stage=manifest.stage, key=manifest.key, digest=manifest.digest)
 
-    def task(self, stage: Stage, config: Section | Mapping[str, Any]) -> Task:
-        tree = json.loads(config.model_dump_json(by_alias=True)) if isinstance(config, Section) else dict(config)
-        return Task(
-            study="test", stage=stage, key=task_key(stage, 1, tree, self.inputs), config=tree, inputs=dict(self.inputs)
-        )
+    def task(self, stage: Stage, config: StageConfig) -> Task:
+        return new_task("test", stage, config, self.inputs, Resources())
 
-    def context(self, stage: Stage, config: Section | Mapping[str, Any], index: int = 0, count: int = 1) -> Context:
+    def context(self, stage: Stage, config: StageConfig, index: int = 0, count: int = 1) -> Context:
         environment = {"TAILFILL_CACHE": str(self.root / "cache")}
         scratch = self.root / f"scratch-{len(list(self.root.glob('scratch-*')))}"
         scratch.mkdir(parents=True)
@@ -80,6 +77,5 @@ class PixelStudy:
             settings=replace(Settings.from_environment(environment), index=index, count=count),
             scratch=scratch,
             stop=StopSignal(),
-            version=1,
             code=lambda: ("code", {}),
         )

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from shared.artifacts.manifest import File, Manifest, Run, canonical_digest
+from shared.artifacts.keys import canonical_digest
+from shared.artifacts.manifest import File, Manifest, Run
 from shared.config.dataset import Rare
 from shared.config.generation import Accept
 from shared.config.search import Verdict
-from shared.config.task import Arm, Input, ReportConfig, ReportedExperiment
+from shared.config.stages import Arm, ReportConfig, ReportedExperiment
+from shared.config.task import Input
 from shared.config.training import Classifier, Synthetic, Training
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards

@@ -48,15 +48,15 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import jobs.cluster, jobs.release, jobs.tune, shared.search.coordinator
 from pathlib import Path
-from jobs.plan import plan, version
+from jobs.plan import plan
 from shared.config.load import load_study
-from shared.config.task import STAGES
+from shared.config.stages import STAGES
 from shared.search.space import planned_points
 study = load_study(Path({str(STUDY)!r}))
-assert len(plan(study)) == 14 and all(version(stage) for stage in STAGES)
-assert planned_points(study.search, study.search.space, 0, {{}}, [], 4) == []
+assert len(plan(study)) == 14 and all(kind.version for kind in STAGES.values())
+assert planned_points(study.written.search, study.written.search.space, 0, {{}}, [], 4) == []
 try:
-    planned_points(study.search.model_copy(update={{"sampler": "qmc"}}), study.search.space, 0, {{}}, [], 4)
+    planned_points(study.written.search.model_copy(update={{"sampler": "qmc"}}), study.written.search.space, 0, {{}}, [], 4)
 except Exception as error:
     print(error)
 """

@@ -17,7 +17,8 @@ from jobs.plan import Step, make_task, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
-from shared.config.task import STAGES, Task
+from shared.config.stages import STAGES
+from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube import api
 from shared.kube.api import Cluster
@@ -53,7 +54,9 @@ class Here:
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
         made = Jobs(Release("study", self.client, manifests, owner), self.opened)
         for task in tasks:
-            made.begin(Step(task.stage, None, task.key, {**task.config, "of": task.key}, {}), task)
+            step = Step(task.stage, None, task.key, task.config, {})
+            step.__dict__["id"] = task.key
+            made.begin(step, task)
         return made
 
     @property
@@ -113,7 +116,7 @@ def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: He
     assert len(jobs.advance()) == 1
 
 
-@pytest.mark.parametrize(("replicas", "scaled"), [(1, [STUDY.search.workers]), (0, []), (5, [])])
+@pytest.mark.parametrize(("replicas", "scaled"), [(1, [STUDY.written.search.workers]), (0, []), (5, [])])
 def test_workers_are_as_many_as_the_study_says_unless_somebody_has_scaled_them(
     here: Here, replicas: int, scaled: list[int]
 ) -> None:

@@ -20,8 +20,8 @@ from shared.artifacts.manifest import Manifest, Run
 from shared.artifacts.s3 import S3Store
 from shared.artifacts.store import Store
 from shared.config.load import study_from_tree
+from shared.config.stages import Stage
 from shared.config.study import Study
-from shared.config.task import Stage
 from shared.errors import ConfigError
 
 

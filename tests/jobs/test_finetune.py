@@ -16,7 +16,7 @@ from pixel_study import PixelStudy, pictures
 from jobs import finetune
 from shared.config.dataset import Rare
 from shared.config.generation import PixelFinetune
-from shared.config.task import FinetuneConfig
+from shared.config.stages import FinetuneConfig
 from shared.errors import DataError, Stopped
 
 

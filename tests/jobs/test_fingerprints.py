@@ -1,4 +1,4 @@
-"""A change of a stage's code is a decision: a new VERSION, or someone's word that its output stays the same."""
+"""A change of a stage's code is a decision: a raised version, or someone's word that its output stays the same."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from shared.artifacts.fingerprint import current, recorded
 def test_changed_code_has_a_new_version_or_someones_word() -> None:
     now, before = current(), recorded()
     changed = [
-        f"jobs/{stage}.py: the code of this stage, or of a module that it imports, has changed (VERSION is {now[stage]['version']}). "
-        f"If its output differs for the same inputs, raise VERSION in jobs/{stage}.py; either way run `make fingerprints` and "
+        f"jobs/{stage}.py: the code of this stage, or of a module that it imports, has changed (its version is {now[stage]['version']}). "
+        f"If its output differs for the same inputs, raise the version of {stage} in shared/config/stages.py; either way run `make fingerprints` and "
         "commit jobs/fingerprints.json."
         for stage in now
         if now[stage] != before.get(stage)

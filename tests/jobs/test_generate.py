@@ -8,12 +8,13 @@ import pytest
 import torch
 from pixel_study import RARE, SCHEMA, PixelStudy, pictures
 from safetensors.torch import save_file
+from support.configs import any_config
 
 from jobs import generate
 from shared.artifacts.manifest import Manifest
 from shared.config.dataset import Rare
 from shared.config.generation import Generate, ImageToImage
-from shared.config.task import GenerateConfig
+from shared.config.stages import GenerateConfig
 from shared.data.imageset import ImageSet, read_shards
 from shared.diffusion.pixel_model import build_network, describe
 from shared.errors import ConfigError, DataError, Stopped
@@ -37,7 +38,7 @@ def study_in(root: Path) -> PixelStudy:
     """Prepared, and with a generator of random weights committed."""
     study = PixelStudy(root)
     study.prepare(pictures())
-    context = study.context("finetune", {})
+    context = study.context("finetune", any_config("finetune"))
     files = {name: context.scratch / name for name in ("generator.json", "model.safetensors")}
     files["generator.json"].write_text(json.dumps(describe(SCHEMA, 16, 8)))
     network = build_network(SCHEMA, 16, 8, seed=0)
@@ -189,7 +190,7 @@ def test_without_a_rare_class_nothing_is_committed_and_the_counts_are_named(one:
 
 def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     study = study_in(tmp_path)
-    context = study.context("finetune", {"other": 1})
+    context = study.context("finetune", any_config("finetune").model_copy(update={"seed": 1}))
     source = context.artifacts.find("finetune", study.inputs["finetune"].key)
     assert source is not None
     weights = context.scratch / "model.safetensors"

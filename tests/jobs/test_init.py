@@ -10,7 +10,7 @@ from jobs.init import init
 from jobs.prepare import prepare
 from shared.config.dataset import CsvSource, FolderSource
 from shared.config.load import load_study
-from shared.config.task import PrepareConfig
+from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
 from shared.errors import ConfigError, DataError
 from shared.stop import StopSignal
@@ -40,14 +40,14 @@ def test_a_study_for_folders_loads_and_prepares(tmp_path: Path) -> None:
     assert study.name == "my-birds"
     assert isinstance(study.dataset, FolderSource)
     assert (study.dataset.root, study.dataset.resolution) == (str(data), 64)
-    assert study.rare.below == 9  # half of the middle class's 19 training images
+    assert study.written.rare.below == 9  # half of the middle class's 19 training images
     assert [experiment.images for experiment in study.experiments] == ["real", "real+synthetic", "real+copies"]
     assert any(line.startswith("rare (under 9 training images): label/kiwi") for line in lines)
     with Image.open(tmp_path / "new" / "birds-contact.png") as sheet:
         assert sheet.width > 500
     (data / "jay" / "broken.png").unlink()
     (tmp_path / "out").mkdir()
-    stage = PrepareConfig(dataset=study.dataset, rare=study.rare, seed=study.seed)
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
     prepared = prepare(stage, data, tmp_path / "out", StopSignal())
     assert prepared.summary["rare"] == ["label/kiwi"]
     assert (
@@ -74,7 +74,7 @@ def test_a_study_for_a_csv_with_awkward_names(tmp_path: Path) -> None:
         "tags__all": ("any", "tags, all"),
     }
     (tmp_path / "out").mkdir()
-    stage = PrepareConfig(dataset=study.dataset, rare=study.rare, seed=study.seed)
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
     prepared = prepare(stage, data, tmp_path / "out", StopSignal())
     assert sum(prepared.summary["sizes"].values()) == 24
 

@@ -21,6 +21,7 @@ from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
+from shared.config.stages import GenerateConfig
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import ConfigError, Stopped, UnavailableError
@@ -200,6 +201,11 @@ def test_a_signal_before_the_first_stage(monkeypatch: pytest.MonkeyPatch) -> Non
         run()
 
 
+def guidance_of(step: Step) -> float:
+    assert isinstance(step.config, GenerateConfig)
+    return step.config.generate.guidance
+
+
 def image_files(step: Step) -> dict[str, Path]:
     """Three images a set; the sets differ in their guidance, and their scores in the plausibility."""
     folder = Path(f"files/{step.id[:16]}")
@@ -210,13 +216,11 @@ def image_files(step: Step) -> dict[str, Path]:
         (folder / "dataset.json").write_text(info.model_dump_json(by_alias=True))
         return {path.name: path for path in (folder / "dataset.json", *write_shards(images, folder, "images"))}
     if step.stage == "generate":
-        extra = pa.table(
-            {"pool": pa.array([0, 0, 0], pa.int32()), "guidance": [step.config["generate"]["guidance"]] * 3}
-        )
+        extra = pa.table({"pool": pa.array([0, 0, 0], pa.int32()), "guidance": [guidance_of(step)] * 3})
         made = ImageSet(SCHEMA, images.encoded, images.paths, np.full(3, "generated"), images.labels, extra)
         return {path.name: path for path in write_shards(made, folder, "images")}
     if step.stage == "score":
-        guidance = step.needs["generate"].config["generate"]["guidance"]
+        guidance = guidance_of(step.needs["generate"])
         table = pa.table(
             {"index": [0, 1, 2], "plausibility": [guidance / 10, 0.6, 0.7], "neighbour_ratio": [1.0, 1.0, 1.0]}
         )

@@ -82,7 +82,7 @@ def test_bad_usage_is_a_json_line_where_logs_are(
 def test_an_unknown_stage(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = fails(["stage", "finetuning", "--config", "x"], capsys)
     assert code == 2
-    assert "there is none; there are prepare, weights, finetune" in text
+    assert "there is no such stage; did you mean finetune?" in text
 
 
 def test_a_task_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

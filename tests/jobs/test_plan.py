@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.plan import Step, plan, version
+from jobs.plan import Step, plan
 from shared.config.load import load_study
 from shared.errors import ConfigError
 
 STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def told(step: Step) -> dict[str, Any]:
+    """The config of a step as JSON."""
+    return step.config.model_dump(mode="json", by_alias=True)
 
 
 def test_equal_stages_of_several_arms_are_one() -> None:
@@ -76,11 +82,11 @@ def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_fin
     steps = plan(study)
     (tune,) = (step for step in steps if step.label == "tune synthetic")
     assert tune.needs.keys() == {"prepare", "finetune"}
-    assert tune.config["images"]["versions"] == {"generate": version("generate"), "score": version("score")}
+    assert told(tune)["images"]["versions"] == {"generate": 1, "score": 3}
     searched, given = (next(s for s in steps if s.label == f"final {arm} 0") for arm in ("synthetic", "placebo"))
     assert searched.needs["generate"].needs["tune"] is tune
-    assert searched.needs["generate"].settled == ("generate.guidance",)
-    assert searched.config["arm"]["generate"] is None
+    assert searched.needs["generate"].from_search == ("generate.guidance",)
+    assert told(searched)["arm"]["generate"] is None
     assert "tune" not in given.needs["generate"].needs  # the placebo's search varies no images: it has the study's
 
 
@@ -97,8 +103,8 @@ def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> Non
         step.label: step
         for step in plan(load_study(STUDIES / "demo.yaml", [*sets, "experiments.placebo.generate.guidance=3"]))
     }
-    assert pinned["final placebo 0"].needs["generate"].settled == ()
-    assert pinned["final placebo 0"].needs["generate"].config["generate"]["guidance"] == 3
+    assert pinned["final placebo 0"].needs["generate"].from_search == ()
+    assert told(pinned["final placebo 0"].needs["generate"])["generate"]["guidance"] == 3
 
 
 def test_arms_that_share_images_share_their_judges() -> None:
@@ -123,7 +129,7 @@ def needs(step: Step) -> set[str]:
 def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
     steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", HUB))}
     assert [label for label in steps if label.startswith("weights")] == ["weights some/model", "weights test_resnet"]
-    assert steps["weights some/model"].config == {"kind": "stable-diffusion", "name": "some/model", "revision": None}
+    assert told(steps["weights some/model"]) == {"kind": "stable-diffusion", "name": "some/model", "revision": None}
     assert needs(steps["finetune"]) == needs(steps["generate"]) == {"weights/base"}
     assert needs(steps["score"]) == {"weights/judges"}
     assert needs(steps["tune synthetic"]) == needs(steps["final real 0"]) == {"weights/test_resnet"}
@@ -175,5 +181,5 @@ def test_trials_that_make_their_own_images_are_given_what_these_need() -> None:
     sets = [*HUB, "verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}", "score.model=test_vit"]
     steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", sets))}
     assert needs(steps["tune synthetic"]) == {"weights/base", "weights/judges", "weights/test_resnet"}
-    assert steps["tune synthetic"].needs["weights/judges"].config["name"] == "test_vit"
+    assert told(steps["tune synthetic"].needs["weights/judges"])["name"] == "test_vit"
     assert needs(steps["final synthetic 0"]) == {"weights/test_resnet"}

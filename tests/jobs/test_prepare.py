@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.prepare import VERSION, Prepared, prepare, run
+from jobs.prepare import Prepared, prepare, run
 from jobs.upload import upload
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import Manifest, new_task
+from shared.artifacts.keys import keyed, new_task
+from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
 from shared.artifacts.s3 import S3Store
 from shared.config.search import Resources
-from shared.config.task import PrepareConfig, Task, keyed
+from shared.config.stages import PrepareConfig
+from shared.config.task import Task
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, read_info
 from shared.data.imageset import ImageSet, read_shards
@@ -242,9 +244,9 @@ def test_run_commits(tmp_path: Path) -> None:
         {"TAILFILL_STORE": str(tmp_path / "store"), "TAILFILL_CACHE": str(tmp_path / "cache"), "HOME": "/"}
     )
     stage = config({**FOLDER, "root": str(root)})
-    task = Task(study="s", stage="prepare", key="k", config=stage.model_dump(mode="json", by_alias=True))
+    task = Task(study="s", stage="prepare", key="k", config=stage)
     artifacts = Artifacts(open_store(settings), "s", settings.cache)
-    context = Context(task, artifacts, settings, tmp_path / "scratch", StopSignal(), VERSION, lambda: ("code", {}))
+    context = Context(task, artifacts, settings, tmp_path / "scratch", StopSignal(), lambda: ("code", {}))
     manifest = run(stage, context)
     assert artifacts.find("prepare", "k") == manifest
     assert manifest.summary["sizes"] == {"train": 28, "val": 6, "test": 6}
@@ -260,12 +262,11 @@ def test_a_folder_and_its_uploaded_copy_give_one_result(tmp_path: Path, s3_store
         stage = config(FOLDER).model_copy(
             update={"dataset": dataset, "source_digest": source_digest(dataset, s3_server)}
         )
-        tree_of = stage.model_dump(mode="json", by_alias=True)
-        task = new_task("s", "prepare", VERSION, tree_of, {}, Resources())
+        task = new_task("s", "prepare", stage, {}, Resources())
         name = "here" if root == str(here) else "there"
         (tmp_path / name).mkdir()
         artifacts = Artifacts(FolderStore(tmp_path / f"store-{name}"), "s", tmp_path / "cache")
-        context = Context(task, artifacts, s3_server, tmp_path / name, StopSignal(), VERSION, lambda: ("code", {}))
+        context = Context(task, artifacts, s3_server, tmp_path / name, StopSignal(), lambda: ("code", {}))
         return run(stage, context)
 
     first, second = prepared_from(str(here)), prepared_from(there)
@@ -274,5 +275,5 @@ def test_a_folder_and_its_uploaded_copy_give_one_result(tmp_path: Path, s3_store
 
 
 def test_without_a_digest_the_root_stands_for_the_data() -> None:
-    trees = [config({**FOLDER, "root": root}).model_dump(mode="json", by_alias=True) for root in "ab"]
-    assert keyed("prepare", trees[0]) != keyed("prepare", trees[1])
+    first, second = (config({**FOLDER, "root": root}) for root in "ab")
+    assert keyed("prepare", first) != keyed("prepare", second)

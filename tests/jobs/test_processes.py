@@ -57,7 +57,7 @@ def test_its_errors_arrive_also_those_longer_than_a_pipe_holds() -> None:
     process, lines = begin("stage", name, "--config", "nowhere")
     assert ended(process) == INPUT
     (error,) = process.errors
-    assert error.startswith(f"stage '{name}': there is none")
+    assert error.startswith(f"stage '{name}': there is no such stage")
     said, line = lines.get_nowait()
     assert (said, line["level"], line["event"]) == (process, "error", error)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.plan import make_task, plan, version
+from jobs.plan import make_task, plan
 from jobs.progress import SearchState, as_json, describe, search_states, seconds_left, stall
 from jobs.status import StepState, states
 from shared.artifacts.artifacts import Artifacts
@@ -154,16 +154,16 @@ def test_searches_that_have_not_begun(tmp_path: Path, database_url: str) -> None
 
 
 def test_a_search_is_found_by_its_name(tmp_path: Path, database_url: str) -> None:
-    from shared.config.task import TuneConfig
+    from shared.config.stages import TuneConfig
     from shared.search.coordinator import Coordinator
     from shared.search.storage import Database
 
     _, artifacts, rows = prepared(tmp_path)
     task = next(row.task for row in rows if row.step.label == "tune real")
     assert task is not None
-    config = task.stage_config()
+    config = task.config
     assert isinstance(config, TuneConfig)
-    name = search_name(task.study, version("tune"), config, task.inputs, 0)
+    name = search_name(task.study, config, task.inputs, 0)
     database, stop = Database(database_url), StopSignal()
     coordinator = Coordinator(database, name, config.search, 0, config.arm, stop, experiment="real")
     coordinator._stop = _AfterTheFirstTick()

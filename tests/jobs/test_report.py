@@ -263,7 +263,7 @@ def context(tmp_path: Path) -> Context:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return Context(
-        task=task, artifacts=artifacts, settings=Settings.from_environment({}), scratch=scratch, stop=StopSignal(), version=job.VERSION,
+        task=task, artifacts=artifacts, settings=Settings.from_environment({}), scratch=scratch, stop=StopSignal(),
         code=lambda: ("c0de", {}),
     )  # fmt: skip
 
@@ -275,7 +275,7 @@ def _committed(artifacts: Artifacts, result: StageResult) -> Input:
 
 
 def test_run_reads_from_the_store_and_commits(context: Context) -> None:
-    config = context.task.stage_config()
+    config = context.task.config
     manifest = job.run(config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) == manifest
     assert {"index.html", "results.json", "results.csv", "plots/verdicts.png"} <= {f.name for f in manifest.files}
@@ -287,7 +287,7 @@ def test_run_reads_from_the_store_and_commits(context: Context) -> None:
 def test_a_stopped_run_commits_nothing(context: Context) -> None:
     context.stop.set()
     with pytest.raises(Stopped):
-        job.run(context.task.stage_config(), context)  # type: ignore[arg-type]
+        job.run(context.task.config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) is None
 
 

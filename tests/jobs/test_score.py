@@ -28,7 +28,8 @@ from shared.checkpoint import FolderCheckpoints, NoCheckpoints
 from shared.config.dataset import GarmentsSource
 from shared.config.generation import Score
 from shared.config.search import Resources
-from shared.config.task import Input, ScoreConfig, Stage, Task
+from shared.config.stages import ScoreConfig, Stage
+from shared.config.task import Input, Task
 from shared.config.training import Classifier, Training
 from shared.context import Context
 from shared.data.dataset import describe
@@ -211,9 +212,8 @@ def task(images: Images, tmp_path: Path) -> Task:
     made = commit(
         artifacts, "generate", {path.name: path for path in write_shards(images.generated, tmp_path / "made", "images")}
     )
-    config = CONFIG.model_dump(mode="json", by_alias=True)
     return Task(
-        study="study", stage="score", key="score", config=config, inputs={"prepare": prepared, "generate": made},
+        study="study", stage="score", key="score", config=CONFIG, inputs={"prepare": prepared, "generate": made},
         resources=Resources(device="cpu"),
     )  # fmt: skip
 
@@ -247,7 +247,7 @@ def test_after_sigkill_the_same_command_goes_on_and_commits_the_same(
     settings = Settings.from_environment(environment)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    context = Context(task, artifacts, settings, scratch, StopSignal(), stage.VERSION, lambda: ("", {}))
+    context = Context(task, artifacts, settings, scratch, StopSignal(), lambda: ("", {}))
     manifest = stage.run(CONFIG, context)
     assert manifest.summary == scored[1]
     for name in ("scores.parquet", "judges.json", "copies.png"):

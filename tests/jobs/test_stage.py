@@ -18,13 +18,14 @@ from jobs.plan import make_task, plan
 from jobs.stage import _gpus, run_within
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import new_task
+from shared.artifacts.keys import new_task
 from shared.artifacts.s3 import S3Store
-from shared.config.dataset import Rare
+from shared.config.dataset import GarmentsSource, Rare
 from shared.config.generation import PixelFinetune
 from shared.config.load import study_from_tree
 from shared.config.search import Resources
-from shared.config.task import STAGES, FinetuneConfig, Input, Task
+from shared.config.stages import STAGES, FinetuneConfig
+from shared.config.task import Input, Task
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED, UNAVAILABLE
 from shared.meter import records_under_way
 from shared.settings import Settings
@@ -171,7 +172,7 @@ def test_2_a_gpu_that_torch_cannot_use(
     assert made is not None
     config = FinetuneConfig(finetune=PixelFinetune(generator="pixel"), rare=Rare(below=None), seed=0)
     inputs = {"prepare": Input(stage="prepare", key=made.key, digest=made.digest)}
-    training = new_task("tiny", "finetune", 1, config.model_dump(mode="json", by_alias=True), inputs, task.resources)
+    training = new_task("tiny", "finetune", config, inputs, task.resources)
     monkeypatch.setenv("TAILFILL_DEVICE", "cuda")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert exit_code(tmp_path, training) == INPUT
@@ -211,8 +212,8 @@ def test_143_a_signal_before_the_commit(tmp_path: Path, task: Task, capsys: pyte
 
 def test_1_a_bug_goes_up_unhandled(tmp_path: Path, task: Task) -> None:
     """The interpreter makes a traceback and the exit code 1 of it (`test_processes`)."""
-    garments = {"source": "garments", "resolution": 32, "train": 100, "val": 50, "test": 50}
-    broken = task.model_copy(update={"config": {**task.config, "dataset": garments, "seed": -1}})
+    garments = GarmentsSource(source="garments", resolution=32, train=100, val=50, test=50)
+    broken = task.model_copy(update={"config": task.config.model_copy(update={"dataset": garments, "seed": -1})})
     with pytest.raises(ValueError, match="non-negative"):
         exit_code(tmp_path, broken)
 

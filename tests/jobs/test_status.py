@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from committed import commit_steps
 
 from jobs import status
-from jobs.plan import Step, plan, version
+from jobs.plan import Step, plan
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
+from shared.config.stages import STAGES
 from shared.config.study import Study
 from shared.errors import ConfigError
 
@@ -110,10 +112,11 @@ def test_a_changed_input_is_named(artifacts: Artifacts) -> None:
 
 def test_a_raised_version_is_named(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     commit_steps(*planned(), artifacts)
-    before = version("score")
-    monkeypatch.setattr("jobs.score.VERSION", before + 7)
+    score = STAGES["score"]
+    monkeypatch.setattr("shared.artifacts.keys.STAGES", {**STAGES, "score": replace(score, version=score.version + 7)})
+    monkeypatch.setattr("jobs.status.STAGES", {**STAGES, "score": replace(score, version=score.version + 7)})
     (line,) = why(artifacts, "score")
-    assert line.endswith(f"in VERSION {before} → {before + 7}")
+    assert line.endswith(f"in version {score.version} → {score.version + 7}")
 
 
 def test_an_arm_is_compared_with_itself(artifacts: Artifacts) -> None:
@@ -141,6 +144,6 @@ def test_a_renamed_arm_is_found_by_its_images(artifacts: Artifacts) -> None:
 
 
 def test_stages_that_are_none_or_not_of_this_study(artifacts: Artifacts) -> None:
-    with pytest.raises(ConfigError, match="--why train: there is no such stage; there are prepare"):
+    with pytest.raises(ConfigError, match="--why train: there is no such stage; there are final, finetune"):
         why(artifacts, "train")
     assert why(artifacts, "score", "experiments=[{name: real}]") == ["score: is no part of this study"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -18,7 +17,9 @@ from jobs.submit import Wanted, final_tasks
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
-from shared.config.task import Task, TuneConfig
+from shared.config.stages import FinalConfig, TuneConfig
+from shared.config.task import Task
+from shared.config.training import Training
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.search.leases import Leases
 from shared.search.searches import Step as SearchStep
@@ -51,23 +52,30 @@ def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
         final_tasks(study, Wanted("sythetic"))
 
 
+def repeat_of(task: Task) -> int:
+    assert isinstance(task.config, FinalConfig)
+    return task.config.repeat
+
+
 def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> None:
     stages = ("prepare", "finetune", "generate", "score", "tune", "final")
     study = opened(tmp_path, *stages)
     tasks = final_tasks(study, Wanted())
-    assert len(tasks) == 3 * STUDY.final.seeds
+    assert len(tasks) == 3 * STUDY.written.final.seeds
     assert all(study.artifacts.find("final", task.key) for task in tasks)
-    more = final_tasks(study, Wanted("real", seeds=STUDY.final.seeds + 1))
-    assert [bool(study.artifacts.find("final", task.key)) for task in more] == [True] * STUDY.final.seeds + [False]
-    assert [task.config["repeat"] for task in more] == list(range(STUDY.final.seeds + 1))
+    more = final_tasks(study, Wanted("real", seeds=STUDY.written.final.seeds + 1))
+    assert [bool(study.artifacts.find("final", task.key)) for task in more] == [True] * STUDY.written.final.seeds + [
+        False
+    ]
+    assert [repeat_of(task) for task in more] == list(range(STUDY.written.final.seeds + 1))
 
 
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
     study = opened(tmp_path, "prepare", "finetune", "generate", "score")
     (task,) = final_tasks(study, Wanted("synthetic", 1, {"training.lr": 0.0123}))
-    assert task.config["arm"]["training"]["lr"] == 0.0123
+    assert arm(task).lr == 0.0123
     assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
-    assert Task.model_validate_json(task.model_dump_json()).stage_config()
+    assert Task.model_validate_json(task.model_dump_json()) == task
     with pytest.raises(ConfigError, match=r"training\.lr"):
         final_tasks(study, Wanted("real", 1, {"training.lr": -1}))
 
@@ -97,7 +105,7 @@ def found(opened: Opened, label: str, fixed: dict[str, float], parameters: dict[
     """The search of that step has finished one trial, of the step after those that ended with `fixed`."""
     task = next(r.task for r in states(opened.study, opened.steps, opened.artifacts) if r.step.label == label)
     assert task is not None
-    config = task.stage_config()
+    config = task.config
     assert isinstance(config, TuneConfig)
     database = Database(opened.database_url)
     try:
@@ -113,9 +121,9 @@ def found(opened: Opened, label: str, fixed: dict[str, float], parameters: dict[
         database.close()
 
 
-def arm(task: Task) -> dict[str, Any]:
-    trained: dict[str, Any] = task.config["arm"]["training"]
-    return trained
+def arm(task: Task) -> Training:
+    assert isinstance(task.config, FinalConfig)
+    return task.config.arm.training
 
 
 def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, database_url: str) -> None:
@@ -128,16 +136,16 @@ def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, dat
         final_tasks(study, Wanted("a", 1))
     found(study, "tune a", {}, {"training.lr": 0.001})
     (own,) = final_tasks(study, Wanted("a", 1))
-    assert arm(own)["lr"] == 0.001
+    assert arm(own).lr == 0.001
     # what the experiment sets itself stands over what it takes over
     (taken,) = final_tasks(study, Wanted("b", 1))
-    assert arm(taken)["lr"] == 0.007
+    assert arm(taken).lr == 0.007
     with pytest.raises(InputError, match="tune c: has no complete trial yet"):
         final_tasks(study, Wanted("c", 1))
     # a step of a sequential search that has begun: what the earlier ones ended with
     found(study, "tune a", {"training.lr": 0.002}, {"training.dropout": 9.0})
     (own,) = final_tasks(study, Wanted("a", 1))
-    assert (arm(own)["lr"], arm(own)["dropout"]) == (0.002, CHAIN.training.dropout)
+    assert (arm(own).lr, arm(own).dropout) == (0.002, CHAIN.written.training.dropout)
 
 
 def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:

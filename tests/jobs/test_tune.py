@@ -24,12 +24,14 @@ import shared.search.worker
 from jobs import tune
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import Manifest, Run, task_key
+from shared.artifacts.keys import new_task
+from shared.artifacts.manifest import Manifest, Run
 from shared.classifier.fit import EpochRecord, fit
 from shared.config.dataset import Rare
 from shared.config.paths import with_parameters
-from shared.config.search import Budget, FloatRange, Search
-from shared.config.task import Arm, Input, Task, TuneConfig
+from shared.config.search import Budget, FloatRange, Resources, Search
+from shared.config.stages import Arm, TuneConfig
+from shared.config.task import Input
 from shared.config.training import Classifier, Training
 from shared.context import Context
 from shared.data.dataset import describe
@@ -119,18 +121,14 @@ def _config(**search: Any) -> TuneConfig:
 def _context(
     config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, scratch: Path, stop: StopSignal
 ) -> Context:
-    dumped = config.model_dump(mode="json", by_alias=True)
     scratch.mkdir(parents=True)
     settings = Settings.from_environment({})
     return Context(
-        task=Task(
-            study="tiny", stage="tune", key=task_key("tune", tune.VERSION, dumped, inputs), config=dumped, inputs=inputs
-        ),
+        task=new_task("tiny", "tune", config, inputs, Resources()),
         artifacts=artifacts,
         settings=Settings(**{**settings.__dict__, "database_url": SecretStr(url)}),
         scratch=scratch,
         stop=stop,
-        version=tune.VERSION,
         code=lambda: ("code", {}),
     )
 

@@ -13,7 +13,6 @@ from PIL import Image
 from jobs.__main__ import main
 from jobs.validate import Forecast, describe, generated_sets
 from shared.config.load import load_study
-from shared.config.resolve import resolve
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 SMALL = [
@@ -90,7 +89,7 @@ def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
         else "training.lr: {low: 0.1, high: 0.2}"
     )
     settings = ["verdict=none", f"experiments.synthetic.search={{trials: {trials}, space: {{{space}}}}}"]
-    (synthetic,) = (e for e in resolve(load_study(DEMO, settings)) if e.name == "synthetic")
+    (synthetic,) = (e for e in load_study(DEMO, settings).experiments if e.name == "synthetic")
     assert generated_sets(synthetic) == sets
 
 

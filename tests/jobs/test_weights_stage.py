@@ -17,6 +17,7 @@ from hub_server import COMMIT, TOKEN, Hub, serve_hub
 from pixel_study import PixelStudy
 from pydantic import SecretStr
 from safetensors.torch import save_file
+from support.configs import any_config
 from tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 from jobs import finetune, generate, weights
@@ -26,7 +27,8 @@ from shared.classifier.model import build_trunk
 from shared.config.dataset import Rare
 from shared.config.generation import Generate, StableDiffusionFinetune
 from shared.config.hub import BASE, JUDGES, role_of
-from shared.config.task import FinetuneConfig, GenerateConfig, Input, Stage, WeightsConfig
+from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsConfig
+from shared.config.task import Input
 from shared.config.training import Classifier
 from shared.context import Context
 from shared.errors import ConfigError, Stopped, UnavailableError
@@ -95,7 +97,7 @@ def source(manifest: Manifest) -> Input:
 
 def given(study: PixelStudy, stage: Stage = "final", **inputs: Manifest) -> Context:
     study.inputs = {role: source(manifest) for role, manifest in inputs.items()}
-    return study.context(stage, {})
+    return study.context(stage, any_config(stage))
 
 
 def test_a_stable_diffusion_is_committed_and_read_of_the_store(hub: Hub, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     )
     study.inputs = {"prepare": prepare, BASE: source(manifest)}
     tuned = finetune.run(config, study.context("finetune", config))
-    made = json.loads(study.context("generate", {}).fetch(tuned, "generator.json").read_bytes())
+    made = json.loads(study.context("generate", any_config("generate")).fetch(tuned, "generator.json").read_bytes())
     assert (made["base"], made["revision"]) == ("some/model", COMMIT)
     assert made["base_files"] == {file.name: file.digest for file in manifest.files}
     study.keep(tuned)
@@ -179,7 +181,7 @@ def save_and_load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_stages_without_hub_weights_have_none(tmp_path: Path) -> None:
-    context = PixelStudy(tmp_path).context("final", {})
+    context = PixelStudy(tmp_path).context("final", any_config("final"))
     assert fetched_base(context) is None
     assert fetched_models(context) == fetched_judges(context) == {}
 

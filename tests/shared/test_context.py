@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.configs import any_config
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
+from shared.config.stages import STAGES
 from shared.config.task import Input, Task
 from shared.context import Context, Spent
 from shared.errors import ArtifactError, Stopped
@@ -19,12 +21,11 @@ from shared.stop import StopSignal
 def context_of(folder: Path, **values: Any) -> Context:
     """Of a process that works on a fine-tuning."""
     return Context(
-        task=Task(study="study", stage="finetune", key="k", config={}),
+        task=Task(study="study", stage="finetune", key="k", config=any_config("finetune")),
         artifacts=Artifacts(FolderStore(folder / "store"), "study", folder / "cache"),
         settings=Settings.from_environment({}),
         scratch=folder,
         stop=StopSignal(),
-        version=3,
         code=lambda: ("fingerprint", {"numpy": "2"}),
         **values,
     )
@@ -51,7 +52,7 @@ def test_commit_records_how_it_came_about(context: Context, tmp_path: Path) -> N
     committed = context.commit(
         {"images-00001.parquet": tmp_path / "a", "b": tmp_path / "a"}, {"steps": 4}, device="NVIDIA T4"
     )
-    assert committed.version == 3
+    assert committed.version == STAGES["finetune"].version
     assert [file.name for file in committed.files] == ["b", "images-00001.parquet"]
     assert (committed.run.code, committed.run.libraries) == ("fingerprint", {"numpy": "2"})
     assert (committed.run.device_seconds, committed.run.cpu_seconds) == (committed.run.seconds, 0)

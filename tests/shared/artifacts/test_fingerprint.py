@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from shared.artifacts import fingerprint as module
-from shared.artifacts.fingerprint import fingerprint, libraries, modules_of, version
+from shared.artifacts.fingerprint import fingerprint, libraries, modules_of
 
 FILES = {
     "jobs/__init__.py": "",
     "jobs/prepare.py": '''
         """A stage."""
         import os
-        VERSION = 4
 
         def run():
             from shared.data import table
@@ -55,7 +54,6 @@ def test_imports_are_followed_wherever_they_stand(root: Path) -> None:
     assert modules_of("jobs.prepare") == [
         "jobs.prepare", "shared", "shared.data", "shared.data.deep", "shared.data.table", "shared.other",
     ]  # fmt: skip
-    assert version("prepare") == 4
 
 
 def test_what_computes_changes_the_fingerprint(root: Path) -> None:
@@ -69,10 +67,12 @@ def test_words_and_places_do_not(root: Path) -> None:
     assert not changed(root, "shared/data/table.py", text)
 
 
-def test_a_stage_without_version(root: Path) -> None:
-    (root / "jobs/prepare.py").write_text("x = 1")
-    with pytest.raises(ValueError, match="has no VERSION"):
-        version("prepare")
+def test_what_cannot_change_an_output_is_left_out(root: Path) -> None:
+    (root / "shared/log.py").write_text("z = 1")
+    (root / "shared/other.py").write_text("import shared.log")
+    module._code.cache_clear()
+    assert "shared.log" not in modules_of("jobs.prepare")
+    assert not changed(root, "shared/log.py", "z = 2")
 
 
 def test_libraries_are_those_installed() -> None:

@@ -16,7 +16,7 @@ from shared.classifier.fit import new_network
 from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
 from shared.config.search import Resources
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.errors import ConfigError, DataError, Stopped
 from shared.stop import StopSignal

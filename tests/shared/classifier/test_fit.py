@@ -17,7 +17,7 @@ from shared.checkpoint import FolderCheckpoints, NoCheckpoints
 from shared.classifier.arm import effective_training_set
 from shared.classifier.fit import Diverged, EpochRecord, Fitted, OutOfMemory, TrainingData, TrainingFailed, fit
 from shared.config.search import Resources
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.stop import StopSignal

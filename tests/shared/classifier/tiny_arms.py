@@ -8,7 +8,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
 

@@ -16,6 +16,7 @@ from jobs.earlier import Earlier
 from jobs.plan import plan
 from shared.config.base import Section
 from shared.config.load import study_from_tree
+from shared.config.resolve import ResolvedStudy
 from shared.config.study import Experiment, Overridable, Study
 from shared.errors import ConfigError
 
@@ -173,15 +174,18 @@ def _literals(kind: Any) -> list[Any]:
     return [item for argument in inner for item in ([argument] if isinstance(argument, str) else _literals(argument))]
 
 
-def outcome(study: Study) -> str:
+def outcome(study: ResolvedStudy) -> str:
     """All that the stages of a study are told."""
     earlier = {"other/real": Earlier("other/real")}
     steps = plan(study, None if study.dataset.source == "garments" else "0" * 64, {}, earlier)
-    told = [[step.stage, step.experiment, step.id, step.config, step.earlier is not None] for step in steps]
+    told = [
+        [step.stage, step.experiment, step.id, step.config.model_dump(mode="json"), step.earlier is not None]
+        for step in steps
+    ]
     return json.dumps([study.name, study.resources.model_dump(mode="json"), told], sort_keys=True)
 
 
-def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, value: Any) -> Study:
+def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, value: Any) -> ResolvedStudy:
     """The study with another value at the path; fails if no other value is valid."""
     errors = []
     for other in others(path, kind, value):
@@ -202,7 +206,7 @@ def test_every_field_reaches_a_stage(base: str) -> None:
     study = study_from_tree(BASES[base])
     told, ignored = outcome(study), []
     section = {"demo": None, "verdict": "verdict", "stable-diffusion": "finetune"}.get(base, "dataset")
-    for path, kind, value in fields(study):
+    for path, kind, value in fields(study.written):
         name = ".".join(map(str, path))
         if section not in (None, path[0]) or name in {*NOT_SET_ALONE, "verdict", "experiments"}:
             continue
@@ -217,7 +221,7 @@ def test_every_field_of_an_experiment_reaches_a_stage() -> None:
     tree = BASES["demo"]
     study = study_from_tree(tree)
     told, ignored = outcome(study), []
-    for path, kind, value in fields(study):
+    for path, kind, value in fields(study.written):
         name = ".".join(map(str, path))
         if path[0] not in Overridable.model_fields or name in NOT_SET_ALONE or name.startswith("search.space."):
             continue  # an experiment's space stands in place of the study's, as one value

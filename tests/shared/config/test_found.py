@@ -7,7 +7,7 @@ import pytest
 from shared.config.dataset import Rare
 from shared.config.found import with_found
 from shared.config.generation import Generate, ImageToImage
-from shared.config.task import Arm
+from shared.config.stages import Arm
 from shared.config.training import Classifier, Training
 from shared.errors import ConfigError
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.config.load import load_study, parse, study_from_tree
+from shared.config.load import load_study, parse, study_from_tree, study_tree
 from shared.config.search import Choice, FloatRange, IntRange
 from shared.errors import ConfigError
 
@@ -37,7 +37,7 @@ def test_every_study_that_we_ship_validates(path: Path) -> None:
 
 def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + "training: {lr: 1e-05, weight_decay: 1E3, dropout: .5}\n")
-    training = load_study(path).training
+    training = load_study(path).written.training
     assert (training.lr, training.weight_decay, training.dropout) == (1e-05, 1000.0, 0.5)
 
 
@@ -183,7 +183,7 @@ def test_a_path_of_the_space_may_have_any_number_of_parts(tmp_path: Path) -> Non
         "search.space.training.lr={low: 0.1, high: 0.3}",
         "search.space.training.lr.high=0.2",
     ]
-    assert load_study(write(tmp_path, MINIMAL), sets).search.space == {
+    assert load_study(write(tmp_path, MINIMAL), sets).written.search.space == {
         "augmentation": Choice(values=("soft", "hard")),
         "generate.image_to_image.strength": Choice(values=(0.4, 0.6)),
         "training.lr": FloatRange(low=0.1, high=0.2),
@@ -227,10 +227,10 @@ def test_an_experiment_that_stands_twice(tmp_path: Path) -> None:
 
 def test_a_verdict_asks_for_enough_seeds_and_equal_budgets(tmp_path: Path) -> None:
     text = MINIMAL.replace("verdict: none", "verdict: {baseline: real}") + "  - {name: other, images: real+copies}\n"
-    assert load_study(write(tmp_path, text)).final.seeds == 10
+    assert load_study(write(tmp_path, text)).written.final.seeds == 10
     with pytest.raises(ConfigError, match=r"final\.seeds: must be >= 6 for a verdict over 1 comparisons"):
         load_study(write(tmp_path, text), ["final.seeds=5"])
-    assert load_study(write(tmp_path, text), ["final.seeds=5", "verdict.provisional=true"]).final.seeds == 5
+    assert load_study(write(tmp_path, text), ["final.seeds=5", "verdict.provisional=true"]).written.final.seeds == 5
     with pytest.raises(
         ConfigError, match=r"experiments\[1\]\.search\.trials: must equal that of the baseline real \(15\)"
     ):
@@ -243,7 +243,7 @@ def test_a_verdict_asks_for_enough_seeds_and_equal_budgets(tmp_path: Path) -> No
 
 def test_the_kind_of_a_range_is_seen_from_its_keys(tmp_path: Path) -> None:
     space = "{training.lr: {low: 1, high: 2}, training.batch_size: {kind: int, low: 8, high: 9}, augmentation: {values: [soft, hard]}}"
-    found = load_study(write(tmp_path), [f"search.space={space}"]).search.space
+    found = load_study(write(tmp_path), [f"search.space={space}"]).written.search.space
     assert found == {
         "training.lr": FloatRange(low=1, high=2),
         "training.batch_size": IntRange(kind="int", low=8, high=9),
@@ -254,12 +254,12 @@ def test_the_kind_of_a_range_is_seen_from_its_keys(tmp_path: Path) -> None:
 def test_set_reaches_into_a_search_space(tmp_path: Path) -> None:
     text = MINIMAL + "search: {space: {training.lr: {low: 0.1, high: 0.2}}}\n"
     study = load_study(write(tmp_path, text), ["search.space.training.lr.high=0.9"])
-    assert study.search.space["training.lr"] == FloatRange(low=0.1, high=0.9)
+    assert study.written.search.space["training.lr"] == FloatRange(low=0.1, high=0.9)
 
 
 def test_a_study_survives_its_own_json(tmp_path: Path) -> None:
     study = load_study(STUDIES / "paper.yaml")
-    assert study_from_tree(study.model_dump(mode="json", exclude_unset=True)) == study
+    assert study_from_tree(study_tree(study)) == study
 
 
 @given(st.text(max_size=200))

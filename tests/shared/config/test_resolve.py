@@ -8,7 +8,6 @@ import pytest
 
 from shared.config.generation import PixelFinetune, StableDiffusionFinetune
 from shared.config.load import study_from_tree
-from shared.config.resolve import resolve
 from shared.config.search import FloatRange
 from shared.config.study import least_seeds
 from shared.errors import ConfigError
@@ -31,7 +30,7 @@ def test_an_override_is_merged_key_by_key() -> None:
             training={"lr": 0.5, "dropout": 0.25}, experiments=[{"name": "a"}, {"name": "b", "training": {"lr": 0.125}}]
         )
     )
-    a, b = resolve(study)
+    a, b = study.experiments
     assert (a.training.lr, a.training.dropout) == (0.5, 0.25)
     assert (b.training.lr, b.training.dropout) == (0.125, 0.25)
     assert (a.pinned, b.pinned) == ((), ("training.lr",))
@@ -41,7 +40,7 @@ def test_a_search_space_is_replaced_whole() -> None:
     study = study_from_tree(
         tree(experiments=[{"name": "a", "search": {"space": {"training.tau": {"low": 0, "high": 2}}}}])
     )
-    assert resolve(study)[0].search.space == {"training.tau": FloatRange(low=0, high=2)}
+    assert study.experiments[0].search.space == {"training.tau": FloatRange(low=0, high=2)}
 
 
 def test_views_are_kept_where_trials_share_an_augmentation() -> None:
@@ -49,7 +48,7 @@ def test_views_are_kept_where_trials_share_an_augmentation() -> None:
     searched = [{"name": f"e{i}", "search": {"space": space}} for i, space in enumerate(spaces)]
     own = {"name": "own", "training": {"views": 4}, "search": {"space": spaces[1]}}
     fixed = {"name": "fixed", "search": {"trials": 0, "space": spaces[1]}}
-    views = [e.training.views for e in resolve(study_from_tree(tree(experiments=[*searched, own, fixed])))]
+    views = [e.training.views for e in study_from_tree(tree(experiments=[*searched, own, fixed])).experiments]
     assert views == ["auto", "fresh", 4, "auto"]
 
 
@@ -62,7 +61,7 @@ def test_another_generator_starts_from_its_own_defaults() -> None:
             ]
         )
     )
-    a, b = resolve(study)
+    a, b = study.experiments
     assert isinstance(a.finetune, PixelFinetune)
     assert a.finetune.steps == 7
     assert isinstance(b.finetune, StableDiffusionFinetune)
@@ -71,7 +70,7 @@ def test_another_generator_starts_from_its_own_defaults() -> None:
 
 def test_seeds_add_up() -> None:
     study = study_from_tree(tree(seed=3, experiments=[{"name": "a"}, {"name": "again", "seed": 2}]))
-    assert [e.seed for e in resolve(study)] == [3, 2003]
+    assert [e.seed for e in study.experiments] == [3, 2003]
 
 
 def test_least_seeds_for_a_verdict() -> None:

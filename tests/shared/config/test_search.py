@@ -29,8 +29,8 @@ def tree(search: dict[str, Any], **values: Any) -> dict[str, Any]:
 def test_one_objective_or_several() -> None:
     assert Search().objectives == ("val_macro_f1",)
     study = study_from_tree(tree({"objective": BOTH, "pruner": "none"}))
-    assert study.search.objectives == ("val_macro_f1", "val_loss")
-    assert study.search.model_dump(mode="json")["objective"] == BOTH
+    assert study.written.search.objectives == ("val_macro_f1", "val_loss")
+    assert study.written.search.model_dump(mode="json")["objective"] == BOTH
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def warm(name: str, **values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["real", "theirs/real", "t/r"])
 def test_a_search_begins_from_an_earlier_one(name: str) -> None:
     study = study_from_tree(warm(name))
-    assert (study.experiments[2].search or {})["warm_start_from"] == name
+    assert study.experiments[2].search.warm_start_from == name
 
 
 @pytest.mark.parametrize("name", ["below", "fixed", "other", "absent", ""])

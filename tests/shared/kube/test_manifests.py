@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.configs import any_config
 
-from shared.config.task import STAGES, Task
+from shared.config.stages import STAGES
+from shared.config.task import Task
 from shared.errors import ConfigError
 from shared.kube.manifests import job_name, manifest_digest, parallelism, read_manifests, stage_job, task_annotation
 
@@ -21,7 +23,7 @@ MANIFEST: dict[str, Any] = {
     },
 }
 OWNER = {"metadata": {"name": "study-control", "uid": "1-2-3"}}
-TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config={"lr": 1e-05}, experiment="real")
+TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config=any_config("final"), experiment="real")
 
 
 def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
@@ -52,9 +54,9 @@ def test_a_task_that_no_pod_can_carry() -> None:
 
 
 def test_a_chart_of_another_version(tmp_path: Path) -> None:
-    for stage in STAGES[:-1]:
+    for stage in list(STAGES)[:-1]:
         (tmp_path / f"{stage}.json").write_text(json.dumps(MANIFEST))
-    with pytest.raises(ConfigError, match=f"{STAGES[-1]}.json: is no manifest of the chart"):
+    with pytest.raises(ConfigError, match=r"report\.json: is no manifest of the chart"):
         read_manifests(tmp_path)
-    (tmp_path / f"{STAGES[-1]}.json").write_text(json.dumps(MANIFEST))
-    assert read_manifests(tmp_path)[STAGES[-1]] == MANIFEST
+    (tmp_path / "report.json").write_text(json.dumps(MANIFEST))
+    assert read_manifests(tmp_path)["report"] == MANIFEST

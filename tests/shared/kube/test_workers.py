@@ -7,13 +7,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from kube_objects import pod
+from support.configs import any_config
 
 from shared.config.task import Task
 from shared.kube.workers import IDLE_SECONDS, Decision, Demand, IdleSince, decide
 
 
 def demand(key: str, trials: int, *busy: str) -> Demand:
-    return Demand(Task(study="s", stage="tune", key=key * 64, config={}), trials, frozenset(busy))
+    return Demand(Task(study="s", stage="tune", key=key * 64, config=any_config("tune")), trials, frozenset(busy))
 
 
 A, B = "a" * 16, "b" * 16

@@ -9,7 +9,7 @@ import pytest
 
 from shared.config.dataset import Rare
 from shared.config.search import Verdict
-from shared.config.task import ReportConfig, ReportedExperiment
+from shared.config.stages import ReportConfig, ReportedExperiment
 from shared.metrics.verdict import Comparison, compare, contrast
 from shared.report.answer import Answer, answer, interval_text, p_text, points
 from shared.report.scores import Comparisons

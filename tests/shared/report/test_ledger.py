@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.artifacts.manifest import Manifest, Run
-from shared.config.task import Stage
+from shared.config.stages import Stage
 from shared.report.inputs import StageResult
 from shared.report.ledger import costs, gpu_budgets, hours, ledger
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
-from shared.config.task import Stage
+from shared.config.stages import Stage
 from shared.meter import Meter, records_under_way
 from shared.search import budget, spending
 from shared.search.leases import Leases

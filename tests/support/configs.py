@@ -1,0 +1,18 @@
+"""A config of each stage, for tests that do not care which: the demo's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.plan import plan
+from shared.config.load import load_study
+from shared.config.stages import Stage, StageConfig, WeightsConfig
+
+DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
+_CONFIGS: dict[Stage, StageConfig] = {step.stage: step.config for step in plan(load_study(DEMO))}
+_CONFIGS["weights"] = WeightsConfig(kind="timm", name="test_resnet", revision=None)
+
+
+def any_config(stage: Stage) -> StageConfig:
+    """Returns the same config for the same stage, always."""
+    return _CONFIGS[stage]
