@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from shared.config.base import Section
 from shared.config.search import Resources
+from shared.config.study import Name
 from shared.config.task import Input, Stage, Task, keyed
+from shared.names import Digest, FileName, PartName
+
+LARGEST_FILE = 5 << 40  # bytes; no S3 server takes larger objects in parts
 
 
 class File(Section):
     """A committed file: its bytes are at `blobs/sha256/<digest>`."""
 
-    name: str
-    digest: str
-    size: int
+    name: FileName
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=LARGEST_FILE)]
 
 
 class Run(Section):
@@ -48,9 +54,9 @@ class Run(Section):
 class Manifest(Section):
     """Lists a stage's files; written last, and only once."""
 
-    study: str
+    study: Name
     stage: Stage
-    key: str
+    key: PartName
     version: int
     config: dict[str, Any]
     inputs: dict[str, Input]

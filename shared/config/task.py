@@ -15,7 +15,9 @@ from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
 from shared.config.generation import Accept, AnyFinetune, Generate, Score
 from shared.config.search import Final, Resources, Search, Verdict
+from shared.config.study import Name
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
+from shared.names import Digest, PartName
 
 Stage = Literal["prepare", "weights", "finetune", "generate", "score", "tune", "final", "report"]
 STAGES: tuple[Stage, ...] = ("prepare", "weights", "finetune", "generate", "score", "tune", "final", "report")
@@ -250,20 +252,20 @@ def _by_content(config: Any, weights: Mapping[str, str]) -> Any:
 class Input(Section):
     """A committed artifact that a stage reads."""
 
-    study: str | None = Field(default=None, exclude_if=lambda study: study is None)
+    study: Name | None = Field(default=None, exclude_if=lambda study: study is None)
     """Where it is another study's, in the same store."""
     stage: Stage
-    key: str
-    digest: str
+    key: PartName
+    digest: Digest
     """Of its manifest's content: lineage, and what makes a changed input change this stage's key."""
 
 
 class Task(Section):
     """The file that `tailfill stage NAME --config FILE` reads."""
 
-    study: str
+    study: Name
     stage: Stage
-    key: str
+    key: PartName
     experiment: str | None = None
     """For people and logs; tasks of several experiments that are equal run once."""
     config: dict[str, Any]
