@@ -147,8 +147,11 @@ def report(workdir: Path | None, release: str | None, namespace: str | None, as_
     """Fetch the study's report and print the path of its page (or, with --json, its results)."""
     if release is not None:
         from jobs.release import fetch
+        from shared.errors import ConfigError
+        from shared.names import checked_part
 
-        page = fetch(release, namespace, (workdir or Path("work") / release) / "report")
+        folder = workdir or Path("work") / checked_part(release, "--release", ConfigError)
+        page = fetch(release, namespace, folder / "report")
         click.echo((Path(page).parent / "results.json").read_text() if as_json else page)
         return
     from jobs.local import print_report

@@ -17,11 +17,13 @@ from typing import Protocol
 
 from jobs.plan import Step, make_task
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.disk import disk_errors
 from shared.artifacts.manifest import Manifest
 from shared.config.resolve import ResolvedStudy
 from shared.config.task import Task
 from shared.errors import TailfillError, UnavailableError
 from shared.log import duration
+from shared.names import path_below
 from shared.stop import StopSignal
 
 
@@ -138,10 +140,10 @@ class Control:
 
 
 def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:
-    """Copies the report's files into a folder, and returns the path of its page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Copies the report's files into a folder, and returns the path of its page; raises ArtifactError if one would lie outside."""
     for file in report.files:
-        target = folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(artifacts.fetch(file), target)
+        target = path_below(folder, file.name, f"report {report.key[:8]}")
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifacts.fetch(file), target)
     return folder / "index.html"

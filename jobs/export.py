@@ -17,6 +17,7 @@ from shared.config.generation import Accept
 from shared.config.resolve import ResolvedStudy
 from shared.errors import ConfigError, DataError
 from shared.log import Log
+from shared.names import path_below
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,13 +94,14 @@ def write_folder(images: ImageSet, out: Path, scores: pa.Table | None = None, ac
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out}: holds something already; name a new or an empty folder")
         for split in sorted(set(images.split.tolist())):
-            (out / split).mkdir(parents=True)
+            path_below(out, split, "images, column 'split'", DataError).mkdir(parents=True)
     rows = _rows(images, scores, accept)
     names = []
     for row, data in enumerate(log.progress(images.encoded, "export", total=len(images), unit="images")):
         names.append(f"{images.split[row]}/{row:06d}{_suffix(data, images.paths[row])}")
-        with disk_errors(out / names[-1]):
-            (out / names[-1]).write_bytes(data)
+        place = path_below(out, names[-1], "images, column 'split'", DataError)
+        with disk_errors(place):
+            place.write_bytes(data)
     path = out / "metadata.jsonl"
     with disk_errors(path), path.open("w", encoding="utf-8") as file:  # last: a folder with it is whole
         for name, values in zip(names, rows, strict=True):

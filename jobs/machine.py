@@ -24,6 +24,7 @@ from shared.config.resolve import ResolvedStudy
 from shared.config.stages import STAGES, FinetuneConfig, TuneConfig
 from shared.config.task import Task
 from shared.log import duration
+from shared.names import path_below
 
 MAX_RETRIES = 5  # of a stage whose process ended with 75 or was killed; each later by twice the wait
 FIRST_WAIT_SECONDS = 2.0
@@ -129,7 +130,7 @@ class Machine:
 
     def begin(self, step: Step, task: Task) -> None:
         """Queues the step's processes."""
-        file = self.tasks / f"{doing_key(task.stage, task.key)}.json"
+        file = path_below(self.tasks, f"{doing_key(task.stage, task.key)}.json", step.label)
         file.write_text(task.model_dump_json(indent=1, by_alias=True))
         self.running.append(_Running(step, pending=self._launches(step, file)))
 

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ from jobs.opened import Opened
 from jobs.status import Doing
 from jobs.submit import Wanted
 from jobs.submit import submit_final as submit
+from shared.artifacts.disk import disk_errors
 from shared.config.load import parse
-from shared.errors import ConfigError, InputError, UnavailableError
+from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import KEY, jobs_selector, workers_selector
 from shared.kube.release import Release
 from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
+from shared.names import path_below, shown
 from shared.settings import Settings
 
 
@@ -213,9 +216,19 @@ def fetch(release: str, namespace: str | None, folder: Path) -> str:
         raise UnavailableError(f"release {release}: its store did not answer control; run again")
     if code:
         raise InputError(f"release {release}: no report could be fetched (exit {code} in its control Pod)")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive.getvalue()))) as tar:
-        tar.extractall(folder, filter="data")
+    what = f"report of the release {release}"
+    try:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive.getvalue())), mode="r:gz") as tar:
+            members = {path_below(folder, member.name, what): member for member in tar}
+            for path, member in members.items():
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is None:
+                    raise ArtifactError(f"{what}: {shown(member.name)} is no regular file; run `report` again")
+                with disk_errors(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content.read())
+    except (ValueError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        raise ArtifactError(f"{what}: control sent no archive ({error}); run the same command again") from error
     return str(folder / "index.html")
 
 

@@ -10,6 +10,7 @@ from shared.artifacts.manifest import Manifest
 from shared.config.stages import ReportConfig
 from shared.context import Context
 from shared.log import Log
+from shared.names import path_below
 
 if TYPE_CHECKING:
     from shared.report.inputs import Results
@@ -73,6 +74,6 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     (out / "plots").mkdir(exist_ok=True)
     for plot in drawings.all():
         name = f"plots/{plot.name}.png"
-        files[name] = out / name
+        files[name] = path_below(out, name, "plot")
         files[name].write_bytes(plot.png)
     return files

@@ -21,6 +21,7 @@ from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
 from shared.errors import ConfigError, DataError
 from shared.log import Log
+from shared.names import LONGEST_NAME, name_fault, path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ log = Log("upload")
 PARALLEL = 16  # small files at once, bound by round trips
 PARALLEL_BIG = 3  # each of them goes up in several parts at once
 WEIGHTS = ".safetensors"  # other weights of the same shapes have the same size
-LONGEST_KEY = 1024  # bytes; S3's own limit
+LONGEST_KEY = LONGEST_NAME - 200  # bytes; the prefix is part of the key
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def list_files(folder: Path) -> dict[str, Path]:
                 raise DataError(f"{link}: is a link to a folder, which is not followed; put the folder itself there")
         for name in names:
             path = Path(parent, name)
-            _check(path, path.relative_to(folder).as_posix(), top)
+            _check(top, path.relative_to(folder).as_posix())
             found[path.relative_to(folder).as_posix()] = path
     if not found:
         raise DataError(f"{folder}: holds no file; name the folder that holds the images")
@@ -120,18 +121,18 @@ def by_content(name: str) -> bool:
     return is_label_file(name) or name.endswith(WEIGHTS)
 
 
-def _check(path: Path, key: str, top: Path) -> None:
-    shown = key.encode("utf-8", "backslashreplace").decode()
-    if path.is_symlink() and not path.resolve().is_relative_to(top):
-        raise DataError(f"{path.parent}: {shown!r} is a link that leaves the folder; put the file itself there")
+def _check(folder: Path, key: str) -> None:
+    if (fault := name_fault(key)) is not None:
+        raise DataError(f"{folder}: {shown(key)} {fault}, which not all tools can read in a key; rename it")
+    if not key.isprintable():
+        raise DataError(f"{folder}: {shown(key)} has a character that not all tools can read in a key; rename it")
+    if len(key.encode()) > LONGEST_KEY:
+        raise DataError(f"{folder}: {shown(key)} is longer than a key may be; shorten the names")
+    path = path_below(folder, key, str(folder), DataError)
     if not path.is_file():
-        raise DataError(f"{path.parent}: {shown!r} is no regular file, or a link to nothing; remove it")
+        raise DataError(f"{folder}: {shown(key)} is no regular file, or a link to nothing; remove it")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: cannot be read; mend its permissions")
-    if shown != key or not key.isprintable() or "\\" in key:
-        raise DataError(f"{path.parent}: {shown!r} has a character that not all tools can read in a key; rename it")
-    if len(key.encode()) > LONGEST_KEY - 200:  # the prefix is part of the key
-        raise DataError(f"{path.parent}: {shown!r} is longer than a key may be; shorten the names")
 
 
 def _same(store: S3Store, there: Listed, path: Path) -> bool:

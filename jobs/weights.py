@@ -17,6 +17,7 @@ from shared.context import Context
 from shared.errors import ConfigError
 from shared.fetched import TIMM_FILE
 from shared.log import Log
+from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -38,7 +39,8 @@ def run(config: WeightsConfig, context: Context) -> Manifest:
         "bytes": sum(path.stat().st_size for path in files.values()),
     }
     manifest = context.commit(files, summary)
-    shutil.rmtree(repository.folder / f"models--{repository.name.replace('/', '--')}", ignore_errors=True)
+    cached = f"models--{repository.name.replace('/', '--')}"
+    shutil.rmtree(path_below(repository.folder, cached, repository.name), ignore_errors=True)
     return manifest
 
 

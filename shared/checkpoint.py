@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from shared.log import Log
+from shared.names import checked_part
 
 log = Log("checkpoint")
 
@@ -50,7 +51,10 @@ class FolderCheckpoints:
         """Copies the files, so that the caller may go on writing to its own; those of the one before stay whole for whoever has them mapped."""
         self._folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        self._latest = ({name: Path(shutil.copy(path, folder / name)) for name, path in files.items()}, values)
+        copies = {
+            name: Path(shutil.copy(path, folder / checked_part(name, "checkpoint"))) for name, path in files.items()
+        }
+        self._latest = (copies, values)
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
         """What this object saved last."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from shared.artifacts.manifest import Manifest
 from shared.config.hub import BASE, JUDGES
 from shared.context import Context
+from shared.names import path_below
 
 TIMM_FILE = "model.safetensors"
 """The file of a timm repository that is committed."""
@@ -31,7 +32,10 @@ class FetchedBase:
         """A folder that holds these of its files, as far as it has them, under their paths in the repository."""
         folder = self.context.scratch / "base"
         for file in self.manifest.files:
-            if file.name in names and not (path := folder / file.name).exists():
+            if file.name not in names:
+                continue
+            path = path_below(folder, file.name, f"base model {self.commit[:8]}", replaces=True)
+            if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.unlink(missing_ok=True)  # a link into a cache that was emptied
                 path.symlink_to(self.context.artifacts.fetch(file).resolve())

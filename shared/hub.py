@@ -8,14 +8,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, hf_hub_download
+from httpx2 import Client, HTTPError, Response
+from huggingface_hub import HfApi, hf_hub_download, set_client_factory
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -25,10 +26,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils._http import default_client_factory  # the public names have no way to add to it
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from shared.errors import ConfigError, UnavailableError
+from shared.errors import ConfigError, DataError, UnavailableError
 from shared.log import Log
+from shared.names import checked_name, checked_part, shown
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -60,6 +63,7 @@ def open_repository(name: str, revision: str | None, setting: str, settings: Set
     Raises ConfigError for one that is not there or closed to us, UnavailableError where the hub does not answer, Stopped.
     """
     disable_progress_bars()
+    set_client_factory(_checking_client)
 
     def ask() -> ModelInfo:
         return HfApi(token=_token(settings)).model_info(
@@ -68,8 +72,28 @@ def open_repository(name: str, revision: str | None, setting: str, settings: Set
 
     info = _patiently(ask, name, revision, setting, stop)
     files = {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or ()}
-    assert info.sha is not None  # the hub names it wherever it answers for one repository
+    if info.sha is None or not re.fullmatch("[0-9a-f]{40}", info.sha):
+        raise DataError(
+            f"{setting} {name}: the hub gives {shown(info.sha)} for its commit; mend HF_ENDPOINT, or name a folder"
+        )
     return Repository(name, setting, info.sha, files, settings.cache / "hub")
+
+
+def _checking_client() -> Client:
+    client: Client = default_client_factory()
+    hooks = client.event_hooks
+    client.event_hooks = {**hooks, "response": [*hooks.get("response", ()), _check_headers]}
+    return client
+
+
+def _check_headers(response: Response) -> None:
+    """Raises DataError if a header that huggingface_hub makes a path of in its cache, as it comes, would leave the cache."""
+    if response.request.method != "HEAD":
+        return
+    tag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag")
+    for value in (tag and tag.lstrip("W/").strip('"'), response.headers.get("X-Repo-Commit")):
+        if value is not None:
+            checked_part(value, f"hub at {response.request.url.host}", DataError)
 
 
 def download(repository: Repository, names: Sequence[str], settings: Settings, stop: StopSignal) -> dict[str, Path]:
@@ -77,6 +101,7 @@ def download(repository: Repository, names: Sequence[str], settings: Settings, s
     found = {}
     for name in log.progress(names, f"fetch {repository.name}", len(names), "files"):
         stop.raise_if_set()
+        checked_name(name, repository.name, DataError)
 
         def fetch(name: str = name) -> Path:
             path = hf_hub_download(

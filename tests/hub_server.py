@@ -28,6 +28,10 @@ class Hub:
     cut: int = 0
     """So many bodies of files are cut short."""
     wrong_digests: bool = False
+    tag: str | None = None
+    """In place of each file's own ETag."""
+    commit: str = COMMIT
+    """What it says its commit is."""
     url: str = ""
 
     def answer(self, path: str, token: str | None) -> Answer:
@@ -43,7 +47,7 @@ class Hub:
                 if name in self.gated and token != f"Bearer {TOKEN}":
                     return 403, b"", {"X-Error-Code": "GatedRepo"}
                 body = (folder / file).read_bytes()
-                return 200, body, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                return 200, body, {"ETag": f'"{self.tag or hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
         return 404, b"", {"X-Error-Code": "RepoNotFound"}
 
     def _info(self, name: str, folder: Path) -> dict[str, object]:
@@ -55,7 +59,7 @@ class Hub:
                 digest = "0" * 64 if self.wrong_digests else hashlib.sha256(body).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(body), "pointerSize": 130}
             siblings.append(sibling)
-        return {"id": name, "sha": COMMIT, "siblings": siblings}
+        return {"id": name, "sha": self.commit, "siblings": siblings}
 
 
 @contextmanager

@@ -18,10 +18,13 @@ killed process leaves of them (files whose pointer was never written) goes with 
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import ValidationError
 
 from shared.artifacts.disk import disk_errors, whole_file
 from shared.artifacts.manifest import File, Manifest
@@ -31,15 +34,18 @@ from shared.config.stages import Stage
 from shared.config.task import Input
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
+from shared.names import FileName, checked_name, checked_part, path_below, shown
 
 S = TypeVar("S", bound=Section)
 log = Log("artifacts")
+
+REMEDY = "remove that object from the store, and run again"
 
 
 class PlacedFile(File):
     """A file of a checkpoint or a part: it has a place of its own instead of one among the blobs."""
 
-    location: str
+    location: FileName
     """Its key in the store."""
 
 
@@ -140,7 +146,7 @@ class Artifacts:
 
     def fetch(self, file: File) -> Path:
         """The file's bytes on local disk, checked against its digest once a process; raises ArtifactError where they differ."""
-        path = self.cache / "sha256" / file.digest[:2] / file.digest
+        path = path_below(self.cache, f"sha256/{file.digest[:2]}/{file.digest}", file.name)
         if file.digest in self._verified and path.exists():
             return path
         with disk_errors(path):
@@ -179,18 +185,18 @@ class Artifacts:
         self, stage: Stage, key: str, name: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:
         """Uploads the files, then replaces the pointer `name`: a reader sees the old checkpoint or the new one, whole."""
-        self._save(f"{self._folder(stage, key)}/checkpoints/{name}.json", files, values)
+        self._save(self._checkpoint(stage, key, name), files, values)
 
     def load_checkpoint(
         self, stage: Stage, key: str, name: str
     ) -> tuple[dict[str, Path], dict[str, int | float | str]] | None:
         """Local, checked files by name, and the values; None where there is no such checkpoint."""
-        pointer = self._pointer(f"{self._folder(stage, key)}/checkpoints/{name}.json")
+        pointer = self._pointer(self._checkpoint(stage, key, name))
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
 
     def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
         """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""
-        location = f"{self._folder(stage, key)}/checkpoints/{name}.json"
+        location = self._checkpoint(stage, key, name)
         pointer = self._pointer(location)
         self.store.delete(location)
         for file in pointer.files if pointer else ():
@@ -210,12 +216,18 @@ class Artifacts:
         """The parts made so far, by index."""
         prefix = f"{self._folder(stage, key)}/parts/"
         names = (location.removeprefix(prefix) for location in self.store.list(prefix))
-        indexes = [int(name.removesuffix(".json")) for name in names if "/" not in name]
+        indexes = [int(name.removesuffix(".json")) for name in names if re.fullmatch(r"[0-9]{6,}\.json", name)]
         found = {index: self._pointer(f"{prefix}{index:06d}.json") for index in indexes}
         return {index: pointer for index, pointer in found.items() if pointer is not None}
 
     def _folder(self, stage: Stage, key: str, study: str | None = None) -> str:
-        return f"{study or self.study}/{stage}/{key}"
+        study = checked_part(study or self.study, f"{self.store.url}: the study")
+        return f"{study}/{stage}/{checked_part(key, f'{self.store.url}/{study}/{stage}')}"
+
+    def _checkpoint(self, stage: Stage, key: str, name: str) -> str:
+        """Key of the pointer of that name."""
+        folder = f"{self._folder(stage, key)}/checkpoints"
+        return f"{folder}/{checked_part(name, f'{self.store.url}/{folder}')}.json"
 
     def _save(self, location: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]) -> None:
         old = self._pointer(location)
@@ -231,23 +243,32 @@ class Artifacts:
 
     def _pointer(self, location: str) -> Pointer | None:
         try:
-            return _parse(Pointer, self.store.get(location), f"{self.store.url}/{location}")
+            pointer = _parse(Pointer, self.store.get(location), f"{self.store.url}/{location}")
         except NotFound:
             return None
+        folder = f"{location.removesuffix('.json')}/"
+        for file in pointer.files:
+            if not file.location.startswith(folder):  # else to discard it would remove another's objects
+                raise ArtifactError(
+                    f"{self.store.url}/{location}: names {shown(file.location)}, which is not below {folder}; {REMEDY}"
+                )
+        return pointer
 
 
 def _parse(kind: type[S], text: bytes, where: str) -> S:
     try:
         return kind.model_validate_json(text)
-    except ValueError as error:
-        first = str(error).splitlines()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
         raise ArtifactError(
-            f"{where}: not a {kind.__name__.lower()} that this version can read ({first}); use --rerun"
+            f"{where}: not a {kind.__name__.lower()} that this version can read ({place}{first['msg']}, got "
+            f"{shown(first['input'])}); {REMEDY}"
         ) from error
 
 
 def _describe(name: str, path: Path) -> File:
-    return File(name=name, digest=_digest(path), size=path.stat().st_size)
+    return File(name=checked_name(name, str(path)), digest=_digest(path), size=path.stat().st_size)
 
 
 def _blob(file: File) -> str:

@@ -11,11 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.store import NotFound
 from shared.errors import ArtifactError
+from shared.names import path_below
 
 INCOMING = ".incoming"
 
@@ -81,7 +82,8 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that begin with `prefix`, in order."""
-        top = self.root / prefix.rpartition("/")[0]
+        folder = prefix.rpartition("/")[0]
+        top = self._path(folder) if folder else self.root
         keys = (
             (Path(folder) / name).relative_to(self.root).as_posix()
             for folder, _, names in os.walk(top)
@@ -96,10 +98,10 @@ class FolderStore:
             path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key).parts
-        if not parts or key.startswith("/") or ".." in parts or parts[0] == INCOMING:
-            raise ArtifactError(f"{self.root}: the key {key!r} would leave the store; keys are like a/b/c")
-        return self.root.joinpath(*parts)
+        path = path_below(self.root, key, self.url)
+        if key.split("/")[0] == INCOMING:
+            raise ArtifactError(f"{self.root}: {key!r} is no key of an object, but an unfinished write; remove it")
+        return path
 
     def _write(self, key: str, write: Callable[[Path], object]) -> None:
         target = self._path(key)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from shared.artifacts.keys import canonical_digest
 from shared.config.base import Section
 from shared.config.stages import Stage
+from shared.config.study import Name
 from shared.config.task import Input
+from shared.names import Digest, FileName, PartName
+
+LARGEST_FILE = 5 << 40  # bytes; no S3 server takes larger objects in parts
 
 
 class File(Section):
     """A committed file: its bytes are at `blobs/sha256/<digest>`."""
 
-    name: str
-    digest: str
-    size: int
+    name: FileName
+    digest: Digest
+    size: Annotated[int, Field(ge=0, le=LARGEST_FILE)]
 
 
 class Run(Section):
@@ -47,9 +53,9 @@ class Run(Section):
 class Manifest(Section):
     """Lists a stage's files; written last, and only once."""
 
-    study: str
+    study: Name
     stage: Stage
-    key: str
+    key: PartName
     version: int
     config: dict[str, Any]
     inputs: dict[str, Input]

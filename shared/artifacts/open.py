@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.artifacts.store import Store
 from shared.errors import ConfigError
+from shared.names import checked_name
 from shared.settings import Settings
 
 S3_SCHEME = "s3://"
@@ -32,8 +33,9 @@ def is_s3(location: str) -> bool:
 
 
 def split_s3(location: str) -> tuple[str, str]:
-    """`s3://bucket/some/prefix` → (`bucket`, `some/prefix`); raises ConfigError where no bucket is named."""
+    """`s3://bucket/some/prefix` → (`bucket`, `some/prefix`); raises ConfigError if no bucket is named, or if either is no usable name."""
     bucket, _, prefix = location.removeprefix(S3_SCHEME).partition("/")
     if not bucket:
         raise ConfigError(f'"{location}": names no bucket; write s3://bucket/prefix')
+    checked_name(f"{bucket}/{prefix.strip('/')}".strip("/"), "s3://bucket/prefix", ConfigError)
     return bucket, prefix.strip("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
+from shared.names import path_below
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,13 +35,12 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
             raise DataError(f"{root}: there is no such folder; name an existing one or s3://bucket/prefix")
         return folder
     store = _store(*split_s3(root), settings)
-    target = scratch / PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name
+    target = path_below(scratch, PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name, root)
     keys = [file.key for file in store.files()]
     if not keys:
         raise DataError(f"{root}: there is nothing under this prefix; check bucket and prefix")
-    for key in keys:
-        _check_inside(key, root)
-    for _ in log.progress(_download(store, keys, target), f"download {root}", total=len(keys), unit="files"):
+    paths = {key: path_below(target, key, root, DataError) for key in keys}
+    for _ in log.progress(_download(store, paths), f"download {root}", total=len(keys), unit="files"):
         pass
     return target
 
@@ -57,7 +57,7 @@ def local_file(location: str, settings: Settings, scratch: Path | None = None) -
         return path
     bucket, key = split_s3(location)
     folder = scratch or settings.cache / "remote" / hashlib.sha256(location.encode()).hexdigest()[:16]
-    target = folder / PurePosixPath(key or bucket).name
+    target = path_below(folder, PurePosixPath(key or bucket).name, location)
     try:
         with whole_file(target) as temporary:
             _store(bucket, "", settings).get_file(key, temporary)
@@ -72,23 +72,18 @@ def _store(bucket: str, prefix: str, settings: Settings) -> S3Store:
     return S3Store(bucket, prefix, settings)
 
 
-def _check_inside(key: str, root: str) -> None:
-    parts = key.split("/")
-    if key.startswith("/") or "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise DataError(f"{root}: the key {key!r} would leave the folder it is copied to; rename or remove that object")
-
-
-def _download(store: S3Store, keys: list[str], target: Path) -> Iterator[str]:
-    for folder in {(target / key).parent for key in keys}:
+def _download(store: S3Store, paths: Mapping[str, Path]) -> Iterator[str]:
+    for folder in {path.parent for path in paths.values()}:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(PARALLEL)
     try:
-        futures = {pool.submit(store.get_file, key, target / key): key for key in keys}
+        futures = {pool.submit(store.get_file, key, path): key for key, path in paths.items()}
         for future in as_completed(futures):
             key = futures[future]
             try:
-                future.result()
+                with disk_errors(paths[key]):  # a key may be another's folder
+                    future.result()
             except NotFound:
                 raise DataError(f"{store.url}/{key}: vanished while it was copied; run again") from None
             yield key

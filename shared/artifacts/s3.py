@@ -30,6 +30,7 @@ from shared.artifacts.disk import disk_errors
 from shared.artifacts.store import NotFound
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
+from shared.names import checked_name
 from shared.settings import Settings
 
 T = TypeVar("T")
@@ -83,12 +84,12 @@ class S3Store:
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, over any older one."""
         with self._errors(key):
-            self._client.put_object(Bucket=self.bucket, Key=self._prefix + key, Body=data)
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Like put, from a file of any size; a large one goes up in parts, and appears when the last has arrived."""
         with self._errors(key), path.open("rb") as file:
-            self._client.upload_fileobj(file, self.bucket, self._prefix + key, Config=TRANSFER)
+            self._client.upload_fileobj(file, self.bucket, self._key(key), Config=TRANSFER)
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes an object only where there is none, by `If-None-Match: *`.
@@ -111,7 +112,7 @@ class S3Store:
         """The object's bytes; raises NotFound."""
 
         def read() -> bytes:
-            data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._prefix + key)["Body"].read()
+            data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
             return data
 
         return self._whole_body(key, read)
@@ -124,7 +125,7 @@ class S3Store:
         def read() -> None:
             nonlocal tag, done
             rest = {} if tag is None else {"Range": f"bytes={done}-", "IfMatch": tag}
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._prefix + key, **rest)
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **rest)
             tag = answer["ETag"] if answer["ContentLength"] else None  # an empty range cannot be asked for
             with path.open("r+b" if done else "wb") as file:
                 file.seek(done)
@@ -141,7 +142,7 @@ class S3Store:
 
         def read() -> str:
             total = hashlib.sha256()
-            for chunk in self._client.get_object(Bucket=self.bucket, Key=self._prefix + key)["Body"].iter_chunks(CHUNK):
+            for chunk in self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].iter_chunks(CHUNK):
                 total.update(chunk)
             return total.hexdigest()
 
@@ -151,7 +152,7 @@ class S3Store:
         """Whether there is such an object."""
         try:
             with self._errors(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._prefix + key)
+                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except NotFound:
             self._check_bucket()  # the answer to HEAD has no body that could tell a missing bucket from a missing key
             return False
@@ -163,6 +164,8 @@ class S3Store:
 
     def listed(self, prefix: str = "") -> Sequence[Listed]:
         """Objects whose keys begin with `prefix`, in the order of their keys."""
+        if folder := prefix.rpartition("/")[0]:
+            checked_name(folder, self.url)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
         with self._errors(prefix):
             found = [
@@ -181,13 +184,17 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Removes an object; nothing happens where there is none."""
         with self._errors(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self._prefix + key)
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def _key(self, key: str) -> str:
+        """The whole key in the bucket; some servers keep objects as files, so it is held to what a path may be."""
+        return self._prefix + checked_name(key, self.url)
 
     def _create(self, key: str, data: bytes) -> bool:
         for attempt in range(self._attempts):
             try:
                 with self._errors(key):
-                    self._client.put_object(Bucket=self.bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+                    self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
                     return True
             except _Refused as refusal:
                 if refusal.status == 412:

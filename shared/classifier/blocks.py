@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.log import Log
+from shared.names import path_below
 
 ABANDONED = 3600.0
 """Seconds after which a file that nobody finished is one of a killed process."""
@@ -62,7 +63,7 @@ class BlockFiles:
             log.warning("a computed block cannot be kept for others", path=path, reason=str(error))
 
     def _path(self, name: str) -> Path:
-        return self.folder / name[:2] / f"{name}.npy"
+        return path_below(self.folder, f"{name[:2]}/{name}.npy", "cached block")
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
+from shared.names import path_below
 from shared.settings import Settings
 
 State = Mapping[str, Tensor]
@@ -135,10 +136,7 @@ def _package_file(source: str) -> Path:
             f"classifier.pretrained: the package {module} is not installed; pip install it, or name a file"
         )
     folder = Path(next(iter(spec.submodule_search_locations))).resolve()
-    path = (folder / file).resolve()
-    if not path.is_relative_to(folder):
-        raise ConfigError(f"classifier.pretrained: {source} leaves its package")
-    return path
+    return path_below(folder, file, f"classifier.pretrained: package:{module}", ConfigError)
 
 
 def _is_pickle(path: Path) -> bool:

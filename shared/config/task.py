@@ -11,25 +11,27 @@ from pydantic_core import PydanticCustomError
 from shared.config.base import Section
 from shared.config.search import Resources
 from shared.config.stages import STAGES, Stage, StageConfig
+from shared.config.study import Name
+from shared.names import Digest, PartName
 
 
 class Input(Section):
     """A committed artifact that a stage reads."""
 
-    study: str | None = Field(default=None, exclude_if=lambda study: study is None)
+    study: Name | None = Field(default=None, exclude_if=lambda study: study is None)
     """Where it is another study's, in the same store."""
     stage: Stage
-    key: str
-    digest: str
+    key: PartName
+    digest: Digest
     """Of its manifest's content: lineage, and what makes a changed input change this stage's key."""
 
 
 class Task(Section):
     """The file that `tailfill stage NAME --config FILE` reads."""
 
-    study: str
+    study: Name
     stage: Stage
-    key: str
+    key: PartName
     experiment: str | None = None
     """For people and logs; tasks of several experiments that are equal run once."""
     config: StageConfig

@@ -29,6 +29,7 @@ from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
 from shared.errors import ConfigError, TailfillError
 from shared.log import Log, configure
+from shared.names import checked_part
 from shared.search.coordinator import Coordinator
 from shared.search.presence import Presence
 from shared.search.reported import Values
@@ -95,19 +96,23 @@ class FolderTrialCheckpoints:
 
     def save(self, name: str, files: Mapping[str, Path], values: checkpoint.Values) -> None:
         """One file of JSON: the objective's state."""
-        temporary = self._folder / f"{name}.{os.getpid()}"
+        path = self._path(name)
+        temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(files["state.json"].read_bytes())
-        temporary.replace(self._folder / f"{name}.json")
+        temporary.replace(path)
         time.sleep(self._seconds)
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], checkpoint.Values] | None:
         """The state saved under that name."""
-        path = self._folder / f"{name}.json"
+        path = self._path(name)
         return ({"state.json": path}, {}) if path.exists() else None
 
     def discard(self, key: str, name: str) -> None:
         """Removes it."""
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{checked_part(name, 'checkpoint of a trial')}.json"
 
 
 class DrillObjective:

@@ -24,7 +24,7 @@ from shared.config.load import load_study
 from shared.config.stages import GenerateConfig
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
-from shared.errors import ConfigError, Stopped, UnavailableError
+from shared.errors import ArtifactError, ConfigError, Stopped, UnavailableError
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 TWO_SETS = (
@@ -78,6 +78,42 @@ def test_a_run_with_all_committed_fetches_the_report(capsys: pytest.CaptureFixtu
     assert json.loads(run(as_json=True))["report"] == str(page)
     assert local.print_report(None, False) == str(page)
     assert json.loads(local.print_report(Path("work/demo"), True)) == {"answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "../../../home/x/.bashrc"),
+        ("name", "/absolute/.bashrc"),
+        ("name", "..\\..\\.bashrc"),
+        ("name", "index.html\0"),
+        ("digest", "../../y"),
+    ],
+)
+def test_a_bucket_chooses_no_place_for_the_report(tmp_path: Path, field: str, value: str) -> None:
+    """A manifest in the store that another wrote: `run` and `report` refuse it, and nothing is written outside of the work directory."""
+    commit_all()
+    run()
+    (manifest,) = Path("store/demo/report").glob("*/manifest.json")
+    tree = json.loads(manifest.read_bytes())
+    tree["files"][0][field] = value.replace("/absolute", str(tmp_path / "absolute"))
+    manifest.write_text(json.dumps(tree))
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "work")}
+    for command in (run, lambda: local.print_report(None, False), lambda: status(file=DEMO)):
+        with pytest.raises(ArtifactError, match=rf"manifest\.json: not a manifest .*files\.0\.{field}") as caught:
+            command()
+        assert caught.value.exit_code == 2
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "work")} == before
+
+
+def test_a_link_in_the_report_is_not_followed(tmp_path: Path) -> None:
+    commit_all()
+    (tmp_path / "outside").write_text("mine")
+    Path("work/demo/report").mkdir(parents=True)
+    Path("work/demo/report/index.html").symlink_to(tmp_path / "outside")
+    with pytest.raises(ArtifactError, match="a link that leaves the folder"):
+        run()
+    assert (tmp_path / "outside").read_text() == "mine"
 
 
 def test_status_names_a_stage_that_is_running() -> None:

@@ -31,7 +31,7 @@ from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsC
 from shared.config.task import Input
 from shared.config.training import Classifier
 from shared.context import Context
-from shared.errors import ConfigError, Stopped, UnavailableError
+from shared.errors import ConfigError, DataError, Stopped, UnavailableError
 from shared.fetched import fetched_base, fetched_judges, fetched_models
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -231,6 +231,17 @@ def test_the_hub_away_or_a_damaged_file(hub: Hub, settings: Settings, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE forbids"):
         fetch(TIMM, settings)
+
+
+def test_a_hub_chooses_no_place(hub: Hub, settings: Settings) -> None:
+    """What it answers becomes paths in the cache of huggingface_hub."""
+    hub.tag = "../../../../stolen"
+    with pytest.raises(DataError, match=r"hub at 127\.0\.0\.1: the name '\.\./\.\./"):
+        weights.weights(STABLE, settings, StopSignal())
+    hub.tag, hub.commit = None, "../../stolen"
+    with pytest.raises(DataError, match=r"the hub gives '\.\./\.\./stolen' for its commit"):
+        weights.weights(STABLE, settings, StopSignal())
+    assert not list(settings.cache.parent.rglob("stolen*"))
 
 
 def test_a_body_that_is_cut_short_is_read_on(hub: Hub, settings: Settings) -> None:

@@ -120,6 +120,6 @@ def test_checkpoints_carry_the_seconds_spent(context: Context, tmp_path: Path) -
 
 
 def test_a_missing_input(context: Context) -> None:
-    context.task.inputs["prepare"] = Input(stage="prepare", key="p", digest="d")
+    context.task.inputs["prepare"] = Input(stage="prepare", key="p", digest="d" * 64)
     with pytest.raises(ArtifactError, match="run the stage prepare first"):
         context.input("prepare")

@@ -15,6 +15,7 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import SPLITS, Source, SourceImage, SplitName
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.errors import ConfigError, DataError
+from shared.names import path_below
 
 TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
 """What a 0/1 cell may hold (pandas writes 1.0 where a column has blanks); blank is unknown."""
@@ -110,7 +111,9 @@ def _inside(root: Path, text: str, setting: str) -> Path:
         raise ConfigError(f"dataset.{setting}: cannot be used ({error}), got {text!r}") from error
     if not path.is_relative_to(root):
         raise ConfigError(f"dataset.{setting}: must lie inside dataset.root, got {text!r}; copy it there")
-    return path
+    return (
+        path if path == root else path_below(root, path.relative_to(root).as_posix(), f"dataset.{setting}", ConfigError)
+    )
 
 
 def _named_columns(config: CsvSource) -> Iterator[tuple[str, str]]:

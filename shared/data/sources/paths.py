@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from shared.data.problems import BadImage, Problems
 from shared.errors import DataError
+from shared.names import name_fault, path_below, shown
 
 
 def existing_root(root: Path) -> Path:
@@ -42,10 +43,12 @@ class PathCheck:
             raise BadImage("no path", "the path is blank")
         if listed.is_absolute() or ".." in listed.parts:
             raise BadImage("leaves the folder", f"the path {text!r} leaves the folder {self._root.name}/")
+        if (fault := name_fault(str(listed))) is not None:
+            raise BadImage("unusable path", f"the path {shown(text)} cannot be used: it {fault}")
         try:
-            file = (self._root / listed).resolve()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a circle of links
-            raise BadImage("unusable path", f"the path {text[:80]!r} cannot be used ({error})") from error
-        if not file.is_relative_to(self._root):
-            raise BadImage("leaves the folder", f"the path {text!r} is a link that leaves {self._root.name}/")
+            file = path_below(self._root, str(listed), "the path", DataError).resolve()
+        except DataError as error:
+            raise BadImage(
+                "leaves the folder", f"the path {shown(text)} is a link that leaves {self._root.name}/"
+            ) from error
         return str(listed), file

@@ -75,10 +75,10 @@ def test_of_racing_commits_one_stands_for_all(artifacts: Artifacts) -> None:
 
 def test_inputs_are_checked(artifacts: Artifacts) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json: not found; run the stage prepare first"):
-        artifacts.open(Input(stage="prepare", key=KEY, digest="d"))
+        artifacts.open(Input(stage="prepare", key=KEY, digest="d" * 64))
     artifacts.commit(manifest())
     with pytest.raises(ArtifactError, match="expected ddd"):
-        artifacts.open(Input(stage="prepare", key=KEY, digest="ddd"))
+        artifacts.open(Input(stage="prepare", key=KEY, digest="d" * 64))
 
 
 def test_an_unreadable_manifest(artifacts: Artifacts) -> None:
@@ -209,3 +209,26 @@ def test_digests_do_not_depend_on_the_run() -> None:
     assert one.digest == one.model_copy(update={"run": one.run.model_copy(update={"seconds": 9.0})}).digest
     assert one.digest != manifest(summary="b").digest
     assert Manifest.model_validate_json(one.model_dump_json()).digest == one.digest
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["blobs/sha256/" + "0" * 64, f"study/tune/{KEY}/checkpoints/b/1/w", f"study/tune/{KEY}/checkpoints/a2/w"],
+)
+def test_a_checkpoint_names_its_own_files_only(artifacts: Artifacts, location: str) -> None:
+    """Else whoever writes one could have another's objects removed."""
+    artifacts.store.put(location, b"another's")
+    text = (
+        f'{{"files": [{{"name": "w", "digest": "{"0" * 64}", "size": 1, "location": "{location}"}}], "values": {{}}}}'
+    )
+    artifacts.store.put(f"study/tune/{KEY}/checkpoints/a.json", text.encode())
+    for touch in (artifacts.load_checkpoint, artifacts.discard_checkpoint):
+        with pytest.raises(ArtifactError, match=r"a\.json: names .*, which is not below"):
+            touch("tune", KEY, "a")
+    assert artifacts.store.get(location) == b"another's"
+
+
+def test_a_stray_object_is_no_part(artifacts: Artifacts, tmp_path: Path) -> None:
+    artifacts.save_part("generate", KEY, 1, {"images": written(tmp_path / "w", b"1")}, {})
+    artifacts.store.put(f"study/generate/{KEY}/parts/notes.json", b"")
+    assert list(artifacts.parts("generate", KEY)) == [1]

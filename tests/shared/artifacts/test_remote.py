@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.artifacts import remote
 from shared.artifacts.remote import local_file, local_folder
-from shared.artifacts.s3 import S3Store
-from shared.errors import ArtifactError, DataError
+from shared.artifacts.s3 import Listed, S3Store
+from shared.errors import ArtifactError, ConfigError, DataError
 from shared.settings import Settings
 
 
@@ -27,7 +28,7 @@ def test_a_prefix_becomes_a_folder(s3_store: S3Store, s3_server: Settings, tmp_p
     for key, data in files.items():
         s3_store.put(key, data)
     s3_store.put("set-of-another/x", b"")
-    s3_store.put("set/img/", b"")  # as consoles make folders
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/img/")  # as consoles make folders
     folder = local_folder(f"{s3_store.url}/set/", s3_server, tmp_path)
     found = {f"set/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == files
@@ -52,9 +53,20 @@ def test_one_object(s3_store: S3Store, s3_server: Settings, tmp_path: Path) -> N
     assert path.is_relative_to(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("key", ["../evil", "a/../../evil", "/evil", "a//b", "./a"])
-def test_keys_that_would_leave_the_folder(key: str) -> None:
-    from shared.artifacts.remote import _check_inside
+@pytest.mark.parametrize("key", ["../evil", "a/../../evil", "/evil", "a//b", "./a", "a\\b", "a\nb"])
+def test_keys_that_would_leave_the_folder(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bucket:
+        def files(self) -> list[Listed]:
+            return [Listed("good.png", "", 1), Listed(key, "", 1)]
 
-    with pytest.raises(DataError, match="would leave the folder"):
-        _check_inside(key, "s3://bucket/set")
+    monkeypatch.setattr(remote, "_store", lambda *_: Bucket())
+    with pytest.raises(DataError, match=r"s3://bucket/set: the name .* names are relative and normal"):
+        local_folder("s3://bucket/set", Settings.from_environment({}), tmp_path / "scratch")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/..", "s3://../x", "s3://bucket/a/../../x", "s3://bucket/a\\b"])
+def test_locations_that_are_no_names(location: str, tmp_path: Path) -> None:
+    for bring in (local_folder, local_file):
+        with pytest.raises(ConfigError, match="names are relative and normal"):
+            bring(location, Settings.from_environment({}), tmp_path)

@@ -50,7 +50,7 @@ def test_a_task_that_no_pod_can_carry() -> None:
     with pytest.raises(
         ConfigError, match=r"final 01234567: its task has \d+ bytes, a Pod carries at most 250000; split the study"
     ):
-        task_annotation(TASK.model_copy(update={"config": {"x": "y" * 260_000}}))
+        task_annotation(TASK.model_copy(update={"experiment": "y" * 260_000}))
 
 
 def test_a_chart_of_another_version(tmp_path: Path) -> None:

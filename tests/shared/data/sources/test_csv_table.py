@@ -58,7 +58,7 @@ def test_every_bad_row_is_reported_with_file_and_line(tmp_path: Path, picture: P
     (root / "link.png").symlink_to(outside)
     text = (
         "path,kind\na.png,cat\na.png,cat\n../elsewhere/secret.png,cat\n/etc/passwd,dog\nlink.png,dog\n"
-        '"two\nlines.png",bird\n,cat\nshort\n'
+        'b.png,"bi\nrd"\n,cat\nshort\n'
     )
     source, problems = read(root, text, groups={"kind": {"column": "kind", "classes": ["cat", "dog"]}})
     assert [image.path for image in source.images] == ["a.png"]

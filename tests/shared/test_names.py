@@ -1,0 +1,339 @@
+"""The one rule for names, and that whatever makes a path of a name holds it: an attacker's choice is written nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import httpx2
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from jobs import release, upload
+from jobs.control import fetch_report
+from jobs.export import write_folder
+from shared import hub
+from shared.artifacts import remote
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.manifest import File, Manifest, Run
+from shared.artifacts.s3 import Listed, S3Store
+from shared.checkpoint import FolderCheckpoints
+from shared.classifier.blocks import BlockFiles
+from shared.classifier.weights import read_state
+from shared.config.dataset import CsvSource
+from shared.config.task import Input
+from shared.data.imageset import ImageSet
+from shared.data.problems import Problems
+from shared.data.schema import LabelGroup, LabelSchema
+from shared.data.sources.csv_table import read_csv
+from shared.data.sources.paths import PathCheck
+from shared.errors import ArtifactError, ConfigError, DataError, InputError
+from shared.fetched import FetchedBase
+from shared.names import checked_name, checked_part, name_fault, path_below
+from shared.search import trial_checkpoints
+from shared.search.simulate import FolderTrialCheckpoints
+from shared.settings import Settings
+from shared.stop import StopSignal
+
+KEY, DIGEST = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", "plots/a.png", "unet/model.safetensors", ".hidden", "...", "a..b", "a b/ä—水色.json", "final/real/0", "b/c:d:e", "x" * 255],
+)  # fmt: skip
+def test_names_that_are_fine(name: str) -> None:
+    assert checked_name(name, "thing") == name
+    assert path_below(Path("folder"), name, "thing") == Path("folder") / name
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "empty"), ("/etc/x", "absolute"), ("//x", "absolute"), ("..", "part"), ("a/../b", "part"), ("a/..", "part"),
+        (".", "normal"), ("./a", "normal"), ("a/./b", "normal"), ("a//b", "normal"), ("a/", "normal"),
+        ("a\\b", "backslash"), ("..\\b", "backslash"), ("a\0b", "control"), ("a\n", "control"), ("a\x7f", "control"), ("a\x85", "control"),
+        ("C:x", "drive"), ("c:/x", "drive"), ("a\ud800", "UTF-8"), ("ä" * 128, "too long"), ("a/" * 512 + "a", "too long"),
+    ],
+)  # fmt: skip
+def test_names_that_are_not(name: str, fault: str) -> None:
+    with pytest.raises(ArtifactError, match=rf"^thing: the name .*{fault}") as caught:
+        checked_name(name, "thing")
+    assert caught.value.exit_code == 2
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+def test_a_part_is_no_path() -> None:
+    assert checked_part("a", "thing") == "a"
+    with pytest.raises(DataError, match="more than one part"):
+        checked_part("a/b", "thing", DataError)
+
+
+def test_links_that_lie_there(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    (folder / "real").mkdir()
+    outside.mkdir()
+    (folder / "in").symlink_to(folder / "real")
+    (folder / "out").symlink_to(outside)
+    (folder / "circle").symlink_to(folder / "circle")
+    assert path_below(folder, "in/x", "thing") == folder / "in/x"
+    for name in ("out", "out/x", "circle/x"):
+        with pytest.raises(ConfigError, match=r"^thing: .* a link that leaves the folder"):
+            path_below(folder, name, "thing", ConfigError)
+    assert path_below(folder, "out", "thing", replaces=True) == folder / "out"
+    with pytest.raises(ArtifactError):
+        path_below(folder, "out/x", "thing", replaces=True)
+    (tmp_path / "linked").symlink_to(folder)
+    assert path_below(tmp_path / "linked", "x", "thing") == tmp_path / "linked/x"
+
+
+# -- everything that makes a path, a key or a member of an archive of a name that comes from elsewhere
+
+PIECES = st.sampled_from(["..", ".", "", "a", "home", "\\", "a\0b", "\n", "\x7f", "C:", "ä", "~", "x" * 256, "\ud800"])
+NAMES = st.lists(PIECES, min_size=1, max_size=6).map("/".join) | st.text(max_size=20) | st.just("BASE/stolen")
+SCHEMA = LabelSchema(groups=(LabelGroup(name="g", classes=("x", "y")),))
+
+
+class Sandbox:
+    """A folder to write in, and a file to be written."""
+
+    def __init__(self, base: Path) -> None:
+        self.inside = base / "deep/down/inside"
+        self.inside.mkdir(parents=True)
+        self.file = base / "file"
+        self.file.write_bytes(b"1")
+        self.store = FolderStore(self.inside / "store")
+        self.artifacts = Artifacts(self.store, "study", self.inside / "cache")
+        self.settings = Settings.from_environment({"TAILFILL_CACHE": str(self.inside / "cache"), **AWS})
+        self.blob = self.artifacts.upload("blob", self.file)
+
+
+AWS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+
+
+def unchecked(box: Sandbox, name: str) -> Any:
+    """A manifest that nobody has parsed."""
+    return Manifest.model_construct(
+        key=KEY, files=(File.model_construct(name=name, digest=box.blob.digest, size=1),), summary={"commit": "5" * 40}
+    )
+
+
+def read_manifest(box: Sandbox, **changed: Any) -> None:
+    """As it lies in a bucket."""
+    run = Run(created="", seconds=0, device="cpu", device_seconds=0, code="", libraries={})
+    good = Manifest(
+        study="study", stage="report", key=KEY, version=1, config={}, summary={}, run=run, files=(box.blob,),
+        inputs={"prepare": Input(stage="prepare", key=KEY, digest=DIGEST)},
+    )  # fmt: skip
+    tree = {**json.loads(good.model_dump_json()), **changed}
+    box.store.put(f"study/report/{KEY}/manifest.json", json.dumps(tree).encode())
+    manifest = box.artifacts.find("report", KEY)
+    assert manifest is not None
+    fetch_report(box.artifacts, manifest, box.inside / "report")
+
+
+def pointer(box: Sandbox, location: str) -> None:
+    """A checkpoint that claims another's object for its own."""
+    tree = {"files": [{"name": "w", "digest": box.blob.digest, "size": 1, "location": location}], "values": {}}
+    box.store.put(f"study/tune/{KEY}/checkpoints/trial-1.json", json.dumps(tree).encode())
+    box.artifacts.discard_checkpoint("tune", KEY, "trial-1")
+
+
+class OfArtifacts:
+    """Trials' checkpoints as `tune` keeps them."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.key, self._artifacts = KEY, box.artifacts
+
+    def save(self, name: str, files: Any, values: Any) -> None:
+        self._artifacts.save_checkpoint("tune", self.key, name, files, values)
+
+    def load(self, key: str, name: str) -> Any:
+        return self._artifacts.load_checkpoint("tune", key, name)
+
+    def discard(self, key: str, name: str) -> None:
+        self._artifacts.discard_checkpoint("tune", key, name)
+
+
+def bucket(box: Sandbox, name: str) -> None:
+    """A data set whose bucket lists such a key."""
+
+    class Store:
+        url = "s3://bucket"
+
+        def files(self) -> list[Listed]:
+            return [Listed("good", "", 1), Listed(name, "", 1)]
+
+        def get_file(self, key: str, path: Path) -> None:
+            path.write_bytes(b"stolen")
+
+    with mock.patch.object(remote, "_store", return_value=Store()):
+        remote.local_folder("s3://bucket/set", box.settings, box.inside / "scratch")
+
+
+def of_s3(touch: Callable[[S3Store], object]) -> Callable[[Sandbox], None]:
+    """Nobody answers there: a name that is let through ends in another error."""
+
+    def call(box: Sandbox) -> None:
+        with contextlib.suppress(ConnectionError):
+            touch(S3Store("bucket", "", box.settings, attempts=1))
+
+    return call
+
+
+def download(box: Sandbox, name: str) -> None:
+    def get(_: str, file: str, cache_dir: Path, **__: object) -> str:
+        path = Path(cache_dir, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"stolen")
+        return str(path)
+
+    with mock.patch.object(hub, "hf_hub_download", get):
+        repository = hub.Repository("a/b", "finetune.base", "5" * 40, {name: None}, box.inside / "hub")
+        hub.download(repository, [name], box.settings, StopSignal())
+
+
+def answered(header: str, value: str) -> None:
+    with contextlib.suppress(UnicodeError):  # what HTTP cannot carry
+        response = httpx2.Response(200, headers={header: value}, request=httpx2.Request("HEAD", "http://hub/x"))
+        hub._check_headers(response)
+
+
+def exported(box: Sandbox, split: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    images = ImageSet(SCHEMA, [buffer.getvalue()], ["a"], np.array([split]), np.array([[1, 0]], np.int8))
+    write_folder(images, box.inside / "out")
+
+
+def unpacked(box: Sandbox, name: str) -> None:
+    buffer = io.BytesIO()
+    with contextlib.suppress(UnicodeError), tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"1"))
+
+    def answer(*given: Any) -> int:
+        given[3].write(base64.b64encode(buffer.getvalue()).decode())
+        return 0
+
+    with mock.patch.object(release, "run_in_control", answer):
+        release.fetch("release", None, box.inside / "report")
+
+
+def listed(box: Sandbox, name: str) -> None:
+    checked = PathCheck(box.inside.resolve(), Problems("skip")).check(name, "labels.csv line 2")
+    if checked is None:
+        raise DataError("reported")
+    assert checked[1].is_relative_to(box.inside.resolve())
+
+
+def table(box: Sandbox, name: str) -> None:
+    groups = {"kind": {"column": "kind", "classes": ["x", "y"]}}
+    config = CsvSource.model_validate({"source": "csv", "root": ".", "file": name, "groups": groups}, strict=False)
+    read_csv(config, box.inside, Problems("skip"))
+
+
+def blocks(box: Sandbox, name: str) -> None:
+    files = BlockFiles(box.inside / "features", 1e9)
+    files.write(name, np.zeros(1))
+    files.read(name, 1, np.dtype(np.float64))
+
+
+WAYS: dict[str, Callable[[Sandbox, str], object]] = {
+    "a manifest's file": lambda box, name: read_manifest(box, files=[{"name": name, "digest": box.blob.digest, "size": 1}]),
+    "a manifest's digest": lambda box, name: read_manifest(box, files=[{"name": "a", "digest": name, "size": 1}]),
+    "a manifest's key": lambda box, name: read_manifest(box, key=name),
+    "a manifest's study": lambda box, name: read_manifest(box, study=name),
+    "an input's key": lambda box, name: read_manifest(box, inputs={"a": {"stage": "prepare", "key": name, "digest": DIGEST}}),
+    "a report": lambda box, name: fetch_report(box.artifacts, unchecked(box, name), box.inside / "report"),
+    "a blob": lambda box, name: box.artifacts.fetch(File.model_construct(name="a", digest=name, size=1)),
+    "an upload of artifacts": lambda box, name: box.artifacts.upload(name, box.file),
+    "a saved checkpoint": lambda box, name: box.artifacts.save_checkpoint("tune", KEY, name, {"w": box.file}, {}),
+    "a checkpoint's file": lambda box, name: box.artifacts.save_checkpoint("tune", KEY, "a", {name: box.file}, {}),
+    "a loaded checkpoint": lambda box, name: box.artifacts.load_checkpoint("tune", KEY, name),
+    "a checkpoint's location": pointer,
+    "a lease's checkpoint": lambda box, name: trial_checkpoints.discard(OfArtifacts(box), f"{KEY}/{name}"),
+    "a lease's key": lambda box, name: box.artifacts.load_checkpoint("tune", name, "trial-1"),
+    "a trial's checkpoint in a folder": lambda box, name: FolderTrialCheckpoints(box.inside).discard(KEY, name),
+    "a checkpoint in a folder": lambda box, name: FolderCheckpoints(box.inside / "kept").save({name: box.file}),
+    "a folder store: put": lambda box, name: box.store.put(name, b"1"),
+    "a folder store: put_file": lambda box, name: box.store.put_file(name, box.file),
+    "a folder store: create": lambda box, name: box.store.create(name, b"1"),
+    "a folder store: delete": lambda box, name: box.store.delete(name),
+    "a folder store: exists": lambda box, name: box.store.exists(name),
+    "a folder store: list": lambda box, name: list(box.store.list(f"{name}/x/")),
+    "S3: put": lambda box, name: of_s3(lambda s3: s3.put(name, b"1"))(box),
+    "S3: create": lambda box, name: of_s3(lambda s3: s3.create(name, b"1"))(box),
+    "S3: get": lambda box, name: of_s3(lambda s3: s3.get(name))(box),
+    "S3: delete": lambda box, name: of_s3(lambda s3: s3.delete(name))(box),
+    "a data set in a bucket": bucket,
+    "a base model": lambda box, name: FetchedBase(unchecked(box, name), SimpleNamespace(scratch=box.inside, artifacts=box.artifacts)).folder([name]),  # type: ignore[arg-type]
+    "weights of a package": lambda box, name: read_state(f"package:shared/{name}"),
+    "a file of a hub": download,
+    "a hub's tag": lambda box, name: answered("ETag", name),
+    "a hub's commit": lambda box, name: answered("X-Repo-Commit", name),
+    "an exported split": exported,
+    "an archive of a report": unpacked,
+    "a label file": listed,
+    "a table": table,
+    "kept features": blocks,
+    "tailfill upload": lambda box, name: upload._check(box.inside, name),
+}  # fmt: skip
+CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table"}
+"""What arrives there is no longer the name as it was: headers, archives and PurePosixPath have a spelling of their own."""
+
+
+def around(base: Path) -> dict[str, bytes | None]:
+    """All that lies in the sandbox outside of the folder to write in."""
+    inside = base / "deep/down/inside"
+    paths = [path for path in base.rglob("*") if path != inside and not path.is_relative_to(inside)]
+    return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+@contextlib.contextmanager
+def quiet_s3() -> Iterator[None]:
+    """No request is made."""
+    with mock.patch("botocore.endpoint.Endpoint.make_request", side_effect=ConnectionError):
+        yield
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=25, deadline=None)
+@example("../../../home/x/.bashrc")
+@example("BASE/stolen")
+@example("a\\..\\b")
+@example("a\0b")
+@example("../../y")
+@example("a/../../../../b")
+@given(name=NAMES)
+def test_a_name_writes_nowhere_else(way: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, quiet_s3():
+        base = Path(folder)
+        name = name.replace("BASE", folder)
+        box = Sandbox(base)
+        before = around(base)
+        refused = False
+        try:
+            WAYS[way](box, name)
+        except InputError as error:
+            refused = True
+            assert error.exit_code == 2
+            assert str(error).encode().splitlines() == [str(error).encode()]
+        assert around(base) == before
+        assert refused or name_fault(name) is None or way in CLEANED
