@@ -1,6 +1,11 @@
 """The command `tailfill`. Everything heavy is imported by the subcommand that needs it: `--help` answers at once."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+from shared.isolation import leave_current_folder
+
+leave_current_folder()  # before anything else is imported
 
 import errno
 import itertools

@@ -1,4 +1,5 @@
-"""Stage processes on one machine: started so that they cannot outlive this one, and their stderr read line by line."""
+"""Stage processes on one machine: started so that they cannot outlive this one and import nothing from the current folder, and
+their stderr read line by line."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from shared.isolation import isolated
+
+COMMAND = Path(__file__).with_name("isolated.py")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
 
@@ -74,8 +79,8 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
     """Starts `tailfill --log json <arguments>`; its log lines arrive in `lines`. Call from the main thread only:
     the kernel's death signal goes by the thread that forked."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "--log", "json", *launch.arguments],
-        env={**os.environ, **environment, **launch.environment},
+        [sys.executable, "-P", str(COMMAND), "--log", "json", *launch.arguments],
+        env=isolated({**os.environ, **environment, **launch.environment}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,4 +1,7 @@
-"""A small study whole, through the command, on its own PostgreSQL and S3 server: killed on the way, gone on with, found committed."""
+"""A small study whole, through the installed command, on its own PostgreSQL and S3 server: killed on the way, gone on with, found committed.
+
+It runs in a folder whose modules have the names of others.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hostile import HostileFolder
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -24,7 +28,7 @@ SMALL = [
 
 
 def tailfill(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "jobs", *arguments]
+    return [str(Path(sys.executable).with_name("tailfill")), *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -58,10 +62,10 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
     return False
 
 
-def start(workdir: Path, log: Path) -> subprocess.Popen[str]:
+def start(workdir: Path, log: Path, folder: Path) -> subprocess.Popen[str]:
     with log.open("w") as stderr:
         return subprocess.Popen(
-            run_command(workdir), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
+            run_command(workdir), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
         )
 
 
@@ -69,20 +73,21 @@ def start(workdir: Path, log: Path) -> subprocess.Popen[str]:
 @pytest.mark.timeout(600)
 def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
     workdir, log = tmp_path / "work", tmp_path / "log"
-    killed = start(workdir, log)
+    hostile = HostileFolder(tmp_path / "user")
+    killed = start(workdir, log, hostile.folder)
     assert wait_for(lambda: "training the pixel generator 12/12" in log.read_text(), 240), log.read_text()[-2000:]
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
 
-    interrupted = start(workdir, log)
+    interrupted = start(workdir, log, hostile.folder)
     assert wait_for(lambda: "committed" in log.read_text(), 60), log.read_text()[-2000:]
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait(5) == 143
     assert wait_for(lambda: not started_by(workdir), 1), [p.cmdline() for p in started_by(workdir)]
 
     ended = subprocess.run(
-        run_command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        run_command(workdir), cwd=hostile.folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert "prepare: committed already" in ended.stderr
@@ -93,19 +98,20 @@ def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
     assert not started_by(workdir)
 
     again = subprocess.run(
-        run_command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        run_command(workdir), cwd=hostile.folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr[-4000:]
     assert "0 stages run, 14 found committed" in again.stderr
-    _look_around(workdir, tmp_path)
+    _look_around(workdir, tmp_path, hostile.folder)
+    assert hostile.imported == []
 
 
-def _look_around(workdir: Path, tmp_path: Path) -> None:
+def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
     """status, --why, report and export answer from what is committed."""
 
     def answer(*arguments: str) -> str:
         command = tailfill(*arguments, "--workdir", str(workdir))
-        ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

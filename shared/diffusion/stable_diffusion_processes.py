@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import patch_environment
 
 from shared.errors import TailfillError
+from shared.isolation import isolated_children
 from shared.log import Log
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first writes a checkpoint
@@ -83,7 +84,8 @@ def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: 
                 name=f"{number + 1}/{count}",
                 daemon=True,
             )
-            process.start()
+            with isolated_children():
+                process.start()
             send.close()
             rank.others.append((process, receive))
         with _environment(0, count):

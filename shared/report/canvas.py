@@ -10,10 +10,10 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.style import context as style_context
 
 # What a figure draws with. In the page each becomes the CSS variable of that name (report.css), so that it follows light and dark.
 # The series are Okabe and Ito's colours, which stay apart for colour-blind readers; the yellow is left out: too faint on white.
@@ -50,8 +50,8 @@ class Plot:
 
 
 def style() -> AbstractContextManager[None]:
-    """Holds the figures' look while they are drawn; local to the `with` block."""
-    context: AbstractContextManager[None] = rc_context(STYLE)
+    """Holds the figures' look while they are drawn; local to the `with` block. A `matplotlibrc`, as in the current folder, does not change it."""
+    context: AbstractContextManager[None] = style_context(STYLE, after_reset=True)
     return context
 
 

@@ -28,6 +28,7 @@ from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
 from shared.errors import ConfigError, TailfillError
+from shared.isolation import isolated_children
 from shared.log import Log, configure
 from shared.names import checked_part
 from shared.search.coordinator import Coordinator
@@ -234,8 +235,9 @@ def _simulate(database: Database, drill: Drill, workers: int) -> Simulated:
     started = time.monotonic()
     try:
         watch.start()
-        for process in running:
-            process.start()
+        with isolated_children():
+            for process in running:
+                process.start()
         outcome = Coordinator(database, drill.name, drill.search, drill.seed, Place(), StopSignal()).run()
         seconds = time.monotonic() - started
         for process in running:

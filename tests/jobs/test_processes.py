@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hostile import AT_STARTUP, OTHERS, OURS, HostileFolder
 
 from jobs.processes import Launch, Lines, StageProcess, start
 from shared.errors import BUG, INPUT
@@ -38,9 +39,9 @@ def ended(process: StageProcess) -> int:
     return code
 
 
-def write_task(folder: Path, seed: int) -> Path:
-    """One that takes minutes: many drawn garments."""
-    garments = {"source": "garments", "resolution": 224, "train": 100_000, "val": 50, "test": 50}
+def write_task(folder: Path, seed: int, **dataset: int) -> Path:
+    """One that takes minutes, many drawn garments, unless `dataset` says otherwise."""
+    garments = {"source": "garments", "resolution": 224, "train": 100_000, "val": 50, "test": 50} | dataset
     config = {"dataset": garments, "rare": {"below": None}, "seed": seed}
     file = folder / "task.json"
     file.write_text(json.dumps({"study": "tiny", "stage": "prepare", "key": "k" * 64, "config": config}))
@@ -93,3 +94,39 @@ def test_it_does_not_outlive_a_parent_that_was_killed(long_task: Path, tmp_path:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("modules", "packages"),
+    [((*OURS, *AT_STARTUP, *OTHERS), ()), (AT_STARTUP, (*OURS, *OTHERS))],
+    ids=["files", "packages"],
+)
+def test_it_imports_nothing_from_the_current_folder(
+    modules: tuple[str, ...], packages: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = HostileFolder(tmp_path / "user", modules, packages)
+    monkeypatch.chdir(hostile.folder)
+    monkeypatch.setenv("PYTHONPATH", f":.:{os.environ.get('PYTHONPATH', '')}")
+    store = {"TAILFILL_STORE": str(tmp_path / "store"), "TAILFILL_CACHE": str(tmp_path / "cache")}
+    task = write_task(tmp_path, 0, resolution=32, train=100, rare_eval=4)
+    process, _ = begin("stage", "prepare", "--config", str(task), environment=store)
+    assert (ended(process), hostile.imported) == (0, []), process.tail
+
+
+def test_it_runs_the_code_of_who_started_it_whatever_the_search_path_leads_to(tmp_path: Path) -> None:
+    other = HostileFolder(tmp_path / "other", (), OURS)
+    process, _ = begin("--version", environment={"PYTHONPATH": str(other.folder)})
+    assert (ended(process), other.imported) == (0, []), process.tail
+
+
+def test_it_imports_no_other_module_of_the_folder_that_holds_our_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = HostileFolder(tmp_path / "checkout", (*AT_STARTUP, *OTHERS))
+    for name in OURS:
+        (hostile.folder / name).symlink_to(ROOT / name)
+    monkeypatch.setattr("jobs.processes.COMMAND", hostile.folder / "jobs" / "isolated.py")
+    monkeypatch.chdir(hostile.folder)
+    assert not any((ROOT / name / "__init__.py").read_text() for name in OURS)
+    process, _ = begin("--version")
+    assert (ended(process), hostile.imported) == (0, []), process.tail

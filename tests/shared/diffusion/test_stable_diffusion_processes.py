@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import HostileFolder
 
 from shared.diffusion.stable_diffusion_processes import Rank, processes
 from shared.errors import DataError
@@ -33,7 +34,9 @@ def test_one_process_needs_no_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_ends_another_process_is_raised_here(tmp_path: Path) -> None:
+def test_what_ends_another_process_is_raised_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = HostileFolder(tmp_path / "user")  # where a person works
+    monkeypatch.chdir(hostile.folder)
     with (
         pytest.raises(DataError, match="image 7: seen by process 1"),
         processes("image 7", damaged, 2, tmp_path, True) as rank,
@@ -42,3 +45,4 @@ def test_what_ends_another_process_is_raised_here(tmp_path: Path) -> None:
     assert all(process.exitcode is not None for process, _ in rank.others)
     assert not torch.distributed.is_initialized()
     assert "WORLD_SIZE" not in os.environ
+    assert hostile.imported == []

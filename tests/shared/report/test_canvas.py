@@ -44,3 +44,9 @@ def test_drawing_leaves_the_global_style_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
     draw("first")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_person_s_matplotlibrc_changes_nothing() -> None:
+    _, expected = draw("first")
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "savefig.bbox": "tight"}):
+        assert draw("first")[1] == expected

@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+from hostile import HostileFolder
 
 
-def test_it_counts_and_shows_progress_only(database_url: str) -> None:
+def test_it_counts_and_shows_progress_only(database_url: str, tmp_path: Path) -> None:
+    hostile = HostileFolder(tmp_path / "user")  # where a person works
+    command = str(Path(sys.executable).with_name("tailfill"))
     ended = subprocess.run(
-        [sys.executable, "-m", "jobs", "tune", "simulate", "--workers", "2", "--trials", "20", "--json"],
+        [command, "tune", "simulate", "--workers", "2", "--trials", "20", "--json"],
+        cwd=hostile.folder,
         env={**os.environ, "DATABASE_URL": database_url},
         capture_output=True,
         text=True,
@@ -26,3 +32,4 @@ def test_it_counts_and_shows_progress_only(database_url: str) -> None:
     lines = ended.stderr.splitlines()
     assert lines[-1].partition("tune: search ")[2].startswith("20/20 trials")
     assert all(" tune: search " in line for line in lines), ended.stderr  # no line a trial
+    assert hostile.imported == []
