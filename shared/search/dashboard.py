@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIServer
 
 from shared.errors import ConfigError
 from shared.log import Log
+from shared.search.http_server import Application, listen, serving
 from shared.search.storage import Database, quiet_optuna
 from shared.stop import StopSignal
 
 HOST = "127.0.0.1"  # it asks nobody for a password
+NAMES = (HOST, "localhost", "[::1]")  # by which a browser may have found it
 CONNECTIONS = 2  # to PostgreSQL, however many requests the page makes at once
-Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _log = Log("dashboard")
 
@@ -35,17 +34,12 @@ def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str]
             raise ConfigError(
                 f"PostgreSQL at {database.label}: holds no search yet; `tailfill run` begins them, `tailfill status` says where the study stands"
             )
-        with _server(port, looking_only(wsgi(database.storage))) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-            thread.start()
-            try:
-                _log.info("serving; Ctrl-C ends it")
-                ready(f"http://{HOST}:{server.server_port}/dashboard")
-                while not stop.wait(1.0):
-                    pass
-            finally:
-                server.shutdown()
-                thread.join()
+        server = _server(port, by_own_name(looking_only(wsgi(database.storage))))
+        with serving(server):
+            _log.info("serving; Ctrl-C ends it")
+            ready(f"http://{HOST}:{server.server_port}/dashboard")
+            while not stop.wait(1.0):
+                pass
 
 
 def looking_only(application: Application) -> Application:
@@ -54,28 +48,37 @@ def looking_only(application: Application) -> Application:
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return application(environ, start_response)
-        reason = "tailfill's dashboard is for looking only: a search is changed by its study file"
-        start_response("403 Forbidden", [("Content-Type", "application/json")])
-        return [json.dumps({"reason": reason}).encode()]
+        return _refuse(start_response, "is for looking only: a search is changed by its study file")
 
     return guarded
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection: browsers open some in advance and leave them idle, which would hold up a single one."""
+def by_own_name(application: Application) -> Application:
+    """Lets requests through only if they name this machine.
 
-    daemon_threads = True
-    block_on_close = False
+    A page from elsewhere may have its own name resolve to this machine (DNS rebinding), and then read what the browser is given here.
+    """
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        port = environ["SERVER_PORT"]
+        hosts = [f"{name}:{port}" for name in NAMES] + (list(NAMES) if port == "80" else [])  # 80 goes without saying
+        if environ.get("HTTP_HOST", "").lower() in hosts:
+            return application(environ, start_response)
+        return _refuse(
+            start_response, f"answers to {' and '.join(hosts)} only; give a tunnel the same port at both ends"
+        )
+
+    return guarded
 
 
-class _Handler(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """A line a request would bury the address that was printed."""
+def _refuse(start_response: Any, reason: str) -> Iterable[bytes]:
+    start_response("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps({"reason": f"tailfill's dashboard {reason}"}).encode()]
 
 
 def _server(port: int, application: Application) -> WSGIServer:
     try:
-        return make_server(HOST, port, application, _Server, _Handler)
+        return listen(HOST, port, application)
     except OSError as error:
         raise ConfigError(
             f"--port {port}: cannot be listened on at {HOST} ({error.strerror}); name another, or 0 for any that is free"

@@ -26,8 +26,9 @@ def metrics_served(
     if not settings.metrics_port:
         yield None
         return
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry, make_wsgi_app
 
+    from shared.search.http_server import listen, serving
     from shared.search.metrics import SearchMetrics
 
     if settings.database_url is None:
@@ -36,16 +37,12 @@ def metrics_served(
     registry = CollectorRegistry()  # of our own: the default one tells of the process, too
     registry.register(SearchMetrics(study, lambda: read_searches(url, names), steps))
     try:
-        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+        server = listen(settings.metrics_host, settings.metrics_port, make_wsgi_app(registry))
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"TAILFILL_METRICS_PORT: {settings.metrics_port} cannot be listened on at {settings.metrics_host} ({error}); "
             "name another port, or unset it to serve no metrics"
         ) from error
     _log.info("metrics are served", address=f"http://{settings.metrics_host}:{server.server_port}/metrics")
-    try:
+    with serving(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

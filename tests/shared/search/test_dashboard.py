@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from shared.errors import ConfigError
-from shared.search.dashboard import serve_dashboard
+from shared.search.dashboard import by_own_name, serve_dashboard
 from shared.search.searches import make_study
 from shared.search.simulate import Drill
 from shared.search.storage import Database
@@ -61,6 +63,41 @@ def test_it_lists_the_searches_and_changes_nothing(site: tuple[str, str], postgr
         assert answer.status == 200
     password = postgres_url.split(":")[2].partition("@")[0]
     assert not [word for word in psutil.Process().cmdline() if password in word]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{}", "localhost:{}", "LOCALHOST:{}", "[::1]:{}"])
+def test_it_answers_to_its_own_names(site: tuple[str, str], host: str) -> None:
+    assert _status(site[0], host) == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:{}", "evil.example", "127.0.0.1", "localhost:1", "localhost:{}.evil.example", "", None]
+)
+def test_it_answers_to_no_other_name(site: tuple[str, str], host: str | None) -> None:
+    """A page from elsewhere whose name resolves to this machine would have the browser send its own."""
+    assert _status(site[0], host) == 403
+
+
+def _status(address: str, host: str | None) -> int:
+    place = address.removeprefix("http://")
+    with contextlib.closing(http.client.HTTPConnection(place, timeout=10)) as connection:
+        connection.putrequest("GET", "/api/studies", skip_host=True)
+        if host is not None:
+            connection.putheader("Host", host.format(place.rpartition(":")[2]))
+        connection.endheaders()
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    assert ("answers to 127.0.0.1" in text) == (answer.status == 403)
+    return answer.status
+
+
+def test_port_80_goes_without_saying() -> None:
+    seen = []
+    application = by_own_name(lambda environ, _: [environ["HTTP_HOST"].encode()])
+    for host in ("localhost", "localhost:80", "evil.example"):
+        environ = {"SERVER_PORT": "80", "HTTP_HOST": host}
+        seen.append(next(iter(application(environ, lambda *_: None))) == host.encode())
+    assert seen == [True, True, False]
 
 
 def test_it_listens_on_loopback_only(site: tuple[str, str]) -> None:

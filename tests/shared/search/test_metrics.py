@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +15,7 @@ from pydantic import SecretStr
 
 from shared.errors import ConfigError
 from shared.search import metrics
+from shared.search.http_server import CONNECTIONS
 from shared.search.metrics import SearchMetrics
 from shared.search.metrics_server import metrics_served
 from shared.search.overview import SearchOverview, read_searches
@@ -94,6 +97,16 @@ def test_a_search_from_its_first_trial_to_its_last(
 def test_a_database_that_is_away_is_a_metric(port: int) -> None:
     with metrics_served(settings("postgresql://u:the-password@127.0.0.1:1/d", port), "drill", ".*"):
         assert scrape(port) == {("tailfill_database_up", ""): 0.0}
+
+
+def test_idle_clients_hold_no_scraper_up(port: int) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(metrics_served(settings("postgresql://u:the-password@127.0.0.1:1/d", port), "drill", ".*"))
+        before = threading.active_count()
+        for _ in range(3 * CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert scrape(port) == {("tailfill_database_up", ""): 0.0}
+        assert threading.active_count() <= before + CONNECTIONS + 1  # one may be about to end
 
 
 def test_a_look_is_kept_for_a_while_and_of_one_experiment_the_latest_search_counts(

@@ -122,7 +122,11 @@ def test_loopback_only_and_secrets_for_the_owner_only(tmp_path: Path) -> None:
         )
         assert password is not None
         secrets = {password[1], environment["AWS_SECRET_ACCESS_KEY"], environment["AWS_ACCESS_KEY_ID"]}
-        assert len(secrets) == 3
+        for process in servers(tmp_path):
+            secrets |= {value for name, value in process.environ().items() if name.startswith("WEED_JWT_")}
+        key = (tmp_path / "s3/tls/key.pem").read_text()
+        secrets |= set(key.splitlines()[1:-1])
+        assert len(secrets) == 3 + 4 + 3
         shown = [" ".join(process.cmdline()) for process in servers(tmp_path)]
         assert not any(secret in text for secret in secrets for text in shown)
     assert not any(Path(name).exists() for name in sockets)
@@ -130,8 +134,10 @@ def test_loopback_only_and_secrets_for_the_owner_only(tmp_path: Path) -> None:
     assert len(logs) >= 3
     secrets.remove(environment["AWS_ACCESS_KEY_ID"])  # a name, which SeaweedFS logs and each request carries openly
     assert not any(secret in path.read_text() for secret in secrets for path in logs)
-    for name in ("postgres/password", "s3/access-key", "s3/secret-key"):
+    for name in ("postgres/password", "s3/access-key", "s3/secret-key", "s3/tls/key.pem", "s3/tls/certificate.pem"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    for name in ("postgres/data", "s3/data", "s3/tls"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
     assert not (tmp_path / "postgres" / "initdb-password").exists()
 
 
