@@ -17,7 +17,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart schema chaos bench continue fingerprints lock images test-images format clean
+.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -61,7 +61,7 @@ chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or
 	  echo "no helm: get Helm 3.19 or later, or 4, from https://helm.sh/docs/intro/install, as helm on PATH, or say HELM=/path/to/helm"; exit 2; }
 	@$(TEST_ENV) $(BIN)/python -m pytest -q tests/helm
 
-schema: venv ## write what of the chart is made from elsewhere: values.schema.json, the demo study, the table in helm/README.md
+generate: venv ## write everything that is made from elsewhere: the chart's schema, stages and README table, the bake file's and import contract's stages
 	@$(BIN)/python -m helm.generate
 
 e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (REGISTRY, TAG; E2E=small: its shortest form)

@@ -1,4 +1,4 @@
-"""Writes what of the chart is made from elsewhere (`make schema`): the values' schema, the demo study, the table of values in README.md."""
+"""Writes every file, or part of one, that is made from elsewhere (`make generate`): from the study's model, the table of stages, values.yaml."""
 
 from __future__ import annotations
 
@@ -11,21 +11,49 @@ from typing import Any
 import yaml
 
 from shared.config.json_schema import study_schema
+from shared.config.stages import STAGES
 
 CHART = Path(__file__).parent
-BEGIN, END = "<!-- values: made by `make schema` -->", "<!-- /values -->"
+ROOT = CHART.parent
+BEGIN, END = "<!-- values: made by `make generate` -->", "<!-- /values -->"
 
 
 def generated() -> dict[Path, str]:
-    """What each generated file should hold."""
+    """Returns what each file should hold that is generated, wholly or in part."""
     readme = CHART / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     table = values_table((CHART / "values.yaml").read_text(encoding="utf-8"))
     return {
         CHART / "values.schema.json": values_schema(),
-        CHART / "files" / "demo-study.yaml": (CHART.parent / "studies" / "demo.yaml").read_text(encoding="utf-8"),
+        CHART / "files" / "demo-study.yaml": (ROOT / "studies" / "demo.yaml").read_text(encoding="utf-8"),
+        CHART / "files" / "stages.json": stages_json(),
+        ROOT / "images" / "docker-bake.hcl": with_stages(
+            "images/docker-bake.hcl", r"matrix += \{ stage = \[(.*?)\] \}", "{}"
+        ),
+        ROOT / "pyproject.toml": with_stages(
+            "pyproject.toml", r'type = "independence"\nmodules = \[(.*?)\]', "jobs.{}"
+        ),
         readme: f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}",
     }
+
+
+def stages_json() -> str:
+    """Returns what the chart must know of each stage: whether it may hold a GPU, is sharded, needs the database, goes online."""
+    table = {
+        stage: {"device": kind.on_device, "sharded": kind.sharded, "database": kind.database, "online": kind.online}
+        for stage, kind in STAGES.items()
+    }
+    return json.dumps(table, indent=1) + "\n"
+
+
+def with_stages(file: str, pattern: str, name: str) -> str:
+    """Returns a file's text with the list of all stages in the one place that matches the pattern's group."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    places = list(re.finditer(pattern, text, re.DOTALL))
+    if len(places) != 1:
+        raise ValueError(f"{file}: {pattern} matches {len(places)} times, not once")
+    listed = ", ".join(f'"{name.format(stage)}"' for stage in STAGES)
+    return text[: places[0].start(1)] + listed + text[places[0].end(1) :]
 
 
 def values_schema() -> str:
@@ -99,7 +127,7 @@ def main() -> None:
     for path, text in generated().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(CHART.parent)}")
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

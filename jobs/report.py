@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
-from shared.config.stages import ReportConfig
+from shared.config.stages import STAGES, ReportConfig
 from shared.context import Context
 from shared.log import Log
 from shared.names import path_below
@@ -20,13 +21,15 @@ log = Log("report")
 
 def run(config: ReportConfig, context: Context) -> Manifest:
     """Fetches the inputs' files (no weights), writes the report and commits it."""
-    from shared.report.inputs import StageResult, wanted
+    from shared.report.inputs import StageResult
 
     results = {}
     for role in log.progress(context.task.inputs, "results read", len(context.task.inputs), "results"):
         context.stop.raise_if_set()
         manifest = context.input(role)
-        files = {f.name: context.artifacts.fetch(f) for f in manifest.files if wanted(manifest.stage, f.name)}
+        patterns = STAGES[manifest.stage].report_files
+        wanted = [file for file in manifest.files if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
+        files = {file.name: context.artifacts.fetch(file) for file in wanted}
         results[role] = StageResult(manifest, files)
     files = report(config, results, context.scratch)
     tree = json.loads(files["results.json"].read_text())

@@ -1,10 +1,15 @@
+{{- /* What must be known of each stage, as JSON by its name: written by `make generate` from the table of stages. */}}
+{{- define "tailfill.table" -}}
+{{- .Files.Get "files/stages.json" -}}
+{{- end }}
+
 {{- /* The settings of a stage (or of the workers), as JSON: the defaults, a GPU's where it has one, its own, each over the one before. */}}
 {{- define "tailfill.settings" -}}
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
 {{- $own := $name | eq "workers" | ternary $root.Values.workers (index $root.Values.stages $name) -}}
 {{- $gpu := mergeOverwrite (deepCopy $root.Values.gpu) (deepCopy ($own.gpu | default dict)) -}}
-{{- $onGpu := and $root.Values.gpu.enabled $gpu.enabled (has $name (list "finetune" "generate" "score" "final" "workers")) -}}
+{{- $onGpu := and $root.Values.gpu.enabled $gpu.enabled (or (eq $name "workers") (index (include "tailfill.table" $root | fromJson) $name "device")) -}}
 {{- $settings := deepCopy $root.Values.stages.defaults -}}
 {{- if $onGpu -}}
 {{- range $key := list "nodeSelector" "tolerations" "priorityClassName" "runtimeClassName" -}}
@@ -38,6 +43,7 @@ a volume of one node (ReadWriteOnce) can be mounted nowhere else. */}}
 {{- $stage := index . 1 -}}
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
+{{- $kind := index (include "tailfill.table" $root | fromJson) $stage -}}
 {{- /* coordinators train nothing: control's small image is enough, but for quasi-random points, which take SciPy */}}
 {{- $small := and (eq $stage "tune") (not $worker) (not (contains "\"sampler\":\"qmc\"" (toJson $root.Values.study))) -}}
 {{- $image := $small | ternary "control" $stage -}}
@@ -57,16 +63,16 @@ containers:
     securityContext: {{- include "tailfill.containerSecurity" . | nindent 6 }}
     env:
       {{- include "tailfill.env" $root | nindent 6 }}
-      {{- if eq $stage "tune" }}
+      {{- if $kind.database }}
       {{- include "tailfill.databaseEnv" $root | nindent 6 }}
       {{- end }}
-      {{- if ne $stage "weights" }}
+      {{- if not $kind.online }}
       - {name: HF_HUB_OFFLINE, value: "1"}
       {{- else if $root.Values.hub.existingSecret }}
       {{- include "tailfill.secretEnv" (list "HF_TOKEN" $root.Values.hub.existingSecret) | nindent 6 }}
       {{- end }}
       - {name: TAILFILL_GRACE_SECONDS, value: "{{ int $settings.terminationGracePeriodSeconds }}"}
-      {{- if eq $stage "generate" }}
+      {{- if $kind.sharded }}
       - {name: TAILFILL_COUNT, value: "{{ int $settings.shards }}"}
       {{- end }}
       - {name: TAILFILL_DEVICE, value: {{ $settings.cuda | ternary "cuda" "cpu" }}} # a GPU that torch cannot use is an error, not a slow CPU
@@ -151,7 +157,7 @@ spec:
 {{- end }}
 
 {{- define "tailfill.stages" -}}
-{{- range $stage := list "prepare" "weights" "finetune" "generate" "score" "tune" "final" "report" }}
+{{- range $stage, $_ := include "tailfill.table" . | fromJson }}
 {{ $stage }}.json: {{ include "tailfill.stageJob" (list $ $stage) | fromYaml | toJson | quote }}
 {{- end }}
 {{- end }}

@@ -219,6 +219,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             version=1,
             run="jobs.prepare:run",
             operational=("dataset.root",),  # the digest of the files stands for it
+            report_files=("dataset.json", "images-*"),
         ),
         "weights": StageKind(WeightsConfig, version=1, run="jobs.weights:run", online=True),
         "finetune": StageKind(
@@ -227,11 +228,24 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             run="jobs.finetune:run",
             on_device=True,
             operational=("finetune.checkpoint_every",),
+            report_files=("curve.json", "samples.png"),
         ),
         "generate": StageKind(
-            GenerateConfig, version=1, run="jobs.generate:run", on_device=True, sharded=True, operational=("base",)
+            GenerateConfig,
+            version=1,
+            run="jobs.generate:run",
+            on_device=True,
+            sharded=True,
+            operational=("base",),
+            report_files=("images-*",),
         ),
-        "score": StageKind(ScoreConfig, version=3, run="jobs.score:run", on_device=True),
+        "score": StageKind(
+            ScoreConfig,
+            version=3,
+            run="jobs.score:run",
+            on_device=True,
+            report_files=("scores.parquet", "judges.json", "copies.png"),
+        ),
         "tune": StageKind(
             TuneConfig,
             version=3,
@@ -246,6 +260,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
                 "search.checkpoint_every",
                 "search.warm_start_from",  # the search that it names is an input
             ),
+            report_files=("best.json", "trials.parquet", "importance.json"),
         ),
         "final": StageKind(
             FinalConfig,
@@ -253,6 +268,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             run="jobs.final:run",
             on_device=True,
             operational=("final.seeds", "final.checkpoint_every"),
+            report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json"),
         ),
         "report": StageKind(ReportConfig, version=4, run="jobs.report:run"),
     }

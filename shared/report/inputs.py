@@ -21,16 +21,6 @@ from shared.data.imageset import ImageSet, read_shards
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import DataError
 
-WANTED: dict[str, tuple[str, ...]] = {
-    "prepare": ("dataset.json", "images-"),
-    "finetune": ("curve.json", "samples.png"),
-    "generate": ("images-",),
-    "score": ("scores.parquet", "judges.json", "copies.png"),
-    "tune": ("best.json", "trials.parquet", "importance.json"),
-    "final": ("metrics.json", "predictions.parquet", "curve.json", "thresholds.json"),
-}
-"""The beginnings of the names of the files that the report reads, a stage: weights stay where they are."""
-
 
 @dataclass(frozen=True)
 class StageResult:
@@ -120,11 +110,6 @@ class StudyInputs:
             if experiment.config.name == name:
                 return experiment
         raise KeyError(name)
-
-
-def wanted(stage: str, file_name: str) -> bool:
-    """Whether the report reads that file of a stage."""
-    return any(file_name.startswith(beginning) for beginning in WANTED.get(stage, ()))
 
 
 def read_study(config: ReportConfig, results: Results) -> StudyInputs:

@@ -231,7 +231,7 @@ def test_gpus_go_to_the_stages_that_compute() -> None:
     assert all(limits(spec) == 0 for _, spec in pods(rendered(helm)))
     found = dict(pods(rendered(helm, *GPU)))
     on_gpu = {name for name, spec in found.items() if limits(spec)}
-    assert on_gpu == {"Job finetune", "Job generate", "Job score", "Job final", "Deployment tune"}
+    assert on_gpu == {*(f"Job {stage}" for stage, kind in STAGES.items() if kind.on_device), "Deployment tune"}
     for name, spec in found.items():
         assert ("runtimeClassName" in spec) is (name in on_gpu)
         if name.startswith("Job"):

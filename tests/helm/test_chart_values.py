@@ -14,6 +14,7 @@ from rendered import any_program, ci, one, program, rendered, run_helm
 
 from helm.generate import CHART, generated, values_table
 from shared.config.load import load_study, study_from_tree
+from shared.config.stages import STAGES
 from shared.search.metrics import COUNTERS, GAUGES
 
 STUDIES = sorted((CHART.parent / "studies").glob("*.yaml"))
@@ -180,7 +181,14 @@ def test_another_study_leaves_the_workers_alone() -> None:
 
 def test_what_is_generated_is_not_stale() -> None:
     for path, text in generated().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run `make schema`"
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run `make generate`"
+
+
+def test_values_and_schema_name_every_stage() -> None:
+    values, schema = (
+        yaml.safe_load((CHART / name).read_text(encoding="utf-8")) for name in ("values.yaml", "schema.yaml")
+    )
+    assert list(values["stages"]) == list(schema["properties"]["stages"]["properties"]) == ["defaults", *STAGES]
 
 
 def test_every_value_is_commented() -> None:
