@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
@@ -253,6 +254,27 @@ def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> N
     assert (
         "cannot be judged yet" in tree["answer"]["sentence"]
     )  # one training that recognises some is enough to compare
+
+
+def test_each_row_of_pictures_says_whether_its_images_were_accepted(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    maker.generate("synthetic", ("neckline/square", "fabric/faux"), each=4, pools=1)
+    path = maker.results["score/synthetic"].files["scores.parquet"]
+    scores = pq.read_table(path)
+    plausibility = pa.array([0.01] * 4 + [0.5] * 4, pa.float32())  # the study accepts from 0.2 to 0.95
+    pq.write_table(scores.set_column(scores.schema.get_field_index("plausibility"), "plausibility", plausibility), path)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    maker.final("synthetic", "real+synthetic", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real"), ("synthetic", "real+synthetic")])
+    config = config.model_copy(update={"rare": Rare(below=None, classes=("neckline/square", "fabric/faux"))})
+    text = job.report(config, maker.results, tmp_path)["index.html"].read_text()
+    section = text[text.index('<section id="images">') : text.index('<section id="training">')]
+    rows = dict(re.findall(r"<h3>(.*?)</h3>(.*?)(?=<h3>|$)", section, re.DOTALL))
+    said = {name: re.findall(r"<h4>(.*?)</h4>", row) for name, row in rows.items()}
+    assert said == {
+        "neckline/square": ["real", "generated, refused"],
+        "fabric/faux": ["real", "generated, accepted"],
+    }
 
 
 def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:
