@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
     from shared.data.schema import LabelSchema
-
-MAIN_METRICS = (
-    "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision", "majority_accuracy", "loss",
-)  # fmt: skip
-"""What the manifest's summary carries."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,7 @@ def final(
     from shared.data.dataset import rare_classes
     from shared.device import device_name, pick_device
     from shared.metrics.classification import best_thresholds
+    from shared.metrics.table import METRICS
 
     arm, device = with_found(config.arm, parameters), pick_device(resources.device)
     rare = rare_classes(arm.rare, info)
@@ -135,7 +132,7 @@ def final(
     files["curve.json"] = _json_file(out / "curve.json", records_json(fitted.history))
     files["model.safetensors"] = out / "model.safetensors"
     fitted.save(files["model.safetensors"])
-    summary = {name: metrics[name] for name in MAIN_METRICS} | {
+    summary = {m.name: metrics[m.name] for m in METRICS if m.summary} | {
         "parameters": dict(parameters),
         "images": {"train": len(train), "added": int(training.generated.sum()), "test": len(test)},
     }
@@ -151,16 +148,19 @@ def _judged(
     rare: NDArray[np.int64],
     thresholds: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """The test split's scores, and its loss as the validation loss is counted; None where one is not defined."""
+    """The test split's scores, and its loss as the validation loss is counted; None if one is not defined."""
     import torch
 
-    from shared.classifier.fit import validation_loss
     from shared.classifier.fitted import probabilities
     from shared.metrics.classification import evaluate
+    from shared.metrics.table import METRICS
 
     schema = info.schema_
     metrics = evaluate(schema, probabilities(logits, schema), test.labels, rare, thresholds, info.train_counts())
-    metrics["loss"] = validation_loss(schema, arm, data, logits, torch.from_numpy(test.labels))
+    for metric in METRICS:
+        if metric.from_training is not None:
+            score = resolve_name(metric.from_training)
+            metrics[metric.name] = score(schema, arm, data, logits, torch.from_numpy(test.labels))
     defined: dict[str, Any] = _without_nan(metrics)
     return defined
 

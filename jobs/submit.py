@@ -30,10 +30,10 @@ from shared.kube.manifests import parallelism
 from shared.kube.release import Release
 from shared.kube.states import job_reason, job_state
 from shared.log import Log
+from shared.metrics.table import METRICS
 from shared.search.best_parameters import SEARCHES
 
 POLL_SECONDS = 2.0
-SHOWN = ("accuracy", "macro_f1", "rare_macro_f1")
 
 log = Log("submit")
 
@@ -209,21 +209,28 @@ def _pass_on(training: str, line: str) -> None:
 
 
 def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:
-    lines = [f"{'experiment':20} {'seed':>4}  " + "  ".join(f"{name:>13}" for name in SHOWN)]
+    names = [metric.name for metric in METRICS if metric.headline]
+    width = max(map(len, names))
+    lines = [f"{'experiment':20} {'seed':>4}  " + "  ".join(f"{name:>{width}}" for name in names)]
     for task, manifest in rows:
-        values = "  ".join(f"{manifest.summary[name]:13.4f}" for name in SHOWN)
+        values = "  ".join(f"{_number(manifest.summary[name]):>{width}}" for name in names)
         lines.append(f"{task.experiment or '':20} {_repeat_of(task):>4}  {values}")
     for experiment in dict.fromkeys(task.experiment for task, _ in rows):
         own = [manifest.summary for task, manifest in rows if task.experiment == experiment]
         if len(own) > 1:
-            means = (_mean(float(summary[name]) for summary in own) for name in SHOWN)
-            lines.append(f"{experiment or '':20} mean  " + "  ".join(f"{text:>13}" for text in means))
+            means = (_mean([summary[name] for summary in own]) for name in names)
+            lines.append(f"{experiment or '':20} mean  " + "  ".join(f"{text:>{width}}" for text in means))
     return "\n".join(lines)
 
 
-def _mean(values: Any) -> str:
-    numbers = list(values)
-    return f"{statistics.mean(numbers):.4f} ± {statistics.stdev(numbers):.4f}"
+def _number(value: float | None) -> str:
+    """A metric; a dash if it is not defined, as that of rare classes is in a study without any."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    defined = [value for value in values if value is not None]
+    return f"{statistics.mean(defined):.4f} ± {statistics.stdev(defined):.4f}" if len(defined) > 1 else "–"
 
 
 def _as_json(rows: Sequence[tuple[Task, Manifest]]) -> str:

@@ -105,15 +105,3 @@ def group_balanced_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
         for name, columns in schema.slices().items()
     ]
     return np.stack(shares, axis=-1)
-
-
-def summary_scores(schema: LabelSchema, counts: Counts, rare: NDArray[np.int64]) -> dict[str, Floats]:
-    """The four scores that a verdict may rest on, each `[...]`: accuracy and balanced_accuracy (means over groups), macro_f1 (mean
-    over all classes with support) and rare_macro_f1 (over those of the columns `rare`). NaN where nothing is defined."""
-    f1 = class_f1(counts)
-    return {
-        "accuracy": mean_defined(group_accuracy(schema, counts)),
-        "macro_f1": mean_defined(f1),
-        "rare_macro_f1": mean_defined(f1[..., rare]),
-        "balanced_accuracy": mean_defined(group_balanced_accuracy(schema, counts)),
-    }

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.metrics.counts import Floats, count, summary_scores
+from shared.metrics.counts import Floats, count
 from shared.metrics.statistics import percentile_interval
+from shared.metrics.table import metric_named
 
 RESAMPLES = 2000  # its noise in a 95 % bound is about a tenth of the interval's half width
 BATCH = 250  # resamples at once: 250 x 10,000 test images in float32 are 10 MB
@@ -35,7 +36,13 @@ class Decisions:
 def resampled_scores(
     decisions: Decisions, metric: str, seed: int, resamples: int = RESAMPLES
 ) -> dict[tuple[str, int], Floats]:
-    """The metric of each (experiment, repeat) on the same `resamples` bootstrap draws of the test images, `[resamples]` each."""
+    """The metric of each (experiment, repeat) on the same `resamples` bootstrap draws of the test images, `[resamples]` each.
+
+    Raises ValueError for a metric that does not come from counts alone.
+    """
+    score = metric_named(metric).from_counts
+    if score is None:
+        raise ValueError(f"{metric}: cannot be resampled, as it does not come from counts alone")
     random = np.random.default_rng(seed)
     n = len(decisions.labels)
     parts: dict[tuple[str, int], list[Floats]] = {who: [] for who in decisions.decided}
@@ -44,7 +51,7 @@ def resampled_scores(
         weights = random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float32)
         for who, decided in decisions.decided.items():
             counts = count(decided, decisions.labels, weights)
-            parts[who].append(summary_scores(decisions.schema, counts, decisions.rare)[metric])
+            parts[who].append(score(decisions.schema, counts, decisions.rare))
     return {who: np.concatenate(values) for who, values in parts.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from shared.config.study import least_seeds
 from shared.metrics.statistics import bca_interval, holm, sign_flip_p
+from shared.metrics.table import metric_named
 
 Outcome = Literal["helps", "hurts", "no effect found", "too few seeds"]
 Interval = tuple[float, float]
@@ -134,13 +135,13 @@ def _comparison(
         p=p,
         p_holm=p_holm,
         least=least,
-        outcome=_outcome(n, least, mean, p_holm, alpha),
+        outcome=_outcome(metric, n, least, mean, p_holm, alpha),
     )
 
 
-def _outcome(n: int, least: int, mean: float | None, p_holm: float, alpha: float) -> Outcome:
+def _outcome(metric: str, n: int, least: int, mean: float | None, p_holm: float, alpha: float) -> Outcome:
     if n < least or mean is None:
         return "too few seeds"
     if p_holm > alpha:
         return "no effect found"
-    return "helps" if mean > 0 else "hurts"
+    return "helps" if (mean > 0) == metric_named(metric).larger_is_better else "hurts"

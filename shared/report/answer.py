@@ -6,15 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.config.stages import ReportConfig
+from shared.metrics.table import metric_named
 from shared.metrics.verdict import Comparison, Interval
 from shared.report.scores import Comparisons
 
-METRIC_NAMES = {
-    "rare_macro_f1": "rare macro-F1",
-    "macro_f1": "macro-F1",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-}
 Tone = Literal["good", "bad", "neutral", "open"]
 TONES: dict[str, Tone] = {"helps": "good", "hurts": "bad", "no effect found": "neutral", "too few seeds": "open"}
 
@@ -51,7 +46,7 @@ def interval_text(interval: Interval | None) -> str:
 
 def numbers(comparison: Comparison, alpha: float) -> str:
     """`rare macro-F1 +1.8 points (95 % interval +0.4 to +3.1, p = 0.012, 10 seeds)`."""
-    metric = METRIC_NAMES[comparison.metric]
+    metric = metric_named(comparison.metric).label
     if comparison.difference is None:
         return f"{metric} has no paired repetition"
     seeds = f"{comparison.n} {'seed' if comparison.n == 1 else 'seeds'}"
@@ -80,10 +75,11 @@ def answer(config: ReportConfig, judged: Comparisons | None, caution: str | None
     return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged), caution)
 
 
-def _nothing_recognised(metric: str) -> str:
-    what = "the rare classes" if metric == "rare_macro_f1" else "any class"
+def _nothing_recognised(name: str) -> str:
+    metric = metric_named(name)
+    what = "the rare classes" if metric.rare else "any class"
     return (
-        f"No arm recognises {what} at all: {METRIC_NAMES[metric]} is 0 in every training of every arm, so there is nothing to compare. "
+        f"No arm recognises {what} at all: {metric.label} is 0 in every training of every arm, so there is nothing to compare. "
         "Train longer (final.epochs, search.epochs) or search a stronger classifier, then run the study again."
     )
 

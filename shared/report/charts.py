@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from shared.metrics.table import metric_named
 from shared.metrics.verdict import Comparison
-from shared.report.answer import METRIC_NAMES
 from shared.report.canvas import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
 from shared.report.scores import Spread
 
@@ -49,7 +49,9 @@ def forest(
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(comparisons) - 0.45, -0.45)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{METRIC_NAMES[comparisons[0].metric]}, points against {labels[comparisons[0].baseline]}")
+        axes.set_xlabel(
+            f"{metric_named(comparisons[0].metric).label}, points against {labels[comparisons[0].baseline]}"
+        )
         said = "; ".join(f"{labels[c.arm]} {100 * (c.difference or 0):+.1f} points" for c in comparisons)
         return finish(
             figure,
@@ -114,9 +116,9 @@ def curves(name: str, title: str, histories: Sequence[Sequence[Mapping[str, Any]
         (
             "validation score",
             (
-                ("val_accuracy", "accuracy", 2),
-                ("val_macro_f1", "macro-F1", 3),
-                ("val_rare_macro_f1", "rare macro-F1", 4),
+                ("val_accuracy", metric_named("accuracy").label, 2),
+                ("val_macro_f1", metric_named("macro_f1").label, 3),
+                ("val_rare_macro_f1", metric_named("rare_macro_f1").label, 4),
             ),
         ),
     )

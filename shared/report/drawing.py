@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shared.metrics.classification import CALIBRATION_BINS, confidences
+from shared.metrics.evaluation import CALIBRATION_BINS, confidences
 from shared.report import charts, search_charts
 from shared.report.canvas import Plot
 from shared.report.generation import Generated

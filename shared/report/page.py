@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.log import duration
-from shared.report.answer import METRIC_NAMES, Answer, interval_text, p_text, points
+from shared.metrics.table import METRICS, Format, metric_named
+from shared.report.answer import Answer, interval_text, p_text, points
 from shared.report.drawing import Drawings
 from shared.report.generation import Generated
 from shared.report.inputs import StudyInputs
@@ -19,7 +20,7 @@ from shared.report.ledger import Entry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameters
-from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
+from shared.report.scores import Comparisons, Spread, StudyScores
 from shared.report.tuned_alike import ended_short
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
@@ -30,7 +31,6 @@ MEASURES = {
     "density": "Density: how deep among real images the generated ones lie (1 is as deep)",
     "coverage": "Coverage: share of real images with a generated neighbour",
 }
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rare_macro_f1": "macro-F1 of the filled classes"}
 NEARNESS = {
     "median_ratio": "Nearness to training images, median ratio",
     "held_out_median_ratio": "The same of held-out real images",
@@ -94,7 +94,11 @@ def render(report: Report) -> str:
         hours=hours,
         gpu_budgets=gpu_budgets(study.results),
         ended_short=ended_short(study),
-        metric_names=METRIC_NAMES,
+        verdict_metric=metric_named(report.judged.rule.metric) if report.judged else None,
+        # losses first, as in the paper's table
+        columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
+        calibration_columns=[m for m in METRICS if m.place == "calibration"],
+        group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
         style=Markup(style),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -116,11 +120,11 @@ def per_cent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def spread(found: Spread, scale: str = "share") -> Markup:
+def spread(found: Spread, form: Format = "share") -> Markup:
     """Mean ± standard deviation; shares in per cent."""
     if found.mean is None:
         return Markup("–")
-    factor, digits = (100, 1) if scale == "share" else (1, 3)
+    factor, digits = (100, 1) if form == "share" else (1, 3)
     text = f"{found.mean * factor:.{digits}f}"
     if found.sd is None:
         return Markup(text)
@@ -139,7 +143,7 @@ def _experiment_row(report: Report, index: int) -> dict[str, Any]:
         "augmentation": experiment.config.augmentation,
         "parameters": parameters(experiment),
         "seeds": len(experiment.finals),
-        "metric": {m: report.scores.spread(name, m) for m in OVERALL},
+        "metric": {m.name: report.scores.spread(name, m.name) for m in METRICS},
         "baseline": report.judged is not None and name == report.judged.rule.baseline,
         "paper": PAPER_ROWS[row] if row is not None else None,
         "tune": experiment.tune.json("best.json") if experiment.tune else None,
@@ -176,10 +180,11 @@ def _judge_rows(generated: Generated) -> list[tuple[str, str]]:
     real = cas.get("real") or {}
     rows = [
         (
-            f"Trained on generated images alone, {words} on real ones (on real images: {number(real.get(key))})",
-            cas.get(key),
+            f"Trained on generated images alone, {m.of_generated} on real ones (on real images: {number(real.get(m.name))})",
+            cas.get(m.name),
         )
-        for key, words in SCORES.items()
+        for m in METRICS
+        if m.of_generated
     ]
     rows += [(words, judges.get(key)) for key, words in MEASURES.items()]
     rows += [(words, nearness.get(key)) for key, words in NEARNESS.items()]

@@ -37,6 +37,8 @@ class ClassPictures:
     name: str
     real: list[Picture]
     generated: list[Picture]
+    refused: bool = False
+    """Whether the generated ones were refused: none of the class was accepted."""
 
 
 def thumbnail_side(source: str, resolution: int) -> int:
@@ -82,18 +84,23 @@ def class_pictures(
     side: int,
     most: int = 6,
 ) -> list[ClassPictures]:
-    """Up to `most` real and accepted generated images of each rare class (refused ones where none was accepted)."""
+    """Up to `most` real and accepted generated images of each rare class, or refused ones if none was accepted.
+
+    `accepted` is `[n]` over the generated images; None says that all are.
+    """
     shown = []
     for column in rare:
         name = train.schema.class_names[column]
         real = pictures(train, np.flatnonzero(train.labels[:, column] == 1)[:most], "real", column, side)
         made: list[Picture] = []
+        refused = False
         if generated is not None and generated.extra is not None:
             filled = np.array(generated.extra["filled"].to_pylist()) == name
-            let_in = filled if accepted is None else filled & accepted
-            rows = np.flatnonzero(let_in if let_in.any() else filled)[:most]
-            made = pictures(generated, rows, "generated", column, side)
-        shown.append(ClassPictures(name, real, made))
+            usable = filled if accepted is None else filled & accepted
+            refused = bool(filled.any() and not usable.any())
+            rows = np.flatnonzero(filled if refused else usable)[:most]
+            made = pictures(generated, rows, "refused generated" if refused else "generated", column, side)
+        shown.append(ClassPictures(name, real, made, refused))
     return shown
 
 

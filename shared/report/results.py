@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from shared.metrics.table import COLUMNS, METRICS
 from shared.report.answer import Answer
 from shared.report.generation import Generated
 from shared.report.inputs import Experiment, StudyInputs
 from shared.report.ledger import Entry, StageCost, gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
-from shared.report.scores import OVERALL, Comparisons, Spread, StudyScores
+from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """The columns of the paper's Table 3, by their names in `training:`."""
@@ -65,7 +66,7 @@ def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
     """One row an (experiment, repetition): its parameters and its overall metrics; blank where not defined."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["experiment", "repeat", "images", "augmentation", *PARAMETERS, *OVERALL])
+        writer.writerow(["experiment", "repeat", "images", "augmentation", *PARAMETERS, *(m.name for m in COLUMNS)])
         for experiment in study.experiments:
             trained_with = parameters(experiment)
             for repeat in experiment.finals:
@@ -73,7 +74,7 @@ def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
                 writer.writerow([
                     experiment.config.name, repeat, experiment.config.images, experiment.config.augmentation,
                     *(trained_with.get(name, "") for name in PARAMETERS),
-                    *("" if measured[name] is None else measured[name] for name in OVERALL),
+                    *("" if measured[m.name] is None else measured[m.name] for m in COLUMNS),
                 ])  # fmt: skip
 
 
@@ -98,15 +99,15 @@ def _experiment(experiment: Experiment, study: StudyInputs, scores: StudyScores)
         "parameters": parameters(experiment),
         "paper": asdict(PAPER_ROWS[row]) if row is not None else None,
         "repeats": list(experiment.finals),
-        "metrics": {metric: spread(scores.spread(name, metric)) for metric in OVERALL},
+        "metrics": {m.name: spread(scores.spread(name, m.name)) for m in COLUMNS},
         "by_repeat": {
-            str(repeat): {metric: scores.metrics[name, repeat][metric] for metric in OVERALL}
-            for repeat in experiment.finals
+            str(repeat): {m.name: scores.metrics[name, repeat][m.name] for m in COLUMNS} for repeat in experiment.finals
         },
         "groups": {
             group.name: {
-                m: spread(scores.group_spread(name, group.name, m))
-                for m in ("accuracy", "macro_f1", "balanced_accuracy")
+                m.name: spread(scores.group_spread(name, group.name, m.name))
+                for m in METRICS
+                if m.verdict and m.by_group is not None
             }
             for group in study.schema.groups
         },

@@ -17,14 +17,9 @@ from shared.errors import DataError
 from shared.metrics.classification import evaluate
 from shared.metrics.counts import Floats, decide
 from shared.metrics.resample import Decisions, clustered_interval, resampled_scores
+from shared.metrics.table import METRICS, metric_named
 from shared.metrics.verdict import Comparison, Interval, compare, contrast
 from shared.report.inputs import Predictions, StudyInputs, read_predictions
-
-OVERALL = (
-    "accuracy", "macro_f1", "group_macro_f1", "rare_macro_f1", "balanced_accuracy", "exact_match", "mean_average_precision",
-    "loss", "nll", "ece", "majority_accuracy",
-)  # fmt: skip
-"""What `evaluate` gives overall and the loss that the final training committed, in the order of tables."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class StudyScores:
 def score_study(study: StudyInputs) -> StudyScores:
     """Reads and scores all predictions; raises DataError where two repetitions did not see the same test images."""
     predictions: dict[tuple[str, int], Predictions] = {}
-    losses: dict[tuple[str, int], float | None] = {}
+    committed: dict[tuple[str, int], dict[str, float | None]] = {}
     for experiment in study.experiments:
         for repeat, result in experiment.finals.items():
             role = f"final/{experiment.config.name}/{repeat}"
@@ -92,10 +87,13 @@ def score_study(study: StudyInputs) -> StudyScores:
             if read.paths != first.paths or not np.array_equal(read.labels, first.labels):
                 raise DataError(f"{role}: was tested on other images than the others; run it again (--rerun final)")
             predictions[experiment.config.name, repeat] = read
-            losses[experiment.config.name, repeat] = (result.json("metrics.json") or {}).get("loss")
+            written = result.json("metrics.json") or {}
+            committed[experiment.config.name, repeat] = {
+                m.name: written.get(m.name) for m in METRICS if m.from_training
+            }
     counts = study.info.train_counts()
     metrics = {
-        who: evaluate(study.schema, p.probabilities, p.labels, study.rare, p.thresholds, counts) | {"loss": losses[who]}
+        who: evaluate(study.schema, p.probabilities, p.labels, study.rare, p.thresholds, counts) | committed[who]
         for who, p in predictions.items()
     }
     return StudyScores(study.schema, study.rare, predictions, metrics)
@@ -109,7 +107,7 @@ class Comparisons:
     comparisons: list[Comparison]
     against_placebo: list[Comparison]
     all_zero: bool = False
-    """The metric is exactly 0 in every repetition of every arm: there is no difference to find, whatever the arms do."""
+    """The metric is exactly 0, its worst, in every repetition of every arm: there is no difference to find, whatever the arms do."""
 
     def of(self, arm: str) -> Comparison | None:
         """An arm's comparison with the baseline."""
@@ -138,7 +136,7 @@ def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: St
             for placebo in copies
             if rule.baseline not in (arm, placebo)
         ],
-        _all_zero(values.values()),
+        metric_named(rule.metric).larger_is_better and _all_zero(values.values()),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shared.config.stages import ScoreConfig
 from shared.data.imageset import ImageSet
 from shared.metrics.classification import evaluate
+from shared.metrics.table import METRICS
 from shared.score.distribution import kernel_distance, precision_recall_density_coverage
 from shared.score.judges import FeatureSets, Images, Opinion, Surroundings, train_on
 from shared.score.plausibility import group_accuracy
@@ -34,7 +35,7 @@ def classification_accuracy_score(
     filled = all_filled(images.generated)
     own = evaluate(schema, fitted.val_probabilities, labels, filled)
     real = [evaluate(schema, opinion.val, labels, filled) for opinion in opinions]
-    keys = ("accuracy", "macro_f1", "rare_macro_f1")
+    keys = [metric.name for metric in METRICS if metric.of_generated]
     return {
         **{key: own[key] for key in keys},
         "groups": {name: values["accuracy"] for name, values in own["groups"].items()},

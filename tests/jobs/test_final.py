@@ -18,6 +18,7 @@ from shared.checkpoint import NoCheckpoints
 from shared.config.search import Resources
 from shared.errors import DataError, Stopped
 from shared.metrics.classification import evaluate
+from shared.metrics.table import METRICS
 from shared.stop import StopSignal
 
 EPOCHS = 12
@@ -61,7 +62,15 @@ def test_its_metrics_are_those_of_its_predictions(whole: Finished) -> None:
     assert metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
     assert metrics["accuracy"] > metrics["majority_accuracy"]
     assert math.isfinite(metrics["loss"])
-    assert whole.summary["accuracy"] == metrics["accuracy"]
+    assert [*metrics] == [*expected, "loss"]
+
+
+def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: Finished) -> None:
+    metrics = read(whole, "metrics.json")
+    assert set(metrics) == {metric.name for metric in METRICS} | {"groups", "classes"}
+    assert all(math.isfinite(metrics[metric.name]) for metric in METRICS)
+    kept = {metric.name: metrics[metric.name] for metric in METRICS if metric.summary}
+    assert whole.summary == kept | {key: whole.summary[key] for key in ("parameters", "images")}
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(whole: Finished, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
@@ -21,10 +22,15 @@ from jobs import report as job
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.dataset import Rare
+from shared.config.search import Verdict
 from shared.config.task import Input, Task
 from shared.context import Context
 from shared.errors import DataError, Stopped
-from shared.report.inputs import StageResult
+from shared.metrics.table import COLUMNS, METRICS, Metric
+from shared.report.answer import answer
+from shared.report.charts import forest
+from shared.report.inputs import StageResult, StudyInputs, read_study
+from shared.report.scores import StudyScores, judge, score_study
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -66,6 +72,62 @@ def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[st
     assert np.mean([float(r["accuracy"]) for r in rows[:8]]) == pytest.approx(real["metrics"]["accuracy"]["mean"])
     assert rows[0]["lr"] == "0.0025"  # what the search found, not the default
     assert real["paper"]["test_accuracy"] == 0.6728
+
+
+def rows_of(page: str, section: str, label: str) -> list[list[str]]:
+    """The cells of a table of the page, row by row, without the deviations."""
+    part = page[page.index(f'<section id="{section}">') :]
+    table = part[part.index(f'aria-label="{label}"') :].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+    return [[re.sub(r"<span.*", "", cell) for cell in row] for row in rows]
+
+
+def test_every_metric_has_its_place(full: dict[str, Path], full_tree: dict[str, Any]) -> None:
+    page, real = full["index.html"].read_text(), full_tree["experiments"][0]
+    tables = {
+        "results": rows_of(page, "results", "Results of each experiment"),
+        "calibration": rows_of(page, "calibration", "Calibration of each experiment"),
+    }
+    assert {len(row) for row in tables["results"]} == {len(tables["results"][0])}
+    shown = {(place, head): cell for place, rows in tables.items() for head, cell in zip(rows[0], rows[1], strict=True)}
+    assert tables["results"][-1][0] == "always the commonest class"
+    shown["reference", "majority<br>accuracy"] = tables["results"][-1][tables["results"][0].index("test<br>accuracy")]
+    for metric in METRICS:
+        mean = real["metrics"][metric.name]["mean"]
+        assert set(real["by_repeat"]["0"]) == set(real["metrics"]) == {metric.name for metric in METRICS}
+        text = f"{mean:.3f}" if metric.format == "loss" else f"{100 * mean:.1f}"
+        if metric.place != "files":
+            assert shown[metric.place, "<br>".join(metric.heading_lines)] == text
+        if metric.of_generated:
+            assert f"Trained on generated images alone, {metric.of_generated} on real ones" in page
+    with full["results.csv"].open() as file:
+        assert next(csv.reader(file))[-len(COLUMNS) :] == [metric.name for metric in COLUMNS]
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyInputs, StudyScores]:
+    """A baseline and an arm that does better at all classes."""
+    maker = StudyMaker(tmp_path_factory.mktemp("better"), train=120, test=80)
+    for name, skill in (("real", 2.0), ("better", 4.0)):
+        for repeat in range(6):
+            maker.final(name, "real", repeat, skill, skill, ())
+    study = read_study(report_config([("real", "real"), ("better", "real")]), maker.results)
+    return study, score_study(study)
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.verdict], ids=lambda metric: metric.name)
+def test_a_verdict_may_rest_on_it(better: tuple[StudyInputs, StudyScores], metric: Metric) -> None:
+    study, scores = better
+    judged = judge(Verdict.model_validate({"metric": metric.name}), study.config.experiments, scores, 0)
+    (found,) = judged.comparisons
+    assert found.outcome == "helps"
+    assert found.image_interval is not None
+    assert found.image_interval[0] > 0
+    real, other = (scores.spread(name, metric.name).mean for name in ("real", "better"))
+    assert found.difference == pytest.approx((other or 0.0) - (real or 0.0))
+    assert answer(study.config, judged).sentence.startswith(f"The arm “better” helped: {metric.label} +")
+    drawn = forest(judged.comparisons, {"real": "Real", "better": "Better"}, {"better": 1}, 0.05)
+    assert f"{metric.label}, points against Real" in drawn.svg
 
 
 def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> None:
@@ -192,6 +254,27 @@ def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> N
     assert (
         "cannot be judged yet" in tree["answer"]["sentence"]
     )  # one training that recognises some is enough to compare
+
+
+def test_each_row_of_pictures_says_whether_its_images_were_accepted(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    maker.generate("synthetic", ("neckline/square", "fabric/faux"), each=4, pools=1)
+    path = maker.results["score/synthetic"].files["scores.parquet"]
+    scores = pq.read_table(path)
+    plausibility = pa.array([0.01] * 4 + [0.5] * 4, pa.float32())  # the study accepts from 0.2 to 0.95
+    pq.write_table(scores.set_column(scores.schema.get_field_index("plausibility"), "plausibility", plausibility), path)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    maker.final("synthetic", "real+synthetic", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real"), ("synthetic", "real+synthetic")])
+    config = config.model_copy(update={"rare": Rare(below=None, classes=("neckline/square", "fabric/faux"))})
+    text = job.report(config, maker.results, tmp_path)["index.html"].read_text()
+    section = text[text.index('<section id="images">') : text.index('<section id="training">')]
+    rows = dict(re.findall(r"<h3>(.*?)</h3>(.*?)(?=<h3>|$)", section, re.DOTALL))
+    said = {name: re.findall(r"<h4>(.*?)</h4>", row) for name, row in rows.items()}
+    assert said == {
+        "neckline/square": ["real", "generated, refused"],
+        "fabric/faux": ["real", "generated, accepted"],
+    }
 
 
 def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from shared.data.dataset import describe
 from shared.data.garments import garment_image, read_garments
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import DataError, Stopped
+from shared.metrics.table import METRICS
 from shared.score.judges import Images, Surroundings
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -145,7 +146,9 @@ def test_copies_are_found(images: Images, scored: tuple[Path, dict[str, Any]]) -
 def test_the_whole_is_measured(images: Images, scored: tuple[Path, dict[str, Any]]) -> None:
     judges = json.loads((scored[0] / "judges.json").read_text())
     assert set(judges["accuracy"]) == {group.name for group in images.train.schema.groups}
-    assert {"accuracy", "macro_f1", "groups", "real"} <= set(judges["cas"])
+    measured = {metric.name for metric in METRICS if metric.of_generated}
+    assert set(judges["cas"]) == measured | {"groups", "real"}
+    assert set(judges["cas"]["real"]) == measured
     for name in ("kid", "precision", "recall", "density", "coverage"):
         assert judges[name] is not None
     assert scored[1]["images"] == len(images.generated)

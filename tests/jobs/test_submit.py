@@ -13,7 +13,7 @@ from jobs.plan import plan
 from jobs.progress import name_of_search
 from jobs.release import parameters_of
 from jobs.status import states
-from jobs.submit import Wanted, final_tasks
+from jobs.submit import Wanted, _table, final_tasks
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -21,6 +21,7 @@ from shared.config.stages import FinalConfig, TuneConfig
 from shared.config.task import Task
 from shared.config.training import Training
 from shared.errors import ConfigError, InputError, UnavailableError
+from shared.metrics.table import METRICS
 from shared.search.leases import Leases
 from shared.search.searches import Step as SearchStep
 from shared.search.searches import make_study, write_search
@@ -68,6 +69,23 @@ def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> 
         False
     ]
     assert [repeat_of(task) for task in more] == list(range(STUDY.written.final.seeds + 1))
+
+
+def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined(tmp_path: Path) -> None:
+    study = opened(tmp_path, "prepare", "finetune", "generate", "score", "tune", "final")
+    rows = []
+    for task in final_tasks(study, Wanted("real", 2)):
+        manifest = study.artifacts.find("final", task.key)
+        assert manifest is not None
+        summary = {metric.name: 0.25 + task.config["repeat"] / 2 for metric in METRICS if metric.summary}
+        rows.append((task, manifest.model_copy(update={"summary": {**summary, "rare_macro_f1": None}})))
+    head, *lines = (line.split() for line in _table(rows).splitlines())
+    headline = [metric.name for metric in METRICS if metric.headline]
+    assert head == ["experiment", "seed", *headline]
+    values = ["–" if name == "rare_macro_f1" else "0.2500" for name in headline]
+    assert lines[0] == ["real", "0", *values]
+    means = " ".join("–" if name == "rare_macro_f1" else "0.5000 ± 0.3536" for name in headline)
+    assert lines[2] == ["real", "mean", *means.split()]
 
 
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:

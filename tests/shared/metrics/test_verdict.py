@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.metrics.counts import count, decide, summary_scores
+from shared.metrics.classification import fast_scores
+from shared.metrics.counts import count, decide
 from shared.metrics.resample import Decisions, clustered_interval, resampled_scores
+from shared.metrics.table import METRICS, metric_named
 from shared.metrics.verdict import Comparison, compare, contrast, paired
 
 BASE = {repeat: 0.5 + repeat / 1000 for repeat in range(10)}
@@ -101,26 +103,37 @@ def test_weighted_counts_are_those_of_the_resampled_images() -> None:
     rows = np.random.default_rng(0).integers(0, 200, 200)
     weights = np.bincount(rows, minlength=200).astype(np.float32)[None]
     decided = made.decided["real", 0]
-    direct = summary_scores(SCHEMA, count(decided[rows], made.labels[rows]), made.rare)
-    weighted = summary_scores(SCHEMA, count(decided, made.labels, weights), made.rare)
-    for name, value in direct.items():
-        assert weighted[name][0] == pytest.approx(float(value))
+    once, resampled = count(decided[rows], made.labels[rows]), count(decided, made.labels, weights)
+    for score in (metric.from_counts for metric in METRICS):
+        if score is not None:
+            (value,) = score(SCHEMA, resampled, made.rare)
+            assert value == pytest.approx(float(score(SCHEMA, once, made.rare)))
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "rare_macro_f1", "balanced_accuracy"])
-def test_the_interval_over_images_holds_the_difference(metric: str) -> None:
+@pytest.mark.parametrize("metric", [metric.name for metric in METRICS if metric.verdict])
+def test_a_verdict_can_rest_on_each_metric_that_says_so(metric: str) -> None:
     made = decisions()
     scores = resampled_scores(made, metric, 0, 600)
-    plain = {
-        who: float(summary_scores(SCHEMA, count(d, made.labels), made.rare)[metric]) for who, d in made.decided.items()
-    }
-    difference = np.mean([plain["better", r] - plain["real", r] for r in range(4)])
-    low, high = clustered_interval(scores, "better", "real", list(range(4)), 0.95, 0) or (1.0, 0.0)
-    assert low < difference < high
-    assert low > 0
-    assert clustered_interval(scores, "better", "real", [], 0.95, 0) is None
-    for values in scores.values():
-        assert values.shape == (600,)
+    assert {values.shape for values in scores.values()} == {(600,)}
+    values: dict[str, dict[int, float | None]] = {"real": {}, "better": {}}
+    for (arm, repeat), decided in made.decided.items():
+        values[arm][repeat] = fast_scores(SCHEMA, decided.astype(np.float64), made.labels, made.rare)[metric]
+
+    def interval(arm: str, baseline: str, repeats: list[int]) -> tuple[float, float] | None:
+        return clustered_interval(scores, arm, baseline, repeats, 0.95, 0)
+
+    (found,) = compare(values, "real", metric, 0.2, interval)
+    assert (found.metric, found.n, found.outcome) == (metric, 4, "helps")
+    low, high = found.image_interval or (1.0, 0.0)
+    assert 0 < low < (found.difference or 0.0) < high
+    assert interval("better", "real", []) is None
+
+
+def test_more_of_what_should_be_small_hurts() -> None:
+    assert not metric_named("ece").larger_is_better
+    values = {"real": dict(BASE), "more": shifted(0.02, 0.002), "less": shifted(-0.02, 0.002)}
+    found = compare(values, "real", "ece", 0.05, lambda *_: None)
+    assert [c.outcome for c in found] == ["hurts", "helps"]
 
 
 def test_the_interval_over_images_covers_what_other_test_sets_show() -> None:

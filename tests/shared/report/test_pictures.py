@@ -45,17 +45,20 @@ def test_real_and_accepted_images_of_a_class() -> None:
     generated = images(5, ["fabric/faux"] * 4 + ["cut/v"])
     (shown,) = class_pictures(images(9), generated, np.array([True, False, True, False, True]), [2], side=96)
     assert shown.name == "fabric/faux"
-    assert (len(shown.real), len(shown.generated)) == (6, 2)
+    assert (len(shown.real), len(shown.generated), shown.refused) == (6, 2, False)
     assert shown.real[0].caption == "v"
     assert shown.generated[0].alt == "generated image of fabric/faux: v"
     assert opened(shown.real[0].uri).size == (96, 96)
 
 
-def test_refused_images_are_shown_where_none_was_accepted() -> None:
+def test_refused_images_are_shown_if_none_was_accepted() -> None:
     (shown,) = class_pictures(images(2), images(2, ["fabric/faux"] * 2), np.zeros(2, bool), [2], side=96)
-    assert len(shown.generated) == 2
+    assert (len(shown.generated), shown.refused) == (2, True)
+    assert shown.generated[0].alt == "refused generated image of fabric/faux: v"
     (alone,) = class_pictures(images(2), None, None, [2], side=96)
-    assert alone.generated == []
+    assert (alone.generated, alone.refused) == ([], False)
+    (other,) = class_pictures(images(2), images(2, ["cut/v"] * 2), np.zeros(2, bool), [2], side=96)
+    assert (other.generated, other.refused) == ([], False)
 
 
 def test_words() -> None:

@@ -1,0 +1,148 @@
+"""Probabilities beside labels, and the arrays that more than one metric is read from; each is computed once, when it is first asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.schema import Labels, LabelSchema
+from shared.metrics.counts import DEFAULT_THRESHOLD, Counts, Floats, class_f1, count, mean_defined, ratio
+
+CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
+SMALLEST_PROBABILITY = 1e-7  # probabilities are float32: keeps the log-likelihood of a confident mistake finite
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One prediction of a labelled image set. Arrays that end in C have a number per class, those that end in G one per group."""
+
+    schema: LabelSchema
+    probabilities: NDArray[np.floating]
+    """`[n, C]`."""
+    labels: Labels
+    """`[n, C]`."""
+    decided: NDArray[np.bool_]
+    """`[n, C]`."""
+    rare: NDArray[np.int64]
+    """Columns of the rare classes."""
+    train_counts: NDArray[np.int64] | None
+    """Training images per class `[C]`, if they are known."""
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The counts of the decisions, `[C]` each."""
+        return count(self.decided, self.labels)
+
+    @cached_property
+    def f1(self) -> Floats:
+        """F1 `[C]`; NaN for a class without support."""
+        return class_f1(self.counts)
+
+    @cached_property
+    def recall(self) -> Floats:
+        """Recall `[C]`; NaN for a class without support."""
+        return ratio(self.counts.tp, self.counts.support)
+
+    @cached_property
+    def precision(self) -> Floats:
+        """Precision `[C]`; NaN for a class without support, and for one that was never named."""
+        named = self.counts.tp + self.counts.fp
+        return np.where(self.counts.support > 0, ratio(self.counts.tp, named), np.nan)
+
+    @cached_property
+    def group_f1(self) -> Floats:
+        """Mean F1 of a group's classes, `[G]`."""
+        return np.array([mean_defined(self.f1[columns]) for columns in self.schema.slices().values()])
+
+    @cached_property
+    def average_precisions(self) -> Floats:
+        """Average precision `[C]` over the images whose label is known, the sum of (R_k - R_(k-1)) P_k over distinct thresholds, as
+        scikit-learn has it (whose checks of its arguments take longer than the sum, times classes and repetitions); NaN without a
+        positive."""
+        scores = np.full(self.labels.shape[1], np.nan)
+        for column in range(self.labels.shape[1]):
+            known = self.labels[:, column] >= 0
+            positive = self.labels[known, column] == 1
+            if positive.any():
+                _, named, hits = operating_points(self.probabilities[known, column], positive)
+                scores[column] = (np.diff(hits, prepend=0) * hits / named).sum() / positive.sum()
+        return scores
+
+    @cached_property
+    def exact_match(self) -> float:
+        """Share of the images whose known labels are all right; NaN if no label is known."""
+        known = self.labels >= 0
+        judged = known.any(axis=1)
+        right = (~known | (self.decided == (self.labels == 1))).all(axis=1)
+        return float(right[judged].mean()) if judged.any() else math.nan
+
+    @cached_property
+    def majority_accuracies(self) -> Floats:
+        """What always the same answer scores, `[G]`: in a `one` group the most frequent class of training (of these labels if
+        `train_counts` is None), in an `any` group each class's commoner state among these labels."""
+        shares = []
+        for name, columns in self.schema.slices().items():
+            block = self.labels[:, columns]
+            positive = (block == 1).sum(axis=0)
+            if self.schema.group(name).kind == "one":
+                answer = int((positive if self.train_counts is None else self.train_counts[columns]).argmax())
+                right, total = positive[answer], positive.sum()
+            else:
+                right, total = np.maximum(positive, (block == 0).sum(axis=0)).sum(), (block >= 0).sum()
+            shares.append(float(right / total) if total else math.nan)
+        return np.array(shares)
+
+    @cached_property
+    def calibration_errors(self) -> Floats:
+        """Expected calibration error `[G]`: of the named class (`one`), of the likelier state of each entry (`any`)."""
+        answers = (confidences(self.schema, name, self.probabilities, self.labels) for name in self.schema.slices())
+        return np.array([_calibration_error(confidence, right) for confidence, right in answers])
+
+    @cached_property
+    def log_losses(self) -> Floats:
+        """Mean negative log-likelihood `[G]`: of the true class (`one`), of each entry's state (`any`)."""
+        losses = []
+        for name, columns in self.schema.slices().items():
+            p = np.clip(self.probabilities[:, columns].astype(np.float64), SMALLEST_PROBABILITY, 1.0)
+            y = self.labels[:, columns]
+            logs = np.log(p)[y == 1]
+            if self.schema.group(name).kind == "any":
+                complement = np.clip(1 - self.probabilities[:, columns].astype(np.float64), SMALLEST_PROBABILITY, 1.0)
+                logs = np.concatenate([logs, np.log(complement)[y == 0]])
+            losses.append(float(-logs.mean()) if len(logs) else math.nan)
+        return np.array(losses)
+
+
+def operating_points(probabilities: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+    """The distinct probabilities from the highest down, how many images are named from each on, and how many of them rightly."""
+    order = np.argsort(-probabilities, kind="stable")
+    ordered, hits = probabilities[order], np.cumsum(positive[order])
+    ends = np.flatnonzero(
+        np.append(np.diff(ordered) != 0, True)
+    )  # the last of equal ones: a threshold cannot part them
+    return np.asarray(ordered[ends], np.float64), np.asarray(ends + 1, np.float64), np.asarray(hits[ends], np.float64)
+
+
+def confidences(
+    schema: LabelSchema, group: str, probabilities: NDArray[np.floating], labels: Labels
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """How sure each answer of a group with a known label was, and whether it was right."""
+    columns = schema.slices()[group]
+    p, y = probabilities[:, columns].astype(np.float64), labels[:, columns]
+    if schema.group(group).kind == "one":
+        known = (y == 1).any(axis=1)
+        return p[known].max(axis=1), p[known].argmax(axis=1) == y[known].argmax(axis=1)
+    p, y = p[y >= 0], y[y >= 0]
+    return np.maximum(p, 1 - p), (p >= DEFAULT_THRESHOLD) == (y == 1)
+
+
+def _calibration_error(confidence: Floats, right: NDArray[np.bool_]) -> float:
+    if not len(confidence):
+        return math.nan
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gap).sum() / len(confidence))
