@@ -77,7 +77,7 @@ def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defin
     for task in final_tasks(study, Wanted("real", 2)):
         manifest = study.artifacts.find("final", task.key)
         assert manifest is not None
-        summary = {metric.name: 0.25 + task.config["repeat"] / 2 for metric in METRICS if metric.summary}
+        summary = {metric.name: 0.25 + repeat_of(task) / 2 for metric in METRICS if metric.summary}
         rows.append((task, manifest.model_copy(update={"summary": {**summary, "rare_macro_f1": None}})))
     head, *lines = (line.split() for line in _table(rows).splitlines())
     headline = [metric.name for metric in METRICS if metric.headline]
