@@ -122,27 +122,11 @@ def _rows(images: ImageSet, scores: pa.Table | None, accept: Accept | None) -> l
         for row, values in zip(rows, table.to_pylist(), strict=True):
             row.update({name: _json_value(value) for name, value in values.items()})
     if scores is not None and accept is not None:
-        for row, accepted in zip(rows, _accepted(images, scores, accept), strict=True):
+        from shared.data.accept import accepted_images
+
+        for row, accepted in zip(rows, accepted_images(accept, images, scores).tolist(), strict=True):
             row["accepted"] = accepted
     return rows
-
-
-def _accepted(images: ImageSet, scores: pa.Table, accept: Accept) -> Sequence[bool]:
-    """The filter as training applies it: within each pool."""
-    import numpy as np
-    import pyarrow as pa
-
-    from shared.data.accept import accept_mask
-
-    if images.extra is None or "pool" not in images.extra.column_names:
-        raise DataError("generated images: have no column 'pool'; run `generate` again")
-    pools = images.extra["pool"].to_numpy()
-    mask = np.zeros(len(images), np.bool_)
-    for pool in np.unique(pools):
-        rows = np.flatnonzero(pools == pool)
-        mask[rows] = accept_mask(accept, scores.take(pa.array(rows)))
-    accepted: list[bool] = mask.tolist()
-    return accepted
 
 
 def _json_value(value: Any) -> Any:

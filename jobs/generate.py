@@ -11,7 +11,6 @@ the same blocks share them.
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from shared.diffusion.generator import Generator
     from shared.diffusion.quota import PlannedImage
 
-PNG_UP_TO = 128
-"""Side in pixels up to which images are kept without loss; larger ones as JPEG."""
-JPEG_QUALITY = 95
 COLUMNS = pa.schema(
     [
         ("index", pa.int64()), ("pool", pa.int32()), ("seed", pa.int64()), ("filled", pa.string()), ("source", pa.int64()),
@@ -86,6 +82,7 @@ def generate(
 
     `train` is the training split, `model` the digest that the provenance names.
     """
+    from shared.data.encode import image_format
     from shared.diffusion.generator import SampleRequest
 
     requests = [
@@ -108,7 +105,7 @@ def generate(
         }
         for image in plan
     ]  # fmt: skip
-    suffix = "png" if resolution <= PNG_UP_TO else "jpg"
+    suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
     return ImageSet(
         train.schema,
         [encode(pixels, resolution) for pixels in drawn],
@@ -120,18 +117,15 @@ def generate(
 
 
 def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
-    """An image `[h, w, 3]` of `resolution` pixels, as PNG where small, else JPEG."""
+    """Returns an image `[h, w, 3]`, resized to `resolution` pixels per side, as `encode_image` encodes it."""
     from PIL import Image
+
+    from shared.data.encode import encode_image
 
     image = Image.fromarray(pixels)
     if image.size != (resolution, resolution):
         image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    if resolution <= PNG_UP_TO:
-        image.save(buffer, "PNG")
-    else:
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+    return encode_image(image)
 
 
 def _make_blocks(

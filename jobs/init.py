@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
-from shared.config.dataset import CsvGroup, CsvSource, FolderSource
+from shared.config.base import Section
+from shared.config.dataset import Source
 from shared.config.study import least_seeds
 from shared.errors import ConfigError, DataError
 
@@ -16,9 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shared.data.guess import Guess
     from shared.data.schema import LabelSchema
-    from shared.data.source import SourceImage
+    from shared.data.source import InferredSource, SourceImage
 
 RESOLUTIONS = (32, 64, 96, 128, 224)
 MEASURED = 200  # images whose sizes are looked at
@@ -32,7 +33,7 @@ SEEDS = 3
 class Found:
     """What a look at the data says."""
 
-    dataset: FolderSource | CsvSource
+    source: InferredSource
     schema: LabelSchema
     images: list[SourceImage]
     train_counts: NDArray[np.int64]
@@ -50,14 +51,14 @@ def init(data: Path, out: Path) -> list[str]:
     Returns lines that say what was found and what to do next. Raises DataError where `data` is neither, or holds no usable image,
     and ConfigError where `out` is there already or cannot be written.
     """
-    from shared.data.guess import guess_source
+    from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside
 
-    guess = guess_source(data)  # first: where both are wrong, DATA is what was typed
+    source = infer_source(data)  # first: if both are wrong, DATA is what was typed
     if out.exists():
         raise ConfigError(f"{out}: is there already; move it away, or name another file with --out")
-    check_outside(out, str(guess.root), "name a file elsewhere with --out")
-    found = _look(data, guess)
+    check_outside(out, str(source.root), "name a file elsewhere with --out")
+    found = _look(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(found, _study_name(data))
     try:
@@ -69,25 +70,25 @@ def init(data: Path, out: Path) -> list[str]:
     return [*_summary(found), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
 
 
-def _look(data: Path, guess: Guess) -> Found:
+def _look(data: Path, source: InferredSource) -> Found:
     import numpy as np
 
     from shared.data.problems import Problems
     from shared.data.schema import class_counts
-    from shared.data.sources.open import open_source
+    from shared.data.sources.table import open_source
 
     problems = Problems("skip")
-    source = open_source(guess.dataset, guess.root, 0, problems)
-    images = list(source.images)
+    listing = open_source(source.dataset, source.root, 0, problems)
+    images = list(listing.images)
     sides = _sides(images)
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
         raise DataError(f"{data}: holds no usable image{why}")
     given = [image for image in images if image.split == "train"]
     labels = np.stack([image.labels for image in given or images])
-    share = 1.0 if given else 1 - guess.dataset.split.val - guess.dataset.split.test
+    share = 1.0 if given else 1 - source.dataset.split.val - source.dataset.split.test
     counts = np.floor(class_counts(labels) * share).astype(np.int64)
-    return Found(guess.dataset, source.schema, images, counts, sides, problems.lines[:3], sum(problems.counts.values()))
+    return Found(source, listing.schema, images, counts, sides, problems.lines[:3], sum(problems.counts.values()))
 
 
 def _sides(images: Sequence[SourceImage]) -> list[int]:
@@ -97,7 +98,9 @@ def _sides(images: Sequence[SourceImage]) -> list[int]:
 
     sides = []
     for image in images[:: max(1, len(images) // MEASURED)]:
-        assert isinstance(image.content, Path)
+        if not isinstance(image.content, Path):
+            sides.append(min(image.content.shape[:2]))
+            continue
         try:
             with Image.open(image.content, formats=FORMATS) as opened:
                 sides.append(min(opened.size))
@@ -180,17 +183,7 @@ experiments:
 
 
 def _dataset_text(found: Found, resolution: int) -> str:
-    dataset = found.dataset
-    lines = [
-        "# Where the labelled images come from.",
-        "dataset:",
-        f"  source: {dataset.source}",
-        f"  root: {_quoted(dataset.root)}",
-    ]
-    if isinstance(dataset, FolderSource):
-        lines.append(f"  group: {_quoted(dataset.group)} # the question that the folders' names answer")
-    else:
-        lines += _csv_lines(dataset)
+    lines = ["# Where the labelled images come from.", "dataset:", *_source_lines(found.source)]
     middle = sorted(found.sides)[len(found.sides) // 2]
     lines.append(f"  resolution: {resolution} # px; the middle image's shorter side has {middle}")
     lines.append("  fit: squash # or crop, pad")
@@ -203,30 +196,43 @@ def _dataset_text(found: Found, resolution: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _csv_lines(dataset: CsvSource) -> list[str]:
-    lines = [
-        f"  file: {_quoted(dataset.file)}",
-        f"  delimiter: {_quoted(dataset.delimiter)}",
-        f"  path_column: {_quoted(dataset.path_column)}",
-        f"  image_folder: {_quoted(dataset.image_folder)} # the paths start here",
-    ]
-    if dataset.split_column is not None:
-        lines.append(f"  split_column: {_quoted(dataset.split_column)}")
-    if dataset.group_by is not None:
-        lines.append(f"  group_by: {_quoted(dataset.group_by)} # images with an equal value stay in one split")
-    else:
-        lines.append("  # group_by: patient # a column whose equal values must stay in one split")
-    lines.append(
-        "  groups: # a label group is `kind: one` class an image, or `any` number of them; delete what is no label"
-    )
-    return lines + [f"    {_quoted(name)}: {_group_text(group)}" for name, group in dataset.groups.items()]
+def _source_lines(source: InferredSource) -> list[str]:
+    """Writes what is set of the source's own fields, each with its comment; those of all sources are written by `_dataset_text`."""
+    lines = []
+    for name, value in _set_fields(source.dataset):
+        if name in Source.model_fields:
+            continue
+        comment = f" # {source.comments[name]}" if name in source.comments else ""
+        if value is None and comment:
+            lines.append(f" {comment}")
+        elif isinstance(value, dict):
+            lines.append(f"  {name}:{comment}")
+            lines += [f"    {_quoted(key)}: {_flow(inner)}" for key, inner in value.items()]
+        elif value is not None:
+            lines.append(f"  {name}: {_field(source.dataset, name)}{comment}")
+    return lines
 
 
-def _group_text(group: CsvGroup) -> str:
-    if group.columns is not None:
-        return f"{{kind: any, columns: [{', '.join(map(_quoted, group.columns))}]}}"
-    separator = f", separator: {_quoted(group.separator)}" if group.kind == "any" else ""
-    return f"{{kind: {group.kind}, column: {_quoted(group.column)}{separator}}}"
+def _set_fields(section: Section) -> list[tuple[str, Any]]:
+    """Returns the fields that were set, with their values, in the order of their declaration."""
+    return [(name, getattr(section, name)) for name in type(section).model_fields if name in section.model_fields_set]
+
+
+def _flow(value: Any) -> str:
+    """Returns a value as YAML on one line."""
+    if isinstance(value, Section):
+        fields = [name for name, inner in _set_fields(value) if inner is not None]
+        return f"{{{', '.join(f'{name}: {_field(value, name)}' for name in fields)}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_flow, value))}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _field(section: Section, name: str) -> str:
+    """Returns a field's value as YAML on one line; a word of a fixed choice needs no quotes."""
+    value = getattr(section, name)
+    fixed = get_origin(type(section).model_fields[name].annotation) is Literal
+    return str(value) if fixed and str(value).isalnum() else _flow(value)
 
 
 def _rare_text(found: Found, below: int) -> str:
@@ -294,6 +300,6 @@ def _summary(found: Found) -> list[str]:
         )
     if found.bad_total:
         lines.append(
-            f"bad: {found.bad_total} rows or files, mend them or set dataset.on_bad: skip; the first: {found.bad[0]}"
+            f"bad: {found.bad_total} rows or files, fix them or set dataset.on_bad: skip; the first: {found.bad[0]}"
         )
     return lines

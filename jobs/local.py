@@ -67,9 +67,9 @@ def found_now(study: ResolvedStudy, workdir: Path) -> Fingerprints:
     and for a work directory that lies among the data."""
     settings = Settings.from_environment()
     files, folders = weight_locations(study)
-    root = getattr(study.dataset, "root", "")
+    root = study.dataset.root
     check_outside(workdir, root, "name a work directory elsewhere with --workdir")
-    named = [("dataset.root", root)]
+    named = [("dataset.root", root)] if root is not None else []
     named += [("classifier.pretrained", file) for file in files] + [("finetune.base", folder) for folder in folders]
     for path, location in named:
         if settings.store is None and is_s3(location):

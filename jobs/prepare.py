@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.manifest import Manifest
-from shared.config.dataset import GarmentsSource
 from shared.config.stages import PrepareConfig
 from shared.context import Context
 from shared.errors import DataError
@@ -33,9 +32,9 @@ class Prepared:
 
 
 def run(config: PrepareConfig, context: Context) -> Manifest:
-    """Fetches the source where it is in a bucket, prepares it and commits."""
+    """Fetches the source if it is in a bucket, prepares it and commits the result."""
     root = None
-    if not isinstance(config.dataset, GarmentsSource):
+    if config.dataset.root is not None:
         from shared.artifacts.remote import local_folder
 
         fetched = context.scratch / "fetched"
@@ -48,37 +47,37 @@ def run(config: PrepareConfig, context: Context) -> Manifest:
 
 
 def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSignal) -> Prepared:
-    """Reads a source into the folder `out`. `root` is the source's folder on local disk, None for drawn garments.
+    """Reads a source into the folder `out`. `root` is the source's folder on local disk, None for drawn images.
 
-    Raises DataError or ConfigError for what is wrong with the source (one line that names file and line where there are such), Stopped.
+    Raises DataError or ConfigError if something is wrong with the source (one line, which names file and line if it can), and Stopped.
     """
     import numpy as np
 
     from shared.data.dataset import describe, rare_classes
-    from shared.data.gather import gather
+    from shared.data.decode import decode_images
     from shared.data.imageset import ImageSet
     from shared.data.leaks import count_leaks, find_alike, find_leaks, without_leaks, write_leaks
     from shared.data.problems import Problems
-    from shared.data.sources.open import open_source
+    from shared.data.sources.table import open_source
     from shared.data.split import assign_splits, join_units
 
     dataset = config.dataset
     problems = Problems(dataset.on_bad)
-    source = open_source(dataset, root, config.seed, problems)
-    gathered = gather(source, dataset.resolution, dataset.fit, problems, stop)
-    likeness = find_alike(gathered.canonical, dataset.leak_distance)
+    listing = open_source(dataset, root, config.seed, problems)
+    decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop)
+    likeness = find_alike(decoded.canonical, dataset.leak_distance)
     # images that are alike are carved into one split, so that only what the source itself split can leak
-    units = join_units([image.group for image in gathered.images], likeness.clusters())
-    given = np.array([image.split or "" for image in gathered.images], dtype="<U5")
-    split, split_notes = assign_splits(given, gathered.labels, units, dataset.split, config.seed)
+    units = join_units([image.group for image in decoded.images], likeness.clusters())
+    given = np.array([image.split or "" for image in decoded.images], dtype="<U5")
+    split, split_notes = assign_splits(given, decoded.labels, units, dataset.split, config.seed)
     leaks = find_leaks(likeness, split)
-    kept = without_leaks(leaks, dataset.on_leak, gathered.images)
+    kept = without_leaks(leaks, dataset.on_leak, decoded.images)
     images = ImageSet(
-        gathered.schema,
-        [gathered.canonical[i].data for i in kept],
-        [gathered.images[i].path for i in kept],
+        decoded.schema,
+        [decoded.canonical[i].data for i in kept],
+        [decoded.images[i].path for i in kept],
         split[kept],
-        gathered.labels[kept],
+        decoded.labels[kept],
     )
     info = describe(
         dataset.source,
@@ -88,11 +87,11 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
         images.split,
         skipped=problems.counts,
         leaks=count_leaks(leaks),
-        notes=(*source.notes, *split_notes),
+        notes=(*listing.notes, *split_notes),
     )
     rare = rare_classes(config.rare, info)
     _check_coverage(info, rare)
-    write_leaks(leaks, [image.path for image in gathered.images], out / "leaks.csv", dataset.on_leak == "drop")
+    write_leaks(leaks, [image.path for image in decoded.images], out / "leaks.csv", dataset.on_leak == "drop")
     return _write(info, images, rare, out)
 
 

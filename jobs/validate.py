@@ -22,7 +22,7 @@ from shared.log import Log, duration
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.data.survey import Survey
+    from shared.data.preview import Preview
 
 log = Log("validate")
 
@@ -71,15 +71,14 @@ def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) ->
 def look_ahead(study: ResolvedStudy) -> Forecast:
     """Lists the source, counts what would be made and trained, and times each kind of work for a few steps on this machine."""
     from shared.artifacts.remote import local_folder
-    from shared.config.dataset import GarmentsSource
-    from shared.data.survey import survey
+    from shared.data.preview import preview
 
     experiments = study.experiments
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         root = None
-        if not isinstance(study.dataset, GarmentsSource):
+        if study.dataset.root is not None:
             root = local_folder(study.dataset.root, Settings.from_environment(), Path(scratch))
-        found = survey(study.dataset, root, study.seed)
+        found = preview(study.dataset, root, study.seed)
     steps = plan(study)
     forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=found.sizes())
     named = [step.config for step in steps if isinstance(step.config, WeightsConfig)]
@@ -104,7 +103,7 @@ def generated_sets(experiment: ResolvedExperiment) -> int:
 
 
 def _count_images(
-    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Survey, forecast: Forecast
+    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Preview, forecast: Forecast
 ) -> int:
     """Fills in `fill`; returns how many images are generated over all pools of the first arm that wants any."""
     from shared.data.schema import class_counts
@@ -122,7 +121,7 @@ def _count_images(
 
 
 def _time(
-    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Survey, made: int, forecast: Forecast
+    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Preview, made: int, forecast: Forecast
 ) -> None:
     from shared.classifier.data import wanted_views
     from shared.classifier.timing import time_training
@@ -167,7 +166,7 @@ def _time(
             forecast.not_timed = ("finetune", "generate")
     for stage, (low, middle, high) in ((stage, (s / 3600).tolist()) for stage, s in seconds.items() if s.any()):
         forecast.hours[stage], forecast.hours_range[stage] = middle, (low, high)
-    forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_an_image(study.dataset.resolution) / 2**30
+    forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_per_image(study.dataset.resolution) / 2**30
 
 
 def describe(study: ResolvedStudy, forecast: Forecast) -> str:

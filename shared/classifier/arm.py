@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from shared.config.stages import Arm
-from shared.data.accept import accept_mask
+from shared.data.accept import accepted_images
+from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels
 from shared.errors import DataError
@@ -57,15 +59,9 @@ def effective_training_set(
         raise DataError(
             f"images: {arm.images} needs generated images and their scores; run `generate` and `score` first"
         )
-    if scores.num_rows != len(generated):
-        raise DataError(
-            f"scores.parquet: has {scores.num_rows} rows for {len(generated)} generated images; run `score` again (--rerun score)"
-        )
-    rows = np.flatnonzero(generated.extra["pool"].to_numpy() == pool)
-    pool_scores = scores.take(pa.array(rows))
-    accepted = accept_mask(arm.accept, pool_scores)
-    rows, pool_scores = rows[accepted], pool_scores.filter(pa.array(accepted))
-    mask = _checked_groups(arm, train, pool_scores)
+    accepted = accepted_images(arm.accept, generated, scores)
+    rows = np.flatnonzero(accepted & (generated.extra["pool"].to_numpy() == pool))
+    mask = _checked_groups(arm, train, scores.take(pa.array(rows)))
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
     return TrainingSet(
@@ -99,9 +95,7 @@ def _with_manual_images(train: ImageSet, which: str, rare: NDArray[np.int64]) ->
 def _contrast_and_sharpen(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data)) as image:
         changed = ImageEnhance.Contrast(image.convert("RGB")).enhance(MANUAL_CONTRAST).filter(ImageFilter.SHARPEN)
-    out = io.BytesIO()
-    changed.save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    return encode_image(changed, png_up_to=math.inf, compress_level=1)
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:

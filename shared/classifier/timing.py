@@ -16,7 +16,7 @@ from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
 from shared.config.stages import Arm
-from shared.data.canonical import encode
+from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
@@ -88,7 +88,7 @@ def _build(
 def _random_images(schema: LabelSchema, resolution: int, count: int) -> ImageSet:
     rng = np.random.default_rng(0)
     encoded = [
-        encode(Image.fromarray(rng.integers(0, 256, (resolution, resolution, 3), np.uint8))) for _ in range(count)
+        encode_image(Image.fromarray(rng.integers(0, 256, (resolution, resolution, 3), np.uint8))) for _ in range(count)
     ]
     labels = np.zeros((count, schema.width), np.int8)
     for columns in schema.slices().values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -55,6 +55,7 @@ class GarmentsSource(Source):
     """Drawn clothes with the paper's six groups, 26 classes and long tail: needs no download, deterministic by seed."""
 
     source: Literal["garments"]
+    root: ClassVar[None] = None  # drawn images are stored nowhere; every other source has a folder or a bucket's prefix
     train: Annotated[int, Field(ge=100)] = 2400
     """Training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
     val: Annotated[int, Field(ge=50)] = 600

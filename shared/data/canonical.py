@@ -1,7 +1,8 @@
-"""The canonical form of an image: RGB, square, PNG up to 128 px and JPEG (quality 95) above; and what it takes to get there safely.
+"""Brings an image of any accepted format into the canonical form: RGB, square, PNG up to 128 px and JPEG (quality 95) above.
 
-Accepted are JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF and PPM with one frame and 8 bits a channel: grey, palette, RGB, CMYK and YCbCr, with or without
-alpha (which is set on white). 16-bit, 32-bit and floating-point images are refused, as their range is not known: scale them to 8 bits first.
+JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF and PPM files are accepted if they have one frame and 8 bits per channel: grey, palette, RGB, CMYK or
+YCbCr, with or without alpha (which is composited on white). 16-bit, 32-bit and floating-point images are refused, as their range is not known:
+scale them to 8 bits first.
 """
 
 from __future__ import annotations
@@ -21,35 +22,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shared.data.encode import encode_image, image_format
 from shared.data.problems import BadImage
 
-Image.init()  # Pillow registers most formats at the first need, and does not know their names before
+Image.init()  # Pillow registers most formats when one is first needed, and does not know their names before
 FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM") if f in Image.OPEN)
 OPAQUE = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
-PNG_UP_TO = 128  # px; above, PNG would be several times the size of a JPEG that looks the same
-JPEG_QUALITY = 95
-MOST_PIXELS = 1 << 26  # 67 megapixels, 200 MB decoded: more is a bomb, or no training image
+MOST_PIXELS = 1 << 26  # 67 megapixels, 200 MB decoded: anything larger is a decompression bomb, or no training image
 MOST_BYTES = 1 << 28
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
 COLOUR_SIDE = 4
 
-# what Pillow's decoders raise on damaged files, beside OSError
+# Pillow's decoders raise any of these on damaged files
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Canonical:
-    """An image in canonical form, and what tells it from others."""
+    """Is an image in canonical form, with the values by which duplicates are found."""
 
     data: bytes
-    """PNG or JPEG."""
+    """Holds the encoded image, PNG or JPEG."""
     digest: bytes
-    """Of its pixels: equal for equal pixels, whatever the file format was."""
+    """Is a hash of the pixels: equal for equal pixels, whatever the file format was."""
     perceptual: NDArray[np.uint8]
-    """pHash (DCT), 256 bits packed into `[32]`."""
+    """Holds the perceptual hash (pHash, by DCT), 256 bits packed into `[32]`."""
     colours: NDArray[np.uint8]
-    """Mean colours of a 4 x 4 grid, `[48]`: the perceptual hash knows no colour, and nothing of plain areas."""
+    """Holds the mean colours of a 4 x 4 grid, `[48]`: the perceptual hash ignores colour and plain areas."""
 
 
 def canonical(
@@ -58,7 +58,10 @@ def canonical(
     fit: Literal["squash", "crop", "pad"],
     box: tuple[int, int, int, int] | None = None,
 ) -> Canonical:
-    """Reads one image and brings it into canonical form; a file that already has it keeps its bytes. Raises BadImage."""
+    """Brings one image, a file or pixels `[h, w, 3]` or `[h, w]`, into canonical form; a file that already has it keeps its bytes.
+
+    `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
+    """
     if isinstance(content, Path):
         data = _read(content)
         image, original = _decode(data, resolution, box)
@@ -66,35 +69,27 @@ def canonical(
         image, original = Image.fromarray(content).convert("RGB"), False
     square = _square(image, resolution, fit)
     return Canonical(
-        data if original and isinstance(content, Path) else encode(square),
+        data if original and isinstance(content, Path) else encode_image(square),
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
         np.packbits(imagehash.phash(square, hash_size=HASH_SIDE).hash),
         np.asarray(square.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)).reshape(-1),
     )
 
 
-def look(path: Path) -> None:
-    """Raises BadImage where an image's file is not there or its head tells that it cannot be used; what follows it is not read."""
-    _find(path)
+def check_header(path: Path) -> None:
+    """Raises BadImage if the file does not exist or its header shows that it cannot be used; the pixels are not read."""
+    _check_file(path)
     with _refusing(), Image.open(path, formats=FORMATS) as image:
         _check(image)
 
 
-def encode(square: Image.Image) -> bytes:
-    """PNG up to 128 px, else JPEG; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    if square.width <= PNG_UP_TO:
-        square.save(buffer, "PNG", compress_level=6)
-    else:
-        square.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _find(path: Path) -> None:
+def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
             reason = "missing file" if not path.exists() else "not a file"
-            raise BadImage(reason, f"{path.name!r} is {'not there' if reason == 'missing file' else 'no plain file'}")
+            raise BadImage(
+                reason, f"{path.name!r} {'does not exist' if reason == 'missing file' else 'is not a regular file'}"
+            )
         size = path.stat().st_size
         if not 0 < size <= MOST_BYTES:
             raise BadImage("empty file" if not size else "too large", f"{path.name!r} has {size} bytes")
@@ -103,7 +98,7 @@ def _find(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    _find(path)
+    _check_file(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -112,11 +107,11 @@ def _read(path: Path) -> bytes:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Raises BadImage in place of what Pillow raises."""
+    """Raises BadImage instead of the errors of Pillow."""
     try:
         yield
     except UnidentifiedImageError:
-        raise BadImage("not an image", f"is none of {', '.join(FORMATS)}") from None
+        raise BadImage("not an image", f"is in none of the formats {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise BadImage("image bomb", f"unpacks to too many pixels ({error})") from error
     except DAMAGED as error:
@@ -125,13 +120,12 @@ def _refusing() -> Iterator[None]:
 
 
 def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None) -> tuple[Image.Image, bool]:
-    """The image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
+    """Returns the image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
     with _refusing(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check(image)
         upright = image.getexif().get(0x0112, 1) == 1
-        wanted = "PNG" if resolution <= PNG_UP_TO else "JPEG"
         original = (
-            image.format == wanted
+            image.format == image_format(resolution)
             and image.mode == "RGB"
             and image.size == (resolution, resolution)
             and upright
@@ -139,7 +133,7 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None)
             and "transparency" not in image.info
         )
         if box is None:
-            # a large JPEG is decoded at half, a quarter or an eighth of its size where that is still twice what is kept
+            # a large JPEG is decoded at half, a quarter or an eighth of its size if that is still twice the resolution
             image.draft(None, (2 * resolution, 2 * resolution))
         rgb = _rgb(image if upright else ImageOps.exif_transpose(image))
     return (rgb if box is None else _cut(rgb, box)), original
@@ -150,10 +144,10 @@ def _check(image: Image.Image) -> None:
     if not width or not height:
         raise BadImage("no pixels", f"has {width} x {height} pixels")
     if width * height > MOST_PIXELS:
-        raise BadImage("image bomb", f"has {width} x {height} pixels, more than {MOST_PIXELS} are refused")
+        raise BadImage("image bomb", f"has {width} x {height} pixels, must have at most {MOST_PIXELS} in all")
     if image.mode not in OPAQUE | WITH_ALPHA:
-        raise BadImage("wrong mode", f"has the mode {image.mode!r}, must have 8 bits a channel; convert it to RGB")
-    # a phone's MPO holds its photo first and then other views of it
+        raise BadImage("wrong mode", f"has the mode {image.mode!r}, must have 8 bits per channel; convert it to RGB")
+    # the MPO file of a phone holds the photograph first and then other views of it
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise BadImage("several frames", "holds several frames; keep one")
 
@@ -182,7 +176,7 @@ def _square(image: Image.Image, resolution: int, fit: Literal["squash", "crop", 
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return _resize(image.crop((left, top, left + side, top + side)), resolution, resolution)
     longest = max(image.size)
-    # made smaller first: a long thin image, padded first, would be a bomb
+    # it is resized first: a long thin image, padded first, would take too much memory
     inner = _resize(image, *(max(1, round(side * resolution / longest)) for side in image.size))
     square = Image.new("RGB", (resolution, resolution), _border_colour(inner))
     square.paste(inner, ((resolution - inner.width) // 2, (resolution - inner.height) // 2))
@@ -194,7 +188,7 @@ def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _border_colour(image: Image.Image) -> tuple[int, int, int]:
-    """The median colour of the outermost pixels."""
+    """Returns the median colour of the outermost pixels."""
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = np.median(border, axis=0).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""A contact sheet with a row of pictures for each class, the rarest classes first."""
+"""Draws a contact sheet with a row of images per class, the rarest classes first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from PIL import Image
 from shared.data.schema import Labels, LabelSchema, class_counts
 from shared.data.sheet import contact_sheet
 
-CLASSES = 40  # the rarest ones
-COLUMNS = 8  # pictures of each
-SIDE = 64  # px: a thumbnail, so that nobody's photograph travels in a report
+CLASSES = 40  # rows at most: the rarest classes
+COLUMNS = 8  # images per class
+SIDE = 64  # px: thumbnails, so that no photograph is passed on at its full size
 
 
 def class_sheet(
     schema: LabelSchema, labels: Labels, thumbnail: Callable[[int], NDArray[np.uint8] | None]
 ) -> Image.Image:
-    """Draws it for images with `labels` `[n, C]`; `thumbnail` gives the pixels `[SIDE, SIDE, 3]` of one by its position, None if unusable."""
+    """Draws the sheet of the images with `labels` `[n, C]`.
+
+    `thumbnail` returns the pixels `[SIDE, SIDE, 3]` of the image at a position, or None if it cannot be used.
+    """
     blank = np.full((SIDE, SIDE, 3), 255, np.uint8)
     counts = class_counts(labels)
     pictures, captions = [], []

@@ -1,4 +1,4 @@
-"""The prepared data set: `dataset.json` beside the Parquet shards `images-*.parquet`."""
+"""Describes the prepared data set: `dataset.json`, which is stored beside the Parquet shards `images-*.parquet`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from shared.errors import ConfigError, DataError
 
 
 class DatasetInfo(Section):
-    """What `dataset.json` says."""
+    """Is the content of `dataset.json`."""
 
     source: str
     schema_: LabelSchema = Field(alias="schema")
     resolution: int
     sizes: dict[str, int]
-    """Images a split."""
+    """Maps each split to its number of images."""
     counts: dict[str, dict[str, int]]
-    """Split → `group/class` → images."""
+    """Maps each split and `group/class` to the number of images."""
     weights: dict[str, float]
-    """`group/class` → 250 / (11 N) over the training split (paper, equation 1)."""
+    """Maps each `group/class` to 250 / (11 N), N its images in the training split (paper, equation 1)."""
     skipped: dict[str, int] = Field(default_factory=dict)
-    """Reason → images left out under `on_bad: skip`."""
+    """Maps each reason to the number of images left out under `on_bad: skip`."""
     leaks: dict[str, int] = Field(default_factory=dict)
-    """`train/test` and so on → images found (nearly) equal in both."""
+    """Maps each pair of splits, such as `train/test`, to the number of images found (nearly) equal in both."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report should know of the source (e.g. counts beside the paper's)."""
+    """Tells readers of the report about the source (e.g. its counts beside the paper's)."""
 
     def train_counts(self) -> NDArray[np.int64]:
-        """Training images of each class, `[C]`."""
+        """Returns the number of training images per class, `[C]`."""
         return np.array([self.counts["train"][name] for name in self.schema_.class_names], np.int64)
 
 
 def describe(
     source: str, schema: LabelSchema, resolution: int, labels: NDArray[np.int8], split: NDArray[np.str_], **rest: Any
 ) -> DatasetInfo:
-    """Counts an image set of labels `[n, C]` and splits `[n]`; `rest` are DatasetInfo's remaining fields."""
+    """Counts an image set with labels `[n, C]` and splits `[n]`; `rest` are the remaining fields of DatasetInfo."""
     counts = {s: class_counts(labels[split == s]) for s in ("train", "val", "test")}
     weights = class_weights(counts["train"])
     return DatasetInfo(
@@ -57,7 +57,7 @@ def describe(
 
 
 def read_info(path: Path) -> DatasetInfo:
-    """Reads `dataset.json`; raises DataError where it is not one."""
+    """Reads `dataset.json`; raises DataError if it is missing or damaged."""
     try:
         return DatasetInfo.model_validate_json(path.read_bytes())
     except ValueError as error:
@@ -65,7 +65,7 @@ def read_info(path: Path) -> DatasetInfo:
 
 
 def rare_classes(rare: Rare, info: DatasetInfo) -> NDArray[np.int64]:
-    """Columns of the rare classes, in order; raises ConfigError where a named one is unknown."""
+    """Returns the columns of the rare classes, in order; raises ConfigError if `rare` names an unknown class."""
     names, counts = info.schema_.class_names, info.train_counts()
     for name in rare.classes:
         if name not in names:

@@ -1,7 +1,7 @@
-"""An image set as it travels: Parquet shards, one row an image.
+"""Stores image sets as Parquet shards with one row per image.
 
-Columns: `image` (struct of bytes and path, as Hugging Face `datasets` reads it), `split`, one column a label group (`one`: the class
-name, null where unknown; `any`: a struct with 1, 0 or null a class), and for generated images their provenance.
+The columns are `image` (a struct of bytes and path, as Hugging Face `datasets` reads it), `split`, one column per label group (`one`: the
+class name, null if unknown; `any`: a struct with 1, 0 or null per class), and for generated images their provenance.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.errors import DataError
 
-ROWS_A_SHARD = 2048
+ROWS_PER_SHARD = 2048
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Encoded images with labels, in order. `extra` holds the remaining columns (provenance), a row an image."""
+    """Holds n encoded images in order, with labels `[n, C]` and splits `[n]`.
+
+    `extra` holds the remaining columns (provenance), one row per image.
+    """
 
     schema: LabelSchema
     encoded: Sequence[bytes]
@@ -40,7 +43,7 @@ class ImageSet:
         return len(self.encoded)
 
     def take(self, rows: NDArray[np.int64]) -> ImageSet:
-        """The images at these positions, in this order."""
+        """Returns the images at these positions, in this order."""
         return ImageSet(
             self.schema,
             [self.encoded[i] for i in rows],
@@ -51,11 +54,11 @@ class ImageSet:
         )
 
     def of(self, split: str) -> ImageSet:
-        """The images of one split."""
+        """Returns the images of one split."""
         return self.take(np.flatnonzero(self.split == split))
 
     def pixels(self, resolution: int) -> NDArray[np.uint8]:
-        """All images decoded, `[n, resolution, resolution, 3]`, RGB 0 to 255; area-averaged when made smaller."""
+        """Returns all images decoded, `[n, resolution, resolution, 3]`, RGB 0 to 255; see `decode`."""
         out = np.empty((len(self), resolution, resolution, 3), np.uint8)
         for i, data in enumerate(self.encoded):
             out[i] = decode(data, resolution, self.paths[i])
@@ -63,8 +66,8 @@ class ImageSet:
 
 
 def decode(data: bytes, resolution: int, name: str) -> NDArray[np.uint8]:
-    """One image, `[resolution, resolution, 3]` RGB; raises DataError that names it where it cannot be read."""
-    from PIL import Image  # control's image, which decodes nothing, is without it
+    """Returns one image as `[resolution, resolution, 3]`, RGB 0 to 255; raises DataError that names it if it cannot be decoded."""
+    from PIL import Image  # the image of control, which decodes nothing, does not contain it
 
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -79,31 +82,31 @@ def decode(data: bytes, resolution: int, name: str) -> NDArray[np.uint8]:
 
 
 def write_shards(images: ImageSet, folder: Path, stem: str) -> list[Path]:
-    """Writes `<stem>-00000.parquet` and so on into `folder`, and returns the paths in order."""
+    """Writes `<stem>-00000.parquet` and so on into `folder`; returns the paths in order."""
     paths = []
-    for shard, start in enumerate(range(0, max(len(images), 1), ROWS_A_SHARD)):
+    for shard, start in enumerate(range(0, max(len(images), 1), ROWS_PER_SHARD)):
         path = folder / f"{stem}-{shard:05d}.parquet"
-        table = to_table(images.take(np.arange(start, min(start + ROWS_A_SHARD, len(images)))))
-        # images are compressed already; one row group a shard keeps the bytes the same for the same rows
-        pq.write_table(table, path, compression="none", row_group_size=ROWS_A_SHARD)
+        table = to_table(images.take(np.arange(start, min(start + ROWS_PER_SHARD, len(images)))))
+        # images are compressed already; one row group per shard keeps the bytes the same for the same rows
+        pq.write_table(table, path, compression="none", row_group_size=ROWS_PER_SHARD)
         paths.append(path)
     return paths
 
 
 def read_shards(paths: Sequence[Path], schema: LabelSchema) -> ImageSet:
-    """Reads shards in order; raises DataError that names the shard and the column where one is missing or of a wrong type."""
+    """Reads shards in order; raises DataError that names the shard, and the column if one is missing or has the wrong type."""
     tables = []
     for path in paths:
         try:
             tables.append(pq.read_table(path))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path.name}: not a readable Parquet file ({error})") from error
+            raise DataError(f"{path.name}: is not a readable Parquet file ({error})") from error
         _check_columns(tables[-1], schema, path.name)
     return from_table(pa.concat_tables(tables), schema)
 
 
 def to_table(images: ImageSet) -> pa.Table:
-    """The Parquet form, whole."""
+    """Returns the whole image set as a table."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "image": pa.StructArray.from_arrays(
             [pa.array(images.encoded, pa.binary()), pa.array(images.paths, pa.string())], fields=list(IMAGE_TYPE)
@@ -118,7 +121,7 @@ def to_table(images: ImageSet) -> pa.Table:
 
 
 def from_table(table: pa.Table, schema: LabelSchema) -> ImageSet:
-    """The inverse of to_table."""
+    """Returns the image set of a table; inverts `to_table`."""
     labels = np.concatenate([_group_labels(table[group.name], group) for group in schema.groups], axis=1)
     known = {"image", "split", *(group.name for group in schema.groups)}
     rest = [name for name in table.column_names if name not in known]
@@ -133,8 +136,9 @@ def from_table(table: pa.Table, schema: LabelSchema) -> ImageSet:
 
 
 def _image_field(table: pa.Table, name: str) -> list[Any]:
-    """By chunk: all images together may exceed the 2 GiB of one Arrow binary array."""
+    """Returns one field of the column `image`, in the order of the rows; raises DataError if it is null in one."""
     values: list[Any] = []
+    # read chunk by chunk: all images together may exceed the 2 GiB of one Arrow binary array
     for chunk in table["image"].chunks:
         values += chunk.field(name).to_pylist()
     if (row := next((i for i, value in enumerate(values) if value is None), None)) is not None:
@@ -156,12 +160,12 @@ def _group_labels(column: pa.ChunkedArray, group: LabelGroup) -> Labels:
 
 
 def _one_labels(column: pa.Array, group: LabelGroup) -> Labels:
-    """`[n, classes]` of class names, null where unknown."""
+    """Returns labels `[n, classes]` from class names, which are null if unknown."""
     index = pc.index_in(column, value_set=pa.array(group.classes))
     wrong = pc.and_(index.is_null(), column.is_valid())
     if (row := pc.index(wrong, True).as_py()) >= 0:
         raise DataError(
-            f"row {row}: {column[row].as_py()!r} is no class of the group {group.name}; it has {list(group.classes)}"
+            f"row {row}: {column[row].as_py()!r} is not a class of the group {group.name}; it has {list(group.classes)}"
         )
     position = index.fill_null(-1).to_numpy(zero_copy_only=False)
     labels: Labels = np.where(position[:, None] < 0, -1, position[:, None] == np.arange(len(group.classes)))
@@ -169,7 +173,7 @@ def _one_labels(column: pa.Array, group: LabelGroup) -> Labels:
 
 
 def _any_labels(column: pa.Array, group: LabelGroup) -> Labels:
-    """`[n, classes]` of a struct with 1, 0 or null a class."""
+    """Returns labels `[n, classes]` from a struct with 1, 0 or null per class."""
     labels = np.full((len(column), len(group.classes)), -1, np.int8)
     for i, name in enumerate(group.classes):
         values = pc.struct_field(column, name).cast(pa.int8()).fill_null(-1)

@@ -1,7 +1,7 @@
-"""Images that stand, equal or nearly so, in two splits: found by their hashes, reported, and dropped where asked for.
+"""Finds leaks, images that are in two splits, equal or nearly so, by their hashes; reports them, and drops them if asked to.
 
-Two images are equal where their canonical pixels are; nearly equal where their perceptual hashes differ in at most `distance` of 256 bits
-and the mean colours of a 4 x 4 grid in at most COLOUR_LEVELS on average (the hash alone takes a red and a blue plain square for one).
+Two images are equal if their canonical pixels are. They are nearly equal if their perceptual hashes differ in at most `distance` of 256 bits
+and the mean colours of a 4 x 4 grid in at most COLOUR_LEVELS on average (by the hash alone, a red and a blue plain square are the same).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from shared.data.canonical import Canonical
 from shared.data.source import SPLITS, SourceImage
 from shared.errors import DataError
 
-COLOUR_LEVELS = 8.0  # of 255: re-encoding, resizing and mild compression stay below 3
-BLOCK = 256  # rows compared at once with all others: 256 x 20,000 distances are 160 MB at 4 words each
+COLOUR_LEVELS = 8.0  # of 255: re-encoding, resizing and mild compression cause differences below 3
+BLOCK = 256  # rows compared at once with all others: 256 x 20,000 distances take 160 MB at 4 words each
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Which images of a set are alike."""
+    """Says which of n images are alike: equal, or nearly so."""
 
     first: NDArray[np.int64]
-    """`[n]`: position of the first image with the same pixels."""
+    """Is `[n]`: the position of the first image with the same pixels."""
     pairs: NDArray[np.int64]
-    """`[p, 2]`: nearly equal images, i < j, both of them firsts."""
+    """Is `[p, 2]`: pairs of nearly equal images, i < j, each the first with its pixels."""
     distances: NDArray[np.int64]
-    """`[p]`: bits in which the pair's perceptual hashes differ."""
+    """Is `[p]`: the number of bits in which the pair's perceptual hashes differ."""
 
     def clusters(self) -> NDArray[np.int64]:
-        """A number for each image, the same where a chain of likeness leads from one to the other, `[n]`."""
+        """Returns a number per image, `[n]`, the same for images that a chain of alike images connects."""
         n = len(self.first)
         ends = np.concatenate([self.pairs, np.stack([np.arange(n), self.first], axis=1)])
         graph = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
@@ -48,22 +48,25 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Leak:
-    """An image that is alike to one of another split. Both are positions in the set."""
+    """Is an image that is alike to one of another split. Both are given by their positions in the set."""
 
     image: int
-    """The one that `drop` removes."""
+    """Is the image that `drop` removes."""
     split: str
     other: int
-    """The image of `other_split` most alike to it."""
+    """Is the image of `other_split` that is most alike to it."""
     other_split: str
     distance: int
-    """Differing bits of the perceptual hashes; 0 also where the pixels are equal."""
+    """Counts the differing bits of the perceptual hashes; 0 if the pixels are equal."""
     equal: bool
-    """Equal pixels."""
+    """Says whether the pixels are equal."""
 
 
 def find_alike(images: Sequence[Canonical], distance: int) -> Likeness:
-    """Compares all images with all others. Linear for `distance` 0; else quadratic, about 5 s for 20,000 images on one core."""
+    """Compares all images with all others; `distance` is in bits.
+
+    Takes linear time for `distance` 0, else quadratic time: about 5 s for 20,000 images on one core.
+    """
     seen: dict[bytes, int] = {}
     first = np.array([seen.setdefault(image.digest, i) for i, image in enumerate(images)], np.int64)
     firsts = np.unique(first)
@@ -90,7 +93,7 @@ def find_alike(images: Sequence[Canonical], distance: int) -> Likeness:
 
 
 def _candidates(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
-    """Sets of rows within which all pairs are to be compared."""
+    """Yields sets of rows within which all pairs are to be compared."""
     if distance:
         yield np.arange(len(hashes))
         return
@@ -104,7 +107,7 @@ def _candidates(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[n
 
 
 def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """Hamming distances of packed hashes `[n, 4]` and `[m, 4]`, `[n, m]`."""
+    """Returns the Hamming distances `[n, m]` of packed hashes `[n, 4]` and `[m, 4]`."""
     bits = np.zeros((len(a), len(b)), np.uint16)
     for word in range(a.shape[1]):
         bits += np.bitwise_count(a[:, None, word] ^ b[None, :, word])
@@ -112,9 +115,9 @@ def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.
 
 
 def find_leaks(likeness: Likeness, split: NDArray[np.str_]) -> list[Leak]:
-    """One leak for each image of train with an alike one in val or in test, and each of val with one in test; in order.
+    """Returns a leak for each image of train that is alike to one in val or in test, and each of val that is alike to one in test, in order.
 
-    `split` is `[n]`. Of the alike images in the other split, the nearest is named.
+    `split` is `[n]`. If several images of the other split are alike, the leak names the nearest.
     """
     number = np.array([SPLITS.index(s) for s in split.tolist()], np.int64)
     members: dict[tuple[int, int], int] = {}
@@ -140,7 +143,10 @@ def find_leaks(likeness: Likeness, split: NDArray[np.str_]) -> list[Leak]:
 def without_leaks(
     leaks: Sequence[Leak], on_leak: Literal["fail", "drop", "keep"], images: Sequence[SourceImage]
 ) -> NDArray[np.int64]:
-    """Positions of the images that stay, in order: all but the leaking ones under `drop`; raises DataError where `fail` finds a leak."""
+    """Returns the positions of the images that are kept, in order: all, or under `drop` those that do not leak.
+
+    Raises DataError if there is a leak under `fail`.
+    """
     if leaks and on_leak == "fail":
         leak = leaks[0]
         image, other = images[leak.image], images[leak.other]
@@ -149,18 +155,18 @@ def without_leaks(
             f"{image.where}: {image.path} of {leak.split} is {'equal' if leak.equal else 'nearly equal'} to {other.path} of "
             f"{leak.other_split} ({other.where}); {counts} leak in all; remove them, or set dataset.on_leak: drop"
         )
-    gone = {leak.image for leak in leaks} if on_leak == "drop" else set()
-    return np.array([i for i in range(len(images)) if i not in gone], np.int64)
+    dropped = {leak.image for leak in leaks} if on_leak == "drop" else set()
+    return np.array([i for i in range(len(images)) if i not in dropped], np.int64)
 
 
 def count_leaks(leaks: Sequence[Leak]) -> dict[str, int]:
-    """`train/test` and so on → images of the first that have an alike one in the second."""
+    """Maps each pair of splits, such as `train/test`, to the number of images of the first that are alike to one of the second."""
     counts = Counter(f"{leak.split}/{leak.other_split}" for leak in leaks)
     return dict(sorted(counts.items()))
 
 
 def write_leaks(leaks: Sequence[Leak], paths: Sequence[str], path: Path, dropped: bool) -> None:
-    """Writes the reported pairs as a CSV, a header alone where there are none."""
+    """Writes the reported pairs as a CSV, of which there is only the header if there are no leaks."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "other_path", "other_split", "differing_bits", "equal_pixels", "dropped"])

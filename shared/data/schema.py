@@ -1,7 +1,8 @@
-"""Labels: groups of classes, and one array form for all of them.
+"""Defines labels: groups of classes, and one array for the labels of all groups.
 
-The labels of n images are an int8 array `[n, C]`, C the classes of all groups side by side: 1 the image has the class, 0 it has
-not, -1 unknown. A group of kind `one` has exactly one 1 or is unknown throughout; of kind `any` each entry stands for itself.
+The labels of n images are an int8 array `[n, C]`, C the classes of all groups side by side: 1 if the image has the class, 0 if it does
+not, -1 if that is unknown. A group of kind `one` has exactly one 1 or is unknown throughout; in a group of kind `any` the entries are
+independent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Labels = NDArray[np.int8]
 
 
 class LabelGroup(Section):
-    """A question asked of each image, and its possible answers."""
+    """Is a question that is asked of each image, with its possible answers."""
 
     name: str
     kind: Literal["one", "any"] = "one"
@@ -25,22 +26,22 @@ class LabelGroup(Section):
 
 
 class LabelSchema(Section):
-    """All groups, in the order of the columns of a label array."""
+    """Lists all groups, in the order of the columns of a label array."""
 
     groups: tuple[LabelGroup, ...]
 
     @property
     def width(self) -> int:
-        """C, the number of classes of all groups together."""
+        """Returns C, the number of classes of all groups together."""
         return sum(len(group.classes) for group in self.groups)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """`group/class` for each of the C columns."""
+        """Returns `group/class` for each of the C columns."""
         return tuple(f"{group.name}/{name}" for group in self.groups for name in group.classes)
 
     def slices(self) -> dict[str, slice]:
-        """Each group's columns."""
+        """Maps each group to its columns."""
         slices, start = {}, 0
         for group in self.groups:
             slices[group.name] = slice(start, start + len(group.classes))
@@ -48,18 +49,18 @@ class LabelSchema(Section):
         return slices
 
     def group(self, name: str) -> LabelGroup:
-        """The group of that name; raises KeyError."""
+        """Returns the group of that name; raises KeyError if there is none."""
         for group in self.groups:
             if group.name == name:
                 return group
         raise KeyError(name)
 
     def column(self, class_name: str) -> int:
-        """Column of `group/class`; raises ValueError."""
+        """Returns the column of `group/class`; raises ValueError if there is none."""
         return self.class_names.index(class_name)
 
     def group_of(self, column: int) -> LabelGroup:
-        """The group that a column belongs to."""
+        """Returns the group that a column belongs to; raises IndexError if there is none."""
         for name, columns in self.slices().items():
             if columns.start <= column < columns.stop:
                 return self.group(name)
@@ -67,11 +68,11 @@ class LabelSchema(Section):
 
 
 def class_counts(labels: Labels) -> NDArray[np.int64]:
-    """Images of each class, `[C]`."""
+    """Returns the number of images per class, `[C]`."""
     counts: NDArray[np.int64] = (labels == 1).sum(axis=0)
     return counts
 
 
 def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """w_i = 250 / (11 N_i) (paper, equation 1), `[C]`; 0 for a class without images."""
+    """Returns w_i = 250 / (11 N_i) (paper, equation 1), `[C]`; 0 for a class without images."""
     return np.where(counts > 0, 250.0 / (11.0 * np.maximum(counts, 1)), 0.0)

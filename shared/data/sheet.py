@@ -1,4 +1,4 @@
-"""Contact sheets: many images at a glance, each with a caption."""
+"""Draws contact sheets: many images at a glance, each with a caption."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def contact_sheet(
     side: int = 96,
     lines: int | None = None,
 ) -> Image.Image:
-    """Sets images `[h, w, 3]` (RGB 0 to 255) in rows of `columns`, each with its caption (`\\n` starts a new line) below.
+    """Arranges images `[h, w, 3]` (RGB 0 to 255) in rows of `columns`, each with its caption (`\\n` starts a new line) below.
 
-    Every image is brought to `side` x `side` pixels: enlarged by whole pixels where it is small, area-averaged where it is large.
-    `lines` is the height of the captions; by default that of the longest one. Raises ValueError where counts differ or there is no image.
+    Every image is resized to `side` x `side` pixels: enlarged by whole pixels if it is small, area-averaged if it is large.
+    `lines` is the height of the captions, by default that of the longest one. Raises ValueError if the counts differ or there is no image.
     """
     if not images or len(images) != len(captions) or columns < 1:
         raise ValueError(f"a contact sheet needs as many captions as images, got {len(images)} and {len(captions)}")
@@ -49,7 +49,7 @@ def _cell_image(pixels: NDArray[np.uint8], side: int) -> Image.Image:
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `width` pixels."""
+    """Returns the text, cut off with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

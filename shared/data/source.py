@@ -1,7 +1,7 @@
-"""What every source of labelled images hands to `prepare`: a schema, and its images with labels, one after the other.
+"""Defines what a source of labelled images returns: an `ImageListing`, its schema and its images with their labels.
 
-A reader is a function that returns a `Source`; it lists images and does not decode them (decoding, splitting, the search for
-leaks and the canonical form are `prepare`'s, the same for all sources). What is wrong with the input goes to `Problems`.
+A reader lists the images and does not decode them: `prepare` decodes and splits them, finds leaks and makes the canonical form, in the same
+way for all sources. It reports what is wrong with single images to `Problems`. `table.py` beside the readers has one entry per source.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.config.dataset import Dataset
 from shared.data.schema import Labels, LabelSchema
 
 SplitName = Literal["train", "val", "test"]
@@ -22,34 +23,46 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One labelled image, not yet decoded."""
+    """Is one labelled image, not yet decoded."""
 
     path: str
-    """Its name: unique in the source, relative to the root, with forward slashes."""
+    """Names the image: unique in the source, relative to the root, with forward slashes."""
     where: str
-    """File and line (or what stands for it) that an error about this image names: `labels.csv line 12`."""
+    """Is the file and line, or what corresponds to it, that an error about this image names: `labels.csv line 12`."""
     content: Path | NDArray[np.uint8]
-    """A file on local disk, or pixels: `[h, w, 3]` RGB or `[h, w]` grey."""
+    """Is a file on local disk, or pixels: `[h, w, 3]` RGB or `[h, w]` grey, 0 to 255."""
     labels: Labels
-    """`[C]` int8: 1 has the class, 0 has not, -1 unknown."""
+    """Is `[C]`, int8: 1 if the image has the class, 0 if it does not, -1 if that is unknown."""
     split: SplitName | None = None
-    """Where the source says it; all images of a source say it, or none does."""
+    """Is the split if the source says it; a source says it for all of its images or for none."""
     group: str | None = None
-    """Images of one group (a product, a patient) stay in one split."""
+    """Names the product, the patient and the like: images of one group are kept in one split."""
     box: tuple[int, int, int, int] | None = None
-    """Left, top, right, bottom in pixels: what is cut out first."""
+    """Is left, top, right, bottom in pixels of the part that is cut out first."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A readable data set."""
+class ImageListing:
+    """Lists the images of a data set."""
 
     schema: LabelSchema
     images: Iterable[SourceImage]
-    """In a fixed order; may be drawn or listed lazily, and is gone through once."""
+    """Yields the images in a fixed order; may draw or list them lazily, and is iterated once."""
     total: int
-    """How many images there are (for progress)."""
+    """Is the number of images, for the display of progress."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report should know of the source."""
+    """Tells readers of the report about the source."""
     class_where: Mapping[str, str] = field(default_factory=dict)
-    """`group/class` → file and line that name the class, for errors about it."""
+    """Maps each `group/class` to the file and line that name the class, for errors about it."""
+
+
+@dataclass(frozen=True)
+class InferredSource:
+    """Is what `infer_source` found in a folder or file: a source that can be read."""
+
+    dataset: Dataset
+    """Is the config; `init` writes the fields that are set."""
+    root: Path
+    """Is the folder that `dataset.root` names."""
+    comments: Mapping[str, str] = field(default_factory=dict)
+    """Maps fields of `dataset` to the comments that `init` writes beside them, or on a line of its own if the field is None."""

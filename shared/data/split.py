@@ -1,7 +1,7 @@
-"""Splitting images into parts so that every class of every label group keeps its share in each.
+"""Splits images into parts so that every class of every label group keeps its share in each.
 
-Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011) over all label groups jointly, the rarest class first. What is dealt out are
-units: a single image, or all images of one product or patient. For one group of kind `one` this is plain stratification.
+This is iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011) over all label groups jointly, the rarest class first. It assigns
+units: single images, or all images of one product or patient. For one group of kind `one` this is plain stratification.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from shared.data.schema import Labels
 
 
 def stratify(labels: Labels, units: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """The part, 0 to len(shares) - 1, that each image goes to, `[n]`.
+    """Returns the part, 0 to len(shares) - 1, that each image is assigned to, `[n]`.
 
-    `labels` is `[n, C]`; images with the same number in `units` `[n]` stay together; `shares` add up to 1. Where a class is in at least as
-    many units as there are parts, each part is meant to get one. The same arguments give the same parts.
+    `labels` is `[n, C]`; images with the same number in `units` `[n]` stay together; `shares` add up to 1. If a class is in at least as
+    many units as there are parts, each part should get one. The same arguments give the same parts.
     """
     numbers, unit = np.unique(units, return_inverse=True)
     counts = np.zeros((len(numbers), labels.shape[1]), np.int64)
@@ -30,14 +30,14 @@ def stratify(labels: Labels, units: NDArray[np.int64], shares: Sequence[float], 
     wanted = np.outer(shares, counts.sum(axis=0))
     enough = (counts > 0).sum(axis=0) >= len(shares)
     wanted[:, enough] = np.maximum(wanted[:, enough], 1)
-    largest = int(np.argmax(shares))  # gives what the others were raised by
+    largest = int(np.argmax(shares))  # is lowered by as much as the others were raised
     wanted[largest] = counts.sum(axis=0) - np.delete(wanted, largest, axis=0).sum(axis=0)
-    dealer = _Dealer(counts, sizes, wanted, np.array(shares) * len(labels), np.random.default_rng(seed))
-    return dealer.deal()[unit]
+    assignment = _Assignment(counts, sizes, wanted, np.array(shares) * len(labels), np.random.default_rng(seed))
+    return assignment.parts()[unit]
 
 
-class _Dealer:
-    """Deals units to parts; what each part still wants is lowered with each unit that it gets."""
+class _Assignment:
+    """Assigns units to parts; what each part still lacks is lowered with each unit that it gets."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class _Dealer:
         rng: np.random.Generator,
     ) -> None:
         self._counts, self._sizes, self._wanted, self._wanted_sizes = counts, sizes, wanted, wanted_sizes
-        # large units first, as small ones can still mend what they upset; equal ones in random order
+        # large units first, as small ones can still even out what they distort; equal ones in random order
         order = rng.permutation(len(sizes))
         self._order = order[np.argsort(-sizes[order], kind="stable")]
         self._ties = rng.permutation(len(wanted))
         self._part = np.full(len(sizes), -1, np.int64)
 
-    def deal(self) -> NDArray[np.int64]:
-        """The part of each unit, `[u]`."""
+    def parts(self) -> NDArray[np.int64]:
+        """Returns the part of each unit, `[u]`."""
         left = (self._counts > 0).sum(axis=0)
         while (left > 0).any():
             rarest = int(np.where(left > 0, left, np.iinfo(np.int64).max).argmin())
@@ -69,7 +69,7 @@ class _Dealer:
         return self._part
 
     def _give(self, unit: int, wanted: NDArray[np.float64]) -> None:
-        """To the part that wants it most; of several, to the one that lacks most images."""
+        """Assigns the unit to the part that lacks it most; of several, to the one that lacks most images."""
         part = int(np.lexsort((self._ties, self._wanted_sizes, wanted))[-1])
         self._part[unit] = part
         self._wanted[part] -= self._counts[unit]
@@ -79,10 +79,10 @@ class _Dealer:
 def assign_splits(
     given: NDArray[np.str_], labels: Labels, units: NDArray[np.int64], config: Split, seed: int
 ) -> tuple[NDArray[np.str_], tuple[str, ...]]:
-    """The split of each image, `[n]`, and notes on what was decided.
+    """Returns the split of each image, `[n]`, and notes on what was decided.
 
-    `given` is what the source says, `[n]`, blank where it says nothing. Without any: train, val and test are carved by `config`. With val but
-    no test, val becomes the test split. Without val (then), a stratified part of train becomes val.
+    `given` `[n]` is what the source says, blank if it says nothing. If it names neither val nor test, the images are split by `config`. If it
+    names val and no test, val becomes the test split. If there is no val then, a stratified part of train becomes val.
     """
     split, notes = given.astype("<U5"), []
     if not np.isin(split, ["val", "test"]).any():
@@ -104,7 +104,7 @@ def assign_splits(
 
 
 def join_units(groups: Sequence[str | None], clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for each image, `[n]`, the same for images that must stay together: of one group, or of one cluster, or both by a chain."""
+    """Returns a number per image, `[n]`, the same for images that a chain of common groups or common clusters `[n]` connects."""
     n = len(groups)
     first: dict[str, int] = {}
     same_group = [i if group is None else first.setdefault(group, i) for i, group in enumerate(groups)]

@@ -14,7 +14,7 @@ from PIL import Image
 from shared.checkpoint import NoCheckpoints
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
-from shared.data.canonical import encode
+from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
@@ -41,7 +41,7 @@ def time_pixel(
         labels[np.arange(n), rng.integers(columns.start, columns.stop, n)] = 1
     images = ImageSet(
         schema,
-        [encode(Image.fromarray(p)) for p in pixels],
+        [encode_image(Image.fromarray(p)) for p in pixels],
         [str(i) for i in range(n)],
         np.array(["train"] * n),
         labels,

@@ -18,7 +18,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Counts:
+class DecisionCounts:
     """True and false positives and negatives a class, `[..., C]`; unknown labels stand in none of them."""
 
     tp: Floats
@@ -48,7 +48,7 @@ def decide(
     return decided
 
 
-def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float32] | None = None) -> Counts:
+def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float32] | None = None) -> DecisionCounts:
     """Counts of decisions `[n, C]` against labels `[n, C]` (-1 is masked).
 
     `weights` `[B, n]` says how often each image stands in each of B resamples; the counts are then `[B, C]`, exact below 2^24 images.
@@ -59,7 +59,7 @@ def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float3
     summed = hits.sum(axis=0) if weights is None else weights @ hits.astype(np.float32)
     totals = np.asarray(summed, np.float64)
     tp, fp, positives, negatives = np.split(totals, 4, axis=-1)
-    return Counts(tp=tp, fp=fp, fn=positives - tp, tn=negatives - fp)
+    return DecisionCounts(tp=tp, fp=fp, fn=positives - tp, tn=negatives - fp)
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -76,13 +76,13 @@ def mean_defined(values: Floats) -> Floats:
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
-def class_f1(counts: Counts) -> Floats:
+def class_f1(counts: DecisionCounts) -> Floats:
     """2 TP / (2 TP + FP + FN) a class, `[..., C]`; NaN for a class that no known label has: nothing can be said of it."""
     f1 = ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
     return np.asarray(np.where(counts.support > 0, f1, np.nan))
 
 
-def group_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
+def group_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
     """Share of right answers a group, `[..., G]`: over images with a known class (`one`), over known entries (`any`)."""
     shares = []
     for name, columns in schema.slices().items():
@@ -95,7 +95,7 @@ def group_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
     return np.stack(shares, axis=-1)
 
 
-def group_balanced_accuracy(schema: LabelSchema, counts: Counts) -> Floats:
+def group_balanced_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
     """Mean over a group's classes with support of the recall (`one`) or of the mean of recall and specificity (`any`), `[..., G]`."""
     recall = ratio(counts.tp, counts.support)
     specificity = ratio(counts.tn, counts.tn + counts.fp)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.metrics.counts import DEFAULT_THRESHOLD, Counts, Floats, class_f1, count, mean_defined, ratio
+from shared.metrics.counts import DEFAULT_THRESHOLD, DecisionCounts, Floats, class_f1, count, mean_defined, ratio
 
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
 SMALLEST_PROBABILITY = 1e-7  # probabilities are float32: keeps the log-likelihood of a confident mistake finite
@@ -33,7 +33,7 @@ class Evaluation:
     """Training images per class `[C]`, if they are known."""
 
     @cached_property
-    def counts(self) -> Counts:
+    def counts(self) -> DecisionCounts:
         """The counts of the decisions, `[C]` each."""
         return count(self.decided, self.labels)
 

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from shared.config.near import near
 from shared.data.schema import LabelSchema
-from shared.metrics.counts import Counts, Floats, class_f1, group_accuracy, group_balanced_accuracy, mean_defined
+from shared.metrics.counts import (
+    DecisionCounts,
+    Floats,
+    class_f1,
+    group_accuracy,
+    group_balanced_accuracy,
+    mean_defined,
+)
 from shared.metrics.evaluation import Evaluation
 
 Format = Literal["share", "loss"]
@@ -36,7 +43,7 @@ class Metric:
     heading: str = ""
     """The head of its column if that is not the label, with line breaks."""
 
-    from_counts: Callable[[LabelSchema, Counts, NDArray[np.int64]], Floats] | None = None
+    from_counts: Callable[[LabelSchema, DecisionCounts, NDArray[np.int64]], Floats] | None = None
     """Gives `[...]` for the schema, counts `[..., C]` and the columns of the rare classes: one formula for a prediction and for thousands
     of resampled ones, quick enough for each epoch. NaN if it is not defined."""
     from_evaluation: Callable[[Evaluation], float] | None = None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shared.config.generation import Accept
-from shared.data.accept import accept_mask
+from shared.data.accept import accepted_images
 from shared.data.imageset import ImageSet, read_shards
 from shared.data.schema import class_counts
 from shared.errors import DataError
@@ -82,9 +82,7 @@ def _read(study: StudyInputs, users: list[Experiment]) -> Generated:
             f"score/{first.config.name}: {len(scores)} rows for {len(images)} images; run it again (--rerun score)"
         )
     if accept is not None and scores is not None:
-        for number in np.unique(pool):
-            rows = np.flatnonzero(pool == number)
-            accepted[rows] = accept_mask(accept, scores.take(rows))
+        accepted = accepted_images(accept, images, scores)
     columns = scores.column_names if scores is not None else []
     return Generated(
         name=first.config.name,

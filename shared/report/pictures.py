@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shared.data.encode import encode_image, image_format
 from shared.data.imageset import ImageSet, decode
 from shared.data.schema import Labels, LabelSchema
 
@@ -19,6 +20,7 @@ THUMBNAIL_RESTRICTED = 96
 RESTRICTED_SOURCES = ("deepfashion",)
 """Their terms forbid passing images on; thumbnails alone are shown."""
 LOSSLESS_UP_TO = 64  # pixels a side: below, JPEG's blocks are all that one sees
+QUALITY = 85  # JPEG's
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,9 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> str:
-    """An image `[r, r, 3]` as a data URI: PNG where it is small, JPEG otherwise."""
-    lossless = pixels.shape[0] <= LOSSLESS_UP_TO
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG" if lossless else "JPEG", quality=85, optimize=True)
-    return data_uri(out.getvalue(), "png" if lossless else "jpeg")
+    """Returns an image `[r, r, 3]` as a data URI: PNG if it is small, else JPEG."""
+    data = encode_image(Image.fromarray(pixels), png_up_to=LOSSLESS_UP_TO, quality=QUALITY, optimize=True)
+    return data_uri(data, image_format(len(pixels), LOSSLESS_UP_TO).lower())
 
 
 def label_words(labels: Labels, schema: LabelSchema, without: int | None = None) -> str:
@@ -109,6 +109,4 @@ def sheet_uri(png: bytes, widest: int = 1200) -> str:
     with Image.open(io.BytesIO(png)) as image:
         sheet = image.convert("RGB").crop((0, 0, image.width, min(image.height, 3 * image.width)))
     sheet.thumbnail((widest, 3 * widest))
-    out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=85)
-    return data_uri(out.getvalue(), "jpeg")
+    return data_uri(encode_image(sheet, png_up_to=0, quality=QUALITY), "jpeg")

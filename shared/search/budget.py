@@ -26,7 +26,7 @@ Point = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Counts:
+class TrialCounts:
     """Trials of one study by what became of them."""
 
     complete: int
@@ -50,7 +50,7 @@ class Counts:
         return self.finished + self.held + self.queued
 
 
-def count(database: Database, study_id: int) -> Counts:
+def count(database: Database, study_id: int) -> TrialCounts:
     """Counts the trials of a study; all of them have lease rows (`Leases.adopt`)."""
     with database.transaction() as connection:
         row = connection.execute(
@@ -66,7 +66,7 @@ def count(database: Database, study_id: int) -> Counts:
             ),
             {"study": study_id},
         ).one()
-    return Counts(**{name: int(value) for name, value in row._mapping.items()})
+    return TrialCounts(**{name: int(value) for name, value in row._mapping.items()})
 
 
 def fill(database: Database, study: Study, target: int, points: Sequence[Point], repeat_failed: bool) -> int:

@@ -21,7 +21,7 @@ from shared.config.search import Search
 from shared.errors import ConfigError, InputError
 from shared.log import Log
 from shared.search import budget
-from shared.search.budget import Counts
+from shared.search.budget import TrialCounts
 from shared.search.leases import Leases
 from shared.search.presence import forget_old
 from shared.search.results import StepResult, TrialRecord, read_step
@@ -198,7 +198,7 @@ class Coordinator:
                 return
             self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
 
-    def _tick(self, step: Step, study: Study, wanted: int) -> tuple[Counts, bool]:
+    def _tick(self, step: Step, study: Study, wanted: int) -> tuple[TrialCounts, bool]:
         """One round; bears being repeated, and run by several at once. The counts, and whether the step is over.
 
         Where a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
@@ -224,11 +224,11 @@ class Coordinator:
         self._ended = self._spent if counts.finished < wanted else None
         return counts, counts.held == 0
 
-    def _counts(self, study: Study) -> Counts:
+    def _counts(self, study: Study) -> TrialCounts:
         self._leases.adopt(study._study_id)
         return budget.count(self._database, study._study_id)
 
-    def _fill(self, step: Step, study: Study, wanted: int, counts: Counts) -> None:
+    def _fill(self, step: Step, study: Study, wanted: int, counts: TrialCounts) -> None:
         space = {path: self._search.space[path] for path in step.parameters}
         first = {path: self._own[path] for path in step.parameters if path in self._own}
         warm = [point for w in self._warm if (point := {p: w[p] for p in step.parameters if p in w})]
@@ -243,7 +243,7 @@ class Coordinator:
         budget.fill(self._database, study, wanted, points, repeat_failed=self._search.strategy == "grid")
         self._leases.adopt(study._study_id)
 
-    def _limit_reached(self, counts: Counts) -> str | None:
+    def _limit_reached(self, counts: TrialCounts) -> str | None:
         """Why no more trials are begun, or None."""
         limits = self._search.budget
         if counts.failed > self._search.max_failures:
@@ -261,7 +261,7 @@ class Coordinator:
         write_search(self._database, self._name, study._study_id, step, self._search, closed, shown)
 
 
-def _complete(counts: Counts, wanted: int) -> bool:
+def _complete(counts: TrialCounts, wanted: int) -> bool:
     return counts.finished >= wanted and counts.held == 0 and counts.queued == 0
 
 

@@ -170,7 +170,7 @@ def test_bad_inputs_fail_with_file_and_line_and_counts(
         43: "text.png",
         44: "cut.png",
         45: "'I;16'",
-        46: "stands already",
+        46: "already listed",
         47: "'purple'",
         48: "leaves",
     }.items():

@@ -120,7 +120,7 @@ def test_a_file_that_is_no_image_is_not_counted(
     assert re.search(r"images: (\d+) train, (\d+) val, (\d+) test \(their files were opened, none decoded: ", said)
     (images,) = (line for line in said.splitlines() if line.startswith("images: "))
     assert sum(map(int, re.findall(r"\d+", images))) == 39  # what is cut off is seen by decoding only
-    monkeypatch.setattr("shared.data.survey.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("shared.data.preview.OPEN_SECONDS", 0.0)
     assert "(0 of 40 files were opened, none decoded: " in counts(capsys, folders, monkeypatch, ", on_bad: skip")
 
 
@@ -129,7 +129,7 @@ def test_what_would_end_prepare_ends_the_plan(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         counts(capsys, folders, monkeypatch)
-    assert "ape/0.png: is none of JPEG, PNG" in capsys.readouterr().err
+    assert "ape/0.png: is in none of the formats JPEG, PNG" in capsys.readouterr().err
 
 
 def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The built-in renderer of clothes. Labels say what is drawn, body and shape where, cloth, pattern and fabric how it looks, scene the rest."""
+"""Draws clothes. `labels` decides what is drawn, `body` and `shape` where, `cloth`, `pattern` and `fabric` how it looks, `scene` the rest."""
 
 from shared.data.garments.source import garment_image, read_garments
 

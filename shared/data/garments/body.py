@@ -1,7 +1,7 @@
-"""Where things are on a drawn figure: its pose, the outlines of body, garment and sleeves, and masks of them.
+"""Places things on a drawn figure: its pose, the outlines of body, garment and sleeves, and masks of them.
 
-Figure coordinates: x to the right from the figure's middle, y downwards from the top of the head (0) to the feet (1). A `Canvas`
-knows how they lie on the picture.
+In figure coordinates, x runs to the right from the figure's middle, and y downwards from the top of the head (0) to the feet (1). A `Canvas`
+maps them to the image.
 """
 
 from __future__ import annotations
@@ -17,50 +17,53 @@ from PIL import Image, ImageDraw
 
 Floats = NDArray[np.floating[Any]]
 Points = NDArray[np.floating[Any]]
-"""Corners of a polygon, `[k, 2]` as (x, y) in figure coordinates."""
+"""Holds the corners of a polygon, `[k, 2]` as (x, y) in figure coordinates."""
 
 SHOULDER, WAIST, HIP = 0.215, 0.41, 0.53  # heights on the figure
 SHOULDER_WIDTH = 0.185  # half, of the body
 BODY_Y = np.array([SHOULDER, 0.27, WAIST, HIP, 0.60])
 BODY_WIDTH = np.array(
     [0.175, 0.165, 0.135, 0.175, 0.165]
-)  # half, at those heights; fashion-doll proportions, broad for small pictures
+)  # half, at those heights; the proportions of a fashion doll, broad so that small images show them
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A square picture of `side` pixels onto which the figure is scaled, turned and moved."""
+    """Is a square image of `side` pixels onto which the figure is scaled, turned and moved."""
 
     side: int
     matrix: Points
-    """`[2, 2]`, figure to picture, in pixels."""
+    """Is `[2, 2]` and maps figure coordinates to pixels."""
     offset: Points
-    """`[2]`, in pixels."""
+    """Is `[2]`, added after the matrix, in pixels."""
 
     @classmethod
     def place(cls, side: int, zoom: float, centre: tuple[float, float], angle: float) -> Canvas:
-        """The figure's point `centre` in the middle of the picture, whose side shows 1/zoom of the figure, turned by `angle` (radians)."""
+        """Returns the canvas with the figure's point `centre` in its middle, turned by `angle` (radians).
+
+        Its side shows 1 / `zoom` of the figure.
+        """
         scale = side * zoom
         matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         return cls(side, matrix, side / 2 - matrix @ np.array(centre))
 
     def pixels(self, points: Points) -> list[tuple[float, float]]:
-        """Points of the figure on the picture."""
+        """Maps points of the figure to pixels."""
         return [(float(x), float(y)) for x, y in points @ self.matrix.T + self.offset]
 
     def figure(self) -> tuple[Floats, Floats]:
-        """Figure coordinates x and y of every pixel, each `[side, side]`."""
+        """Returns the figure coordinates x and y of every pixel, each `[side, side]`."""
         inverse = np.linalg.inv(self.matrix).astype(np.float32)
         column, row = _grid(self.side)
         u, v = column - np.float32(self.offset[0]), row - np.float32(self.offset[1])
         return inverse[0, 0] * u + inverse[0, 1] * v, inverse[1, 0] * u + inverse[1, 1] * v
 
     def length(self, figure_length: float) -> float:
-        """A length of the figure in pixels."""
+        """Returns a length of the figure in pixels."""
         return float(figure_length * np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
     def mask(self, *polygons: Points) -> Image.Image:
-        """The polygons filled with 255 on black, mode L."""
+        """Returns the polygons, filled with 255 on black, mode L."""
         image = Image.new("L", (self.side, self.side))
         draw = ImageDraw.Draw(image)
         for polygon in polygons:
@@ -76,20 +79,20 @@ def _grid(side: int) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the figure stands. Arms are paths of shoulder, elbow and wrist, `[3, 2]`."""
+    """Says how the figure stands. An arm is a path of shoulder, elbow and wrist, `[3, 2]`."""
 
     arms: tuple[Points, Points]
     sway: float
-    """How far the hip is shifted to a side."""
+    """Is the sideways shift of the hip."""
 
     def shift(self, y: Floats) -> Floats:
-        """Sideways shift of the figure's middle at heights y."""
+        """Returns the sideways shift of the figure's middle at heights y."""
         shifted: Floats = self.sway * np.clip((y - SHOULDER) / (HIP - SHOULDER), 0, 1.2)
         return shifted
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:
-    """Arms hanging, bent, on the hip or raised a little; weight on either leg."""
+    """Draws a random pose: arms hang, bend, rest on the hip or are raised a little; the weight is on either leg."""
     arms = []
     for side in (-1.0, 1.0):
         upper = rng.uniform(0.12, 0.6)  # radians from straight down, outwards
@@ -102,7 +105,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 
 def smooth_widths(y: Floats, knots: Sequence[float] | Points, widths: Sequence[float] | Points) -> Points:
-    """Half-widths at heights y: smoothstep between the knots, constant beyond them."""
+    """Returns half-widths at heights y: smoothstep between the knots, constant beyond them."""
     knots, widths = np.asarray(knots, float), np.asarray(widths, float)
     right = np.clip(np.searchsorted(knots, y), 1, len(knots) - 1)
     t = np.clip((y - knots[right - 1]) / (knots[right] - knots[right - 1]), 0, 1)
@@ -112,14 +115,14 @@ def smooth_widths(y: Floats, knots: Sequence[float] | Points, widths: Sequence[f
 
 
 def column(pose: Pose, y: Points, widths: Points) -> Points:
-    """A closed outline symmetric about the figure's middle, which the pose may shift."""
+    """Returns a closed outline, symmetric about the figure's middle, which the pose may shift."""
     middle = pose.shift(y)
     left, right = np.stack([middle - widths, y], 1), np.stack([middle + widths, y], 1)
     return np.concatenate([left, right[::-1]])
 
 
 def limb(path: Points, widths: tuple[float, float], share: tuple[float, float] = (0.0, 1.0)) -> Points:
-    """A limb's outline along a path of three points, from and to a share of its length, with half-widths at both ends."""
+    """Returns a limb's outline along a path of three points, from one share of its length to another, with half-widths at both ends."""
     t = np.linspace(share[0], share[1], 9)
     along = np.stack([np.interp(t, [0, 0.51, 1], path[:, axis]) for axis in (0, 1)], 1)
     step = np.gradient(along, axis=0)
@@ -129,6 +132,6 @@ def limb(path: Points, widths: tuple[float, float], share: tuple[float, float] =
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
-    """An ellipse's outline."""
+    """Returns an ellipse's outline."""
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     return np.stack([x + rx * np.cos(t), y + ry * np.sin(t)], 1)

@@ -1,4 +1,4 @@
-"""A garment's cloth: its colours, and where on the picture it lies."""
+"""Describes a garment's cloth: its colours, and where in the image it lies."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from shared.data.garments.body import Canvas, Floats, Pose
 from shared.data.garments.shape import Cut, garment_width
 
 Colour = tuple[float, float, float]
-"""Red, green, blue, 0 to 1."""
+"""Is red, green, blue, 0 to 1."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """A colour; hue in turns."""
+    """Returns a colour; `hue` is in turns, saturation and value are limited to 0 to 1."""
     return colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
 
 
 def luminance(colour: Colour) -> float:
-    """Perceived brightness, 0 to 1 (Rec. 601)."""
+    """Returns the perceived brightness, 0 to 1 (Rec. 601)."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def byte_colour(colour: Colour) -> tuple[int, int, int]:
-    """The colour as Pillow wants it."""
+    """Returns the colour as Pillow expects it, 0 to 255."""
     return (round(255 * colour[0]), round(255 * colour[1]), round(255 * colour[2]))
 
 
 def base_colour(fabric: str, rng: np.random.Generator) -> Colour:
-    """A colour that the fabric comes in."""
+    """Draws a random colour that is usual for the fabric."""
     if fabric == "denim":
         if rng.random() < 0.12:
             return hsv(0.6, rng.uniform(0, 0.1), rng.uniform(0.2, 0.75))
@@ -49,7 +49,7 @@ def base_colour(fabric: str, rng: np.random.Generator) -> Colour:
 
 
 def contrast_colour(base: Colour, rng: np.random.Generator, least: float = 0.25) -> Colour:
-    """Another colour that stands out from `base` by at least `least` in brightness."""
+    """Draws a random colour whose brightness differs from that of `base` by at least `least`."""
     for _ in range(20):
         colour = hsv(rng.random(), rng.uniform(0, 0.95), rng.uniform(0.05, 1.0))
         if abs(luminance(colour) - luminance(base)) >= least:
@@ -59,19 +59,19 @@ def contrast_colour(base: Colour, rng: np.random.Generator, least: float = 0.25)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a garment lies on the picture."""
+    """Says where a garment lies in the image."""
 
     canvas: Canvas
     cut: Cut
     x: Floats
-    """Figure coordinates of every pixel, `[side, side]`, x counted from the garment's own middle."""
+    """Holds the figure coordinate of every pixel, `[side, side]`, counted from the garment's own middle."""
     y: Floats
     across: Floats
-    """x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
+    """Is x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
 
     @classmethod
     def of(cls, canvas: Canvas, cut: Cut, pose: Pose) -> Frame:
-        """The frame of a garment of that cut on a figure in that pose."""
+        """Returns the frame of a garment of that cut on a figure in that pose."""
         x, y = canvas.figure()
         heights = np.linspace(0.0, 1.2, 97)
         x = x - np.interp(y, heights, pose.shift(heights)).astype(np.float32)

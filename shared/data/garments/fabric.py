@@ -1,4 +1,4 @@
-"""The six fabrics and the three fits: how the cloth takes the light, and what shows through it."""
+"""Renders the six fabrics and the three fits: how the cloth reflects light, and what shows through it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from PIL import Image, ImageFilter
 from shared.data.garments.body import SHOULDER, Floats
 from shared.data.garments.cloth import Frame
 
-FUR_CELLS = 44  # tufts along the picture's side, the same at every resolution
+FUR_CELLS = 44  # tufts along the side of the image, the same at every resolution
 
 
 def soft_noise(side: int, cells: int, rng: np.random.Generator) -> Floats:
-    """Smooth noise of about unit variance, `[side, side]`, with `cells` random values along each side."""
+    """Returns smooth noise of about unit variance, `[side, side]`, with `cells` random values along each side."""
     values = rng.standard_normal((cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def light_on(fabric: str, fit: str, frame: Frame, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Factor on the cloth's colour and light added to it (gloss), each `[side, side]`."""
+    """Returns the factor on the cloth's colour and the light added to it (gloss), each `[side, side]`."""
     side = frame.canvas.side
     round_ = 1 - np.float32(rng.uniform(0.2, 0.4)) * np.clip(np.abs(frame.across), 0, 1.2) ** 2.5
     shade = round_ * (1 + _folds(fit, frame, rng))
@@ -49,7 +49,7 @@ def light_on(fabric: str, fit: str, frame: Frame, rng: np.random.Generator) -> t
 
 
 def _folds(fit: str, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Change of brightness by the cloth's folds: long hanging ones where it is loose, short ones across where it is tight."""
+    """Returns the change of brightness by folds, `[side, side]`: long and hanging if the cloth is loose, short and across if it is tight."""
     wave = soft_noise(frame.canvas.side, 5, rng)
     if fit == "loose":
         phase = frame.across * np.float32(rng.uniform(2.5, 4.0)) + 0.3 * wave
@@ -65,7 +65,7 @@ def _folds(fit: str, frame: Frame, rng: np.random.Generator) -> Floats:
 
 
 def opacity(fabric: str, mask: Image.Image, frame: Frame, rng: np.random.Generator) -> Floats:
-    """How much of the cloth covers what is behind, `[side, side]`, 0 to 1: chiffon is sheer, fur has a ragged edge."""
+    """Returns how much the cloth covers what is behind it, `[side, side]`, 0 to 1: chiffon is sheer, fur has a ragged edge."""
     if fabric == "faux":
         blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(frame.canvas.length(0.012))), np.float32) / 255
         ragged = blurred + 0.28 * soft_noise(frame.canvas.side, FUR_CELLS, rng)

@@ -1,8 +1,8 @@
-"""Which garments the renderer draws: the paper's six groups and 26 classes, in the proportions of DeepFashion's long tail.
+"""Chooses the labels of the drawn garments: the paper's six groups and 26 classes, in the proportions of DeepFashion's long tail.
 
-Class counts are those of the 5,000 training images of the DeepFashion copy in the paper's labelling. Every split has them to within
-one image; over the groups they hang together through two hidden traits of a garment, how warm and how dressy it is, so that knits
-tend to have long sleeves and chiffon tends to be a dress.
+The class counts are those of the 5,000 training images of the DeepFashion copy in the paper's labelling. Every split has these proportions to
+within one image. Across groups, labels are correlated through two hidden traits of a garment, how warm and how dressy it is, so that knits tend
+to have long sleeves and chiffon tends to be a dress.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COUNTS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 SPLITS = ("train", "val", "test")
 
-# per group: weights of (warmth, dressiness, chance) in what an image's place on the group's axis depends on,
-# and the classes along that axis, from cold to warm or from plain to dressy
+# per group: the weights of (warmth, dressiness, chance) in an image's position on the group's axis, and the classes along that axis,
+# from cold to warm or from plain to dressy
 _AXES: dict[str, tuple[tuple[float, float, float], tuple[str, ...]]] = {
     "pattern": ((0.0, 0.5, 1.0), ("graphic", "striped", "lattice", "solid", "embroidered", "floral", "pleated")),
     "sleeve": ((0.8, 0.0, 1.0), ("sleeveless", "short_sleeve", "long_sleeve")),
@@ -38,12 +38,12 @@ _AXES: dict[str, tuple[tuple[float, float, float], tuple[str, ...]]] = {
 
 
 def garment_schema() -> LabelSchema:
-    """The paper's six groups and 26 classes, in its order."""
+    """Returns the paper's six groups and 26 classes, in its order."""
     return LabelSchema(groups=tuple(LabelGroup(name=name, classes=tuple(classes)) for name, classes in COUNTS.items()))
 
 
 def draw_labels(source: GarmentsSource, split: str, seed: int) -> Labels:
-    """The label combinations of one split, `[n, 26]`, in shuffled order.
+    """Returns the label combinations of one split, `[n, 26]`, in shuffled order.
 
     n is the split's size; in `val` and `test` images are added until each class has `source.rare_eval`.
     """
@@ -56,7 +56,7 @@ def draw_labels(source: GarmentsSource, split: str, seed: int) -> Labels:
 
 
 def proportional(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """n images shared out in proportion to `counts`, whole numbers by largest remainder, at least one of each class."""
+    """Distributes n images in proportion to `counts` `[k]`: whole numbers by largest remainder, at least one per class; returns `[k]`."""
     exact = counts / counts.sum() * n
     shares: NDArray[np.int64] = np.maximum(np.floor(exact).astype(np.int64), 1)
     order = np.argsort(exact - shares)[::-1]  # largest remainder first
@@ -69,7 +69,7 @@ def proportional(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def _long_tail(n: int, rng: np.random.Generator) -> Labels:
-    """n combinations with exact class counts: each group hands its classes out along the order of a noisy trait."""
+    """Returns n combinations with exact class counts: each group assigns its classes in the order of a noisy trait."""
     traits = rng.standard_normal((2, n))
     blocks = []
     for group, counts in COUNTS.items():
@@ -85,7 +85,7 @@ def _long_tail(n: int, rng: np.random.Generator) -> Labels:
 
 
 def _with_rare(labels: Labels, least: int, rng: np.random.Generator) -> Labels:
-    """Adds combinations, each a drawn one with one group changed to a class that lacks images, until none lacks any."""
+    """Adds combinations, each a present one with one group changed to a class that lacks images, until every class has `least`."""
     slices = list(garment_schema().slices().values())
     for columns in slices:
         for column in range(columns.start, columns.stop):

@@ -1,4 +1,4 @@
-"""The seven patterns: the cloth's own colour at each pixel, before light falls on it."""
+"""Paints the seven patterns: the cloth's own colour at each pixel, before it is lit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.data.garments.cloth import Colour, Frame, byte_colour, contrast_colo
 
 
 def paint_pattern(pattern: str, base: Colour, frame: Frame, rng: np.random.Generator) -> Floats:
-    """The cloth's colour before light falls on it, `[side, side, 3]`, 0 to 1."""
+    """Returns the cloth's colour before it is lit, `[side, side, 3]`, 0 to 1."""
     side = frame.canvas.side
     image = Image.new("RGB", (side, side), byte_colour(base))
     if pattern == "floral":
@@ -40,7 +40,7 @@ def _bands(cloth: Floats, base: Colour, frame: Frame, rng: np.random.Generator, 
     across = frame.x * np.float32(np.cos(angle)) - frame.y * np.float32(np.sin(angle))
     weight = _square_wave(along / np.float32(period), share)
     if crossed:
-        # where both cross the colour is full, as in woven checks
+        # the colour is full only at crossings, as in woven checks
         weight = (weight + _square_wave(across / np.float32(period), share)) / 2
     return cloth + weight[..., None] * (colour - cloth)
 
@@ -54,7 +54,7 @@ def _pleats(frame: Frame, rng: np.random.Generator) -> Floats:
     number = rng.uniform(5, 9)
     depth = np.float32(rng.uniform(0.35, 0.6))
     phase = (frame.across * np.float32(number / 2) + np.float32(rng.random())) % 1.0
-    shade: Floats = 1 - depth * phase**2  # each fold darkens towards its edge, then begins anew
+    shade: Floats = 1 - depth * phase**2  # each fold darkens towards its edge, at which the next begins
     return shade
 
 
@@ -81,7 +81,7 @@ def _flowers(image: Image.Image, base: Colour, frame: Frame, rng: np.random.Gene
 
 
 def _emblem(image: Image.Image, base: Colour, frame: Frame, rng: np.random.Generator) -> None:
-    """One large print on the chest: a disc, a star, a block of words, or a picture in a frame."""
+    """Draws one large print on the chest: a disc, a star, a block of words, or a framed picture."""
     draw = ImageDraw.Draw(image)
     canvas = frame.canvas
     x, y, size = rng.normal(0, 0.01), rng.uniform(0.325, 0.37), rng.uniform(0.055, 0.09)
@@ -111,7 +111,7 @@ def _emblem(image: Image.Image, base: Colour, frame: Frame, rng: np.random.Gener
 
 
 def _embroidery(image: Image.Image, base: Colour, frame: Frame, rng: np.random.Generator) -> None:
-    """Stitched ornaments: bands of lozenges and dots below the neck, at the hem, and down the middle."""
+    """Draws stitched ornaments: bands of lozenges and dots below the neck, at the hem, and down the middle."""
     draw = ImageDraw.Draw(image)
     thread = byte_colour(contrast_colour(base, rng, 0.3))
     second = byte_colour(contrast_colour(base, rng, 0.2))

@@ -1,4 +1,4 @@
-"""The whole picture: a figure in a garment before a background, something in front, and the camera's faults."""
+"""Draws the whole image: a figure in a garment in front of a background, something in front of it, and the faults of a camera."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from shared.data.garments.pattern import paint_pattern
 from shared.data.garments.shape import Cut, collar, draw_cut, garment_masks
 
 Fill = Callable[[Points, Colour], None]
-"""Paints a polygon of the figure."""
-MIN_SIDE = 96  # pixels of the picture before it is reduced: smaller ones lose the fabric's texture altogether
+"""Is a function that paints a polygon of the figure."""
+MIN_SIDE = 96  # pixels per side before the image is reduced: in smaller ones the fabric's texture is lost
 
 
 def draw_garment(labels: dict[str, str], resolution: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture of a garment with these classes (group → class), `[resolution, resolution, 3]` RGB."""
-    side = max(MIN_SIDE, resolution, min(2 * resolution, 256))  # twice as fine where that is cheap: smooth edges
+    """Returns an image of a garment with these classes (by group), `[resolution, resolution, 3]`, RGB 0 to 255."""
+    side = max(MIN_SIDE, resolution, min(2 * resolution, 256))  # twice as fine if that is cheap, for smooth edges
     cut, pose = draw_cut(labels, rng), draw_pose(rng)
     canvas = _camera(cut, side, rng)
     frame = Frame.of(canvas, cut, pose)
@@ -50,7 +50,7 @@ def draw_garment(labels: dict[str, str], resolution: int, rng: np.random.Generat
 
 
 def _camera(cut: Cut, side: int, rng: np.random.Generator) -> Canvas:
-    """Shows the garment whole or nearly so, large or small, a little turned."""
+    """Returns a random canvas that shows the garment, whole or nearly so, large or small, a little turned."""
     height = cut.hem - 0.12
     zoom = np.clip(rng.uniform(0.72, 0.98) / height, 0.8, 1.75)
     centre = (rng.normal(0, 0.02), 0.12 + height * rng.uniform(0.45, 0.55))
@@ -62,7 +62,7 @@ def _skin(rng: np.random.Generator) -> Colour:
 
 
 def _background(side: int, rng: np.random.Generator) -> Image.Image:
-    """A studio's gradient, a room with a floor, or a street of blurred shapes."""
+    """Draws the gradient of a studio, a room with a floor, or a street of blurred shapes."""
     top = hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.25, 1.0))
     bottom = hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.25, 1.0))
     kind = rng.choice(["studio", "room", "street"], p=[0.5, 0.25, 0.25])
@@ -85,7 +85,7 @@ def _background(side: int, rng: np.random.Generator) -> Image.Image:
 def _paint_figure(
     picture: Image.Image, canvas: Canvas, pose: Pose, cut: Cut, skin: Colour, rng: np.random.Generator
 ) -> None:
-    """Body, hair and legs, or trousers below what is no dress."""
+    """Draws body, hair and legs, and trousers if the cut has them."""
     draw = ImageDraw.Draw(picture)
 
     def fill(points: Points, colour: Colour) -> None:
@@ -96,7 +96,7 @@ def _paint_figure(
         fill(ellipse(0.0, 0.13, 0.085, rng.uniform(0.11, 0.15)), hair)
     shade: Colour = (skin[0] * 0.88, skin[1] * 0.85, skin[2] * 0.83)
     hip = float(pose.shift(np.array([HIP]))[0])
-    slim = min(1.0, cut.ease)  # a tight garment holds the figure in
+    slim = min(1.0, cut.ease)  # a tight garment makes the figure slimmer
     for x in (-0.075 * slim, 0.075 * slim):
         leg = np.array([[hip + x, HIP], [hip + x * 1.1, 0.76], [hip + x * 1.15, 1.02]])
         fill(limb(leg, (0.085 * slim, 0.04)), shade if x < 0 else skin)
@@ -131,7 +131,7 @@ def _trousers(fill: Fill, pose: Pose, hip: float, slim: float, rng: np.random.Ge
 
 
 def _dress(pixels: Floats, labels: dict[str, str], frame: Frame, pose: Pose, rng: np.random.Generator) -> Floats:
-    """Lays the garment over the figure."""
+    """Paints the garment over the figure."""
     mask, sleeves = garment_masks(frame.cut, pose, frame.canvas)
     base = base_colour(labels["fabric"], rng)
     cloth = paint_pattern(labels["pattern"], base, frame, rng)
@@ -144,7 +144,7 @@ def _dress(pixels: Floats, labels: dict[str, str], frame: Frame, pose: Pose, rng
 
 
 def _seams(mask: Image.Image, sleeves: Image.Image, frame: Frame) -> Floats:
-    """Darkens the garment towards its edge, and the sleeves where they meet the trunk, so that the form is seen."""
+    """Returns a factor that darkens the garment at its edges and at the seams of the sleeves, so that its form is visible."""
     radius = frame.canvas.length(0.01)
     inside = np.asarray(mask.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
     edge = np.clip((1 - inside) * 1.6, 0, 0.5)
@@ -156,7 +156,7 @@ def _seams(mask: Image.Image, sleeves: Image.Image, frame: Frame) -> Floats:
 def _trimmings(
     pixels: Floats, fabric: str, base: Colour, mask: Image.Image, frame: Frame, rng: np.random.Generator
 ) -> Floats:
-    """A collar's flaps, and the light stitching of denim."""
+    """Draws the flaps of a collar and the light stitching of denim."""
     flaps = collar(frame.cut)
     stitched = fabric == "denim"
     if not flaps and not stitched:
@@ -176,7 +176,7 @@ def _trimmings(
 
 
 def _occlude(picture: Image.Image, canvas: Canvas, cut: Cut, skin: Colour, rng: np.random.Generator) -> None:
-    """In one picture of three something is in front: a bag, its strap, hair, a hand, or another's shoulder."""
+    """Draws something in front of the garment in one image of three: a bag, its strap, hair, a hand, or an object."""
     draw = ImageDraw.Draw(picture)
     colour = byte_colour(hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.1, 0.9)))
     side = rng.choice([-1.0, 1.0])
@@ -202,7 +202,7 @@ def _occlude(picture: Image.Image, canvas: Canvas, cut: Cut, skin: Colour, rng: 
 
 
 def _photograph(picture: Image.Image, resolution: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Reduces to the resolution, and adds uneven light, a colour cast, blur and noise."""
+    """Reduces the image to the resolution, and adds uneven light, a colour cast, blur and noise."""
     blur = rng.uniform(0.0, 0.35) * picture.width / MIN_SIDE / 2
     if blur > 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(blur))

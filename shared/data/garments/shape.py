@@ -1,7 +1,7 @@
-"""A garment's cut: its outline from length, fit, sleeve and neckline.
+"""Draws a garment's cut: its outline from length, fit, sleeve and neckline.
 
-Classes of one group overlap a little where people's judgement does (a long short sleeve, a roomy conventional cut), so that no
-classifier can be right always.
+Classes of one group overlap a little, as people's judgement of them does (a long short sleeve, a wide conventional cut), so that no classifier
+can always be right.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from shared.data.garments.body import (
 
 @dataclass(frozen=True)
 class Cut:
-    """What the labels and chance make of a garment's form. Lengths in figure coordinates."""
+    """Is a garment's form, which follows from its labels and chance. Lengths are in figure coordinates."""
 
     ease: float
-    """How much wider than the body it is, as a factor."""
+    """Is the garment's width as a factor of the body's."""
     sleeve: float
-    """Share of the arm that the sleeves cover."""
+    """Is the share of the arm that the sleeves cover."""
     hem: float
-    """Height of its lower edge on the figure."""
+    """Is the height of its lower edge on the figure."""
     trousers: bool
-    """Worn with trousers or leggings: nearly always where it is no dress."""
+    """Says whether it is worn with trousers or leggings: nearly always if it is not a dress."""
     flare: float
-    """How much the hem is wider than the hip, as a factor."""
+    """Is the width of the hem as a factor of the hip's."""
     neckline: str
-    """crew, v, square, or how it does without: strapless, collar, turtleneck."""
+    """Is crew, v or square, or strapless, collar or turtleneck if the label is no_neckline."""
     depth: float
-    """How deep the neckline is cut."""
+    """Is the depth of the neckline."""
     opening: float
-    """Half the neckline's width."""
+    """Is half the neckline's width."""
     top: float
-    """Height of the garment's upper edge on the figure."""
+    """Is the height of the garment's upper edge on the figure."""
 
 
 EASE = {"tight": (0.8, 0.03), "conventional": (1.14, 0.045), "loose": (1.75, 0.12)}  # mean and standard deviation
-UNDECIDED = 0.13  # share of tight and loose garments that one could as well call conventional
+UNDECIDED = 0.13  # share of tight and loose garments that could also be called conventional
 SLEEVE = {"sleeveless": (0.0, 0.0), "short_sleeve": (0.2, 0.6), "long_sleeve": (0.56, 1.0)}  # from, to
-CAP_SLEEVE = 0.06  # share of sleeveless garments with so much over the shoulder that it is nearly a sleeve
+CAP_SLEEVE = 0.06  # share of sleeveless garments that cover the shoulder as a short sleeve does
 HEM = {"no_dress": (0.50, 0.63), "mini_length": (0.61, 0.80), "maxi_length": (0.79, 0.97)}
 
 
 def draw_cut(labels: dict[str, str], rng: np.random.Generator) -> Cut:
-    """The form of a garment with these classes (group → class)."""
+    """Draws a random form of a garment with these classes (by group)."""
     mean, spread = EASE[labels["fit"]]
     ease = float(rng.normal(mean, spread))
     if labels["fit"] != "conventional" and rng.random() < UNDECIDED:
@@ -91,11 +91,11 @@ def draw_cut(labels: dict[str, str], rng: np.random.Generator) -> Cut:
 
 
 def garment_width(cut: Cut, y: Points) -> Points:
-    """Half-width of the garment's trunk at heights y."""
+    """Returns the half-width of the garment's trunk at heights y."""
     body = smooth_widths(np.minimum(y, HIP), BODY_Y, BODY_WIDTH)
-    chest = cut.ease**0.6  # cloth hangs from the shoulders: room shows at waist and hip
+    chest = cut.ease**0.6  # cloth hangs from the shoulders: a wide cut shows at waist and hip
     ease = np.interp(y, [SHOULDER, 0.30, WAIST], [min(1.04, chest), chest, cut.ease])
-    boxy = np.clip((cut.ease - 1.0) * 0.14, 0, 0.07) * np.exp(-(((y - WAIST) / 0.09) ** 2))  # a roomy cut has no waist
+    boxy = np.clip((cut.ease - 1.0) * 0.14, 0, 0.07) * np.exp(-(((y - WAIST) / 0.09) ** 2))  # a wide cut has no waist
     flare = 1 + (cut.flare - 1) * np.clip((y - HIP) / max(cut.hem - HIP, 0.05), 0, 1)
     bare = 0.22 * (cut.sleeve == 0) * np.clip((0.29 - y) / 0.09, 0, 1)  # armholes
     width: Points = (body * ease + boxy) * flare * (1 - bare)
@@ -103,7 +103,7 @@ def garment_width(cut: Cut, y: Points) -> Points:
 
 
 def garment_masks(cut: Cut, pose: Pose, canvas: Canvas) -> tuple[Image.Image, Image.Image]:
-    """Masks (mode L) of the whole garment and of its sleeves alone."""
+    """Returns masks (mode L) of the whole garment and of its sleeves alone."""
     y = np.linspace(cut.top, cut.hem, 28)
     trunk = column(pose, y, garment_width(cut, y))
     if cut.neckline != "strapless":
@@ -131,7 +131,7 @@ def garment_masks(cut: Cut, pose: Pose, canvas: Canvas) -> tuple[Image.Image, Im
 
 
 def neck_hole(cut: Cut) -> Points | None:
-    """Outline of what the neckline leaves open, None where there is none."""
+    """Returns the outline of the opening of the neckline, None if it has none."""
     top, w, low = SHOULDER - 0.05, cut.opening, SHOULDER - 0.02 + cut.depth
     if cut.neckline == "crew":
         t = np.linspace(0, np.pi, 15)
@@ -145,6 +145,6 @@ def neck_hole(cut: Cut) -> Points | None:
 
 
 def collar(cut: Cut) -> list[Points]:
-    """The two flaps of a shirt's collar."""
+    """Returns the two flaps of a shirt's collar, none if the neckline is not a collar."""
     flap = np.array([[0.0, SHOULDER + 0.012], [0.055, 0.17], [0.082, 0.19], [0.05, SHOULDER + 0.035]])
     return [flap, flap * np.array([-1.0, 1.0])] if cut.neckline == "collar" else []

@@ -1,6 +1,6 @@
-"""The source `garments`: drawn clothes with the paper's groups, classes and long tail; needs no download.
+"""Reads the source `garments`: drawn clothes with the paper's groups, classes and long tail, which need no download.
 
-They are drawings and no stand-in for photographs: they let every part be tried, and say nothing of DeepFashion.
+They are drawings and do not replace photographs: every part can be tried with them, but results say nothing about DeepFashion.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import numpy as np
 
 from shared.config.dataset import GarmentsSource
 from shared.data.garments.labels import draw_labels, garment_schema
-from shared.data.garments.scene import draw_garment
 from shared.data.schema import Labels, LabelSchema
-from shared.data.source import SPLITS, Source, SourceImage, SplitName
+from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
 
 
-def read_garments(source: GarmentsSource, seed: int) -> Source:
-    """The drawn data set. Every image follows from the seed, its split and its number alone, whoever draws it, in whichever order."""
-    labels = {split: draw_labels(source, split, seed) for split in SPLITS}
-    return Source(
+def read_garments(config: GarmentsSource, seed: int) -> ImageListing:
+    """Lists the drawn images. An image depends on the seed, its split and its number only, not on the order in which images are drawn."""
+    labels = {split: draw_labels(config, split, seed) for split in SPLITS}
+    return ImageListing(
         schema=garment_schema(),
-        images=_images(labels, source.resolution, seed),
+        images=_images(labels, config.resolution, seed),
         total=sum(len(rows) for rows in labels.values()),
         notes=(
             "Drawn by the built-in renderer with the class proportions of DeepFashion's 5,000-image copy; no photographs.",
@@ -32,7 +31,9 @@ def read_garments(source: GarmentsSource, seed: int) -> Source:
 def garment_image(
     schema: LabelSchema, labels: Labels, split: SplitName, index: int, resolution: int, seed: int
 ) -> SourceImage:
-    """Image `index` of a split: labels `[26]`, drawn from its own seed."""
+    """Draws image `index` of a split, with labels `[26]`, from a random generator of its own."""
+    from shared.data.garments.scene import draw_garment  # it needs Pillow, which the image of control does not contain
+
     names = {
         group: schema.group(group).classes[int(labels[where].argmax())] for group, where in schema.slices().items()
     }

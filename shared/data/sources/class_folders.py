@@ -1,4 +1,4 @@
-"""A folder a class, or `train/`, `val/`, `test/` with a folder a class in each."""
+"""Reads a folder per class, or `train/`, `val/`, `test/` with a folder per class in each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,38 @@ import numpy as np
 from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.data.source import Source, SourceImage, SplitName
-from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
+from shared.data.sources.paths import IMAGE_SUFFIXES, PathCheck, existing_root
 from shared.errors import DataError
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
-IGNORED = {"Thumbs.db", "desktop.ini", "__MACOSX"}  # what desktops leave behind, beside all names that begin with a dot
+IGNORED = {
+    "Thumbs.db",
+    "desktop.ini",
+    "__MACOSX",
+}  # left behind by desktops; names that begin with a dot are ignored too
 
 
-def read_folder(config: FolderSource, root: Path, problems: Problems) -> Source:
-    """Lists the images of all class folders, those below them too; the classes are the folders' names, sorted.
+def infer_folder(data: Path) -> InferredSource | None:
+    """Returns the source of a folder that holds class folders, None if it holds none."""
+    if not holds_class_images(data):
+        return None
+    root = data.resolve()
+    dataset = FolderSource(source="folder", root=str(root), group="label")
+    return InferredSource(dataset, root, {"group": "the question that the folders' names answer"})
 
-    Every file in a class folder counts as an image. Raises DataError where there are fewer than two class folders.
+
+def holds_class_images(data: Path) -> bool:
+    """Returns whether there are images in folders of `data`, at any depth."""
+    return data.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in data.glob("*/**/*"))
+
+
+def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageListing:
+    """Lists the images of all class folders, at any depth; the classes are the folders' names, sorted.
+
+    Every file in a class folder counts as an image. Raises DataError if there are fewer than two class folders.
     """
     root = existing_root(root)
     parts = split_folders(root, problems)
@@ -32,8 +50,8 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> Source:
     classes = tuple(sorted({folder.name for _, folder in folders}))
     if len(classes) < 2:
         raise DataError(
-            f"{root.name}/: holds {len(classes)} class folders; there must be a folder a class (or train/, val/, test/ with "
-            "a folder a class in each), at least two"
+            f"{root.name}/: holds {len(classes)} class folders; there must be a folder per class (or train/, val/, test/ "
+            "with a folder per class in each), at least two"
         )
     schema = LabelSchema(groups=(LabelGroup(name=config.group, classes=classes),))
     paths = PathCheck(root, problems)
@@ -41,22 +59,24 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> Source:
         image for split, folder in folders for image in _class_images(root, split, folder, classes, paths, problems)
     ]
     class_where = {f"{config.group}/{folder.name}": f"{folder.relative_to(root)}/" for _, folder in folders}
-    return Source(schema, images, len(images), class_where=class_where)
+    return ImageListing(schema, images, len(images), class_where=class_where)
 
 
 def split_folders(root: Path, problems: Problems) -> list[tuple[SplitName | None, Path]]:
-    """The folders that hold class folders, each with its split; the root itself, without one, where it has no split folders."""
+    """Returns the folders that hold class folders, each with its split; the root without a split if it has no split folders."""
     folders = [name for name in _names(root) if (root / name).is_dir()]
     found = [(SPLIT_NAMES[name.lower()], root / name) for name in folders if name.lower() in SPLIT_NAMES]
     splits = [split for split, _ in found]
-    # a data set of vehicles may well have a class `train`: only together with another split it is one
+    # a data set of vehicles may have a class `train`: it is a split only if there is another one
     if "train" not in splits or len(set(splits)) < 2:
         return [(None, root)]
     if len(set(splits)) < len(splits):
-        raise DataError(f"{root.name}/: two folders stand for one split, got {[f.name for _, f in found]}; keep one")
+        raise DataError(f"{root.name}/: two folders name one split, got {[f.name for _, f in found]}; keep one")
     for name in folders:
         if name.lower() not in SPLIT_NAMES:
-            problems.add("no split", f"{name}/", "a folder beside the split folders; move its images into one of them")
+            problems.add(
+                "no split", f"{name}/", "is a folder beside the split folders; move its images into one of them"
+            )
     return [*found]
 
 
@@ -65,7 +85,7 @@ def _folders(top: Path, problems: Problems) -> Iterator[Path]:
         if (top / name).is_dir():
             yield top / name
         elif Path(name).suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
-            problems.add("no class", f"{top.name}/{name}", "an image outside the class folders; move it into one")
+            problems.add("no class", f"{top.name}/{name}", "is an image outside the class folders; move it into one")
 
 
 def _class_images(
@@ -85,7 +105,7 @@ def _class_images(
 
 
 def _files(root: Path, folder: Path, problems: Problems) -> Iterator[Path]:
-    """All files below a class folder, in order; linked folders are reported, not followed (they may leave the root, or circle)."""
+    """Yields all files below a class folder, in order; linked folders are reported, not followed (they may leave the root, or form a loop)."""
     if folder.is_symlink():
         where = folder.relative_to(root).as_posix()
         problems.add("linked folder", where, "is a link to a folder; copy it here")

@@ -1,4 +1,4 @@
-"""A CSV with a row an image: a path column, label columns, optionally the split and what must stay together."""
+"""Reads a CSV with a row per image: a path column, label columns, optionally the split and a column of what must stay together."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import numpy as np
 from shared.config.dataset import CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import SPLITS, Source, SourceImage, SplitName
+from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 
 TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
-"""What a 0/1 cell may hold (pandas writes 1.0 where a column has blanks); blank is unknown."""
+"""Maps what a 0/1 cell may hold to its label (pandas writes 1.0 if a column has blanks); blank is unknown."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table."""
+    """Is a row of the table."""
 
     line: int
-    """Where it begins in the file, from 1."""
+    """Is the line of the file on which the row begins, from 1."""
     cells: dict[str, str]
-    """Column → text, without blanks around it."""
+    """Maps each column to its text, without blanks around it."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV, read whole."""
+    """Holds all rows of a CSV."""
 
     name: str
     columns: tuple[str, ...]
     rows: list[Row]
 
 
-def read_csv(config: CsvSource, root: Path, problems: Problems) -> Source:
-    """Lists the images of the table's rows.
+def read_csv(config: CsvSource, root: Path, problems: Problems) -> ImageListing:
+    """Lists the images that the rows of the table name.
 
-    Raises DataError where the table cannot be read, ConfigError where it lacks a column that the study names.
+    Raises DataError if the table cannot be read, ConfigError if it lacks a column that the study names.
     """
     root = existing_root(root)
     paths = PathCheck(_inside(root, config.image_folder, "image_folder"), problems)
@@ -54,13 +54,13 @@ def read_csv(config: CsvSource, root: Path, problems: Problems) -> Source:
     schema, class_where = _schema(config, table)
     reader = _RowReader(config, schema, paths, problems, table.name)
     images = [image for row in table.rows if (image := reader.read(row)) is not None]
-    return Source(schema, images, len(images), class_where=class_where)
+    return ImageListing(schema, images, len(images), class_where=class_where)
 
 
 def read_table(path: Path, problems: Problems, delimiter: str = ",") -> Table:
-    """Reads a CSV whose first row names its columns; rows with more or fewer cells go to `problems`.
+    """Reads a CSV whose first row names its columns; rows with more or fewer cells are reported to `problems`.
 
-    Raises DataError where it is missing, empty, no text, or names a column twice.
+    Raises DataError if the file is missing, empty or not text, or names a column twice.
     """
     name = path.name
     rows: list[Row] = []
@@ -71,7 +71,7 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",") -> Table:
             if not header:
                 raise DataError(f"{name}: is empty; its first row must name the columns")
             if twice := [column for column in header if header.count(column) > 1]:
-                raise DataError(f"{name} line 1: the column {twice[0]!r} stands twice; rename one")
+                raise DataError(f"{name} line 1: the column {twice[0]!r} is named twice; rename one")
             for line, cells in lines:
                 if len(cells) != len(header):
                     message = f"must have {len(header)} cells as the first row has, got {len(cells)}"
@@ -90,7 +90,7 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",") -> Table:
 
 
 def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not blank, each with the line that it begins on (a quoted cell may run over several)."""
+    """Yields records that are not blank, each with the line on which it begins (a quoted cell may span several)."""
     line = 1
     while True:
         try:
@@ -98,7 +98,7 @@ def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"the CSV, near line {line}: cannot be read ({error}); mend the quotes there") from error
+            raise DataError(f"the CSV, near line {line}: cannot be read ({error}); fix the quotes there") from error
         if cells:
             yield line, cells
         line = reader.line_num + 1  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def _schema(config: CsvSource, table: Table) -> tuple[LabelSchema, dict[str, str
 
 
 def _first_lines(group: CsvGroup, table: Table) -> dict[str, int]:
-    """Class → line where it stands first."""
+    """Maps each class to the line on which it is named first."""
     lines: dict[str, int] = {}
     for row in table.rows:
         for label in _names(group, row.cells[group.column or ""]):
@@ -155,14 +155,14 @@ def _first_lines(group: CsvGroup, table: Table) -> dict[str, int]:
 
 
 def _names(group: CsvGroup, cell: str) -> list[str]:
-    """The class names in a cell: one, or those of a list."""
+    """Returns the class names in a cell: one, or those of a list."""
     if group.kind == "one":
         return [cell] if cell else []
     return [name.strip() for name in cell.split(group.separator) if name.strip()]
 
 
 class _RowReader:
-    """Rows to images; what is wrong with a row goes to `problems`, all of it, and the row is left out."""
+    """Turns rows into images; a row with something wrong is reported to `problems` and left out."""
 
     def __init__(
         self, config: CsvSource, schema: LabelSchema, paths: PathCheck, problems: Problems, table_name: str
@@ -172,7 +172,7 @@ class _RowReader:
         self._group_splits: dict[str, tuple[SplitName, int]] = {}
 
     def read(self, row: Row) -> SourceImage | None:
-        """The row's image; None where something is wrong with it, of which the first thing is reported: a row counts once."""
+        """Returns the row's image; None if something is wrong with it, of which the first is reported, so that a row counts once."""
         where = f"{self._table_name} line {row.line}"
         checked = self._paths.check(row.cells[self._config.path_column], where)
         if checked is None:
@@ -183,7 +183,7 @@ class _RowReader:
             if part is None:
                 return None
             parts.append(part)
-        # an image without a product or patient stands for itself
+        # an image without a product or patient is a group of its own
         unit = (row.cells[self._config.group_by] or None) if self._config.group_by is not None else None
         split: SplitName | None = None
         if self._config.split_column is not None:

@@ -1,8 +1,9 @@
-"""DeepFashion's *Category and Attribute Prediction*, fine annotations, as distributed or as a copy in the same form.
+"""Reads DeepFashion's *Category and Attribute Prediction*, fine annotations, as distributed or as a copy in the same form.
 
-`list_attr_cloth.txt` (a count, a header, then `name type` lines), `{train,val,test}.txt` (image paths), `{train,val,test}_attr.txt` (six
-integers a line: the position of the class among those of its type), and optionally `*_bbox.txt`; each with or without header lines,
-under `Anno_fine/` or `split/`. Images are at `img/...` under the root, or under `Img/`, where the distribution unpacks them.
+The files are `list_attr_cloth.txt` (a count, a header, then `name type` lines), `{train,val,test}.txt` (image paths),
+`{train,val,test}_attr.txt` (six integers per line: the position of the class among those of its type), and optionally `*_bbox.txt`; each has
+header lines or none, under `Anno_fine/` or `split/`. Images are at `img/...` under the root, or under `Img/`, into which the distribution unpacks
+them.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import numpy as np
 from shared.config.dataset import DeepFashionSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import SPLITS, Source, SourceImage, SplitName
+from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.errors import DataError
 
 FOLDERS = ("Anno_fine", "split")
+ATTRIBUTES = "list_attr_cloth.txt"
 GROUPS = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")  # attribute types 1 to 6
 PAPER_SIZES = {"train": 14_000, "val": 2_000, "test": 4_000}
-HEADER_LINES = 2  # at most: a count, and the names of the columns
+HEADER_LINES = 2  # at most: a count and the names of the columns
 
 Line = tuple[int, str]
-"""Line number in the file (from 1), and its text."""
+"""Is the number of a line in its file, from 1, and its text."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,19 @@ class _Split:
     boxes: list[Line] | None
 
 
-def read_deepfashion(config: DeepFashionSource, root: Path, problems: Problems) -> Source:
+def infer_deepfashion(data: Path) -> None:
+    """Raises DataError that names the ready study to run if the folder is DeepFashion."""
+    if any((data / folder / ATTRIBUTES).is_file() for folder in FOLDERS):
+        raise DataError(f"{data}: is DeepFashion; run studies/deepfashion.yaml with --set dataset.root={data}")
+
+
+def read_deepfashion(config: DeepFashionSource, root: Path, problems: Problems) -> ImageListing:
     """Lists the labelled images of all splits; a split without labels is not used, and the notes say so.
 
-    Raises DataError where a list is missing, two lists that belong together differ in length, or the attribute list is none.
+    Raises DataError if a list is missing, if two lists that belong together differ in length, or if the attribute list cannot be used.
     """
     root = existing_root(root)
-    attributes_file = _find(root, "list_attr_cloth.txt")
+    attributes_file = _find(root, ATTRIBUTES)
     schema, class_where = _read_schema(attributes_file, root)
     splits = [split for name in SPLITS if (split := _read_split(root, name, config.crop)) is not None]
     labelled = [split for split in splits if split.labels is not None]
@@ -54,7 +62,7 @@ def read_deepfashion(config: DeepFashionSource, root: Path, problems: Problems) 
     image_root = root / "Img" if not (root / "img").is_dir() and (root / "Img" / "img").is_dir() else root
     paths = PathCheck(image_root, problems)
     images = [image for split in labelled for image in _images(split, root, schema, paths, problems)]
-    return Source(schema, images, len(images), _notes(splits), class_where)
+    return ImageListing(schema, images, len(images), _notes(splits), class_where)
 
 
 def _notes(splits: list[_Split]) -> tuple[str, ...]:
@@ -78,14 +86,14 @@ def _read_schema(path: Path, root: Path) -> tuple[LabelSchema, dict[str, str]]:
             )
         name = "_".join(words)
         if name in classes[int(kind) - 1]:
-            raise DataError(f"{where} line {number}: the attribute {name!r} stands twice; remove one")
+            raise DataError(f"{where} line {number}: the attribute {name!r} is listed twice; remove one")
         classes[int(kind) - 1].append(name)
         class_where[f"{GROUPS[int(kind) - 1]}/{name}"] = f"{where} line {number}"
     for group, names in zip(GROUPS, classes, strict=True):
         if len(names) < 2:
             raise DataError(
                 f"{where}: names {len(names)} attributes of type {GROUPS.index(group) + 1} ({group}), needs two or more; "
-                "take the fine annotations' own list (26 attributes)"
+                "use the list of the fine annotations (26 attributes)"
             )
     groups = tuple(LabelGroup(name=g, classes=tuple(names)) for g, names in zip(GROUPS, classes, strict=True))
     return LabelSchema(groups=groups), class_where
@@ -142,7 +150,7 @@ def _labels(text: str, schema: LabelSchema, where: str, problems: Problems) -> L
         return None
     labels = np.zeros(schema.width, np.int8)
     for field, group in zip(fields, schema.groups, strict=True):
-        # a long run of digits need not become a number to be out of range
+        # a long run of digits is out of range, and need not be converted to a number
         if not field.isdecimal() or len(field) > 9 or int(field) >= len(group.classes):
             problems.add(
                 "label outside its group",
@@ -171,7 +179,7 @@ def _all_integers(count: int) -> Callable[[list[str]], bool]:
 
 
 def _lines(path: Path, is_data: Callable[[list[str]], bool]) -> list[Line]:
-    """Numbered lines without blank ones and without the header lines, which are told by not looking like data."""
+    """Returns numbered lines without blank ones and without the header lines, which do not look like data."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

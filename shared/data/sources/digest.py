@@ -1,6 +1,6 @@
-"""A fingerprint of a source's files, part of `prepare`'s key: data that changed under the same name is prepared again.
+"""Computes a digest of a source's files, which is part of `prepare`'s key: data that changed under the same name is prepared again.
 
-It is the same for a folder here and its copy in a bucket, so that a study goes on wherever its data lies.
+The digest is the same for a local folder and its copy in a bucket, so that a study goes on wherever its data is stored.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
-from shared.config.dataset import Dataset, GarmentsSource
+from shared.config.dataset import Dataset
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.artifacts.s3 import Listed, S3Store
 
-LABELS = {".csv", ".txt", ".tsv"}  # read whole: an edited label seldom changes the size
-PARALLEL = 16  # reads at once; label files are small, so that round trips take the time
+LABELS = {".csv", ".txt", ".tsv"}  # their content counts: an edited label seldom changes the size
+PARALLEL = 16  # reads at once; label files are small, so that most of the time is spent on round trips
 
 
 def source_digest(dataset: Dataset, settings: Settings) -> str | None:
-    """SHA-256 over the names of all files below the root, with the content of label files and the sizes of all others.
+    """Returns the SHA-256 of the names of all files below the root, with the content of label files and the sizes of all others.
 
-    None for drawn garments, which have no files. Raises DataError where the root does not exist or holds nothing, and what the bucket
-    raises. An image that is edited in place and keeps its size goes unnoticed: `--rerun prepare`.
+    Returns None if the source has no root, as drawn images have no files. Raises DataError if the root does not exist or is empty, and what the
+    bucket raises. An image that is edited in place and keeps its size is not noticed: use `--rerun prepare`.
     """
-    if isinstance(dataset, GarmentsSource):
+    if dataset.root is None:
         return None
     if is_s3(dataset.root):
         from shared.artifacts.s3 import S3Store
@@ -46,14 +46,14 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def check_outside(path: Path, root: str, remedy: str) -> None:
-    """Raises ConfigError where what is to be written at `path` would be data itself, other at each run, since it lies below the root."""
+def check_outside(path: Path, root: str | None, remedy: str) -> None:
+    """Raises ConfigError if `path`, which is to be written, lies below the root, where it would count as data that changes with each run."""
     if root and not is_s3(root) and path.resolve().is_relative_to(Path(root).expanduser().resolve()):
         raise ConfigError(f"{path}: lies inside of the data, {root}, where every file counts as data; {remedy}")
 
 
 def is_label_file(name: str) -> bool:
-    """Whether a file counts by its content, not by its size."""
+    """Returns whether a file counts by its content, not by its size."""
     return PurePosixPath(name).suffix.lower() in LABELS
 
 
@@ -77,7 +77,7 @@ def _in_bucket(store: S3Store) -> Mapping[str, str]:
         try:
             return store.digest(file.key)
         except NotFound:
-            raise UnavailableError(f"{store.url}/{file.key}: vanished while it was read; run again") from None
+            raise UnavailableError(f"{store.url}/{file.key}: was removed while it was read; run again") from None
 
     found = store.files()
     with ThreadPoolExecutor(PARALLEL) as pool:

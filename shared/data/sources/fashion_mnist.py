@@ -1,4 +1,4 @@
-"""Fashion-MNIST's IDX files: 28 x 28 grey images of ten garments, and two label groups that follow from the garment."""
+"""Reads Fashion-MNIST's IDX files: 28 x 28 grey images of ten garments, and two label groups that follow from the garment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from shared.config.dataset import FashionMnistSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import Source, SourceImage, SplitName
+from shared.data.source import ImageListing, SourceImage, SplitName
 from shared.data.sources.paths import existing_root
 from shared.errors import ConfigError, DataError
 
-# Label number → garment, sleeve, where it is worn. Sleeves of dresses and shirts vary, so theirs are unknown (None) and masked.
+# by label number: garment, sleeve, place where it is worn; sleeves of dresses and shirts vary, so that theirs are unknown (None) and masked
 GARMENTS: tuple[tuple[str, str | None, str], ...] = (
     ("t_shirt", "short", "torso"),
     ("trouser", "no_sleeve", "legs"),
@@ -41,11 +41,17 @@ SCHEMA = LabelSchema(
 MOST_PIXELS = 1 << 29  # of one file (680,000 images); an IDX header may claim 2^96
 
 
-def read_fashion_mnist(config: FashionMnistSource, root: Path, problems: Problems) -> Source:
-    """Lists the images: of each class the first ones train, the last ones of the training file validate, all of the test file test.
+def infer_fashion_mnist(data: Path) -> None:
+    """Raises DataError that names the ready study to run if the folder holds Fashion-MNIST's files."""
+    if data.is_dir() and any(data.glob("train-images*idx3-ubyte*")):
+        raise DataError(f"{data}: is Fashion-MNIST's; run studies/fashion-mnist.yaml with --set dataset.root={data}")
 
-    Raises DataError where a file is missing, cut short or no IDX file, ConfigError where a garment in `keep` is unknown or a
-    class has fewer images than are asked for.
+
+def read_fashion_mnist(config: FashionMnistSource, root: Path, problems: Problems) -> ImageListing:
+    """Lists the images. The first ones of each class are for training, the last ones of the training file for validation.
+
+    All images of the test file are for testing. Raises DataError if a file is missing, cut short or not an IDX file, ConfigError if a garment
+    in `keep` is unknown or a class has fewer images than are asked for.
     """
     root = existing_root(root)
     names = SCHEMA.groups[0].classes
@@ -68,11 +74,11 @@ def read_fashion_mnist(config: FashionMnistSource, root: Path, problems: Problem
             yield _image("t10k", int(position), test_images[position], rows[test_labels[position]], "test")
 
     class_where = dict.fromkeys(SCHEMA.class_names, f"the labels in {root.name}/")
-    return Source(SCHEMA, images(), len(chosen) + len(tested), class_where=class_where)
+    return ImageListing(SCHEMA, images(), len(chosen) + len(tested), class_where=class_where)
 
 
 def _split_train(config: FashionMnistSource, labels: NDArray[np.int64]) -> NDArray[np.str_]:
-    """`train`, `val` or nothing for each image of the training file; the validation images do not depend on what is kept."""
+    """Returns `train`, `val` or nothing for each image of the training file; the validation images do not depend on what is kept."""
     split = np.full(len(labels), "", dtype="<U5")
     for number, (name, _, _) in enumerate(GARMENTS):
         of_class = np.flatnonzero(labels == number)
@@ -98,7 +104,7 @@ def _image(stem: str, position: int, pixels: NDArray[np.uint8], labels: Labels, 
 
 
 def _label_rows() -> NDArray[np.int8]:
-    """Labels of each garment, `[10, C]`."""
+    """Returns the labels of each garment, `[10, C]`."""
     rows = np.zeros((len(GARMENTS), SCHEMA.width), np.int8)
     for number, (garment, sleeve, worn_on) in enumerate(GARMENTS):
         rows[number, SCHEMA.column(f"garment/{garment}")] = 1
@@ -129,7 +135,7 @@ def _read_pair(root: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uin
 
 
 def _find(root: Path, name: str) -> Path:
-    # some copies write idx3.ubyte for idx3-ubyte
+    # some copies are named with .idx3 instead of -idx3
     for candidate in (f"{name}.gz", name, f"{name.replace('-idx', '.idx')}.gz", name.replace("-idx", ".idx")):
         if (root / candidate).is_file():
             return root / candidate
@@ -137,9 +143,9 @@ def _find(root: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file (two zeros, 8, the number of dimensions, each as big-endian 32 bits, the values).
+    """Returns the array of unsigned bytes in an IDX file (two zeros, 8, the number of dimensions, each as big-endian 32 bits, the values).
 
-    Raises DataError where it is anything else or has more or fewer values than its header says.
+    Raises DataError if it is anything else or has more or fewer values than its header says.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

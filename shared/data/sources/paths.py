@@ -1,4 +1,4 @@
-"""Image paths as a list or table gives them: each must stay inside the root, and stand there once."""
+"""Checks image paths that a list or table names: each must lie inside the root and be listed once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from shared.data.problems import BadImage, Problems
 from shared.errors import DataError
 from shared.names import name_fault, path_below, shown
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
 
 def existing_root(root: Path) -> Path:
-    """The root with links resolved; raises DataError where it is no folder."""
+    """Returns the root with links resolved; raises DataError if it is not a folder."""
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing there"
+        found = "a file" if root.exists() else "which does not exist"
         raise DataError(f"dataset.root: must be a folder, got {str(root)!r} ({found}); name the folder of the images")
     return root.resolve()
 
 
 class PathCheck:
-    """Turns listed paths into files; what leaves the root or stands twice goes to `problems`."""
+    """Turns listed paths into files; those that leave the root or are listed twice are reported to `problems`."""
 
     def __init__(self, root: Path, problems: Problems) -> None:
         self._root = root
@@ -26,11 +28,11 @@ class PathCheck:
         self._seen: dict[str, str] = {}
 
     def check(self, text: str, where: str) -> tuple[str, Path] | None:
-        """The path's one spelling and the file it names (which may be missing); None where it was reported."""
+        """Returns the path in its normal spelling and the file it names, which may be missing; None if the path was reported."""
         try:
             name, file = self._resolve(text)
             if name in self._seen:
-                raise BadImage("duplicate path", f"the path {text!r} stands already at {self._seen[name]}")
+                raise BadImage("duplicate path", f"the path {text!r} is already listed at {self._seen[name]}")
         except BadImage as error:
             self._problems.add(error.reason, where, str(error))
             return None

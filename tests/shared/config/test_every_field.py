@@ -18,16 +18,18 @@ from shared.config.base import Section
 from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.config.study import Experiment, Overridable, Study
+from shared.data.sources.table import SOURCES, StoredSource
 from shared.errors import ConfigError
 
 DEMO = yaml.safe_load((Path(__file__).parents[3] / "studies" / "demo.yaml").read_text())
 DIFFUSION = {"generator": "stable-diffusion", "base": "some/model", "revision": "a", "resolution": 32}
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
+REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
+"""What a source needs beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
-    "deepfashion": {"root": "data", "resolution": 64},
-    "folder": {"root": "data", "resolution": 64},
-    "csv": {"root": "data", "resolution": 64, "groups": GROUPS},
-    "fashion-mnist": {"root": "data", "resolution": 64},
+    name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
+    for name, entry in SOURCES.items()
+    if isinstance(entry, StoredSource)
 }
 BASES: dict[str, dict[str, Any]] = {
     "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
@@ -177,7 +179,7 @@ def _literals(kind: Any) -> list[Any]:
 def outcome(study: ResolvedStudy) -> str:
     """All that the stages of a study are told."""
     earlier = {"other/real": Earlier("other/real")}
-    steps = plan(study, None if study.dataset.source == "garments" else "0" * 64, {}, earlier)
+    steps = plan(study, None if study.dataset.root is None else "0" * 64, {}, earlier)
     told = [
         [step.stage, step.experiment, step.id, step.config.model_dump(mode="json"), step.earlier is not None]
         for step in steps

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from shared.config.dataset import Dataset
 from shared.config.load import load_study, parse, study_from_tree, study_tree
 from shared.config.search import Choice, FloatRange, IntRange
 from shared.errors import ConfigError
 
 STUDIES = Path(__file__).parents[3] / "studies"
+SOURCES = ", ".join(repr(*get_args(kind.model_fields["source"].annotation)) for kind in get_args(get_args(Dataset)[0]))
 MINIMAL = """\
 name: tiny
 dataset: {source: garments, resolution: 32}
@@ -104,7 +107,7 @@ KINDS = "true or false or a whole number or a number or a string"
         ("experiments.0.images=3", "experiments[0].images: must be one of 'real', 'real+synthetic' or 'real+copies' or null, got 3"),
         ("verdict=foo", "verdict: must be a mapping or 'none', got \"foo\""),
         ("verdict={baseline: other}", "verdict.baseline: must name an experiment, got 'other'; there are ['real']"),
-        ("dataset.source=null", "dataset.source: must be one of 'garments', 'deepfashion', 'folder', 'csv', 'fashion-mnist', got null"),
+        ("dataset.source=null", f"dataset.source: must be one of {SOURCES}, got null"),
         ("dataset={source: csv, root: x, groups: {a b: {column: x}}}", "dataset.groups.a b: must be 1 to 60 letters, digits, underscores and"),
         ("dataset={source: csv, root: x, groups: {}}", "dataset.groups: must have at least 1 entry, got {}"),
     ],

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from shared.config.generation import Accept
-from shared.data.accept import accept_mask
+from shared.data.accept import accept_mask, accepted_images
+from shared.data.imageset import ImageSet
+from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import DataError
 
 
@@ -40,6 +42,27 @@ def test_no_rows_give_an_empty_mask() -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match="no column 'neighbour_ratio'"):
         accept_mask(Accept(), pa.table({"plausibility": [0.5]}))
+
+
+def images(**extra: list[int]) -> ImageSet:
+    count = len(next(iter(extra.values())))
+    schema = LabelSchema(groups=(LabelGroup(name="tone", classes=("dark", "light")),))
+    labels = np.tile(np.array([1, 0], np.int8), (count, 1))
+    return ImageSet(schema, [b""] * count, [""] * count, np.full(count, "generated"), labels, pa.table(extra))
+
+
+def test_each_pool_is_filtered_by_itself() -> None:
+    ratio = [1, 2, 9, 8, 3, 4, 7, 6, 5, 10]  # the two smallest are of pool 4
+    accept = Accept(plausibility=(0.0, 1.0), copies=0.2)
+    accepted = accepted_images(accept, images(pool=[4, 4, 7, 7, 4, 4, 7, 7, 4, 7]), table([0.5] * 10, ratio))
+    assert np.flatnonzero(~accepted).tolist() == [0, 7]
+
+
+def test_scores_and_images_must_fit() -> None:
+    with pytest.raises(DataError, match=r"has 1 rows for 2 images; run `score` again"):
+        accepted_images(Accept(), images(pool=[0, 0]), table([0.5], [1]))
+    with pytest.raises(DataError, match=r"have no column 'pool'; run `generate` again"):
+        accepted_images(Accept(), images(seed=[0, 0]), table([0.5] * 2, [1] * 2))
 
 
 @given(

@@ -133,7 +133,7 @@ def damaged(tmp_path: Path, column: str, values: pa.Array | None) -> Path:
         ("image", pa.array([b"a"] * 4), "column 'image' must be"),
         ("sleeve", pa.array([1, 2, 3, 4]), "column 'sleeve' must be string, got int64"),
         ("tags", pa.array(["a"] * 4), "column 'tags' must be struct"),
-        ("sleeve", pa.array(["long", None, "lnog", "x"]), "row 2: 'lnog' is no class of the group sleeve; it has"),
+        ("sleeve", pa.array(["long", None, "lnog", "x"]), "row 2: 'lnog' is not a class of the group sleeve; it has"),
         (
             "tags",
             pa.array([{"new": 1, "sale": 0}, {"new": 2, "sale": 0}, None, None], pa.struct([("new", pa.int8()), ("sale", pa.int8())])),
@@ -155,7 +155,7 @@ def test_damaged_tables(tmp_path: Path, column: str, values: pa.Array | None, me
 def test_a_truncated_shard(tmp_path: Path) -> None:
     (path,) = write_shards(image_set(random_labels(SCHEMA, 4)), tmp_path, "images")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"images-00000\.parquet: not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"images-00000\.parquet: is not a readable Parquet file"):
         read_shards([path], SCHEMA)
 
 

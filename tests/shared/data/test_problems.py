@@ -14,7 +14,7 @@ def test_fail_names_the_first_and_counts_the_rest() -> None:
     with pytest.raises(DataError) as caught:
         problems.raise_if_failing()
     assert str(caught.value) == (
-        "labels.csv line 3: a.png is not there (2 bad in all: missing file 1, truncated 1); mend them, or set dataset.on_bad: "
+        "labels.csv line 3: a.png is not there (2 bad in all: missing file 1, truncated 1); fix them, or set dataset.on_bad: "
         "skip to leave them out"
     )
 

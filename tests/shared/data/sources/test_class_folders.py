@@ -7,14 +7,14 @@ import pytest
 
 from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
-from shared.data.source import Source
+from shared.data.source import ImageListing
 from shared.data.sources.class_folders import read_folder
 from shared.errors import DataError
 
 Picture = Callable[[Path], Path]
 
 
-def read(root: Path) -> tuple[Source, Problems]:
+def read(root: Path) -> tuple[ImageListing, Problems]:
     problems = Problems("skip")
     return read_folder(FolderSource(source="folder", root="unused", group="animal"), root, problems), problems
 
@@ -84,5 +84,5 @@ def test_fewer_than_two_classes(tmp_path: Path, names: list[str], picture: Pictu
 def test_two_folders_for_one_split(tmp_path: Path, picture: Picture) -> None:
     for name in ("train/cat/a.png", "val/cat/b.png", "validation/cat/c.png"):
         picture(tmp_path / name)
-    with pytest.raises(DataError, match="two folders stand for one split"):
+    with pytest.raises(DataError, match="two folders name one split"):
         read(tmp_path)

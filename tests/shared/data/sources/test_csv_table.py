@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.config.dataset import CsvSource
 from shared.data.problems import Problems
-from shared.data.source import Source
+from shared.data.source import ImageListing
 from shared.data.sources.csv_table import read_csv
 from shared.errors import ConfigError, DataError, TailfillError
 
@@ -26,7 +26,7 @@ def config(**values: Any) -> CsvSource:
     return CsvSource.model_validate_json(json.dumps(tree))
 
 
-def read(root: Path, text: str, **values: Any) -> tuple[Source, Problems]:
+def read(root: Path, text: str, **values: Any) -> tuple[ImageListing, Problems]:
     (root / "labels.csv").write_text(text, encoding="utf-8")
     problems = Problems("skip")
     return read_csv(config(**values), root, problems), problems
@@ -71,7 +71,7 @@ def test_every_bad_row_is_reported_with_file_and_line(tmp_path: Path, picture: P
     }
     places = [line.partition(":")[0] for line in problems.lines]
     assert sorted(places) == sorted(f"labels.csv line {n}" for n in (3, 4, 5, 6, 7, 9, 10))
-    assert "stands already at labels.csv line 2" in next(line for line in problems.lines if "line 3" in line)
+    assert "is already listed at labels.csv line 2" in next(line for line in problems.lines if "line 3" in line)
 
 
 def test_split_column_and_a_product_in_two_splits(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_image_folder_and_delimiter(tmp_path: Path, picture: Picture) -> None:
     ("text", "values", "message"),
     [
         ("", {}, "is empty"),
-        ("path,path\n", {}, "stands twice"),
+        ("path,path\n", {}, "is named twice"),
         ("file,kind\na.png,x\n", {}, "dataset.path_column: labels.csv has no column 'path'; it has"),
         ("path,kind\na.png,x\n", {}, "needs two"),
         ("path,kind\n", {"split_column": "part"}, "dataset.split_column"),

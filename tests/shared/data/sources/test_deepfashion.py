@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.config.dataset import DeepFashionSource
 from shared.data.problems import Problems
-from shared.data.source import Source
+from shared.data.source import ImageListing
 from shared.data.sources.deepfashion import read_deepfashion
 from shared.errors import DataError, TailfillError
 
@@ -48,7 +48,7 @@ def distribution(
     return root
 
 
-def read(root: Path, crop: bool = False, on_bad: str = "skip") -> tuple[Source, Problems]:
+def read(root: Path, crop: bool = False, on_bad: str = "skip") -> tuple[ImageListing, Problems]:
     problems = Problems("skip")
     return read_deepfashion(DeepFashionSource(source="deepfashion", root="unused", crop=crop), root, problems), problems
 
@@ -111,7 +111,7 @@ def test_bad_lines_are_reported_with_file_and_line(tmp_path: Path) -> None:
     source, problems = read(tmp_path)
     assert sum(image.split == "train" for image in source.images) == 1
     assert problems.lines == [
-        "Anno_fine/train.txt line 4: the path 'img/a.jpg' stands already at Anno_fine/train.txt line 3",
+        "Anno_fine/train.txt line 4: the path 'img/a.jpg' is already listed at Anno_fine/train.txt line 3",
         f"Anno_fine/train.txt line 5: the path '../b.jpg' leaves the folder {tmp_path.name}/",
         "Anno_fine/train_attr.txt line 6: length must be 0 to 2, got 3",
         "Anno_fine/train_attr.txt line 7: must be 6 integers, got '0 0 0 0 x'",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.config.dataset import FashionMnistSource
 from shared.data.problems import Problems
-from shared.data.source import Source
+from shared.data.source import ImageListing
 from shared.data.sources.fashion_mnist import read_fashion_mnist, read_idx
 from shared.errors import ConfigError, DataError, TailfillError
 
@@ -33,7 +33,7 @@ def write(root: Path, a_class: int = 12, packed: bool = True, labels: list[int] 
     return root
 
 
-def read(root: Path, **values: Any) -> tuple[Source, Problems]:
+def read(root: Path, **values: Any) -> tuple[ImageListing, Problems]:
     problems = Problems("skip")
     config = FashionMnistSource(source="fashion-mnist", root="unused", **{"val_per_class": 4, **values})
     return read_fashion_mnist(config, root, problems), problems

@@ -1,66 +1,51 @@
-"""What a folder or a CSV probably is: which source, which column holds what. For `tailfill init`, whose result a person reads over."""
+"""Infers what the columns of a CSV hold, for `tailfill init`, whose result a person reads over."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from shared.config.dataset import COLUMNS, CsvGroup, CsvSource, FolderSource
+from shared.config.dataset import COLUMNS, CsvGroup, CsvSource
 from shared.data.problems import Problems
-from shared.data.sources.class_folders import SPLIT_NAMES
+from shared.data.source import InferredSource
+from shared.data.sources.class_folders import SPLIT_NAMES, holds_class_images
 from shared.data.sources.csv_table import TRUTH, Table, read_table
+from shared.data.sources.paths import IMAGE_SUFFIXES
 from shared.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 UNITS = frozenset({"patient", "patient_id", "product", "product_id", "item", "item_id", "subject", "subject_id", "case_id", "lesion_id"})  # fmt: skip
-"""Names of columns whose equal values must not be torn apart into two splits."""
-LOOKED_AT = 500  # rows whose paths are tried
+"""Names columns whose equal values must stay in one split."""
+CHECKED_ROWS = 500  # rows whose paths are tried
 MOST_CLASSES = 200
-MOST_NUMBERS = 20  # distinct whole numbers in a column that still look like classes and not like a measure
+MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 LABEL_NAMES = frozenset({"label", "labels", "class", "category", "target", "y"})
 DELIMITERS: tuple[Literal[",", ";", "\t"], ...] = (",", ";", "\t")
 
 
-@dataclass(frozen=True)
-class Guess:
-    """A source that can be read, and the folder that it starts from."""
+def infer_csv(data: Path) -> InferredSource | None:
+    """Returns the source of a CSV, or of a folder with one CSV; None if the folder has none, or several beside class folders.
 
-    dataset: FolderSource | CsvSource
-    root: Path
-
-
-def guess_source(data: Path) -> Guess:
-    """Looks at a CSV or a folder; raises DataError that says what is missing where it is neither CSV with images nor folders of images."""
+    Raises DataError that says what is missing if the CSV names no images or no labels, or if there are several CSVs and no class folders.
+    """
     if data.is_file():
-        return _guess_csv(data)
-    if not data.is_dir():
-        raise DataError(f"{data}: not found; name a folder with a folder a class, or a CSV")
-    _refuse_known(data)
+        return _infer_table(data)
     tables = sorted(path for path in data.iterdir() if path.suffix.lower() in TABLE_SUFFIXES and path.is_file())
     if len(tables) == 1:
-        return _guess_csv(tables[0])
-    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in data.glob("*/**/*")):
-        found = f"{len(tables)} CSVs, name one of them" if tables else "neither images in class folders nor a CSV"
-        raise DataError(f"{data}: holds {found}; there must be a folder a class, or a CSV beside the images")
-    root = data.resolve()
-    return Guess(FolderSource(source="folder", root=str(root)), root)
+        return _infer_table(tables[0])
+    if tables and not holds_class_images(data):
+        raise DataError(
+            f"{data}: holds {len(tables)} CSVs, name one of them; there must be a folder per class, or a CSV beside the images"
+        )
+    return None
 
 
-def _refuse_known(data: Path) -> None:
-    if any((data / folder / "list_attr_cloth.txt").is_file() for folder in ("Anno_fine", "split")):
-        raise DataError(f"{data}: is DeepFashion; run studies/deepfashion.yaml with --set dataset.root={data}")
-    if any(data.glob("train-images*idx3-ubyte*")):
-        raise DataError(f"{data}: is Fashion-MNIST's; run studies/fashion-mnist.yaml with --set dataset.root={data}")
-
-
-def _guess_csv(path: Path) -> Guess:
+def _infer_table(path: Path) -> InferredSource:
     delimiter = _delimiter(path)
     table = read_table(path, Problems("skip"), delimiter)
     if not table.rows:
-        raise DataError(f"{path.name}: has no rows under its header; there must be a row an image")
+        raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
     root = path.resolve().parent
     path_column, folder = _path_column(root, table)
     taken = {path_column}
@@ -85,7 +70,14 @@ def _guess_csv(path: Path) -> Guess:
         group_by=group_by,
         groups=groups,
     )
-    return Guess(dataset, root)
+    comments = {
+        "image_folder": "the paths start here",
+        "group_by": "images with an equal value stay in one split"
+        if group_by is not None
+        else "group_by: patient # a column whose equal values must stay in one split",
+        "groups": "a label group is `kind: one` class an image, or `any` number of them; delete what is no label",
+    }
+    return InferredSource(dataset, root, comments)
 
 
 def _delimiter(path: Path) -> Literal[",", ";", "\t"]:
@@ -102,10 +94,10 @@ def _cells(table: Table, column: str) -> list[str]:
 
 
 def _path_column(root: Path, table: Table) -> tuple[str, str]:
-    """The column whose cells most often name files, and the folder that they start from."""
+    """Returns the column whose cells most often name files, and the folder from which they start."""
     folders = [".", *sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
     best = (0.0, "", "")
-    rows = table.rows[:LOOKED_AT]
+    rows = table.rows[:CHECKED_ROWS]
     for column in table.columns:
         for folder in folders:
             hits = sum(_is_image(root / folder, row.cells[column]) for row in rows)
@@ -125,7 +117,7 @@ def _is_image(folder: Path, cell: str) -> bool:
         if path.is_absolute() or ".." in path.parts:
             return False
         return path.suffix.lower() in IMAGE_SUFFIXES and (folder / path).is_file()
-    except (OSError, ValueError):  # too long for a name, or a null character: no path
+    except (OSError, ValueError):  # too long for a name, or a null character
         return False
 
 
@@ -139,7 +131,7 @@ def _repeats(cells: list[str]) -> bool:
 
 
 def _groups(table: Table, columns: list[str]) -> dict[str, CsvGroup]:
-    """Label groups by name: all 0/1 columns together, each list column, each column of a few names."""
+    """Returns label groups by name: all 0/1 columns together, each column of lists, each column of a few names."""
     groups: dict[str, CsvGroup] = {}
     flags = [
         c
@@ -155,12 +147,12 @@ def _groups(table: Table, columns: list[str]) -> dict[str, CsvGroup]:
         if (separator := _separator(cells)) is not None:
             groups[_group_name(column, groups)] = CsvGroup(kind="any", column=column, separator=separator)
         elif _is_class(column, cells):
-            groups[_group_name(column, groups)] = CsvGroup(column=column)
+            groups[_group_name(column, groups)] = CsvGroup(kind="one", column=column)
     return groups
 
 
 def _separator(cells: list[str]) -> str | None:
-    """What parts a list of names, where the cells are such lists whose names repeat."""
+    """Returns what separates the names in a cell if the cells are lists of names that repeat, else None."""
     for separator in ("|", ";", ","):
         names = Counter(name.strip() for cell in cells for name in cell.split(separator) if name.strip())
         several = any(separator in cell for cell in cells)
@@ -194,7 +186,7 @@ def _is_number(text: str) -> bool:
 
 
 def _group_name(column: str, taken: dict[str, CsvGroup]) -> str:
-    """The column's name as a label group may be called, once."""
+    """Returns a name for the label group of a column that is valid and not taken."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in column).strip("_-")[:50] or "label"
     if name in COLUMNS:
         name = f"{name}_label"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shared.config.dataset import CsvSource, FolderSource
-from shared.data.guess import guess_source
+from shared.data.infer_source import infer_source
 from shared.errors import DataError, TailfillError
 
 
@@ -19,8 +19,8 @@ def images(folder: Path, count: int) -> None:
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
 
 
-def csv_guess(path: Path) -> CsvSource:
-    dataset = guess_source(path).dataset
+def inferred_csv(path: Path) -> CsvSource:
+    dataset = infer_source(path).dataset
     assert isinstance(dataset, CsvSource)
     return dataset
 
@@ -28,9 +28,9 @@ def csv_guess(path: Path) -> CsvSource:
 def test_a_folder_a_class(tmp_path: Path) -> None:
     images(tmp_path / "cat", 2)
     images(tmp_path / "dog", 2)
-    guess = guess_source(tmp_path)
-    assert isinstance(guess.dataset, FolderSource)
-    assert guess.root == tmp_path
+    inferred = infer_source(tmp_path)
+    assert isinstance(inferred.dataset, FolderSource)
+    assert inferred.root == tmp_path
 
 
 def test_columns_of_a_csv(tmp_path: Path) -> None:
@@ -43,21 +43,21 @@ def test_columns_of_a_csv(tmp_path: Path) -> None:
             f"{n + 100};{n}.png;{'cat' if n % 3 else 'dog'};{n % 2};{'' if n == 3 else n % 2};{tags};{20.5 + n};p{n // 2};{part}"
         )
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    dataset = csv_guess(tmp_path)
+    dataset = inferred_csv(tmp_path)
     assert (dataset.path_column, dataset.image_folder, dataset.delimiter) == ("file", "photos", ";")
     assert (dataset.split_column, dataset.group_by) == ("part", "patient_id")
     assert set(dataset.groups) == {"labels", "kind", "tags"}
     assert dataset.groups["labels"].columns == ("mass", "cyst")
     assert (dataset.groups["tags"].kind, dataset.groups["tags"].separator) == ("any", "|")
     assert dataset.groups["kind"].kind == "one"
-    assert csv_guess(tmp_path / "labels.csv") == dataset
+    assert inferred_csv(tmp_path / "labels.csv") == dataset
 
 
 def test_numbers_are_classes_only_where_they_are_few_or_called_so(tmp_path: Path) -> None:
     images(tmp_path, 6)
     text = "path,label,height\n" + "\n".join(f"{n}.png,{n % 2},{n}" for n in range(6))
     (tmp_path / "a.csv").write_text(text)
-    assert set(csv_guess(tmp_path / "a.csv").groups) == {"label"}
+    assert set(inferred_csv(tmp_path / "a.csv").groups) == {"label"}
 
 
 def test_names_that_are_taken(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_names_that_are_taken(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         "path,model,größe?\n" + "\n".join(f"{n}.png,{'ab'[n % 2]},{'xy'[n % 2]}" for n in range(6))
     )
-    assert set(csv_guess(tmp_path).groups) == {"model_label", "gr__e"}
+    assert set(inferred_csv(tmp_path).groups) == {"model_label", "gr__e"}
 
 
 @pytest.mark.parametrize(
@@ -87,23 +87,23 @@ def test_what_is_missing_is_said(tmp_path: Path, files: dict[str, str], message:
         (tmp_path / name).write_text(text)
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     with pytest.raises(DataError, match=message):
-        guess_source(tmp_path)
+        infer_source(tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
-        guess_source(tmp_path / "nowhere")
+        infer_source(tmp_path / "nowhere")
 
 
 @settings(max_examples=100, deadline=None)
 @given(raw=st.text(max_size=80), kinds=st.lists(st.text(max_size=6), min_size=1, max_size=6))
-def test_free_text_is_guessed_or_refused(raw: str, kinds: list[str]) -> None:
+def test_free_text_is_inferred_or_refused(raw: str, kinds: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Image.new("RGB", (8, 8)).save(folder / "0.png")
         text = "path,kind\n" + "\n".join(f"0.png,{kind}" for kind in kinds * 3) + raw
         (folder / "labels.csv").write_bytes(text.encode("utf-8", "surrogatepass"))
         try:
-            assert guess_source(folder).dataset.source == "csv"
+            assert infer_source(folder).dataset.source == "csv"
         except TailfillError as error:
             assert str(error)

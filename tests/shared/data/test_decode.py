@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data.gather import gather
+from shared.data.decode import decode_images
 from shared.data.imageset import decode
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.data.source import Source, SourceImage
+from shared.data.source import ImageListing, SourceImage
 from shared.errors import DataError, Stopped
 from shared.stop import StopSignal
 
@@ -24,8 +24,8 @@ def image(number: int, labels: list[int]) -> SourceImage:
     return SourceImage(f"{number}.png", f"list line {number}", pixels, np.array(labels, np.int8))
 
 
-def source(images: Iterator[SourceImage], total: int) -> Source:
-    return Source(SCHEMA, images, total, class_where={"mark/y": "list line 1"})
+def listing(images: Iterator[SourceImage], total: int) -> ImageListing:
+    return ImageListing(SCHEMA, images, total, class_where={"mark/y": "list line 1"})
 
 
 def test_images_come_in_order_and_are_not_listed_all_at_once() -> None:
@@ -47,32 +47,32 @@ def test_images_come_in_order_and_are_not_listed_all_at_once() -> None:
         yield SourceImage("0", "list line 0", Path("/nowhere/0.png"), np.array([0, 1, 1, 1], np.int8))
         yield from images()
 
-    gathered = gather(source(with_a_missing_file(), 201), 16, "squash", Watching("skip"), StopSignal())
-    assert [decode(c.data, 16, "")[0, 0, 0] for c in gathered.canonical] == list(range(200))
-    assert [i.path for i in gathered.images] == [f"{n}.png" for n in range(200)]
+    decoded = decode_images(listing(with_a_missing_file(), 201), 16, "squash", Watching("skip"), StopSignal())
+    assert [decode(c.data, 16, "")[0, 0, 0] for c in decoded.canonical] == list(range(200))
+    assert [i.path for i in decoded.images] == [f"{n}.png" for n in range(200)]
     assert ahead[0] < 200
-    assert all(isinstance(i.content, np.ndarray) and not i.content.size for i in gathered.images)
+    assert all(isinstance(i.content, np.ndarray) and not i.content.size for i in decoded.images)
 
 
 def test_an_empty_class_leaves_the_schema_and_its_column_the_labels() -> None:
     problems = Problems("skip")
     images = [image(n, [n % 2, 1 - n % 2, 1, 0]) for n in range(4)]
-    gathered = gather(source(iter(images), 4), 16, "squash", problems, StopSignal())
-    assert gathered.schema.class_names == ("tone/dark", "tone/light", "mark/x")
-    assert gathered.labels.shape == (4, 3)
+    decoded = decode_images(listing(iter(images), 4), 16, "squash", problems, StopSignal())
+    assert decoded.schema.class_names == ("tone/dark", "tone/light", "mark/x")
+    assert decoded.labels.shape == (4, 3)
     assert problems.counts == {"empty class": 1}
     assert problems.lines[0].startswith("list line 1: the class mark/y has no usable image")
 
 
 def test_a_group_without_a_choice_and_nothing_at_all() -> None:
-    with pytest.raises(DataError, match=r"of the group tone only \['light'\] has usable images"):
-        gather(source(iter([image(1, [0, 1, 1, 1])]), 1), 16, "squash", Problems("skip"), StopSignal())
+    with pytest.raises(DataError, match=r"in the group tone only \['light'\] has usable images"):
+        decode_images(listing(iter([image(1, [0, 1, 1, 1])]), 1), 16, "squash", Problems("skip"), StopSignal())
     with pytest.raises(DataError, match="has no usable image"):
-        gather(source(iter([]), 0), 16, "squash", Problems("skip"), StopSignal())
+        decode_images(listing(iter([]), 0), 16, "squash", Problems("skip"), StopSignal())
 
 
 def test_the_stop_signal_ends_it() -> None:
     stop = StopSignal()
     stop.set()
     with pytest.raises(Stopped):
-        gather(source(iter([image(1, [0, 1, 1, 1])]), 1), 16, "squash", Problems("fail"), stop)
+        decode_images(listing(iter([image(1, [0, 1, 1, 1])]), 1), 16, "squash", Problems("fail"), stop)

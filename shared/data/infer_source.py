@@ -1,0 +1,22 @@
+"""Infers which source a folder or a file is, for `tailfill init`, whose result a person reads over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.data.source import InferredSource
+from shared.data.sources.table import SOURCES, StoredSource
+from shared.errors import DataError
+
+
+def infer_source(data: Path) -> InferredSource:
+    """Asks each source of the table in turn; raises DataError that says what is missing if `data` is none of them."""
+    if not (data.is_file() or data.is_dir()):
+        raise DataError(f"{data}: not found; name a folder with a folder per class, or a CSV")
+    for entry in SOURCES.values():
+        if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
+            return found
+    raise DataError(
+        f"{data}: holds neither images in class folders nor a CSV; there must be a folder per class, or a CSV beside the "
+        "images"
+    )
