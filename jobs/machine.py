@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import random
@@ -20,7 +21,8 @@ from jobs.processes import Launch, Lines, StageProcess, start
 from jobs.status import Doing, doing_key
 from shared import errors
 from shared.config.study import Study
-from shared.config.task import Task
+from shared.config.task import FinetuneConfig, Task
+from shared.diffusion.generators import generator_kind
 from shared.log import duration
 
 MAX_RETRIES = 5  # of a stage whose process ended with 75 or was killed; each later by twice the wait
@@ -81,11 +83,11 @@ class Slots:
 
 
 def gpus_of_step(step: Step, gpus: int) -> int:
-    """How many of the GPUs one process of a stage can use: a Stable Diffusion shares each batch out evenly, all else knows one."""
-    finetune = step.config.get("finetune", {})
-    if finetune.get("generator") != "stable-diffusion":
+    """Returns how many of the GPUs one process of a stage can use: the training of some generators several, all else one."""
+    if step.stage != "finetune":
         return 1
-    return max(n for n in range(1, max(gpus, 1) + 1) if finetune["batch_size"] % n == 0)
+    config = FinetuneConfig.model_validate_json(json.dumps(step.config)).finetune
+    return generator_kind(config.generator).most_gpus(config, gpus)
 
 
 def running_here(workdir: Path) -> dict[str, Doing]:

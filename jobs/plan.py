@@ -224,7 +224,10 @@ class _Planner:
         if source.settled and source.tune:
             needs = needs | {"tune": source.tune}
         config = GenerateConfig(
-            generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
+            generate=experiment.generate,
+            base=experiment.finetune.base_location,
+            rare=experiment.rare,
+            seed=self.study.seed,
         )
         of_arm = f" {experiment.name}" if source.settled else ""
         generate = self._add("generate", experiment.name, f"generate{of_arm}", config, needs, source.settled)
@@ -278,16 +281,12 @@ def _tune_config(study: Study, experiment: Resolved, makes_images: bool) -> Tune
     if makes_images:
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
-            base=_base(experiment),
+            base=experiment.finetune.base_location,
             judges=judges_of(study, experiment),
             seed=study.seed,
             versions={"generate": version("generate"), "score": version("score")},
         )
     return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
-
-
-def _base(experiment: Resolved) -> str | None:
-    return getattr(experiment.finetune, "base", None)
 
 
 def _report_config(study: Study, experiments: tuple[Resolved, ...]) -> ReportConfig:

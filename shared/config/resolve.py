@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from shared.config.base import Section
 from shared.config.explain import Path, explain, near, path_text, placed, reason
-from shared.config.generation import PixelFinetune
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, FloatRange, Range, Search, Verdict
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study, least_seeds
@@ -98,7 +97,8 @@ def check(study: Study, places: Mapping[Path, str]) -> None:
         for path, values in experiment.search.space.items():
             with placed(("search", "space", path), places, index):
                 _check_space(experiment, where(("search", "space")), path, values)
-        if isinstance(experiment.finetune, PixelFinetune) and experiment.finetune.resolution > study.dataset.resolution:
+        finer = experiment.finetune.resolution > study.dataset.resolution
+        if finer and not experiment.finetune.finer_than_data:
             with placed(("finetune", "resolution"), places, index):
                 raise ConfigError(
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
