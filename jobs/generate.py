@@ -138,6 +138,7 @@ def _make_blocks(
     device: torch.device,
 ) -> None:
     """Makes and saves this process's blocks that are not there; raises Stopped between two blocks."""
+    from shared.diffusion.generator import BaseSource
     from shared.diffusion.load import load_generator
 
     task, settings = context.task, context.settings
@@ -151,7 +152,8 @@ def _make_blocks(
     missing = missing[begin:] + missing[:begin]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
-    generator = load_generator(files, device, settings, context.scratch / "bucket", config.base, fetched_base(context))
+    source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context))
+    generator = load_generator(files, device, source)
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         if context.artifacts.has_part(task.stage, task.key, block):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.config.study import least_seeds
+from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -146,10 +147,9 @@ seed: 0
 
 {_dataset_text(found, resolution)}
 {_rare_text(found, below)}
-# The generator: a small flow model in pixel space, trained here on all classes; runs on a CPU.
+# The generator: {GENERATORS["pixel"].about}.
 finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {batch}}}
-# With a GPU, fine-tune Stable Diffusion instead (a folder, s3://bucket/prefix or hub name as its base):
-# finetune: {{generator: stable-diffusion, base: CompVis/stable-diffusion-v1-1, method: lora, steps: 1500, resolution: 512}}
+{_other_generators()}
 # What each rare class is filled up to (real and generated training images), with at most `cap` generated for each real one.
 generate: {{fill_to: {max(below, 2)}, cap: 5, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
 score: {{folds: 3, epochs: 12}}
@@ -180,6 +180,14 @@ experiments:
   - {{name: synthetic, title: Real and generated images, images: real+synthetic}}
   - {{name: placebo, title: The same recipe with copies of real images, images: real+copies}}
 """
+
+
+def _other_generators() -> str:
+    """What may stand in the study in place of the pixel generator, as comments."""
+    offered = {name: kind for name, kind in GENERATORS.items() if kind.example}
+    return "\n".join(
+        f"# Or: {kind.about}:\n# finetune: {{generator: {name}, {kind.example}}}" for name, kind in offered.items()
+    )
 
 
 def _dataset_text(found: Found, resolution: int) -> str:

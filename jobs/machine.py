@@ -19,10 +19,10 @@ from jobs.plan import Step
 from jobs.processes import Launch, Lines, StageProcess, start
 from jobs.status import Doing, doing_key
 from shared import errors
-from shared.config.generation import StableDiffusionFinetune
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import STAGES, FinetuneConfig, TuneConfig
 from shared.config.task import Task
+from shared.diffusion.generators import generator_kind
 from shared.log import duration
 from shared.names import path_below
 
@@ -84,10 +84,11 @@ class Slots:
 
 
 def gpus_of_step(step: Step, gpus: int) -> int:
-    """How many of the GPUs one process of a stage can use: a Stable Diffusion shares each batch out evenly, all else knows one."""
-    if not isinstance(step.config, FinetuneConfig) or not isinstance(step.config.finetune, StableDiffusionFinetune):
+    """Returns how many of the GPUs one process of a stage can use: the training of some generators several, all else one."""
+    if not isinstance(step.config, FinetuneConfig):
         return 1
-    return max(n for n in range(1, max(gpus, 1) + 1) if step.config.finetune.batch_size % n == 0)
+    config = step.config.finetune
+    return generator_kind(config.generator).most_gpus(config, gpus)
 
 
 def running_here(workdir: Path) -> dict[str, Doing]:

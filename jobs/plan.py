@@ -212,7 +212,10 @@ class _Planner:
         if source.from_search and source.tune:
             needs = needs | {"tune": source.tune}
         config = GenerateConfig(
-            generate=experiment.generate, base=_base(experiment), rare=experiment.rare, seed=self.study.seed
+            generate=experiment.generate,
+            base=experiment.finetune.base_location,
+            rare=experiment.rare,
+            seed=self.study.seed,
         )
         own = f" {experiment.name}" if source.from_search else ""
         generate = self._add(Step("generate", experiment.name, f"generate{own}", config, needs, source.from_search))
@@ -266,16 +269,12 @@ def _tune_config(study: ResolvedStudy, experiment: ResolvedExperiment) -> TuneCo
     if generation_settings(experiment):
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
-            base=_base(experiment),
+            base=experiment.finetune.base_location,
             judges=_judges_of(study, experiment),
             seed=study.seed,
             versions={"generate": STAGES["generate"].version, "score": STAGES["score"].version},
         )
     return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
-
-
-def _base(experiment: ResolvedExperiment) -> str | None:
-    return getattr(experiment.finetune, "base", None)
 
 
 def _report_config(study: ResolvedStudy) -> ReportConfig:

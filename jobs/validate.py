@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from jobs.plan import arm_of, plan
-from shared.config.generation import PixelFinetune
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice
 from shared.config.stages import WeightsConfig
+from shared.diffusion.generators import generator_kind
 from shared.log import Log, duration
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.data.preview import Preview
+    from shared.diffusion.generator import Time
 
 log = Log("validate")
 
@@ -51,7 +53,7 @@ class Forecast:
     weights: tuple[str, ...] = ()
     """Weights that the Hugging Face hub is asked for: name, `@` the commit that pins them, where one does."""
     gib: float = 0.0
-    """What the store will hold, without Stable Diffusion's weights."""
+    """What the store will hold, without the weights of a generator that is not timed."""
 
 
 def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) -> str:
@@ -96,6 +98,11 @@ def _trials(experiment: ResolvedExperiment) -> int:
     return search.trials * (len(search.space) if search.strategy == "sequential" else 1)
 
 
+def _generating(experiments: tuple[ResolvedExperiment, ...]) -> ResolvedExperiment | None:
+    """Returns the first experiment that wants generated images; the forecast takes the others' generator to be like its."""
+    return next((experiment for experiment in experiments if experiment.images != "real"), None)
+
+
 def generated_sets(experiment: ResolvedExperiment) -> int:
     """Sets of images that its search may have made, at most: one a combination of settings, or a trial."""
     choices = [experiment.search.space[path] for path in generation_settings(experiment)]
@@ -109,7 +116,7 @@ def _count_images(
     from shared.data.schema import class_counts
     from shared.diffusion.quota import plan_images
 
-    arm = next((e for e in experiments if e.images != "real"), None)
+    arm = _generating(experiments)
     if arm is None:
         return 0
     labels = found.labels[found.split == "train"]
@@ -150,16 +157,16 @@ def _time(
         runs = experiment.final.seeds
         seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * images * timed.seconds_an_image)
         forecast.gib += runs * timed.weight_bytes / 2**30
-    arm = next((e for e in experiments if e.images != "real"), None)
+    arm = _generating(experiments)
     if arm is not None:
         timed = next(iter(rates.values()))
         seen = train * (arm.score.folds - 1)  # by all judges together
         seconds["score"] = timed.setup(seen) + arm.score.epochs * seen * timed.seconds_an_image
-        if isinstance(arm.finetune, PixelFinetune):
-            from shared.diffusion.pixel_timing import time_pixel
-
+        generator = generator_kind(arm.finetune.generator)
+        if generator.time is not None:
             log.info("timing a few steps of the generator")
-            step, image = time_pixel(arm.finetune, arm.generate, found.schema, study.resources)
+            measure: Time = resolve_name(generator.time)
+            step, image = measure(arm.finetune, arm.generate, found.schema, study.resources)
             sets = max(generated_sets(e) for e in experiments)
             seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made * sets}
         else:
@@ -183,10 +190,9 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         lines.append(f"weights: {name} is fetched once from the Hugging Face hub{pinned}")
     for stage, hours in forecast.hours.items():
         lines.append(f"{stage}: {_about(hours, *forecast.hours_range[stage])} of one process")
-    if forecast.not_timed:
-        lines.append(
-            f"{', '.join(forecast.not_timed)}: not timed (Stable Diffusion is not loaded for a forecast); its weights are 4 GiB more"
-        )
+    if forecast.not_timed and (arm := _generating(study.experiments)):
+        why = generator_kind(arm.finetune.generator).untimed
+        lines.append(f"{', '.join(forecast.not_timed)}: not timed; {why}")
     low, high = (sum(ends[i] for ends in forecast.hours_range.values()) for i in (0, 1))
     lines.append(
         f"in all {_about(sum(forecast.hours.values()), low, high)} of one process; disk {forecast.gib:.2g} GiB"

@@ -1,6 +1,6 @@
 """`weights`: fetches weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
 
-Commits, of Stable Diffusion, the files that are read of it under their paths in the repository; of a timm model, `model.safetensors`.
+Commits, of a generator's base, the files that are read of it under their paths in the repository; of a timm model, `model.safetensors`.
 The summary names the repository and the commit.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts.manifest import Manifest
 from shared.config.stages import WeightsConfig
 from shared.context import Context
+from shared.diffusion.generators import generator_kind
 from shared.errors import ConfigError
 from shared.fetched import TIMM_FILE
 from shared.log import Log
@@ -59,7 +60,7 @@ def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tupl
         name, setting = config.name, "finetune.base"
     repository = open_repository(name, config.revision, setting, settings, stop)
     if config.revision is None or len(config.revision) != COMMIT_LENGTH:
-        pin = "finetune.revision" if config.kind == "stable-diffusion" else "classifier.revision"
+        pin = "classifier.revision" if config.kind == "timm" else "finetune.revision"
         log.warning(
             f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
             repository=name,
@@ -69,14 +70,14 @@ def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tupl
 
 
 def _wanted(config: WeightsConfig, there: Mapping[str, object], setting: str) -> list[str]:
-    """The files to fetch of those that are there; raises ConfigError where one is missing that the weights cannot do without."""
+    """Returns the files to fetch of those that are there; raises ConfigError if one is missing that the weights cannot do without."""
     if config.kind == "timm":
         _check(config, [TIMM_FILE], there, setting)
         return [TIMM_FILE]
-    from shared.diffusion.base_files import WEIGHTS, base_files
-
-    _check(config, [f"{part}/{name}" for part, name in WEIGHTS.items()], there, setting)
-    return [name for name in base_files() if name in there]
+    base = generator_kind(config.kind).base
+    assert base is not None  # control plans this stage for the bases that there are
+    _check(config, base.needed, there, setting)
+    return [name for name in base.read if name in there]
 
 
 def _check(config: WeightsConfig, needed: Sequence[str], there: Mapping[str, object], setting: str) -> None:
@@ -87,8 +88,8 @@ def _check(config: WeightsConfig, needed: Sequence[str], there: Mapping[str, obj
         pickled = [n for n in sorted(there) if n.endswith(PICKLES) and n.rpartition("/")[0] == folder]
         found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no such file"
         remedy = (
-            "name a finetune.revision that has it (on the hub, often refs/pr/<n>), or another base"
-            if config.kind == "stable-diffusion"
-            else "name a classifier.revision that has it, or another model"
+            "name a classifier.revision that has it, or another model"
+            if config.kind == "timm"
+            else "name a finetune.revision that has it (on the hub, often refs/pr/<n>), or another base"
         )
         raise ConfigError(f"{setting} {config.name}: {name} is needed, and the hub has {found}; {remedy}")

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound, Store
-from shared.config.generation import StableDiffusionFinetune
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Choice
 from shared.config.stages import PRETRAINED
-from shared.diffusion.base_files import base_files
+from shared.diffusion.generators import BaseFiles, generator_kind
 from shared.errors import DataError
 from shared.log import Log
 from shared.settings import Settings
@@ -37,11 +37,7 @@ def weight_locations(study: ResolvedStudy) -> tuple[set[str], set[str]]:
     files = {value for experiment in experiments for value in _pretrained(experiment)}
     if with_images:
         files.add(study.written.classifier.pretrained)  # the judges' own
-    bases = {e.finetune.base for e in with_images if isinstance(e.finetune, StableDiffusionFinetune)}
-    return (
-        {value for value in files if isinstance(value, str) and not value.startswith("package:")},
-        {base for base in bases if is_s3(base) or Path(base).is_dir()},
-    )
+    return {value for value in files if isinstance(value, str) and not value.startswith("package:")}, set(_bases(study))
 
 
 def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dict[str, str]:
@@ -50,9 +46,20 @@ def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dic
     `kept` remembers digests of files that did not change (by size and time of change; in a bucket by ETag), so that gigabytes are
     read once. Raises DataError where nothing lies there, and what the bucket raises.
     """
-    files, folders = weight_locations(study)
+    files, _ = weight_locations(study)
     found = {location: _file(location, settings, kept) for location in sorted(files)}
-    return found | {location: _folder(location, settings, kept) for location in sorted(folders)}
+    return found | {location: _folder(location, base, settings, kept) for location, base in _bases(study).items()}
+
+
+def _bases(study: ResolvedStudy) -> dict[str, BaseFiles]:
+    """Returns what is read of the base models that lie in a folder here or in a bucket, by location."""
+    found: dict[str, BaseFiles] = {}
+    for finetune in (experiment.finetune for experiment in study.experiments if experiment.images != "real"):
+        at, base = finetune.base_location, generator_kind(finetune.generator).base
+        if at and base and (is_s3(at) or Path(at).is_dir()):
+            others = found[at].read if at in found else ()  # of another generator with the same base
+            found[at] = replace(base, read=tuple(dict.fromkeys((*others, *base.read))))
+    return found
 
 
 def _pretrained(experiment: ResolvedExperiment) -> Iterable[bool | str | int | float]:
@@ -76,19 +83,16 @@ def _file(location: str, settings: Settings, kept: Store) -> str:
     return _local(path, kept)
 
 
-def _folder(location: str, settings: Settings, kept: Store) -> str:
-    names = base_files()
+def _folder(location: str, base: BaseFiles, settings: Settings, kept: Store) -> str:
     if is_s3(location):
         store = _bucket(*split_s3(location), settings)
-        tags = {listed.key: listed.etag for listed in store.listed() if listed.key in names}
+        tags = {listed.key: listed.etag for listed in store.listed() if listed.key in base.read}
         digests = {name: _object(store, name, tag, settings, kept) for name, tag in tags.items()}
     else:
-        paths = {name: Path(location) / name for name in names}
+        paths = {name: Path(location) / name for name in base.read}
         digests = {name: _local(path, kept) for name, path in paths.items() if path.is_file()}
     if not digests:
-        raise DataError(
-            f"finetune.base: {location} holds no model; name a Stable Diffusion 1.x or 2.x in diffusers' layout"
-        )
+        raise DataError(f"finetune.base: {location} holds no model; name {base.layout}")
     return hashlib.sha256("\n".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
 
 

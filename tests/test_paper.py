@@ -13,7 +13,7 @@ import pytest
 import yaml
 from in_process import InProcess
 from PIL import Image
-from tiny_pipeline import tiny_pipeline
+from support.tiny_pipeline import tiny_pipeline
 
 from shared.config.dataset import GarmentsSource
 from shared.config.load import load_study

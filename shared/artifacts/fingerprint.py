@@ -1,8 +1,9 @@
 """The fingerprint of a stage's code, so that a change of what a stage computes is a decision and no accident.
 
 It hashes the syntax trees, without comments, docstrings and positions, of our modules that the stage's module imports, at any depth and
-wherever the import stands. `jobs/fingerprints.json` lists them; `tests/jobs/test_fingerprints.py` fails when the code says
-something else. Run `python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising the stage's version if it is not.
+wherever the import stands; a string that names a function of ours, `module:name` as in a table of kinds, counts as an import.
+`jobs/fingerprints.json` lists them; `tests/jobs/test_fingerprints.py` fails when the code says something else. Run
+`python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising the stage's version if it is not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -21,6 +23,7 @@ from shared.config.stages import STAGES
 ROOT = Path(__file__).resolve().parents[2]
 LIST = ROOT / "jobs" / "fingerprints.json"
 PACKAGES = ("jobs", "shared")
+FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 LIBRARIES = (
     "accelerate", "diffusers", "numpy", "optuna", "peft", "pillow", "pyarrow", "scikit-learn", "scipy", "timm", "torch", "torchvision",
     "transformers",
@@ -96,6 +99,8 @@ def _imports(tree: ast.Module, name: str, package: bool) -> Iterable[str]:
             yield from _ours(base)
             for alias in node.names:  # `from shared.data import schema` names a module
                 yield from _ours(f"{base}.{alias.name}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and FUNCTION.fullmatch(node.value):
+            yield from _ours(node.value.partition(":")[0])
 
 
 def _ours(name: str) -> Iterable[str]:

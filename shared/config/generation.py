@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Finetune(Section):
-    """What both generators share."""
+    """What all generators share."""
+
+    finer_than_data: ClassVar[bool] = False
+    """Whether its `resolution` may exceed the data set's, as only a pretrained base knows how finer images look."""
 
     steps: Annotated[int, Field(ge=1)] = 1500
     """Optimizer steps."""
@@ -29,6 +32,16 @@ class Finetune(Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
     """Steps between checkpoints in the store; of Stable Diffusion's, one that is due while
     another is on its way there is left out."""
+
+    @property
+    def base_location(self) -> str | None:
+        """A folder, an `s3://bucket/prefix` or a hub name: where its pretrained base lies, or None if it is trained from scratch."""
+        return None
+
+    @property
+    def base_revision(self) -> str | None:
+        """The commit that pins a base from the hub, or None."""
+        return None
 
 
 class PixelFinetune(Finetune):
@@ -47,6 +60,8 @@ class PixelFinetune(Finetune):
 
 class StableDiffusionFinetune(Finetune):
     """Any Stable Diffusion 1.x or 2.x."""
+
+    finer_than_data: ClassVar[bool] = True
 
     generator: Literal["stable-diffusion"]
     base: str = "CompVis/stable-diffusion-v1-1"
@@ -77,6 +92,16 @@ class StableDiffusionFinetune(Finetune):
     """Batches of `batch_size` images whose gradients are averaged into one step."""
     flip: bool = True
     """Show each image mirrored half of the time; switch it off where left and right matter."""
+
+    @property
+    def base_location(self) -> str:
+        """Where the base lies, as the study names it."""
+        return self.base
+
+    @property
+    def base_revision(self) -> str | None:
+        """The commit that the study pins."""
+        return self.revision
 
 
 AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discriminator="generator")]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from shared.artifacts.open import is_s3
-from shared.config.generation import AnyFinetune, StableDiffusionFinetune
+from shared.config.generation import AnyFinetune
 from shared.config.resolve import ResolvedExperiment
 from shared.config.search import Choice
 from shared.config.stages import PRETRAINED, WeightsConfig
@@ -34,10 +34,11 @@ def is_hub_name(base: str) -> bool:
 
 
 def hub_base(finetune: AnyFinetune) -> WeightsConfig | None:
-    """The base model, where it is the hub's."""
-    if not isinstance(finetune, StableDiffusionFinetune) or not is_hub_name(finetune.base):
+    """Returns what fetches the base model, or None if there is none or it lies elsewhere than on the hub."""
+    base = finetune.base_location
+    if base is None or not is_hub_name(base):
         return None
-    return WeightsConfig(kind="stable-diffusion", name=finetune.base, revision=finetune.revision)
+    return WeightsConfig(kind=finetune.generator, name=base, revision=finetune.base_revision)
 
 
 def hub_models(classifier: Classifier, searched: Mapping[str, Collection[Value]]) -> tuple[WeightsConfig, ...]:

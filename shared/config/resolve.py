@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from shared.config.base import Section
 from shared.config.dataset import Dataset
 from shared.config.explain import Path, explain, path_text, placed, reason
-from shared.config.generation import PixelFinetune
 from shared.config.near import near
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
@@ -144,7 +143,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
         for path, values in experiment.search.space.items():
             with placed(("search", "space", path), places, index):
                 _check_space(experiment, where(("search", "space")), path, values)
-        if isinstance(experiment.finetune, PixelFinetune) and experiment.finetune.resolution > study.dataset.resolution:
+        finer = experiment.finetune.resolution > study.dataset.resolution
+        if finer and not experiment.finetune.finer_than_data:
             with placed(("finetune", "resolution"), places, index):
                 raise ConfigError(
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "

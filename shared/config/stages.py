@@ -36,7 +36,8 @@ class PrepareConfig(Section):
 class WeightsConfig(Section):
     """Inputs: none (the hub). Commits files of one repository, each under its path there."""
 
-    kind: Literal["stable-diffusion", "timm"]
+    kind: str
+    """`timm`, or the generator whose base it is."""
     name: str
     """The repository, or the timm model whose repository timm knows."""
     revision: str | None

@@ -1,15 +1,25 @@
-"""What every generator offers, so that `generate` need not know which one it has."""
+"""What every generator offers and is given, so that `finetune` and `generate` need not know which one they have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from shared.data.schema import Labels
+from shared.checkpoint import Checkpoints
+from shared.config.generation import Generate
+from shared.config.search import Resources
+from shared.data.imageset import ImageSet
+from shared.data.schema import Labels, LabelSchema
+from shared.fetched import FetchedBase
+from shared.repeats import Range
+from shared.settings import Settings
+from shared.stop import StopSignal
 
 
 @dataclass(frozen=True)
@@ -37,3 +47,53 @@ class Generator(Protocol):
 
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
         """Draws one image a request, `[n, resolution, resolution, 3]` RGB; the same requests in the same order give the same bytes on one device type."""
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """Where a generator finds its pretrained base; one that is trained from scratch does not ask."""
+
+    settings: Settings
+    """With the credentials of a bucket."""
+    scratch: Path
+    """A folder for the files of a base in a bucket."""
+    location: str | None = None
+    """Where the base lies now, if not where it lay at the fine-tuning."""
+    fetched: FetchedBase | None = None
+    """A base from the hub, as the stage `weights` committed it."""
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What the training of a generator is given beside its section of the study."""
+
+    images: ImageSet
+    """The training split."""
+    rare: NDArray[np.int64]
+    """Columns of the rare classes among the labels."""
+    seed: int
+    """All random choices follow from it."""
+    device: torch.device
+    out: Path
+    """Folder for the files that are committed; scratch files go beside it."""
+    checkpoints: Checkpoints
+    stop: StopSignal
+    base: BaseSource
+    processes: int = 1
+    """How many share the work, one per GPU; this process is the first of them."""
+
+
+Train = Callable[[Any, Finetuning], list[dict[str, float]]]
+"""Trains by a section `finetune` of its own kind and writes `generator.json`, `curve.json` and the weights into `out`.
+
+Returns the curve: points of step, loss and seconds. Goes on from a checkpoint, and ends then with the same weights (to the bit on a
+CPU). Raises ConfigError, DataError (a base or checkpoint that does not fit), UnavailableError (the base's bucket does not answer),
+InputError (the loss is no finite number, the GPU's memory is too small), and Stopped after a checkpoint if the grace period suffices.
+"""
+Load = Callable[[Mapping[str, Path], torch.device, BaseSource], Generator]
+"""Opens the files that a Train wrote, by name, on a device.
+
+Raises DataError if one is missing, damaged or does not fit, UnavailableError if the base's bucket does not answer.
+"""
+Time = Callable[[Any, Generate, LabelSchema, Resources], tuple[Range, Range]]
+"""Measures here, by a section `finetune` of its own kind, the seconds per training step and per image that is drawn."""

@@ -5,39 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 
-from shared.diffusion.generator import Generator
+from shared.diffusion.generator import BaseSource, Generator, Load
+from shared.diffusion.generators import generator_kind
 from shared.errors import DataError
-from shared.fetched import FetchedBase
-from shared.settings import Settings
 
 
-def load_generator(
-    files: Mapping[str, Path],
-    device: torch.device,
-    settings: Settings,
-    scratch: Path,
-    base: str | None = None,
-    fetched: FetchedBase | None = None,
-) -> Generator:
-    """The generator whose committed files these are, by name, on `device`.
+def load_generator(files: Mapping[str, Path], device: torch.device, source: BaseSource) -> Generator:
+    """Returns the generator whose committed files these are, by name, on `device`; `source` is where it finds its base.
 
-    `scratch` is a folder for what a base model in a bucket needs, `base` where that model lies now, if not where it did, `fetched`
-    that model where it came from the hub. Raises DataError where a file is missing, damaged or does not fit, UnavailableError where
-    the base's bucket is away.
+    Raises DataError if a file is missing, damaged or does not fit, UnavailableError if the base's bucket does not answer.
     """
     try:
-        kind = json.loads(files["generator.json"].read_bytes())["generator"]
+        name = str(json.loads(files["generator.json"].read_bytes())["generator"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again (--rerun finetune)") from error
-    if kind == "pixel":
-        from shared.diffusion.pixel import PixelGenerator
-
-        return PixelGenerator.load(files, device)
-    if kind == "stable-diffusion":
-        from shared.diffusion.stable_diffusion import StableDiffusion
-
-        return StableDiffusion.load(files, device, settings, scratch, base, fetched)
-    raise DataError(f"generator.json: generator must be pixel or stable-diffusion, got {kind!r}; run finetune again")
+    try:
+        kind = generator_kind(name)
+    except DataError as error:
+        raise DataError(f"generator.json: {error}; run finetune again (--rerun finetune)") from error
+    load: Load = resolve_name(kind.load)
+    return load(files, device, source)

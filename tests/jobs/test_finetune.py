@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from pixel_study import PixelStudy, pictures
 
 from jobs import finetune
 from shared.config.dataset import Rare
-from shared.config.generation import PixelFinetune
+from shared.config.generation import PixelFinetune, StableDiffusionFinetune
 from shared.config.stages import FinetuneConfig
 from shared.errors import DataError, Stopped
 
@@ -59,6 +60,17 @@ def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on(study: PixelSt
     assert again.load_checkpoint("training") is None
     # the key differs by checkpoint_every, the weights do not
     assert resumed == weights(finetune.run(config(), study.context("finetune", config())))
+
+
+def test_gpus_that_stay_idle_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    section = StableDiffusionFinetune(generator="stable-diffusion", batch_size=4)
+    device = torch.device("cuda")
+    for gpus, used in ((2, 2), (3, 2)):
+        monkeypatch.setattr("shared.device.gpu_count", lambda _, gpus=gpus: gpus)
+        caplog.clear()
+        with caplog.at_level("WARNING", "tailfill"):
+            assert finetune.process_count(section, device) == used
+        assert ["not all GPUs are used" in record.getMessage() for record in caplog.records] == [True] * (gpus - used)
 
 
 def test_a_data_set_without_training_images_is_refused(study: PixelStudy) -> None:

@@ -16,7 +16,7 @@ from shared.config.dataset import Rare
 from shared.config.generation import Generate, ImageToImage
 from shared.config.stages import GenerateConfig
 from shared.data.imageset import ImageSet, read_shards
-from shared.diffusion.pixel_model import build_network, describe
+from shared.diffusion.pixel.model import build_network, describe
 from shared.errors import ConfigError, DataError, Stopped
 
 CONFIG = GenerateConfig(

@@ -12,6 +12,7 @@ from shared.config.dataset import CsvSource, FolderSource
 from shared.config.load import load_study
 from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
+from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError, DataError
 from shared.stop import StopSignal
 
@@ -112,3 +113,16 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no usable image"):
         init(data, tmp_path / "study.yaml")
     assert not (tmp_path / "study.yaml").exists()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_that_a_study_offers_may_take_the_place_of_the_first(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "birds.yaml"
+    init(folder_tree(tmp_path / "birds", jay=12, owl=12), out)
+    first, offered = "finetune: {generator: pixel,", f"# finetune: {{generator: {name},"
+    text = out.read_text()
+    assert (offered in text) == bool(GENERATORS[name].example)
+    if GENERATORS[name].example:
+        out.write_text(text.replace(first, f"# {first}").replace(offered, offered.removeprefix("# ")))
+        assert load_study(out).finetune.generator == name
+        assert GENERATORS[name].about in text

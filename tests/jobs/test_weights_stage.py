@@ -18,7 +18,7 @@ from pixel_study import PixelStudy
 from pydantic import SecretStr
 from safetensors.torch import save_file
 from support.configs import any_config
-from tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
+from support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 from jobs import finetune, generate, weights
 from shared import hub as hub_module

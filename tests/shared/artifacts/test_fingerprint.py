@@ -26,8 +26,9 @@ FILES = {
     "shared/__init__.py": "",
     "shared/data/__init__.py": "from .deep import y",
     "shared/data/table.py": "import shared.other\n\ndef f():\n    'Words.'\n    return 1  # one\n",
-    "shared/data/deep.py": "y = 1",
+    "shared/data/deep.py": 'y = {"a": "shared.named:f", "b": "shared.unused"}',
     "shared/other.py": "z = 1",
+    "shared/named.py": "def f(): return 1",
     "shared/unused.py": "z = 1",
 }
 
@@ -52,13 +53,14 @@ def changed(root: Path, name: str, text: str) -> bool:
 
 def test_imports_are_followed_wherever_they_stand(root: Path) -> None:
     assert modules_of("jobs.prepare") == [
-        "jobs.prepare", "shared", "shared.data", "shared.data.deep", "shared.data.table", "shared.other",
+        "jobs.prepare", "shared", "shared.data", "shared.data.deep", "shared.data.table", "shared.named", "shared.other",
     ]  # fmt: skip
 
 
 def test_what_computes_changes_the_fingerprint(root: Path) -> None:
     assert changed(root, "shared/other.py", "z = 2")
     assert changed(root, "shared/data/table.py", "import shared.other\n\ndef f():\n    return 2\n")
+    assert changed(root, "shared/named.py", "def f(): return 2")
     assert not changed(root, "shared/unused.py", "z = 2")
 
 

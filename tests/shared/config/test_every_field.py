@@ -19,10 +19,14 @@ from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.config.study import Experiment, Overridable, Study
 from shared.data.sources.table import SOURCES, StoredSource
+from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError
 
 DEMO = yaml.safe_load((Path(__file__).parents[3] / "studies" / "demo.yaml").read_text())
-DIFFUSION = {"generator": "stable-diffusion", "base": "some/model", "revision": "a", "resolution": 32}
+BASE = {"base": "some/model", "revision": "a"}
+FINETUNE = {
+    name: {"generator": name, "resolution": 32} | (BASE if kind.base else {}) for name, kind in GENERATORS.items()
+}
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
 REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
 """What a source needs beside its root."""
@@ -34,7 +38,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 BASES: dict[str, dict[str, Any]] = {
     "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
     "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 7}},
-    "stable-diffusion": {**DEMO, "verdict": "none", "finetune": DIFFUSION},
+    **{name: {**DEMO, "verdict": "none", "finetune": values} for name, values in FINETUNE.items()},
     **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
 }
 """Studies that together hold every section that there can be."""
@@ -207,7 +211,8 @@ def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, 
 def test_every_field_reaches_a_stage(base: str) -> None:
     study = study_from_tree(BASES[base])
     told, ignored = outcome(study), []
-    section = {"demo": None, "verdict": "verdict", "stable-diffusion": "finetune"}.get(base, "dataset")
+    sections = {"demo": None, "verdict": "verdict"} | dict.fromkeys(GENERATORS, "finetune")
+    section = sections.get(base, "dataset")
     for path, kind, value in fields(study.written):
         name = ".".join(map(str, path))
         if section not in (None, path[0]) or name in {*NOT_SET_ALONE, "verdict", "experiments"}:

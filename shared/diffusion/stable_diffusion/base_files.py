@@ -18,6 +18,8 @@ FILES = {
     "scheduler": ("scheduler_config.json",),
 }
 """What else is read of each part; of a tokenizer those that are there."""
+LAYOUT = "a Stable Diffusion 1.x or 2.x in diffusers' layout"
+"""What has these parts, in words."""
 
 
 def base_files(weights: Sequence[str] = tuple(WEIGHTS)) -> list[str]:

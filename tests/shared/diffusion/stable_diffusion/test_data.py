@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shared.diffusion.stable_diffusion_data import Draw, Latents, Texts, draw_batch
+from shared.diffusion.stable_diffusion.data import Draw, Latents, Texts, draw_batch
 
 
 def draw(seed: int, step: int) -> Draw:

@@ -18,10 +18,11 @@ from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
-from shared.diffusion.generator import SampleRequest
-from shared.diffusion.pixel import PixelGenerator
-from shared.diffusion.pixel_train import finetune_pixel
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
+from shared.diffusion.pixel.generator import PixelGenerator
+from shared.diffusion.pixel.train import finetune_pixel
 from shared.repeats import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
+from shared.settings import Settings
 from shared.stop import StopSignal
 
 FIRST = 2  # steps from whose pace the number of timed ones follows
@@ -31,7 +32,7 @@ SAMPLER_STEPS = 2  # of the sampler, which takes as long for each
 def time_pixel(
     config: PixelFinetune, generate: Generate, schema: LabelSchema, resources: Resources
 ) -> tuple[Range, Range]:
-    """Seconds a training step, and seconds an image drawn."""
+    """Measures the seconds per training step and per image that is drawn, `[3]` each."""
     device = pick_device(resources.device)
     rng = np.random.default_rng(0)
     n = config.batch_size
@@ -51,7 +52,7 @@ def time_pixel(
         pace = _steps(config, images, out, device, FIRST)[-1]
         steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
         files = {path.name: path for path in out.iterdir()}
-        generator = PixelGenerator.load(files, device)
+        generator = PixelGenerator.load(files, device, _no_base(out))
     sampler_steps = min(SAMPLER_STEPS, generate.steps)
     requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
     drawn = Repeats()
@@ -66,6 +67,13 @@ def time_pixel(
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:
     """Seconds of each of so many steps; the first pays for what is set up once."""
     short = config.model_copy(update={"steps": count})
-    points = finetune_pixel(short, images, 0, out, NoCheckpoints(), StopSignal(), device)
+    finetuning = Finetuning(
+        images, np.array([], np.int64), 0, device, out, NoCheckpoints(), StopSignal(), _no_base(out)
+    )
+    points = finetune_pixel(short, finetuning)
     seconds: list[float] = np.diff([0.0, *(point["seconds"] for point in points)]).tolist()
     return [max(second, 1e-4) for second in seconds]  # the curve has them rounded
+
+
+def _no_base(scratch: Path) -> BaseSource:
+    return BaseSource(Settings.from_environment({}), scratch)

@@ -23,12 +23,9 @@ from accelerate.utils import patch_environment
 
 from shared.errors import TailfillError
 from shared.isolation import isolated_children
-from shared.log import Log
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first writes a checkpoint
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-
-log = Log("finetune")
 
 
 @dataclass
@@ -50,17 +47,6 @@ class Rank:
                 process.join()
             if process.exitcode not in (None, 0):
                 raise RuntimeError(f"process {process.name} of the fine-tuning ended with exit code {process.exitcode}")
-
-
-def process_count(batch_size: int, device: torch.device, wanted: int | None = None) -> int:
-    """How many processes share a batch: of the GPUs that there are (one on a CPU) as many as divide it evenly."""
-    most = wanted or (torch.cuda.device_count() if device.type == "cuda" else 1)
-    count = max(n for n in range(1, max(most, 1) + 1) if batch_size % n == 0)
-    if count < most:
-        log.warning(
-            "not all GPUs are used: they must share a batch evenly", used=count, gpus=most, batch_size=batch_size
-        )
-    return count
 
 
 @contextmanager

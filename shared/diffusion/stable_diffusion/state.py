@@ -12,7 +12,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from shared.diffusion.stable_diffusion_model import read_tensors, save_tensors
+from shared.diffusion.stable_diffusion.model import read_tensors, save_tensors
 from shared.errors import DataError
 
 CURVE_POINTS = 1000  # at most: longer trainings average over several steps a point

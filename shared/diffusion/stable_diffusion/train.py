@@ -23,23 +23,22 @@ from shared.config.generation import StableDiffusionFinetune
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.diffusion.balance import draw_probabilities
-from shared.diffusion.base_files import FILES
-from shared.diffusion.caption import Captioner
-from shared.diffusion.stable_diffusion_base import Base, Parts, find_base, load_parts
-from shared.diffusion.stable_diffusion_data import (
+from shared.diffusion.generator import Finetuning
+from shared.diffusion.stable_diffusion.base import Base, Parts, find_base, load_parts
+from shared.diffusion.stable_diffusion.base_files import FILES
+from shared.diffusion.stable_diffusion.caption import Captioner
+from shared.diffusion.stable_diffusion.data import (
     Latents,
     Texts,
     cache_latents,
     draw_batch,
 )
-from shared.diffusion.stable_diffusion_loss import denoising_loss
-from shared.diffusion.stable_diffusion_model import Denoiser, make_trainable, save_trained
-from shared.diffusion.stable_diffusion_processes import Rank, process_count, processes
-from shared.diffusion.stable_diffusion_state import Curve, TrainingState
+from shared.diffusion.stable_diffusion.loss import denoising_loss
+from shared.diffusion.stable_diffusion.model import Denoiser, make_trainable, save_trained
+from shared.diffusion.stable_diffusion.processes import Rank, processes
+from shared.diffusion.stable_diffusion.state import Curve, TrainingState
 from shared.errors import ConfigError, InputError, UnavailableError
-from shared.fetched import FetchedBase
 from shared.log import Log
-from shared.settings import Settings
 from shared.stop import StopSignal
 
 GRADIENT_NORM = 1.0  # gradients are scaled down to this
@@ -69,50 +68,36 @@ class Job:
         return "fp32" if self.cpu else self.config.precision
 
 
-def finetune_stable_diffusion(
-    config: StableDiffusionFinetune,
-    images: ImageSet,
-    rare: NDArray[np.int64],
-    seed: int,
-    out: Path,
-    checkpoints: Checkpoints,
-    stop: StopSignal,
-    device: torch.device,
-    settings: Settings,
-    scratch: Path,
-    process_limit: int | None = None,
-    fetched: FetchedBase | None = None,
-) -> list[dict[str, float]]:
-    """Trains on the train split `images` (of `rare` classes only, where the config says so) and writes the committed files into `out`.
+def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
+    """Trains on the captioned images (of the rare classes only, if the config says so) and writes the committed files into `out`.
 
-    Those are generator.json, curve.json and the weights (see stable_diffusion_model). Returns the curve: step, loss, seconds. Goes
-    on from `checkpoints` and then ends with the same weights, to the bit on a CPU, as without the interruption. On GPUs it takes
-    as many as divide the batch evenly, of all that there are or of `process_limit`. `fetched` is a base from the hub.
+    Those are generator.json, curve.json and the weights (see `stable_diffusion/model.py`). Returns the curve: step, loss, seconds.
+    Goes on from a checkpoint, and then ends with the same weights, to the bit on a CPU, as without the interruption.
 
-    Raises ConfigError, DataError (the base), UnavailableError (its bucket is away), Stopped, and InputError where the loss
+    Raises ConfigError, DataError (the base), UnavailableError (its bucket does not answer), Stopped, and InputError if the loss
     becomes NaN or the GPU's memory is too small.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
+    images, out, device = finetuning.images, finetuning.out, finetuning.device
     caption = Captioner(images.schema, config.caption, config.phrases)
-    chosen = _choose(images, rare, config)
-    base = find_base(config.base, settings, scratch, fetched=fetched)
+    chosen = choose_images(images, finetuning.rare, config)
+    base = find_base(config.base, finetuning.base)
     description = describe(config, base, images.schema, device)
     _check_resolution(config, base)
-    saved = checkpoints.load()
-    with tempfile.TemporaryDirectory(prefix="stable-diffusion-", dir=scratch) as folder:
+    saved = finetuning.checkpoints.load()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="stable-diffusion-", dir=out.parent) as folder:
         job = Job(
             config=config,
             images=chosen,
             captions=[caption(labels) for labels in chosen.labels],
-            seed=seed,
+            seed=finetuning.seed,
             base=base,
             folder=Path(folder),
             resume=(saved[0], int(saved[1]["step"])) if saved else None,
             cpu=device.type == "cpu",
         )
-        count = process_count(config.batch_size, device, process_limit)
-        with processes(job, train, count, job.folder, job.cpu) as rank:
-            curve = train(job, rank, out, checkpoints, stop)
+        with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
+            curve = train(job, rank, out, finetuning.checkpoints, finetuning.stop)
     (out / "generator.json").write_text(json.dumps(description, indent=1))
     (out / "curve.json").write_text(json.dumps(curve))
     return curve
@@ -200,9 +185,8 @@ class Trainer:
         texts = Texts.build(job.captions, parts.tokenizer, frozen, kept)
         parts.vae.to(device)
         latents = cache_latents(
-            job.images, parts.vae, config.resolution, config.flip, kept, job.folder,
-            self.rank.number, self.rank.count, self._check,
-        )  # fmt: skip
+            job.images, parts.vae, config.resolution, config.flip, kept, job.folder, self.rank, self._check
+        )
         parts.vae.to("meta")
         if frozen is not None:
             parts.text_encoder.to("meta")
@@ -310,7 +294,8 @@ class Trainer:
         save_trained(self.denoiser, self.job.config.method, out)
 
 
-def _choose(images: ImageSet, rare: NDArray[np.int64], config: StableDiffusionFinetune) -> ImageSet:
+def choose_images(images: ImageSet, rare: NDArray[np.int64], config: StableDiffusionFinetune) -> ImageSet:
+    """Returns the images to train on, by `finetune.images`; raises ConfigError if none has a rare class and only those are wanted."""
     if config.images == "all":
         return images
     rows = np.flatnonzero((images.labels[:, rare] == 1).any(axis=1))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shared.data.imageset import ImageSet, decode
-from shared.diffusion.stable_diffusion_model import save_tensors
+from shared.diffusion.stable_diffusion.model import save_tensors
+from shared.diffusion.stable_diffusion.processes import Rank
 from shared.log import Log
 
 ENCODE_IMAGES = 4  # at once: the VAE needs about 1 GB an image of 512 pixels in float32
@@ -91,8 +92,7 @@ def cache_latents(
     flip: bool,
     kept: torch.dtype,
     folder: Path,
-    process: int,
-    processes: int,
+    rank: Rank,
     check: Callable[[], None],
 ) -> Latents:
     """Encodes this process's share of the images into `folder`, waits for the others' and returns all.
@@ -100,7 +100,7 @@ def cache_latents(
     The VAE computes in float32 (float16 overflows in some); `kept` is the type that is kept. `check` is called while waiting and
     between batches, and raises to end it.
     """
-    rows = np.array_split(np.arange(len(images)), processes)[process]
+    rows = np.array_split(np.arange(len(images)), rank.count)[rank.number]
     starts = range(0, len(rows), ENCODE_IMAGES)
     means, deviations = [], []
     for start in log.progress(starts, "encoding images", len(starts), "batches"):
@@ -111,11 +111,11 @@ def cache_latents(
     sides = 2 if flip else 1
     side = resolution // 2 ** (len(vae.config.block_out_channels) - 1)
     empty = [torch.empty(0, sides, vae.config.latent_channels, side, side, dtype=kept)]
-    whole, partial = folder / f"latents-{process}.safetensors", folder / f"latents-{process}.partial"
+    whole, partial = folder / f"latents-{rank.number}.safetensors", folder / f"latents-{rank.number}.partial"
     save_tensors({"mean": torch.cat(means or empty), "deviation": torch.cat(deviations or empty)}, partial)
     partial.rename(whole)
     shards = []
-    for other in range(processes):
+    for other in range(rank.count):
         path = folder / f"latents-{other}.safetensors"
         while not path.exists():
             check()

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pixel_images import shapes
 from safetensors.torch import load_file
+from support.pixel_images import shapes
 
 from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import PixelFinetune
 from shared.diffusion.balance import draw_probabilities
-from shared.diffusion.pixel_train import finetune_pixel
+from shared.diffusion.generator import BaseSource, Finetuning
+from shared.diffusion.pixel.train import finetune_pixel
 from shared.errors import DataError, InputError, Stopped
+from shared.settings import Settings
 from shared.stop import StopSignal
 
 Train = Callable[..., Path]
@@ -40,9 +42,17 @@ def train(device: torch.device) -> Train:
     def train(
         config: PixelFinetune, out: Path, checkpoints: Checkpoints | None = None, stop: StopSignal | None = None
     ) -> Path:
-        checkpoints = NoCheckpoints() if checkpoints is None else checkpoints
-        stop = StopSignal() if stop is None else stop
-        finetune_pixel(config, shapes(30), 3, out, checkpoints, stop, device)
+        finetuning = Finetuning(
+            images=shapes(30),
+            rare=np.array([1]),
+            seed=3,
+            device=device,
+            out=out,
+            checkpoints=NoCheckpoints() if checkpoints is None else checkpoints,
+            stop=StopSignal() if stop is None else stop,
+            base=BaseSource(Settings.from_environment({}), out.parent),
+        )
+        finetune_pixel(config, finetuning)
         return out
 
     return train
@@ -75,11 +85,11 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
         assert all(torch.allclose(found[name], wanted[name], rtol=1e-2, atol=1e-3) for name in wanted)
 
 
-def test_no_checkpoint_is_begun_that_does_not_fit_into_the_grace_period(tmp_path: Path, device: torch.device) -> None:
+def test_no_checkpoint_is_begun_that_does_not_fit_into_the_grace_period(tmp_path: Path, train: Train) -> None:
     stop = StopSignal(grace_seconds=0)
     checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
     with pytest.raises(Stopped):
-        finetune_pixel(CONFIG, shapes(30), 3, tmp_path / "out", checkpoints, stop, device)
+        train(CONFIG, tmp_path / "out", checkpoints, stop)
     found = checkpoints.load()
     assert found is not None
     assert found[1]["step"] == 5

@@ -14,15 +14,13 @@ from diffusers import DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.base_files import FILES
-from shared.diffusion.caption import Captioner
-from shared.diffusion.generator import Generator, SampleRequest
-from shared.diffusion.stable_diffusion_base import Parts, find_base, load_parts
-from shared.diffusion.stable_diffusion_data import embed, tokens
-from shared.diffusion.stable_diffusion_model import load_trained, weights_from_base
+from shared.diffusion.generator import BaseSource, Generator, SampleRequest
+from shared.diffusion.stable_diffusion.base import Parts, find_base, load_parts
+from shared.diffusion.stable_diffusion.base_files import FILES
+from shared.diffusion.stable_diffusion.caption import Captioner
+from shared.diffusion.stable_diffusion.data import embed, tokens
+from shared.diffusion.stable_diffusion.model import load_trained, weights_from_base
 from shared.errors import DataError, InputError
-from shared.fetched import FetchedBase
-from shared.settings import Settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,20 +42,11 @@ class StableDiffusion(Generator):
             parts.vae.to(memory_format=torch.channels_last)
 
     @classmethod
-    def load(
-        cls,
-        files: Mapping[str, Path],
-        device: torch.device,
-        settings: Settings,
-        scratch: Path,
-        base_at: str | None = None,
-        fetched: FetchedBase | None = None,
-    ) -> StableDiffusion:
-        """From the files that finetune committed, and the base that they name, which must be the same to the byte.
+    def load(cls, files: Mapping[str, Path], device: torch.device, source: BaseSource) -> StableDiffusion:
+        """Opens the files that finetune committed, and the base that they name, which must be the same to the byte.
 
-        `base_at` is where the base lies now, where that is elsewhere than at the fine-tuning, `fetched` a base from the hub.
-        Raises DataError where a file or the base is missing, changed or does not fit, UnavailableError where the base's bucket
-        is away.
+        Raises DataError if a file or the base is missing, changed or does not fit, UnavailableError if the base's bucket does not
+        answer.
         """
         try:
             made: dict[str, Any] = json.loads(files["generator.json"].read_bytes())
@@ -69,7 +58,7 @@ class StableDiffusion(Generator):
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
         weights = weights_from_base(method, text_encoder)
-        base = find_base(base_at or name, settings, scratch, weights, fetched)
+        base = find_base(name, source, weights)
         base.check(digests, [part for part in FILES if part in (*weights, "tokenizer", "scheduler")])
         parts = load_parts(base, weights)
         load_trained(parts, method, text_encoder, files)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.diffusion.stable_diffusion_base import find_base, load_parts
+from shared.diffusion.generator import BaseSource
+from shared.diffusion.stable_diffusion.base import find_base, load_parts
 from shared.errors import DataError
-from shared.settings import Settings
 
 
 @pytest.fixture
@@ -19,18 +19,18 @@ def base(tiny_base: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 
-def load(base: Path, settings: Settings, tmp_path: Path) -> None:
-    load_parts(find_base(str(base), settings, tmp_path))
+def load(base: Path, source: BaseSource) -> None:
+    load_parts(find_base(str(base), source))
 
 
-def test_the_tokenizer_reads_vocab_and_merges(base: Path, settings: Settings, tmp_path: Path) -> None:
-    tokenizer = load_parts(find_base(str(base), settings, tmp_path)).tokenizer
+def test_the_tokenizer_reads_vocab_and_merges(base: Path, source: BaseSource) -> None:
+    tokenizer = load_parts(find_base(str(base), source)).tokenizer
     assert len(tokenizer) == 514
     assert len(set(tokenizer("red").input_ids)) == 5  # the start, three letters, the end
 
 
-def test_weights_by_the_names_of_the_first_repositories(base: Path, settings: Settings, tmp_path: Path) -> None:
-    found = load_parts(find_base(str(base), settings, tmp_path))
+def test_weights_by_the_names_of_the_first_repositories(base: Path, source: BaseSource) -> None:
+    found = load_parts(find_base(str(base), source))
     text, vae = base / "text_encoder/model.safetensors", base / "vae/diffusion_pytorch_model.safetensors"
     save_file({f"text_model.{n}": t for n, t in load_file(text).items()}, text, {"format": "pt"})
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -40,22 +40,22 @@ def test_weights_by_the_names_of_the_first_repositories(base: Path, settings: Se
             name = name.replace(new_part, old_part)
         renamed[name] = tensor
     save_file(renamed, vae, {"format": "pt"})
-    again = load_parts(find_base(str(base), settings, tmp_path))
+    again = load_parts(find_base(str(base), source))
     for one, other in ((found.text_encoder, again.text_encoder), (found.vae, again.vae)):
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_pickles_are_refused(base: Path, settings: Settings, tmp_path: Path, part: str) -> None:
+def test_pickles_are_refused(base: Path, source: BaseSource, part: str) -> None:
     (weights,) = (base / part).glob("*.safetensors")
     pickled = weights.with_suffix(".bin")
     torch.save(load_file(weights), pickled)
     weights.unlink()
     with pytest.raises(DataError, match=f"{part}/ holds only the pickle {pickled.name}"):
-        load(base, settings, tmp_path)
+        load(base, source)
     pickled.unlink()
     with pytest.raises(DataError, match=f"{part}/ holds no weights"):
-        load(base, settings, tmp_path)
+        load(base, source)
 
 
 @pytest.mark.parametrize(
@@ -68,38 +68,38 @@ def test_pickles_are_refused(base: Path, settings: Settings, tmp_path: Path, par
         ("scheduler", "scheduler/scheduler_config.json"),
     ],
 )
-def test_a_missing_part_is_named(base: Path, settings: Settings, tmp_path: Path, part: str, missing: str) -> None:
+def test_a_missing_part_is_named(base: Path, source: BaseSource, part: str, missing: str) -> None:
     shutil.rmtree(base / part)
     with pytest.raises(DataError, match=missing) as error:
-        find_base(str(base), settings, tmp_path).digests(["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+        find_base(str(base), source).digests(["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=part):
-        load(base, settings, tmp_path)
+        load(base, source)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_weights_of_the_wrong_shape_are_refused(base: Path, settings: Settings, tmp_path: Path, part: str) -> None:
+def test_weights_of_the_wrong_shape_are_refused(base: Path, source: BaseSource, part: str) -> None:
     (weights,) = (base / part).glob("*.safetensors")
     state = load_file(weights)
     key = next(key for key in sorted(state) if state[key].ndim == 2)
     for changed in ({**state, key: torch.zeros(3, 5)}, {k: v for k, v in state.items() if k != key}):
         save_file(changed, weights, {"format": "pt"})
         with pytest.raises(DataError, match=f"{part}/") as error:
-            load(base, settings, tmp_path)
+            load(base, source)
         assert "\n" not in str(error.value)
     weights.write_bytes(weights.read_bytes()[:-50])
     with pytest.raises(DataError, match=f"{part}/ cannot be loaded"):
-        load(base, settings, tmp_path)
+        load(base, source)
 
 
-def test_a_model_of_another_kind_is_refused(base: Path, settings: Settings, tmp_path: Path) -> None:
+def test_a_model_of_another_kind_is_refused(base: Path, source: BaseSource) -> None:
     path = base / "scheduler/scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "sample"}))
     with pytest.raises(DataError, match="prediction_type is 'sample'"):
-        load(base, settings, tmp_path)
+        load(base, source)
 
 
-def test_a_folder_that_is_not_there(settings: Settings, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there(source: BaseSource, tmp_path: Path) -> None:
     for name in (str(tmp_path / "nothing"), "./nothing", "nothing", "a/b/c"):
         with pytest.raises(DataError, match="there is no folder"):
-            find_base(name, settings, tmp_path)
+            find_base(name, source)

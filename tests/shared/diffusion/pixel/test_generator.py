@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pixel_images import SCHEMA, shapes
 from safetensors.torch import load_file, save_file
+from support.pixel_images import SCHEMA, shapes
 
-from shared.diffusion.generator import SampleRequest
+from shared.diffusion.generator import BaseSource, Generator, SampleRequest
 from shared.diffusion.load import load_generator
-from shared.diffusion.pixel import PixelGenerator, flow_solver
-from shared.diffusion.pixel_model import LabelEmbedding, build_network, describe
+from shared.diffusion.pixel.generator import PixelGenerator, flow_solver
+from shared.diffusion.pixel.model import LabelEmbedding, build_network, describe
 from shared.diffusion.samples import sample_sheet
 from shared.errors import DataError
 from shared.settings import Settings
@@ -32,8 +32,8 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def generator(files: dict[str, Path], device: torch.device) -> PixelGenerator:
-    return PixelGenerator.load(files, device)
+def generator(files: dict[str, Path], device: torch.device, source: BaseSource) -> PixelGenerator:
+    return PixelGenerator.load(files, device, source)
 
 
 def request(seed: int, **rest: object) -> SampleRequest:
@@ -112,12 +112,13 @@ def test_the_sheet_has_a_row_of_real_and_generated_images_a_class(generator: Pix
     assert sheet.size == (8 * 100 + 4, 4 * 112 + 4)
 
 
-def open_files(files: dict[str, Path]) -> None:
-    load_generator(files, torch.device("cpu"), Settings.from_environment({}), Path("scratch"))
+def open_files(files: dict[str, Path]) -> Generator:
+    source = BaseSource(Settings.from_environment({}), Path("scratch"))
+    return load_generator(files, torch.device("cpu"), source)
 
 
 def test_load_generator_opens_it(files: dict[str, Path]) -> None:
-    open_files(files)
+    assert isinstance(open_files(files), PixelGenerator)
 
 
 def test_weights_of_another_shape_are_refused(files: dict[str, Path]) -> None:

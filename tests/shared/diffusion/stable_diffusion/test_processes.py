@@ -8,7 +8,7 @@ import pytest
 import torch
 from hostile import HostileFolder
 
-from shared.diffusion.stable_diffusion_processes import Rank, processes
+from shared.diffusion.stable_diffusion.processes import Rank, processes
 from shared.errors import DataError
 
 PATIENCE_SECONDS = 120  # of a busy machine

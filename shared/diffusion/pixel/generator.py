@@ -12,8 +12,8 @@ from diffusers import DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import Generator, SampleRequest
-from shared.diffusion.pixel_model import TRAIN_TIMESTEPS, FlowNetwork, load_network
+from shared.diffusion.generator import BaseSource, Generator, SampleRequest
+from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_network
 
 
 class PixelGenerator(Generator):
@@ -27,8 +27,8 @@ class PixelGenerator(Generator):
             self._network.to(memory_format=torch.channels_last)
 
     @classmethod
-    def load(cls, files: Mapping[str, Path], device: torch.device) -> PixelGenerator:
-        """From the files that finetune committed; raises DataError where they are damaged or do not fit each other."""
+    def load(cls, files: Mapping[str, Path], device: torch.device, _: BaseSource) -> PixelGenerator:
+        """Opens the files that finetune committed; raises DataError if they are damaged or do not fit each other. It has no base."""
         return cls(*load_network(files), device)
 
     def prompt(self, labels: Labels) -> str:

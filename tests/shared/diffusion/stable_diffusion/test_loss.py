@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from shared.diffusion.stable_diffusion_loss import denoising_loss, min_snr_weights
+from shared.diffusion.stable_diffusion.loss import denoising_loss, min_snr_weights
 
 # alphas_cumprod .9 and .5 are SNR 9 and 1; with gamma 5: min(SNR, 5) is 5 and 1
 ALPHAS = torch.tensor([0.9, 0.5, 0.0])

@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_pipeline import tiny_images, tiny_pipeline
+from support.tiny_pipeline import tiny_images, tiny_pipeline
 
 from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
-from shared.diffusion import stable_diffusion_train
-from shared.diffusion.stable_diffusion_processes import process_count
-from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
+from shared.diffusion.generator import BaseSource, Finetuning
+from shared.diffusion.stable_diffusion.train import choose_images, finetune_stable_diffusion
 from shared.errors import ConfigError, DataError, InputError, Stopped
-from shared.settings import Settings
 from shared.stop import StopSignal
 
 RARE = np.array([1])  # colour/green
@@ -27,19 +25,18 @@ RARE = np.array([1])  # colour/green
 class Finetune:
     """Calls the function under test with the tiny base."""
 
-    def __init__(self, base: Path, settings: Settings, folder: Path, device: torch.device) -> None:
-        self.base, self.settings, self.folder, self.device = base, settings, folder, device
+    def __init__(self, base: Path, source: BaseSource, folder: Path, device: torch.device) -> None:
+        self.base, self.source, self.folder, self.device = base, source, folder, device
 
     def __call__(
         self,
         name: str,
         checkpoints: Checkpoints | None = None,
         stop: StopSignal | None = None,
-        process_limit: int | None = None,
+        processes: int = 1,
         **values: Any,
     ) -> tuple[Path, list[dict[str, float]]]:
         out = self.folder / name
-        out.mkdir(exist_ok=True)
         defaults = {
             "generator": "stable-diffusion",
             "base": str(self.base),
@@ -53,25 +50,23 @@ class Finetune:
             "caption": "a {labels} thing",
         }
         config = StableDiffusionFinetune(**{**defaults, **values})
-        curve = finetune_stable_diffusion(
-            config,
-            tiny_images(),
-            RARE,
-            7,
-            out,
-            checkpoints or NoCheckpoints(),
-            StopSignal() if stop is None else stop,  # an unset signal is false
-            self.device,
-            self.settings,
-            self.folder,
-            process_limit,
+        finetuning = Finetuning(
+            images=tiny_images(),
+            rare=RARE,
+            seed=7,
+            device=self.device,
+            out=out,
+            checkpoints=checkpoints or NoCheckpoints(),
+            stop=StopSignal() if stop is None else stop,  # an unset signal is false
+            base=self.source,
+            processes=processes,
         )
-        return out, curve
+        return out, finetune_stable_diffusion(config, finetuning)
 
 
 @pytest.fixture
-def finetune(tiny_base: Path, settings: Settings, tmp_path: Path, device: torch.device) -> Finetune:
-    return Finetune(tiny_base, settings, tmp_path, device)
+def finetune(tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.device) -> Finetune:
+    return Finetune(tiny_base, source, tmp_path, device)
 
 
 class StopAt(FolderCheckpoints):
@@ -189,10 +184,10 @@ def test_a_signal_before_the_first_step_stops_it(finetune: Finetune) -> None:
 
 def test_rare_images_only() -> None:
     config = StableDiffusionFinetune(generator="stable-diffusion", images="rare")
-    chosen = stable_diffusion_train._choose(tiny_images(), RARE, config)
+    chosen = choose_images(tiny_images(), RARE, config)
     assert chosen.paths == ["3.png", "7.png", "11.png"]
     with pytest.raises(ConfigError, match="no training image has a rare class"):
-        stable_diffusion_train._choose(tiny_images(), np.array([], np.int64), config)
+        choose_images(tiny_images(), np.array([], np.int64), config)
 
 
 def test_rare_images_train(finetune: Finetune) -> None:
@@ -227,19 +222,12 @@ def test_a_resolution_that_the_unet_cannot_halve(finetune: Finetune) -> None:
         finetune("other", resolution=40)
 
 
-@pytest.mark.parametrize(
-    ("batch", "wanted", "count"), [(4, 1, 1), (4, 2, 2), (4, 3, 2), (6, 4, 3), (1, 8, 1), (4, None, 1)]
-)
-def test_processes_share_a_batch_evenly(batch: int, wanted: int | None, count: int) -> None:
-    assert process_count(batch, torch.device("cpu"), wanted) == count
-
-
 @pytest.mark.slow
-def test_two_processes_train_as_one(tiny_base: Path, settings: Settings, tmp_path: Path) -> None:
-    finetune = Finetune(tiny_base, settings, tmp_path, torch.device("cpu"))  # two GPUs are needed for the same there
+def test_two_processes_train_as_one(tiny_base: Path, source: BaseSource, tmp_path: Path) -> None:
+    finetune = Finetune(tiny_base, source, tmp_path, torch.device("cpu"))  # two GPUs are needed for the same there
     values: dict[str, Any] = {"batch_size": 4, "steps": 2, "ema": 0.0, "gradient_accumulation": 2}
     one, curve = finetune("one", **values)
-    two, shared_curve = finetune("two", process_limit=2, **values)
+    two, shared_curve = finetune("two", processes=2, **values)
     assert [p["loss"] for p in shared_curve] == pytest.approx([p["loss"] for p in curve], rel=1e-4)
     a, b = load_file(one / "unet.safetensors"), load_file(two / "unet.safetensors")
     for name in a:

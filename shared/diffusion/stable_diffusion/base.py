@@ -19,10 +19,9 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from shared.diffusion.base_files import FILES, WEIGHTS, base_files
+from shared.diffusion.generator import BaseSource
+from shared.diffusion.stable_diffusion.base_files import FILES, LAYOUT, WEIGHTS, base_files
 from shared.errors import DataError
-from shared.fetched import FetchedBase
-from shared.settings import Settings
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -55,9 +54,7 @@ class Base:
             if part == "tokenizer" and "tokenizer.json" not in there:
                 missing = [name for name in ("vocab.json", "merges.txt") if name not in there]
             if missing:
-                raise DataError(
-                    f"finetune.base {self.name}: has no {part}/{missing[0]}; name a Stable Diffusion 1.x or 2.x in diffusers' layout"
-                )
+                raise DataError(f"finetune.base {self.name}: has no {part}/{missing[0]}; name {LAYOUT}")
             paths += [f"{part}/{name}" for name in there]
             if part in WEIGHTS:
                 self._check_weights(part)
@@ -98,24 +95,18 @@ class Base:
         )
 
 
-def find_base(
-    name: str,
-    settings: Settings,
-    scratch: Path,
-    weights: Sequence[str] = tuple(WEIGHTS),
-    fetched: FetchedBase | None = None,
-) -> Base:
-    """Brings the base model to local disk: a bucket's into `scratch`. `weights` are the parts whose weights are wanted.
+def find_base(name: str, source: BaseSource, weights: Sequence[str] = tuple(WEIGHTS)) -> Base:
+    """Brings the base model `name` to local disk, from where `source` finds it. `weights` are the parts whose weights are wanted.
 
-    `fetched` is what the stage `weights` committed of a base from the hub. Raises DataError where there is no such model,
-    UnavailableError (exit 75) where the bucket does not answer.
+    Raises DataError if there is no such model, UnavailableError (exit 75) if its bucket does not answer.
     """
-    if fetched is not None:
-        return Base(name, fetched.commit, fetched.folder(base_files(weights)))
+    name = source.location or name
+    if source.fetched is not None:
+        return Base(name, source.fetched.commit, source.fetched.folder(base_files(weights)))
     if name.startswith("s3://"):
         from shared.artifacts.remote import local_folder
 
-        return Base(name, None, local_folder(name, settings, scratch))
+        return Base(name, None, local_folder(name, source.settings, source.scratch))
     if Path(name).is_dir():
         return Base(name, None, Path(name))
     raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from shared.config.generation import StableDiffusionFinetune
-from shared.diffusion.stable_diffusion_base import Parts
+from shared.diffusion.stable_diffusion.base import Parts
 from shared.errors import DataError
 
 UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]

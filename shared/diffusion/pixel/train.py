@@ -21,7 +21,8 @@ from shared.checkpoint import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.data.imageset import ImageSet
 from shared.diffusion.balance import draw_probabilities
-from shared.diffusion.pixel_model import TRAIN_TIMESTEPS, WEIGHTS, build_network, check_shapes, describe, read_tensors
+from shared.diffusion.generator import Finetuning
+from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, WEIGHTS, build_network, check_shapes, describe, read_tensors
 from shared.errors import InputError
 from shared.log import Log
 from shared.stop import StopSignal
@@ -36,25 +37,18 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps a parameter, beside the number of steps."""
 
 
-def finetune_pixel(
-    config: PixelFinetune,
-    images: ImageSet,
-    seed: int,
-    out: Path,
-    checkpoints: Checkpoints,
-    stop: StopSignal,
-    device: torch.device,
-) -> list[dict[str, float]]:
-    """Trains on the train split `images` and writes generator.json, model.safetensors and curve.json into `out`.
+def finetune_pixel(config: PixelFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
+    """Trains on all classes and writes generator.json, model.safetensors and curve.json into `out`.
 
-    Returns the curve: points of step, loss (mean squared error of the flow) and seconds. Goes on from `checkpoints`, and then ends
-    with the same weights, to the bit on a CPU, as without the interruption. Raises InputError where the loss is no finite number,
+    Returns the curve: points of step, loss (mean squared error of the flow) and seconds. Goes on from a checkpoint, and then ends
+    with the same weights, to the bit on a CPU, as without the interruption. Raises InputError if the loss is no finite number,
     and Stopped, after a checkpoint if the grace period suffices for one.
     """
-    trainer = PixelTrainer(config, images, seed, device)
+    images, out = finetuning.images, finetuning.out
+    trainer = PixelTrainer(config, images, finetuning.seed, finetuning.device)
     out.mkdir(parents=True, exist_ok=True)
-    trainer.resume(checkpoints)
-    trainer.run(checkpoints, stop, out)
+    trainer.resume(finetuning.checkpoints)
+    trainer.run(finetuning.checkpoints, finetuning.stop, out)
     save_file(trainer.averaged(), out / WEIGHTS)
     (out / "curve.json").write_text(json.dumps(trainer.curve))
     (out / "generator.json").write_text(json.dumps(describe(images.schema, config.resolution, config.width)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
+from support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 from shared.checkpoint import NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
-from shared.diffusion.generator import SampleRequest
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.load import load_generator
-from shared.diffusion.stable_diffusion import StableDiffusion
-from shared.diffusion.stable_diffusion_train import finetune_stable_diffusion
+from shared.diffusion.stable_diffusion.generator import StableDiffusion
+from shared.diffusion.stable_diffusion.train import finetune_stable_diffusion
 from shared.errors import DataError
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -47,27 +48,24 @@ def trained(
             warmup_steps=0,
             ema=0.0,
         )
-        settings = Settings.from_environment({"TAILFILL_CACHE": str(out / "cache")})
-        images = tiny_images()
-        finetune_stable_diffusion(
-            config,
-            images,
-            np.array([1]),
-            0,
-            out,
-            NoCheckpoints(),
-            StopSignal(),
-            device,
-            settings,
-            tmp_path_factory.mktemp("x"),
+        finetuning = Finetuning(
+            images=tiny_images(),
+            rare=np.array([1]),
+            seed=0,
+            device=device,
+            out=out,
+            checkpoints=NoCheckpoints(),
+            stop=StopSignal(),
+            base=BaseSource(Settings.from_environment({}), out),
         )
+        finetune_stable_diffusion(config, finetuning)
         found[method] = {path.name: path for path in out.iterdir()}
     return found
 
 
 @pytest.fixture
-def load(device: torch.device, settings: Settings, tmp_path: Path) -> Load:
-    return lambda files: StableDiffusion.load(files, device, settings, tmp_path)
+def load(device: torch.device, source: BaseSource) -> Load:
+    return lambda files: StableDiffusion.load(files, device, source)
 
 
 @pytest.fixture
@@ -196,7 +194,7 @@ def test_the_schema_travels_with_it(full: StableDiffusion) -> None:
 def test_a_base_that_was_moved(
     trained: dict[str, dict[str, Path]],
     tiny_base: Path,
-    settings: Settings,
+    source: BaseSource,
     tmp_path: Path,
     load: Load,
     device: torch.device,
@@ -206,6 +204,6 @@ def test_a_base_that_was_moved(
     files = {**trained["lora"], "generator.json": tmp_path / "generator.json"}
     requests = [SampleRequest(RED_SQUARE, 1)]
     with pytest.raises(DataError, match="there is no folder"):
-        load_generator(files, device, settings, tmp_path)
-    moved = load_generator(files, device, settings, tmp_path, str(tiny_base))
+        load_generator(files, device, source)
+    moved = load_generator(files, device, replace(source, location=str(tiny_base)))
     assert np.array_equal(moved.sample(requests, 2.0, 4), load(trained["lora"]).sample(requests, 2.0, 4))

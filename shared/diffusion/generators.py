@@ -1,0 +1,92 @@
+"""The generators that there are: the one table that everything reads which must know all of them.
+
+It imports no torch, so that control may read it too. Functions that need torch are named `module:name`, and
+`pkgutil.resolve_name` finds them when they are called.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shared.config.generation import Finetune, PixelFinetune, StableDiffusionFinetune
+from shared.diffusion.stable_diffusion.base_files import LAYOUT, WEIGHTS, base_files
+from shared.errors import DataError
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """What is read of a generator's pretrained base model, by paths inside its folder or repository."""
+
+    layout: str
+    """What such a base is, in words."""
+    read: tuple[str, ...]
+    """All files that may be read, as far as a base has them; no other is fetched or counts in a key."""
+    needed: tuple[str, ...]
+    """Those of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
+
+
+@dataclass(frozen=True)
+class GeneratorKind:
+    """One generator."""
+
+    config: type[Finetune]
+    """The section `finetune` of a study that chooses it."""
+    about: str
+    """What it is, in words: for the studies that `tailfill init` writes."""
+    train: str
+    """Function that trains it: a `shared.diffusion.generator.Train`."""
+    load: str
+    """Function that opens what `train` wrote: a `shared.diffusion.generator.Load`."""
+    time: str | None = None
+    """Function that times it for a forecast: a `shared.diffusion.generator.Time`."""
+    untimed: str = ""
+    """Why there is no `time`, and what else a forecast then lacks."""
+    most_gpus: Callable[[Any, int], int] = lambda config, gpus: 1
+    """How many of the GPUs that there are (0 on a CPU) one training can use, at least 1, by its config."""
+    base: BaseFiles | None = None
+    """Its pretrained base, or None if it is trained from scratch."""
+    example: str = ""
+    """Its settings as YAML, if `tailfill init` offers it as an alternative."""
+
+
+def _even_share(config: Finetune, gpus: int) -> int:
+    """Returns the most processes, one per GPU, that share each batch evenly."""
+    return max(n for n in range(1, max(gpus, 1) + 1) if config.batch_size % n == 0)
+
+
+GENERATORS = {
+    "pixel": GeneratorKind(
+        config=PixelFinetune,
+        about="a small flow model in pixel space, trained here on all classes; runs on a CPU",
+        train="shared.diffusion.pixel.train:finetune_pixel",
+        load="shared.diffusion.pixel.generator:PixelGenerator.load",
+        time="shared.diffusion.pixel.timing:time_pixel",
+    ),
+    "stable-diffusion": GeneratorKind(
+        config=StableDiffusionFinetune,
+        about="with a GPU, fine-tune Stable Diffusion (its base is a folder, s3://bucket/prefix or hub name)",
+        train="shared.diffusion.stable_diffusion.train:finetune_stable_diffusion",
+        load="shared.diffusion.stable_diffusion.generator:StableDiffusion.load",
+        untimed="Stable Diffusion is not loaded for a forecast; its weights are 4 GiB more",
+        most_gpus=_even_share,
+        base=BaseFiles(
+            layout=LAYOUT,
+            read=tuple(base_files()),
+            needed=tuple(f"{part}/{name}" for part, name in WEIGHTS.items()),
+        ),
+        example="base: CompVis/stable-diffusion-v1-1, method: lora, steps: 1500, resolution: 512",
+    ),
+}
+"""By the value of `finetune.generator`."""
+
+
+def generator_kind(name: str) -> GeneratorKind:
+    """Returns the entry of a generator; raises DataError, with the names that there are and those near, if it has none."""
+    if name not in GENERATORS:
+        close = difflib.get_close_matches(name, GENERATORS)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise DataError(f"there is no generator {name!r}; there are {', '.join(GENERATORS)}{meant}")
+    return GENERATORS[name]

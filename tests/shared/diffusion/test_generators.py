@@ -1,0 +1,138 @@
+"""Every generator of the table can do what is asked of one, and nothing else has to know its name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_pipeline import SCHEMA, tiny_images
+
+from shared.artifacts.fingerprint import modules_of
+from shared.checkpoint import NoCheckpoints
+from shared.config.generation import AnyFinetune, Finetune, Generate
+from shared.config.search import Resources
+from shared.diffusion import generator
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, Time, Train
+from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kind
+from shared.diffusion.load import load_generator
+from shared.errors import DataError
+from shared.stop import StopSignal
+
+every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERATORS)
+
+
+def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
+    """A section whose training takes a second."""
+    small = {"steps": 3, "batch_size": 2, "resolution": 32, "width": 8, "base": str(base), "warmup_steps": 1}
+    return kind.config.model_validate(
+        {"generator": name} | {field: value for field, value in small.items() if field in kind.config.model_fields}
+    )
+
+
+def functions(kind: GeneratorKind) -> dict[str, str]:
+    """The names of functions in an entry, by the name of their type in `shared.diffusion.generator`."""
+    found = {"Train": kind.train, "Load": kind.load, "Time": kind.time}
+    return {role: path for role, path in found.items() if path is not None}
+
+
+def test_every_section_of_a_study_has_an_entry_under_its_name() -> None:
+    union, _ = get_args(AnyFinetune)
+    named = {get_args(section.model_fields["generator"].annotation): section for section in get_args(union)}
+    assert named == {(name,): kind.config for name, kind in GENERATORS.items()}
+
+
+@every
+def test_every_function_exists_and_takes_what_its_type_says(name: str, kind: GeneratorKind) -> None:
+    for role, path in functions(kind).items():
+        parameters, _ = get_args(getattr(generator, role))
+        assert len(inspect.signature(resolve_name(path)).parameters) == len(parameters)
+
+
+@every
+def test_no_generator_imports_another(name: str, kind: GeneratorKind) -> None:
+    packages = {other: entry.train.rpartition(".")[0] for other, entry in GENERATORS.items()}
+    assert len(set(packages.values())) == len(packages)
+    for path in functions(kind).values():
+        module = path.partition(":")[0]
+        assert module.startswith(packages[name])
+        assert set(packages.values()).intersection(modules_of(module)) == {packages[name]}
+
+
+@every
+def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tmp_path: Path) -> None:
+    location = tiny_config(name, kind, tmp_path).base_location
+    assert location == (None if kind.base is None else str(tmp_path))
+    assert bool(kind.time) != bool(kind.untimed)
+    if kind.base is not None:
+        assert set(kind.base.needed) < set(kind.base.read)
+
+
+@every
+def test_every_generator_trains_and_draws(
+    name: str, kind: GeneratorKind, tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.device
+) -> None:
+    config = tiny_config(name, kind, tiny_base)
+    finetuning = Finetuning(
+        images=tiny_images(),
+        rare=np.array([1]),
+        seed=1,
+        device=device,
+        out=tmp_path / "out",
+        checkpoints=NoCheckpoints(),
+        stop=StopSignal(),
+        base=source,
+    )
+    train: Train = resolve_name(kind.train)
+    curve = train(config, finetuning)
+    assert [point["step"] for point in curve] == [1, 2, 3]
+    assert all(np.isfinite(point["loss"]) for point in curve)
+    files = {path.name: path for path in finetuning.out.iterdir()}
+    assert json.loads(files["generator.json"].read_text())["generator"] == name
+    assert json.loads(files["curve.json"].read_text()) == curve
+    assert {path.suffix for path in files.values()} == {".json", ".safetensors"}
+    trained = load_generator(files, device, source)
+    labels = tiny_images().labels
+    drawn = trained.sample([SampleRequest(labels[i], i) for i in range(3)], 2.0, 2)
+    assert (drawn.shape, drawn.dtype) == ((3, 32, 32, 3), np.uint8)
+    assert len({image.tobytes() for image in drawn}) == 3
+    assert "red" in trained.prompt(labels[0])
+
+
+@pytest.mark.parametrize("name", [name for name, kind in GENERATORS.items() if kind.time])
+def test_every_timed_generator_is_timed(name: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.repeats.SECONDS", 0.1)
+    kind = GENERATORS[name]
+    measure: Time = resolve_name(str(kind.time))
+    config, generate = tiny_config(name, kind, tiny_base), Generate(steps=2, batch_size=2)
+    for low, middle, high in measure(config, generate, SCHEMA, Resources(device="cpu")):
+        assert 0 < low <= middle <= high < 60
+
+
+@every
+@pytest.mark.parametrize("gpus", [0, 1, 3, 4, 8])
+def test_a_training_takes_no_more_gpus_than_there_are(name: str, kind: GeneratorKind, gpus: int) -> None:
+    assert 1 <= kind.most_gpus(tiny_config(name, kind, Path("base")), gpus) <= max(gpus, 1)
+
+
+@pytest.mark.parametrize(("batch", "gpus", "count"), [(4, 0, 1), (4, 1, 1), (4, 2, 2), (4, 3, 2), (6, 4, 3), (1, 8, 1)])
+def test_the_processes_of_stable_diffusion_share_a_batch_evenly(batch: int, gpus: int, count: int) -> None:
+    kind = GENERATORS["stable-diffusion"]
+    config = kind.config.model_validate({"generator": "stable-diffusion", "batch_size": batch})
+    assert kind.most_gpus(config, gpus) == count
+    assert GENERATORS["pixel"].most_gpus(config, gpus) == 1
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are_and_those_near() -> None:
+    for name, kind in GENERATORS.items():
+        assert generator_kind(name) is kind
+    known = ", ".join(GENERATORS)
+    with pytest.raises(DataError, match=f"^there is no generator 'pixle'; there are {known}; did you mean pixel\\?$"):
+        generator_kind("pixle")
+    with pytest.raises(DataError, match=f"^there is no generator 'gan'; there are {known}$"):
+        generator_kind("gan")
