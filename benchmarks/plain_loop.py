@@ -20,10 +20,10 @@ from benchmarks.outcome import Outcome
 from benchmarks.tailfill_trial import Bench
 from shared.classifier import augment
 from shared.classifier.fit import everything_counts, make_optimizer
-from shared.classifier.fitted import probabilities
 from shared.classifier.loss import ClassCounts, Loss
 from shared.classifier.model import Trunk, build_head, build_trunk, set_mode
 from shared.classifier.precision import autocast, grad_scaler, placed
+from shared.classifier.predictor import probabilities
 from shared.classifier.rng import derived_seed
 from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord

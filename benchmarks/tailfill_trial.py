@@ -12,12 +12,11 @@ import numpy as np
 
 from benchmarks.outcome import Outcome
 from jobs import prepare, tune
-from jobs.plan import arm_of, make_task, plan
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.checkpoints import Checkpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.keys import canonical_digest, new_task
 from shared.artifacts.manifest import Manifest, Run
-from shared.checkpoint import Checkpoints
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import STAGES, PrepareConfig, TuneConfig
 from shared.config.task import Input
@@ -25,6 +24,7 @@ from shared.context import Context
 from shared.data.dataset import DatasetInfo, describe, read_info
 from shared.data.imageset import ImageSet, read_shards, write_shards
 from shared.data.sources.digest import source_digest
+from shared.pipeline.plan import arm_of, make_task, plan
 from shared.search.worker import TrialHandle
 from shared.settings import Settings
 from shared.stop import StopSignal

@@ -58,7 +58,7 @@ def cli(context: click.Context, log: str) -> None:
 )
 def init(data: Path, out: Path) -> None:
     """Look at DATA (a folder a class, or a CSV with images) and write a commented study and a contact sheet."""
-    from jobs.init import init as write_study
+    from jobs.cli.init import init as write_study
 
     for line in write_study(data, out):
         click.echo(line)
@@ -73,7 +73,7 @@ def init(data: Path, out: Path) -> None:
 @JSON
 def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool) -> None:
     """Check a study file, and say what it would do."""
-    from jobs.validate import validate as check
+    from jobs.cli.validate import validate as check
 
     click.echo(check(study, sets, show_plan, as_json))
 
@@ -96,7 +96,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Run a study on this machine, or go on with it, and print the path of its report."""
-    from jobs.local import run_study
+    from jobs.cli.run import run_study
 
     click.echo(run_study(study, sets, workdir, workers, rerun, log, as_json))
 
@@ -107,7 +107,7 @@ def run(
 @click.option("--worker", is_flag=True, help="tune: run trials; without it, coordinate the search.")
 def stage(name: str, file: Path, worker: bool) -> None:
     """Run one stage; what a container runs."""
-    from jobs.stage import run_stage
+    from jobs.cli.stage import run_stage
 
     run_stage(name, file, worker)
 
@@ -135,10 +135,10 @@ def status(
             raise click.UsageError(
                 "--release goes without STUDY.yaml, --set and --workdir: the release has its own study."
             )
-        from jobs.release import run_in_control
+        from jobs.cli.release import run_in_control
 
         sys.exit(run_in_control(release, namespace, _given(status=True, why=why, json=as_json)))
-    from jobs.local import status as describe
+    from jobs.cli.status import status as describe
 
     click.echo(describe(study, sets, workdir, why, as_json))
 
@@ -151,7 +151,7 @@ def status(
 def report(workdir: Path | None, release: str | None, namespace: str | None, as_json: bool) -> None:
     """Fetch the study's report and print the path of its page (or, with --json, its results)."""
     if release is not None:
-        from jobs.release import fetch
+        from jobs.cli.release import fetch
         from shared.errors import ConfigError
         from shared.names import checked_part
 
@@ -159,7 +159,7 @@ def report(workdir: Path | None, release: str | None, namespace: str | None, as_
         page = fetch(release, namespace, folder / "report")
         click.echo((Path(page).parent / "results.json").read_text() if as_json else page)
         return
-    from jobs.local import print_report
+    from jobs.cli.report import print_report
 
     click.echo(print_report(workdir, as_json))
 
@@ -193,7 +193,7 @@ def submit_final(
     """Train with the best parameters found so far, as Jobs of the release; follow their logs and print the metrics."""
     import json
 
-    from jobs.release import parameters_of, run_in_control
+    from jobs.cli.release import parameters_of, run_in_control
 
     found = parameters_of(params)
     arguments = _given(submit_final=True, experiment=experiment, seeds=seeds, json=as_json)
@@ -205,7 +205,7 @@ def submit_final(
 def control(context: click.Context) -> None:
     """Run a release's study on its cluster: what the control Pod does; its subcommands are for commands run in that Pod."""
     if context.invoked_subcommand is None:
-        from jobs.cluster import ControlPod
+        from jobs.control import ControlPod
 
         ControlPod().run()
 
@@ -215,7 +215,7 @@ def control(context: click.Context) -> None:
 @JSON
 def control_status(why: str | None, as_json: bool) -> None:
     """Say where the release's study stands."""
-    from jobs.release import status as describe
+    from jobs.cli.release import status as describe
 
     click.echo(describe(why, as_json))
 
@@ -223,7 +223,7 @@ def control_status(why: str | None, as_json: bool) -> None:
 @control.command("report")
 def control_report() -> None:
     """Print the report as a tar in base64."""
-    from jobs.release import report_archive
+    from jobs.cli.release import report_archive
 
     click.echo(report_archive())
 
@@ -235,8 +235,8 @@ def control_report() -> None:
 @JSON
 def control_submit_final(experiment: str | None, seeds: int | None, params: str, as_json: bool) -> None:
     """Train with the best parameters found so far."""
-    from jobs.release import parameters_of
-    from jobs.release import submit_final as submit_here
+    from jobs.cli.release import parameters_of
+    from jobs.cli.release import submit_final as submit_here
 
     click.echo(submit_here(experiment, seeds, parameters_of(params), as_json))
 
@@ -248,7 +248,7 @@ def control_submit_final(experiment: str | None, seeds: int | None, params: str,
 )
 def dashboard(workdir: Path | None, port: int) -> None:
     """Show the searches in Optuna's dashboard, on this machine only, until Ctrl-C."""
-    from jobs.local import dashboard as serve
+    from jobs.cli.dashboard import dashboard as serve
 
     serve(workdir, port, click.echo)
 
@@ -260,7 +260,7 @@ def dashboard(workdir: Path | None, port: int) -> None:
 @WORKDIR
 def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -> None:
     """Write the data set or the generated images as a folder with a metadata.jsonl."""
-    from jobs.local import export_images
+    from jobs.cli.export import export_images
 
     click.echo(export_images(what, out, experiment, workdir))
 
@@ -271,7 +271,7 @@ def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -
 @JSON
 def upload(folder: Path, target: str, as_json: bool) -> None:
     """Copy a data set, or weights, into a bucket for a cluster to read; started again it goes on, and it removes nothing."""
-    from jobs.upload import upload as send
+    from jobs.cli.upload import upload as send
     from shared.settings import Settings
 
     click.echo(send(folder, target, Settings.from_environment(), as_json))
@@ -307,7 +307,7 @@ def tune() -> None:
 @JSON
 def simulate(workers: int, trials: int, as_json: bool) -> None:
     """Run a search with a trivial objective on the local PostgreSQL: exact count, connections, throughput, latency."""
-    from jobs.local import simulate_search
+    from jobs.cli.simulate import simulate_search
 
     click.echo(simulate_search(workers, trials, as_json))
 

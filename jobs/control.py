@@ -1,149 +1,126 @@
-"""Runs a study's stages in order: as processes of one machine (`jobs.machine`), or as Jobs of a cluster (`jobs.cluster`).
-
-It holds no state: what is committed in the store and in PostgreSQL is the state. Kill it at any moment and run it again; two at once do
-no harm.
-"""
+"""`tailfill control`: what a release's control Pod runs, which is small and holds no state."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
-import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import asdict
 
-from jobs.plan import Step, make_task
-from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
-from shared.artifacts.manifest import Manifest
+from shared.artifacts.keys import canonical_digest
+from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.store import NotFound
+from shared.config.load import load_study
 from shared.config.resolve import ResolvedStudy
-from shared.config.task import Task
-from shared.errors import TailfillError, UnavailableError
-from shared.log import duration
-from shared.names import path_below
+from shared.errors import ConfigError, UnavailableError
+from shared.kube.release import CHART, Release
+from shared.log import Log
+from shared.pipeline.kube_executor import PATIENCE_SECONDS, KubeExecutor
+from shared.pipeline.scheduler import Scheduler
+from shared.pipeline.session import Fingerprints, Session, fingerprints, open_session
+from shared.pipeline.status import states
+from shared.search.identity import searches_of
+from shared.search.metrics_server import metrics_served
+from shared.search.overview import read_searches
+from shared.settings import Settings
 from shared.stop import StopSignal
 
+DONE_SECONDS = 10.0  # between two looks once the report is there: only workers that are scaled up need one
+SAY_SECONDS = 30.0  # between two lines on a service that is still away
 
-class StageFailed(TailfillError):
-    """A stage ended with a bug, whose traceback is in the message."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A step whose work has ended well."""
-
-    step: Step
-    seconds: float | None
-    """Since its first process began; None where nobody looked then."""
+log = Log("control")
 
 
-class Executor(Protocol):
-    """Has tasks done."""
+class ControlPod:
+    """`tailfill control`: runs the release's study to its report, and stays, as the Pods of a Deployment do."""
 
-    tick_seconds: float
-    """Between two looks."""
-    patience: float
-    """Seconds for which a service may be away before the run ends with its error."""
+    def __init__(self) -> None:
+        self.stop = StopSignal()
+        self.stop.install()
+        self.settings = Settings.from_environment()
+        self.release = Release.of_pod(self.settings)
+        self.study = mounted_study()
+        self.control: Scheduler | None = None
+        self.jobs: KubeExecutor | None = None
 
-    def begin(self, step: Step, task: Task) -> None:
-        """Takes a task on, once everything that it needs is committed; called once for each."""
-
-    def advance(self) -> list[Ended]:
-        """Starts what can start, and says what has ended well since. Raises what ends the run."""
-
-    def end(self) -> None:
-        """Ends what a run may leave behind."""
-
-
-class Control:
-    """One run of a study."""
-
-    def __init__(
-        self,
-        study: ResolvedStudy,
-        steps: Sequence[Step],
-        artifacts: Artifacts,
-        executor: Executor,
-        say: Callable[[str], None],
-        stop: StopSignal,
-    ) -> None:
-        """`steps` is the study's plan; `say` shows a person a line."""
-        self.study, self.steps, self.artifacts = study, steps, artifacts
-        self.executor, self.say, self.stop = executor, say, stop
-        self.committed: dict[str, Manifest] = {}
-        self.begun: dict[str, Task] = {}
-        self.reused = 0
-        self._ended: list[Ended] = []
-
-    def run(self, rerun: frozenset[str] = frozenset()) -> Manifest:
-        """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
-        last, answered = self.steps[-1].id, time.monotonic()
-        try:
-            while True:
+    def run(self) -> None:
+        """Returns never; raises Stopped at a signal, and what ends a study."""
+        with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
+            opened = self._open()
+            jobs = self.jobs = KubeExecutor(self.release, opened)
+            self.control = Scheduler(self.study, opened.steps, opened.artifacts, jobs, log.info, self.stop)
+            log.info(f"study {self.study.name}: {len(opened.steps)} stages", store=opened.artifacts.store.url)
+            report = self.control.run()
+            log.info("the study is done", report=f"{opened.artifacts.store.url}/{self.study.name}/report/{report.key}")
+            while True:  # workers that are scaled up now find no work
                 self.stop.raise_if_set()
-                try:
-                    self._tick(rerun)
-                    answered = time.monotonic()
-                except UnavailableError as error:
-                    if time.monotonic() - answered >= self.executor.patience:
-                        raise
-                    self.say(f"waiting: {error}")
-                if last in self.committed:
-                    return self.committed[last]
-                self.stop.wait(self.executor.tick_seconds * random.uniform(0.75, 1.25))
-        finally:
-            self.executor.end()
+                with contextlib.suppress(UnavailableError):
+                    jobs.advance()
+                self.stop.wait(DONE_SECONDS)
 
-    def states(self, failed: Collection[str] = ()) -> Counter[tuple[str, str]]:
-        """How many steps of each stage are `committed`, `begun`, `failed` (those with these ids) or `waiting`."""
-        return Counter((step.stage, "failed" if step.id in failed else self._state(step)) for step in self.steps)
+    def states(self) -> Mapping[tuple[str, str], int]:
+        """How many steps of each stage are in which state, for `/metrics`."""
+        if self.control is None or self.jobs is None:
+            return {}
+        return self.control.states({id_ for id_, work in list(self.jobs.work.items()) if work.failed is not None})
 
-    def _state(self, step: Step) -> str:
-        return "committed" if step.id in self.committed else "begun" if step.id in self.begun else "waiting"
+    def _open(self) -> Session:
+        """Waits for services that are starting."""
+        deadline, said = time.monotonic() + PATIENCE_SECONDS, -float("inf")
+        while True:
+            self.stop.raise_if_set()
+            try:
+                self._make_bucket()
+                opened = open_mounted(self.study, self.settings)
+                ask_database(opened)
+                return opened
+            except UnavailableError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if time.monotonic() - said >= SAY_SECONDS:
+                    said = time.monotonic()
+                    log.info("waiting for a service", reason=str(error))
+                self.stop.wait(random.uniform(2.0, 4.0))
 
-    def _tick(self, rerun: frozenset[str]) -> None:
-        for step in self.steps:  # in order: what an earlier one commits may let a later one begin
-            known = step.id in self.committed or step.id in self.begun
-            if not known and all(needed.id in self.committed for needed in step.needs.values()):
-                self._begin(step, step.stage in rerun)
-        self._ended += self.executor.advance()
-        while self._ended:  # one whose manifest cannot be read now is looked at again
-            self._commit(self._ended[0])
-            self._ended.pop(0)
+    def _make_bucket(self) -> None:
+        from shared.artifacts.s3 import ensure_bucket
 
-    def _begin(self, step: Step, rerun: bool) -> None:
-        task = make_task(self.study, step, self.committed)
-        manifest = self.artifacts.find(task.stage, task.key)
-        if manifest is not None and rerun:
-            self.artifacts.forget(task.stage, task.key)
-            self.say(f"{step.label}: run again ({task.key[:8]})")
-            manifest = None
-        if manifest is not None:
-            self.committed[step.id] = manifest
-            self.reused += 1
-            self.say(f"{step.label}: committed already ({task.key[:8]})")
-            return
-        self.executor.begin(step, task)
-        self.begun[step.id] = task
-
-    def _commit(self, ended: Ended) -> None:
-        step, task = ended.step, self.begun[ended.step.id]
-        manifest = self.artifacts.find(task.stage, task.key)
-        if manifest is None:
-            raise StageFailed(f"{step.label}: ended well but committed nothing")
-        self.committed[step.id] = manifest
-        took = "" if ended.seconds is None else f" in {duration(ended.seconds)}"
-        self.say(f"{step.label}: committed ({task.key[:8]}){took}")
+        if self.settings.create_bucket and self.settings.store is not None:
+            ensure_bucket(split_s3(self.settings.store)[0], self.settings)
 
 
-def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:
-    """Copies the report's files into a folder, and returns the path of its page; raises ArtifactError if one would lie outside."""
-    for file in report.files:
-        target = path_below(folder, file.name, f"report {report.key[:8]}")
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifacts.fetch(file), target)
-    return folder / "index.html"
+def ask_database(opened: Session) -> None:
+    """Raises what the database answers, while a search is still to come: before GPUs have worked for it."""
+    rows = states(opened.study, opened.steps, opened.artifacts)
+    if any(row.step.stage == "tune" and row.manifest is None for row in rows):
+        read_searches(opened.database_url, searches_of(opened.study.name))
+
+
+def mounted_study() -> ResolvedStudy:
+    """The release's study, as the chart mounts it."""
+    return load_study(CHART / "study" / "study.json")
+
+
+def open_mounted(study: ResolvedStudy, settings: Settings, look: bool = False) -> Session:
+    """The release's study with its plan.
+
+    Fingerprints of data and weights are kept in the store: those of large files, so that they are read once, and with `look` all, as
+    control found them last.
+    """
+    if settings.store is None or not is_s3(settings.store):
+        raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
+    bucket, prefix = split_s3(settings.store)
+    from shared.artifacts.s3 import S3Store
+
+    kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
+    name = f"study-{canonical_digest(study.written.model_dump(mode='json'))}"
+    if look:
+        try:
+            return open_session(study, Fingerprints(**json.loads(kept.get(name))), settings)
+        except NotFound:
+            pass  # control has not got so far
+    found = fingerprints(study, settings, kept)
+    kept.put(name, json.dumps(asdict(found)).encode())
+    return open_session(study, found, settings)

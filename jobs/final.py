@@ -14,16 +14,16 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from shared.artifacts.checkpoints import Checkpoints
 from shared.artifacts.manifest import Manifest
-from shared.checkpoint import Checkpoints
-from shared.config.found import with_found
+from shared.config.apply_parameters import apply_parameters
 from shared.config.search import Resources
 from shared.config.stages import Arm, FinalConfig
 from shared.context import Context
 from shared.errors import DataError
-from shared.fetched import fetched_models
 from shared.search.best_parameters import best_parameters
 from shared.stop import StopSignal
+from shared.weights.inputs import fetched_models
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,14 +98,14 @@ def final(
     Repetition r trains with the seed `config.seed + r` on pool r mod replicates. Thresholds of `any` groups are chosen on val. Raises what
     `fit` and `TrainingData.build` raise, DataError for a set without test images.
     """
-    from shared.classifier.arm import effective_training_set
     from shared.classifier.fit import TrainingData, fit
+    from shared.classifier.training_set import effective_training_set
     from shared.data.dataset import rare_classes
     from shared.device import device_name, pick_device
     from shared.metrics.classification import best_thresholds
     from shared.metrics.table import METRICS
 
-    arm, device = with_found(config.arm, parameters), pick_device(resources.device)
+    arm, device = apply_parameters(config.arm, parameters), pick_device(resources.device)
     rare = rare_classes(arm.rare, info)
     train, val, test = (images.of(split) for split in ("train", "val", "test"))
     if len(test) == 0:
@@ -151,7 +151,7 @@ def _judged(
     """The test split's scores, and its loss as the validation loss is counted; None if one is not defined."""
     import torch
 
-    from shared.classifier.fitted import probabilities
+    from shared.classifier.predictor import probabilities
     from shared.metrics.classification import evaluate
     from shared.metrics.table import METRICS
 
@@ -176,7 +176,7 @@ def _write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from shared.classifier.fitted import probabilities
+    from shared.classifier.predictor import probabilities
 
     predicted = probabilities(logits, schema)
     columns: dict[str, Any] = {"path": pa.array(test.paths, pa.string())}

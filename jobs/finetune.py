@@ -20,8 +20,8 @@ from shared.data.dataset import rare_classes, read_info
 from shared.data.imageset import read_shards
 from shared.diffusion.generators import generator_kind
 from shared.errors import DataError
-from shared.fetched import fetched_base
 from shared.log import Log
+from shared.weights.inputs import fetched_base
 
 if TYPE_CHECKING:
     import torch

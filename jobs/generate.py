@@ -26,8 +26,8 @@ from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
-from shared.fetched import fetched_base
 from shared.log import Log
+from shared.weights.inputs import fetched_base
 
 if TYPE_CHECKING:
     import torch

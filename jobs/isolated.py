@@ -1,4 +1,4 @@
-"""The command `tailfill` as `jobs/processes.py` starts it: `python -P jobs/isolated.py ...`, by this file's path.
+"""The command `tailfill` as `shared/pipeline/processes.py` starts it: `python -P jobs/isolated.py ...`, by this file's path.
 
 `-P` keeps the current folder and this file's off the search path. Our packages are those beside this file, so that a process runs the code of
 the one that started it, whatever else the search path leads to. Multiprocessing runs this file in its processes, too, as `__mp_main__`.

@@ -48,14 +48,14 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     """
     from shared.config.search import Verdict
     from shared.report.answer import answer
-    from shared.report.drawing import draw
+    from shared.report.budget_parity import unequal_tuning
+    from shared.report.figures import draw
     from shared.report.generation import read_generated
     from shared.report.inputs import read_study
-    from shared.report.ledger import costs, ledger
+    from shared.report.lineage import costs, ledger
     from shared.report.page import Report, render
     from shared.report.results import results_tree, write_csv
     from shared.report.scores import judge, score_study
-    from shared.report.tuned_alike import unequal_tuning
 
     study = read_study(config, results)
     scores = score_study(study)

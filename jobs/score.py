@@ -14,7 +14,7 @@ from shared.config.stages import ScoreConfig
 from shared.context import Context
 from shared.data.dataset import read_info
 from shared.data.imageset import read_shards
-from shared.fetched import fetched_judges
+from shared.weights.inputs import fetched_judges
 
 if TYPE_CHECKING:
     from shared.score.judges import Images, Surroundings
@@ -54,11 +54,11 @@ def score(config: ScoreConfig, images: Images, out: Path, around: Surroundings) 
     import numpy as np
     import pyarrow.parquet as pq
 
-    from shared.score.closeness import copies_sheet, measure_closeness
     from shared.score.folds import assign_folds
     from shared.score.judges import hear_judges
-    from shared.score.overall import classification_accuracy_score, distribution, out_of_fold_accuracy
+    from shared.score.near_duplicates import copies_sheet, measure_closeness
     from shared.score.plausibility import averaged
+    from shared.score.set_metrics import classification_accuracy_score, distribution, out_of_fold_accuracy
     from shared.score.table import check_provenance, score_table, started_from
 
     check_provenance(images.generated)

@@ -14,14 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.console import PlainConsole
-from jobs.opened import Opened
-from jobs.plan import Step, make_task
-from jobs.progress import name_of_search
-from jobs.status import StepState, states
 from shared.artifacts.keys import new_task
 from shared.artifacts.manifest import Manifest
-from shared.config.found import inherited, with_found
+from shared.config.apply_parameters import apply_parameters, inherited
 from shared.config.stages import FinalConfig, TuneConfig
 from shared.config.task import Input, Task
 from shared.errors import ConfigError, InputError, UnavailableError
@@ -31,6 +26,11 @@ from shared.kube.release import Release
 from shared.kube.states import job_reason, job_state
 from shared.log import Log
 from shared.metrics.table import METRICS
+from shared.pipeline.console import PlainConsole
+from shared.pipeline.plan import Step, make_task
+from shared.pipeline.search_status import name_of_search
+from shared.pipeline.session import Session
+from shared.pipeline.status import StepState, states
 from shared.search.best_parameters import SEARCHES
 
 POLL_SECONDS = 2.0
@@ -39,7 +39,7 @@ log = Log("submit")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SubmitRequest:
     """What to train."""
 
     experiment: str | None = None
@@ -50,7 +50,7 @@ class Wanted:
     """By path; None for the best found so far."""
 
 
-def submit_final(release: Release, opened: Opened, wanted: Wanted, as_json: bool) -> str:
+def submit_final(release: Release, opened: Session, wanted: SubmitRequest, as_json: bool) -> str:
     """Makes the Jobs that are missing, follows their logs, and returns the metrics. Raises InputError where there is nothing to train on,
     and where a training fails."""
     tasks = final_tasks(opened, wanted)
@@ -67,7 +67,7 @@ def submit_final(release: Release, opened: Opened, wanted: Wanted, as_json: bool
     return _as_json(rows) if as_json else _table(rows)
 
 
-def final_tasks(opened: Opened, wanted: Wanted) -> list[Task]:
+def final_tasks(opened: Session, wanted: SubmitRequest) -> list[Task]:
     """A task an experiment and repetition; raises ConfigError for an unknown experiment, InputError where data or parameters are missing."""
     names = [experiment.name for experiment in opened.study.experiments]
     if wanted.experiment is not None and wanted.experiment not in names:
@@ -80,7 +80,7 @@ def final_tasks(opened: Opened, wanted: Wanted) -> list[Task]:
     ]
 
 
-def _tasks_of(opened: Opened, experiment: str, wanted: Wanted, rows: Sequence[StepState]) -> list[Task]:
+def _tasks_of(opened: Session, experiment: str, wanted: SubmitRequest, rows: Sequence[StepState]) -> list[Task]:
     # experiments that are equal share their steps: the report knows whose is whose
     roles = opened.steps[-1].needs
     own = [step for role, step in roles.items() if role.startswith(f"final/{experiment}/")]
@@ -123,14 +123,14 @@ def _config(step: Step) -> FinalConfig:
 
 
 def _task_with(
-    opened: Opened, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
+    opened: Session, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
 ) -> Task:
-    arm = with_found(_config(step).arm, parameters)
+    arm = apply_parameters(_config(step).arm, parameters)
     config = _config(step).model_copy(update={"repeat": number, "arm": arm, "pinned": ()})
     return new_task(opened.study.name, "final", config, inputs, opened.study.resources, experiment)
 
 
-def _best_so_far(opened: Opened, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
+def _best_so_far(opened: Session, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
     """Of a search, as its coordinator would commit it now: what it takes over from another one, and what it has found itself."""
     from shared.search.results import best_so_far
 
@@ -168,7 +168,7 @@ def _make_job(release: Release, task: Task) -> None:
         log.info("is there already", job=name)
 
 
-def _follow(release: Release, opened: Opened, task: Task) -> Manifest:
+def _follow(release: Release, opened: Session, task: Task) -> Manifest:
     """Passes the log on of the task's Pods until its Job has ended; its manifest."""
     name, seen, said = release.job_name(task), set[str](), None
     training = f"{task.experiment} {_repeat_of(task)}"

@@ -14,17 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.artifacts.checkpoints import Values
 from shared.artifacts.manifest import Manifest
-from shared.checkpoint import Values
-from shared.config.found import with_found
+from shared.config.apply_parameters import apply_parameters
 from shared.config.stages import Arm, TuneConfig
-from shared.context import Context, Spent
+from shared.context import ComputeUsage, Context
 from shared.errors import ConfigError
-from shared.fetched import fetched_models
 from shared.log import Log
 from shared.search import identity
 from shared.search.best_parameters import best_parameters
 from shared.search.trial_images import Generated, make_images
+from shared.weights.inputs import fetched_models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
             search_name(config, context),
             config.search,
             config.seed,
-            with_found(config.arm, inherited),
+            apply_parameters(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
             Spending(database, context.artifacts).gpu_seconds,
@@ -143,7 +143,7 @@ class ArmObjective:
 
     def __init__(self, config: TuneConfig, context: Context) -> None:
         self._config, self._context = config, context
-        self._arm = with_found(config.arm, best_parameters(context, config.pinned))
+        self._arm = apply_parameters(config.arm, best_parameters(context, config.pinned))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
         self._generated: Generated | None = None
@@ -158,7 +158,7 @@ class ArmObjective:
         """Mean of each objective over the last five epochs."""
         from shared.classifier.fit import fit
 
-        arm, generated = with_found(self._arm, trial.parameters), None
+        arm, generated = apply_parameters(self._arm, trial.parameters), None
         if self._config.images is not None:
             generated = make_images(self._config, arm, self._context, trial.stop)
         if self._data is None or self._generated != generated or not self._data.matches(arm):
@@ -194,8 +194,8 @@ class ArmObjective:
     def _build(self, arm: Arm, made: Generated | None) -> TrainingData:
         import pyarrow.parquet as pq
 
-        from shared.classifier.arm import effective_training_set
         from shared.classifier.fit import TrainingData
+        from shared.classifier.training_set import effective_training_set
         from shared.data.dataset import rare_classes, read_info
         from shared.data.imageset import read_shards
         from shared.device import pick_device
@@ -262,7 +262,7 @@ def _commit(
     }
     Log("tune").info("search over", **summary, **asdict(usage))
     devices = [result.device for result in outcome.steps]
-    spent = Spent(
+    spent = ComputeUsage(
         gpu=usage.gpu_seconds,
         cpu=max(usage.used_seconds - usage.gpu_seconds, 0.0),
         gpu_lost=usage.gpu_lost_seconds,

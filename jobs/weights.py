@@ -16,14 +16,14 @@ from shared.config.stages import WeightsConfig
 from shared.context import Context
 from shared.diffusion.generators import generator_kind
 from shared.errors import ConfigError
-from shared.fetched import TIMM_FILE
 from shared.log import Log
 from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.inputs import TIMM_FILE
 
 if TYPE_CHECKING:
-    from shared.hub import Repository
+    from shared.weights.hub import Repository
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 COMMIT_LENGTH = 40
@@ -50,10 +50,10 @@ def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tupl
 
     Raises ConfigError where there are none or they are closed to us, UnavailableError where the hub is away, Stopped.
     """
-    from shared.hub import download, open_repository
+    from shared.weights.hub import download, open_repository
 
     if config.kind == "timm":
-        from shared.classifier.weights import hub_repository
+        from shared.weights.pretrained import hub_repository
 
         name, setting = hub_repository(config.name), "classifier.pretrained"
     else:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.checkpoints import Checkpoints, Values
 from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import Manifest, Run
-from shared.checkpoint import Checkpoints, Values
 from shared.config.stages import STAGES
 from shared.config.task import Task
-from shared.meter import Meter, Record
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.usage import Meter, Record
 
 
 def _runs_no_stage(task: Task, _: StopSignal) -> Manifest:
@@ -25,7 +25,7 @@ def _runs_no_stage(task: Task, _: StopSignal) -> Manifest:
 
 
 @dataclass(frozen=True)
-class Spent:
+class ComputeUsage:
     """Seconds of work on a result, over all processes that had a part in it."""
 
     gpu: float = 0.0
@@ -36,7 +36,7 @@ class Spent:
     cpu_lost: float = 0.0
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Spent:
+    def of(cls, records: Sequence[Record]) -> ComputeUsage:
         """By processes that have ended, or are about to."""
         return cls(
             gpu=sum(r.gpu_seconds for r in records),
@@ -122,7 +122,7 @@ class Context:
         files: Mapping[str, Path],
         summary: Mapping[str, Any],
         device: str = "cpu",
-        spent: Spent | None = None,
+        spent: ComputeUsage | None = None,
         unfinished: Sequence[str] = (),
     ) -> Manifest:
         """Uploads the files, writes the manifest last, and returns what stands committed (a faster racer's, if there was one).
@@ -135,7 +135,7 @@ class Context:
         seconds = self.meter.seconds()
         if spent is None:
             own = Record(gpus=self.gpus or int(device != "cpu"), seconds=seconds, kept=seconds)
-            spent = Spent.of([*self.meter.settle(), *([own] if self.counted else [])])
+            spent = ComputeUsage.of([*self.meter.settle(), *([own] if self.counted else [])])
         run = Run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=self.earlier_seconds + seconds,

@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pinned import PINNED, demo_manifests
 
-from jobs.earlier import Earlier
-from jobs.plan import Step, make_task, plan
 from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.config.load import load_study
@@ -25,8 +22,11 @@ from shared.config.resolve import ResolvedStudy
 from shared.config.search import Choice, Range
 from shared.config.stages import STAGES, TuneConfig
 from shared.config.task import Input, Task
+from shared.pipeline.plan import Step, make_task, plan
+from shared.pipeline.warm_start import WarmStart
 from shared.search.identity import search_name, settings_digest
-from shared.weights import weight_locations
+from shared.weights.digests import weight_locations
+from tests.support.pinned import PINNED, demo_manifests
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +94,7 @@ def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
     folders |= {"s3://bucket/base"} if any("s3://bucket/base" in setting for setting in sets) else set()
     source = None if study.dataset.source == "garments" else digest("data")
     earlier = {
-        "other/real": Earlier("other/real", Input(stage="tune", key=digest("k"), digest=digest("d"), study="other"))
+        "other/real": WarmStart("other/real", Input(stage="tune", key=digest("k"), digest=digest("d"), study="other"))
     }
     return study, plan(study, source, {location: digest(location) for location in files | folders}, earlier)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from in_process import InProcess
 from PIL import Image
-from support.tiny_pipeline import tiny_pipeline
 
 from shared.config.dataset import GarmentsSource
 from shared.config.load import load_study
 from shared.data.garments import read_garments
+from tests.support.in_process import InProcess
+from tests.support.tiny_pipeline import tiny_pipeline
 
 STUDIES = Path(__file__).parents[1] / "studies"
 ROWS = (1, 2, 3, 5, 6, 12, 13)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hostile import HostileFolder
+
+from tests.support.hostile import HostileFolder
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

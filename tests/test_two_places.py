@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import timm
-from hub_server import Hub, serve_hub
-from in_process import InProcess
 from safetensors.torch import save_file
-from support.pinned import demo_manifests
-from two_classes import write_images
 
-from jobs.upload import upload
+from jobs.cli.upload import upload
 from shared.artifacts.manifest import Manifest, Run
 from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
 from shared.config.stages import STAGES
 from shared.settings import Settings
+from tests.support.hub_server import Hub, serve_hub
+from tests.support.in_process import InProcess
+from tests.support.pinned import demo_manifests
+from tests.support.two_classes import write_images
 
 STUDY = """
 name: places

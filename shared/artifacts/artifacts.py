@@ -8,7 +8,7 @@ Layout in the store::
     <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
     <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together
     <study>/<stage>/<key>/parts/<index>/<save>/        its files
-    <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.meter`)
+    <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.usage`)
 
 Checkpoints and parts are no blobs, so that removing them can never take a file from under a manifest with the same bytes in it. What a
 killed process leaves of them (files whose pointer was never written) goes with all the others at the commit; those named by

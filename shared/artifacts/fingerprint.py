@@ -30,7 +30,7 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-NEUTRAL = ("shared.config.stages", "shared.errors", "shared.log", "shared.meter", "shared.settings")
+NEUTRAL = ("shared.config.stages", "shared.errors", "shared.log", "shared.usage", "shared.settings")
 """Modules that cannot change what a stage computes: what they tell it is in its key, or is no part of its output."""
 
 

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from shared.classifier.arm import TrainingSet
 from shared.classifier.augment import augment
-from shared.classifier.blocks import BlockFiles
-from shared.classifier.cache import PLAIN, FrozenPart, View
+from shared.classifier.feature_cache import BlockFiles
+from shared.classifier.frozen_features import PLAIN, FrozenPart, View
 from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.loss import ClassCounts
 from shared.classifier.model import Network, Trunk, build_trunk
 from shared.classifier.precision import autocast, images_on, placed
 from shared.classifier.rng import numpy_generator, torch_generator
+from shared.classifier.training_set import TrainingSet
 from shared.config.search import Resources
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.checkpoint import Checkpoints, Keeper
+from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
-from shared.classifier.fitted import Fitted, probabilities
 from shared.classifier.loss import Loss, Targets
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.precision import autocast, grad_scaler, placed
+from shared.classifier.predictor import Fitted, probabilities
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Sampler
 from shared.classifier.schedule import rate_at
@@ -77,7 +77,7 @@ def fit(
             "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
         )
     gpus = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), _memory_errors(arm), Keeper() as keeper:
+    with torch.random.fork_rng(devices=gpus), _memory_errors(arm), AsyncCheckpointer() as keeper:
         run = _Run(arm, data, epochs, seed, checkpoints, keeper, stop, on_epoch, checkpoint_every)
         run.go()
         run.end()
@@ -94,7 +94,7 @@ class _Run:
         epochs: int,
         seed: int,
         checkpoints: Checkpoints,
-        keeper: Keeper,
+        keeper: AsyncCheckpointer,
         stop: StopSignal,
         on_epoch: OnEpoch | None,
         checkpoint_every: int,

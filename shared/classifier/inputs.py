@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.classifier.augment import Drawn
-from shared.classifier.cache import BLOCK, FrozenPart, View, decoded
+from shared.classifier.frozen_features import BLOCK, FrozenPart, View, decoded
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal

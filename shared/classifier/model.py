@@ -1,7 +1,7 @@
 """The network: a timm trunk, frozen up to where training begins, and a head of Linear, ReLU and Dropout.
 
 The trunk is cut where its first trainable module begins. What lies below the cut gives the same output for the same image in every
-epoch and trial, so it is computed once (`shared.classifier.cache`); what lies above is trained.
+epoch and trial, so it is computed once (`shared.classifier.frozen_features`); what lies above is trained.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from shared.classifier import weights
 from shared.config.training import Classifier
 from shared.errors import ConfigError
 from shared.log import Log
+from shared.weights import pretrained
 
 CPU_PIXELS = 8 * 224 * 224
 """Of the images that go through the frozen part together on a CPU. glibc maps and unmaps every tensor beyond 32 MiB; with the page faults
@@ -88,11 +88,13 @@ def build_trunk(
 ) -> Trunk:
     """The trunk with its weights, on the CPU. `seed` draws those that are not pretrained, `fetched` are those of the hub, by model.
 
-    Raises ConfigError for an unknown model or prefix or an impossible resolution; what `weights.create` raises.
+    Raises ConfigError for an unknown model or prefix or an impossible resolution; what `pretrained.create` raises.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = weights.create(classifier.model, classifier.pretrained, fetched, **_size_option(classifier, resolution))
+        model = pretrained.create(
+            classifier.model, classifier.pretrained, fetched, **_size_option(classifier, resolution)
+        )
     config = cast(dict[str, tuple[float, ...]], model.pretrained_cfg)
     trainable = _trainable(model, classifier.trainable)
     for name, parameter in model.named_parameters():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shared.checkpoint import Checkpoints
+from shared.artifacts.checkpoints import Checkpoints
 from shared.classifier.model import Network
 
 STATE, PROGRESS = "state.safetensors", "progress.json"

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shared.checkpoint import NoCheckpoints
-from shared.classifier.arm import TrainingSet
+from shared.artifacts.checkpoints import NoCheckpoints
+from shared.benchmark import MOST, Enough, Range, Repeats, exactly, spread
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
+from shared.classifier.training_set import TrainingSet
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
 from shared.config.stages import Arm
@@ -20,7 +21,6 @@ from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
-from shared.repeats import MOST, Enough, Range, Repeats, exactly, spread
 from shared.stop import StopSignal
 
 IMAGES = (64, 16)  # fewer where the first epoch is slow

@@ -48,7 +48,7 @@ class WithWeights(Section):
     """A config that may name weights by where they lie."""
 
     weights: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of what lies there, by location (`shared.weights`): it stands in the key in place of the location."""
+    """SHA-256 of what lies there, by location (`shared.weights.digests`): it stands in the key in place of the location."""
 
 
 class FinetuneConfig(WithWeights):

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.checkpoint import Checkpoints
+from shared.artifacts.checkpoints import Checkpoints
+from shared.benchmark import Range
 from shared.config.generation import Generate
 from shared.config.search import Resources
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
-from shared.fetched import FetchedBase
-from shared.repeats import Range
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.inputs import FetchedBase
 
 
 @dataclass(frozen=True)

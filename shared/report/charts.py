@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import Comparison
-from shared.report.canvas import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
 from shared.report.scores import Spread
+from shared.report.svg import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
 
 WIDE = 9.8  # inches, 940 CSS pixels: the column of tables
 

@@ -13,15 +13,15 @@ from markupsafe import Markup
 from shared.log import duration
 from shared.metrics.table import METRICS, Format, metric_named
 from shared.report.answer import Answer, interval_text, p_text, points
-from shared.report.drawing import Drawings
+from shared.report.budget_parity import ended_short
+from shared.report.figures import Drawings
 from shared.report.generation import Generated
 from shared.report.inputs import StudyInputs
-from shared.report.ledger import Entry, StageCost, gpu_budgets, hours
+from shared.report.lineage import Entry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameters
 from shared.report.scores import Comparisons, Spread, StudyScores
-from shared.report.tuned_alike import ended_short
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
 MEASURES = {

@@ -14,7 +14,7 @@ from shared.metrics.table import COLUMNS, METRICS
 from shared.report.answer import Answer
 from shared.report.generation import Generated
 from shared.report.inputs import Experiment, StudyInputs
-from shared.report.ledger import Entry, StageCost, gpu_budgets
+from shared.report.lineage import Entry, StageCost, gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import Comparisons, Spread, StudyScores
 

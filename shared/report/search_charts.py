@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.report.canvas import INK, LINE, MUTED, SERIES, Plot, finish, new_figure, style
+from shared.report.svg import INK, LINE, MUTED, SERIES, Plot, finish, new_figure, style
 
 
 def search_history(

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from shared.checkpoint import Checkpoints
-from shared.classifier.arm import TrainingSet
+from shared.artifacts.checkpoints import Checkpoints
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import Fitted, fit
 from shared.classifier.rng import derived_seed
+from shared.classifier.training_set import TrainingSet
 from shared.config.dataset import Rare
 from shared.config.search import Resources
 from shared.config.stages import Arm, ScoreConfig

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from shared.data.imageset import ImageSet
 from shared.errors import DataError
-from shared.score.closeness import Closeness
 from shared.score.judges import Images
+from shared.score.near_duplicates import Closeness
 from shared.score.plausibility import Probabilities, wanted
 
 

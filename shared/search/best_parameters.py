@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from shared.config.found import inherited
+from shared.config.apply_parameters import inherited
 from shared.context import Context
 
 SEARCHES = ("tune", "parameters")

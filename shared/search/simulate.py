@@ -22,8 +22,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from shared import checkpoint
-from shared.checkpoint import Keeper
+from shared.artifacts import checkpoints as checkpoint
+from shared.artifacts.checkpoints import AsyncCheckpointer
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import FloatRange, Range, Search
@@ -128,7 +128,7 @@ class DrillObjective:
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
         """The last epoch's values."""
         curve = self._earlier(trial)
-        with Keeper() as keeper:
+        with AsyncCheckpointer() as keeper:
             kept = len(curve)
             for epoch in range(len(curve), self._drill.search.epochs):
                 if trial.stop.wait(self._drill.epoch_seconds):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from shared.artifacts.artifacts import Artifacts
 from shared.config.stages import STAGES, Stage
-from shared.meter import records_under_way
 from shared.search.identity import searches_of
 from shared.search.tables import GPU_SECONDS, idle_gpu_seconds
+from shared.usage import records_under_way
 
 if TYPE_CHECKING:
     from shared.search.storage import Database

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from shared.checkpoint import Values
+from shared.artifacts.checkpoints import Values
 from shared.search.leases import Claim
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from shared.artifacts.keys import named_weights, new_task
 from shared.artifacts.manifest import Manifest
-from shared.config.hub import BASE, JUDGES
 from shared.config.stages import Arm, GenerateConfig, Stage, StageConfig, TuneConfig
 from shared.config.task import Input
 from shared.context import Context
 from shared.stop import StopSignal
+from shared.weights.roles import BASE, JUDGES
 
 POOLS = 1  # trials train on the first; a study with more makes them for its final trainings
 

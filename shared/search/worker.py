@@ -22,7 +22,7 @@ from optuna.pruners import NopPruner
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from shared.checkpoint import Checkpoints
+from shared.artifacts.checkpoints import Checkpoints
 from shared.config.search import Search
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log

@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from release import Release
+
+from tests.support.cluster_release import Release
 
 LABELS = ("enforce", "warn")
 

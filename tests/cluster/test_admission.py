@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from release import ROOT, Release
+
+from tests.support.cluster_release import ROOT, Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from release import Release, registry, wait_for
+
+from tests.support.cluster_release import Release, registry, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from release import ROOT, Release, registry, tag, wait_for
-from two_classes import COUNTS, write_images
+
+from tests.support.cluster_release import ROOT, Release, registry, tag, wait_for
+from tests.support.two_classes import COUNTS, write_images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from release import KEPT, Release, wait_for
 
-from jobs.local import Fingerprints, opened
-from jobs.plan import make_task
-from jobs.stage import run_within
+from jobs.cli.stage import run_within
 from shared.config.load import study_from_tree
+from shared.pipeline.local_session import local_session
+from shared.pipeline.plan import make_task
+from shared.pipeline.session import Fingerprints
 from shared.stop import StopSignal
+from tests.support.cluster_release import KEPT, Release, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -68,8 +69,8 @@ def test_prepare_is_the_same_as_on_one_machine(
 ) -> None:
     monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-    with opened(study_from_tree(STUDY), Fingerprints(None, {}), tmp_path) as here:
-        study = here.opened
+    with local_session(study_from_tree(STUDY), Fingerprints(None, {}), tmp_path) as local:
+        study = local.session
         task = make_task(study.study, study.steps[0], {})
         manifest = run_within(task, study.artifacts, study.settings, StopSignal())
     assert release.manifests()[f"prepare/{task.key}"] == manifest.digest

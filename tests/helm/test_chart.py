@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rendered import CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
 
 from shared.config.stages import STAGES
+from tests.support.rendered import CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
 
 CASES = [pytest.param((), id="defaults"), *(pytest.param(("-f", str(file)), id=file.stem) for file in CI)]
 GPU = ci("gpu")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from rendered import any_program, ci, one, program, rendered, run_helm
 
 from helm.generate import CHART, generated, values_table
 from shared.config.load import load_study, study_from_tree
 from shared.config.stages import STAGES
 from shared.search.metrics import COUNTERS, GAUGES
+from tests.support.rendered import any_program, ci, one, program, rendered, run_helm
 
 STUDIES = sorted((CHART.parent / "studies").glob("*.yaml"))
 

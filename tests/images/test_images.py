@@ -106,7 +106,7 @@ def test_control_is_small_and_has_no_torch() -> None:
 
 def test_the_search_is_coordinated_without_torch_and_scipy() -> None:
     script = """
-import optuna, jobs.control, jobs.plan, jobs.status, jobs.tune, shared.kube, shared.search.results, shared.search.space
+import optuna, shared.pipeline.scheduler, shared.pipeline.plan, shared.pipeline.status, jobs.tune, shared.kube, shared.search.results, shared.search.space
 study = optuna.create_study(pruner=optuna.pruners.HyperbandPruner())
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 3), n_trials=20)
 assert set(optuna.importance.get_param_importances(study)) == {"x", "n"}
@@ -128,8 +128,8 @@ def test_libraries_load_without_a_home(name: str) -> None:
 def test_bytecode_lies_in_the_image() -> None:
     """A read-only root keeps none that is made later."""
     script = """
-import importlib.util, pathlib, optuna, jobs.control
-for module in (optuna, jobs.control):
+import importlib.util, pathlib, optuna, shared.pipeline.scheduler
+for module in (optuna, shared.pipeline.scheduler):
     print(pathlib.Path(importlib.util.cache_from_source(module.__file__)).exists())
 """
     for name in ("base", "control"):

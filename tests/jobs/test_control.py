@@ -1,111 +1,97 @@
-"""Control's walk through a plan: what it begins when, and what it does when a service is away; on a real store."""
+"""What control on a cluster rests on. What it does there is seen on a real one: `tests/cluster`."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from committed import commit_steps, commit_task
 
-from jobs.control import Control, Ended, StageFailed
-from jobs.plan import Step, plan
+from jobs.control import ask_database, open_mounted
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
-from shared.config.task import Task
-from shared.errors import Stopped, UnavailableError
-from shared.stop import StopSignal
+from shared.errors import ConfigError, UnavailableError
+from shared.kube.release import Release
+from shared.pipeline.plan import plan
+from shared.pipeline.session import Session
+from shared.settings import Settings
+from tests.support.committed import commit_steps
 
-STUDY = load_study(Path(__file__).parents[2] / "studies" / "demo.yaml", ["final.seeds=1"])
-
-
-class Instant:
-    """Commits a task on the look after it was begun; away for so many looks before that."""
-
-    tick_seconds = 0.0
-
-    def __init__(self, artifacts: Artifacts, away: int = 0, patience: float = 60.0, commits: bool = True) -> None:
-        self.artifacts, self.away, self.patience, self.commits = artifacts, away, patience, commits
-        self.begun: list[str] = []
-        self.open: list[tuple[Step, Task]] = []
-        self.ended = False
-
-    def begin(self, step: Step, task: Task) -> None:
-        assert all(self.artifacts.find(source.stage, source.key) for source in task.inputs.values())
-        self.begun.append(step.label)
-        self.open.append((step, task))
-
-    def advance(self) -> list[Ended]:
-        if self.away:
-            self.away -= 1
-            raise UnavailableError("the cluster is away")
-        done, self.open = self.open, []
-        for _, task in done:
-            if self.commits:
-                commit_task(task, self.artifacts)
-        return [Ended(step, 1.0) for step, _ in done]
-
-    def end(self) -> None:
-        self.ended = True
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "studies" / "demo.yaml"
+WITHOUT = [
+    "torch",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "transformers",
+    "sklearn",
+    "scipy",
+    "PIL",
+    "matplotlib",
+    "jinja2",
+    "imagehash",
+    "safetensors",
+]
+"""What control's image is without (its lock is images/control/requirements.lock)."""
 
 
-def make_artifacts(folder: Path) -> Artifacts:
-    return Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
+def test_control_needs_only_what_its_image_has() -> None:
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {WITHOUT!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+import jobs.control, jobs.cli.release, jobs.tune, shared.search.coordinator
+from pathlib import Path
+from shared.pipeline.plan import plan
+from shared.config.load import load_study
+from shared.config.stages import STAGES
+from shared.search.space import planned_points
+study = load_study(Path({str(STUDY)!r}))
+assert len(plan(study)) == 14 and all(kind.version for kind in STAGES.values())
+assert planned_points(study.written.search, study.written.search.space, 0, {{}}, [], 4) == []
+try:
+    planned_points(study.written.search.model_copy(update={{"sampler": "qmc"}}), study.written.search.space, 0, {{}}, [], 4)
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("search.sampler: qmc needs scipy, which is not in control's image; ")
+    locked = (ROOT / "images" / "control" / "requirements.lock").read_text()
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    assert not [name for name in WITHOUT if f"\n{names.get(name, name)}==" in locked]
 
 
-def make_control(executor: Instant, said: list[str]) -> Control:
-    return Control(STUDY, plan(STUDY), executor.artifacts, executor, said.append, StopSignal())
+def test_outside_of_a_pod_control_says_what_to_use() -> None:
+    with pytest.raises(
+        ConfigError, match="TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use"
+    ):
+        Release.of_pod(Settings.from_environment({}))
 
 
-def test_every_step_is_begun_once_when_what_it_needs_is_committed(tmp_path: Path) -> None:
-    executor, said = Instant(make_artifacts(tmp_path)), list[str]()
-    control = make_control(executor, said)
-    report = control.run()
-    assert report.stage == "report"
-    assert sorted(executor.begun) == sorted(step.label for step in plan(STUDY))
-    assert executor.begun[0] == "prepare"
-    assert executor.begun[-1] == "report"
-    assert executor.ended
-    assert control.states()["final", "committed"] == 3
-    assert "report: committed" in said[-1]
+def test_pods_share_no_folder(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"TAILFILL_STORE": str(tmp_path)})
+    with pytest.raises(ConfigError, match="TAILFILL_STORE: must be s3://bucket/prefix on a cluster"):
+        open_mounted(load_study(STUDY), settings)
 
 
-def test_what_is_committed_is_not_begun_and_rerun_begins_it_again(tmp_path: Path) -> None:
-    artifacts = make_artifacts(tmp_path)
-    commit_steps(STUDY, plan(STUDY), artifacts)
-    executor, said = Instant(artifacts), list[str]()
-    control = make_control(executor, said)
-    control.run()
-    assert executor.begun == []
-    assert control.reused == len(plan(STUDY))
-    make_control(executor, said).run(frozenset({"report"}))
-    assert executor.begun == ["report"]
+def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, database_url: str) -> None:
+    study = load_study(STUDY)
+    artifacts = Artifacts(FolderStore(tmp_path / "store"), study.name, tmp_path / "cache")
 
+    def ask(url: str) -> None:
+        ask_database(Session(study, plan(study), artifacts, Settings.from_environment({"DATABASE_URL": url})))
 
-def test_a_service_that_comes_back_is_waited_for_and_nothing_is_begun_twice(tmp_path: Path) -> None:
-    executor, said = Instant(make_artifacts(tmp_path), away=3), list[str]()
-    make_control(executor, said).run()
-    assert said.count("waiting: the cluster is away") == 3
-    assert len(executor.begun) == len(set(executor.begun))
-
-
-def test_a_service_that_stays_away_ends_the_run(tmp_path: Path) -> None:
-    executor = Instant(make_artifacts(tmp_path), away=2, patience=0.0)
-    with pytest.raises(UnavailableError, match="the cluster is away"):
-        make_control(executor, []).run()
-    assert executor.ended
-
-
-def test_a_stage_that_commits_nothing_is_a_bug(tmp_path: Path) -> None:
-    executor = Instant(make_artifacts(tmp_path), commits=False)
-    with pytest.raises(StageFailed, match="prepare: ended well but committed nothing"):
-        make_control(executor, []).run()
-
-
-def test_a_stop_ends_the_run(tmp_path: Path) -> None:
-    executor = Instant(make_artifacts(tmp_path))
-    control = make_control(executor, [])
-    control.stop.set()
-    with pytest.raises(Stopped):
-        control.run()
-    assert executor.begun == []
+    ask(database_url)
+    with pytest.raises(ConfigError, match="password authentication failed"):
+        ask(database_url.replace("@", "x@"))
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        ask("postgresql://nobody@127.0.0.1:1/none")
+    commit_steps(study, plan(study), artifacts)
+    ask("postgresql://nobody@127.0.0.1:1/none")

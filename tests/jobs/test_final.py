@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from final_driver import SCHEMA, config, dataset, small_final
 from safetensors.numpy import load_file
 
 from jobs.final import Finished, final
-from shared.checkpoint import NoCheckpoints
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.config.search import Resources
 from shared.errors import DataError, Stopped
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.stop import StopSignal
+from tests.support.final_driver import SCHEMA, config, dataset, small_final
 
 EPOCHS = 12
 

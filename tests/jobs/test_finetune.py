@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from pixel_study import PixelStudy, pictures
 
 from jobs import finetune
 from shared.config.dataset import Rare
 from shared.config.generation import PixelFinetune, StableDiffusionFinetune
 from shared.config.stages import FinetuneConfig
 from shared.errors import DataError, Stopped
+from tests.support.pixel_study import PixelStudy, pictures
 
 
 def config(**values: object) -> FinetuneConfig:

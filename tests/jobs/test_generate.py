@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pixel_study import RARE, SCHEMA, PixelStudy, pictures
 from safetensors.torch import save_file
-from support.configs import any_config
 
 from jobs import generate
 from shared.artifacts.manifest import Manifest
@@ -18,6 +16,8 @@ from shared.config.stages import GenerateConfig
 from shared.data.imageset import ImageSet, read_shards
 from shared.diffusion.pixel.model import build_network, describe
 from shared.errors import ConfigError, DataError, Stopped
+from tests.support.configs import any_config
+from tests.support.pixel_study import RARE, SCHEMA, PixelStudy, pictures
 
 CONFIG = GenerateConfig(
     generate=Generate(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.cli.upload import upload
 from jobs.prepare import Prepared, prepare, run
-from jobs.upload import upload
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.keys import keyed, new_task

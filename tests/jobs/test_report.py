@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
 
 from jobs import report as job
 from shared.artifacts.artifacts import Artifacts
@@ -33,6 +32,7 @@ from shared.report.inputs import StageResult, StudyInputs, read_study
 from shared.report.scores import StudyScores, judge, score_study
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from PIL import Image
 from jobs import score as stage
 from jobs.score import score
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
-from shared.checkpoint import FolderCheckpoints, NoCheckpoints
 from shared.config.dataset import GarmentsSource
 from shared.config.generation import Score
 from shared.config.search import Resources

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from committed import commit_steps
 
-from jobs.opened import Opened
-from jobs.plan import plan
-from jobs.progress import name_of_search
-from jobs.release import parameters_of
-from jobs.status import states
-from jobs.submit import Wanted, _table, final_tasks
+from jobs.cli.release import parameters_of
+from jobs.submit import SubmitRequest, _table, final_tasks
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -22,23 +17,28 @@ from shared.config.task import Task
 from shared.config.training import Training
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.metrics.table import METRICS
+from shared.pipeline.plan import plan
+from shared.pipeline.search_status import name_of_search
+from shared.pipeline.session import Session
+from shared.pipeline.status import states
 from shared.search.leases import Leases
 from shared.search.searches import Step as SearchStep
 from shared.search.searches import make_study, write_search
 from shared.search.storage import Database, quiet_optuna
 from shared.settings import Settings
+from tests.support.committed import commit_steps
 
 ROOT = Path(__file__).parents[2]
 STUDY = load_study(ROOT / "studies" / "demo.yaml")
 STEPS = plan(STUDY)
 
 
-def opened(folder: Path, *stages: str) -> Opened:
+def opened(folder: Path, *stages: str) -> Session:
     """A study of which these stages are committed."""
     artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
     commit_steps(STUDY, [step for step in STEPS if step.stage in stages], artifacts)
     environment = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    return Opened(STUDY, STEPS, artifacts, Settings.from_environment(environment))
+    return Session(STUDY, STEPS, artifacts, Settings.from_environment(environment))
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="experiment synthetic: there is nothing to train on yet: generate, score not committed"
     ):
-        final_tasks(study, Wanted("synthetic"))
+        final_tasks(study, SubmitRequest("synthetic"))
     with pytest.raises(
         ConfigError, match="--experiment sythetic: there is no such experiment; there are real, synthetic"
     ):
-        final_tasks(study, Wanted("sythetic"))
+        final_tasks(study, SubmitRequest("sythetic"))
 
 
 def repeat_of(task: Task) -> int:
@@ -61,10 +61,10 @@ def repeat_of(task: Task) -> int:
 def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> None:
     stages = ("prepare", "finetune", "generate", "score", "tune", "final")
     study = opened(tmp_path, *stages)
-    tasks = final_tasks(study, Wanted())
+    tasks = final_tasks(study, SubmitRequest())
     assert len(tasks) == 3 * STUDY.written.final.seeds
     assert all(study.artifacts.find("final", task.key) for task in tasks)
-    more = final_tasks(study, Wanted("real", seeds=STUDY.written.final.seeds + 1))
+    more = final_tasks(study, SubmitRequest("real", seeds=STUDY.written.final.seeds + 1))
     assert [bool(study.artifacts.find("final", task.key)) for task in more] == [True] * STUDY.written.final.seeds + [
         False
     ]
@@ -74,7 +74,7 @@ def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> 
 def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined(tmp_path: Path) -> None:
     study = opened(tmp_path, "prepare", "finetune", "generate", "score", "tune", "final")
     rows = []
-    for task in final_tasks(study, Wanted("real", 2)):
+    for task in final_tasks(study, SubmitRequest("real", 2)):
         manifest = study.artifacts.find("final", task.key)
         assert manifest is not None
         summary = {metric.name: 0.25 + repeat_of(task) / 2 for metric in METRICS if metric.summary}
@@ -90,12 +90,12 @@ def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defin
 
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
     study = opened(tmp_path, "prepare", "finetune", "generate", "score")
-    (task,) = final_tasks(study, Wanted("synthetic", 1, {"training.lr": 0.0123}))
+    (task,) = final_tasks(study, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
     assert arm(task).lr == 0.0123
     assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
     assert Task.model_validate_json(task.model_dump_json()) == task
     with pytest.raises(ConfigError, match=r"training\.lr"):
-        final_tasks(study, Wanted("real", 1, {"training.lr": -1}))
+        final_tasks(study, SubmitRequest("real", 1, {"training.lr": -1}))
 
 
 def _final_inputs() -> list[str]:
@@ -105,7 +105,7 @@ def _final_inputs() -> list[str]:
 def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.search.results.ONLOOKER_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
-        final_tasks(opened(tmp_path, "prepare"), Wanted("real"))
+        final_tasks(opened(tmp_path, "prepare"), SubmitRequest("real"))
 
 
 CHAIN = load_study(
@@ -119,7 +119,7 @@ CHAIN = load_study(
 )
 
 
-def found(opened: Opened, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
+def found(opened: Session, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
     """The search of that step has finished one trial, of the step after those that ended with `fixed`."""
     task = next(r.task for r in states(opened.study, opened.steps, opened.artifacts) if r.step.label == label)
     assert task is not None
@@ -149,20 +149,20 @@ def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, dat
     steps = plan(CHAIN)
     artifacts = Artifacts(FolderStore(tmp_path / "store"), CHAIN.name, tmp_path / "cache")
     commit_steps(CHAIN, [step for step in steps if step.stage == "prepare"], artifacts)
-    study = Opened(CHAIN, steps, artifacts, Settings.from_environment({"DATABASE_URL": database_url}))
+    study = Session(CHAIN, steps, artifacts, Settings.from_environment({"DATABASE_URL": database_url}))
     with pytest.raises(InputError, match="tune a: has no complete trial yet"):
-        final_tasks(study, Wanted("a", 1))
+        final_tasks(study, SubmitRequest("a", 1))
     found(study, "tune a", {}, {"training.lr": 0.001})
-    (own,) = final_tasks(study, Wanted("a", 1))
+    (own,) = final_tasks(study, SubmitRequest("a", 1))
     assert arm(own).lr == 0.001
     # what the experiment sets itself stands over what it takes over
-    (taken,) = final_tasks(study, Wanted("b", 1))
+    (taken,) = final_tasks(study, SubmitRequest("b", 1))
     assert arm(taken).lr == 0.007
     with pytest.raises(InputError, match="tune c: has no complete trial yet"):
-        final_tasks(study, Wanted("c", 1))
+        final_tasks(study, SubmitRequest("c", 1))
     # a step of a sequential search that has begun: what the earlier ones ended with
     found(study, "tune a", {"training.lr": 0.002}, {"training.dropout": 9.0})
-    (own,) = final_tasks(study, Wanted("a", 1))
+    (own,) = final_tasks(study, SubmitRequest("a", 1))
     assert (arm(own).lr, arm(own).dropout) == (0.002, CHAIN.written.training.dropout)
 
 

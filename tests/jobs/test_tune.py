@@ -207,7 +207,7 @@ def _check_curve_of_resumed_trial(
     config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], manifest: Manifest, tmp_path: Path, url: str
 ) -> None:
     """Its reported values are those of a training that nobody interrupted."""
-    from shared.checkpoint import NoCheckpoints
+    from shared.artifacts.checkpoints import NoCheckpoints
     from shared.classifier.fit import fit
 
     rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()

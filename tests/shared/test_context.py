@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.configs import any_config
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.stages import STAGES
 from shared.config.task import Input, Task
-from shared.context import Context, Spent
+from shared.context import ComputeUsage, Context
 from shared.errors import ArtifactError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.configs import any_config
 
 
 def context_of(folder: Path, **values: Any) -> Context:
@@ -99,7 +99,7 @@ def test_what_another_stage_counts_is_not_counted_here_but_earlier_work_is(tmp_p
 
 
 def test_the_work_of_several_processes_is_told(context: Context) -> None:
-    run = context.commit({}, {}, "H100", Spent(gpu=9, cpu=4, gpu_lost=2, cpu_lost=1)).run
+    run = context.commit({}, {}, "H100", ComputeUsage(gpu=9, cpu=4, gpu_lost=2, cpu_lost=1)).run
     assert (run.device_seconds, run.cpu_seconds, run.device_lost_seconds, run.cpu_lost_seconds) == (9, 4, 2, 1)
 
 

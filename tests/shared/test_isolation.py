@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile import OTHERS, OURS, HostileFolder
 
 from shared.isolation import isolated, isolated_children
+from tests.support.hostile import OTHERS, OURS, HostileFolder
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = str(Path(sys.executable).with_name("tailfill"))

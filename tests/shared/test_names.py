@@ -21,18 +21,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs import release, upload
-from jobs.control import fetch_report
-from jobs.export import write_folder
-from shared import hub
+from jobs.cli import release, upload
+from jobs.cli.export import write_folder
+from jobs.cli.report import fetch_report
 from shared.artifacts import remote
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
-from shared.checkpoint import FolderCheckpoints
-from shared.classifier.blocks import BlockFiles
-from shared.classifier.weights import read_state
+from shared.classifier.feature_cache import BlockFiles
 from shared.config.dataset import CsvSource
 from shared.config.task import Input
 from shared.data.imageset import ImageSet
@@ -41,12 +39,14 @@ from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.paths import PathCheck
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
-from shared.fetched import FetchedBase
 from shared.names import checked_name, checked_part, name_fault, path_below
 from shared.search import trial_checkpoints
 from shared.search.simulate import FolderTrialCheckpoints
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights import hub
+from shared.weights.inputs import FetchedBase
+from shared.weights.pretrained import read_state
 
 KEY, DIGEST = "a" * 64, "b" * 64
 

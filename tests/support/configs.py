@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.plan import plan
 from shared.config.load import load_study
 from shared.config.stages import Stage, StageConfig, WeightsConfig
+from shared.pipeline.plan import plan
 
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
 _CONFIGS: dict[Stage, StageConfig] = {step.stage: step.config for step in plan(load_study(DEMO))}

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shared.checkpoint import NoCheckpoints
+from shared.artifacts.checkpoints import NoCheckpoints
+from shared.benchmark import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
 from shared.data.encode import encode_image
@@ -21,7 +22,6 @@ from shared.device import pick_device
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.pixel.generator import PixelGenerator
 from shared.diffusion.pixel.train import finetune_pixel
-from shared.repeats import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
 from shared.settings import Settings
 from shared.stop import StopSignal
 

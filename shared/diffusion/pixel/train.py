@@ -17,7 +17,7 @@ import torch
 from diffusers.training_utils import EMAModel, compute_density_for_timestep_sampling
 from safetensors.torch import save_file
 
-from shared.checkpoint import Checkpoints
+from shared.artifacts.checkpoints import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.data.imageset import ImageSet
 from shared.diffusion.balance import draw_probabilities

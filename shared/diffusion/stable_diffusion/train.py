@@ -18,7 +18,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
-from shared.checkpoint import Checkpoints, Keeper
+from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
@@ -200,10 +200,10 @@ class Trainer:
 
     def run(self, checkpoints: Checkpoints | None) -> None:
         """All steps that are left; raises Stopped where the signal came, after a checkpoint if one fits into the grace period."""
-        with Keeper() as keeper:
+        with AsyncCheckpointer() as keeper:
             self._run(checkpoints, keeper)
 
-    def _run(self, checkpoints: Checkpoints | None, keeper: Keeper) -> None:
+    def _run(self, checkpoints: Checkpoints | None, keeper: AsyncCheckpointer) -> None:
         config, state, start = self.job.config, self.state, time.monotonic()
         left = range(state.step + 1, config.steps + 1)
         for step in log.progress(left, f"fine-tuning ({config.method})", config.steps, "steps", state.step):
@@ -227,7 +227,7 @@ class Trainer:
             if checkpoints is not None and step % config.checkpoint_every == 0 and not busy:
                 self._keep(checkpoints, keeper, start)
 
-    def _end(self, checkpoints: Checkpoints | None, keeper: Keeper, start: float) -> None:
+    def _end(self, checkpoints: Checkpoints | None, keeper: AsyncCheckpointer, start: float) -> None:
         """After a signal: the last checkpoint, if the grace period suffices for one, and Stopped in the process that had the signal."""
         if self.stop is None:
             return
@@ -240,7 +240,7 @@ class Trainer:
             keeper.wait()
         self.stop.raise_if_set()
 
-    def _keep(self, checkpoints: Checkpoints, keeper: Keeper, start: float) -> None:
+    def _keep(self, checkpoints: Checkpoints, keeper: AsyncCheckpointer, start: float) -> None:
         """Writes a checkpoint to the local disk, and has it brought to the store beside the training."""
         begun, step = time.monotonic(), self.state.step
         files = self.state.write(self.job.folder / "checkpoint", begun - start)

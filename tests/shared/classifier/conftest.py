@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny_arms import SCHEMA, make_images
 
 from shared.data.imageset import ImageSet
+from tests.support.tiny_arms import SCHEMA, make_images
 
 
 @pytest.fixture(scope="session")

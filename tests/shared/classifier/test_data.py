@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_arms import make_arm, make_images
 
 from shared.classifier import inputs as inputs_module
-from shared.classifier.arm import effective_training_set
-from shared.classifier.cache import PLAIN, FrozenPart, View
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import new_network
+from shared.classifier.frozen_features import PLAIN, FrozenPart, View
 from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
+from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.errors import ConfigError, DataError, Stopped
 from shared.stop import StopSignal
+from tests.support.tiny_arms import make_arm, make_images
 
 Build = Callable[..., TrainingData]
 RARE = np.array([2])

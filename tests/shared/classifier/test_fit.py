@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny_arms import make_arm
 
-from shared.checkpoint import FolderCheckpoints, NoCheckpoints
-from shared.classifier.arm import effective_training_set
+from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
 from shared.classifier.fit import Diverged, EpochRecord, Fitted, OutOfMemory, TrainingData, TrainingFailed, fit
+from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.stop import StopSignal
+from tests.support.tiny_arms import make_arm
 
 Build = Callable[..., TrainingData]
 RARE = np.array([2])

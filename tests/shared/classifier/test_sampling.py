@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_arms import make_arm
 
 from shared.classifier.sampling import Sampler
 from shared.classifier.schedule import rate_at
+from tests.support.tiny_arms import make_arm
 
 
 def sampler(real: int, generated: int, **changes: object) -> Sampler:

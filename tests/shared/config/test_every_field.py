@@ -12,8 +12,6 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from jobs.earlier import Earlier
-from jobs.plan import plan
 from shared.config.base import Section
 from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
@@ -21,6 +19,8 @@ from shared.config.study import Experiment, Overridable, Study
 from shared.data.sources.table import SOURCES, StoredSource
 from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError
+from shared.pipeline.plan import plan
+from shared.pipeline.warm_start import WarmStart
 
 DEMO = yaml.safe_load((Path(__file__).parents[3] / "studies" / "demo.yaml").read_text())
 BASE = {"base": "some/model", "revision": "a"}
@@ -182,7 +182,7 @@ def _literals(kind: Any) -> list[Any]:
 
 def outcome(study: ResolvedStudy) -> str:
     """All that the stages of a study are told."""
-    earlier = {"other/real": Earlier("other/real")}
+    earlier = {"other/real": WarmStart("other/real")}
     steps = plan(study, None if study.dataset.root is None else "0" * 64, {}, earlier)
     told = [
         [step.stage, step.experiment, step.id, step.config.model_dump(mode="json"), step.earlier is not None]

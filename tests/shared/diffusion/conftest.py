@@ -11,7 +11,7 @@ from shared.settings import Settings
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion; not to be written to."""
-    from support.tiny_pipeline import tiny_pipeline  # diffusers is imported by the tests that need it only
+    from tests.support.tiny_pipeline import tiny_pipeline  # diffusers is imported by the tests that need it only
 
     return tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
 

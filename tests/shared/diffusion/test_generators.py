@@ -11,10 +11,9 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from support.tiny_pipeline import SCHEMA, tiny_images
 
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.artifacts.fingerprint import modules_of
-from shared.checkpoint import NoCheckpoints
 from shared.config.generation import AnyFinetune, Finetune, Generate
 from shared.config.search import Resources
 from shared.diffusion import generator
@@ -23,6 +22,7 @@ from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kin
 from shared.diffusion.load import load_generator
 from shared.errors import DataError
 from shared.stop import StopSignal
+from tests.support.tiny_pipeline import SCHEMA, tiny_images
 
 every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERATORS)
 
@@ -106,7 +106,7 @@ def test_every_generator_trains_and_draws(
 
 @pytest.mark.parametrize("name", [name for name, kind in GENERATORS.items() if kind.time])
 def test_every_timed_generator_is_timed(name: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.repeats.SECONDS", 0.1)
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
     kind = GENERATORS[name]
     measure: Time = resolve_name(str(kind.time))
     config, generate = tiny_config(name, kind, tiny_base), Generate(steps=2, batch_size=2)

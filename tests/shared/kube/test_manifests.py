@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.configs import any_config
 
 from shared.config.stages import STAGES
 from shared.config.task import Task
 from shared.errors import ConfigError
 from shared.kube.manifests import job_name, manifest_digest, parallelism, read_manifests, stage_job, task_annotation
+from tests.support.configs import any_config
 
 MANIFEST: dict[str, Any] = {
     "apiVersion": "batch/v1",

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from kube_objects import job, pod
 
 from shared.kube.states import JobState, at_work, gpus_held, job_reason, job_state, mount_reason, pod_reason
+from tests.support.kube_objects import job, pod
 
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
 LOG = "\n".join(

@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kube_objects import pod
-from support.configs import any_config
 
 from shared.config.task import Task
 from shared.kube.workers import IDLE_SECONDS, Decision, Demand, IdleSince, decide
+from tests.support.configs import any_config
+from tests.support.kube_objects import pod
 
 
 def demand(key: str, trials: int, *busy: str) -> Demand:

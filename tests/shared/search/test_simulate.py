@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hostile import HostileFolder
+from tests.support.hostile import HostileFolder
 
 
 def test_it_counts_and_shows_progress_only(database_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.config.stages import Stage
-from shared.meter import Meter, records_under_way
 from shared.search import budget, spending
 from shared.search.leases import Leases
 from shared.search.presence import Presence
@@ -21,6 +20,7 @@ from shared.search.searches import Step, make_study, write_search
 from shared.search.simulate import Drill
 from shared.search.spending import Spending
 from shared.search.storage import Database
+from shared.usage import Meter, records_under_way
 
 DIGITS = "0123456789abcdef"
 

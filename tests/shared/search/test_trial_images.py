@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from in_process import InProcess
 
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
+from tests.support.in_process import InProcess
 
 DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SPACE = "{generate.image_to_image.strength: {values: [0.4, 0.9]}, synthetic.share: {low: 0.1, high: 0.3}}"

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.pixel_images import SCHEMA, shapes
 
 from shared.diffusion.generator import BaseSource, Generator, SampleRequest
 from shared.diffusion.load import load_generator
@@ -17,6 +16,7 @@ from shared.diffusion.pixel.model import LabelEmbedding, build_network, describe
 from shared.diffusion.samples import sample_sheet
 from shared.errors import DataError
 from shared.settings import Settings
+from tests.support.pixel_images import SCHEMA, shapes
 
 LABELS = np.array([1, 0, 0, 1], np.int8)
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
-from shared.checkpoint import NoCheckpoints
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.load import load_generator
@@ -22,6 +21,7 @@ from shared.diffusion.stable_diffusion.train import finetune_stable_diffusion
 from shared.errors import DataError
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 Load = Callable[[dict[str, Path]], StableDiffusion]
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import HostileFolder
 
 from shared.diffusion.stable_diffusion.processes import Rank, processes
 from shared.errors import DataError
+from tests.support.hostile import HostileFolder
 
 PATIENCE_SECONDS = 120  # of a busy machine
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.tiny_pipeline import tiny_images, tiny_pipeline
 
-from shared.checkpoint import Checkpoints, FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning
 from shared.diffusion.stable_diffusion.train import choose_images, finetune_stable_diffusion
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
+from tests.support.tiny_pipeline import tiny_images, tiny_pipeline
 
 RARE = np.array([1])  # colour/green
 

@@ -1,0 +1,25 @@
+"""`tailfill dashboard`: Optuna's dashboard on the searches of the study that was run last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.pipeline.local_session import (
+    last_study,
+    latest_workdir,
+    local_session,
+)
+from shared.stop import StopSignal
+
+
+def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> None:
+    """Serves Optuna's dashboard on the study's database until Ctrl-C; `ready` is told its address."""
+    from shared.search.dashboard import serve_dashboard
+
+    stop = StopSignal()
+    stop.install()
+    folder = latest_workdir(workdir)
+    with local_session(*last_study(folder), folder, look=True) as local:
+        session = local.session
+        serve_dashboard(session.database_url, port, stop, ready)

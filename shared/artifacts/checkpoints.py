@@ -1,0 +1,118 @@
+"""What resumable training is given: a place for its last checkpoint, and a thread that brings checkpoints there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from shared.log import Log
+from shared.names import checked_part
+
+log = Log("checkpoint")
+
+Values = Mapping[str, int | float | str]
+
+
+class Checkpoints(Protocol):
+    """Holds the one latest checkpoint of some work: files by name (safetensors, JSON; never pickles) and a few values."""
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        """Replaces the checkpoint; whoever is killed in between leaves the old one whole."""
+
+    def load(self) -> tuple[dict[str, Path], Values] | None:
+        """The files and values saved last, or None."""
+
+
+class NoCheckpoints:
+    """For work too short to be resumed."""
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        """Keeps nothing."""
+
+    def load(self) -> tuple[dict[str, Path], Values] | None:
+        """There is none."""
+        return None
+
+
+class FolderCheckpoints:
+    """In a local folder: for tests and for work inside one process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._latest: tuple[dict[str, Path], Values] | None = None
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        """Copies the files, so that the caller may go on writing to its own; those of the one before stay whole for whoever has them mapped."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        copies = {
+            name: Path(shutil.copy(path, folder / checked_part(name, "checkpoint"))) for name, path in files.items()
+        }
+        self._latest = (copies, values)
+
+    def load(self) -> tuple[dict[str, Path], Values] | None:
+        """What this object saved last."""
+        return self._latest
+
+
+class AsyncCheckpointer:
+    """Keeps checkpoints beside the training, one at a time: a GPU does not wait for a store.
+
+    A context manager, which waits for the last one; what ended one is raised by the next call, or there. Its thread does not keep a
+    process alive whose second signal ends it.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.seconds = 0.0
+        """What the last one took."""
+
+    def begin(self, keep: Callable[[], None]) -> None:
+        """Has `keep` called in a thread, after the one before has ended."""
+        self.wait()
+        self._thread = threading.Thread(target=self._run, args=(keep,), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def busy(self) -> bool:
+        """Whether one is on its way."""
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        self.wait()
+        return False
+
+    def wait(self) -> None:
+        """Until none is on its way."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self, keep: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        try:
+            keep()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
+            self._error = error
+        self.seconds = time.monotonic() - begun
+
+    def __enter__(self) -> AsyncCheckpointer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, _: TracebackType | None) -> None:
+        if kind is KeyboardInterrupt:
+            return
+        try:
+            self.wait()
+        except Exception as error:
+            if kind is None:
+                raise
+            log.warning("a checkpoint was not kept", reason=str(error), beside=str(raised))

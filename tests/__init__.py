@@ -1,0 +1,1 @@
+"""Tests mirror the source; `tests/support` has what several of them share."""

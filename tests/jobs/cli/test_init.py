@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.cli.init import init
+from jobs.prepare import prepare
+from shared.config.dataset import CsvSource, FolderSource
+from shared.config.load import load_study
+from shared.config.stages import PrepareConfig
+from shared.data.dataset import read_info
+from shared.diffusion.generators import GENERATORS
+from shared.errors import ConfigError, DataError
+from shared.stop import StopSignal
+
+
+def picture(path: Path, number: int, side: int = 70) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side + 9, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def folder_tree(root: Path, **counts: int) -> Path:
+    number = 0
+    for name, count in counts.items():
+        for _ in range(count):
+            picture(root / name / f"{number}.png", number)
+            number += 1
+    return root
+
+
+def test_a_study_for_folders_loads_and_prepares(tmp_path: Path) -> None:
+    data = folder_tree(tmp_path / "My Birds!", jay=30, owl=28, kiwi=8)
+    (data / "jay" / "broken.png").write_text("not an image")
+    out = tmp_path / "new" / "birds.yaml"
+    lines = init(data, out)
+    study = load_study(out)
+    assert study.name == "my-birds"
+    assert isinstance(study.dataset, FolderSource)
+    assert (study.dataset.root, study.dataset.resolution) == (str(data), 64)
+    assert study.written.rare.below == 9  # half of the middle class's 19 training images
+    assert [experiment.images for experiment in study.experiments] == ["real", "real+synthetic", "real+copies"]
+    assert any(line.startswith("rare (under 9 training images): label/kiwi") for line in lines)
+    with Image.open(tmp_path / "new" / "birds-contact.png") as sheet:
+        assert sheet.width > 500
+    (data / "jay" / "broken.png").unlink()
+    (tmp_path / "out").mkdir()
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
+    prepared = prepare(stage, data, tmp_path / "out", StopSignal())
+    assert prepared.summary["rare"] == ["label/kiwi"]
+    assert (
+        read_info(prepared.files["dataset.json"]).sizes == {"train": 47, "val": 9, "test": 10}
+        or prepared.summary["sizes"]
+    )
+
+
+def test_a_study_for_a_csv_with_awkward_names(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rows = ['"the ""path"": #1",1e5,"tags, all"']
+    for number in range(24):
+        picture(data / f"{number}.png", number, side=20)
+        rows.append(f"{number}.png,{['no', '1e5', '~'][number % 3]},{['x|y', 'y', 'x'][number % 3]}")
+    (data / "labels: all.csv").write_text("\n".join(rows))
+    init(data / "labels: all.csv", tmp_path / "study.yaml")
+    study = load_study(tmp_path / "study.yaml")
+    assert isinstance(study.dataset, CsvSource)
+    assert study.name == "labels-all"
+    assert study.dataset.path_column == 'the "path": #1'
+    assert study.dataset.resolution == 32
+    assert {name: (group.kind, group.column) for name, group in study.dataset.groups.items()} == {
+        "1e5": ("one", "1e5"),
+        "tags__all": ("any", "tags, all"),
+    }
+    (tmp_path / "out").mkdir()
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
+    prepared = prepare(stage, data, tmp_path / "out", StopSignal())
+    assert sum(prepared.summary["sizes"].values()) == 24
+
+
+def test_classes_too_small_and_bad_rows_are_said(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rows = ["path,kind,part"]
+    for number in range(20):
+        picture(data / f"{number}.png", number)
+        rows.append(f"{number}.png,{'rare' if number < 2 else 'often'},{['train', 'test'][number % 2]}")
+    rows.append("0.png,often,train")
+    (data / "labels.csv").write_text("\n".join(rows))
+    lines = init(data, tmp_path / "study.yaml")
+    assert any(line.startswith("too few images") and "kind/rare" in line for line in lines)
+    assert any(line.startswith("bad: 1 rows") and "labels.csv line 22" in line for line in lines)
+    assert "split:" not in (tmp_path / "study.yaml").read_text()
+
+
+def test_what_it_refuses(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="neither images in class folders nor a CSV"):
+        init(tmp_path / "empty", tmp_path / "study.yaml")
+    data = folder_tree(tmp_path / "data", a=3, b=3)
+    (tmp_path / "there.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"lies inside of the data, .*; name a file elsewhere with --out"):
+        init(data, data / "study.yaml")
+    with pytest.raises(ConfigError, match="is there already"):
+        init(data, tmp_path / "there.yaml")
+    with pytest.raises(DataError, match="absent: not found; name a folder"):
+        init(tmp_path / "absent", tmp_path / "there.yaml")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        init(data, tmp_path / "there.yaml" / "study.yaml")
+    for path in data.rglob("*.png"):
+        path.write_text("broken")
+    with pytest.raises(DataError, match="holds no usable image"):
+        init(data, tmp_path / "study.yaml")
+    assert not (tmp_path / "study.yaml").exists()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_that_a_study_offers_may_take_the_place_of_the_first(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "birds.yaml"
+    init(folder_tree(tmp_path / "birds", jay=12, owl=12), out)
+    first, offered = "finetune: {generator: pixel,", f"# finetune: {{generator: {name},"
+    text = out.read_text()
+    assert (offered in text) == bool(GENERATORS[name].example)
+    if GENERATORS[name].example:
+        out.write_text(text.replace(first, f"# {first}").replace(offered, offered.removeprefix("# ")))
+        assert load_study(out).written.finetune.generator == name
+        assert GENERATORS[name].about in text

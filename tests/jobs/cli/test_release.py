@@ -1,0 +1,76 @@
+"""What a person's machine makes of a command in the control Pod. That the Pod answers is seen on a cluster: `tests/cluster`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import release
+from shared.errors import ArtifactError, InputError, TailfillError, UnavailableError
+
+
+@pytest.mark.parametrize(("code", "error"), [(75, UnavailableError), (2, InputError)])
+def test_a_report_that_cannot_be_fetched_keeps_what_a_script_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[TailfillError]
+) -> None:
+    monkeypatch.setattr(release, "run_in_control", lambda *_: code)
+    with pytest.raises(error, match="release study: ") as caught:
+        release.fetch("study", None, tmp_path / "report")
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "report").exists()
+
+
+def packed(*members: tarfile.TarInfo) -> str:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, to: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, to, 3 * (kind == tarfile.REGTYPE)
+    return info
+
+
+PAGE = member("index.html")
+
+
+def fetch(archive: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    def answer(*given: Any) -> int:
+        given[3].write(archive)
+        return 0
+
+    monkeypatch.setattr(release, "run_in_control", answer)
+    return release.fetch("study", None, folder)
+
+
+def test_a_report_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(fetch(packed(PAGE, member("plots/a.png")), tmp_path / "report", monkeypatch))
+    assert page.read_bytes() == (tmp_path / "report/plots/a.png").read_bytes() == b"xxx"
+
+
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        (packed(PAGE, member("../x")), "names are relative and normal"),
+        (packed(PAGE, member("/etc/x")), "names are relative and normal"),
+        (packed(member("a", tarfile.SYMTYPE, "/etc"), member("a/x")), "is no regular file"),
+        (packed(member("a", tarfile.LNKTYPE, "nowhere")), "is no regular file"),
+        (packed(member("a", tarfile.FIFOTYPE)), "is no regular file"),
+        (packed(member("a"), member("a/b")), "cannot be written"),
+        ("no archive", "control sent no archive"),
+        (packed(PAGE)[:40], "control sent no archive"),
+    ],
+    ids=["parent", "absolute", "link", "hard-link", "pipe", "file-as-folder", "text", "cut-short"],
+)
+def test_an_archive_that_is_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: str, said: str) -> None:
+    with pytest.raises(ArtifactError, match=said):
+        fetch(archive, tmp_path / "report", monkeypatch)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["report"])

@@ -1,0 +1,138 @@
+"""`tailfill validate`: what a study would do, counted and timed for real."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.__main__ import main
+from jobs.cli.validate import Forecast, describe, generated_sets
+from shared.config.load import load_study
+
+DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
+SMALL = [
+    "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "generate.fill_to=14",
+    "training.batch_size=8", "finetune.width=8", "finetune.batch_size=4", "generate.batch_size=4", "generate.steps=2",
+]  # fmt: skip
+
+
+def validate(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    main(["validate", str(DEMO), *sets, *arguments])
+    return capsys.readouterr().out
+
+
+def test_a_valid_study_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(capsys) == f"{DEMO}: valid (real, synthetic, placebo)\n"
+    assert json.loads(validate(capsys, "--json")) == {"study": "demo", "experiments": ["real", "synthetic", "placebo"]}
+
+
+def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    found = json.loads(validate(capsys, "--plan", "--json"))
+    assert found["stages"] == {
+        "prepare": 1,
+        "finetune": 1,
+        "generate": 1,
+        "score": 1,
+        "tune": 3,
+        "final": 6,
+        "report": 1,
+    }
+    assert found["images"]["train"] == 300
+    assert (found["trials"], found["finals"]) == (12, 6)
+    assert found["fill"]
+    for counts in found["fill"].values():
+        assert 0 < counts["real"] < 12
+        assert 0 < counts["generate"] <= 14 - counts["real"]
+    assert found["hours"].keys() == {"finetune", "generate", "score", "tune", "final"}
+    assert all(0 < hours < 10 for hours in found["hours"].values())
+    for stage, (low, high) in found["hours_range"].items():
+        assert 0 < low <= found["hours"][stage] <= high
+    assert found["gib"] > 0
+    words = describe(load_study(DEMO), Forecast(**found)).splitlines()
+    assert words[0].startswith("study demo: 14 stages (1 prepare, 1 finetune, ")
+    assert "search: 12 trials; final: 6 trainings" in words
+    assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
+    assert words[1].startswith("images: 300 train, ")
+    assert words[1].endswith(" test, before prepare leaves out those that stand alike in two splits")
+    assert re.match(r"in all about \S+ \(\S+ to \S+\) of one process; disk ", words[-2])
+    assert words[-1].startswith("times are of this machine as it is loaded now: a load average of ")
+
+
+def test_weights_of_the_hub_are_named_and_not_fetched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sets = [part for setting in SMALL for part in ("--set", setting) if not setting.startswith("finetune")]
+    base = "finetune={generator: stable-diffusion, base: some/model, revision: abc, resolution: 32}"
+    main(["validate", str(DEMO), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: ")]
+    assert lines == [
+        "weights: some/model@abc is fetched once from the Hugging Face hub",
+        "weights: test_resnet is fetched once from the Hugging Face hub, not pinned: the newest commit is taken; set its revision",
+    ]
+
+
+@pytest.mark.parametrize(("guidances", "trials", "sets"), [([1.0, 2.0], 9, 4), ([1.0, 2.0], 3, 3), (None, 9, 1)])
+def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
+    guidances: list[float] | None, trials: int, sets: int
+) -> None:
+    space = (
+        f"generate.guidance: {{values: {guidances}}}, generate.steps: {{values: [2, 4]}}"
+        if guidances
+        else "training.lr: {low: 0.1, high: 0.2}"
+    )
+    settings = ["verdict=none", f"experiments.synthetic.search={{trials: {trials}, space: {{{space}}}}}"]
+    (synthetic,) = (e for e in load_study(DEMO, settings).experiments if e.name == "synthetic")
+    assert generated_sets(synthetic) == sets
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """40 images, of which one is none and one is cut off in the middle."""
+    for number in range(40):
+        path = tmp_path / "data" / ("ape" if number < 30 else "bee") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (tmp_path / "data" / "ape" / "0.png").write_text("not an image")
+    whole = tmp_path / "data" / "ape" / "1.png"
+    whole.write_bytes(whole.read_bytes()[:1000])
+    return tmp_path / "data"
+
+
+def counts(capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> str:
+    monkeypatch.setattr("jobs.cli.validate._time", lambda *_: None)
+    dataset = f"dataset={{source: folder, resolution: 32, root: {folders}{more}}}"
+    return validate(capsys, "--plan", "--set", dataset, "--set", "experiments=[{name: real}]", "--set", "verdict=none")
+
+
+def test_a_file_that_is_no_image_is_not_counted(
+    capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = counts(capsys, folders, monkeypatch, ", on_bad: skip")
+    assert re.search(r"images: (\d+) train, (\d+) val, (\d+) test \(their files were opened, none decoded: ", said)
+    (images,) = (line for line in said.splitlines() if line.startswith("images: "))
+    assert sum(map(int, re.findall(r"\d+", images))) == 39  # what is cut off is seen by decoding only
+    monkeypatch.setattr("shared.data.preview.OPEN_SECONDS", 0.0)
+    assert "(0 of 40 files were opened, none decoded: " in counts(capsys, folders, monkeypatch, ", on_bad: skip")
+
+
+def test_what_would_end_prepare_ends_the_plan(
+    capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        counts(capsys, folders, monkeypatch)
+    assert "ape/0.png: is in none of the formats JPEG, PNG" in capsys.readouterr().err
+
+
+def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        validate(capsys, "--plan", "--set", f"dataset={{source: folder, resolution: 32, root: {tmp_path}/none}}")
+    assert f"{tmp_path}/none: there is no such folder" in capsys.readouterr().err

@@ -1,0 +1,221 @@
+"""What control decides about Jobs: which it makes, makes again, ends, and takes for done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.load import load_study
+from shared.config.stages import STAGES
+from shared.config.task import Task
+from shared.errors import UnavailableError
+from shared.kube import api
+from shared.kube.api import Cluster
+from shared.kube.release import Release
+from shared.pipeline import kube_executor as cluster
+from shared.pipeline.kube_executor import KubeExecutor
+from shared.pipeline.plan import Step, make_task, plan
+from shared.pipeline.session import Session
+from shared.settings import Settings
+from tests.support.committed import commit_task
+from tests.support.kube_server import KubeServer, kube_server
+
+STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.yaml")
+STEPS = plan(STUDY)
+PREPARE = make_task(STUDY, STEPS[0], {})
+
+
+def manifest(stage: str, **annotations: str) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/component": stage}
+    return {
+        "metadata": {"labels": labels, "annotations": annotations},
+        "spec": {"template": {"metadata": {"labels": labels}}},
+    }
+
+
+class Here:
+    """A release with the server that its Jobs are in, and a store."""
+
+    def __init__(self, server: KubeServer, client: Cluster, folder: Path) -> None:
+        self.server, self.client = server, client
+        self.artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
+        self.opened = Session(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
+
+    def jobs(self, *tasks: Task, ttl: int | None = None, **annotations: str) -> KubeExecutor:
+        """A control that has just started, with these tasks begun."""
+        manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
+        for made_of in manifests.values():
+            made_of["spec"]["ttlSecondsAfterFinished"] = ttl
+        owner = {"metadata": {"name": "study-control", "uid": "1"}}
+        made = KubeExecutor(Release("study", self.client, manifests, owner), self.opened)
+        for task in tasks:
+            step = Step(task.stage, None, task.key, task.config, {})
+            step.__dict__["id"] = task.key
+            made.begin(step, task)
+        return made
+
+    @property
+    def name(self) -> str:
+        """Of the one Job that there is."""
+        (name,) = self.server.jobs
+        return name
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    monkeypatch.setattr(api.time, "sleep", lambda _: None)
+    with kube_server() as (server, client):
+        yield Here(server, client, tmp_path)
+
+
+def other(number: int) -> Task:
+    """A task of the same stage with another key."""
+    return PREPARE.model_copy(update={"key": f"{number:x}" * 64})
+
+
+def test_a_job_is_made_once_and_taken_for_done_when_it_is_complete(here: Here) -> None:
+    jobs = here.jobs(PREPARE)
+    assert jobs.advance() == jobs.advance() == []
+    assert here.server.created == [here.name] == [f"study-prepare-{PREPARE.key[:8]}"]
+    here.server.end(here.name)
+    (ended,) = jobs.advance()
+    assert ended.step.label == PREPARE.key
+    assert jobs.advance() == []
+
+
+def test_a_failed_job_waits_for_a_person_and_is_made_again_once_it_is_deleted(here: Here) -> None:
+    jobs = here.jobs(PREPARE)
+    jobs.advance()
+    here.server.end(here.name, "Failed")
+    assert jobs.advance() == jobs.advance() == []
+    assert [work.failed for work in jobs.work.values()] == ["BackoffLimitExceeded"]
+    assert len(here.server.created) == 1
+    here.server.jobs.clear()
+    jobs.advance()
+    assert len(here.server.created) == 2
+    assert [work.failed for work in jobs.work.values()] == [None]
+
+
+def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: Here) -> None:
+    jobs = here.jobs(PREPARE, ttl=3600)
+    jobs.advance()
+    here.server.end(here.name, "Failed")
+    jobs.advance()
+    here.server.jobs.clear()
+    assert jobs.advance() == jobs.advance() == []
+    assert len(here.server.created) == 1
+    (work,) = jobs.work.values()
+    assert work.failed == "BackoffLimitExceeded"
+    commit_task(PREPARE, here.artifacts)  # by another machine, which is seen at the next look
+    work.not_before = 0.0
+    assert len(jobs.advance()) == 1
+
+
+@pytest.mark.parametrize(("replicas", "scaled"), [(1, [STUDY.written.search.workers]), (0, []), (5, [])])
+def test_workers_are_as_many_as_the_study_says_unless_somebody_has_scaled_them(
+    here: Here, replicas: int, scaled: list[int]
+) -> None:
+    here.server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": replicas}}
+    here.jobs(PREPARE).advance()
+    assert here.server.scaled == scaled
+    here.server.deployment["spec"]["replicas"] = 1  # by a person, later
+    here.jobs(PREPARE).advance()
+    assert here.server.scaled == scaled
+
+
+def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_again(here: Here) -> None:
+    before = here.jobs(PREPARE, other(1), other(2))
+    before.advance()
+    left, failed, running = (f"study-prepare-{task.key[:8]}" for task in (PREPARE, other(1), other(2)))
+    here.server.end(failed, "Failed")
+    here.server.jobs[running]["status"] = {"active": 1, "ready": 1}
+    here.jobs(other(1), other(2)).advance()
+    assert sorted(here.server.jobs) == sorted([failed, running])
+    assert here.server.created == [left, failed, running, failed]
+
+
+def test_a_submitted_job_is_left_alone(here: Here) -> None:
+    here.jobs().release.create_job(PREPARE, submitted=True)
+    here.jobs(other(1)).advance()
+    assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
+
+
+def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(here: Here) -> None:
+    here.jobs(PREPARE).advance()
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 0, "failed": 1}  # its Pod was deleted as it waited
+    here.jobs(PREPARE, image="new").advance()
+    assert len(here.server.created) == 2
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
+    here.jobs(PREPARE, image="newer").advance()
+    assert len(here.server.created) == 2
+
+
+def test_no_more_jobs_of_a_stage_than_its_manifest_says(here: Here) -> None:
+    jobs = here.jobs(PREPARE, other(1), other(2), **{"tailfill/parallelism": "1"})
+    jobs.advance()
+    here.server.jobs[here.name]["spec"]["suspend"] = True  # Kueue's: it is there all the same
+    jobs.advance()
+    assert len(here.server.created) == 1
+    here.server.end(here.name)
+    jobs.advance()
+    jobs.advance()
+    assert len(here.server.created) == 2
+
+
+def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = here.jobs(PREPARE)
+    here.server.refusals["POST", "jobs"] = 403
+    assert jobs.advance() == []
+    (work,) = jobs.work.values()
+    assert "POST" in str(work.failed)
+    here.server.refusals.clear()
+    jobs.advance()
+    assert here.server.created == []  # not before its time
+    work.not_before = 0.0
+    jobs.advance()
+    assert here.server.created == [here.name]
+    assert work.failed is None
+
+
+def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
+    waiting, unmade = here.jobs(PREPARE), here.jobs(other(1))
+    waiting.advance()
+    for task in (PREPARE, other(1)):
+        commit_task(task, here.artifacts)
+    assert waiting.advance() == []  # its own Pod may just have ended, which Kubernetes has not counted yet
+    assert len(here.server.jobs) == 1
+    assert len(waiting.advance()) == 1
+    assert here.server.jobs == {}  # its Pod would only find that out
+    assert len(unmade.advance()) == 1
+    assert len(here.server.created) == 1
+
+
+def test_a_job_that_did_the_work_stays_to_be_looked_at(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
+    jobs = here.jobs(PREPARE)
+    jobs.advance()
+    commit_task(PREPARE, here.artifacts)
+    here.server.end(here.name)
+    assert len(jobs.advance()) == 1
+    assert list(here.server.jobs) == [here.name]
+
+
+def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> None:
+    jobs = here.jobs(PREPARE, other(1))
+    jobs.advance()
+    here.server.end(f"study-prepare-{PREPARE.key[:8]}")
+    del here.server.jobs[f"study-prepare-{other(1).key[:8]}"]
+    for request in (("GET", "pods"), ("POST", "jobs")):
+        here.server.refusals = {request: 503}
+        with pytest.raises(UnavailableError):
+            jobs.advance()
+    here.server.refusals = {}
+    assert [ended.step.label for ended in jobs.advance()] == [PREPARE.key]
