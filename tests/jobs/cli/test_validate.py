@@ -13,6 +13,7 @@ from PIL import Image
 from jobs.__main__ import main
 from jobs.cli.validate import Forecast, describe, generated_sets
 from shared.config.load import load_study
+from shared.diffusion.generators import GENERATORS
 
 DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SMALL = [
@@ -72,8 +73,9 @@ def test_weights_of_the_hub_are_named_and_not_fetched(
     sets = [part for setting in SMALL for part in ("--set", setting) if not setting.startswith("finetune")]
     base = "finetune={generator: stable-diffusion, base: some/model, revision: abc, resolution: 32}"
     main(["validate", str(DEMO), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights: ")]
-    assert lines == [
+    lines = capsys.readouterr().out.splitlines()
+    assert f"finetune, generate: not timed; {GENERATORS['stable-diffusion'].untimed}" in lines
+    assert [line for line in lines if line.startswith("weights: ")] == [
         "weights: some/model@abc is fetched once from the Hugging Face hub",
         "weights: test_resnet is fetched once from the Hugging Face hub, not pinned: the newest commit is taken; set its revision",
     ]
