@@ -5,7 +5,6 @@ Killed at any moment, the same command goes on: an object appears whole or not a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,6 +18,7 @@ from shared.artifacts.disk import disk_errors
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
+from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 from shared.names import LONGEST_NAME, name_fault, path_below, shown
@@ -136,8 +136,7 @@ def _check(folder: Path, key: str) -> None:
 
 
 def _same(store: S3Store, there: Listed, path: Path) -> bool:
-    with path.open("rb") as file:
-        own = hashlib.file_digest(file, "sha256").hexdigest()
+    own = file_digest(path)
     try:
         return store.digest(there.key) == own
     except NotFound:

@@ -4,7 +4,6 @@ their stderr read line by line."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
@@ -19,16 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.isolation import isolated
+from shared.parent_death import die_with_parent
 
 COMMAND = Path(__file__).parents[2] / "jobs" / "isolated.py"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)
-
-
-def _die_with_parent(parent: int) -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches control alone, which then stops its stages in order
-        preexec_fn=partial(_die_with_parent, os.getpid()),
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
     started = StageProcess(launch, process)
     started.reader = threading.Thread(target=_read, args=(started, lines), daemon=True)

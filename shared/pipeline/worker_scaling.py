@@ -10,7 +10,7 @@ from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube.api import Cluster
 from shared.kube.manifests import workers_selector
-from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, let_through
+from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, lift_gate
 from shared.log import Log
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
@@ -65,7 +65,7 @@ class WorkerScaling:
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         decision = decide(pods, demands)
         for name, demand in decision.begin:
-            if let_through(cluster, by_name[name], demand):
+            if lift_gate(cluster, by_name[name], demand):
                 log.info("worker has work", pod=name, experiment=demand.task.experiment)
         for name in [*decision.over, *self._idle.too_long(decision.idle, time.monotonic())]:
             cluster.delete("pods", name)

@@ -1,4 +1,4 @@
-"""The one rule for names, and that whatever makes a path of a name holds it: an attacker's choice is written nowhere else."""
+"""Tests the rule for names, and that whatever makes a path of a name enforces it, so that nothing is written elsewhere."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ The others belong to it: they end with it, however it ends, and what ends one of
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -23,9 +22,9 @@ from accelerate.utils import patch_environment
 
 from shared.errors import TailfillError
 from shared.isolation import isolated_children
+from shared.parent_death import die_with_parent
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first writes a checkpoint
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass
@@ -116,9 +115,7 @@ def _other(
     """A process other than the first. Signals are for the first one, which tells the others when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it ended before the line above
+    die_with_parent(parent)
     try:
         with _environment(rank.number, rank.count):
             _join_group(rank, folder, cpu)
