@@ -37,6 +37,17 @@ class Rank:
     others: list[tuple[BaseProcess, Connection]] = field(default_factory=list)
     """In the first process: the others, and what they have to say when an error ends them."""
 
+    def wait_until_started(self) -> None:
+        """In the first process: returns once all others are about to join the group; raises what ended one before that.
+
+        Without it the first would wait in the rendezvous, for half an hour, for a process that died as it started.
+        """
+        for _, messages in self.others:
+            try:
+                messages.recv()
+            except EOFError:
+                self.check()
+
     def check(self) -> None:
         """In the first process: raises what ended another one."""
         for process, errors in self.others:
@@ -74,6 +85,7 @@ def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: 
                 process.start()
             send.close()
             rank.others.append((process, receive))
+        rank.wait_until_started()
         with _environment(0, count):
             _join_group(rank, folder, cpu)
             yield rank
@@ -120,6 +132,7 @@ def _other(
     if os.getppid() != parent:
         return  # it ended before the line above
     try:
+        errors.send(None)
         with _environment(rank.number, rank.count):
             _join_group(rank, folder, cpu)
             target(job, rank)
