@@ -42,7 +42,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     """The weight decay of the trained parameters."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The share of a label's weight that is spread over all classes of its group."""
+    """The share of a label that is spread evenly: over all classes of its group or, in a group of kind `any`, over yes and no."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """The dropout probability in the head."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
