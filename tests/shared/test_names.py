@@ -233,7 +233,7 @@ def unpacked(box: Sandbox, name: str) -> None:
         return 0
 
     with mock.patch.object(release, "run_in_control", answer):
-        release.fetch("release", None, box.inside / "report")
+        release.fetch_release_report("release", None, box.inside / "report")
 
 
 def listed(box: Sandbox, name: str) -> None:
