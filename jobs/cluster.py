@@ -41,7 +41,7 @@ from shared.kube.states import at_work, job_state
 from shared.log import Log
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
-from shared.search.overview import read_searches
+from shared.search.monitor import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
 

@@ -15,7 +15,7 @@ from shared.config.task import Task, TuneConfig
 from shared.errors import UnavailableError
 from shared.log import duration
 from shared.search.identity import search_name, searches_of, settings_digest
-from shared.search.overview import SearchOverview, read_searches
+from shared.search.monitor import SearchSnapshot, read_searches
 from shared.search.spending import stages_gpu_seconds
 
 COORDINATOR_SECONDS = 30.0  # a coordinator gives a sign of life every second or two
@@ -41,7 +41,7 @@ class SearchState:
     step: str
     """Label of its step in the plan."""
     objectives: tuple[str, ...]
-    overview: SearchOverview | None
+    snapshot: SearchSnapshot | None
     """None before it has begun, or while PostgreSQL is away."""
     stall: str | None
     """Why nothing moves; None where something does."""
@@ -66,17 +66,17 @@ def search_states(
         found = read_searches(url, searches_of(artifacts.study))
     except UnavailableError as error:
         return [SearchState(row.step.label, _search(row).objectives, None, str(error), None, None) for row in open_rows]
-    searched = sum(overview.gpu_seconds for overview in found)
+    searched = sum(snapshot.gpu_seconds for snapshot in found)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + stages_gpu_seconds(artifacts) if budgeted else searched
-    by_name = {overview.name: overview for overview in found}
+    by_name = {snapshot.name: snapshot for snapshot in found}
     # one whose inputs are not known yet has no name
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
     return [_state(row, by_name.get(name), spent, rows, remedies) for row, name in named]
 
 
 def _state(
-    row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState], remedies: Remedies
+    row: StepState, found: SearchSnapshot | None, spent: float, rows: Sequence[StepState], remedies: Remedies
 ) -> SearchState:
     search = _search(row)
     if found is None:
@@ -111,7 +111,7 @@ def _not_begun(row: StepState, rows: Sequence[StepState], remedies: Remedies) ->
     return f"waits for {', '.join(sorted({needed.label for needed in row.step.needs.values()} & open_labels))}"
 
 
-def stall(found: SearchOverview, search: Search, remedies: Remedies = HERE) -> str | None:
+def stall(found: SearchSnapshot, search: Search, remedies: Remedies = HERE) -> str | None:
     """Why nothing moves in a search that has begun, or None where something does."""
     away = found.ticked_seconds > COORDINATOR_SECONDS
     silent = f"no coordinator has given a sign of life for {duration(found.ticked_seconds)}"
@@ -132,7 +132,7 @@ def stall(found: SearchOverview, search: Search, remedies: Remedies = HERE) -> s
     return None
 
 
-def _closed(found: SearchOverview, search: Search) -> str:
+def _closed(found: SearchSnapshot, search: Search) -> str:
     if found.settings != settings_digest(search):
         return f"the search was closed under other settings ({found.closed})"
     if found.closed == "complete":
@@ -143,7 +143,7 @@ def _closed(found: SearchOverview, search: Search) -> str:
     return said
 
 
-def seconds_left(found: SearchOverview, search: Search, spent_gpu_seconds: float) -> float | None:
+def seconds_left(found: SearchSnapshot, search: Search, spent_gpu_seconds: float) -> float | None:
     """Until the search ends by its trials or, where that is sooner, by a budget; None while its pace is not known."""
     by_pace = found.seconds_left
     if by_pace is None:
@@ -163,14 +163,14 @@ def describe(searches: Sequence[SearchState]) -> str:
 
 def _paragraph(search: SearchState) -> str:
     lines = []
-    if (found := search.overview) is not None:
+    if (found := search.snapshot) is not None:
         lines = [_trials_line(found, search.objectives), _cost_line(found, search)]
     if search.stall is not None:
         lines.append(f"nothing moves: {search.stall}" if found is None or not found.running else search.stall)
     return f"{search.step}: " + "\n  ".join(lines)
 
 
-def _trials_line(found: SearchOverview, objectives: Sequence[str]) -> str:
+def _trials_line(found: SearchSnapshot, objectives: Sequence[str]) -> str:
     step = f"step {found.position} of {found.steps} ({found.label}): " if found.steps > 1 else ""
     detail = ", ".join(f"{n} {what}" for n, what in ((found.pruned, "pruned"), (found.failed, "failed besides")) if n)
     running = found.running + found.stale
@@ -180,13 +180,13 @@ def _trials_line(found: SearchOverview, objectives: Sequence[str]) -> str:
     )
 
 
-def _bests(found: SearchOverview, objectives: Sequence[str]) -> str:
+def _bests(found: SearchSnapshot, objectives: Sequence[str]) -> str:
     """Of several objectives each one's best, which need not be of one trial."""
     said = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, found.bests, strict=False))
     return said if found.front is None else f"{said}, {_trials(found.front)} on the Pareto front"
 
 
-def _cost_line(found: SearchOverview, search: SearchState) -> str:
+def _cost_line(found: SearchSnapshot, search: SearchState) -> str:
     gpu = found.gpu_seconds > 0
     used, lost = (found.gpu_seconds, found.gpu_lost_seconds) if gpu else (found.used_seconds, found.lost_seconds)
     parts = [
@@ -213,12 +213,12 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
     """The same for a script, by the step's label."""
     found = {}
     for search in searches:
-        overview = asdict(search.overview) if search.overview else {}
-        overview |= (
-            {name: getattr(search.overview, name) for name in ("best", "left", "finished")} if search.overview else {}
+        snapshot = asdict(search.snapshot) if search.snapshot else {}
+        snapshot |= (
+            {name: getattr(search.snapshot, name) for name in ("best", "left", "finished")} if search.snapshot else {}
         )
         found[search.step] = {
-            **overview,
+            **snapshot,
             "objective": search.objectives[0],
             "objectives": list(search.objectives),
             "seconds_left": search.seconds_left,

@@ -14,7 +14,7 @@ from shared.kube.manifests import workers_selector
 from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, let_through
 from shared.log import Log
 from shared.search.identity import searches_of
-from shared.search.overview import SearchOverview, read_searches
+from shared.search.monitor import SearchSnapshot, read_searches
 
 log = Log("control")
 
@@ -81,7 +81,7 @@ class Workers:
         return [_demand(task, search, pods) for task, search in named if search is not None]
 
 
-def _demand(task: Task, search: SearchOverview, pods: Collection[str]) -> Demand:
+def _demand(task: Task, search: SearchSnapshot, pods: Collection[str]) -> Demand:
     """Trials that wait (or will, since their worker is lost), and those that Pods of ours hold: not those of another machine's workers."""
     busy = {holder.split("/")[0] for holder in search.holders} & {name[:HOST_LETTERS] for name in pods}
     waiting = 0 if search.closed is not None else search.queued + search.stale

@@ -21,8 +21,7 @@ from shared.config.load import load_study
 from shared.config.task import Task, TuneConfig
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.search.leases import Leases
-from shared.search.searches import Step as SearchStep
-from shared.search.searches import make_study, write_search
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database, quiet_optuna
 from shared.settings import Settings
 
@@ -77,7 +76,7 @@ def _final_inputs() -> list[str]:
 
 
 def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.search.results.ONLOOKER_SECONDS", 0.5)
+    monkeypatch.setattr("shared.search.results.PATIENCE_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         final_tasks(opened(tmp_path, "prepare"), Wanted("real"))
 

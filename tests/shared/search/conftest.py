@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.search.drill import Drill
 
 from shared.config.search import FloatRange, Range, Search
 from shared.search import coordinator, worker
-from shared.search.simulate import Drill
 from shared.search.storage import Database, quiet_optuna
 
 SPACE: dict[str, Range] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, high=1)}

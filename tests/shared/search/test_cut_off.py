@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import late_worker
 import pytest
-from fleet import Fleet, check_end
-from ledger import Ledger
-from own_server import OwnServer, Proxy
 from sqlalchemy import text
-
-from shared.search.simulate import Drill
+from support.search import late_worker
+from support.search.drill import Drill
+from support.search.fleet import Fleet, check_end
+from support.search.ledger import Ledger
+from support.search.own_server import OwnServer, Proxy
 
 MakeDrill = Callable[..., Drill]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
+from support.search.drill import Drill
 
 from shared.errors import ConfigError
 from shared.search.dashboard import serve_dashboard
-from shared.search.searches import make_study
-from shared.search.simulate import Drill
+from shared.search.search_state import make_study
 from shared.search.storage import Database
 from shared.stop import StopSignal
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from fleet import Fleet, check_end, run_silent_worker
-from own_server import OwnServer
 from sqlalchemy import text
+from support.search.drill import Drill
+from support.search.fleet import Fleet, check_end, run_silent_worker
+from support.search.own_server import OwnServer
 
-from shared.search.simulate import Drill
 from shared.search.storage import Database
 
 MakeDrill = Callable[..., Drill]

@@ -10,11 +10,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
-from fleet import KILLED, Fleet, check_end
-from ledger import Ledger
 from sqlalchemy import text
-
-from shared.search.simulate import Drill
+from support.search.drill import Drill
+from support.search.fleet import KILLED, Fleet, check_end
+from support.search.ledger import Ledger
 
 MakeDrill = Callable[..., Drill]
 
