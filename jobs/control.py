@@ -23,7 +23,7 @@ from shared.pipeline.session import Fingerprints, Session, compute_fingerprints,
 from shared.pipeline.status import states
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
-from shared.search.overview import read_searches
+from shared.search.monitor import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
 

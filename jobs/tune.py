@@ -23,7 +23,7 @@ from shared.errors import ConfigError
 from shared.log import Log
 from shared.search import identity
 from shared.search.best_parameters import best_parameters
-from shared.search.trial_images import Generated, make_images
+from shared.search.trial_images import TrialImages, make_images
 from shared.usage import ComputeUsage
 from shared.weights.inputs import fetched_models
 
@@ -42,25 +42,23 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     """Coordinates the search until it is over, and commits what it found."""
     from shared.search.coordinator import Coordinator
     from shared.search.metrics_server import metrics_served
+    from shared.search.search_state import SearchSpec
     from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
-    inherited = best_parameters(context, config.pinned)
+    inherited, name = best_parameters(context, config.pinned), search_name(config, context)
     quiet_optuna()
     database = Database(_database_url(context))
     try:
         coordinator = Coordinator(
             database,
-            search_name(config, context),
-            config.search,
-            config.seed,
+            SearchSpec(name, config.search, config.seed, context.task.experiment),
             apply_parameters(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
             Spending(database, context.artifacts).gpu_seconds,
-            context.task.experiment,
         )
-        with metrics_served(context.settings, context.task.study, f"^{search_name(config, context)}$"):
+        with metrics_served(context.settings, context.task.study, f"^{name}$"):
             outcome = coordinator.run()
         usage = database.call("reading the usage", coordinator.usage)
         unfinished = database.call("reading what is unfinished", coordinator.unfinished_checkpoints)
@@ -75,7 +73,8 @@ def run(config: TuneConfig, context: Context) -> Manifest:
 def work(config: TuneConfig, context: Context) -> None:
     """Runs trials until the search is closed. Raises Stopped (the trial is queued again), UnavailableError, InputError."""
     from shared.device import device_name, pick_device
-    from shared.search.presence import Presence
+    from shared.search.heartbeat import Heartbeat
+    from shared.search.search_state import SearchSpec
     from shared.search.storage import Database, quiet_optuna
     from shared.search.worker import Worker
 
@@ -86,14 +85,12 @@ def work(config: TuneConfig, context: Context) -> None:
         name = search_name(config, context)
         worker = Worker(
             database,
-            name,
-            config.search,
-            config.seed,
+            SearchSpec(name, config.search, config.seed),
             StoredCheckpoints(context),
             context.stop,
             device_name(device),
         )
-        with Presence(database, name, device_name(device), lambda: context.seconds() - worker.held_seconds()):
+        with Heartbeat(database, name, device_name(device), lambda: context.seconds() - worker.held_seconds()):
             worker.run(ArmObjective(config, context))
     finally:
         database.close()
@@ -109,7 +106,7 @@ def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
     """Points to try first: the best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
     import pyarrow.parquet as pq
 
-    from shared.search.warm import warm_points
+    from shared.search.results import warm_points
 
     if "warm_start" not in context.task.inputs:
         return []
@@ -147,7 +144,7 @@ class ArmObjective:
         self._arm = apply_parameters(config.arm, best_parameters(context, config.pinned))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
-        self._generated: Generated | None = None
+        self._generated: TrialImages | None = None
         """What `_data` was built with."""
 
     def prepare(self) -> None:
@@ -192,7 +189,7 @@ class ArmObjective:
     def _values(self, record: EpochRecord) -> list[float]:
         return [float(getattr(record, objective)) for objective in self._config.search.objectives]
 
-    def _build(self, arm: Arm, made: Generated | None) -> TrainingData:
+    def _build(self, arm: Arm, made: TrialImages | None) -> TrainingData:
         import pyarrow.parquet as pq
 
         from shared.classifier.fit import TrainingData
@@ -211,7 +208,7 @@ class ArmObjective:
         train, val, _ = self._sets
         generated = scores = None
         if arm.images != "real":
-            made = made or Generated(context.input("generate"), context.input("score"))
+            made = made or TrialImages(context.input("generate"), context.input("score"))
             generated = read_shards(context.fetch_all(made.images, "images"), info.schema_)
             scores = pq.read_table(context.fetch(made.scores, "scores.parquet"))
         training = effective_training_set(arm, train, generated, scores, 0, rare)
@@ -235,7 +232,7 @@ def _commit(
     import pyarrow.parquet as pq
 
     from shared.search.results import describe_front, importance, trials_table
-    from shared.search.searches import directions
+    from shared.search.search_state import directions
 
     best = {
         "parameters": {**inherited, **outcome.parameters},

@@ -14,7 +14,7 @@ from shared.errors import UnavailableError
 from shared.log import duration
 from shared.pipeline.status import RESUME_HINT, StepState
 from shared.search.identity import search_name, searches_of, settings_digest
-from shared.search.overview import SearchOverview, read_searches
+from shared.search.monitor import SearchSnapshot, read_searches
 from shared.search.spending import stages_gpu_seconds
 
 COORDINATOR_SECONDS = 30.0  # without a heartbeat, which a coordinator sends every second or two
@@ -40,7 +40,7 @@ class SearchState:
     step: str
     """The label of its step in the plan."""
     objectives: tuple[str, ...]
-    overview: SearchOverview | None
+    snapshot: SearchSnapshot | None
     """None before it has begun, or if PostgreSQL is unavailable."""
     stall: str | None
     """Why nothing moves; None if something does."""
@@ -63,32 +63,32 @@ def search_states(
     if not open_rows:
         return []
     try:
-        overviews = read_searches(url, searches_of(artifacts.study))
+        snapshots = read_searches(url, searches_of(artifacts.study))
     except UnavailableError as error:
         return [SearchState(row.step.label, _search(row).objectives, None, str(error), None, None) for row in open_rows]
-    searched = sum(overview.gpu_seconds for overview in overviews)
+    searched = sum(snapshot.gpu_seconds for snapshot in snapshots)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + stages_gpu_seconds(artifacts) if budgeted else searched
-    by_name = {overview.name: overview for overview in overviews}
+    by_name = {snapshot.name: snapshot for snapshot in snapshots}
     # a search has no name before its inputs are known
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
     return [_state(row, by_name.get(name), spent, rows, hints) for row, name in named]
 
 
 def _state(
-    row: StepState, overview: SearchOverview | None, spent: float, rows: Sequence[StepState], hints: Hints
+    row: StepState, snapshot: SearchSnapshot | None, spent: float, rows: Sequence[StepState], hints: Hints
 ) -> SearchState:
     search = _search(row)
-    if overview is None:
+    if snapshot is None:
         reason, waiting = _why_not_begun(row, rows, hints), row.task is None
         return SearchState(row.step.label, search.objectives, None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
         search.objectives,
-        overview,
-        stall(overview, search, hints),
-        seconds_left(overview, search, spent),
+        snapshot,
+        stall(snapshot, search, hints),
+        seconds_left(snapshot, search, spent),
         None if limit is None else (spent / 3600, limit),
     )
 
@@ -112,48 +112,48 @@ def _why_not_begun(row: StepState, rows: Sequence[StepState], hints: Hints) -> s
     return f"waits for {', '.join(sorted({needed.label for needed in row.step.needs.values()} & open_labels))}"
 
 
-def stall(overview: SearchOverview, search: Search, hints: Hints = LOCAL_HINTS) -> str | None:
+def stall(snapshot: SearchSnapshot, search: Search, hints: Hints = LOCAL_HINTS) -> str | None:
     """Returns why nothing moves in a search that has begun, or None if something does."""
-    coordinator_lost = overview.ticked_seconds > COORDINATOR_SECONDS
-    silence = f"no coordinator has sent a heartbeat for {duration(overview.ticked_seconds)}"
-    if overview.closed is not None and not overview.running:
-        return _why_closed(overview, search) + (f"; {silence}, {hints.resume}" if coordinator_lost else "")
+    coordinator_lost = snapshot.ticked_seconds > COORDINATOR_SECONDS
+    silence = f"no coordinator has sent a heartbeat for {duration(snapshot.ticked_seconds)}"
+    if snapshot.closed is not None and not snapshot.running:
+        return _why_closed(snapshot, search) + (f"; {silence}, {hints.resume}" if coordinator_lost else "")
     if coordinator_lost:
-        running = "; the running trials end, nothing is queued after them" if overview.running else ""
+        running = "; the running trials end, nothing is queued after them" if snapshot.running else ""
         return f"{silence}{running}; {hints.resume}"
-    if overview.running:
+    if snapshot.running:
         return None
-    if overview.stale:
-        end = "now" if not overview.reaped_in else f"in {duration(overview.reaped_in)}"
-        return f"{_trials(overview.stale)} without a heartbeat from the worker (the last: {overview.lost_worker}); queued again {end}"
-    if overview.queued and not overview.workers:
-        return f"{_trials(overview.queued)} queued and no worker alive; {hints.workers}"
-    if overview.queued:
-        return f"{_workers(overview.workers)} starting: training data are prepared before the first trial"
+    if snapshot.stale:
+        end = "now" if not snapshot.reaped_in else f"in {duration(snapshot.reaped_in)}"
+        return f"{_trials(snapshot.stale)} without a heartbeat from the worker (the last: {snapshot.lost_worker}); queued again {end}"
+    if snapshot.queued and not snapshot.workers:
+        return f"{_trials(snapshot.queued)} queued and no worker alive; {hints.workers}"
+    if snapshot.queued:
+        return f"{_workers(snapshot.workers)} starting: training data are prepared before the first trial"
     return None
 
 
-def _why_closed(overview: SearchOverview, search: Search) -> str:
-    if overview.settings != settings_digest(search):
-        return f"the search was closed under other settings ({overview.closed})"
-    if overview.closed == "complete":
+def _why_closed(snapshot: SearchSnapshot, search: Search) -> str:
+    if snapshot.settings != settings_digest(search):
+        return f"the search was closed under other settings ({snapshot.closed})"
+    if snapshot.closed == "complete":
         return "all trials are finished; their results are not committed yet"
-    reason = f"the search is closed: {overview.closed}"
-    if overview.failed > search.max_failures and overview.last_failure:
-        reason += f"; the last failure: {overview.last_failure}"
+    reason = f"the search is closed: {snapshot.closed}"
+    if snapshot.failed > search.max_failures and snapshot.last_failure:
+        reason += f"; the last failure: {snapshot.last_failure}"
     return reason
 
 
-def seconds_left(overview: SearchOverview, search: Search, spent_gpu_seconds: float) -> float | None:
+def seconds_left(snapshot: SearchSnapshot, search: Search, spent_gpu_seconds: float) -> float | None:
     """Returns the seconds until the search ends by its trials or, if that is sooner, by a budget; None if its pace is not known."""
-    by_pace = overview.seconds_left
+    by_pace = snapshot.seconds_left
     if by_pace is None:
         return None
     ends = [by_pace]
     if search.budget.wall_hours is not None:
-        ends.append(max(search.budget.wall_hours * 3600 - overview.wall_seconds, 0.0))
-    if search.budget.gpu_hours is not None and overview.gpu_seconds:
-        ends.append(max(search.budget.gpu_hours * 3600 - spent_gpu_seconds, 0.0) / max(overview.workers, 1))
+        ends.append(max(search.budget.wall_hours * 3600 - snapshot.wall_seconds, 0.0))
+    if search.budget.gpu_hours is not None and snapshot.gpu_seconds:
+        ends.append(max(search.budget.gpu_hours * 3600 - spent_gpu_seconds, 0.0) / max(snapshot.workers, 1))
     return min(ends)
 
 
@@ -164,42 +164,42 @@ def describe(searches: Sequence[SearchState]) -> str:
 
 def _paragraph(search: SearchState) -> str:
     lines = []
-    if (overview := search.overview) is not None:
-        lines = [_trials_line(overview, search.objectives), _cost_line(overview, search)]
+    if (snapshot := search.snapshot) is not None:
+        lines = [_trials_line(snapshot, search.objectives), _cost_line(snapshot, search)]
     if search.stall is not None:
-        lines.append(f"nothing moves: {search.stall}" if overview is None or not overview.running else search.stall)
+        lines.append(f"nothing moves: {search.stall}" if snapshot is None or not snapshot.running else search.stall)
     return f"{search.step}: " + "\n  ".join(lines)
 
 
-def _trials_line(overview: SearchOverview, objectives: Sequence[str]) -> str:
-    step = f"step {overview.position} of {overview.steps} ({overview.label}): " if overview.steps > 1 else ""
-    counts = ((overview.pruned, "pruned"), (overview.failed, "more failed"))
+def _trials_line(snapshot: SearchSnapshot, objectives: Sequence[str]) -> str:
+    step = f"step {snapshot.position} of {snapshot.steps} ({snapshot.label}): " if snapshot.steps > 1 else ""
+    counts = ((snapshot.pruned, "pruned"), (snapshot.failed, "more failed"))
     detail = ", ".join(f"{n} {what}" for n, what in counts if n)
-    running = overview.running + overview.stale
+    running = snapshot.running + snapshot.stale
     return (
-        f"{step}{overview.finished} of {overview.wanted} trials done{f' ({detail})' if detail else ''}, "
-        f"{running} running, {overview.queued} queued, {overview.left} left; "
-        + (_best_values(overview, objectives) or "no value yet")
+        f"{step}{snapshot.finished} of {snapshot.wanted} trials done{f' ({detail})' if detail else ''}, "
+        f"{running} running, {snapshot.queued} queued, {snapshot.left} left; "
+        + (_best_values(snapshot, objectives) or "no value yet")
     )
 
 
-def _best_values(overview: SearchOverview, objectives: Sequence[str]) -> str:
+def _best_values(snapshot: SearchSnapshot, objectives: Sequence[str]) -> str:
     """Returns the best value of each objective; with several objectives these may be of different trials."""
-    text = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, overview.bests, strict=False))
-    return text if overview.front is None else f"{text}, {_trials(overview.front)} on the Pareto front"
+    text = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, snapshot.bests, strict=False))
+    return text if snapshot.front is None else f"{text}, {_trials(snapshot.front)} on the Pareto front"
 
 
-def _cost_line(overview: SearchOverview, search: SearchState) -> str:
-    gpu = overview.gpu_seconds > 0
-    used = overview.gpu_seconds if gpu else overview.used_seconds
-    lost = overview.gpu_lost_seconds if gpu else overview.lost_seconds
+def _cost_line(snapshot: SearchSnapshot, search: SearchState) -> str:
+    gpu = snapshot.gpu_seconds > 0
+    used = snapshot.gpu_seconds if gpu else snapshot.used_seconds
+    lost = snapshot.gpu_lost_seconds if gpu else snapshot.lost_seconds
     parts = [
-        f"{_workers(overview.workers)} alive",
+        f"{_workers(snapshot.workers)} alive",
         f"{used / 3600:.2f} {'GPU' if gpu else 'CPU'}-hours used, {lost / 3600:.2f} of them lost",
     ]
     if search.gpu_budget is not None:
         parts.append("{:.2f} of {:g} GPU-hours of the study's budget spent".format(*search.gpu_budget))
-    if overview.closed is None:
+    if snapshot.closed is None:
         left = search.seconds_left
         parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
     return "; ".join(parts)
@@ -217,12 +217,12 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
     """Returns the states for a script, as JSON values by the step's label."""
     by_step = {}
     for search in searches:
-        overview = asdict(search.overview) if search.overview else {}
-        overview |= (
-            {name: getattr(search.overview, name) for name in ("best", "left", "finished")} if search.overview else {}
+        snapshot = asdict(search.snapshot) if search.snapshot else {}
+        snapshot |= (
+            {name: getattr(search.snapshot, name) for name in ("best", "left", "finished")} if search.snapshot else {}
         )
         by_step[search.step] = {
-            **overview,
+            **snapshot,
             "objective": search.objectives[0],
             "objectives": list(search.objectives),
             "seconds_left": search.seconds_left,

@@ -19,7 +19,7 @@ from shared.log import Log
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
 from shared.search.identity import searches_of
-from shared.search.overview import SearchOverview, read_searches
+from shared.search.monitor import SearchSnapshot, read_searches
 
 log = Log("control")
 
@@ -85,7 +85,7 @@ class WorkerScaling:
         return [_demand(task, overview, pods) for task, overview in named if overview is not None]
 
 
-def _demand(task: Task, overview: SearchOverview, pods: Collection[str]) -> Demand:
+def _demand(task: Task, overview: SearchSnapshot, pods: Collection[str]) -> Demand:
     """Returns how many workers a search needs: for trials that wait, or will since their worker is lost, and for those that the Pods hold.
 
     Trials that workers outside of this release hold need no Pod.

@@ -1,7 +1,7 @@
-"""The budget is exact because it is rows, not a counter: exactly N trials of Optuna that did not fail.
+"""The budget is exact because it is rows, not a counter: there are exactly N trials of Optuna that did not fail.
 
 A row is created in the same transaction, and under the same lock, in which the rows are counted; whoever else counts at that moment waits
-for it. So neither two coordinators nor a lost answer to a commit make one too many.
+for it. So neither two coordinators nor a lost answer to a commit make one row too many.
 
 Rows are created WAITING, at most `WINDOW` ahead of the workers: a sampler reads every unfinished row anew.
 """
@@ -15,19 +15,46 @@ from typing import Any
 
 from optuna.study import Study
 from optuna.trial import TrialState
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, and_, bindparam, func, select, text, update
 
+from shared.search import statements
 from shared.search.leases import Raced, only_if_changed
 from shared.search.storage import Database, Guard
+from shared.search.tables import leases, trial_system_attributes, trials
 
 WINDOW = 64
-_LOCK_CLASS = 0x74616C  # first half of the advisory lock's key; the second is the study
 Point = Mapping[str, Any]
+
+_OF_STUDY = trials.c.study_id == bindparam("study")
+_POINT = and_(  # as Optuna keeps the parameters that a trial was queued with
+    trial_system_attributes.c.trial_id == trials.c.trial_id, trial_system_attributes.c.key == "fixed_params"
+)
+_LIVE = select(func.count()).select_from(trials).where(_OF_STUDY, trials.c.state != "FAIL")
+_IS_TAKEN = (
+    select(1)
+    .select_from(trials.join(trial_system_attributes, _POINT))
+    .where(_OF_STUDY, trials.c.state != "FAIL", trial_system_attributes.c.value_json == bindparam("point"))
+    .limit(1)
+)
+_ROWS = (
+    select(trials.c.state, trial_system_attributes.c.value_json.label("point"))
+    .select_from(
+        trials.outerjoin(trial_system_attributes, _POINT).outerjoin(leases, leases.c.trial_id == trials.c.trial_id)
+    )
+    .where(_OF_STUDY, leases.c.state.is_distinct_from("withdrawn"))
+)
+_UNTOUCHED = and_(leases.c.state == "queued", leases.c.claims == 0)
+_TO_WITHDRAW = (
+    select(leases.c.trial_id)
+    .where(leases.c.study_id == bindparam("study"), _UNTOUCHED)
+    .order_by(leases.c.trial_id.desc())
+)
+_WITHDRAW = update(leases).where(leases.c.trial_id == bindparam("trial"), _UNTOUCHED).values(state="withdrawn")
 
 
 @dataclass(frozen=True)
 class TrialCounts:
-    """Trials of one study by what became of them."""
+    """How many trials of a study are in which state."""
 
     complete: int
     pruned: int
@@ -35,45 +62,33 @@ class TrialCounts:
     held: int
     queued: int
     begun: int
-    """Of the queued ones, those with a checkpoint or an earlier worker."""
+    """How many of the queued ones have a checkpoint or had a worker before."""
     losses: int
-    """Workers lost."""
+    """How many workers were lost."""
 
     @property
     def finished(self) -> int:
-        """What counts: complete and pruned."""
+        """Returns how many count for the budget: complete and pruned ones."""
         return self.complete + self.pruned
 
     @property
     def live(self) -> int:
-        """Rows that did not fail."""
+        """Returns how many rows did not fail."""
         return self.finished + self.held + self.queued
 
 
 def count(database: Database, study_id: int) -> TrialCounts:
-    """Counts the trials of a study; all of them have lease rows (`Leases.adopt`)."""
+    """Counts the trials of a study; all of them must have lease rows (`Leases.adopt`)."""
     with database.transaction() as connection:
-        row = connection.execute(
-            text(
-                """SELECT count(*) FILTER (WHERE t.state = 'COMPLETE') AS complete,
-                     count(*) FILTER (WHERE t.state = 'PRUNED') AS pruned,
-                     count(*) FILTER (WHERE t.state = 'FAIL' AND l.state <> 'withdrawn') AS failed,
-                     count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state = 'held') AS held,
-                     count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state <> 'held') AS queued,
-                     count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state <> 'held' AND l.claims > 0) AS begun,
-                     coalesce(sum(l.losses), 0) AS losses
-                   FROM trials t JOIN tailfill_leases l USING (trial_id) WHERE t.study_id = :study"""
-            ),
-            {"study": study_id},
-        ).one()
+        row = connection.execute(text(statements.COUNT_TRIALS), {"study": study_id}).one()
     return TrialCounts(**{name: int(value) for name, value in row._mapping.items()})
 
 
 def fill(database: Database, study: Study, target: int, points: Sequence[Point], repeat_failed: bool) -> int:
     """Creates WAITING trials up to `target` rows that did not fail (and `WINDOW` queued); returns how many.
 
-    Of `points`, in order, the first that no row has yet is taken, with `repeat_failed` at the end those that only failed rows have;
-    when there is none left the sampler chooses. A faster coordinator's rows end this one's turn.
+    Each takes the first of `points`, in order, that no row has yet; with `repeat_failed` those that only failed rows have come last. If
+    there is none left the sampler chooses. A faster coordinator's rows end this one's turn.
     """
     live, queued, tried, alive = _rows(database, study._study_id)
     created = 0
@@ -96,17 +111,11 @@ def fill(database: Database, study: Study, target: int, points: Sequence[Point],
 def trim(database: Database, study_id: int, target: int) -> int:
     """Withdraws trials beyond `target` that nobody has begun, the newest first; returns how many.
 
-    Optuna has no way to remove a trial, and a WAITING one would wait for ever: it becomes FAIL, and its lease `withdrawn`, so that it
-    counts as no failure and is in no table. Trials that were begun end as usual.
+    Optuna cannot remove a trial, and a WAITING one would wait for ever: it becomes FAIL, and its lease `withdrawn`, so that it counts as
+    no failure and is in no table. Trials that were begun end as usual.
     """
     with database.transaction() as connection:
-        rows = connection.scalars(
-            text(
-                """SELECT trial_id FROM tailfill_leases WHERE study_id = :study AND state = 'queued' AND claims = 0
-                   ORDER BY trial_id DESC"""
-            ),
-            {"study": study_id},
-        ).all()
+        rows = connection.scalars(_TO_WITHDRAW, {"study": study_id}).all()
     withdrawn = 0
     for trial_id in rows:
         try:
@@ -125,23 +134,14 @@ def _may_create(study_id: int, target: int, point: Point | None) -> Guard:
         _lock(connection, study_id)
         if _live(connection, study_id) >= target:
             raise Raced
-        if point is not None and connection.scalar(
-            text(
-                """SELECT 1 FROM trials JOIN trial_system_attributes a USING (trial_id)
-                   WHERE study_id = :study AND state <> 'FAIL' AND key = 'fixed_params' AND value_json = :point LIMIT 1"""
-            ),
-            {"study": study_id, "point": _spelling(point)},
-        ):
+        if point is not None and connection.scalar(_IS_TAKEN, {"study": study_id, "point": _spelling(point)}):
             raise Raced
 
     return check
 
 
 def _may_withdraw(study_id: int, target: int, trial_id: int) -> Guard:
-    take = only_if_changed(
-        "UPDATE tailfill_leases SET state = 'withdrawn' WHERE trial_id = :trial AND state = 'queued' AND claims = 0",
-        trial=trial_id,
-    )
+    take = only_if_changed(_WITHDRAW, trial=trial_id)
 
     def check(connection: Connection) -> None:
         _lock(connection, study_id)
@@ -153,26 +153,18 @@ def _may_withdraw(study_id: int, target: int, trial_id: int) -> Guard:
 
 
 def _lock(connection: Connection, study_id: int) -> None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(:c, :s)"), {"c": _LOCK_CLASS, "s": study_id})
+    connection.execute(text(statements.LOCK_BUDGET), {"study": study_id})
 
 
 def _live(connection: Connection, study_id: int) -> int:
-    sql = "SELECT count(*) FROM trials WHERE study_id = :study AND state <> 'FAIL'"
-    return int(connection.scalar(text(sql), {"study": study_id}) or 0)
+    return int(connection.scalar(_LIVE, {"study": study_id}) or 0)
 
 
 def _rows(database: Database, study_id: int) -> tuple[int, int, set[str], set[str]]:
-    """Rows that did not fail, WAITING ones of them, and the points (as Optuna spells them) of all rows and of those that did not fail."""
+    """Returns how many rows did not fail, how many are WAITING, and the points (as Optuna spells them) of all rows and of those that did
+    not fail."""
     with database.transaction() as connection:
-        rows = connection.execute(
-            text(
-                """SELECT t.state::text AS state, a.value_json AS point FROM trials t
-                   LEFT JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = 'fixed_params'
-                   LEFT JOIN tailfill_leases l ON l.trial_id = t.trial_id
-                   WHERE t.study_id = :study AND l.state IS DISTINCT FROM 'withdrawn'"""
-            ),
-            {"study": study_id},
-        ).all()
+        rows = connection.execute(_ROWS, {"study": study_id}).all()
     alive = [row for row in rows if row.state != "FAIL"]
     return (
         len(alive),
@@ -183,4 +175,4 @@ def _rows(database: Database, study_id: int) -> tuple[int, int, set[str], set[st
 
 
 def _spelling(point: Point) -> str:
-    return json.dumps(dict(point))  # as Optuna writes `fixed_params`
+    return json.dumps(dict(point))  # as Optuna writes it

@@ -1,4 +1,4 @@
-"""How we connect to PostgreSQL, and which of its refusals no retry mends."""
+"""How we connect to PostgreSQL, and which of its errors no retry mends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ CONNECT = {
     "tcp_user_timeout": 10_000,  # milliseconds that sent data may stay unacknowledged
     "application_name": "tailfill",
 }
-REFUSALS = (
+REFUSED = {
+    "28000",  # invalid authorization
+    "28P01",  # invalid password
+    "3D000",  # no such database
+    "42501",  # no privilege
+}
+"""SQLSTATE codes that mean a refusal."""
+_REFUSALS = (
     "password authentication failed",
     "no password supplied",
     "does not exist",
@@ -20,11 +27,19 @@ REFUSALS = (
 )
 
 
-def refused(message: str) -> bool:
-    """Whether the server's message says that asking again is of no use."""
-    return any(refusal in message for refusal in REFUSALS) and "starting up" not in message
+def is_refusal(error: Exception) -> bool:
+    """Returns whether the driver's error says that asking again is of no use.
+
+    The code of the error decides. Only an attempt to connect gives none: libpq knows it, and psycopg2 does not pass it on. There the
+    server's words are all there is.
+    """
+    code = getattr(error, "pgcode", None)
+    if code is not None:
+        return code in REFUSED
+    message = str(error)
+    return any(refusal in message for refusal in _REFUSALS) and "starting up" not in message
 
 
 def refusal(label: str, message: str) -> str:
-    """What a person reads then; `label` is the server and database, without the password."""
+    """Returns what a person reads then; `label` is the server and database, without the password."""
     return f"DATABASE_URL: PostgreSQL at {label} refuses us ({message}); check user, password and database"

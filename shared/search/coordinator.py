@@ -1,7 +1,7 @@
 """The coordinator: makes the study, keeps its budget of rows, takes trials from workers that are gone, and says when it is over.
 
-What it knows stands in PostgreSQL. It may be killed at any moment and run again, and twice at once does no harm: rows are counted and
-created under a lock, leases are taken by a changed owner, and a step is opened only while it lacks trials.
+What it knows stands in PostgreSQL. It may be killed at any moment and run again, and two at once do no harm: rows are counted and created
+under a lock, leases are taken by a changed owner, and a step is opened only while it lacks trials.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from optuna.study import Study
-from sqlalchemy import text
+from sqlalchemy import or_, select, text
 
 from shared.artifacts.keys import canonical_digest
 from shared.config.base import Section
-from shared.config.search import Search
 from shared.errors import ConfigError, InputError
 from shared.log import Log
-from shared.search import budget
+from shared.search import budget, statements
 from shared.search.budget import TrialCounts
+from shared.search.heartbeat import forget_old
 from shared.search.leases import Leases
-from shared.search.presence import forget_old
 from shared.search.results import StepResult, TrialRecord, read_step
-from shared.search.searches import Direction, Shown, Step, directions, make_study, write_search
+from shared.search.search_state import (
+    Direction,
+    SearchProgress,
+    SearchSpec,
+    SearchStep,
+    directions,
+    make_study,
+    write_search,
+)
 from shared.search.space import Parameters, own_values, planned_points, target
 from shared.search.storage import Database
-from shared.search.tables import GPU_SECONDS, HELD_SECONDS, idle_gpu_seconds
+from shared.search.tables import leases, studies
 from shared.stop import StopSignal
 
 TICK_SECONDS = 1.0
@@ -42,13 +49,13 @@ class Usage:
 
     wall_seconds: float
     used_seconds: float
-    """For which workers held trials, on whatever device."""
+    """For how long workers held trials, on whatever device."""
     lost_seconds: float
-    """Of these, work that was lost with a worker."""
+    """How much of it was work that was lost with a worker."""
     gpu_seconds: float
-    """Of the used ones, those on a GPU."""
+    """How much of what was used was on a GPU."""
     gpu_lost_seconds: float
-    """Of the lost ones, those on a GPU."""
+    """How much of what was lost was on a GPU."""
 
 
 @dataclass
@@ -56,18 +63,18 @@ class Outcome:
     """What a search ended with."""
 
     parameters: Parameters
-    """The best values found, by path; empty where no trial was completed."""
+    """The best values that were found, by path; empty if no trial was completed."""
     value: float | None
-    """Of the first objective."""
+    """The value of the first objective that the best trial reached."""
     number: int | None
-    """Of the best trial, in its step."""
+    """The number that the best trial has in its step."""
     ended: str
-    """`complete`, or why it ended short."""
+    """Why it ended: `complete`, or what ended it short."""
     steps: list[StepResult] = field(default_factory=list)
 
     @property
     def front(self) -> list[TrialRecord]:
-        """With several objectives, the trials among which there is no better one."""
+        """Returns the trials of the Pareto front, than which no other is better."""
         return [trial for result in self.steps for trial in result.trials if trial.front]
 
 
@@ -77,29 +84,29 @@ class Coordinator:
     def __init__(
         self,
         database: Database,
-        name: str,
-        search: Search,
-        seed: int,
+        spec: SearchSpec,
         section: Section,
         stop: StopSignal,
         warm: Sequence[Parameters] = (),
         study_gpu_seconds: Callable[[], float] | None = None,
-        experiment: str | None = None,
     ) -> None:
-        """`section` holds the values that the paths of the space name; `study_gpu_seconds` says what counts against
-        `budget.gpu_hours`: this search's own where it is None. `experiment` is for onlookers."""
-        self._database, self._name, self._search, self._seed = database, name, search, seed
-        self._stop, self._warm, self._experiment = stop, list(warm), experiment
+        """`section` holds the values that the paths of the space name, `warm` the points to try first.
+
+        `study_gpu_seconds` returns what counts against `budget.gpu_hours`: what this search alone has used if it is None. Raises
+        ConfigError if there is nothing to search, or a path that the section lacks.
+        """
+        self._database, self._spec, self._search = database, spec, spec.search
+        self._stop, self._warm = stop, list(warm)
         self._study_gpu_seconds = study_gpu_seconds or (lambda: self.usage().gpu_seconds)
-        if not search.space:
+        if not self._search.space:
             raise ConfigError("search.space: has no parameter to search; name some, or set search.trials: 0")
-        self._own = own_values(section, search.space)  # also sees that the paths exist
-        self._leases = Leases(database, search.lease_seconds, search.max_retries)
+        self._own = own_values(section, self._search.space)  # also sees that the paths exist
+        self._leases = Leases(database, self._search.lease_seconds, self._search.max_retries)
         self._spent: str | None = None
         self._ended: str | None = None
 
     def run(self) -> Outcome:
-        """Returns when the search is over; raises Stopped, UnavailableError, and InputError where no trial could be completed."""
+        """Returns when the search is over. Raises Stopped, UnavailableError, and InputError if no trial could be completed."""
         self._database.create_tables()
         self._database.call("forgetting old workers", partial(forget_old, self._database))
         outcome = Outcome({}, None, None, "complete")
@@ -121,52 +128,44 @@ class Coordinator:
         if not any(trial.state == "complete" for result in outcome.steps for trial in result.trials):
             reasons = [t.failure for result in outcome.steps for t in result.trials if t.failure]
             last = f"; the last failure: {reasons[-1]}" if reasons else ""
-            raise InputError(f"search {self._name}: ended without a completed trial ({outcome.ended}){last}")
+            raise InputError(f"search {self._spec.name}: ended without a completed trial ({outcome.ended}){last}")
         return outcome
 
     def usage(self) -> Usage:
-        """Sums the leases of all steps."""
+        """Returns the sums over the leases of all steps."""
+        names = {"name": self._spec.name, "steps": f"{self._spec.name}/%"}
         with self._database.transaction() as connection:
-            idle = idle_gpu_seconds("= :name")
-            row = connection.execute(
-                text(
-                    f"""SELECT coalesce(sum({GPU_SECONDS}), 0) + {idle} AS gpu, coalesce(sum(used_seconds + {HELD_SECONDS}), 0) + {idle} AS used,
-                       coalesce(sum(lost_seconds), 0) AS lost, coalesce(sum(least(lost_seconds, {GPU_SECONDS})), 0) AS gpu_lost,
-                       coalesce((SELECT extract(epoch FROM clock_timestamp() - began_at) FROM tailfill_searches WHERE name = :name), 0) AS wall
-                       FROM tailfill_leases l JOIN studies s USING (study_id) WHERE study_name = :name OR study_name LIKE :steps"""
-                ),
-                {"name": self._name, "steps": f"{self._name}/%"},
-            ).one()
+            row = connection.execute(text(statements.USAGE), names).one()
         return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu), float(row.gpu_lost))
 
     def unfinished_checkpoints(self) -> list[str]:
-        """Places of the checkpoints from which trials go on if the search does, under a larger budget."""
+        """Returns the places of the checkpoints from which trials go on if the search does, under a larger budget."""
+        ours = or_(studies.c.study_name == self._spec.name, studies.c.study_name.like(f"{self._spec.name}/%"))
+        checkpoints = (
+            select(leases.c.checkpoint)
+            .join(studies, studies.c.study_id == leases.c.study_id)
+            .where(ours, leases.c.state.in_(("queued", "held")), leases.c.checkpoint.is_not(None))
+        )
         with self._database.transaction() as connection:
-            rows = connection.scalars(
-                text(
-                    """SELECT checkpoint FROM tailfill_leases l JOIN studies s USING (study_id)
-                       WHERE (study_name = :name OR study_name LIKE :steps) AND l.state IN ('queued', 'held') AND checkpoint IS NOT NULL"""
-                ),
-                {"name": self._name, "steps": f"{self._name}/%"},
-            )
-            return list(rows)
+            return list(connection.scalars(checkpoints))
 
     # -- steps
 
     def _turns(self) -> list[tuple[str, ...]]:
-        """Which parameters are searched together, in order."""
+        """Returns which parameters are searched together, in order."""
         paths = tuple(self._search.space)
         return [(path,) for path in paths] if self._search.strategy == "sequential" else [paths]
 
-    def _step(self, number: int, parameters: tuple[str, ...], kept: Parameters) -> Step:
+    def _step(self, number: int, parameters: tuple[str, ...], kept: Parameters) -> SearchStep:
         if self._search.strategy != "sequential":
-            return Step(self._name, "", parameters, {})
+            return SearchStep(self._spec.name, "", parameters, {})
         label = f"{number}-{re.sub(r'[^a-z0-9]+', '-', parameters[0].lower())}"
         # what earlier steps ended with is part of the step: with more trials an earlier one may end otherwise
-        return Step(f"{self._name}/{label}-{canonical_digest(kept)[:8]}", label, parameters, dict(kept))
+        study = f"{self._spec.name}/{label}-{canonical_digest(kept)[:8]}"
+        return SearchStep(study, label, parameters, dict(kept))
 
     def _keep_best(self, outcome: Outcome, result: StepResult) -> None:
-        """The step's best trial, unless what was kept before is as good (a later step tries the kept values anew only if told to)."""
+        """Keeps the step's best trial, unless what was kept before is as good (a later step tries the kept values anew only if told to)."""
         best = result.best(self._search)
         if best is None or best.value is None:
             return
@@ -177,7 +176,7 @@ class Coordinator:
 
     # -- one step
 
-    def _drive(self, step: Step, study: Study) -> None:
+    def _drive(self, step: SearchStep, study: Study) -> None:
         """Ticks until the step has its trials, or the search has spent its budget."""
         wanted = target(self._search, {path: self._search.space[path] for path in step.parameters})
         counts = self._database.call("counting trials", lambda: self._counts(study))
@@ -185,8 +184,8 @@ class Coordinator:
         for _ in _log.progress(finished, f"search {step.label}".strip(), wanted, "trials", counts.finished):
             pass
 
-    def _finished(self, step: Step, study: Study, wanted: int, done: int) -> Iterator[int]:
-        """One item a newly finished trial."""
+    def _finished(self, step: SearchStep, study: Study, wanted: int, done: int) -> Iterator[int]:
+        """Yields once per newly finished trial."""
         while True:
             self._stop.raise_if_set()
             counts, over = self._database.call(
@@ -198,11 +197,11 @@ class Coordinator:
                 return
             self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
 
-    def _tick(self, step: Step, study: Study, wanted: int) -> tuple[TrialCounts, bool]:
-        """One round; bears being repeated, and run by several at once. The counts, and whether the step is over.
+    def _tick(self, step: SearchStep, study: Study, wanted: int) -> tuple[TrialCounts, bool]:
+        """Does one round, which bears being repeated and run by several at once; returns the counts, and whether the step is over.
 
-        Where a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
-        another look might miss something: workers have seen it closed, and gone.
+        If a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
+        another look might miss something: workers have seen the search closed, and gone.
         """
         self._leases.adopt(study._study_id)
         self._leases.reconcile(study._study_id)
@@ -228,14 +227,14 @@ class Coordinator:
         self._leases.adopt(study._study_id)
         return budget.count(self._database, study._study_id)
 
-    def _fill(self, step: Step, study: Study, wanted: int, counts: TrialCounts) -> None:
+    def _fill(self, step: SearchStep, study: Study, wanted: int, counts: TrialCounts) -> None:
         space = {path: self._search.space[path] for path in step.parameters}
         first = {path: self._own[path] for path in step.parameters if path in self._own}
         warm = [point for w in self._warm if (point := {p: w[p] for p in step.parameters if p in w})]
         points = planned_points(
             self._search,
             space,
-            self._seed,
+            self._spec.seed,
             first if self._search.first_defaults else {},
             warm,
             wanted + counts.failed,
@@ -244,7 +243,7 @@ class Coordinator:
         self._leases.adopt(study._study_id)
 
     def _limit_reached(self, counts: TrialCounts) -> str | None:
-        """Why no more trials are begun, or None."""
+        """Returns why no more trials are begun, or None."""
         limits = self._search.budget
         if counts.failed > self._search.max_failures:
             return f"{counts.failed} trials failed, search.max_failures is {self._search.max_failures}"
@@ -254,11 +253,12 @@ class Coordinator:
             return f"search.budget.gpu_hours of {limits.gpu_hours} are spent"
         return None
 
-    def _write(self, step: Step, study: Study, closed: str | None) -> None:
+    def _write(self, step: SearchStep, study: Study, closed: str | None) -> None:
         space = {path: self._search.space[path] for path in step.parameters}
         turns = self._turns()
-        shown = Shown(self._experiment, target(self._search, space), turns.index(step.parameters) + 1, len(turns))
-        write_search(self._database, self._name, study._study_id, step, self._search, closed, shown)
+        position = turns.index(step.parameters) + 1
+        progress = SearchProgress(self._spec.experiment, target(self._search, space), position, len(turns))
+        write_search(self._database, self._spec.name, study._study_id, step, self._search, closed, progress)
 
 
 def _complete(counts: TrialCounts, wanted: int) -> bool:

@@ -1,4 +1,4 @@
-"""Optuna's dashboard over the searches in a database, for looking only."""
+"""Serves Optuna's dashboard on the searches in a database, for looking only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = Log("dashboard")
 def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str], None]) -> None:
     """Serves until the signal; `ready` is told the address. The page comes from this process, so that no other sees `url`.
 
-    Raises ConfigError where nothing has been searched yet or the port is taken, and what the database raises.
+    Raises ConfigError if nothing has been searched yet or the port is taken, and what the database raises.
     """
     from optuna_dashboard import wsgi
 
@@ -43,7 +43,7 @@ def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str]
 
 
 def looking_only(application: Application) -> Application:
-    """Lets reading through only: what the dashboard writes would pass by the leases, and deleting a study would end a search."""
+    """Lets requests that read through only: what the dashboard writes would bypass the leases, and deleting a study would end a search."""
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):

@@ -12,11 +12,11 @@ from shared.config.task import Input
 OPERATIONAL = frozenset(
     {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
 )
-"""Settings of a search that may change while it goes on."""
+"""The settings of a search that may change while it goes on."""
 
 
 def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], generation: int) -> str:
-    """The Optuna study: the tune key without trials, workers and budgets, so that raising them goes on with the same search.
+    """Returns the name of the Optuna study: the tune key without trials, workers and budgets, so that raising them continues the search.
 
     `generation` says how often its result was forgotten.
     """
@@ -27,10 +27,10 @@ def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], gen
 
 
 def searches_of(study: str) -> str:
-    """A regular expression (PostgreSQL's, Python's) for the names of all searches of a study, and of no other study."""
+    """Returns a regular expression (for PostgreSQL and Python) that the names of all searches of a study match, and no others."""
     return f"^{study}-[0-9a-f]{{16}}$"
 
 
 def settings_digest(search: Search) -> str:
-    """Tells a search that was closed under these settings from one that was under others: a raised budget opens it again."""
+    """Returns a digest that tells the settings under which a search was closed from others: a raised budget opens the search again."""
     return canonical_digest(search.model_dump(mode="json"))

@@ -1,11 +1,11 @@
-"""Who works on which trial: one lease row a trial, taken, renewed, given back, finished, and reaped when its worker is gone.
+"""Who works on which trial: one lease row per trial, taken, renewed, given back, finished, and reaped when its worker is gone.
 
 A claim's owner token is the fence. Every write of Optuna on a trial's behalf begins with `guard`, in the same transaction: it renews the
-lease where the token still stands, and forbids the write where it does not. Expiry only tells the reaper whom to take: an expired lease
-that nobody took is renewed like any other. All times are the server's `clock_timestamp()`; a worker judges by its own monotonic clock,
+lease if the token still stands, and forbids the write if it does not. Expiry only tells the reaper whom to take: an expired lease that
+nobody took is renewed like any other. All times are the server's `clock_timestamp()`; a worker judges by its own monotonic clock,
 counted from the last renewal that it *sent*.
 
-A trial is finished exactly when Optuna's row is terminal, which Optuna makes absorbing; so every reap looks there first.
+A trial is finished exactly when Optuna's row is terminal, which Optuna never changes again; so every reap looks there first.
 """
 
 from __future__ import annotations
@@ -13,27 +13,117 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Update,
+    and_,
+    bindparam,
+    case,
+    extract,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.log import Log
+from shared.search import statements
 from shared.search.storage import Database, Guard
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_FINISHED_SQL = "('COMPLETE', 'PRUNED', 'FAIL')"
-_HELD = "extract(epoch FROM greatest({end} - claimed_at, interval '0'))"
-_RELEASE = f"""
-  owner = NULL, expires_at = NULL, claimed_at = NULL,
-  used_seconds = used_seconds + {_HELD},
-  gpu_seconds = gpu_seconds + CASE WHEN device = 'cpu' THEN 0 ELSE {_HELD} END,
-  lost_seconds = lost_seconds + CASE WHEN {{lost}} THEN
-    extract(epoch FROM greatest({{end}} - greatest(claimed_at, checkpoint_at), interval '0')) ELSE 0 END
-"""
-_NOW = "clock_timestamp()"
+from shared.search.tables import FINISHED, NOW, SECOND, leases, trials
 
 _log = Log("search")
+
+# -- statements, built once: building one anew for each report would cost 0.2 ms
+
+
+def _seconds(interval: ColumnElement[Any]) -> ColumnElement[Any]:
+    return extract("epoch", func.greatest(interval, 0 * SECOND))
+
+
+def _released(end: ColumnElement[Any], lost: bool) -> dict[str, Any]:
+    """Returns what becomes of a lease row whose claim ends at the moment `end`, its seconds counted.
+
+    `lost` says whether work since the last checkpoint is lost with it.
+    """
+    held = _seconds(end - leases.c.claimed_at)
+    values = {
+        "owner": None,
+        "expires_at": None,
+        "claimed_at": None,
+        "used_seconds": leases.c.used_seconds + held,
+        "gpu_seconds": leases.c.gpu_seconds + case((leases.c.device == "cpu", 0), else_=held),
+    }
+    if lost:
+        since = func.greatest(leases.c.claimed_at, leases.c.checkpoint_at)
+        values["lost_seconds"] = leases.c.lost_seconds + _seconds(end - since)
+    return values
+
+
+_TRIAL = leases.c.trial_id == bindparam("trial")
+_HELD = and_(_TRIAL, leases.c.state == "held", leases.c.owner == bindparam("token"))
+_EXPIRY = NOW + bindparam("seconds", type_=Double) * SECOND
+
+# a worker's
+_RENEW = update(leases).where(_HELD).values(expires_at=_EXPIRY)
+_CHECKPOINTED = (
+    update(leases)
+    .where(_TRIAL)
+    .values(
+        retries=case((leases.c.epochs < bindparam("done"), 0), else_=leases.c.retries),
+        epochs=bindparam("done"),
+        checkpoint=bindparam("place"),
+        checkpoint_at=NOW - bindparam("age", type_=Double) * SECOND,
+    )
+)
+_GIVE_BACK = update(leases).where(_HELD).values(state="queued", **_released(NOW, lost=True))
+_FINISH = update(leases).where(_HELD).values(state="done", **_released(NOW, lost=False))
+
+# the coordinator's
+_MISSING = select(
+    trials.c.trial_id, trials.c.study_id, case((trials.c.state.in_(FINISHED), "done"), else_="queued")
+).where(
+    trials.c.study_id == bindparam("study"),
+    ~select(leases.c.trial_id).where(leases.c.trial_id == trials.c.trial_id).exists(),
+)
+_ADOPT = insert(leases).from_select(["trial_id", "study_id", "state"], _MISSING).on_conflict_do_nothing()
+_RECONCILE = (
+    update(leases)
+    .where(
+        leases.c.study_id == bindparam("study"),
+        leases.c.state.in_(("held", "queued")),
+        trials.c.trial_id == leases.c.trial_id,
+        trials.c.state.in_(FINISHED),
+    )
+    .values(state="done", **_released(NOW, lost=False))
+)
+_EXPIRED = (
+    select(*leases.c["trial_id", "owner", "retries", "worker"])
+    .where(
+        leases.c.study_id == bindparam("study"),
+        leases.c.state == "held",
+        leases.c.expires_at < NOW,
+        func.pg_postmaster_start_time() + bindparam("seconds", type_=Double) * SECOND < NOW,
+    )
+    .order_by(leases.c.trial_id)
+)
+_TAKE = (
+    update(leases)
+    .where(_HELD, leases.c.expires_at < NOW)  # unless its worker has renewed it meanwhile
+    .values(losses=leases.c.losses + 1, **_released(func.least(leases.c.expires_at, NOW), lost=True))
+)
+_REQUEUE = _TAKE.values(state="queued", retries=leases.c.retries + 1)
+_HOLD = (
+    update(leases)
+    .where(_TRIAL)
+    .values(owner=bindparam("token"), worker="coordinator", device="cpu", claimed_at=NOW, expires_at=_EXPIRY)
+)
 
 
 class LeaseLost(Exception):
@@ -46,37 +136,37 @@ class Raced(Exception):
 
 @dataclass
 class Claim:
-    """One worker's hold on one trial."""
+    """A claim is one worker's hold on one trial."""
 
     trial_id: int
     owner: str
     number: int
-    """Which claim of this trial it is, from 1: no two have the same."""
+    """Says which claim of this trial it is, from 1: no two have the same."""
     epochs: int
-    """Done in its last checkpoint; 0 without one."""
+    """How many epochs are done in its last checkpoint; 0 if it has none."""
     checkpoint: str | None
     """Where that checkpoint is: `<task key>/<name>`."""
     deadline: float
-    """time.monotonic() until which nobody else takes the trial."""
+    """The moment of time.monotonic() until which nobody else takes the trial."""
     revoked: bool = field(default=False)
-    """The server said that the trial is no longer ours."""
+    """Whether the server said that the trial is no longer ours."""
 
     @property
     def lost(self) -> bool:
-        """Whether someone else may have the trial."""
+        """Returns whether someone else may have the trial."""
         return self.revoked or time.monotonic() >= self.deadline
 
     def check(self) -> None:
-        """Raises LeaseLost where someone else may have the trial."""
+        """Raises LeaseLost if someone else may have the trial."""
         if self.lost:
-            raise LeaseLost(f"trial {self.trial_id}: its lease ran out while the database was away")
+            raise LeaseLost(f"trial {self.trial_id}: its lease ran out while the database was unavailable")
 
 
 class Leases:
-    """The lease table."""
+    """The lease table, as workers and the coordinator use it."""
 
     def __init__(self, database: Database, seconds: float, max_retries: int = 0) -> None:
-        """`seconds`: how long a worker that is not heard of keeps its trial."""
+        """`seconds` says how long a silent worker keeps its trial, `max_retries` how often a trial may lose its worker without progress."""
         self._database = database
         self.seconds = seconds
         self._max_retries = max_retries
@@ -84,39 +174,21 @@ class Leases:
     # -- a worker's side
 
     def claim(self, search: str, study_id: int, worker: str, device: str) -> Claim | None:
-        """Takes a queued trial, one that has been begun before a new one; None where there is none or the search is closed.
+        """Takes a queued trial, preferring one that was begun; returns None if there is none or the search is closed.
 
         It locks the search's row, so that whoever closes the search waits for claims under way and then counts them. A claim whose answer
         was lost on the way is reaped when it expires.
         """
         owner, sent = uuid.uuid4().hex, time.monotonic()
+        values = {"owner": owner, "worker": worker, "device": device, "study": study_id, "search": search}
         with self._database.transaction() as connection:
-            row = connection.execute(
-                text(
-                    """UPDATE tailfill_leases SET state = 'held', owner = :owner, worker = :worker, device = :device, claims = claims + 1,
-                         claimed_at = clock_timestamp(), expires_at = clock_timestamp() + :seconds * interval '1 second'
-                       WHERE trial_id = (
-                         SELECT trial_id FROM tailfill_leases WHERE study_id = :study AND state = 'queued'
-                           AND EXISTS (SELECT 1 FROM tailfill_searches WHERE name = :search AND study_id = :study AND closed IS NULL
-                             FOR SHARE)
-                         ORDER BY epochs > 0 DESC, trial_id LIMIT 1 FOR UPDATE SKIP LOCKED)
-                       RETURNING trial_id, claims, epochs, checkpoint"""
-                ),
-                {
-                    "owner": owner,
-                    "worker": worker,
-                    "device": device,
-                    "seconds": self.seconds,
-                    "study": study_id,
-                    "search": search,
-                },
-            ).one_or_none()
+            row = connection.execute(text(statements.CLAIM), {**values, "seconds": self.seconds}).one_or_none()
         if row is None:
             return None
         return Claim(row.trial_id, owner, row.claims, row.epochs, row.checkpoint, sent + self.seconds)
 
     def start(self, claim: Claim) -> bool:
-        """Makes Optuna's row RUNNING; False where it is finished already. Raises LeaseLost."""
+        """Makes Optuna's row RUNNING; returns False if it is finished already. Raises LeaseLost."""
         with self._database.guarded(self.guard(claim)):
             try:
                 self._database.storage.set_trial_state_values(claim.trial_id, TrialState.RUNNING)
@@ -125,23 +197,16 @@ class Leases:
         return True
 
     def renew(self, claim: Claim) -> None:
-        """Moves the expiry on; raises LeaseLost where the trial was taken from us."""
+        """Moves the expiry on; raises LeaseLost if the trial was taken from us."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
 
     def guard(self, claim: Claim) -> Guard:
-        """For `Database.guarded`: renews the lease and locks its row until the transaction ends, or raises LeaseLost."""
+        """Returns a guard that renews the lease and locks its row until the transaction ends, or raises LeaseLost."""
 
         def check(connection: Connection) -> None:
             sent = time.monotonic()
-            renewed = connection.execute(
-                text(
-                    """UPDATE tailfill_leases SET expires_at = clock_timestamp() + :seconds * interval '1 second'
-                       WHERE trial_id = :trial AND state = 'held' AND owner = :owner"""
-                ),
-                {"seconds": self.seconds, "trial": claim.trial_id, "owner": claim.owner},
-            )
-            if renewed.rowcount == 0:
+            if connection.execute(_RENEW, {**_held(claim), "seconds": self.seconds}).rowcount == 0:
                 claim.revoked = True
                 raise LeaseLost(f"trial {claim.trial_id}: another worker has it now")
             claim.deadline = sent + self.seconds
@@ -152,24 +217,14 @@ class Leases:
         """Records that the store holds the trial's state of `age` seconds ago, after so many epochs, at `place`; raises LeaseLost."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
-            connection.execute(
-                text(
-                    """UPDATE tailfill_leases SET retries = CASE WHEN :epochs > epochs THEN 0 ELSE retries END,
-                         epochs = :epochs, checkpoint = :place, checkpoint_at = clock_timestamp() - make_interval(secs => :age)
-                       WHERE trial_id = :trial"""
-                ),
-                {"epochs": epochs, "place": place, "age": age, "trial": claim.trial_id},
-            )
+            values = {"trial": claim.trial_id, "done": epochs, "place": place, "age": age}
+            connection.execute(_CHECKPOINTED, values)
         claim.epochs, claim.checkpoint = epochs, place
 
     def give_back(self, claim: Claim) -> None:
-        """Queues the same trial again, its number, parameters and reported values kept; nothing where it is no longer ours."""
-        statement = (
-            f"UPDATE tailfill_leases SET state = 'queued', {_RELEASE.format(end=_NOW, lost='true')} "
-            "WHERE trial_id = :trial AND state = 'held' AND owner = :owner"
-        )
+        """Queues the same trial again with its number, parameters and reported values; does nothing if it is no longer ours."""
         try:
-            with self._database.guarded(only_if_changed(statement, trial=claim.trial_id, owner=claim.owner)):
+            with self._database.guarded(only_if_changed(_GIVE_BACK, **_held(claim))):
                 self._database.storage.set_trial_state_values(claim.trial_id, TrialState.WAITING)
         except Raced:
             _log.warning("trial was taken before it was given back", trial_id=claim.trial_id)
@@ -177,60 +232,33 @@ class Leases:
 
     def finish(self, claim: Claim) -> None:
         """Ends the lease of a trial that Optuna holds as finished."""
-        statement = (
-            f"UPDATE tailfill_leases SET state = 'done', {_RELEASE.format(end=_NOW, lost='false')} "
-            "WHERE trial_id = :trial AND state = 'held' AND owner = :owner"
-        )
         with self._database.transaction() as connection:
-            connection.execute(text(statement), {"trial": claim.trial_id, "owner": claim.owner})
+            connection.execute(_FINISH, _held(claim))
         claim.revoked = True
 
     # -- the coordinator's side
 
     def adopt(self, study_id: int) -> None:
-        """Makes the missing lease rows of Optuna's trials. One found RUNNING has no worker that we know: it is queued."""
+        """Makes the missing lease rows of Optuna's trials. A trial found RUNNING has no worker that we know: it is queued."""
         with self._database.transaction() as connection:
-            connection.execute(
-                text(
-                    f"""INSERT INTO tailfill_leases (trial_id, study_id, state)
-                        SELECT trial_id, study_id, CASE WHEN t.state IN {_FINISHED_SQL} THEN 'done' ELSE 'queued' END FROM trials t
-                        WHERE study_id = :study AND NOT EXISTS (SELECT 1 FROM tailfill_leases l WHERE l.trial_id = t.trial_id)
-                        ON CONFLICT DO NOTHING"""
-                ),
-                {"study": study_id},
-            )
+            connection.execute(_ADOPT, {"study": study_id})
 
     def reconcile(self, study_id: int) -> None:
         """Ends the leases of trials that Optuna holds as finished: their worker went between the two writes."""
         with self._database.transaction() as connection:
-            connection.execute(
-                text(
-                    f"""UPDATE tailfill_leases l SET state = 'done', {_RELEASE.format(end=_NOW, lost="false")} FROM trials t
-                        WHERE l.study_id = :study AND l.state IN ('held', 'queued') AND t.trial_id = l.trial_id
-                          AND t.state IN {_FINISHED_SQL}"""
-                ),
-                {"study": study_id},
-            )
+            connection.execute(_RECONCILE, {"study": study_id})
 
     def reap(self, study_id: int) -> int:
-        """Queues the trials whose worker is not heard of, from their last checkpoint, or fails them after `max_retries`; how many.
+        """Queues the trials of silent workers from their last checkpoint, or fails them after `max_retries`; returns how many.
 
-        Nothing is taken within one lease of a restart of the server, as workers could not renew while it was away; the caller says the
-        same of its own reconnects.
+        Nothing is taken within one lease of a restart of the server, as workers could not renew while it was down; the caller waits as
+        long after its own reconnects.
         """
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                text(
-                    """SELECT trial_id, owner, retries, worker FROM tailfill_leases
-                       WHERE study_id = :study AND state = 'held' AND expires_at < clock_timestamp()
-                         AND clock_timestamp() > pg_postmaster_start_time() + :seconds * interval '1 second'
-                       ORDER BY trial_id"""
-                ),
-                {"study": study_id, "seconds": self.seconds},
-            ).all()
+            rows = connection.execute(_EXPIRED, {"study": study_id, "seconds": self.seconds}).all()
         taken = 0
         for row in rows:
-            if self._database.storage.get_trial(row.trial_id).state in FINISHED:
+            if self._database.storage.get_trial(row.trial_id).state.is_finished():
                 continue  # reconcile ends it
             try:
                 if row.retries < self._max_retries:
@@ -244,31 +272,15 @@ class Leases:
         return taken
 
     def _requeue(self, trial_id: int, owner: str) -> None:
-        end = "least(expires_at, clock_timestamp())"
-        statement = (
-            f"UPDATE tailfill_leases SET state = 'queued', retries = retries + 1, losses = losses + 1, {_RELEASE.format(end=end, lost='true')} "
-            "WHERE trial_id = :trial AND state = 'held' AND owner = :owner AND expires_at < clock_timestamp()"
-        )
-        with self._database.guarded(only_if_changed(statement, trial=trial_id, owner=owner)):
+        with self._database.guarded(only_if_changed(_REQUEUE, trial=trial_id, token=owner)):
             self._database.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _give_up(self, trial_id: int, owner: str, retries: int) -> None:
-        token = uuid.uuid4().hex  # ours from here on: the reason and the state are two transactions of Optuna
-        end = "least(expires_at, clock_timestamp())"
-        take = (
-            f"UPDATE tailfill_leases SET losses = losses + 1, {_RELEASE.format(end=end, lost='true')} "
-            "WHERE trial_id = :trial AND state = 'held' AND owner = :owner AND expires_at < clock_timestamp()"
-        )
+        # ours from here on: the reason and the state are two transactions of Optuna
+        claim = Claim(trial_id, uuid.uuid4().hex, 0, 0, None, float("inf"))
         with self._database.transaction() as connection:
-            only_if_changed(take, trial=trial_id, owner=owner)(connection)
-            connection.execute(
-                text(
-                    """UPDATE tailfill_leases SET owner = :token, worker = 'coordinator', device = 'cpu', claimed_at = clock_timestamp(),
-                         expires_at = clock_timestamp() + :seconds * interval '1 second' WHERE trial_id = :trial"""
-                ),
-                {"token": token, "trial": trial_id, "seconds": self.seconds},
-            )
-        claim = Claim(trial_id, token, 0, 0, None, float("inf"))
+            only_if_changed(_TAKE, trial=trial_id, token=owner)(connection)
+            connection.execute(_HOLD, {**_held(claim), "seconds": self.seconds})
         fail(self._database, self.guard(claim), trial_id, f"lost with its worker {retries + 1} times without progress")
         self.finish(claim)
 
@@ -280,11 +292,15 @@ def fail(database: Database, guard: Guard, trial_id: int, reason: str) -> None:
         database.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
 
-def only_if_changed(statement: str, **values: object) -> Guard:
-    """Runs a statement that must change a row; raises Raced where it changed none."""
+def only_if_changed(statement: Update, **values: object) -> Guard:
+    """Returns a guard that runs a statement which must change a row; it raises Raced if none was changed."""
 
     def run(connection: Connection) -> None:
-        if connection.execute(text(statement), values).rowcount == 0:
+        if connection.execute(statement, values).rowcount == 0:
             raise Raced
 
     return run
+
+
+def _held(claim: Claim) -> dict[str, object]:
+    return {"trial": claim.trial_id, "token": claim.owner}

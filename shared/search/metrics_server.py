@@ -1,13 +1,14 @@
-"""Serves `/metrics` where the environment names a port."""
+"""Serves `/metrics` if the environment names a port. The client library is imported only then."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from shared.errors import ConfigError
 from shared.log import Log
-from shared.search.overview import read_searches
+from shared.search.monitor import read_searches
 from shared.settings import Settings
 
 _log = Log("metrics")
@@ -15,13 +16,15 @@ _log = Log("metrics")
 
 @contextmanager
 def metrics_served(
-    settings: Settings, study: str, names: str, steps: Callable[[], Mapping[tuple[str, str], int]] | None = None
+    settings: Settings,
+    study: str,
+    names: str,
+    steps: Callable[[], Mapping[tuple[str, str], int]] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int | None]:
-    """Serves the searches whose name matches `names` for as long as the block runs, and yields the port; nothing where none is named.
+    """Serves the searches whose name matches `names` for as long as the block runs, and yields the port, None if `settings` name none.
 
-    `steps` says how many of each stage are in which state.
-
-    Raises ConfigError where the port or the address cannot be listened on.
+    `steps` returns how many steps of each stage are in which state. Raises ConfigError if the port or the address cannot be listened on.
     """
     if not settings.metrics_port:
         yield None
@@ -35,7 +38,7 @@ def metrics_served(
         raise ConfigError("DATABASE_URL: is not set; metrics are read from the searches' PostgreSQL")
     url = settings.database_url.get_secret_value()
     registry = CollectorRegistry()  # of our own: the default one tells of the process, too
-    registry.register(SearchMetrics(study, lambda: read_searches(url, names), steps))
+    registry.register(SearchMetrics(study, lambda: read_searches(url, names), steps, clock))
     try:
         server = listen(settings.metrics_host, settings.metrics_port, make_wsgi_app(registry))
     except (OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What a search found: its trials, the best of them, and which parameters mattered."""
+"""What a search found: its trials, the best of them, which parameters mattered, and what another search tries first."""
 
 from __future__ import annotations
 
@@ -12,68 +12,72 @@ import optuna
 import pyarrow as pa
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import text
+from sqlalchemy import select
 
-from shared.config.search import Search
-from shared.search.reported import Values, reported
-from shared.search.searches import Step, directions, read_search
-from shared.search.space import Parameters
+from shared.config.search import Range, Search
+from shared.search.intermediate_values import Values, read_values
+from shared.search.search_state import SearchStep, directions, read_search
+from shared.search.space import Parameters, inside
 from shared.search.storage import Database
+from shared.search.tables import leases
 
-ONLOOKER_SECONDS = 10.0  # that somebody who asks waits for PostgreSQL
+PATIENCE_SECONDS = 10.0  # how long somebody who asks waits for PostgreSQL
+WARM_TRIALS = 5
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial, as `trials.parquet` holds it."""
+    """A trial as `trials.parquet` holds it."""
 
     step: str
     number: int
     state: str
-    """`complete`, `pruned` or `failed`."""
+    """What it ended as: `complete`, `pruned` or `failed`."""
     values: Values
-    """One an objective; none of a failed trial, and of a pruned one that of its last epoch."""
+    """One value per objective; a failed trial has none, a pruned one has those of its last epoch."""
     parameters: dict[str, Any]
     curve: list[Values]
-    """Reported values of each epoch."""
+    """The values that were reported, by epoch."""
     failure: str | None
     started: str | None
-    """Local time of the database's clients, ISO 8601."""
+    """When it began, in the local time of the database's clients, as ISO 8601 writes it."""
     seconds: float
-    """For which workers held it."""
+    """For how long workers held it."""
     lost_seconds: float
     claims: int
-    """Times it was taken up by a worker."""
+    """How often a worker took it up."""
     losses: int
-    """Workers lost."""
+    """How many workers were lost with it."""
     front: bool
     """Whether no other trial is better in one objective and as good in the rest."""
 
     @property
     def value(self) -> float | None:
-        """Of the first objective."""
+        """Returns the value of the first objective."""
         return self.values[0] if self.values else None
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The finished and failed trials of a step."""
+    """What a step found: its finished and failed trials."""
 
-    step: Step
+    step: SearchStep
     study: Study
     trials: list[TrialRecord]
     gpu_seconds: float
     device: str
 
     def best(self, search: Search) -> TrialRecord | None:
-        """Of the front, the trial with the best value of the first objective; among equal ones the next objective decides, and at last
-        the number."""
+        """Returns the trial of the front with the best value of the first objective, None if there is none.
+
+        Among equal ones the next objective decides, and at last the number.
+        """
         front = [trial for trial in self.trials if trial.front]
         return min(front, key=partial(_rank, signs=_signs(search)), default=None)
 
 
 def _signs(search: Search) -> list[int]:
-    """What an objective's values are multiplied by, so that less is better."""
+    """Returns what the values of each objective are multiplied by, so that less is better."""
     return [1 if direction == "minimize" else -1 for direction in directions(search)]
 
 
@@ -81,17 +85,15 @@ def _rank(trial: TrialRecord, signs: Sequence[int]) -> tuple[list[float], int]:
     return [sign * value for sign, value in zip(signs, trial.values, strict=True)], trial.number
 
 
-def read_step(database: Database, study: Study, step: Step) -> StepResult:
+def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
     """Reads a step's trials; those withdrawn when a budget was lowered, and those that never ran, are left out."""
     with database.transaction() as connection:
-        rows = connection.execute(
-            text("SELECT * FROM tailfill_leases WHERE study_id = :study"), {"study": study._study_id}
-        ).all()
-    leases = {row.trial_id: row for row in rows}
+        rows = connection.execute(select(leases).where(leases.c.study_id == study._study_id)).all()
+    by_trial = {row.trial_id: row for row in rows}
     front = {trial.number for trial in study.best_trials}
     trials = []
     for trial in database.storage.get_all_trials(study._study_id):
-        lease = leases.get(trial._trial_id)  # one that was enqueued a moment ago has none yet
+        lease = by_trial.get(trial._trial_id)  # one that was enqueued a moment ago has none yet
         if lease is None or not trial.state.is_finished() or lease.state == "withdrawn":
             continue
         trials.append(
@@ -101,7 +103,7 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
                 state="failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
                 values=tuple(trial.values or ()),
                 parameters={**step.fixed, **trial.params},
-                curve=list(reported(trial).values()),
+                curve=list(read_values(trial).values()),
                 failure=trial.user_attrs.get("failure"),
                 started=trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else None,
                 seconds=lease.used_seconds,
@@ -122,7 +124,7 @@ def read_step(database: Database, study: Study, step: Step) -> StepResult:
 
 
 def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapping[str, Any]) -> dict[str, Any]:
-    """Of several objectives: the direction of each, and the front's trials, the one that was taken first; empty for one objective.
+    """Returns the direction of each of several objectives, and the trials of the front, best first; nothing for one objective.
 
     `inherited` are parameters that all trials were trained with besides.
     """
@@ -141,10 +143,10 @@ def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapp
 
 
 def importance(steps: Sequence[StepResult]) -> dict[str, float]:
-    """Share of each parameter in what the first objective varied by, sum 1; empty where fewer than two trials were completed.
+    """Returns the share of each parameter in how much the first objective varied; they sum to 1. Empty if fewer than two trials completed.
 
-    Searched together: PED-ANOVA. One after the other: the spread (greatest less least value) of each parameter's own step, as each step
-    varies nothing else.
+    Parameters that were searched together are judged by PED-ANOVA. Those that were searched one after the other are judged by the spread
+    (greatest minus least value) of their own step, as each step varies nothing else.
     """
     values = [[t.value for t in r.trials if t.state == "complete" and t.value is not None] for r in steps]
     if len(steps) == 1:
@@ -170,9 +172,11 @@ def _shares(result: StepResult) -> dict[str, float]:
 
 
 def trials_table(steps: Sequence[StepResult], paths: Sequence[str], objectives: Sequence[str]) -> pa.Table:
-    """All trials, a row each: the fields of TrialRecord, `parameters` as a column a path (null where a step left it at its own value).
+    """Returns a table with one row per trial: the fields of TrialRecord, with one column per path of `parameters` (null if the trial's step
+    did not search it).
 
-    Of one objective the columns are `value` and `curve`; of several `value.<objective>` and `curve.<objective>` for each, and `front`.
+    With one objective there are the columns `value` and `curve`; with several `value.<objective>` and `curve.<objective>` for each, and
+    `front`.
     """
     records = [trial for result in steps for trial in result.trials]
     plain = ("step", "number", "state", "failure", "started", "seconds", "lost_seconds", "claims", "losses")
@@ -208,13 +212,36 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
+def warm_points(table: pa.Table, best: Mapping[str, Any], space: Mapping[str, Range]) -> list[Parameters]:
+    """Returns the points of an earlier search that another one tries first: its best completed trials, at most five, each once, best first.
+
+    `table` is the earlier search's `trials.parquet`, `best` its `best.json`. What counts as best is that search's own objective; if it had
+    several, the front comes first, ordered by the first objective. Of each trial only the values that lie in `space` are taken; a trial
+    that has none is passed over.
+    """
+    towards: Mapping[str, str] = best.get("directions") or {"": best["direction"]}
+    first, direction = next(iter(towards.items()))
+    value = f"value.{first}" if first else "value"
+    sign = 1 if direction == "minimize" else -1
+    complete = [row for row in table.to_pylist() if row["state"] == "complete"]
+    complete.sort(key=lambda row: (not row.get("front", True), sign * row[value], row["number"]))
+    points: list[Parameters] = []
+    for row in complete:
+        point = {path: row[path] for path in space if path in row and inside(space[path], row[path])}
+        if point and point not in points:
+            points.append(point)
+    return points[:WARM_TRIALS]
+
+
 def best_so_far(url: str, name: str, search: Search) -> Parameters | None:
-    """What a search that is under way has found: what the steps before the one that is searched now ended with, or, where there are none,
-    the best complete trial's values; None while there is neither. Raises UnavailableError where PostgreSQL is away.
+    """Returns what a search under way has found, None if it has found nothing yet.
+
+    That is what the steps before the current one ended with; in the first step it is the best complete trial's values. Raises
+    UnavailableError if PostgreSQL is unavailable.
     """
     database = Database(url)
     try:
-        row = database.call("reading the search", lambda: read_search(database, name), patience=ONLOOKER_SECONDS)
+        row = database.call("reading the search", lambda: read_search(database, name), patience=PATIENCE_SECONDS)
         if row is None:
             return None
         if row.step.fixed:

@@ -23,12 +23,12 @@ Parameters = dict[str, Any]
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of each parameter, by path."""
+    """Returns Optuna's distribution of each parameter, by path."""
     return {path: _distribution(values) for path, values in space.items()}
 
 
 def inside(values: Range, value: Any) -> bool:
-    """Whether a value is one that the range can give."""
+    """Returns whether a value is one that the range can give."""
     if isinstance(values, Choice):
         return any(type(v) is type(value) and v == value for v in values.values)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -39,13 +39,13 @@ def inside(values: Range, value: Any) -> bool:
 
 
 def own_values(section: Section, space: Mapping[str, Range]) -> Parameters:
-    """The section's own values of the parameters, those that lie in the space; raises ConfigError for a path that it lacks."""
+    """Returns the section's own values of the parameters, as far as they lie in the space; raises ConfigError for a path that it lacks."""
     values = {path: value_at(section, path) for path in space}
     return {path: value for path, value in values.items() if inside(space[path], value)}
 
 
 def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
-    """The sampler for one trial. Its seed follows from the search's and the trial's number: with one worker the search repeats itself."""
+    """Returns the sampler for one trial. Its seed follows from the search's and the trial's number: with one worker the search repeats itself."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if search.strategy in ("random", "grid"):
         return RandomSampler(seed=own)
@@ -63,7 +63,7 @@ def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
 
 
 def make_pruner(search: Search) -> BasePruner:
-    """The pruner. That none prunes before `prune_after` epochs and `startup_trials` trials is seen to by the worker."""
+    """Returns the pruner. The worker sees to it that none prunes before `prune_after` epochs and `startup_trials` trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.pruner:
@@ -78,7 +78,7 @@ def make_pruner(search: Search) -> BasePruner:
 
 
 def target(search: Search, space: Mapping[str, Range]) -> int:
-    """Finished trials that the search (of one step) ends with: `trials`, or fewer where a grid of choices has fewer points."""
+    """Returns how many finished trials the search (of one step) ends with: `trials`, or fewer if a grid of choices has fewer points."""
     if search.strategy != "grid":
         return search.trials
     return min(search.trials, len(_grid(space, search.trials)))
@@ -87,7 +87,7 @@ def target(search: Search, space: Mapping[str, Range]) -> int:
 def planned_points(
     search: Search, space: Mapping[str, Range], seed: int, first: Parameters, warm: list[Parameters], number: int
 ) -> list[Parameters]:
-    """The points known ahead, in order, about `number` of them: our own values, the best of an earlier search, then what the strategy plans.
+    """Returns the points known ahead, about `number` of them, in order: our own values, the best of an earlier search, the strategy's.
 
     Grid, random and quasi-random points do not depend on results, so they are planned here, each once, whatever the number of workers.
     """
@@ -132,7 +132,7 @@ def _drawn(sampler: BaseSampler, space: Mapping[str, Range], number: int) -> lis
 
 
 def _grid(space: Mapping[str, Range], number: int) -> list[Parameters]:
-    """All choices crossed with equally many levels of each range: as many as `number` points bear, at least two."""
+    """Returns all choices crossed with equally many levels of each range: as many levels as fit in `number` points, at least two."""
     fixed = 1
     for values in space.values():
         fixed *= len(values.values) if isinstance(values, Choice) else 1

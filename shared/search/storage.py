@@ -1,9 +1,10 @@
-"""PostgreSQL: one pooled connection a process, shared by Optuna's storage and our own tables, with bounded retries.
+"""PostgreSQL: one pooled connection per process, shared by Optuna's storage and our own tables, with bounded retries.
 
-Optuna writes nothing on behalf of a lease without `Database.guarded`: the guard's statement runs as the first of the very transaction
-in which Optuna writes, so that the check and the write are one. (A lock held on a second connection would be lost with it.)
+Optuna writes nothing on behalf of a lease without `Database.guarded`: the guard's statement is the first of the very transaction in
+which Optuna writes, so that the check and the write are one. (A lock held on a second connection would be lost with it.)
 
-Nothing here outlives a transaction on the server: no session-level locks, no LISTEN, so PgBouncer in transaction mode will do.
+Nothing here outlives a transaction on the server: there are no session-level locks and no LISTEN, so PgBouncer in transaction mode
+suffices.
 """
 
 from __future__ import annotations
@@ -20,45 +21,45 @@ import psycopg2
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
-from shared.search.connect import CONNECT, refusal, refused
+from shared.search import schema, statements
+from shared.search.connect import CONNECT, REFUSED, is_refusal, refusal
+from shared.search.tables import schema_version
 
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
 
 QUIET_SECONDS = 15.0  # how long a server that was never reached yet may take to start before a line says so
-PATIENCE_SECONDS = 120.0  # how long a database that is away is asked again, before exit 75
-IDLE_IN_TRANSACTION_MS = 20_000  # the server ends a transaction whose client fell silent, so that its row locks go
-CREATION_LOCK = 0x7461696C  # "tail": one process at a time creates tables and studies
+PATIENCE_SECONDS = 120.0  # how long an unavailable database is asked again, before exit 75
 
 _log = Log("search")
 
 
 class Database:
-    """A PostgreSQL database as Optuna's storage (`storage`) and by SQL (`transaction`).
+    """A PostgreSQL database: Optuna's storage (`storage`), and transactions on our own tables (`transaction`).
 
-    `url` is `postgresql://user:password@host:port/database`; its password is in no message and in no attribute that is printed.
+    `url` is `postgresql://user:password@host:port/database`; no message repeats its password, and no attribute that is printed holds it.
     """
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS, connections: int = 1) -> None:
-        """Opens no connection yet; raises ConfigError where `url` is none of PostgreSQL."""
+        """Opens no connection yet; raises ConfigError if `url` is not one of PostgreSQL."""
         self._arguments, self.label = _connection_arguments(url)
         self._patience = patience
         self._connections = connections
         self._guards = threading.local()
         self._engine = sqlalchemy.create_engine("postgresql+psycopg2://", **self._engine_arguments())
         self._storage: RDBStorage | None = None
-        self._tables_seen = False
-        self._reached = self._said_away = False
+        self._has_tables = False
+        self._reached = self._said_unavailable = False
         self._back_at = -float("inf")  # time.monotonic() of the latest success after a failure; inf during one
 
     @property
     def storage(self) -> RDBStorage:
-        """Optuna's storage; its tables exist (`create_tables`, or a look at ours, which are made last)."""
+        """Returns Optuna's storage; its tables must exist (`create_tables`, or `has_tables`: ours are made last)."""
         if self._storage is None:
             storage = RDBStorage(
                 "postgresql+psycopg2://",
@@ -71,18 +72,18 @@ class Database:
         return self._storage
 
     def back_within(self, seconds: float) -> bool:
-        """Whether the database was away within the last so many seconds."""
+        """Returns whether the database was unavailable within the last so many seconds."""
         return time.monotonic() - self._back_at < seconds
 
     @contextmanager
     def transaction(self) -> Iterator[sqlalchemy.Connection]:
-        """A transaction on our own tables; committed at the end, rolled back by an exception."""
+        """Runs the block in a transaction, which is committed at its end and rolled back by an exception."""
         with self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def guarded(self, guard: Guard) -> Iterator[None]:
-        """Within it, every transaction that Optuna begins on this thread begins with `guard`, which raises to forbid it."""
+        """Has `guard` begin every transaction that Optuna begins in the block on this thread; it raises to forbid the transaction."""
         assert getattr(self._guards, "current", None) is None, "guards do not nest"
         self._guards.current = guard
         try:
@@ -102,10 +103,10 @@ class Database:
         patience: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> T:
-        """The operation's result, tried again while the database is away; `operation` must bear being run twice.
+        """Returns the result of `operation`, which is tried again while the database is unavailable and must bear being run twice.
 
-        `check` runs before each new try and may raise (a lost lease, a signal). Raises UnavailableError when patience ends, ConfigError
-        where the server refuses for good.
+        `what` says in messages what the operation does. `check` runs before each new try and may raise (a lost lease, a signal). Raises
+        UnavailableError after `patience` seconds, and ConfigError if the server refuses for good.
         """
         patience = self._patience if patience is None else patience
         began = time.monotonic()
@@ -127,9 +128,13 @@ class Database:
                 self._back_at = float("inf")
                 wait = min(left, pause * random.uniform(0.5, 1.5))
                 if self._reached or time.monotonic() - began >= QUIET_SECONDS:
-                    self._said_away = True
+                    self._said_unavailable = True
                     _log.warning(
-                        "database away", server=self.label, doing=what, error=reason, again_in_seconds=round(wait, 1)
+                        "database unavailable",
+                        server=self.label,
+                        doing=what,
+                        error=reason,
+                        again_in_seconds=round(wait, 1),
                     )
                 _sleep(wait, check)
                 pause = min(pause * 2, 5.0)
@@ -137,40 +142,50 @@ class Database:
                 self._reached = True
                 if self._back_at == float("inf"):
                     self._back_at = time.monotonic()
-                    if self._said_away:
-                        _log.info("database back", server=self.label)
-                    self._said_away = False
+                    if self._said_unavailable:
+                        _log.info("database available again", server=self.label)
+                    self._said_unavailable = False
                 return result
 
     def create_tables(self) -> None:
-        """Makes Optuna's tables and ours where they are missing; any number of processes may do it at once.
+        """Makes Optuna's tables and ours if they are missing, and migrates ours if they are older; any number of processes may do it at once.
 
-        Raises ConfigError where another Optuna version made the tables.
+        Raises ConfigError if another Optuna version or a newer tailfill made the tables.
         """
-        from shared.search.tables import TABLES
 
         def create() -> None:
             with self.transaction() as connection:
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": CREATION_LOCK})
-                # Optuna's constructor takes a second connection, and commits on its own
-                arguments = {**self._engine_arguments(), "pool_size": 1, "max_overflow": 1}
-                try:
-                    made = RDBStorage("postgresql+psycopg2://", engine_kwargs=arguments)
-                except RuntimeError as error:
-                    raise ConfigError(f"PostgreSQL at {self.label}: {error}") from error
-                made.remove_session()
-                made.engine.dispose()
-                connection.execute(sqlalchemy.text(TABLES))
+                connection.execute(text(statements.LOCK_TABLES))
+                made, written = _stored_version(connection)
+                version = schema.version_of(made, written)
+                current = schema.check_version(version, self.label)
+                self._create_optunas_tables()
+                for migration in schema.MIGRATIONS[version:]:
+                    connection.execute(text(migration))
+                if written is None:
+                    connection.execute(text(schema.WRITE_DOWN))
+                if written is None or not current:
+                    connection.execute(update(schema_version).values(version=len(schema.MIGRATIONS)))
 
         self.call("creating tables", create)
 
+    def _create_optunas_tables(self) -> None:
+        # Optuna's constructor takes a second connection, and commits on its own
+        arguments = {**self._engine_arguments(), "pool_size": 1, "max_overflow": 1}
+        try:
+            made = RDBStorage("postgresql+psycopg2://", engine_kwargs=arguments)
+        except RuntimeError as error:
+            raise ConfigError(f"PostgreSQL at {self.label}: {error}") from error
+        made.remove_session()
+        made.engine.dispose()
+
     def has_tables(self) -> bool:
-        """Whether the coordinator has made the tables (ours are made last)."""
-        if not self._tables_seen:
+        """Returns whether a coordinator has made the tables, in today's version; raises ConfigError if they are newer."""
+        if not self._has_tables:
             with self.transaction() as connection:
-                table = connection.scalar(sqlalchemy.text("SELECT to_regclass('tailfill_idle')"))
-            self._tables_seen = table is not None
-        return self._tables_seen
+                version = schema.version_of(*_stored_version(connection))
+            self._has_tables = schema.check_version(version, self.label)
+        return self._has_tables
 
     def close(self) -> None:
         """Closes the connections."""
@@ -190,19 +205,25 @@ class Database:
     def _connect(self) -> Any:
         connection = psycopg2.connect(**self._arguments)
         with connection.cursor() as cursor:  # not as a start-up option: PgBouncer refuses those
-            cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+            cursor.execute(statements.LIMIT_IDLE_TRANSACTIONS)
         connection.commit()
         return connection
 
     def _reason(self, error: Exception) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
-        if refused(text):
-            raise ConfigError(refusal(self.label, text)) from None
-        return text[:200]
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if is_refusal(error):
+            raise ConfigError(refusal(self.label, reason)) from None
+        return reason[:200]
+
+
+def _stored_version(connection: sqlalchemy.Connection) -> tuple[bool, int | None]:
+    """Returns whether our tables exist, and the version that is written down, None if there is none."""
+    made, versioned = connection.execute(text(statements.TABLES)).one()
+    return made, connection.scalar(select(schema_version.c.version)) if versioned else None
 
 
 def quiet_optuna() -> None:
-    """Sends Optuna's warnings the way of our own logs, and its progress nowhere."""
+    """Sends Optuna's warnings to our own log, and its progress nowhere."""
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -220,15 +241,16 @@ def _connection_arguments(url: str) -> tuple[dict[str, Any], str]:
 
 
 def _database_error(error: BaseException | None) -> Exception | None:
-    """The error that says that the database was away, busy or full, so that another try may succeed; else None.
+    """Returns the error that says that the database was unavailable, busy or full, or refuses us; None for any other error.
 
     Optuna wraps the driver's errors, and one of its second tries ends in SQLAlchemy's complaint about the first: so the whole chain counts.
     """
     while error is not None:
         if isinstance(error, DBAPIError):
-            lost = error.connection_invalidated
-            if lost or isinstance(error.orig, psycopg2.OperationalError | psycopg2.InterfaceError):
-                return error.orig if isinstance(error.orig, Exception) else error
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            unavailable = isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+            if error.connection_invalidated or unavailable or getattr(cause, "pgcode", None) in REFUSED:
+                return cause
         elif isinstance(error, sqlalchemy.exc.TimeoutError | PendingRollbackError):
             return error
         error = error.__cause__ or error.__context__

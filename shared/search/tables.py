@@ -1,65 +1,106 @@
-"""Our tables beside Optuna's: one row a search, one lease a trial, one row a worker; and what SQL says of a lease."""
+"""The tables of a search as SQLAlchemy sees them: ours as they are now (`schema.py` says how they came to be), and the columns of
+Optuna's that our statements read."""
 
 from __future__ import annotations
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS tailfill_leases (
-  trial_id integer PRIMARY KEY REFERENCES trials (trial_id) ON DELETE CASCADE,
-  study_id integer NOT NULL,
-  state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'held', 'done', 'withdrawn')),
-  owner text,                                       -- token of the claim that holds it: the fence
-  worker text,                                      -- host and process, for people
-  device text,
-  expires_at timestamptz,
-  claimed_at timestamptz,
-  claims integer NOT NULL DEFAULT 0,                -- times it was taken up
-  epochs integer NOT NULL DEFAULT 0,                -- done in its last checkpoint
-  checkpoint text,                                  -- where that checkpoint is: task key/name
-  checkpoint_at timestamptz,
-  retries integer NOT NULL DEFAULT 0,               -- workers lost since that checkpoint
-  losses integer NOT NULL DEFAULT 0,                -- workers lost in all
-  used_seconds double precision NOT NULL DEFAULT 0, -- held, in all
-  lost_seconds double precision NOT NULL DEFAULT 0, -- of these, work that was lost with a worker
-  gpu_seconds double precision NOT NULL DEFAULT 0   -- of the used ones, on a GPU
-);
-CREATE INDEX IF NOT EXISTS tailfill_leases_by_state ON tailfill_leases (study_id, state);
-CREATE TABLE IF NOT EXISTS tailfill_searches (
-  name text PRIMARY KEY,
-  study_id integer NOT NULL,                        -- Optuna study of the step that is searched now
-  step text NOT NULL,                               -- that step, as JSON
-  settings text NOT NULL,                           -- digest of the search settings of the coordinator that wrote last
-  began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  closed text,                                      -- why no trial is handed out any more; null while open
-  ticked_at timestamptz                             -- last sign of a coordinator
-);
--- for whoever looks on; columns of their own statement, as tables made before have none
-ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS experiment text;
-ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS wanted integer NOT NULL DEFAULT 0;       -- finished trials of the step
-ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS position integer NOT NULL DEFAULT 1;     -- of the step, from 1
-ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS steps integer NOT NULL DEFAULT 1;
-ALTER TABLE tailfill_searches ADD COLUMN IF NOT EXISTS lease_seconds double precision NOT NULL DEFAULT 90;
-CREATE TABLE IF NOT EXISTS tailfill_workers (
-  worker text PRIMARY KEY,                          -- as in the leases
-  search text NOT NULL,
-  device text NOT NULL,
-  seen_at timestamptz NOT NULL
-);
-CREATE TABLE IF NOT EXISTS tailfill_idle (          -- made last: where it is, all tables are
-  process uuid PRIMARY KEY,                         -- of a worker, alive or not; never removed
-  search text NOT NULL,
-  gpu_seconds double precision NOT NULL             -- for which it had a GPU and no trial
-);
-"""
+from typing import Any
 
-HELD_SECONDS = (
-    "CASE WHEN l.state = 'held' THEN extract(epoch FROM "
-    "greatest(least(clock_timestamp(), l.expires_at) - l.claimed_at, interval '0')) ELSE 0 END"
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    DateTime,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    literal_column,
 )
-"""For how long the lease row `l` is held by now, beyond what `used_seconds` counts; as a reaper would count it."""
-GPU_SECONDS = f"(l.gpu_seconds + CASE WHEN l.device = 'cpu' THEN 0 ELSE {HELD_SECONDS} END)"
-"""For how long the trial of the lease row `l` has had a GPU, by now."""
 
+OURS, OPTUNAS = MetaData(), MetaData()
 
-def idle_gpu_seconds(condition: str) -> str:
-    """For how long workers of the searches with that `condition` on `search` have had a GPU and no trial: they start, and build features."""
-    return f"(SELECT coalesce(sum(i.gpu_seconds), 0) FROM tailfill_idle i WHERE i.search {condition})"
+# -- Optuna's
+
+studies = Table("studies", OPTUNAS, Column("study_id", Integer, primary_key=True), Column("study_name", Text))
+trials = Table(
+    "trials",
+    OPTUNAS,
+    Column("trial_id", Integer, primary_key=True),
+    Column("study_id", Integer),
+    Column("state", Text),  # an enum on the server
+)
+trial_system_attributes = Table(
+    "trial_system_attributes",
+    OPTUNAS,
+    Column("trial_id", Integer),
+    Column("key", Text),
+    Column("value_json", Text),
+)
+FINISHED = ("COMPLETE", "PRUNED", "FAIL")
+"""The states of a trial that Optuna never changes again."""
+
+# -- ours
+
+leases = Table(
+    "tailfill_leases",
+    OURS,
+    Column("trial_id", Integer, ForeignKey(trials.c.trial_id), primary_key=True, autoincrement=False),
+    Column("study_id", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # queued, held, done or withdrawn
+    Column("owner", Text),  # token of the claim that holds it: the fence
+    Column("worker", Text),  # host and process, for people
+    Column("device", Text),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("claimed_at", DateTime(timezone=True)),
+    Column("claims", Integer, nullable=False),  # times that a worker took it up
+    Column("epochs", Integer, nullable=False),  # done in its last checkpoint
+    Column("checkpoint", Text),  # where that checkpoint is: task key/name
+    Column("checkpoint_at", DateTime(timezone=True)),
+    Column("retries", Integer, nullable=False),  # workers lost since that checkpoint
+    Column("losses", Integer, nullable=False),  # workers lost in all
+    Column("used_seconds", Double, nullable=False),  # held, in all
+    Column("lost_seconds", Double, nullable=False),  # of these, work that was lost with a worker
+    Column("gpu_seconds", Double, nullable=False),  # of the used ones, on a GPU
+)
+searches = Table(
+    "tailfill_searches",
+    OURS,
+    Column("name", Text, primary_key=True),
+    Column("study_id", Integer, nullable=False),  # Optuna study of the step that is searched now
+    Column("step", Text, nullable=False),  # that step, as JSON
+    Column("settings", Text, nullable=False),  # digest of the search settings of the coordinator that wrote last
+    Column("began_at", DateTime(timezone=True), nullable=False),
+    Column("closed", Text),  # why no trial is handed out any more; null while the search is open
+    Column("ticked_at", DateTime(timezone=True)),  # last heartbeat of a coordinator
+    Column("experiment", Text),  # this and what follows is for the monitor
+    Column("wanted", Integer, nullable=False),  # finished trials that the step ends with
+    Column("position", Integer, nullable=False),  # of the step, from 1
+    Column("steps", Integer, nullable=False),
+    Column("lease_seconds", Double, nullable=False),
+)
+workers = Table(
+    "tailfill_workers",
+    OURS,
+    Column("worker", Text, primary_key=True),  # as in the leases
+    Column("search", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+idle = Table(
+    "tailfill_idle",
+    OURS,
+    Column("process", Uuid, primary_key=True),  # of a worker, alive or not; never removed
+    Column("search", Text, nullable=False),
+    Column("gpu_seconds", Double, nullable=False),  # for which it had a GPU and no trial
+)
+schema_version = Table("tailfill_schema", OURS, Column("version", Integer, nullable=False))  # one row
+
+# -- time, by the server's clock alone
+
+NOW = func.clock_timestamp(type_=DateTime(timezone=True))
+"""The server's time, which goes on within a transaction, unlike that of `now()`."""
+SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
+"""An interval to be multiplied. It has no type, since SQLAlchemy does not multiply intervals."""

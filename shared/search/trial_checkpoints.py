@@ -1,7 +1,7 @@
 """Checkpoints of trials, which several workers may own one after the other: only the one that the lease names counts.
 
-Every one has a name of its own, by its claim and its turn. So whoever lost the trial and does not know it yet touches nothing that
-the next owner reads or writes; what it still writes is named by no lease, and goes with all the others at the search's commit.
+Each has a name of its own, made of its claim and its turn. So whoever lost the trial and does not know it yet touches nothing that the
+next owner reads or writes; no lease names what it still writes, which goes with all the others when the search is committed.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from shared.search.leases import Claim
 
 
 class TrialCheckpoints(Protocol):
-    """Where checkpoints of trials are, by task key and name."""
+    """Where checkpoints of trials are kept, by task key and name."""
 
     key: str
-    """Task key under which this worker saves."""
+    """The task key under which this worker saves."""
 
     def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
         """Writes the checkpoint of that name."""
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """A checkpoint, possibly under another task's key: that of the same search with another budget."""
+        """Returns a checkpoint, None if there is none; the key may be that of the same search with another budget."""
 
     def discard(self, key: str, name: str) -> None:
-        """Removes one that nobody needs any more."""
+        """Removes a checkpoint that nobody needs any more."""
 
 
 class FencedCheckpoints:
-    """One claim's view of its trial's checkpoints."""
+    """A trial's checkpoints as one claim sees them."""
 
     def __init__(
         self, checkpoints: TrialCheckpoints, claim: Claim, name: str, note: Callable[[int, str, float], None]
@@ -52,7 +52,7 @@ class FencedCheckpoints:
         discard(self._checkpoints, earlier)
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
-        """The one that counts, or None."""
+        """Returns the checkpoint that counts, or None."""
         if self._claim.checkpoint is None:
             return None
         key, _, name = self._claim.checkpoint.partition("/")
@@ -60,7 +60,7 @@ class FencedCheckpoints:
 
 
 def discard(checkpoints: TrialCheckpoints, place: str | None) -> None:
-    """Removes the checkpoint that a lease named, where it named one."""
+    """Removes the checkpoint that a lease named, if it named one."""
     if place is not None:
         key, _, name = place.partition("/")
         checkpoints.discard(key, name)

@@ -1,4 +1,4 @@
-"""The generated images of a trial, where the search varies how they are made.
+"""The generated images of a trial, if the search varies how they are made.
 
 They are results of `generate` and `score` under the keys that these stages have everywhere: equal settings are made once, by the trial
 that asks first, and read by every other one, by the other arms, and by the final trainings.
@@ -20,15 +20,15 @@ POOLS = 1  # trials train on the first; a study with more makes them for its fin
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Generated images and their scores."""
+class TrialImages:
+    """The images that a trial generates, and their scores."""
 
     images: Manifest
     scores: Manifest
 
 
-def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal) -> Generated:
-    """Those of `arm.generate`, made here where they are not committed yet.
+def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal) -> TrialImages:
+    """Returns the images of `arm.generate`, which are made here if they are not committed yet.
 
     `stop` is the trial's: it ends the work when the trial is lost too. Raises what the two stages raise.
     """
@@ -47,7 +47,7 @@ def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
     inputs = {role: known[role] for role in ("prepare", JUDGES) if role in known} | {"generate": made}
-    return Generated(images, _done("score", judges, inputs, context, stop))
+    return TrialImages(images, _done("score", judges, inputs, context, stop))
 
 
 def _done(stage: Stage, config: StageConfig, inputs: dict[str, Input], context: Context, stop: StopSignal) -> Manifest:

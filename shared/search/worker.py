@@ -1,8 +1,8 @@
 """A worker: takes trials while there are any, and loses none when it is stopped, cut off or killed.
 
-A signal: the objective writes a checkpoint and raises Stopped, the trial goes back to the queue, exit 143. An objective that does not come
-back within the grace period is left where it is: the trial is given back from the last checkpoint, and the process ends.
-Cut off from the database: waits as long as its lease holds, then drops the trial, which someone else may have.
+When a signal comes, the objective writes a checkpoint and raises Stopped, the trial goes back to the queue, and the process exits with 143.
+An objective that does not come back within the grace period is left where it is: the trial is given back from the last checkpoint, and the
+process ends. A worker that is cut off from the database waits as long as its lease holds, then drops the trial, which someone else may have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +22,13 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from shared.artifacts.checkpoints import Checkpoints
-from shared.config.search import Search
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
+from shared.search.heartbeat import worker_label
 from shared.search.identity import settings_digest
+from shared.search.intermediate_values import Values, as_values, read_values, write_values
 from shared.search.leases import Claim, LeaseLost, Leases, fail
-from shared.search.presence import worker_label
-from shared.search.reported import Values, numbers, record, reported
-from shared.search.searches import SearchRow, Step, read_search
+from shared.search.search_state import SearchRow, SearchSpec, SearchStep, read_search
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
 from shared.search.trial_checkpoints import FencedCheckpoints, TrialCheckpoints, discard
@@ -38,14 +36,15 @@ from shared.stop import STOP_MARGIN_SECONDS, StopSignal
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
-SAME_ERROR = 3  # so many failures of one kind in a row end the worker
-RENEWALS_A_LEASE = 6
+SAME_ERROR = 3  # so many failures of one class in a row end the worker
+RENEWALS_PER_LEASE = 6
+CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, the error_code of torch.AcceleratorError
 
 _log = Log("tune")
 
 
-class Diverged(Exception):
-    """The objective is not a number any more."""
+class NotFinite(Exception):
+    """The objective is no longer a finite number."""
 
 
 class Pruned(Exception):
@@ -53,17 +52,17 @@ class Pruned(Exception):
 
 
 class Objective(Protocol):
-    """What is searched."""
+    """What a search minimises or maximises."""
 
     def prepare(self) -> None:
         """Builds what all trials share, before the first is claimed."""
 
     def __call__(self, trial: TrialHandle) -> float | Sequence[float]:
-        """Trains one trial and returns its value, or one an objective; reports each epoch, honours `trial.stop`."""
+        """Trains one trial and returns its value, or one per objective; reports each epoch, honours `trial.stop`."""
 
 
 class TrialStop(StopSignal):
-    """Set by the process's signal, or when the trial is no longer ours."""
+    """A stop signal that is set by the process's own, and when the trial is no longer ours."""
 
     def __init__(self, outer: StopSignal, claim: Claim) -> None:
         super().__init__()
@@ -90,11 +89,18 @@ class TrialHandle:
     """What an objective sees of its trial."""
 
     def __init__(
-        self, worker: Worker, claim: Claim, trial: Trial, step: Step, parameters: dict[str, Any], reported: set[int]
+        self,
+        worker: Worker,
+        claim: Claim,
+        trial: Trial,
+        step: SearchStep,
+        parameters: dict[str, Any],
+        reported: set[int],
     ) -> None:
+        """`reported` holds the epochs whose values are kept already."""
         self.number = trial.number
         self.parameters = parameters
-        """Values by path: those that are searched, and those that earlier steps fixed."""
+        """The values by path: those that are searched, and those that earlier steps ended with."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
         self.checkpoints: Checkpoints = FencedCheckpoints(
             worker.checkpoints,
@@ -105,9 +111,9 @@ class TrialHandle:
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
     def report(self, epoch: int, value: float | Sequence[float]) -> None:
-        """Records the value of an epoch (counted from 0), or one an objective; what is recorded already is kept.
+        """Records the value of an epoch (counted from 0), or one per objective; what is recorded already is kept.
 
-        Raises Diverged for a value that is no number, LeaseLost, and Pruned where the trial is not worth going on with.
+        Raises NotFinite for a value that is no finite number, LeaseLost, and Pruned if the pruner ends the trial.
         """
         values = _finite(value, f" in epoch {epoch}")
         self._claim.check()
@@ -122,22 +128,22 @@ class Worker:
     def __init__(
         self,
         database: Database,
-        name: str,
-        search: Search,
-        seed: int,
+        spec: SearchSpec,
         checkpoints: TrialCheckpoints,
         stop: StopSignal,
         device: str = "cpu",
+        patience: float = COORDINATOR_SECONDS,
     ) -> None:
+        """`patience` says for how many seconds it waits for a coordinator to begin the search."""
         self.database, self.stop, self.checkpoints = database, stop, checkpoints
-        self.leases = Leases(database, search.lease_seconds)
-        self._name, self._search, self._seed, self._device = name, search, seed, device
-        self._settings = settings_digest(search)
+        self.leases = Leases(database, spec.search.lease_seconds)
+        self._spec, self._search, self._device, self._patience = spec, spec.search, device, patience
+        self._settings = settings_digest(spec.search)
         self._label = worker_label()
         self._study: Study | None = None
-        self._failures: list[str] = []
+        self._failures: list[type[Exception]] = []
         self.done = 0
-        """Trials that this worker finished."""
+        """How many trials this worker finished."""
         self._held_seconds, self._held_since = 0.0, math.inf
         self.claim_seconds: list[float] = []
         """How long each claim took."""
@@ -147,7 +153,7 @@ class Worker:
         waited_since = time.monotonic()
         while True:
             self.stop.raise_if_set()
-            row = self._call("reading the search", lambda: read_search(self.database, self._name))
+            row = self._call("reading the search", lambda: read_search(self.database, self._spec.name))
             if row is not None and row.closed is not None and row.settings == self._settings:
                 _log.info("search is closed", reason=row.closed, trials=self.done)
                 return
@@ -155,9 +161,9 @@ class Worker:
                 waited_since = time.monotonic()
                 if self._work_once(row, objective):
                     continue
-            elif time.monotonic() - waited_since > COORDINATOR_SECONDS:  # none, or one closed under another budget
+            elif time.monotonic() - waited_since > self._patience:  # none, or one closed under another budget
                 raise UnavailableError(
-                    f"search {self._name}: no coordinator has begun it for {COORDINATOR_SECONDS:.0f} s; see that one runs"
+                    f"search {self._spec.name}: no coordinator has begun it for {self._patience:.0f} s; see that one runs"
                 )
             self.stop.wait(POLL_SECONDS * random.uniform(0.5, 1.5))
 
@@ -170,7 +176,7 @@ class Worker:
         )  # slow the first time, and not while a lease runs
         asked = time.monotonic()
         claim = self._call(
-            "claiming a trial", lambda: self.leases.claim(self._name, row.study_id, self._label, self._device)
+            "claiming a trial", lambda: self.leases.claim(self._spec.name, row.study_id, self._label, self._device)
         )
         self.claim_seconds.append(time.monotonic() - asked)
         if claim is None:
@@ -184,7 +190,7 @@ class Worker:
 
     @contextmanager
     def _holding(self, since: float) -> Iterator[None]:
-        """From before the claim until after its end: what leases count is never counted as idle, too."""
+        """Counts the seconds from before the claim until after its end, so that what leases count is never counted as idle too."""
         self._held_since = since
         try:
             yield
@@ -193,10 +199,10 @@ class Worker:
             self._held_seconds += time.monotonic() - since
 
     def held_seconds(self) -> float:
-        """For which it has held trials."""
+        """Returns for how long it has held trials."""
         return self._held_seconds + max(time.monotonic() - self._held_since, 0.0)
 
-    def _run_trial(self, claim: Claim, step: Step, objective: Objective) -> None:
+    def _run_trial(self, claim: Claim, step: SearchStep, objective: Objective) -> None:
         if not self._call("starting a trial", lambda: self.leases.start(claim), claim):
             self.leases.finish(claim)
             return
@@ -223,32 +229,32 @@ class Worker:
         else:
             self._tell(claim, trial, step, TrialState.COMPLETE, values)
 
-    def _suggest(self, claim: Claim, step: Step) -> tuple[TrialHandle, Trial]:
-        """A trial that was begun before gives its old values; a half-suggested one is completed."""
+    def _suggest(self, claim: Claim, step: SearchStep) -> tuple[TrialHandle, Trial]:
+        """Gives the trial its parameters: its old ones if it was begun before, the missing ones if it was half-suggested."""
         study = self._load(step)
         with self.database.guarded(self.leases.guard(claim)):
             study.get_trials(deepcopy=False)  # as `ask` does: the storage's cache must know the trial
             stored = self.database.storage.get_trial(claim.trial_id)
-            study.sampler = make_sampler(self._search, self._seed, stored.number)
+            study.sampler = make_sampler(self._search, self._spec.seed, stored.number)
             trial = Trial(study, claim.trial_id)
             space = distributions({path: self._search.space[path] for path in step.parameters})
             values = {path: _suggest(trial, path, distribution) for path, distribution in space.items()}
         parameters = {**step.fixed, **values}
-        return TrialHandle(self, claim, trial, step, parameters, set(reported(stored))), trial
+        return TrialHandle(self, claim, trial, step, parameters, set(read_values(stored))), trial
 
-    def _load(self, step: Step) -> Study:
-        """A fresh Study each time, so that the sampler sees the newest trials; finished ones are kept in the storage's cache."""
+    def _load(self, step: SearchStep) -> Study:
+        """Loads the study anew each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones."""
         storage = self._study._storage if self._study is not None else self.database.storage
         self._study = optuna.load_study(study_name=step.study, storage=storage, pruner=make_pruner(self._search))
         return self._study
 
     def report(self, claim: Claim, trial: Trial, epoch: int, values: Values | None) -> bool:
-        """Records the values of an epoch, unless it is None; whether the trial is to be pruned."""
+        """Records the values of an epoch, unless they are None; returns whether the trial is to be pruned."""
 
         def write() -> bool:
             with self.database.guarded(self.leases.guard(claim)):
                 if values is not None:
-                    record(trial, epoch, values)
+                    write_values(trial, epoch, values)
                 return self._may_prune(trial, epoch) and trial.should_prune()
 
         return bool(self._call("reporting an epoch", write, claim))
@@ -264,7 +270,7 @@ class Worker:
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return len(complete) >= self._search.startup_trials
 
-    def _tell(self, claim: Claim, trial: Trial, step: Step, state: TrialState, values: Values | None) -> None:
+    def _tell(self, claim: Claim, trial: Trial, step: SearchStep, state: TrialState, values: Values | None) -> None:
         def write() -> None:
             try:
                 with self.database.guarded(self.leases.guard(claim)):
@@ -286,7 +292,6 @@ class Worker:
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         reason = describe(error)
-        kind = re.sub(r"[\d.]+", "#", reason)  # "nan in epoch 3" and "nan in epoch 4" are one error
         _log.error("trial failed", trial_id=claim.trial_id, reason=reason)
 
         def write() -> None:
@@ -296,9 +301,10 @@ class Worker:
 
         self._call("telling a failure", write, claim)
         discard(self.checkpoints, claim.checkpoint)
+        kind = type(error)
         self._failures = [*self._failures, kind] if self._failures[-1:] == [kind] else [kind]
         if len(self._failures) >= SAME_ERROR:
-            if isinstance(error, TailfillError | Diverged | MemoryError) or "out of memory" in reason:
+            if isinstance(error, TailfillError | NotFinite) or _is_out_of_memory(error):
                 raise InputError(f"worker stops: {SAME_ERROR} trials in a row failed alike: {reason}") from error
             raise error
 
@@ -319,14 +325,14 @@ class Worker:
             os._exit(STOPPED)
 
     def _call(self, what: str, operation: Callable[[], Any], claim: Claim | None = None) -> Any:
-        """While a trial is held, patience lasts as long as its lease."""
+        """Calls the database; while a trial is held, patience lasts as long as its lease."""
         if claim is None:
             return self.database.call(what, operation, check=self.stop.raise_if_set)
         return self.database.call(what, operation, patience=float("inf"), check=claim.check)
 
 
 class _Renewal:
-    """Renews a lease beside the objective, and ends the process where a stopped objective does not come back."""
+    """Renews a lease beside the objective, and ends the process if a stopped objective does not come back."""
 
     def __init__(self, worker: Worker, claim: Claim) -> None:
         self._worker, self._claim = worker, claim
@@ -342,8 +348,8 @@ class _Renewal:
 
     def _run(self) -> None:
         leases, claim = self._worker.leases, self._claim
-        due = time.monotonic() + leases.seconds / RENEWALS_A_LEASE
-        while not self._over.wait(min(0.5, leases.seconds / RENEWALS_A_LEASE / 2)):
+        due = time.monotonic() + leases.seconds / RENEWALS_PER_LEASE
+        while not self._over.wait(min(0.5, leases.seconds / RENEWALS_PER_LEASE / 2)):
             now = time.monotonic()
             if self._worker.stop.seconds_left() <= 0:
                 self._worker.leave(claim)
@@ -351,7 +357,7 @@ class _Renewal:
                 continue
             try:
                 self._worker.database.call("renewing a lease", lambda: leases.renew(claim), patience=0)
-                due = now + leases.seconds / RENEWALS_A_LEASE
+                due = now + leases.seconds / RENEWALS_PER_LEASE
             except LeaseLost:
                 return
             except TailfillError as error:
@@ -362,20 +368,30 @@ class _Renewal:
 
 
 def _finite(value: float | Sequence[float], when: str = "") -> Values:
-    values = numbers(value)
+    values = as_values(value)
     if bad := [number for number in values if not math.isfinite(number)]:
-        raise Diverged(f"the objective is {bad[0]}{when}")
+        raise NotFinite(f"the objective is {bad[0]}{when}")
     return values
 
 
 def describe(error: Exception) -> str:
-    """One line that says what failed a trial."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
-        return f"out of memory: {text}"[:500]
-    if isinstance(error, Diverged):
-        return f"diverged: {text}"[:500]
-    return f"{type(error).__name__}: {text}"[:500]
+    """Returns one line that says what failed a trial."""
+    kind = type(error).__name__
+    if _is_out_of_memory(error):
+        kind = "out of memory"
+    elif isinstance(error, NotFinite):
+        kind = "diverged"
+    return f"{kind}: {' '.join(str(error).split())}"[:500]
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Returns whether memory ran out, by the class of the error and of what caused it; torch is not imported, so its classes go by name."""
+    while error is not None:
+        named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+        if named or isinstance(error, MemoryError) or getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _suggest(trial: Trial, path: str, distribution: optuna.distributions.BaseDistribution) -> Any:

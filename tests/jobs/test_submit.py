@@ -22,8 +22,7 @@ from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
 from shared.pipeline.status import states
 from shared.search.leases import Leases
-from shared.search.searches import Step as SearchStep
-from shared.search.searches import make_study, write_search
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database, quiet_optuna
 from shared.settings import Settings
 from tests.support.committed import commit_steps
@@ -103,7 +102,7 @@ def _final_inputs() -> list[str]:
 
 
 def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.search.results.ONLOOKER_SECONDS", 0.5)
+    monkeypatch.setattr("shared.search.results.PATIENCE_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         final_tasks(open_study(tmp_path, "prepare"), SubmitRequest("real"))
 

@@ -38,7 +38,7 @@ from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import ConfigError, Stopped
-from shared.search.searches import read_search
+from shared.search.search_state import read_search
 from shared.search.spending import Spending
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle

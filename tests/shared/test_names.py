@@ -41,7 +41,6 @@ from shared.data.sources.paths import PathCheck
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
 from shared.names import checked_name, checked_part, name_fault, path_below
 from shared.search import trial_checkpoints
-from shared.search.simulate import FolderTrialCheckpoints
 from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.weights import hub
@@ -270,7 +269,6 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a checkpoint's location": pointer,
     "a lease's checkpoint": lambda box, name: trial_checkpoints.discard(OfArtifacts(box), f"{KEY}/{name}"),
     "a lease's key": lambda box, name: box.artifacts.load_checkpoint("tune", name, "trial-1"),
-    "a trial's checkpoint in a folder": lambda box, name: FolderTrialCheckpoints(box.inside).discard(KEY, name),
     "a checkpoint in a folder": lambda box, name: FolderCheckpoints(box.inside / "kept").save({name: box.file}),
     "a folder store: put": lambda box, name: box.store.put(name, b"1"),
     "a folder store: put_file": lambda box, name: box.store.put_file(name, box.file),

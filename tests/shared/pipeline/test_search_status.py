@@ -21,7 +21,7 @@ from shared.pipeline.plan import make_task, plan
 from shared.pipeline.search_status import SearchState, as_json, describe, search_states, seconds_left, stall
 from shared.pipeline.status import StepState, states
 from shared.search.identity import search_name, settings_digest
-from shared.search.overview import SearchOverview
+from shared.search.monitor import SearchSnapshot
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -29,7 +29,7 @@ DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SEARCH = Search(max_failures=3)
 
 
-def overview(**values: Any) -> SearchOverview:
+def snapshot(**values: Any) -> SearchSnapshot:
     """A search whose coordinator lives, with three of ten trials done by two workers."""
     calm: dict[str, Any] = {
         "name": "s", "experiment": "real", "settings": settings_digest(SEARCH), "closed": None, "label": "", "position": 1, "steps": 1,
@@ -38,10 +38,10 @@ def overview(**values: Any) -> SearchOverview:
         "running_seconds": 0.0, "used_seconds": 3600.0, "lost_seconds": 360.0, "gpu_seconds": 0.0, "gpu_lost_seconds": 0.0,
         "wall_seconds": 1000.0, "ticked_seconds": 1.0,
     }  # fmt: skip
-    return SearchOverview(**{**calm, **values})
+    return SearchSnapshot(**{**calm, **values})
 
 
-def state(found: SearchOverview, **values: Any) -> SearchState:
+def state(found: SearchSnapshot, **values: Any) -> SearchState:
     return SearchState("tune real", ("val_macro_f1", "val_loss"), found, stall(found, SEARCH), 1200.0, None, **values)
 
 
@@ -87,16 +87,16 @@ DONE = "all trials are finished; their results are not committed yet"
     ],
 )
 def test_why_nothing_moves(values: dict[str, Any], reason: str | None) -> None:
-    assert stall(overview(**values), SEARCH) == reason
+    assert stall(snapshot(**values), SEARCH) == reason
 
 
 def test_what_is_shown() -> None:
-    text = describe([state(overview(running=2, queued=3, failed=1))])
+    text = describe([state(snapshot(running=2, queued=3, failed=1))])
     assert text.splitlines() == [
         "tune real: 3 of 10 trials done (1 pruned, 1 more failed), 2 running, 3 queued, 7 left; best val_macro_f1 0.6123",
         "  2 workers alive; 1.00 CPU-hours used, 0.10 of them lost; about 20m00s left",
     ]
-    on_gpu = overview(
+    on_gpu = snapshot(
         gpu_seconds=1800.0, gpu_lost_seconds=36.0, queued=1, workers=0, steps=6, position=2, label="1-lr", bests=()
     )
     text = describe([dataclasses.replace(state(on_gpu), seconds_left=None, gpu_budget=(3.2, 10.0))])
@@ -105,7 +105,7 @@ def test_what_is_shown() -> None:
         "  0 workers alive; 0.50 GPU-hours used, 0.01 of them lost; 3.20 of 10 GPU-hours of the study's budget spent; time left not known yet",
         "  nothing moves: 1 trial queued and no worker alive; one starts when a slot of `tailfill run` is free, or by `kubectl scale`",
     ]  # fmt: skip
-    several = overview(bests=(0.61234, 0.4), front=1)
+    several = snapshot(bests=(0.61234, 0.4), front=1)
     assert "left; best val_macro_f1 0.6123, best val_loss 0.4, 1 trial on the Pareto front\n" in describe(
         [state(several)]
     )
@@ -126,7 +126,7 @@ def test_what_is_shown() -> None:
 )
 def test_time_left(values: dict[str, Any], budget: Budget, spent: float, left: float | None) -> None:
     search = SEARCH.model_copy(update={"budget": budget})
-    assert seconds_left(overview(**values), search, spent) == left
+    assert seconds_left(snapshot(**values), search, spent) == left
 
 
 def prepared(folder: Path) -> tuple[Study, Artifacts, list[StepState]]:
@@ -156,6 +156,7 @@ def test_searches_that_have_not_begun(tmp_path: Path, database_url: str) -> None
 def test_a_search_is_found_by_its_name(tmp_path: Path, database_url: str) -> None:
     from shared.config.stages import TuneConfig
     from shared.search.coordinator import Coordinator
+    from shared.search.search_state import SearchSpec
     from shared.search.storage import Database
 
     _, artifacts, rows = prepared(tmp_path)
@@ -163,17 +164,16 @@ def test_a_search_is_found_by_its_name(tmp_path: Path, database_url: str) -> Non
     assert task is not None
     config = task.config
     assert isinstance(config, TuneConfig)
-    name = search_name(task.study, config, task.inputs, 0)
-    database, stop = Database(database_url), StopSignal()
-    coordinator = Coordinator(database, name, config.search, 0, config.arm, stop, experiment="real")
-    coordinator._stop = _AfterTheFirstTick()
+    database = Database(database_url)
+    spec = SearchSpec(search_name(task.study, config, task.inputs, 0), config.search, 0, "real")
+    coordinator = Coordinator(database, spec, config.arm, _AfterTheFirstTick())
     with pytest.raises(TimeoutError):
         coordinator.run()
     database.close()
     (real, *_) = search_states(rows, artifacts, database_url)
-    assert real.overview is not None
-    assert (real.overview.experiment, real.overview.wanted) == ("real", config.search.trials)
-    assert real.overview.queued == config.search.trials
+    assert real.snapshot is not None
+    assert (real.snapshot.experiment, real.snapshot.wanted) == ("real", config.search.trials)
+    assert real.snapshot.queued == config.search.trials
     assert real.stall is not None
     assert "queued and no worker alive" in real.stall
     assert as_json([real])["tune real"]["left"] == config.search.trials
@@ -188,7 +188,7 @@ def test_a_database_that_is_away_is_the_reason(tmp_path: Path) -> None:
     _, artifacts, rows = prepared(tmp_path)
     found = search_states(rows, artifacts, f"postgresql://u:p@127.0.0.1:{_unused_port()}/d")
     assert "PostgreSQL at 127.0.0.1:" in describe(found)
-    assert all("is away" in str(search.stall) for search in found)
+    assert all("is unavailable" in str(search.stall) for search in found)
 
 
 def test_a_store_that_is_away_is_the_error() -> None:

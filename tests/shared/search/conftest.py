@@ -11,8 +11,8 @@ import pytest
 
 from shared.config.search import FloatRange, Range, Search
 from shared.search import coordinator, worker
-from shared.search.simulate import Drill
 from shared.search.storage import Database, quiet_optuna
+from tests.support.search.drill import Drill
 
 SPACE: dict[str, Range] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, high=1)}
 

@@ -19,9 +19,9 @@ from sqlalchemy import text
 from shared.config.search import Search
 from shared.search import budget
 from shared.search.leases import Claim, LeaseLost, Leases, fail
-from shared.search.searches import Step, make_study, write_search
-from shared.search.simulate import Drill
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database
+from tests.support.search.drill import Drill
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def test_lowered_budget_withdraws_what_nobody_began(database: Database, study: o
     leases = Leases(database, 60)
     budget.fill(database, study, 6, [], False)
     leases.adopt(study._study_id)
-    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x",), {}), Search(), None)
+    write_search(
+        database, study.study_name, study._study_id, SearchStep(study.study_name, "", ("x",), {}), Search(), None
+    )
     begun = [leases.claim(study.study_name, study._study_id, "test", "cpu") for _ in range(3)]
     assert begun[0] is not None
     leases.start(begun[0])
@@ -94,7 +96,9 @@ def test_trial_that_was_begun_meanwhile_is_not_withdrawn(
     leases, withdraw = Leases(database, 60), budget._may_withdraw
     budget.fill(database, study, 2, [], False)
     leases.adopt(study._study_id)
-    write_search(database, study.study_name, study._study_id, Step(study.study_name, "", ("x",), {}), Search(), None)
+    write_search(
+        database, study.study_name, study._study_id, SearchStep(study.study_name, "", ("x",), {}), Search(), None
+    )
 
     def begun_before(*arguments: Any) -> Any:
         claims = [leases.claim(study.study_name, study._study_id, "test", "cpu") for _ in range(2)]
@@ -130,7 +134,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def _coordinate(self) -> None:
         self.leases.adopt(self.id)
         self.leases.reconcile(self.id)
-        write_search(self.database, self.study.study_name, self.id, Step("s", "", ("x",), {}), Search(), None)
+        write_search(self.database, self.study.study_name, self.id, SearchStep("s", "", ("x",), {}), Search(), None)
         counts = budget.count(self.database, self.id)
         if counts.live < self.target:
             budget.fill(self.database, self.study, self.target, [{"x": 0.5}], False)

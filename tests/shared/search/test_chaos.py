@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import check_end, run_chaos
-from ledger import Ledger
-from own_server import OwnServer
 
 from shared.config.search import FloatRange, Search
-from shared.search.simulate import Drill
+from tests.support.search.drill import Drill
+from tests.support.search.fleet import check_end, run_chaos
+from tests.support.search.ledger import Ledger
+from tests.support.search.own_server import OwnServer
 
 ROUNDS = int(os.environ.get("ROUNDS", "0"))
 SPACE: dict[str, Any] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, high=1)}

@@ -21,11 +21,11 @@ from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.leases import Claim, Leases
 from shared.search.results import importance, trials_table
-from shared.search.searches import read_search
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints, Place
+from shared.search.search_state import read_search
 from shared.search.storage import Database
 from shared.search.worker import Worker
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, DrillObjective, FolderTrialCheckpoints, Place
 
 SPENT = 3600.0
 
@@ -39,11 +39,7 @@ def run(
     def coordinate() -> None:
         database = Database(drill.url)
         try:
-            ended.append(
-                Coordinator(
-                    database, drill.name, drill.search, drill.seed, section or Place(), StopSignal(), **arguments
-                ).run()
-            )
+            ended.append(Coordinator(database, drill.spec, section or Place(), StopSignal(), **arguments).run())
         except InputError as error:
             ended.append(error)
         finally:
@@ -52,9 +48,7 @@ def run(
     def work() -> None:
         database = Database(drill.url)
         try:
-            worker = Worker(
-                database, drill.name, drill.search, drill.seed, FolderTrialCheckpoints(drill.folder), StopSignal()
-            )
+            worker = Worker(database, drill.spec, FolderTrialCheckpoints(drill.folder), StopSignal())
             worker.run(DrillObjective(drill))
         finally:
             database.close()
@@ -94,7 +88,7 @@ def test_two_coordinators_agree(database: Database, make_drill: Callable[..., Dr
 def test_run_again_finds_everything_done(database: Database, make_drill: Callable[..., Drill]) -> None:
     drill = make_drill(trials=2)
     first = outcome_of(run(drill))
-    again = Coordinator(database, drill.name, drill.search, drill.seed, Place(), StopSignal()).run()
+    again = Coordinator(database, drill.spec, Place(), StopSignal()).run()
     assert again.parameters == first.parameters
     assert len(states(database, drill.name)) == 2
 
@@ -231,9 +225,7 @@ def coordinated(
     spent = itertools.chain(looks, itertools.repeat(SPENT))
     coordinator = Coordinator(
         database,
-        drill.name,
-        drill.search,
-        drill.seed,
+        drill.spec,
         Place(),
         StopSignal() if stop is None else stop,
         study_gpu_seconds=lambda: next(spent),
@@ -387,11 +379,11 @@ def test_unknown_path_and_empty_space_are_refused(postgres_url: str, make_drill:
     drill = make_drill(space={"z": Choice(kind="choice", values=(1, 2))})
     for each, match in ((drill, "z: there is no such value"), (with_search(drill, space={}), r"search\.space")):
         with pytest.raises(ConfigError, match=match):
-            Coordinator(Database(postgres_url), each.name, each.search, 0, Place(), StopSignal())
+            Coordinator(Database(postgres_url), each.spec, Place(), StopSignal())
 
 
 def test_signal_ends_it(database: Database, make_drill: Callable[..., Drill]) -> None:
     drill, stop = make_drill(), StopSignal()
     stop.set()
     with pytest.raises(Stopped):
-        Coordinator(database, drill.name, drill.search, 0, Place(), stop).run()
+        Coordinator(database, drill.spec, Place(), stop).run()

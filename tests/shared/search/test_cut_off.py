@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import late_worker
 import pytest
-from fleet import Fleet, check_end
-from ledger import Ledger
-from own_server import OwnServer, Proxy
 from sqlalchemy import text
 
-from shared.search.simulate import Drill
+from tests.support.search import late_worker
+from tests.support.search.drill import Drill
+from tests.support.search.fleet import Fleet, check_end
+from tests.support.search.ledger import Ledger
+from tests.support.search.own_server import OwnServer, Proxy
 
 MakeDrill = Callable[..., Drill]
 

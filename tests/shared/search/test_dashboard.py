@@ -16,10 +16,10 @@ import pytest
 
 from shared.errors import ConfigError
 from shared.search.dashboard import by_own_name, serve_dashboard
-from shared.search.searches import make_study
-from shared.search.simulate import Drill
+from shared.search.search_state import make_study
 from shared.search.storage import Database
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from fleet import Fleet, check_end, run_silent_worker
-from own_server import OwnServer
 from sqlalchemy import text
 
-from shared.search.simulate import Drill
 from shared.search.storage import Database
+from tests.support.search.drill import Drill
+from tests.support.search.fleet import Fleet, check_end, run_silent_worker
+from tests.support.search.own_server import OwnServer
 
 MakeDrill = Callable[..., Drill]
 

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, text
 from shared.config.search import Search
 from shared.search import budget
 from shared.search.leases import Claim, LeaseLost, Leases
-from shared.search.searches import Step, make_study, write_search
-from shared.search.simulate import Drill
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database
+from tests.support.search.drill import Drill
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
     """An open search of three queued trials."""
     drill = make_drill()
     made = make_study(database, drill.name, drill.search)
-    write_search(database, drill.name, made._study_id, Step(drill.name, "", ("x", "y"), {}), drill.search, None)
+    write_search(database, drill.name, made._study_id, SearchStep(drill.name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, made, 3, [], repeat_failed=False)
     Leases(database, 2).adopt(made._study_id)
     return made
@@ -89,7 +89,7 @@ class HeldOpen(Database):
 
 def _close(database: Database, study: optuna.Study) -> None:
     write_search(
-        database, study.study_name, study._study_id, Step(study.study_name, "", ("x", "y"), {}), Search(), "over"
+        database, study.study_name, study._study_id, SearchStep(study.study_name, "", ("x", "y"), {}), Search(), "over"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -18,9 +19,9 @@ from shared.search import metrics
 from shared.search.http_server import CONNECTIONS
 from shared.search.metrics import SearchMetrics
 from shared.search.metrics_server import metrics_served
-from shared.search.overview import SearchOverview, read_searches
-from shared.search.simulate import Drill, processes, run_coordinator, run_worker
+from shared.search.monitor import SearchSnapshot, read_searches
 from shared.settings import Settings
+from tests.support.search.drill import Drill, processes, run_coordinator, run_worker
 
 Samples = dict[tuple[str, str], float]
 
@@ -50,18 +51,13 @@ def port() -> int:
         return found
 
 
-@pytest.fixture
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "CACHE_SECONDS", 0.0)
-
-
-@pytest.mark.usefixtures("_at_once")
 def test_a_search_from_its_first_trial_to_its_last(
     make_drill: Callable[..., Drill], postgres_url: str, port: int
 ) -> None:
     drill = make_drill(epoch_seconds=0.2, trials=3)
     running = [processes().Process(target=target, args=(drill,)) for target in (run_coordinator, run_worker)]
-    with metrics_served(settings(postgres_url, port), "drill", f"^{drill.name}$") as served:
+    patient = itertools.count(0.0, metrics.CACHE_SECONDS).__next__  # each look finds the one before too old
+    with metrics_served(settings(postgres_url, port), "drill", f"^{drill.name}$", clock=patient) as served:
         assert served == port
         assert scrape(port) == {("tailfill_database_up", ""): 1.0}  # no search yet
         for process in running:
@@ -112,18 +108,21 @@ def test_idle_clients_hold_no_scraper_up(port: int) -> None:
 def test_a_look_is_kept_for_a_while_and_of_one_experiment_the_latest_search_counts(
     make_drill: Callable[..., Drill], postgres_url: str
 ) -> None:
-    looks = []
+    looks, now = [], [0.0]
 
-    def read() -> list[SearchOverview]:
+    def read() -> list[SearchSnapshot]:
         looks.append(1)
-        common = dict.fromkeys(SearchOverview.__annotations__, 0) | {"experiment": "real", "bests": (), "front": None}
-        return [SearchOverview(**{**common, "ticked_seconds": s, "complete": n}) for s, n in ((5, 7), (900, 2))]  # type: ignore[arg-type]
+        common = dict.fromkeys(SearchSnapshot.__annotations__, 0) | {"experiment": "real", "bests": (), "front": None}
+        return [SearchSnapshot(**{**common, "ticked_seconds": s, "complete": n}) for s, n in ((5, 7), (900, 2))]  # type: ignore[arg-type]
 
-    collector = SearchMetrics("drill", read)
+    collector = SearchMetrics("drill", read, clock=lambda: now[0])
     assert looks == []
-    for _ in range(3):
+    for now[0] in (0.0, 1.0, metrics.CACHE_SECONDS - 0.1):
         samples = [sample for family in collector.collect() for sample in family.samples]
     assert looks == [1]
+    now[0] = metrics.CACHE_SECONDS
+    list(collector.collect())
+    assert looks == [1, 1]
     complete = [s.value for s in samples if s.labels.get("state") == "complete"]
     assert complete == [7]
     assert not [s for s in samples if s.name == "tailfill_best_value"]

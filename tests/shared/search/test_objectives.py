@@ -11,14 +11,14 @@ from optuna.trial import TrialState
 
 from shared.search import budget
 from shared.search.coordinator import Coordinator, Outcome
+from shared.search.intermediate_values import read_values
 from shared.search.leases import Leases
-from shared.search.overview import SearchOverview, read_searches
-from shared.search.reported import reported
+from shared.search.monitor import SearchSnapshot, read_searches
 from shared.search.results import TrialRecord, describe_front, importance, trials_table
-from shared.search.searches import Shown, Step, make_study, write_search
-from shared.search.simulate import Drill, Place, processes, run_worker
+from shared.search.search_state import SearchProgress, SearchStep, make_study, write_search
 from shared.search.storage import Database
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, Place, processes, run_worker
 
 OBJECTIVES = ("val_loss", "val_macro_f1")
 
@@ -33,7 +33,7 @@ def _run(database: Database, drill: Drill, workers: int) -> Outcome:
     running = [processes().Process(target=run_worker, args=(drill,)) for _ in range(workers)]
     for process in running:
         process.start()
-    outcome = Coordinator(database, drill.name, drill.search, drill.seed, Place(), StopSignal()).run()
+    outcome = Coordinator(database, drill.spec, Place(), StopSignal()).run()
     for process in running:
         process.join(60)
     assert [process.exitcode for process in running] == [0] * workers
@@ -54,8 +54,8 @@ def test_two_workers_find_the_front_with_exactly_the_trials(
     stored = optuna.load_study(study_name=drill.name, storage=database.storage).trials
     assert [trial.state for trial in stored] == [TrialState.COMPLETE] * 10
     for trial in stored:
-        assert reported(trial) == dict(enumerate(drill.curve(trial.params, 3)))
-        assert tuple(trial.values) == reported(trial)[2]
+        assert read_values(trial) == dict(enumerate(drill.curve(trial.params, 3)))
+        assert tuple(trial.values) == read_values(trial)[2]
 
     trials = outcome.steps[0].trials
     front = [t for t in trials if not any(_beats(other, t) for other in trials)]
@@ -89,10 +89,10 @@ def test_two_workers_find_the_front_with_exactly_the_trials(
 def test_an_onlooker_counts_the_front(database: Database, drill: Drill, postgres_url: str) -> None:
     """Less of the first and more of the second is better; of equal trials none beats the other."""
     study = make_study(database, drill.name, drill.search)
-    step = Step(drill.name, "", ("x", "y"), {})
-    write_search(database, drill.name, study._study_id, step, drill.search, None, Shown("real", 2, 1, 1))
+    step = SearchStep(drill.name, "", ("x", "y"), {})
+    write_search(database, drill.name, study._study_id, step, drill.search, None, SearchProgress("real", 2, 1, 1))
 
-    def look() -> SearchOverview:
+    def look() -> SearchSnapshot:
         (found,) = read_searches(postgres_url, f"^{drill.name}$")
         return found
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from in_threads import Objective, coordinated, new_worker
 from optuna.trial import FrozenTrial, TrialState
 
 from shared.search.coordinator import Outcome
-from shared.search.simulate import Drill
 from shared.search.storage import Database
 from shared.search.worker import TrialHandle
+from tests.support.search.drill import Drill
+from tests.support.search.in_threads import Objective, coordinated, new_worker
 
 MakeDrill = Callable[..., Drill]
 EPOCHS = 10

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from own_server import OwnServer, Proxy
 from sqlalchemy import text
 
 from shared.errors import Stopped
 from shared.search import budget
 from shared.search.coordinator import Coordinator
 from shared.search.leases import Claim, Leases
-from shared.search.searches import Step, make_study, read_search, write_search
-from shared.search.simulate import Drill, Place
+from shared.search.search_state import SearchStep, make_study, read_search, write_search
 from shared.search.storage import Database
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, Place
+from tests.support.search.own_server import OwnServer, Proxy
 
 LEASE_SECONDS = 3.0
 
@@ -38,7 +38,7 @@ def test_nothing_is_taken_within_a_lease_of_a_restart(server: OwnServer, make_dr
     database = Database(server.url, patience=30)
     database.create_tables()
     study = make_study(database, drill.name, drill.search)
-    write_search(database, drill.name, study._study_id, Step(drill.name, "", ("x", "y"), {}), drill.search, None)
+    write_search(database, drill.name, study._study_id, SearchStep(drill.name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, study, 2, [], repeat_failed=False)
     leases = Leases(database, LEASE_SECONDS, max_retries=9)
     leases.adopt(study._study_id)
@@ -79,7 +79,7 @@ def test_coordinator_that_was_cut_off_takes_nothing_within_a_lease(
     leases, stop = Leases(database, LEASE_SECONDS), StopSignal()
     with Proxy(drill.url) as proxy:
         through = Database(proxy.url, patience=60)
-        coordinator = Coordinator(through, drill.name, drill.search, drill.seed, Place(), stop)
+        coordinator = Coordinator(through, drill.spec, Place(), stop)
         thread = threading.Thread(target=lambda: _until_stopped(coordinator))
         thread.start()
         try:

@@ -10,11 +10,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
-from fleet import KILLED, Fleet, check_end
-from ledger import Ledger
 from sqlalchemy import text
 
-from shared.search.simulate import Drill
+from tests.support.search.drill import Drill
+from tests.support.search.fleet import KILLED, Fleet, check_end
+from tests.support.search.ledger import Ledger
 
 MakeDrill = Callable[..., Drill]
 

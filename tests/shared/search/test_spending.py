@@ -14,13 +14,13 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.config.stages import Stage
 from shared.search import budget, spending
+from shared.search.heartbeat import Heartbeat
 from shared.search.leases import Leases
-from shared.search.presence import Presence
-from shared.search.searches import Step, make_study, write_search
-from shared.search.simulate import Drill
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.spending import Spending
 from shared.search.storage import Database
 from shared.usage import Meter, records_under_way
+from tests.support.search.drill import Drill
 
 DIGITS = "0123456789abcdef"
 
@@ -49,7 +49,7 @@ def commit(artifacts: Artifacts, stage: Stage, key: str, gpu: float) -> None:
 def trial(database: Database, drill: Drill, name: str, device: str, seconds: float) -> tuple[Leases, int]:
     """A running trial of a search (or a step of one), begun so long ago."""
     study = make_study(database, name, drill.search)
-    write_search(database, name, study._study_id, Step(name, "", ("x", "y"), {}), drill.search, None)
+    write_search(database, name, study._study_id, SearchStep(name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, study, 1, [], repeat_failed=False)
     leases = Leases(database, 3600)
     leases.adopt(study._study_id)
@@ -62,10 +62,10 @@ def trial(database: Database, drill: Drill, name: str, device: str, seconds: flo
 
 
 def test_all_stages_and_all_searches_of_the_study(
-    empty: Database, artifacts: Artifacts, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
+    empty: Database, artifacts: Artifacts, make_drill: Callable[..., Drill]
 ) -> None:
-    drill = make_drill()
-    spent = Spending(empty, artifacts)
+    drill, now = make_drill(), [0.0]
+    spent = Spending(empty, artifacts, lambda: now[0])
     assert spent.gpu_seconds() == 0
     commit(artifacts, "finetune", "f", 1000)
     commit(artifacts, "final", "a", 50)
@@ -76,8 +76,9 @@ def test_all_stages_and_all_searches_of_the_study(
     trial(empty, drill, f"study-{DIGITS[::-1]}/0-lr-12345678", "H100", 30)  # a step of a sequential search
     trial(empty, drill, f"study-b-{DIGITS}", "H100", 9000)  # another study
     trial(empty, drill, f"study-{DIGITS[1:]}0", "cpu", 9000)
+    now[0] = spending.STORE_SECONDS - 0.1
     assert spent.gpu_seconds() == pytest.approx(230, abs=5)  # the store was looked at a moment ago
-    monkeypatch.setattr(spending, "STORE_SECONDS", 0.0)
+    now[0] = spending.STORE_SECONDS
     assert spent.gpu_seconds() == pytest.approx(1330, abs=5)
 
 
@@ -104,7 +105,7 @@ def test_work_under_way_and_lost_work_of_other_stages_is_spent(empty: Database, 
 
 def test_a_tuning_worker_s_gpu_is_spent_while_it_has_no_trial(empty: Database, artifacts: Artifacts) -> None:
     for name in (f"study-{DIGITS}", f"study-b-{DIGITS}"):
-        with Presence(empty, name, "H100", lambda: 70.0):
+        with Heartbeat(empty, name, "H100", lambda: 70.0):
             pass
     assert Spending(empty, artifacts).gpu_seconds() == 70
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,12 +13,12 @@ from urllib.parse import urlsplit
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
-from own_server import OwnServer
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from shared.errors import ConfigError, UnavailableError
 from shared.search import storage
 from shared.search.storage import Database
+from tests.support.search.own_server import OwnServer
 
 
 def test_wrong_password_is_refused_for_good_and_not_repeated(postgres_url: str) -> None:
@@ -33,6 +34,19 @@ def test_missing_database_is_refused_for_good(postgres_url: str) -> None:
     database = Database(f"{postgres_url.rsplit('/', 1)[0]}/absent")
     with pytest.raises(ConfigError, match='"absent" does not exist'):
         database.call("asking", database.has_tables)
+
+
+def test_missing_rights_are_refused_for_good(database_url: str) -> None:
+    """Whatever the server says of it and in which language: by the code of the error."""
+    role, admin = f"role_{uuid.uuid4().hex}", Database(database_url)
+    with admin.transaction() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD 'the-password'"))
+    admin.close()
+    limited = Database(make_url(database_url).set(username=role, password="the-password").render_as_string(False))
+    with pytest.raises(ConfigError, match=r"refuses us .*permission denied for schema public") as caught:
+        limited.create_tables()
+    limited.close()
+    assert "the-password" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["mysql://a:secret@b/c", "secret", "postgresql:///x", "postgresql://u:secret@h:port/d"])
@@ -70,12 +84,14 @@ def test_waits_for_a_server_that_comes_later(
     database.call("asking", database.has_tables)
     assert database.back_within(5)
     said = [record.message for record in caplog.records]
-    assert (said[:1], said[-1:]) == ((["database away"], ["database back"]) if quiet == 0 else ([], []))
+    assert (said[:1], said[-1:]) == (
+        (["database unavailable"], ["database available again"]) if quiet == 0 else ([], [])
+    )
     database.close()
     forward.join()
     with pytest.raises(UnavailableError):
         database.call("asking", lambda: database.transaction().__enter__(), patience=0.1)
-    assert caplog.records[-1].message == "database away"
+    assert caplog.records[-1].message == "database unavailable"
 
 
 def _forward(host: str, port: int, real: int) -> None:

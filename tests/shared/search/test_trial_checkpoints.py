@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from shared.search import budget
 from shared.search.leases import Claim, LeaseLost, Leases
-from shared.search.searches import Step, make_study, write_search
-from shared.search.simulate import Drill, FolderTrialCheckpoints
+from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database
 from shared.search.trial_checkpoints import FencedCheckpoints, discard
+from tests.support.search.drill import Drill, FolderTrialCheckpoints
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
     """An open search of one queued trial."""
     drill = make_drill()
     made = make_study(database, drill.name, drill.search)
-    write_search(database, drill.name, made._study_id, Step(drill.name, "", ("x", "y"), {}), drill.search, None)
+    write_search(database, drill.name, made._study_id, SearchStep(drill.name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, made, 1, [], repeat_failed=False)
     Leases(database, 2).adopt(made._study_id)
     return made

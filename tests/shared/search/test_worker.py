@@ -6,22 +6,21 @@ import json
 import time
 from collections.abc import Callable, Sequence
 
-import deaf_worker
 import optuna
 import pytest
-from in_threads import Objective, coordinated, new_worker
 from optuna.trial import TrialState
 from sqlalchemy import text
 
 from shared.errors import InputError, Stopped, UnavailableError
-from shared.search import worker as module
 from shared.search.coordinator import Outcome
+from shared.search.intermediate_values import read_values
 from shared.search.leases import Leases
-from shared.search.reported import reported
-from shared.search.simulate import Drill, DrillObjective, processes
 from shared.search.storage import Database
-from shared.search.worker import TrialHandle
+from shared.search.worker import NotFinite, TrialHandle, describe
 from shared.stop import StopSignal
+from tests.support.search import deaf_worker
+from tests.support.search.drill import Drill, DrillObjective, processes
+from tests.support.search.in_threads import Objective, coordinated, new_worker
 
 
 def trials(database: Database, drill: Drill) -> list[optuna.trial.FrozenTrial]:
@@ -100,11 +99,30 @@ def test_a_bug_in_the_objective_is_raised_as_it_is(database: Database, make_dril
     drill = make_drill(trials=3, max_failures=2)
 
     def objective(trial: TrialHandle) -> float:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("abc"[trial.number])  # errors are alike by their class, whatever they say
 
     with coordinated(drill), pytest.raises(ZeroDivisionError):
         new_worker(database, drill).run(Objective(objective))
-    assert trials(database, drill)[0].user_attrs["failure"] == "ZeroDivisionError: "
+    assert trials(database, drill)[0].user_attrs["failure"] == "ZeroDivisionError: a"
+
+
+def test_what_failed_a_trial_is_told_by_its_class_and_its_causes() -> None:
+    import torch
+
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    too_large = InputError("lower the batch size")
+    too_large.__cause__ = full
+    on_device = torch.AcceleratorError("CUDA error: see the manual")
+    on_device.error_code = 2  # type: ignore[attr-defined]  # as torch sets it
+    said = {
+        MemoryError("no room"): "out of memory: no room",
+        full: "out of memory: CUDA out of memory",
+        too_large: "out of memory: lower the batch size",
+        on_device: "out of memory: CUDA error: see the manual",
+        NotFinite("the objective\n is nan"): "diverged: the objective is nan",
+        RuntimeError("of memory, out of memory"): "RuntimeError: of memory, out of memory",
+    }
+    assert [describe(error) for error in said] == list(said.values())
 
 
 def test_different_errors_do_not_end_it(database: Database, make_drill: Callable[..., Drill]) -> None:
@@ -145,7 +163,7 @@ def test_signal_gives_the_same_trial_back(database: Database, make_drill: Callab
         new_worker(database, drill).run(DrillObjective(drill))
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (given.number, given.params)
-    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 5)))
+    assert read_values(ended) == dict(enumerate(drill.curve(ended.params, 5)))
     assert not list(drill.folder.glob("trial-*"))
 
 
@@ -249,16 +267,13 @@ def test_objective_that_does_not_stop_is_left(database: Database, make_drill: Ca
         new_worker(database, drill).run(DrillObjective(drill))
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (left.number, left.params)
-    assert reported(ended) == dict(enumerate(drill.curve(ended.params, 3)))
+    assert read_values(ended) == dict(enumerate(drill.curve(ended.params, 3)))
     assert json.loads((drill.folder / "begun.jsonl").read_text())["epochs"] == 1  # from the checkpoint that it left
 
 
-def test_waits_for_a_coordinator_but_not_for_ever(
-    database: Database, make_drill: Callable[..., Drill], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "COORDINATOR_SECONDS", 0.1)
+def test_waits_for_a_coordinator_but_not_for_ever(database: Database, make_drill: Callable[..., Drill]) -> None:
     with pytest.raises(UnavailableError, match="no coordinator has begun it"):
-        new_worker(database, make_drill()).run(Objective(lambda _: 0.0))
+        new_worker(database, make_drill(), patience=0.1).run(Objective(lambda _: 0.0))
 
 
 def test_renews_while_it_works(database: Database, make_drill: Callable[..., Drill]) -> None:

@@ -17,7 +17,7 @@ from shared.services.process import start, unprivileged_user
 
 
 class Proxy:
-    """A way to a server that can be cut: what went through it is gone, and nobody answers until it is mended."""
+    """A way to a server that can be cut: what went through it is gone then, and nobody answers until it is mended."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -77,7 +77,7 @@ class OwnServer:
         self.url = self._postgres.url.get_secret_value()
 
     def new_database(self) -> str:
-        """URL of an empty one."""
+        """Makes an empty database; returns its URL."""
         name = f"test_{uuid.uuid4().hex}"
         connection = psycopg2.connect(self.url)
         connection.autocommit = True
@@ -102,13 +102,13 @@ class OwnServer:
         self._postgres = Postgres(new, self._postgres.url)
 
     def restart(self) -> None:
-        """Both at once."""
+        """Stops and starts it."""
         self.stop()
         self.start()
 
 
 def accepts(url: str) -> bool:
-    """Whether a server takes connections there."""
+    """Returns whether a server takes connections there."""
     try:
         psycopg2.connect(url, connect_timeout=2).close()
     except psycopg2.OperationalError:

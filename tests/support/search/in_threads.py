@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from shared.errors import InputError, Stopped
 from shared.search.coordinator import Coordinator, Outcome
-from shared.search.simulate import Drill, FolderTrialCheckpoints, Place
 from shared.search.storage import Database
-from shared.search.worker import TrialHandle, Worker
+from shared.search.worker import COORDINATOR_SECONDS, TrialHandle, Worker
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, FolderTrialCheckpoints, Place
 
 
 class Objective:
@@ -21,7 +21,7 @@ class Objective:
         self._function = function
 
     def prepare(self) -> None:
-        """Nothing to build."""
+        """Builds nothing."""
 
     def __call__(self, trial: TrialHandle) -> float:
         return self._function(trial)
@@ -29,13 +29,13 @@ class Objective:
 
 @contextmanager
 def coordinated(drill: Drill) -> Iterator[list[Outcome | BaseException]]:
-    """A coordinator in a thread beside; what it ended with."""
+    """Runs a coordinator in a thread beside the block; yields what it ends with."""
     ended: list[Outcome | BaseException] = []
     database, stop = Database(drill.url), StopSignal()
 
     def run() -> None:
         try:
-            ended.append(Coordinator(database, drill.name, drill.search, drill.seed, Place(), stop).run())
+            ended.append(Coordinator(database, drill.spec, Place(), stop).run())
         except (InputError, Stopped) as error:
             ended.append(error)
 
@@ -50,13 +50,9 @@ def coordinated(drill: Drill) -> Iterator[list[Outcome | BaseException]]:
         database.close()
 
 
-def new_worker(database: Database, drill: Drill, stop: StopSignal | None = None) -> Worker:
+def new_worker(
+    database: Database, drill: Drill, stop: StopSignal | None = None, patience: float = COORDINATOR_SECONDS
+) -> Worker:
+    """Returns a worker that keeps checkpoints in the drill's folder."""
     checkpoints = FolderTrialCheckpoints(drill.folder)
-    return Worker(
-        database,
-        drill.name,
-        drill.search,
-        drill.seed,
-        checkpoints,
-        StopSignal() if stop is None else stop,
-    )
+    return Worker(database, drill.spec, checkpoints, StopSignal() if stop is None else stop, patience=patience)

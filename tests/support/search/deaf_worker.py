@@ -5,29 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, DrillObjective, FolderTrialCheckpoints
 
 
 class Deaf(DrillObjective):
-    """Leaves the file `deaf` when it is."""
+    """Leaves the file `deaf` when it no longer hears."""
 
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
-        curve = self._drill.curve(trial.parameters, 1)
-        self._save(trial, curve)
+        curve = self.drill.curve(trial.parameters, 1)
+        self.save(trial, curve)
         trial.report(0, curve[0])
-        (self._drill.folder / "deaf").touch()
+        (self.drill.folder / "deaf").touch()
         while True:
             time.sleep(0.1)
 
 
 def run(drill: Drill) -> None:
-    """The process."""
+    """Works in a process of its own."""
     stop = StopSignal(grace_seconds=1.0)
     stop.install()
     quiet_optuna()
     checkpoints = FolderTrialCheckpoints(drill.folder)
     database = Database(drill.url)
-    Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop).run(Deaf(drill))
+    Worker(database, drill.spec, checkpoints, stop).run(Deaf(drill))

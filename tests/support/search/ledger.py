@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from shared.search.simulate import BEGUN, Drill
 from shared.search.storage import Database
+from tests.support.search.drill import BEGUN, Drill
 
 TABLE = """
 CREATE TABLE ledger (
@@ -35,7 +35,7 @@ FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
 @dataclass(frozen=True)
 class Change:
-    """One row that was written."""
+    """A row that was written."""
 
     at: float
     trial_id: int
@@ -45,28 +45,28 @@ class Change:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One time that a worker took a trial up."""
+    """What a worker found when it took a trial up."""
 
     claim: Change
-    """Of the lease row: as the worker found it."""
+    """The change of the lease that the claim was."""
     epochs: int
-    """From which it went on, as it says itself."""
+    """How many epochs it went on from, as it says itself."""
     parameters: dict[str, Any]
 
     @property
     def trial_id(self) -> int:
-        """Optuna's."""
+        """Returns Optuna's id of the trial."""
         return self.claim.trial_id
 
     @property
     def lease(self) -> dict[str, Any]:
-        """The row of the lease."""
+        """Returns the row of the lease as the claim left it."""
         assert self.claim.now is not None
         return self.claim.now
 
 
 class Ledger:
-    """All changes in a database of a test's own, from the beginning on. A context manager."""
+    """Keeps all changes in a database of a test's own, from the beginning on. It is a context manager."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -89,21 +89,21 @@ class Ledger:
         self.database.close()
 
     def changes(self, table: str) -> list[Change]:
-        """Of one table, in order."""
+        """Returns the changes of one table, in order."""
         sql = text("SELECT at, trial_id, was, now FROM ledger WHERE source = :table ORDER BY id")
         with self.database.transaction() as connection:
             return [Change(**row._mapping) for row in connection.execute(sql, {"table": table})]
 
     def ends(self) -> list[Change]:
-        """Each write of a trial's row that left it finished."""
+        """Returns each write of a trial's row that left it finished."""
         return [c for c in self.changes("trials") if c.now is not None and c.now["state"] in FINISHED]
 
     def claims(self) -> list[Change]:
-        """Each time that a lease was taken."""
+        """Returns each change by which a lease was taken."""
         return self.changes("tailfill_leases")
 
     def attempts(self, drill: Drill) -> list[Attempt]:
-        """What the workers say that they took up, each with the claim that it was: a worker holds one at a time."""
+        """Returns what the workers say that they took up, each with its claim: a worker holds one at a time."""
         claims, attempts = self.claims(), []
         for line in (drill.folder / BEGUN).read_text().splitlines():
             said = json.loads(line)
@@ -113,7 +113,7 @@ class Ledger:
         return attempts
 
     def check_told_once(self, objectives: int = 1) -> None:
-        """Every trial was ended by one write, with one value an objective, and no value was written over by another."""
+        """Sees that one write ended each trial, with one value per objective, and that no value was written over by another."""
         ends = [end.trial_id for end in self.ends()]
         assert len(ends) == len(set(ends)), ends
         open_ = {change.trial_id for change in self.changes("trials")}.difference(ends)
@@ -131,7 +131,7 @@ class Ledger:
                 assert change.was is None or change.was[value] == change.now[value], change
 
     def check_resumed(self, drill: Drill) -> list[Attempt]:
-        """Every attempt went on from the checkpoint that its claim named, and none from an earlier one; those that went on from one."""
+        """Sees that every attempt went on from the checkpoint that its claim named; returns those that went on from one."""
         attempts = self.attempts(drill)
         wrong = [a for a in attempts if a.epochs != a.lease["epochs"] or (a.epochs > 0) != bool(a.lease["checkpoint"])]
         assert not wrong, wrong

@@ -16,8 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 from shared.errors import STOPPED
-from shared.search.reported import reported
-from shared.search.simulate import (
+from shared.search.intermediate_values import read_values
+from shared.search.storage import Database, quiet_optuna
+from shared.search.worker import Worker
+from shared.stop import StopSignal
+from tests.support.search.drill import (
     BEGUN,
     Drill,
     DrillObjective,
@@ -26,16 +29,13 @@ from shared.search.simulate import (
     run_coordinator,
     run_worker,
 )
-from shared.search.storage import Database, quiet_optuna
-from shared.search.worker import Worker
-from shared.stop import StopSignal
 
 T = TypeVar("T")
 KILLED = -signal.SIGKILL
 
 
 class Fleet:
-    """The processes of a drill. A context manager: none survives it."""
+    """Holds the processes of a drill. It is a context manager: none survives it."""
 
     def __init__(self, drill: Drill) -> None:
         self._drill = drill
@@ -44,7 +44,7 @@ class Fleet:
         self.coordinators: list[BaseProcess] = []
         self._told: set[int | None] = set()
         self.deaths: list[int] = []
-        """Exit codes of workers that ended before the search did."""
+        """The exit codes of workers that ended before the search did."""
 
     def __enter__(self) -> Fleet:
         return self
@@ -70,7 +70,7 @@ class Fleet:
         return process
 
     def start_at_once(self, workers: int, coordinators: int) -> None:
-        """All begin at the same moment."""
+        """Starts processes that begin at the same moment."""
         together = self._together = self._context.Barrier(
             workers + coordinators
         )  # kept: it ends with its last reference
@@ -87,13 +87,13 @@ class Fleet:
             self._told.add(process.pid)
 
     def begun(self) -> list[dict[str, Any]]:
-        """What the workers say that they took up."""
+        """Returns what the workers say that they took up."""
         path = self._drill.folder / BEGUN
         whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
         return [json.loads(line) for line in whole.splitlines()]
 
     def at_work(self) -> list[BaseProcess]:
-        """Workers whose trial has a checkpoint; while there are none, those that have begun a trial, or all: a strike at one that still
+        """Returns the workers whose trial has a checkpoint; while there are none, those that have begun a trial, or all: a strike at one that still
         starts interrupts nothing."""
         latest = {entry["worker"]: entry["number"] for entry in self.begun()}
         begun = [process for process in self.workers if process.pid in latest]
@@ -110,12 +110,12 @@ class Fleet:
             self.add_worker()
 
     def outcome(self) -> dict[str, Any] | None:
-        """What a coordinator found, or None while the search goes on."""
+        """Returns what a coordinator found, or None while the search goes on."""
         path = self._drill.folder / "outcome.json"
         return json.loads(path.read_bytes()) if path.exists() else None
 
     def until(self, look: Callable[[], T | None], seconds: float = 90.0) -> T:
-        """Waits until there is something to be seen, and returns it; raises AssertionError where it takes longer."""
+        """Waits until there is something to be seen, and returns it; raises AssertionError if it takes longer."""
         end = time.monotonic() + seconds
         while not (seen := look()):
             assert time.monotonic() < end, f"not reached after {seconds} s; {len(self.deaths)} workers ended"
@@ -123,7 +123,7 @@ class Fleet:
         return seen
 
     def join(self, seconds: float) -> list[int | None]:
-        """Waits for all; the exit codes of all workers there ever were."""
+        """Waits for all; returns the exit codes of all workers there ever were."""
         end = time.monotonic() + seconds
         for process in (*self.workers, *self.coordinators):
             process.join(max(end - time.monotonic(), 0.1))
@@ -131,16 +131,16 @@ class Fleet:
 
 
 def run_when_all_are_there(together: Barrier, run: Callable[[Drill], None], drill: Drill) -> None:
-    """The process of `start_at_once`."""
+    """Runs a process of `start_at_once`."""
     together.wait(120)
     run(drill)
 
 
 def run_silent_worker(drill: Drill) -> None:
-    """A worker process that gives no signs of life: each of its connections is for its work."""
+    """Works in a process of its own without a heartbeat: each of its connections is for its work."""
     quiet_optuna()
     database, checkpoints = Database(drill.url), FolderTrialCheckpoints(drill.folder)
-    Worker(database, drill.name, drill.search, drill.seed, checkpoints, StopSignal()).run(DrillObjective(drill))
+    Worker(database, drill.spec, checkpoints, StopSignal()).run(DrillObjective(drill))
 
 
 def run_chaos(
@@ -194,7 +194,7 @@ def run_chaos(
 def check_end(
     database: Database, drill: Drill, study: str | None = None, fixed: dict[str, Any] | None = None
 ) -> list[FrozenTrial]:
-    """Exactly the budget is finished, nothing is left open, and every trial has the values of an uninterrupted one; the trials.
+    """Returns the trials, and sees that exactly the budget is finished, and that each has the values of an uninterrupted one.
 
     `study` is a step's, with the values that earlier ones `fixed`.
     """
@@ -213,6 +213,6 @@ def check_end(
     assert len({tuple(trial.params.values()) for trial in finished}) == len(finished), finished
     for trial in finished:
         curve = drill.curve({**(fixed or {}), **trial.params}, drill.search.epochs)
-        assert reported(trial) == dict(enumerate(curve)), (trial, curve)
+        assert read_values(trial) == dict(enumerate(curve)), (trial, curve)
         assert tuple(trial.values) == curve[-1], (trial, curve)
     return trials

@@ -1,4 +1,4 @@
-"""Which points of an earlier search another one tries first."""
+"""What is read of a search's results: which of its points another one tries first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from shared.config.search import Choice, FloatRange, IntRange, Range
-from shared.search.warm import warm_points
+from shared.search.results import warm_points
 
 SPACE: dict[str, Range] = {
     "lr": FloatRange(low=0.1, high=1),

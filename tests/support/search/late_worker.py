@@ -1,4 +1,4 @@
-"""A worker process whose third epoch is a long one. Cut off for longer than its lease it says so, and then tries all that it may not do."""
+"""A worker process whose third epoch takes long. Cut off for longer than its lease it says so, and then tries all that it may not do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 
 from shared.search.leases import LeaseLost
-from shared.search.simulate import Drill, DrillObjective, FolderTrialCheckpoints
 from shared.search.storage import Database, quiet_optuna
 from shared.search.worker import TrialHandle, Worker
 from shared.stop import StopSignal
+from tests.support.search.drill import Drill, DrillObjective, FolderTrialCheckpoints
 
 LATE = 99.0  # the values that nobody may see
 PATIENCE = 120.0
@@ -20,11 +20,11 @@ class Late(DrillObjective):
     """Leaves the files `long` in that epoch, `stopped` when its trial is stopped, `refused` at the end; waits for `mended` in between."""
 
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
-        folder = self._drill.folder
-        curve = self._earlier(trial) or self._drill.curve(trial.parameters, 2)
+        folder = self.drill.folder
+        curve = self.resume(trial) or self.drill.curve(trial.parameters, 2)
         for epoch, values in enumerate(curve):
             trial.report(epoch, values)
-        self._save(trial, curve)
+        self.save(trial, curve)
         (folder / "long").touch()
         if trial.stop.wait(PATIENCE):
             (folder / "stopped").touch()
@@ -37,24 +37,24 @@ class Late(DrillObjective):
         return [LATE]
 
     def _refused(self, trial: TrialHandle) -> list[str]:
-        """What it was kept from."""
+        """Returns what it was kept from."""
         refused = []
         try:
             trial.report(2, LATE)
         except LeaseLost:
             refused.append("report")
         try:
-            self._save(trial, [[LATE]] * 3)
+            self.save(trial, [[LATE]] * 3)
         except LeaseLost:
             refused.append("save")
         return refused
 
 
 def run(drill: Drill) -> None:
-    """The process."""
+    """Works in a process of its own."""
     stop = StopSignal()
     stop.install()
     quiet_optuna()
     database = Database(drill.url)
     checkpoints = FolderTrialCheckpoints(drill.folder)
-    Worker(database, drill.name, drill.search, drill.seed, checkpoints, stop).run(Late(drill))
+    Worker(database, drill.spec, checkpoints, stop).run(Late(drill))

@@ -13,12 +13,12 @@ from sqlalchemy import text
 
 from shared.errors import ConfigError, UnavailableError
 from shared.search import budget
+from shared.search.heartbeat import Heartbeat, worker_label
 from shared.search.leases import Claim, Leases, fail
-from shared.search.overview import SearchOverview, read_searches
-from shared.search.presence import Presence, worker_label
-from shared.search.searches import Shown, Step, make_study, write_search
-from shared.search.simulate import Drill
+from shared.search.monitor import SearchSnapshot, read_searches
+from shared.search.search_state import SearchProgress, SearchStep, make_study, write_search
 from shared.search.storage import Database
+from tests.support.search.drill import Drill
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
     """An open search of five queued trials."""
     drill = make_drill(lease_seconds=60)
     made = make_study(database, drill.name, drill.search)
-    step = Step(drill.name, "", ("x", "y"), {})
-    write_search(database, drill.name, made._study_id, step, drill.search, None, Shown("real", 5, 1, 2))
+    step = SearchStep(drill.name, "", ("x", "y"), {})
+    write_search(database, drill.name, made._study_id, step, drill.search, None, SearchProgress("real", 5, 1, 2))
     budget.fill(database, made, 5, [], repeat_failed=False)
     Leases(database, 60).adopt(made._study_id)
     return made
 
 
-def look(url: str, study: optuna.Study) -> SearchOverview:
+def look(url: str, study: optuna.Study) -> SearchSnapshot:
     (found,) = read_searches(url, f"^{study.study_name}$")
     return found
 
@@ -124,7 +124,7 @@ def test_a_stale_lease_names_its_worker_and_its_end(database: Database, study: o
 
 def test_a_gpu_without_a_trial_is_used_too(database: Database, study: optuna.Study, postgres_url: str) -> None:
     for device, seconds in (("cpu", 900.0), ("H100", 50.0), ("H100", 20.0)):
-        with Presence(database, study.study_name, device, lambda seconds=seconds: seconds):
+        with Heartbeat(database, study.study_name, device, lambda seconds=seconds: seconds):
             pass  # it is gone, its seconds stay
     found = look(postgres_url, study)
     assert (found.gpu_seconds, found.used_seconds, found.lost_seconds, found.workers) == (70, 70, 0, 0)
@@ -133,7 +133,7 @@ def test_a_gpu_without_a_trial_is_used_too(database: Database, study: optuna.Stu
 def test_an_idle_worker_is_alive_until_it_signs_off(database: Database, study: optuna.Study, postgres_url: str) -> None:
     mine = Database(postgres_url)
     try:
-        with Presence(mine, study.study_name, "cpu", lambda: 0.0):
+        with Heartbeat(mine, study.study_name, "cpu", lambda: 0.0):
             deadline = time.monotonic() + 10
             while look(postgres_url, study).workers == 0 and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -172,7 +172,7 @@ def test_a_server_that_is_away_or_refuses_us(postgres_url: str) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         with pytest.raises(
-            UnavailableError, match=rf"PostgreSQL at 127\.0\.0\.1:{port}/d is away .*; see that it runs"
+            UnavailableError, match=rf"PostgreSQL at 127\.0\.0\.1:{port}/d is unavailable .*; see that it runs"
         ):
             read_searches(f"postgresql://u:the-password@127.0.0.1:{port}/d", ".*")
     scheme, _, place = postgres_url.partition("@")

@@ -1,0 +1,192 @@
+"""What the searches of a study look like from outside: plain SQL that writes nothing, on a connection of its own, without Optuna.
+
+Every number of a snapshot is of one moment (a repeatable read), every age by the server's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from shared.errors import ConfigError, UnavailableError
+from shared.search import statements
+from shared.search.connect import CONNECT, is_refusal, refusal
+from shared.search.schema import check_version, version_of
+
+ALIVE_SECONDS = 40.0  # since a worker's last heartbeat, which comes every 15
+STALE_SHARE = 0.5  # of a lease is left, though a worker that lives renews it six times while it runs
+
+
+@dataclass(frozen=True)
+class SearchSnapshot:
+    """What a search looks like at one moment: its current step; seconds and losses are summed over all steps."""
+
+    name: str
+    experiment: str | None
+    settings: str
+    """The digest of the settings that its coordinator has."""
+    closed: str | None
+    """Why no trial is handed out any more; None while the search is open."""
+    label: str
+    """What the step is called; empty if the search has one step only."""
+    position: int
+    """Which step it is, from 1."""
+    steps: int
+    wanted: int
+    """How many finished trials the step ends with."""
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    """How many trials have a worker that renews its lease."""
+    stale: int
+    """How many trials have a worker that does not."""
+    queued: int
+    holders: list[str]
+    """Which workers (`host/process`) hold a trial."""
+    lost_worker: str | None
+    """Which worker has the stale lease that ends last."""
+    reaped_in: float | None
+    """In how many seconds the last stale lease has run out and its trial is queued again."""
+    bests: tuple[float, ...]
+    """The best value of each objective, whichever trial reached it; empty if no trial is complete."""
+    front: int | None
+    """How many trials are on the Pareto front of several objectives; None if there is one objective."""
+    last_failure: str | None
+    workers: int
+    """How many workers had a heartbeat or renewed a lease lately."""
+    resumes: int
+    """How many claims were of trials that had been begun before."""
+    losses: int
+    """How many workers were lost with a trial."""
+    trial_seconds: float | None
+    """How long the finished trials of the step took on average, what was lost of them included."""
+    running_seconds: float
+    """For how long the trials that are held now have been held."""
+    used_seconds: float
+    """For how long workers held trials, on whatever device, or a GPU without a trial."""
+    lost_seconds: float
+    gpu_seconds: float
+    """How much of what was used was on a GPU."""
+    gpu_lost_seconds: float
+    wall_seconds: float
+    """How long ago the search began."""
+    ticked_seconds: float
+    """How long ago a coordinator last wrote to the search."""
+
+    @property
+    def best(self) -> float | None:
+        """Returns the best value of the first objective."""
+        return self.bests[0] if self.bests else None
+
+    @property
+    def finished(self) -> int:
+        """Returns how many trials count for the budget: complete and pruned ones."""
+        return self.complete + self.pruned
+
+    @property
+    def left(self) -> int:
+        """Returns how many trials of the step are still to be finished."""
+        return max(self.wanted - self.finished, 0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Returns in how many seconds the search ends, by the finished trials' pace and the workers alive; None while there is no pace."""
+        if self.closed is not None or self.trial_seconds is None or not self.workers:
+            return None
+        later = (self.steps - self.position) * self.wanted
+        work = (self.left + later) * self.trial_seconds
+        begun = min(self.running_seconds, (self.running + self.stale) * self.trial_seconds)
+        return max(work - begun, 0.0) / max(min(self.workers, self.left), 1)
+
+
+def read_searches(url: str, names: str) -> list[SearchSnapshot]:
+    """Returns the searches whose name matches the regular expression `names`, in the order in which they began.
+
+    Raises UnavailableError if the server is unavailable, ConfigError if it refuses us or a newer tailfill made the tables.
+    """
+    with _reading(url) as ask:
+        tables = ask(statements.TABLES, {})[0]
+        written = ask(statements.MONITOR_VERSION, {})[0]["version"] if tables["versioned"] else None
+        if not check_version(version_of(tables["made"], written), _label(url)):
+            return []
+        return [_snapshot(row, ask) for row in ask(statements.MONITOR_SEARCHES, {"names": names})]
+
+
+def _snapshot(search: Mapping[str, Any], ask: Any) -> SearchSnapshot:
+    values = {
+        "study": search["study_id"], "name": search["name"], "lease": search["lease_seconds"], "stale": STALE_SHARE, "alive": ALIVE_SECONDS,
+    }  # fmt: skip
+    trials, workers, costs = (
+        ask(statement, values)[0]
+        for statement in (statements.MONITOR_TRIALS, statements.MONITOR_WORKERS, statements.MONITOR_COSTS)
+    )
+    bests, failure = ask(statements.MONITOR_BESTS, values), ask(statements.MONITOR_FAILURE, values)
+    plain = ("name", "experiment", "settings", "closed", "position", "steps", "wanted")
+    fields: dict[str, Any] = {name: search[name] for name in plain}
+    fields |= {name: int(trials[name]) for name in ("complete", "pruned", "failed", "running", "stale", "queued")}
+    fields |= {name: int(costs[name]) for name in ("resumes", "losses")}
+    fields |= {name: float(costs[name]) for name in ("used_seconds", "lost_seconds", "gpu_seconds", "gpu_lost_seconds")}
+    return SearchSnapshot(
+        **fields,
+        label=json.loads(search["step"])["label"],
+        holders=list(trials["holders"]),
+        lost_worker=trials["lost_worker"],
+        reaped_in=_number(trials["reaped_in"]) if fields["stale"] else None,
+        bests=tuple(float(row["best"]) for row in bests),
+        front=int(ask(statements.MONITOR_FRONT, values)[0]["front"]) if len(bests) > 1 else None,
+        last_failure=json.loads(failure[0]["last_failure"]) if failure else None,
+        workers=int(workers["workers"]),
+        trial_seconds=_number(trials["trial_seconds"]),
+        running_seconds=float(trials["running_seconds"]),
+        wall_seconds=float(search["wall_seconds"]),
+        ticked_seconds=float(search["ticked_seconds"]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Any]:
+    """Yields a function that queries in one read-only transaction and returns rows as mappings."""
+    import psycopg2
+    from psycopg2.extras import RealDictCursor
+
+    try:
+        with closing(_connected(url)) as connection:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+
+                def ask(sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+                    cursor.execute(sql, values)
+                    rows: list[dict[str, Any]] = cursor.fetchall()
+                    return rows
+
+                yield ask
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if is_refusal(error):
+            raise ConfigError(refusal(_label(url), reason)) from None
+        raise UnavailableError(f"PostgreSQL at {_label(url)} is unavailable ({reason}); see that it runs") from error
+
+
+def _label(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+
+
+def _connected(url: str) -> Any:
+    import psycopg2
+
+    try:
+        return psycopg2.connect(url, **CONNECT)
+    except psycopg2.ProgrammingError:  # its message would repeat the password
+        raise ConfigError(
+            "DATABASE_URL: must be postgresql://user:password@host:port/database; got something else"
+        ) from None

@@ -1,0 +1,136 @@
+"""What workers and coordinators share of a search: what it is, its row in PostgreSQL, and the step that is searched now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import optuna
+from optuna.study import Study
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.config.search import Search
+from shared.search.identity import settings_digest
+from shared.search.storage import Database
+from shared.search.tables import NOW, leases, searches
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
+
+_QUEUED = select(1).where(leases.c.study_id == searches.c.study_id, leases.c.state == "queued").exists()
+_READ = select(*searches.c["study_id", "step", "settings", "closed"], _QUEUED.label("queued")).where(
+    searches.c.name == bindparam("search")
+)
+_INSERT = insert(searches).values(
+    {column.name: bindparam(column.name) for column in searches.c if column.name not in ("began_at", "ticked_at")}
+    | {"ticked_at": NOW}
+)
+_WRITE = _INSERT.on_conflict_do_update(
+    index_elements=[searches.c.name],
+    set_={column.name: column for column in _INSERT.excluded if column.name not in ("name", "began_at")},
+)
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """A search as its coordinator and its workers must agree on it."""
+
+    name: str
+    """What it is called in PostgreSQL (`identity.search_name`)."""
+    search: Search
+    seed: int
+    experiment: str | None = None
+    """Whose search it is, for the monitor."""
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """One Optuna study: the whole search, or one parameter's turn in a sequential one."""
+
+    study: str
+    """What it is called in Optuna."""
+    label: str
+    """What checkpoints and tables call it; empty if the search has one step only."""
+    parameters: tuple[str, ...]
+    """Which paths are searched."""
+    fixed: dict[str, Any]
+    """The values that earlier steps ended with, by path."""
+
+    def checkpoint_name(self, number: int) -> str:
+        """Returns what the names of a trial's checkpoints in the store begin with."""
+        return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """Where a search is, as its coordinator tells the monitor."""
+
+    experiment: str | None = None
+    wanted: int = 0
+    """How many finished trials the step ends with."""
+    position: int = 1
+    """Which step it is, from 1."""
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """What a worker must know before it claims a trial."""
+
+    study_id: int
+    step: SearchStep
+    settings: str
+    """The digest of the settings that it is searched with, its budget included."""
+    closed: str | None
+    """Why no trial is handed out any more under these settings; None while the search is open."""
+    queued: bool
+    """Whether a trial waits for a worker."""
+
+
+def directions(search: Search) -> list[Direction]:
+    """Returns the direction of each objective: `minimize` for the loss, `maximize` for the scores."""
+    return ["minimize" if name == "val_loss" else "maximize" for name in search.objectives]
+
+
+def make_study(database: Database, name: str, search: Search) -> Study:
+    """Creates the Optuna study, or loads it if it exists; any number of processes may do it at once (its name is unique)."""
+    return optuna.create_study(
+        study_name=name, storage=database.storage, directions=directions(search), load_if_exists=True
+    )
+
+
+def read_search(database: Database, name: str) -> SearchRow | None:
+    """Returns the row of a search, or None before a coordinator has begun it."""
+    if not database.has_tables():
+        return None
+    with database.transaction() as connection:
+        row = connection.execute(_READ, {"search": name}).one_or_none()
+    if row is None:
+        return None
+    step = json.loads(row.step)
+    step["parameters"] = tuple(step["parameters"])
+    return SearchRow(row.study_id, SearchStep(**step), row.settings, row.closed, row.queued)
+
+
+def write_search(
+    database: Database,
+    name: str,
+    study_id: int,
+    step: SearchStep,
+    search: Search,
+    closed: str | None,
+    progress: SearchProgress = SearchProgress(),
+) -> None:
+    """Writes down which step is searched now, under which settings, and why the search is closed if it is."""
+    values = {
+        "name": name,
+        "study_id": study_id,
+        "step": json.dumps(asdict(step)),
+        "settings": settings_digest(search),
+        "closed": closed,
+        "lease_seconds": search.lease_seconds,
+        **asdict(progress),
+    }
+    with database.transaction() as connection:
+        connection.execute(_WRITE, values)
