@@ -47,7 +47,7 @@ lint: venv
 
 types: venv
 	@echo "types: mypy, strict"
-	@$(BIN)/mypy && $(BIN)/mypy helm/generate.py
+	@$(BIN)/mypy && $(BIN)/mypy -m helm.generate -m helm.study_reference
 
 unit: venv
 	@echo "tests"

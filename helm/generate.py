@@ -10,12 +10,25 @@ from typing import Any
 
 import yaml
 
+from helm.study_reference import study_reference
 from shared.config.json_schema import study_schema
 from shared.config.stages import STAGES
 
 CHART = Path(__file__).parent
 ROOT = CHART.parent
 BEGIN, END = "<!-- values: made by `make generate` -->", "<!-- /values -->"
+
+
+STUDY_FILE = """\
+# The study file
+
+A study is one YAML (or JSON) file. `tailfill init DATA` writes one for your images, and `studies/` has ready ones. `tailfill validate STUDY` checks a file and
+names path, value, line and remedy of each error. A value can be replaced on the command line: `--set final.seeds=3`,
+`--set experiments.real.training.lr=1e-3`. `tailfill schema` prints the JSON schema for editors.
+
+`make generate` writes this page from the docstrings in `shared/config/`.
+
+"""
 
 
 def generated() -> dict[Path, str]:
@@ -33,6 +46,7 @@ def generated() -> dict[Path, str]:
         ROOT / "pyproject.toml": with_stages(
             "pyproject.toml", r'type = "independence"\nmodules = \[(.*?)\]', "jobs.{}"
         ),
+        ROOT / "docs" / "study-file.md": f"{STUDY_FILE}{study_reference(json.loads(study_schema()))}",
         readme: f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}",
     }
 
