@@ -78,8 +78,8 @@ bench: venv ## what a trial costs beside a plain timm loop; DATA=FashionDataset,
 	@test -n "$(DATA)" || { echo "name the images: make bench DATA=DIR, as studies/deepfashion-lite.yaml has them"; exit 2; }
 	@$(BENCH_ENV) $(BIN)/python -m benchmarks.trial studies/deepfashion-lite.yaml --set dataset.root=$(DATA) $(BENCH)
 
-continue: venv ## begin the demo with an earlier commit, kill it, and go on with this one (FROM=e21fc39)
-	@$(BIN)/python tests/continue_demo.py $(or $(FROM),e21fc39)
+continue: venv ## begin the demo with an earlier commit, kill it, and continue with this one (FROM=e21fc39, OPTIONS="--set ...")
+	@$(BIN)/python tests/continue_demo.py $(or $(FROM),e21fc39) $(OPTIONS)
 
 fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
 	@$(BIN)/python -m shared.artifacts.fingerprint --write

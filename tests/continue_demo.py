@@ -1,4 +1,4 @@
-"""A study that an earlier version began is carried on by this one: `make continue FROM=e21fc39`, about fifteen minutes on two cores.
+"""A study that an earlier version began is continued by this one: `make continue FROM=e21fc39`, about fifteen minutes on two cores.
 
 Runs the demo with the code of FROM, kills it with SIGKILL when half of its stages are committed, goes on with the working tree, and fails
 if a committed stage runs again, or if a second run has anything to do.
@@ -37,10 +37,12 @@ def committed(workdir: Path) -> dict[str, str]:
     return {row["step"]: row["digest"] for row in json.loads(said.stdout) if row["digest"]}
 
 
-def run_until_half(code: Path, workdir: Path) -> None:
+def run_until_half(code: Path, workdir: Path, options: tuple[str, ...]) -> None:
     """Runs the demo with the earlier code and kills it on the way."""
     with tempfile.TemporaryFile("w+") as log:
-        run = subprocess.Popen(**command(code, "run", "studies/demo.yaml", "--workdir", str(workdir)), stderr=log)
+        run = subprocess.Popen(
+            **command(code, "run", "studies/demo.yaml", "--workdir", str(workdir), *options), stderr=log
+        )
         while run.poll() is None:
             time.sleep(0.5)
             log.seek(0)
@@ -53,32 +55,34 @@ def run_until_half(code: Path, workdir: Path) -> None:
         sys.exit(f"the earlier version ended by itself:\n{log.read()[-3000:]}")
 
 
-def run_to_the_end(workdir: Path) -> str:
+def run_to_the_end(workdir: Path, options: tuple[str, ...]) -> str:
     """Goes on with this version; the log."""
     ended = subprocess.run(
-        **command(ROOT, "run", "studies/demo.yaml", "--workdir", str(workdir)), stderr=subprocess.PIPE, check=False
+        **command(ROOT, "run", "studies/demo.yaml", "--workdir", str(workdir), *options),
+        stderr=subprocess.PIPE,
+        check=False,
     )
     if ended.returncode:
         sys.exit(f"this version failed:\n{ended.stderr[-3000:]}")
     return ended.stderr
 
 
-def main(revision: str) -> None:
-    """Begins, kills, goes on, and compares."""
+def main(revision: str, *options: str) -> None:
+    """Begins, kills, continues, and compares. `options` are those of `tailfill run`, such as `--set` for a smaller demo."""
     with tempfile.TemporaryDirectory(prefix="continue-") as folder:
         code, workdir = Path(folder) / "code", Path(folder) / "work"
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", code, revision], cwd=ROOT, check=True)
         try:
-            run_until_half(code, workdir)
+            run_until_half(code, workdir, options)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", code], cwd=ROOT, check=True)
         before = committed(workdir)
-        log = run_to_the_end(workdir)
+        log = run_to_the_end(workdir, options)
         after = committed(workdir)
         again = [label for label in before if f"{label}: committed already" not in log or before[label] != after[label]]
         if again or len(before) < HALF:
             sys.exit(f"these stages were committed and ran again: {again}; committed before: {sorted(before)}")
-        last = run_to_the_end(workdir).splitlines()[-1]
+        last = run_to_the_end(workdir, options).splitlines()[-1]
         if not last.startswith(f"0 stages run, {len(after)} found committed"):
             sys.exit(f"the second run had something to do: {last}")
         print(f"{len(before)} stages of {revision} were found committed, {len(after) - len(before)} run; then: {last}")
