@@ -131,7 +131,7 @@ def _time(
     study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Preview, made: int, forecast: Forecast
 ) -> None:
     from shared.benchmark import Range, exactly
-    from shared.classifier.data import wanted_views
+    from shared.classifier.data import kept_views
     from shared.classifier.timing import time_training
 
     train = forecast.images["train"]
@@ -143,7 +143,7 @@ def _time(
                 experiment.classifier.model_dump(mode="json"),
                 experiment.augmentation,
                 experiment.training.erasing,
-                wanted_views(arm_of(experiment)),
+                kept_views(arm_of(experiment)),
             ]
         )
         if kind not in rates:

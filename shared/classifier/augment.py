@@ -28,7 +28,7 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AugmentationParameters:
     """The random parameters of an augmentation, a row an image; None for a step that it has not."""
 
     flip: Tensor | None = None
@@ -46,12 +46,12 @@ class Drawn:
     erased: Tensor | None = None
     """`[n, 8]`: whether, area, aspect, place in both directions, the rectangle's colour; all in 0 to 1 but for the aspect."""
 
-    def take(self, rows: Tensor) -> Drawn:
+    def take(self, rows: Tensor) -> AugmentationParameters:
         """Those of some images."""
-        return Drawn(*(None if value is None else value[rows] for value in self._values()))
+        return AugmentationParameters(*(None if value is None else value[rows] for value in self._values()))
 
     @classmethod
-    def joined(cls, parts: list[Drawn]) -> Drawn:
+    def concatenated(cls, parts: list[AugmentationParameters]) -> AugmentationParameters:
         """Those of several batches of one augmentation, one after the other."""
         columns = zip(*(part._values() for part in parts), strict=True)
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
@@ -60,7 +60,9 @@ class Drawn:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def draw(n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None) -> Drawn:
+def draw(
+    n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None
+) -> AugmentationParameters:
     """Parameters for n images. `erasing` is the probability that a random rectangle is filled with one colour; `flip` (bool `[n]`) says
     which images are mirrored, in place of a draw; `none` leaves the images as they are but for erasing."""
     flipped = affine = colour = contrast = sharpened = harder = None
@@ -71,20 +73,20 @@ def draw(n: int, kind: Augmentation, erasing: float, generator: Generator, flip:
         affine = _draw_affine(flipped, generator)
         colour, contrast = _draw_jitter(n, generator)
     if kind == "hard":
-        sharpened = _chosen(n, HARD, generator).bool()
-        harder = 1.0 + (HARD_CONTRAST - 1.0) * _chosen(n, HARD, generator)
-    erased = _draw_erased(n, erasing, generator) if erasing > 0 else None
-    return Drawn(flipped, affine, colour, contrast, sharpened, harder, erased)
+        sharpened = _bernoulli(n, HARD, generator).bool()
+        harder = 1.0 + (HARD_CONTRAST - 1.0) * _bernoulli(n, HARD, generator)
+    erased = _draw_erasing(n, erasing, generator) if erasing > 0 else None
+    return AugmentationParameters(flipped, affine, colour, contrast, sharpened, harder, erased)
 
 
-def apply(images: Tensor, drawn: Drawn) -> Tensor:
+def apply(images: Tensor, drawn: AugmentationParameters) -> Tensor:
     """Float images `[n, 3, r, r]` in 0 to 1 → the same, augmented."""
     if drawn.affine is not None:
-        images = _move(images, drawn.affine)
+        images = _warp(images, drawn.affine)
     elif drawn.flip is not None:
         images = torch.where(drawn.flip.to(images.device).view(-1, 1, 1, 1), tv.horizontal_flip(images), images)
     if drawn.colour is not None and drawn.contrast is not None:
-        images = _contrast(_coloured(images, drawn.colour), drawn.contrast)
+        images = _contrast(_recolour(images, drawn.colour), drawn.contrast)
     if drawn.sharpened is not None:
         sharper = tv.adjust_sharpness(images, SHARPNESS)
         images = torch.where(drawn.sharpened.to(images.device).view(-1, 1, 1, 1), sharper, images)
@@ -111,7 +113,7 @@ def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
     return torch.rand(n, generator=generator) * (high - low) + low
 
 
-def _chosen(n: int, probability: float, generator: Generator) -> Tensor:
+def _bernoulli(n: int, probability: float, generator: Generator) -> Tensor:
     return (torch.rand(n, generator=generator) < probability).float()
 
 
@@ -144,22 +146,22 @@ def _draw_jitter(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(n, 1, 1), contrast
 
 
-def _draw_erased(n: int, probability: float, generator: Generator) -> Tensor:
-    chosen = _chosen(n, probability, generator)
+def _draw_erasing(n: int, probability: float, generator: Generator) -> Tensor:
+    chosen = _bernoulli(n, probability, generator)
     area = _uniform(n, *ERASED_AREA, generator)
     aspect = torch.exp(_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), generator))
     down, across = torch.rand(n, generator=generator), torch.rand(n, generator=generator)
     return torch.cat([torch.stack([chosen, area, aspect, down, across], 1), torch.rand(n, 3, generator=generator)], 1)
 
 
-def _move(images: Tensor, affine: Tensor) -> Tensor:
+def _warp(images: Tensor, affine: Tensor) -> Tensor:
     """Mirror, zoom and affine in one resampling; what comes in from outside repeats the border, mostly plain background."""
     grid = F.affine_grid(affine.to(images.device, images.dtype), list(images.shape), align_corners=False)
     moved: Tensor = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved
 
 
-def _coloured(images: Tensor, matrix: Tensor) -> Tensor:
+def _recolour(images: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum("nij,njhw->nihw", matrix.to(images.device, images.dtype), images).clamp(0, 1)
 
 

@@ -25,7 +25,7 @@ log = Log("classifier")
 
 
 @dataclass(frozen=True)
-class BlockFiles:
+class FeatureCache:
     """Arrays by name. What is read may have gone a moment later, which is why a reader is ready to compute it."""
 
     folder: Path

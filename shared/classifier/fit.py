@@ -1,4 +1,4 @@
-"""Training of one arm with one set of parameters, from its TrainingData to a Fitted classifier; resumable after every epoch."""
+"""Training of one arm with one set of parameters, from its TrainingData to a TrainedClassifier classifier; resumable after every epoch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
 from shared.classifier.loss import Loss, Targets
 from shared.classifier.model import Network, build_head, build_trunk
-from shared.classifier.precision import autocast, grad_scaler, placed
-from shared.classifier.predictor import Fitted, probabilities
+from shared.classifier.optimizer import make_optimizer, rate_at
+from shared.classifier.precision import autocast, grad_scaler, move_to
+from shared.classifier.predictor import TrainedClassifier, probabilities
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Sampler
-from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord, Snapshot
 from shared.config.stages import Arm
-from shared.config.training import Training
 from shared.data.schema import LabelSchema
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
 from shared.metrics.classification import fast_scores
 from shared.stop import StopSignal
 
-__all__ = ["Diverged", "EpochRecord", "Fitted", "OutOfMemory", "TrainingData", "TrainingFailed", "fit"]
+__all__ = [
+    "EpochRecord",
+    "OutOfMemory",
+    "TrainedClassifier",
+    "TrainingData",
+    "TrainingDiverged",
+    "TrainingFailed",
+    "fit",
+]
 
 EVALUATION_BATCH = 512
 CPU_MEMORY = "can't allocate memory"  # torch's allocator on a CPU has no error class of its own
@@ -46,7 +53,7 @@ class TrainingFailed(InputError):
     """These parameters cannot be trained with; a search counts the trial as failed and goes on."""
 
 
-class Diverged(TrainingFailed):
+class TrainingDiverged(TrainingFailed):
     """The loss is no longer a number."""
 
 
@@ -63,13 +70,13 @@ def fit(
     stop: StopSignal,
     on_epoch: OnEpoch | None = None,
     checkpoint_every: int = 1,
-) -> Fitted:
+) -> TrainedClassifier:
     """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
 
     Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
     a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Every `checkpoint_every`
     epochs a checkpoint is kept, beside the training, unless one is still on its way or the rest takes no longer than keeping it.
-    Where `stop` is set the last finished epoch is checkpointed, if the grace period suffices, and Stopped raised. Raises Diverged and OutOfMemory (both
+    Where `stop` is set the last finished epoch is checkpointed, if the grace period suffices, and Stopped raised. Raises TrainingDiverged and OutOfMemory (both
     TrainingFailed), and ValueError where `data` was built for an arm with other inputs.
     """
     if not data.matches(arm):
@@ -77,14 +84,15 @@ def fit(
             "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
         )
     gpus = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), _memory_errors(arm), AsyncCheckpointer() as keeper:
-        run = _Run(arm, data, epochs, seed, checkpoints, keeper, stop, on_epoch, checkpoint_every)
-        run.go()
-        run.end()
-        return Fitted(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
+    with torch.random.fork_rng(devices=gpus), _out_of_memory_errors(arm), AsyncCheckpointer() as checkpointer:
+        saver = _CheckpointSaver(checkpoints, checkpointer, stop, checkpoint_every)
+        run = _TrainingRun(arm, data, epochs, seed, saver, on_epoch)
+        run.train()
+        saver.finish(run.snapshot)
+        return TrainedClassifier(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
 
 
-class _Run:
+class _TrainingRun:
     """One training on its way."""
 
     def __init__(
@@ -93,15 +101,11 @@ class _Run:
         data: TrainingData,
         epochs: int,
         seed: int,
-        checkpoints: Checkpoints,
-        keeper: AsyncCheckpointer,
-        stop: StopSignal,
+        saver: _CheckpointSaver,
         on_epoch: OnEpoch | None,
-        checkpoint_every: int,
     ) -> None:
         self.arm, self.data, self.epochs, self.seed = arm, data, epochs, seed
-        self.checkpoints, self.keeper, self.stop, self.on_epoch = checkpoints, keeper, stop, on_epoch
-        self.every = checkpoint_every
+        self.saver, self.on_epoch = saver, on_epoch
         self.network = new_network(arm, data, seed)
         self.scaler = grad_scaler(data.device)
         self.validation_loss = Loss.for_validation(data.schema, arm.training, data.counts(real_only=True), data.device)
@@ -110,15 +114,13 @@ class _Run:
         loss_weight = arm.synthetic.loss_weight if arm.synthetic else 1.0
         self.weight = torch.from_numpy(np.where(data.generated, loss_weight, 1.0).astype(np.float32)).to(data.device)
         self.history: list[EpochRecord] = []
-        self.snapshot = Snapshot.load(checkpoints)
-        self.saved = 0
+        self.snapshot = saver.load()
         if self.snapshot is not None:
             self.snapshot.restore_network(self.network)
             self.history = list(self.snapshot.history)
-            self.saved = len(self.history)
 
-    def go(self) -> None:
-        """All epochs that are not done yet."""
+    def train(self) -> None:
+        """Runs the epochs that are not done yet."""
         loss = Loss.of(self.data.schema, self.arm.training, self.data.counts(real_only=False), self.data.device)
         sampler = Sampler(self.arm, self.data.labels, self.data.generated, self.epochs, self.seed)
         if len(self.history) < self.epochs:
@@ -139,7 +141,7 @@ class _Run:
                 parts.append(self.network(below).float())
             logits = torch.cat(parts)
             labels = torch.from_numpy(data.val_labels).to(data.device)
-            loss = self.validation_loss(logits, everything_counts(labels, len(data.schema.groups)))
+            loss = self.validation_loss(logits, unmasked_targets(labels, len(data.schema.groups)))
         return float(loss), probabilities(logits, data.schema)
 
     def _epoch(
@@ -155,7 +157,7 @@ class _Run:
         train_loss, lr = train(optimizer)
         val_loss, predicted = self.validate()
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise Diverged(
+            raise TrainingDiverged(
                 f"training diverged in epoch {epoch}: training loss {train_loss}, validation loss {val_loss}; "
                 f"lower training.lr, got {self.arm.training.lr}"
             )
@@ -178,10 +180,7 @@ class _Run:
                 record
             )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
-        if left == 0 or self.keeper.busy():
-            return
-        if len(self.history) % self.every == 0 and left * record.seconds > self.keeper.seconds:
-            self._keep(self.snapshot)
+        self.saver.after_epoch(self.snapshot, left * record.seconds)
 
     def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
         training, data = self.arm.training, self.data
@@ -261,35 +260,63 @@ class _Run:
         return Targets(self.labels[chosen], self.mask[chosen], self.weight[chosen])
 
     def _check_stop(self) -> None:
-        if self.stop:
-            self.keep_newest()
-            self.stop.raise_if_set()
+        self.saver.raise_if_stopped(self.snapshot)
 
-    def end(self) -> None:
-        """After the last epoch. Checkpoints are no longer needed, unless a signal keeps the caller from using what was trained."""
+
+class _CheckpointSaver:
+    """Decides when a training's snapshots are saved, and saves them beside the training."""
+
+    def __init__(self, checkpoints: Checkpoints, checkpointer: AsyncCheckpointer, stop: StopSignal, every: int) -> None:
+        self._checkpoints, self._checkpointer, self._stop, self._every = checkpoints, checkpointer, stop, every
+        self._saved = 0
+        """The number of epochs in the newest checkpoint."""
+
+    def load(self) -> Snapshot | None:
+        """Returns the snapshot to resume from, or None."""
+        snapshot = Snapshot.load(self._checkpoints)
+        self._saved = len(snapshot.history) if snapshot is not None else 0
+        return snapshot
+
+    def after_epoch(self, snapshot: Snapshot, seconds_left: float) -> None:
+        """Saves the snapshot if it is due, unless one is still on its way or the rest of the training takes no longer than saving."""
+        due = len(snapshot.history) % self._every == 0 and seconds_left > self._checkpointer.seconds
+        if seconds_left > 0 and not self._checkpointer.busy() and due:
+            self._save(snapshot)
+
+    def raise_if_stopped(self, snapshot: Snapshot | None) -> None:
+        """Raises Stopped if the signal is set, after it has saved the snapshot."""
+        if self._stop:
+            self._save_latest(snapshot)
+            self._stop.raise_if_set()
+
+    def finish(self, snapshot: Snapshot | None) -> None:
+        """Ends the saving after the last epoch.
+
+        Checkpoints are no longer needed then, unless a signal keeps the caller from using what was trained.
+        """
         try:
-            if self.stop:
-                self.keep_newest()
+            if self._stop:
+                self._save_latest(snapshot)
             else:
-                self.keeper.wait()
+                self._checkpointer.wait()
         except UnavailableError as error:
-            log.warning("the last checkpoint was not kept; the training is done", reason=str(error))
+            log.warning("the last checkpoint was not saved; the training is complete", reason=str(error))
 
-    def keep_newest(self) -> None:
+    def _save_latest(self, snapshot: Snapshot | None) -> None:
         """Waits until the last finished epoch is checkpointed, if the grace period suffices for that."""
         try:
-            self.keeper.wait()
+            self._checkpointer.wait()
         except UnavailableError as error:
-            log.warning("a checkpoint was not kept; the newest one is tried", reason=str(error))
-            self.saved = 0
-        newer = self.snapshot is not None and self.saved < len(self.snapshot.history)
-        if self.snapshot is not None and newer and self.keeper.seconds < self.stop.seconds_left():
-            self._keep(self.snapshot)
-            self.keeper.wait()
+            log.warning("a checkpoint was not saved; trying the newest one", reason=str(error))
+            self._saved = 0
+        newer = snapshot is not None and self._saved < len(snapshot.history)
+        if snapshot is not None and newer and self._checkpointer.seconds < self._stop.seconds_left():
+            self._save(snapshot)
+            self._checkpointer.wait()
 
-    def _keep(self, snapshot: Snapshot) -> None:
-        self.keeper.begin(lambda: snapshot.save(self.checkpoints))
-        self.saved = len(snapshot.history)
+    def _save(self, snapshot: Snapshot) -> None:
+        self._checkpointer.begin(lambda: snapshot.save(self._checkpoints))
+        self._saved = len(snapshot.history)
 
 
 def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
@@ -301,14 +328,8 @@ def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
     torch.manual_seed(derived_seed("head", seed))
     head = build_head(trunk.features, arm.classifier.head, data.schema.width, arm.training.dropout)
     network = Network(trunk, head)
-    placed(network, data.device)
+    move_to(network, data.device)
     return network
-
-
-def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam with L2 in the gradient (paper) or AdamW; the rate is set before each step."""
-    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=training.lr, betas=(training.beta1, training.beta2), weight_decay=training.weight_decay)
 
 
 def mixed(below: Tensor, targets: Targets, partner: Tensor, share: Tensor) -> tuple[Tensor, tuple[Targets, Targets]]:
@@ -318,7 +339,7 @@ def mixed(below: Tensor, targets: Targets, partner: Tensor, share: Tensor) -> tu
     return own * below + (1 - own) * below[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
 
 
-def everything_counts(labels: Tensor, groups: int) -> Targets:
+def unmasked_targets(labels: Tensor, groups: int) -> Targets:
     """Targets of real images: every group counts, each image alike."""
     n = len(labels)
     mask = torch.ones(n, groups, dtype=torch.bool, device=labels.device)
@@ -328,11 +349,11 @@ def everything_counts(labels: Tensor, groups: int) -> Targets:
 def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
     """The comparable loss (no smoothing, mixup or synthetic weights) of logits `[n, C]` for labels `[n, C]`."""
     loss = Loss.for_validation(schema, arm.training, data.counts(real_only=True), logits.device)
-    return float(loss(logits, everything_counts(labels, len(schema.groups))))
+    return float(loss(logits, unmasked_targets(labels, len(schema.groups))))
 
 
 @contextmanager
-def _memory_errors(arm: Arm) -> Iterator[None]:
+def _out_of_memory_errors(arm: Arm) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:

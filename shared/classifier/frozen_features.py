@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.artifacts.checkpoints import AsyncCheckpointer
-from shared.classifier.augment import Drawn, apply, draw
-from shared.classifier.feature_cache import BlockFiles
+from shared.classifier.augment import AugmentationParameters, apply, draw
+from shared.classifier.feature_cache import FeatureCache
 from shared.classifier.model import Trunk
-from shared.classifier.precision import autocast, images_on
+from shared.classifier.precision import autocast, to_float_images
 from shared.classifier.rng import torch_generator
 from shared.config.training import Augmentation
 from shared.data.imageset import ImageSet, decode
@@ -42,7 +42,7 @@ class View:
     """Which of several; odd ones are mirrored, so that two views hold both sides."""
 
 
-PLAIN = View()
+UNAUGMENTED = View()
 
 
 def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
@@ -59,17 +59,17 @@ def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
     return out
 
 
-class FrozenPart:
+class FrozenBackbone:
     """The part of the network below the cut, with its outputs kept on disk by block of images.
 
     `files` is the node-local place of the blocks; without one nothing outlives the process.
     """
 
-    def __init__(self, trunk: Trunk, device: torch.device, files: BlockFiles | None) -> None:
+    def __init__(self, trunk: Trunk, device: torch.device, files: FeatureCache | None) -> None:
         self.trunk, self.device, self.files = trunk, device, files
         # pooled features are small; activations are kept in half precision
         self.dtype = torch.float32 if trunk.all_frozen else torch.float16
-        self._identity = self._trunk_identity()
+        self._identity = self._backbone_identity()
         self._batch = GPU_BATCH if device.type == "cuda" else CPU_BATCH
         self._decoded: tuple[ImageSet, Tensor] | None = None
         """The last block's pixels: its next view needs them too."""
@@ -83,16 +83,16 @@ class FrozenPart:
     def stream(self, images: ImageSet) -> Iterator[NDArray[np.generic]]:
         """The plain outputs of one block of images after the other."""
         starts = range(0, len(images), BLOCK)
-        yield from self.blocks((images.take(np.arange(s, min(s + BLOCK, len(images)))), PLAIN) for s in starts)
+        yield from self.blocks((images.take(np.arange(s, min(s + BLOCK, len(images)))), UNAUGMENTED) for s in starts)
 
     def blocks(self, wanted: Iterable[tuple[ImageSet, View]]) -> Iterator[NDArray[np.generic]]:
         """Outputs of at most BLOCK images each, `[n, …]`, from disk where they are there; what was computed is written beside the next."""
-        with AsyncCheckpointer() as keeper:
+        with AsyncCheckpointer() as checkpointer:
             for images, view in wanted:
-                yield self._block(images, view, keeper)
+                yield self._block(images, view, checkpointer)
         self._decoded = None
 
-    def _block(self, images: ImageSet, view: View, keeper: AsyncCheckpointer) -> NDArray[np.generic]:
+    def _block(self, images: ImageSet, view: View, checkpointer: AsyncCheckpointer) -> NDArray[np.generic]:
         key = self.key(images, view)
         found = self.kept(key, len(images))
         if found is not None:
@@ -103,7 +103,7 @@ class FrozenPart:
         parts = [self.computed(pixels[rows], part) for rows, part in zip(batches, drawn, strict=True)]
         result: NDArray[np.generic] = torch.cat(parts).cpu().numpy()
         if self.files is not None:
-            keeper.begin(partial(self.files.write, key, result))
+            checkpointer.begin(partial(self.files.write, key, result))
         return result
 
     def kept(self, key: str, n: int) -> NDArray[np.generic] | None:
@@ -118,15 +118,15 @@ class FrozenPart:
         """Images of that batch, in a set of so many."""
         return min(self._batch, images - row // self._batch * self._batch)
 
-    def drawn(self, key: str, view: View, number: int, n: int) -> Drawn:
+    def drawn(self, key: str, view: View, number: int, n: int) -> AugmentationParameters:
         """The augmentation of batch `number`, of n images, of the block with that key."""
         flip = torch.full((n,), view.number % 2 == 1)
         return draw(n, view.augmentation, view.erasing, torch_generator("view", int(key[:12], 16), number), flip)
 
-    def computed(self, pixels: Tensor, drawn: Drawn) -> Tensor:
+    def computed(self, pixels: Tensor, drawn: AugmentationParameters) -> Tensor:
         """Of uint8 `[n, 3, r, r]`: `[n, …]` on the device, in the type that is kept."""
         with autocast(self.device):
-            return self.trunk.below(apply(images_on(pixels, self.device), drawn)).to(self.dtype)
+            return self.trunk.below(apply(to_float_images(pixels, self.device), drawn)).to(self.dtype)
 
     def _pixels(self, images: ImageSet) -> Tensor:
         if self._decoded is None or self._decoded[0] is not images:
@@ -141,7 +141,7 @@ class FrozenPart:
             key.update(hashlib.sha256(data).digest())
         return key.hexdigest()
 
-    def _trunk_identity(self) -> str:
+    def _backbone_identity(self) -> str:
         trunk = self.trunk
         digest = hashlib.sha256()
         for name, tensor in trunk.lower.state_dict().items():

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.classifier.augment import Drawn
-from shared.classifier.frozen_features import BLOCK, FrozenPart, View, decoded
+from shared.classifier.augment import AugmentationParameters
+from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal
@@ -30,8 +30,8 @@ class Pixels:
 
     def __init__(self, images: ImageSet, resolution: int, budget: float, device: torch.device) -> None:
         self.images, self.resolution = images, resolution
-        fitting = _fitting(len(images), 3 * resolution**2, budget, "images decoded")
-        self.kept = _placed(torch.from_numpy(decoded(images.take(np.arange(fitting)), resolution)), device)
+        fitting = _rows_that_fit(len(images), 3 * resolution**2, budget, "images decoded")
+        self.kept = _on_gpu_if_small(torch.from_numpy(decoded(images.take(np.arange(fitting)), resolution)), device)
 
     @property
     def nbytes(self) -> int:
@@ -41,7 +41,7 @@ class Pixels:
     def rows(self, rows: Rows) -> Tensor:
         """uint8 `[n, 3, r, r]` of these images, on the CPU or where they are kept."""
         inside = rows < len(self.kept)
-        found = self.kept[_on(rows[inside], self.kept.device)]
+        found = self.kept[_tensor_on(rows[inside], self.kept.device)]
         if inside.all():
             return found
         out = torch.empty(len(rows), *self.kept.shape[1:], dtype=torch.uint8)
@@ -50,12 +50,12 @@ class Pixels:
         return out
 
 
-class Outputs:
+class FrozenFeatures:
     """What the frozen part makes of views of the images."""
 
     def __init__(
         self,
-        frozen: FrozenPart,
+        frozen: FrozenBackbone,
         images: ImageSet,
         views: list[View],
         budget: float,
@@ -68,7 +68,7 @@ class Outputs:
         size = int(np.prod(shape)) * frozen.dtype.itemsize
         row_bytes = len(views) * size
         pixels_budget = PIXELS_SHARE * budget if len(images) * row_bytes > budget else 0.0
-        fitting = _fitting(len(images), row_bytes, budget - pixels_budget, what)
+        fitting = _rows_that_fit(len(images), row_bytes, budget - pixels_budget, what)
         self._pixels: Pixels | None = None
         """Of the images whose outputs do not fit."""
         if fitting < len(images):
@@ -76,7 +76,7 @@ class Outputs:
             self._pixels = Pixels(beyond, frozen.trunk.resolution, pixels_budget, torch.device("cpu"))
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
         self._keys: dict[tuple[int, int], str] = {}
-        work = self._work(fitting, BLOCK * size)
+        work = self._blocks_to_compute(fitting, BLOCK * size)
         blocks = {start: self._block(start) for start, _ in work}
 
         def wanted() -> Iterator[tuple[ImageSet, View]]:
@@ -90,7 +90,7 @@ class Outputs:
             end = min(start + BLOCK, fitting)
             if end > start:
                 kept.numpy()[start:end, v] = values[: end - start]
-        self.kept = _placed(kept, frozen.device)
+        self.kept = _on_gpu_if_small(kept, frozen.device)
 
     @property
     def nbytes(self) -> int:
@@ -101,16 +101,16 @@ class Outputs:
         """Float32 `[n, …]` on the device, of these images in these views, by number."""
         inside = rows < len(self.kept)
         place, device = self.kept.device, self.frozen.device
-        found = self.kept[_on(rows[inside], place), _on(views[inside], place)]
+        found = self.kept[_tensor_on(rows[inside], place), _tensor_on(views[inside], place)]
         found = found.to(device, torch.float32, non_blocking=True)
         if inside.all():
             return found
         out = torch.empty(len(rows), *self.kept.shape[2:], device=device)
-        out[_on(inside, device)] = found
-        out[_on(~inside, device)] = self._beyond(rows[~inside], views[~inside]).to(torch.float32)
+        out[_tensor_on(inside, device)] = found
+        out[_tensor_on(~inside, device)] = self._read_or_recompute(rows[~inside], views[~inside]).to(torch.float32)
         return out
 
-    def _work(self, fitting: int, block_bytes: int) -> list[tuple[int, int]]:
+    def _blocks_to_compute(self, fitting: int, block_bytes: int) -> list[tuple[int, int]]:
         """The blocks to compute, each a first row and a view: those that fit in memory, then as many as the disk takes."""
         order = random.Random(os.getpid())
         parts = []
@@ -132,7 +132,7 @@ class Outputs:
             self._keys[where] = self.frozen.key(self._block(where[0]), self.views[view])
         return self._keys[where]
 
-    def _beyond(self, rows: Rows, views: Rows) -> Tensor:
+    def _read_or_recompute(self, rows: Rows, views: Rows) -> Tensor:
         """What is not in memory: from disk, or computed."""
         out = torch.empty(len(rows), *self.kept.shape[2:], dtype=self.frozen.dtype, device=self.frozen.device)
         missing = np.ones(len(rows), np.bool_)
@@ -141,14 +141,14 @@ class Outputs:
             length = min(BLOCK, len(self.images) - start)
             found = self.frozen.kept(self._key(start, int(views[at[0]])), length)
             if found is not None:
-                out[_on(at, out.device)] = torch.tensor(found[rows[at] - start]).to(out.device)
+                out[_tensor_on(at, out.device)] = torch.tensor(found[rows[at] - start]).to(out.device)
                 missing[at] = False
         at = np.flatnonzero(missing)
         if len(at):
-            out[_on(at, out.device)] = self._anew(rows[at], views[at])
+            out[_tensor_on(at, out.device)] = self._recompute(rows[at], views[at])
         return out
 
-    def _anew(self, rows: Rows, views: Rows) -> Tensor:
+    def _recompute(self, rows: Rows, views: Rows) -> Tensor:
         """Computed with the augmentation that their blocks have."""
         places, drawn = [], []
         batches = np.array([self.frozen.batch_of(int(row)) for row in rows])
@@ -160,11 +160,13 @@ class Outputs:
             places.append(at)
         order = np.concatenate(places)
         assert self._pixels is not None
-        computed = self.frozen.computed(self._pixels.rows(rows[order] - len(self.kept)), Drawn.joined(drawn))
-        return computed[_on(np.argsort(order), computed.device)]
+        computed = self.frozen.computed(
+            self._pixels.rows(rows[order] - len(self.kept)), AugmentationParameters.concatenated(drawn)
+        )
+        return computed[_tensor_on(np.argsort(order), computed.device)]
 
 
-def _fitting(n: int, row_bytes: int, budget: float, what: str) -> int:
+def _rows_that_fit(n: int, row_bytes: int, budget: float, what: str) -> int:
     """How many of n rows the budget holds."""
     fitting = min(n, max(0, int(budget // row_bytes)))
     if fitting < n:
@@ -184,11 +186,11 @@ def _groups(first: Rows, second: Rows) -> Iterator[Rows]:
     yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def _on(values: NDArray[np.generic], device: torch.device) -> Tensor:
+def _tensor_on(values: NDArray[np.generic], device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _placed(values: Tensor, device: torch.device) -> Tensor:
+def _on_gpu_if_small(values: Tensor, device: torch.device) -> Tensor:
     """On the GPU where it takes at most a quarter of the free memory there, else left where it is."""
     if device.type == "cuda" and values.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
         return values.to(device)

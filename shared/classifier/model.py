@@ -50,7 +50,7 @@ class Trunk:
     std: tuple[float, ...]
 
     @property
-    def frozen_input(self) -> bool:
+    def has_frozen_layers(self) -> bool:
         """Whether anything lies below the cut: then its output can be kept instead of pixels."""
         return not isinstance(self.lower, nn.Identity)
 
@@ -70,7 +70,7 @@ class Trunk:
 
     def below(self, images: Tensor) -> Tensor:
         """What `upper` reads, for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
-        if not self.frozen_input:
+        if not self.has_frozen_layers:
             return self.normalised(images)
         at_once = max(1, CPU_PIXELS // self.resolution**2) if images.device.type == "cpu" else len(images)
         with torch.no_grad():
@@ -109,7 +109,7 @@ def build_trunk(
                 f"classifier.resolution: {classifier.model} does not take {resolution} px images ({str(error).splitlines()[0]}); "
                 "set another"
             ) from error
-        lower, upper = _cut(model, classifier.trainable, images, pooled)
+        lower, upper = _split_at_first_trainable(model, classifier.trainable, images, pooled)
     return Trunk(
         model, lower, upper, trainable, classifier.trainable, pooled.shape[1], resolution, tuple(config["mean"]), tuple(config["std"])
     )  # fmt: skip
@@ -159,22 +159,22 @@ class Network(nn.Module):
             name: tensor
             for name, tensor in self.state_dict().items()
             if name not in frozen
-            and (name.startswith("head.") or _under(name.removeprefix("trunk."), self.parts.prefix))
+            and (name.startswith("head.") or _has_prefix(name.removeprefix("trunk."), self.parts.prefix))
         }
 
 
 def set_mode(model: nn.Module, prefix: str, training: bool) -> None:
     """Training mode for the modules under the trainable prefix, eval for all others."""
     for name, module in model.named_modules():
-        module.training = training and _under(name, prefix)
+        module.training = training and _has_prefix(name, prefix)
 
 
-def _under(name: str, prefix: str) -> bool:
+def _has_prefix(name: str, prefix: str) -> bool:
     return prefix == "all" or (prefix != "head" and (name == prefix or name.startswith(f"{prefix}.")))
 
 
 def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
-    names = tuple(name for name, _ in model.named_parameters() if _under(name, prefix))
+    names = tuple(name for name, _ in model.named_parameters() if _has_prefix(name, prefix))
     if not names and prefix != "head":
         parts = {".".join(name.split(".")[:depth]) for name, _ in model.named_parameters() for depth in (1, 2)}
         near = difflib.get_close_matches(prefix, sorted(parts), 5, 0.4) or sorted({p for p in parts if "." not in p})
@@ -190,7 +190,9 @@ def _size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
     return {"img_size": resolution} if config is not None and config.fixed_input_size else {}
 
 
-def _cut(model: nn.Module, prefix: str, images: Tensor, pooled: Tensor) -> tuple[nn.Module, nn.Module]:
+def _split_at_first_trainable(
+    model: nn.Module, prefix: str, images: Tensor, pooled: Tensor
+) -> tuple[nn.Module, nn.Module]:
     """The model as two modules one after the other; (Identity, model) where it cannot be cut.
 
     A timm model's children mostly run one after the other, but nothing promises it, so the cut is tried on `images` and kept only
@@ -200,7 +202,7 @@ def _cut(model: nn.Module, prefix: str, images: Tensor, pooled: Tensor) -> tuple
         return model, nn.Identity()
     if prefix == "all":
         return nn.Identity(), model
-    lower, upper = _children_around(model, prefix)
+    lower, upper = _split_children(model, prefix)
     if not lower:
         return nn.Identity(), model
     try:
@@ -215,7 +217,7 @@ def _cut(model: nn.Module, prefix: str, images: Tensor, pooled: Tensor) -> tuple
     return nn.Sequential(*lower), nn.Sequential(*upper)
 
 
-def _children_around(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
+def _split_children(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
     """Children before, and from the one on, that `prefix` names; nested Sequentials on the way are opened."""
     first, _, rest = prefix.partition(".")
     children = dict(module.named_children())
@@ -223,6 +225,6 @@ def _children_around(module: nn.Module, prefix: str) -> tuple[list[nn.Module], l
     before, after = list(children.values())[:position], list(children.values())[position + 1 :]
     inner = children[first]
     if rest and isinstance(inner, nn.Sequential) and rest.partition(".")[0] in dict(inner.named_children()):
-        inner_before, inner_after = _children_around(inner, rest)
+        inner_before, inner_after = _split_children(inner, rest)
         return before + inner_before, inner_after + after
     return before, [inner, *after]

@@ -24,14 +24,14 @@ def grad_scaler(device: torch.device) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, enabled=low_precision(device) is torch.float16)
 
 
-def placed(module: nn.Module, device: torch.device) -> None:
+def move_to(module: nn.Module, device: torch.device) -> None:
     """Moves a network in place, channels last on a GPU, where tensor cores want them so."""
     module.to(device)
     if device.type == "cuda":
         module.to(memory_format=torch.channels_last)
 
 
-def images_on(images: Tensor, device: torch.device) -> Tensor:
+def to_float_images(images: Tensor, device: torch.device) -> Tensor:
     """Images uint8 `[n, 3, r, r]` on the device as floats in 0 to 1; the copy to a GPU overlaps with work there."""
     if device.type == "cuda" and images.device.type == "cpu":
         images = images.pin_memory().to(device, non_blocking=True)

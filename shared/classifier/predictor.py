@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.classifier.frozen_features import BLOCK, FrozenPart, decoded
+from shared.classifier.frozen_features import BLOCK, FrozenBackbone, decoded
 from shared.classifier.model import Network
-from shared.classifier.precision import autocast, images_on
+from shared.classifier.precision import autocast, to_float_images
 from shared.classifier.snapshot import EpochRecord
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
@@ -23,13 +23,13 @@ BATCH = 128
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainedClassifier:
     """What `fit` returns."""
 
     network: Network
     schema: LabelSchema
     device: torch.device
-    frozen: FrozenPart
+    frozen: FrozenBackbone
     history: list[EpochRecord]
     val_probabilities: NDArray[np.float32]
     """`[m, C]` of the validation images, after the last epoch."""
@@ -62,14 +62,14 @@ class Fitted:
 
     def _below(self, images: ImageSet) -> Iterator[Tensor]:
         """What lies below the cut, a block of images after the other, on the device."""
-        if self.network.parts.frozen_input:
+        if self.network.parts.has_frozen_layers:
             for outputs in self.frozen.stream(images):
                 yield torch.tensor(outputs).to(self.device, torch.float32)  # a copy: outputs may be a file's, read-only
             return
         for start in range(0, len(images), BLOCK):
             block = images.take(np.arange(start, min(start + BLOCK, len(images))))
             pixels = torch.from_numpy(decoded(block, self.network.parts.resolution))
-            yield self.network.below(images_on(pixels, self.device))
+            yield self.network.below(to_float_images(pixels, self.device))
 
 
 def probabilities(logits: Tensor, schema: LabelSchema) -> NDArray[np.float32]:

@@ -61,7 +61,7 @@ def effective_training_set(
         )
     accepted = accepted_images(arm.accept, generated, scores)
     rows = np.flatnonzero(accepted & (generated.extra["pool"].to_numpy() == pool))
-    mask = _checked_groups(arm, train, scores.take(pa.array(rows)))
+    mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
     return TrainingSet(
@@ -71,7 +71,7 @@ def effective_training_set(
     )
 
 
-def _checked_groups(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
+def _loss_mask(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
     """`[n, G]`: with `synthetic.groups: checked`, the groups whose wanted label the judges found plausible; else all."""
     names = [group.name for group in train.schema.groups]
     if arm.synthetic is None or arm.synthetic.groups == "all" or arm.accept is None:

@@ -12,21 +12,35 @@ from scipy.stats import DegenerateDataWarning, bootstrap, permutation_test
 Floats = NDArray[np.float64]
 
 EXACT_PAIRS = 16  # 65,536 sign patterns, under half a second; with more pairs as many are drawn at random
+EQUAL_SUMS = 1e-9  # of the sum of absolute differences: rounding is about 1e-15 of it
 RESAMPLES = 9999
 LEAST_FOR_INTERVAL = 3  # with two values a bootstrap has three outcomes and its interval says nothing
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the mean of paired differences under the hypothesis that each sign is a coin's: all 2^n patterns are counted (a
-    sample of them from 17 pairs on), so p is at least 2/2^n. 1 for no pair, and where all differences are 0."""
+    """Returns the two-sided p value of the mean of paired differences under the hypothesis that each sign is random.
+
+    All 2^n patterns of signs are counted, or a sample of them from 17 pairs on, so p is at least 2/2^n. It is 1 if there is no pair
+    and if all differences are 0. Sums that differ by less than 1e-9 of the sum of absolute differences count as equal, since they may
+    differ by rounding alone.
+    """
     values = np.asarray(differences, np.float64)
     if not len(values) or not values.any():
         return 1.0
     if len(values) == 1:
         return 1.0  # the one other pattern is as far from 0: 2/2^1, which scipy does not enumerate for a single value
+    tolerance = EQUAL_SUMS * np.abs(values).sum()
+    observed = abs(values.sum())
+    observed = observed if observed > tolerance else 0.0
+
+    def summed(x: Floats, axis: int) -> Floats:
+        """Returns the sums, with those equal to the observed one but for rounding made exactly equal: scipy compares exactly."""
+        sums = np.asarray(x.sum(axis=axis))
+        return np.where(np.abs(np.abs(sums) - observed) <= tolerance, np.sign(sums) * observed, sums)
+
     result = permutation_test(
         (values,),
-        lambda x, axis: x.mean(axis=axis),
+        summed,
         permutation_type="samples",
         vectorized=True,
         n_resamples=np.inf if len(values) <= EXACT_PAIRS else 2**EXACT_PAIRS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from shared.config.study import least_seeds
@@ -57,17 +58,32 @@ class Comparison:
         return self.image_interval is not None and self.image_interval[0] <= 0 <= self.image_interval[1]
 
 
-def paired(
-    arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
-) -> tuple[tuple[int, ...], tuple[float, ...], int]:
-    """Repetitions in which both have a finite value, arm - baseline in each, and how many others there are."""
+@dataclass(frozen=True)
+class PairedDifferences:
+    """The differences of two arms over the repetitions in which both have a finite value."""
+
+    repeats: tuple[int, ...]
+    differences: tuple[float, ...]
+    """arm - baseline of each of `repeats`."""
+    dropped: int
+    """The number of other repetitions."""
+
+    @cached_property
+    def p(self) -> float:
+        """The p value of the exact two-sided sign-flip test."""
+        return sign_flip_p(self.differences)
+
+
+def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> PairedDifferences:
+    """Pairs the values of two arms by repetition."""
 
     def finite(values: Mapping[int, float | None]) -> dict[int, float]:
         return {repeat: value for repeat, value in values.items() if value is not None and math.isfinite(value)}
 
     a, b = finite(arm), finite(baseline)
     repeats = tuple(sorted(a.keys() & b.keys()))
-    return repeats, tuple(a[r] - b[r] for r in repeats), len(arm.keys() | baseline.keys()) - len(repeats)
+    dropped = len(arm.keys() | baseline.keys()) - len(repeats)
+    return PairedDifferences(repeats, tuple(a[r] - b[r] for r in repeats), dropped)
 
 
 def compare(
@@ -85,10 +101,10 @@ def compare(
     arms = [name for name in values if name != baseline]
     least = least_seeds(len(arms), alpha)
     pairs = {arm: paired(values[arm], values[baseline]) for arm in arms}
-    p_values = [sign_flip_p(pairs[arm][1]) for arm in arms]
+    adjusted = holm([pairs[arm].p for arm in arms])
     return [
-        _comparison(arm, baseline, metric, pairs[arm], p, adjusted, least, alpha, image_interval)
-        for arm, p, adjusted in zip(arms, p_values, holm(p_values), strict=True)
+        _comparison(arm, baseline, metric, pairs[arm], p_holm, least, alpha, image_interval)
+        for arm, p_holm in zip(arms, adjusted, strict=True)
     ]
 
 
@@ -102,22 +118,20 @@ def contrast(
 ) -> Comparison:
     """One arm against another that is not the baseline (synthetic against placebo): a reading beside the verdicts, not corrected."""
     pair = paired(values[arm], values[other])
-    p = sign_flip_p(pair[1])
-    return _comparison(arm, other, metric, pair, p, p, least_seeds(1, alpha), alpha, image_interval)
+    return _comparison(arm, other, metric, pair, pair.p, least_seeds(1, alpha), alpha, image_interval)
 
 
 def _comparison(
     arm: str,
     baseline: str,
     metric: str,
-    pair: tuple[tuple[int, ...], tuple[float, ...], int],
-    p: float,
+    pair: PairedDifferences,
     p_holm: float,
     least: int,
     alpha: float,
     image_interval: ImageInterval,
 ) -> Comparison:
-    repeats, differences, dropped = pair
+    repeats, differences = pair.repeats, pair.differences
     n = len(repeats)
     mean = math.fsum(differences) / n if n else None
     sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1)) if mean is not None and n > 1 else None
@@ -126,13 +140,13 @@ def _comparison(
         baseline=baseline,
         metric=metric,
         repeats=repeats,
-        dropped=dropped,
+        dropped=pair.dropped,
         differences=differences,
         difference=mean,
         sd=sd,
         seed_interval=bca_interval(differences, 1 - alpha),
         image_interval=image_interval(arm, baseline, list(repeats)),
-        p=p,
+        p=pair.p,
         p_holm=p_holm,
         least=least,
         outcome=_outcome(metric, n, least, mean, p_holm, alpha),

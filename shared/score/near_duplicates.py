@@ -18,7 +18,7 @@ COPY_QUANTILE = 0.01  # nearer than this share of held-out real images are: a ne
 
 
 @dataclass(frozen=True)
-class Closeness:
+class NearDuplicates:
     """How near the generated images are to real ones, and how near held-out real images are, for comparison."""
 
     train: Neighbours
@@ -40,7 +40,7 @@ class Closeness:
         }
 
 
-def measure_closeness(features: FeatureSets) -> Closeness:
+def measure_near_duplicates(features: FeatureSets) -> NearDuplicates:
     """Neighbours in feature space.
 
     A training image's own distance is that to its nearest other training image; a test image's is that to its nearest training image.
@@ -48,7 +48,7 @@ def measure_closeness(features: FeatureSets) -> Closeness:
     own = nearest_other(features.train).distance
     own_test = nearest(features.test, features.train).distance
     train, test = nearest(features.generated, features.train), nearest(features.generated, features.test)
-    return Closeness(
+    return NearDuplicates(
         train,
         neighbour_ratio(train, own),
         test,
@@ -58,7 +58,7 @@ def measure_closeness(features: FeatureSets) -> Closeness:
     )
 
 
-def copies_sheet(images: Images, close: Closeness) -> Image.Image:
+def copies_sheet(images: Images, close: NearDuplicates) -> Image.Image:
     """The generated images nearest to a training image, each beside it."""
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []

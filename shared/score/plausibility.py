@@ -13,7 +13,9 @@ Probabilities = NDArray[np.float32]
 """`[n, C]`."""
 
 
-def averaged(judges: Sequence[Probabilities], fold: NDArray[np.int64], start: NDArray[np.int64]) -> Probabilities:
+def out_of_fold_mean(
+    judges: Sequence[Probabilities], fold: NDArray[np.int64], start: NDArray[np.int64]
+) -> Probabilities:
     """The judges' mean for each generated image, `[n, C]`.
 
     An image that was made from a training image (`start` `[n]`: its row, -1 for none; `fold` its fold) is judged only by the judge that
@@ -26,7 +28,7 @@ def averaged(judges: Sequence[Probabilities], fold: NDArray[np.int64], start: ND
     return mean
 
 
-def wanted(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> Probabilities:
+def target_probabilities(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> Probabilities:
     """Probability of the wanted label a group, `[n, G]`; NaN where none is known.
 
     In a `one` group that of the class, in an `any` group the mean over the known labels of what the label says (1 - p for a 0).

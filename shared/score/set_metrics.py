@@ -7,34 +7,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.classifier.runtime import Runtime
 from shared.config.stages import ScoreConfig
 from shared.data.imageset import ImageSet
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.score.distribution import kernel_distance, precision_recall_density_coverage
-from shared.score.judges import FeatureSets, Images, Opinion, Surroundings, train_on
+from shared.score.judges import FeatureSets, Images, JudgePredictions, train_classifier
 from shared.score.plausibility import group_accuracy
 from shared.score.table import all_filled, first_pool
 
 
-def out_of_fold_accuracy(train: ImageSet, opinions: list[Opinion], fold: NDArray[np.int64]) -> dict[str, float | None]:
+def out_of_fold_accuracy(
+    train: ImageSet, predictions: list[JudgePredictions], fold: NDArray[np.int64]
+) -> dict[str, float | None]:
     """Accuracy a group over all training images, each named by the judge that did not see it."""
     probabilities = np.empty(train.labels.shape, np.float32)
-    for number, opinion in enumerate(opinions):
+    for number, opinion in enumerate(predictions):
         probabilities[fold == number] = opinion.held_out
     return group_accuracy(train.schema, probabilities, train.labels)
 
 
 def classification_accuracy_score(
-    config: ScoreConfig, images: Images, opinions: list[Opinion], around: Surroundings
+    config: ScoreConfig, images: Images, predictions: list[JudgePredictions], runtime: Runtime
 ) -> dict[str, Any]:
     """Trained on the first pool alone, judged on real validation images (Ravuri and Vinyals 2019), beside the judges' own mean."""
     pool = first_pool(images.generated)
-    fitted = train_on(config, images.generated.take(pool), images.val, "cas", 0, around)
+    fitted = train_classifier(config, images.generated.take(pool), images.val, "cas", 0, runtime)
     schema, labels = images.val.schema, images.val.labels
     filled = all_filled(images.generated)
     own = evaluate(schema, fitted.val_probabilities, labels, filled)
-    real = [evaluate(schema, opinion.val, labels, filled) for opinion in opinions]
+    real = [evaluate(schema, opinion.val, labels, filled) for opinion in predictions]
     keys = [metric.name for metric in METRICS if metric.of_generated]
     return {
         **{key: own[key] for key in keys},

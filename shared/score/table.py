@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from shared.data.imageset import ImageSet
 from shared.errors import DataError
 from shared.score.judges import Images
-from shared.score.near_duplicates import Closeness
-from shared.score.plausibility import Probabilities, wanted
+from shared.score.near_duplicates import NearDuplicates
+from shared.score.plausibility import Probabilities, target_probabilities
 
 
 def check_provenance(generated: ImageSet) -> None:
@@ -47,12 +47,12 @@ def started_from(generated: ImageSet) -> NDArray[np.int64]:
     return np.asarray(pc.fill_null(pc.cast(generated.extra["start"], pa.int64()), -1), np.int64)
 
 
-def score_table(images: Images, probabilities: Probabilities, close: Closeness) -> pa.Table:
+def score_table(images: Images, probabilities: Probabilities, close: NearDuplicates) -> pa.Table:
     """`scores.parquet`: a row a generated image, in their order."""
     generated = images.generated
     assert generated.extra is not None
     schema = generated.schema
-    groups = wanted(schema, probabilities, generated.labels)
+    groups = target_probabilities(schema, probabilities, generated.labels)
     # of a crossing the less plausible class decides
     plausibility = [row[columns].min() for row, columns in zip(probabilities, filled_classes(generated), strict=True)]
     return pa.table(

@@ -10,8 +10,8 @@ import torch
 from shared.classifier import inputs as inputs_module
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import new_network
-from shared.classifier.frozen_features import PLAIN, FrozenPart, View
-from shared.classifier.inputs import Outputs, Pixels
+from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View
+from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.model import build_trunk
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
@@ -38,18 +38,22 @@ def build(device: torch.device) -> Build:
     ("changes", "shape", "kind"),
     [
         ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), Pixels),
-        ({"classifier": {"trainable": "head"}}, (60, 1, 96), Outputs),
-        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), Outputs),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 8, 96), Outputs),
-        ({"classifier": {"trainable": "head"}, "augmentation": "basic"}, (60, 2, 96), Outputs),
+        ({"classifier": {"trainable": "head"}}, (60, 1, 96), FrozenFeatures),
+        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), FrozenFeatures),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 8, 96), FrozenFeatures),
+        ({"classifier": {"trainable": "head"}, "augmentation": "basic"}, (60, 2, 96), FrozenFeatures),
         ({"augmentation": "soft"}, (60, 3, 32, 32), Pixels),
         (
             {"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": "fresh"}},
             (60, 3, 32, 32),
             Pixels,
         ),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), Outputs),
-        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 8, 96), Outputs),
+        (
+            {"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}},
+            (60, 3, 96),
+            FrozenFeatures,
+        ),
+        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 8, 96), FrozenFeatures),
     ],
 )
 def test_what_is_kept(
@@ -118,7 +122,7 @@ def test_blocks_are_computed_once_on_a_node(
     first = build(arm, train, val, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))
     assert len(files) == 3  # two views of the training images, one of val
-    monkeypatch.setattr(FrozenPart, "computed", None)  # a second computation would fail
+    monkeypatch.setattr(FrozenBackbone, "computed", None)  # a second computation would fail
     second = build(arm, train, val, cache=tmp_path)
     assert torch.equal(first.inputs.kept, second.inputs.kept)
     monkeypatch.undo()
@@ -130,16 +134,16 @@ def test_blocks_are_computed_once_on_a_node(
 
 def test_blocks_depend_on_weights_images_and_view(train: ImageSet, tmp_path: Path, device: torch.device) -> None:
     arm = make_arm(classifier={"trainable": "head"})
-    parts = [FrozenPart(build_trunk(arm.classifier, 32, seed), device, None) for seed in (0, 1)]
+    parts = [FrozenBackbone(build_trunk(arm.classifier, 32, seed), device, None) for seed in (0, 1)]
     two, other = train.take(np.arange(2)), train.take(np.arange(1, 3))
     keys = {
-        parts[0].key(two, PLAIN),
-        parts[1].key(two, PLAIN),
-        parts[0].key(other, PLAIN),
+        parts[0].key(two, UNAUGMENTED),
+        parts[1].key(two, UNAUGMENTED),
+        parts[0].key(other, UNAUGMENTED),
         parts[0].key(two, View("basic")),
     }
     assert len(keys) == 4
-    assert FrozenPart(build_trunk(arm.classifier, 32, 0), device, None).key(two, PLAIN) in keys
+    assert FrozenBackbone(build_trunk(arm.classifier, 32, 0), device, None).key(two, UNAUGMENTED) in keys
 
 
 def test_a_signal_ends_the_computation_between_blocks(

@@ -25,7 +25,7 @@ def test_the_papers_network_has_the_papers_trainable_parameters() -> None:
     trunk = build_trunk(Classifier(pretrained=False), 64)
     net = Network(trunk, build_head(trunk.features, (512, 128), 26, 0.3))
     assert sum(p.numel() for p in net.trainable_parameters().values()) == 17_242_394
-    assert trunk.frozen_input
+    assert trunk.has_frozen_layers
     assert trunk.mean == (0.485, 0.456, 0.406)
 
 
@@ -53,14 +53,14 @@ def test_the_two_parts_together_are_the_model(trainable: str) -> None:
 
 def test_nested_blocks_can_be_cut() -> None:
     trunk = build_trunk(Classifier(model="tf_efficientnet_lite0", pretrained=False, trainable="blocks.6"), 32)
-    assert trunk.frozen_input
+    assert trunk.has_frozen_layers
     assert len(trunk.trainable) > 0
     assert all(name.startswith("blocks.6.") for name in trunk.trainable)
 
 
 def test_a_model_whose_parts_are_no_sequence_is_trained_whole() -> None:
     trunk = build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="blocks"), 32)
-    assert not trunk.frozen_input
+    assert not trunk.has_frozen_layers
     assert trunk.features == trunk.upper(torch.rand(1, 3, 32, 32)).shape[1]
 
 
