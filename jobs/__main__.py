@@ -1,11 +1,14 @@
-"""The command `tailfill`. Everything heavy is imported by the subcommand that needs it: `--help` answers at once."""
+"""Defines the command `tailfill`; `jobs.cli` implements its subcommands.
+
+A subcommand imports what it needs when it is run, so that `--help` answers at once.
+"""
 
 # ruff: noqa: E402
 from __future__ import annotations
 
 from shared.isolation import leave_current_folder
 
-leave_current_folder()  # before anything else is imported
+leave_current_folder()  # before anything else is imported, which the current folder could replace
 
 import errno
 import itertools
@@ -17,16 +20,22 @@ import click
 
 STUDY = click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
 SET = click.option(
-    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value, e.g. --set final.seeds=3."
+    "--set", "sets", multiple=True, metavar="PATH=VALUE", help="Replace a value of the study, e.g. --set final.seeds=3."
 )
 WORKDIR = click.option(
     "--workdir",
     type=click.Path(path_type=Path),
-    help="Where services keep their data and the report is put [work/<study name>].",
+    help="Use this folder for the services' data and the report [work/<study name>].",
 )
-RELEASE = click.option("--release", metavar="NAME", help="Ask a release on a cluster, as kubectl reaches it.")
-NAMESPACE = click.option("--namespace", "-n", metavar="NAME", help="Of the release [kubectl's].")
+LATEST = click.option(
+    "--workdir", type=click.Path(path_type=Path), help="Use the study of this work directory [the one used last]."
+)
+RELEASE = click.option("--release", metavar="NAME", help="Ask a Helm release on the cluster that kubectl reaches.")
+NAMESPACE = click.option("--namespace", "-n", metavar="NAME", help="Name the namespace of the release [kubectl's].")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+WHY = click.option(
+    "--why", metavar="STAGE", help="Show which part of a stage's key changed since it was last committed."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,7 +45,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a sc
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Form of the log lines on stderr.",
+    help="Choose the form of log lines on stderr.",
 )
 @click.pass_context
 def cli(context: click.Context, log: str) -> None:
@@ -54,10 +63,10 @@ def cli(context: click.Context, log: str) -> None:
     type=click.Path(path_type=Path),
     default=Path("study.yaml"),
     show_default=True,
-    help="The study file to write.",
+    help="Name the study file to write.",
 )
 def init(data: Path, out: Path) -> None:
-    """Look at DATA (a folder a class, or a CSV with images) and write a commented study and a contact sheet."""
+    """Inspect DATA (a folder with one folder per class, or a CSV file), and write a commented study and a contact sheet."""
     from jobs.cli.init import init as write_study
 
     for line in write_study(data, out):
@@ -68,11 +77,11 @@ def init(data: Path, out: Path) -> None:
 @STUDY
 @SET
 @click.option(
-    "--plan", "show_plan", is_flag=True, help="Say what would run: classes to fill, images, trials, hours, disk."
+    "--plan", "show_plan", is_flag=True, help="Forecast what it would do: classes to fill, images, trials, hours, disk."
 )
 @JSON
 def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool) -> None:
-    """Check a study file, and say what it would do."""
+    """Check a study file, and with --plan forecast what it would do."""
     from jobs.cli.validate import validate as check
 
     click.echo(check(study, sets, show_plan, as_json))
@@ -82,8 +91,10 @@ def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool)
 @STUDY
 @SET
 @WORKDIR
-@click.option("--workers", type=click.IntRange(min=1), help="Tuning workers [the study's search.workers].")
-@click.option("--rerun", multiple=True, metavar="STAGE", help="Run this stage again although it is committed.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Run this many workers per search [the study's search.workers]."
+)
+@click.option("--rerun", multiple=True, metavar="STAGE", help="Run this stage again even if it is committed.")
 @JSON
 @click.pass_obj
 def run(
@@ -95,7 +106,7 @@ def run(
     rerun: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Run a study on this machine, or go on with it, and print the path of its report."""
+    """Run a study on this machine, or continue it, and print the path of its report."""
     from jobs.cli.run import run_study
 
     click.echo(run_study(study, sets, workdir, workers, rerun, log, as_json))
@@ -103,10 +114,10 @@ def run(
 
 @cli.command()
 @click.argument("name", metavar="NAME")
-@click.option("--config", "file", type=click.Path(path_type=Path), required=True, help="The task, as control wrote it.")
-@click.option("--worker", is_flag=True, help="tune: run trials; without it, coordinate the search.")
+@click.option("--config", "file", type=click.Path(path_type=Path), required=True, help="Read the task from this file.")
+@click.option("--worker", is_flag=True, help="Run trials, for the stage tune [coordinate the search].")
 def stage(name: str, file: Path, worker: bool) -> None:
-    """Run one stage; what a container runs."""
+    """Run one stage of a task, as a container does; `tailfill run` and `tailfill control` write the task file."""
     from jobs.cli.stage import run_stage
 
     run_stage(name, file, worker)
@@ -115,8 +126,8 @@ def stage(name: str, file: Path, worker: bool) -> None:
 @cli.command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="[STUDY.yaml]", required=False)
 @SET
-@WORKDIR
-@click.option("--why", metavar="STAGE", help="Say which part of a stage's key changed since it was last committed.")
+@LATEST
+@WHY
 @RELEASE
 @NAMESPACE
 @JSON
@@ -129,59 +140,60 @@ def status(
     namespace: str | None,
     as_json: bool,
 ) -> None:
-    """Say where the study stands that was run last; with STUDY.yaml or --set, what of it would run; with --release, a cluster's."""
+    """Show the progress of the study that was run last.
+
+    With STUDY.yaml or --set, show what of that study is committed and what would run. With --release, show the progress on a cluster.
+    """
     if release is not None:
         if study or sets or workdir:
             raise click.UsageError(
-                "--release goes without STUDY.yaml, --set and --workdir: the release has its own study."
+                "--release excludes STUDY.yaml, --set and --workdir, since the release has its own study."
             )
         from jobs.cli.release import run_in_control
 
-        sys.exit(run_in_control(release, namespace, _given(status=True, why=why, json=as_json)))
+        sys.exit(run_in_control(release, namespace, _command_line("status", why=why, json=as_json)))
     from jobs.cli.status import status as describe
 
     click.echo(describe(study, sets, workdir, why, as_json))
 
 
 @cli.command()
-@WORKDIR
+@LATEST
 @RELEASE
 @NAMESPACE
 @JSON
 def report(workdir: Path | None, release: str | None, namespace: str | None, as_json: bool) -> None:
-    """Fetch the study's report and print the path of its page (or, with --json, its results)."""
+    """Copy the study's report here and print the path of its page, or with --json its results."""
     if release is not None:
-        from jobs.cli.release import fetch
-        from shared.errors import ConfigError
-        from shared.names import checked_part
+        from jobs.cli.release import print_release_report
 
-        folder = workdir or Path("work") / checked_part(release, "--release", ConfigError)
-        page = fetch(release, namespace, folder / "report")
-        click.echo((Path(page).parent / "results.json").read_text() if as_json else page)
+        click.echo(print_release_report(release, namespace, workdir, as_json))
         return
     from jobs.cli.report import print_report
 
     click.echo(print_report(workdir, as_json))
 
 
-EXPERIMENT = click.option("--experiment", metavar="NAME", help="Of the study; all of them where none is named.")
-SEEDS = click.option("--seeds", type=click.IntRange(min=1), help="Repetitions an experiment [the study's final.seeds].")
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="Train this experiment only [all experiments].")
+SEEDS = click.option(
+    "--seeds", type=click.IntRange(min=1), help="Repeat each experiment so often [the study's final.seeds]."
+)
 PARAMETERS = click.option(
     "--params",
     default="best",
     show_default=True,
     metavar="best|FILE",
-    help="Best found so far, or a file with values by path.",
+    help="Train with the best parameters found so far, or with those of a file with values by path.",
 )
 
 
 @cli.group()
 def submit() -> None:
-    """Have a part of a release's study done now."""
+    """Run a part of a release's study now."""
 
 
 @submit.command("final")
-@click.option("--release", metavar="NAME", required=True, help="The Helm release.")
+@click.option("--release", metavar="NAME", required=True, help="Name the Helm release.")
 @NAMESPACE
 @EXPERIMENT
 @SEEDS
@@ -190,20 +202,21 @@ def submit() -> None:
 def submit_final(
     release: str, namespace: str | None, experiment: str | None, seeds: int | None, params: str, as_json: bool
 ) -> None:
-    """Train with the best parameters found so far, as Jobs of the release; follow their logs and print the metrics."""
+    """Train with the best parameters found so far, as Jobs of the release, follow their logs, and print the metrics."""
     import json
 
-    from jobs.cli.release import parameters_of, run_in_control
+    from jobs.cli.release import read_parameters, run_in_control
 
-    found = parameters_of(params)
-    arguments = _given(submit_final=True, experiment=experiment, seeds=seeds, json=as_json)
-    sys.exit(run_in_control(release, namespace, arguments + ([] if found is None else ["--params", json.dumps(found)])))
+    given = read_parameters(params)
+    values = None if given is None else json.dumps(given)
+    options = _command_line("submit-final", experiment=experiment, seeds=seeds, json=as_json, params=values)
+    sys.exit(run_in_control(release, namespace, options))
 
 
 @cli.group(invoke_without_command=True)
 @click.pass_context
 def control(context: click.Context) -> None:
-    """Run a release's study on its cluster: what the control Pod does; its subcommands are for commands run in that Pod."""
+    """Run a release's study on its cluster, as the control Pod does. Other commands run the subcommands in that Pod."""
     if context.invoked_subcommand is None:
         from jobs.control import ControlPod
 
@@ -211,10 +224,10 @@ def control(context: click.Context) -> None:
 
 
 @control.command("status")
-@click.option("--why", metavar="STAGE")
+@WHY
 @JSON
 def control_status(why: str | None, as_json: bool) -> None:
-    """Say where the release's study stands."""
+    """Show the progress of the release's study."""
     from jobs.cli.release import status as describe
 
     click.echo(describe(why, as_json))
@@ -222,7 +235,7 @@ def control_status(why: str | None, as_json: bool) -> None:
 
 @control.command("report")
 def control_report() -> None:
-    """Print the report as a tar in base64."""
+    """Print the report as a tar archive in base64."""
     from jobs.cli.release import report_archive
 
     click.echo(report_archive())
@@ -235,19 +248,23 @@ def control_report() -> None:
 @JSON
 def control_submit_final(experiment: str | None, seeds: int | None, params: str, as_json: bool) -> None:
     """Train with the best parameters found so far."""
-    from jobs.cli.release import parameters_of
+    from jobs.cli.release import read_parameters
     from jobs.cli.release import submit_final as submit_here
 
-    click.echo(submit_here(experiment, seeds, parameters_of(params), as_json))
+    click.echo(submit_here(experiment, seeds, read_parameters(params), as_json))
 
 
 @cli.command()
-@WORKDIR
+@LATEST
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any that is free."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Listen on this port; 0 is any free one.",
 )
 def dashboard(workdir: Path | None, port: int) -> None:
-    """Show the searches in Optuna's dashboard, on this machine only, until Ctrl-C."""
+    """Show the searches in Optuna's dashboard, which only this machine can reach, until Ctrl-C."""
     from jobs.cli.dashboard import dashboard as serve
 
     serve(workdir, port, click.echo)
@@ -256,10 +273,12 @@ def dashboard(workdir: Path | None, port: int) -> None:
 @cli.command()
 @click.argument("what", type=click.Choice(["dataset", "generated"]))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--experiment", metavar="NAME", help="Whose generated images, where experiments differ in them.")
-@WORKDIR
+@click.option(
+    "--experiment", metavar="NAME", help="Export this experiment's generated images, if experiments differ in them."
+)
+@LATEST
 def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -> None:
-    """Write the data set or the generated images as a folder with a metadata.jsonl."""
+    """Write the data set, or the generated images, into the folder OUT with a metadata.jsonl."""
     from jobs.cli.export import export_images
 
     click.echo(export_images(what, out, experiment, workdir))
@@ -270,7 +289,7 @@ def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -
 @click.argument("target", metavar="s3://BUCKET/PREFIX")
 @JSON
 def upload(folder: Path, target: str, as_json: bool) -> None:
-    """Copy a data set, or weights, into a bucket for a cluster to read; started again it goes on, and it removes nothing."""
+    """Copy a data set, or weights, into a bucket that a cluster reads. It removes nothing, and continues if it is started again."""
     from jobs.cli.upload import upload as send
     from shared.settings import Settings
 
@@ -288,50 +307,61 @@ def schema() -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a shell's completion script: `source <(tailfill completion bash)`."""
+    """Print the completion script of a shell: `source <(tailfill completion bash)`."""
     from click.shell_completion import get_completion_class
 
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
 
 
 @cli.group()
 def tune() -> None:
-    """Try the search machinery by itself."""
+    """Test the search without any training."""
 
 
 @tune.command()
-@click.option("--workers", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--trials", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Run this many workers at the same time.",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=200, show_default=True, help="Run this many trials.")
 @JSON
 def simulate(workers: int, trials: int, as_json: bool) -> None:
-    """Run a search with a trivial objective on the local PostgreSQL: exact count, connections, throughput, latency."""
+    """Run a search with a trivial objective, and print trials, connections, throughput and latency.
+
+    It uses the PostgreSQL of DATABASE_URL, or starts one.
+    """
     from jobs.cli.simulate import simulate_search
 
     click.echo(simulate_search(workers, trials, as_json))
 
 
-def _given(**options: object) -> list[str]:
-    """A command line of what was given: `status=True, why="tune"` → `status --why tune`, the command's name first."""
-    (command, _), *others = options.items()
-    words = [command.replace("_", "-")]
-    for name, value in others:
+def _command_line(command: str, **options: object) -> list[str]:
+    """Returns a command with the options that have a value: `"status", why="tune"` → `status --why tune`."""
+    words = [command]
+    for name, value in options.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
     return words
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; every expected error becomes one line on stderr and its exit code."""
+    """Runs the command. It writes an expected error as one line to stderr, and exits with the error's code.
+
+    `arguments` are those of the process by default.
+    """
     from shared import errors, log
 
-    given = sys.argv[1:] if arguments is None else arguments
-    # read before click does, so that its own errors come in the same form
-    style = "json" if "--log=json" in given or ("--log", "json") in itertools.pairwise(given) else "text"
+    words = sys.argv[1:] if arguments is None else arguments
+    # read before click does, so that click's errors are logged in the same form
+    style = "json" if "--log=json" in words or ("--log", "json") in itertools.pairwise(words) else "text"
     log.configure(style)
     logger: Any = log.Log("tailfill")
     try:
-        cli.main(args=given, prog_name="tailfill", standalone_mode=False)
+        cli.main(args=words, prog_name="tailfill", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(errors.STOPPED)
     except click.ClickException as error:
@@ -350,7 +380,7 @@ def main(arguments: list[str] | None = None) -> None:
         logger.error(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
         sys.exit(errors.UNAVAILABLE)
     except KeyboardInterrupt:
-        logger.error("stopped; the same command goes on from what was committed")
+        logger.error("stopped; the same command continues from what was committed")
         sys.exit(errors.STOPPED)
 
 

@@ -1,4 +1,4 @@
-"""`tailfill control`: what a release's control Pod runs, which is small and holds no state."""
+"""Implements `tailfill control`, the program of a release's control Pod. It holds no state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.kube.release import CHART, Release
 from shared.log import Log
 from shared.pipeline.kube_executor import PATIENCE_SECONDS, KubeExecutor
 from shared.pipeline.scheduler import Scheduler
-from shared.pipeline.session import Fingerprints, Session, fingerprints, open_session
+from shared.pipeline.session import Fingerprints, Session, compute_fingerprints, open_session
 from shared.pipeline.status import states
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
@@ -27,60 +27,62 @@ from shared.search.overview import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
 
-DONE_SECONDS = 10.0  # between two looks once the report is there: only workers that are scaled up need one
-SAY_SECONDS = 30.0  # between two lines on a service that is still away
+DONE_SECONDS = 10.0  # between two checks after the report is committed, when only new workers need one
+LOG_SECONDS = 30.0  # between two log lines about a service that is still unavailable
 
 log = Log("control")
 
 
 class ControlPod:
-    """`tailfill control`: runs the release's study to its report, and stays, as the Pods of a Deployment do."""
+    """Runs the release's study up to its report, and then keeps running, as the Pod of a Deployment must."""
 
     def __init__(self) -> None:
         self.stop = StopSignal()
         self.stop.install()
         self.settings = Settings.from_environment()
         self.release = Release.of_pod(self.settings)
-        self.study = mounted_study()
-        self.control: Scheduler | None = None
-        self.jobs: KubeExecutor | None = None
+        self.study = load_release_study()
+        self.scheduler: Scheduler | None = None
+        self.executor: KubeExecutor | None = None
 
     def run(self) -> None:
-        """Returns never; raises Stopped at a signal, and what ends a study."""
+        """Runs the study; never returns. Raises Stopped at a signal, and the error that ends the study."""
         with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
-            opened = self._open()
-            jobs = self.jobs = KubeExecutor(self.release, opened)
-            self.control = Scheduler(self.study, opened.steps, opened.artifacts, jobs, log.info, self.stop)
-            log.info(f"study {self.study.name}: {len(opened.steps)} stages", store=opened.artifacts.store.url)
-            report = self.control.run()
-            log.info("the study is done", report=f"{opened.artifacts.store.url}/{self.study.name}/report/{report.key}")
-            while True:  # workers that are scaled up now find no work
+            session = self._open_session()
+            store = session.artifacts.store.url
+            executor = self.executor = KubeExecutor(self.release, session)
+            self.scheduler = Scheduler(self.study, session.steps, session.artifacts, executor, log.info, self.stop)
+            log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
+            report = self.scheduler.run()
+            log.info("the study is done", report=f"{store}/{self.study.name}/report/{report.key}")
+            while True:  # workers that users add now have no work and must not keep GPUs
                 self.stop.raise_if_set()
                 with contextlib.suppress(UnavailableError):
-                    jobs.advance()
+                    executor.advance()
                 self.stop.wait(DONE_SECONDS)
 
     def states(self) -> Mapping[tuple[str, str], int]:
-        """How many steps of each stage are in which state, for `/metrics`."""
-        if self.control is None or self.jobs is None:
+        """Counts the steps by stage and state, for `/metrics`."""
+        if self.scheduler is None or self.executor is None:
             return {}
-        return self.control.states({id_ for id_, work in list(self.jobs.work.items()) if work.failed is not None})
+        failed = {id_ for id_, entry in list(self.executor.tasks.items()) if entry.failed is not None}
+        return self.scheduler.states(failed)
 
-    def _open(self) -> Session:
-        """Waits for services that are starting."""
-        deadline, said = time.monotonic() + PATIENCE_SECONDS, -float("inf")
+    def _open_session(self) -> Session:
+        """Returns the session, after waiting for services that are starting; raises UnavailableError after `PATIENCE_SECONDS`."""
+        deadline, logged = time.monotonic() + PATIENCE_SECONDS, -float("inf")
         while True:
             self.stop.raise_if_set()
             try:
                 self._make_bucket()
-                opened = open_mounted(self.study, self.settings)
-                ask_database(opened)
-                return opened
+                session = open_release_session(self.study, self.settings)
+                check_database(session)
+                return session
             except UnavailableError as error:
                 if time.monotonic() >= deadline:
                     raise
-                if time.monotonic() - said >= SAY_SECONDS:
-                    said = time.monotonic()
+                if time.monotonic() - logged >= LOG_SECONDS:
+                    logged = time.monotonic()
                     log.info("waiting for a service", reason=str(error))
                 self.stop.wait(random.uniform(2.0, 4.0))
 
@@ -91,36 +93,36 @@ class ControlPod:
             ensure_bucket(split_s3(self.settings.store)[0], self.settings)
 
 
-def ask_database(opened: Session) -> None:
-    """Raises what the database answers, while a search is still to come: before GPUs have worked for it."""
-    rows = states(opened.study, opened.steps, opened.artifacts)
+def check_database(session: Session) -> None:
+    """Raises the database's error now if a search is still to run, before GPUs have worked for it in vain."""
+    rows = states(session.study, session.steps, session.artifacts)
     if any(row.step.stage == "tune" and row.manifest is None for row in rows):
-        read_searches(opened.database_url, searches_of(opened.study.name))
+        read_searches(session.database_url, searches_of(session.study.name))
 
 
-def mounted_study() -> ResolvedStudy:
-    """The release's study, as the chart mounts it."""
+def load_release_study() -> ResolvedStudy:
+    """Returns the release's study, which the chart mounts into the control Pod."""
     return load_study(CHART / "study" / "study.json")
 
 
-def open_mounted(study: ResolvedStudy, settings: Settings, look: bool = False) -> Session:
-    """The release's study with its plan.
+def open_release_session(study: ResolvedStudy, settings: Settings, use_saved: bool = False) -> Session:
+    """Opens the release's study; raises ConfigError if its store is not a bucket.
 
-    Fingerprints of data and weights are kept in the store: those of large files, so that they are read once, and with `look` all, as
-    control found them last.
+    The digests of large files are kept in the store, so that these are read once. With `use_saved`, all fingerprints of data and weights are
+    those that control saved there last.
     """
     if settings.store is None or not is_s3(settings.store):
         raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
     bucket, prefix = split_s3(settings.store)
     from shared.artifacts.s3 import S3Store
 
-    kept = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
+    digest_store = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
     name = f"study-{canonical_digest(study.written.model_dump(mode='json'))}"
-    if look:
+    if use_saved:
         try:
-            return open_session(study, Fingerprints(**json.loads(kept.get(name))), settings)
+            return open_session(study, Fingerprints(**json.loads(digest_store.get(name))), settings)
         except NotFound:
-            pass  # control has not got so far
-    found = fingerprints(study, settings, kept)
-    kept.put(name, json.dumps(asdict(found)).encode())
-    return open_session(study, found, settings)
+            pass  # control has not saved them yet
+    fingerprints = compute_fingerprints(study, settings, digest_store)
+    digest_store.put(name, json.dumps(asdict(fingerprints)).encode())
+    return open_session(study, fingerprints, settings)

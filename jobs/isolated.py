@@ -1,7 +1,8 @@
-"""The command `tailfill` as `shared/pipeline/processes.py` starts it: `python -P jobs/isolated.py ...`, by this file's path.
+"""Runs the command `tailfill` in a process that `shared/pipeline/processes.py` starts, as `python -P jobs/isolated.py ...`.
 
-`-P` keeps the current folder and this file's off the search path. Our packages are those beside this file, so that a process runs the code of
-the one that started it, whatever else the search path leads to. Multiprocessing runs this file in its processes, too, as `__mp_main__`.
+`-P` keeps the current folder and this file's folder off the search path. Our packages are imported from beside this file, so that a process
+runs the same code as the one that started it, whatever the search path has. Multiprocessing runs this file in its processes too, as
+`__mp_main__`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 sys.path.insert(0, ROOT)
 for package in ("jobs", "shared"):
-    importlib.import_module(package)  # both are empty: nothing else is looked for in this folder
+    importlib.import_module(package)  # both are empty, so that nothing else is searched in this folder
 sys.path.remove(ROOT)
 
 if __name__ == "__main__":

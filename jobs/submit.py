@@ -1,7 +1,7 @@
-"""Final trainings with the best parameters found so far, as Jobs of the release: what `make submit-final` asks of the control Pod.
+"""Runs final trainings with the best parameters found so far, as Jobs of the release, for `make submit-final`.
 
-Where the search is over they are the study's own trainings: same key, same Job, same result. Else they are extra ones, kept in the store
-and not in the report.
+If the search is complete, these are the study's own trainings, with the same key, Job and result. Otherwise they are additional ones, which
+are kept in the store and are not in the report.
 """
 
 from __future__ import annotations
@@ -40,49 +40,53 @@ log = Log("submit")
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """What to train."""
+    """Which final trainings to run."""
 
     experiment: str | None = None
-    """None for all of the study's."""
+    """The name of the experiment; None for all experiments."""
     seeds: int | None = None
-    """Repetitions; None for the study's own number."""
+    """The number of repetitions per experiment; None for the study's `final.seeds`."""
     parameters: Mapping[str, Any] | None = None
-    """By path; None for the best found so far."""
+    """The parameters by path; None for the best found so far."""
 
 
-def submit_final(release: Release, opened: Session, wanted: SubmitRequest, as_json: bool) -> str:
-    """Makes the Jobs that are missing, follows their logs, and returns the metrics. Raises InputError where there is nothing to train on,
-    and where a training fails."""
-    tasks = final_tasks(opened, wanted)
-    found = {task.key: manifest for task in tasks if (manifest := opened.artifacts.find("final", task.key))}
-    left = [task for task in tasks if task.key not in found]
+def submit_final(release: Release, session: Session, request: SubmitRequest, as_json: bool) -> str:
+    """Creates the Jobs that are missing, follows their logs, and returns the metrics as a table or as JSON.
+
+    Raises ConfigError for an unknown experiment, and InputError if data or parameters are missing or a training fails.
+    """
+    tasks = final_tasks(session, request)
+    manifests = {task.key: manifest for task in tasks if (manifest := session.artifacts.find("final", task.key))}
+    left = [task for task in tasks if task.key not in manifests]
     at_once = parallelism(release.manifests["final"]) or len(left)
-    made = 0
+    created = 0
     for position, task in enumerate(left):
-        for ahead in left[made : position + at_once]:
-            _make_job(release, ahead)
-        made = max(made, position + at_once)
-        found[task.key] = _follow(release, opened, task)
-    rows = [(task, found[task.key]) for task in tasks]
+        for ahead in left[created : position + at_once]:
+            _create_job(release, ahead)
+        created = max(created, position + at_once)
+        manifests[task.key] = _follow(release, session, task)
+    rows = [(task, manifests[task.key]) for task in tasks]
     return _as_json(rows) if as_json else _table(rows)
 
 
-def final_tasks(opened: Session, wanted: SubmitRequest) -> list[Task]:
-    """A task an experiment and repetition; raises ConfigError for an unknown experiment, InputError where data or parameters are missing."""
-    names = [experiment.name for experiment in opened.study.experiments]
-    if wanted.experiment is not None and wanted.experiment not in names:
+def final_tasks(session: Session, request: SubmitRequest) -> list[Task]:
+    """Returns one task per experiment and repetition.
+
+    Raises ConfigError for an unknown experiment, and InputError if data or parameters are missing.
+    """
+    names = [experiment.name for experiment in session.study.experiments]
+    if request.experiment is not None and request.experiment not in names:
         raise ConfigError(
-            f"--experiment {wanted.experiment}: there is no such experiment; there are {', '.join(names)}"
+            f"--experiment {request.experiment}: there is no such experiment; there are {', '.join(names)}"
         )
-    rows = states(opened.study, opened.steps, opened.artifacts)
-    return [
-        task for name in names if wanted.experiment in (None, name) for task in _tasks_of(opened, name, wanted, rows)
-    ]
+    rows = states(session.study, session.steps, session.artifacts)
+    requested = [name for name in names if request.experiment in (None, name)]
+    return [task for name in requested for task in _tasks_of(session, name, request, rows)]
 
 
-def _tasks_of(opened: Session, experiment: str, wanted: SubmitRequest, rows: Sequence[StepState]) -> list[Task]:
-    # experiments that are equal share their steps: the report knows whose is whose
-    roles = opened.steps[-1].needs
+def _tasks_of(session: Session, experiment: str, request: SubmitRequest, rows: Sequence[StepState]) -> list[Task]:
+    # equal experiments share their steps, so that only the roles in the report's needs have each one's name
+    roles = session.steps[-1].needs
     own = [step for role, step in roles.items() if role.startswith(f"final/{experiment}/")]
     committed = {row.step.id: row.manifest for row in rows if row.manifest is not None}
     step = own[0]
@@ -92,25 +96,25 @@ def _tasks_of(opened: Session, experiment: str, wanted: SubmitRequest, rows: Seq
     if missing:
         raise InputError(
             f"experiment {experiment}: there is nothing to train on yet: {', '.join(missing)} not committed; "
-            "`tailfill status` says where the study stands"
+            "`tailfill status` shows the study's progress"
         )
-    seeds = wanted.seeds or len(own)
+    seeds = request.seeds or len(own)
     searches = [needed for role, needed in step.needs.items() if role in SEARCHES]
-    if wanted.parameters is None and all(needed.id in committed for needed in searches):
+    if request.parameters is None and all(needed.id in committed for needed in searches):
         repeats = [_repeat(step, number) for number in range(seeds)]
-        return [make_task(opened.study, repeat, committed) for repeat in repeats]
-    parameters = wanted.parameters
+        return [make_task(session.study, repeat, committed) for repeat in repeats]
+    parameters = request.parameters
     if parameters is None:
         config = _config(step)
-        found = _best_so_far(opened, searches[0], rows)
-        parameters = inherited(found, config.pinned) if "parameters" in step.needs else found
+        best = _best_so_far(session, searches[0], rows)
+        parameters = inherited(best, config.pinned) if "parameters" in step.needs else best
         log.info("best parameters so far", experiment=experiment, parameters=parameters)
     inputs = {
         role: Input(stage=m.stage, key=m.key, digest=m.digest)
         for role, needed in step.needs.items()
         if role not in SEARCHES and (m := committed[needed.id])
     }
-    return [_task_with(opened, step, experiment, number, parameters, inputs) for number in range(seeds)]
+    return [_task_with(session, step, experiment, number, parameters, inputs) for number in range(seeds)]
 
 
 def _repeat(step: Step, number: int) -> Step:
@@ -123,15 +127,18 @@ def _config(step: Step) -> FinalConfig:
 
 
 def _task_with(
-    opened: Session, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
+    session: Session, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
 ) -> Task:
     arm = apply_parameters(_config(step).arm, parameters)
     config = _config(step).model_copy(update={"repeat": number, "arm": arm, "pinned": ()})
-    return new_task(opened.study.name, "final", config, inputs, opened.study.resources, experiment)
+    return new_task(session.study.name, "final", config, inputs, session.study.resources, experiment)
 
 
-def _best_so_far(opened: Session, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
-    """Of a search, as its coordinator would commit it now: what it takes over from another one, and what it has found itself."""
+def _best_so_far(session: Session, tune: Step, rows: Sequence[StepState]) -> dict[str, Any]:
+    """Returns the parameters that a search's coordinator would commit now: those that it takes over, and the best that it has found.
+
+    Raises InputError if the search has no complete trial.
+    """
     from shared.search.results import best_so_far
 
     row = next(row for row in rows if row.step.id == tune.id)
@@ -140,15 +147,15 @@ def _best_so_far(opened: Session, tune: Step, rows: Sequence[StepState]) -> dict
         return best
     config = tune.config
     assert isinstance(config, TuneConfig)
-    given = _best_so_far(opened, tune.needs["parameters"], rows) if "parameters" in tune.needs else {}
-    found = None
+    taken_over = _best_so_far(session, tune.needs["parameters"], rows) if "parameters" in tune.needs else {}
+    own = None
     if row.task is not None:
-        found = best_so_far(opened.database_url, name_of_search(row.task, opened.artifacts), config.search)
-    if found is None:
+        own = best_so_far(session.database_url, name_of_search(row.task, session.artifacts), config.search)
+    if own is None:
         raise InputError(
-            f"{tune.label}: has no complete trial yet, so there are no best parameters; wait for one, or give some with --params"
+            f"{tune.label}: has no complete trial yet, so there are no best parameters; wait for one, or name some with --params"
         )
-    return inherited(given, config.pinned) | found
+    return inherited(taken_over, config.pinned) | own
 
 
 def _repeat_of(task: Task) -> int:
@@ -156,24 +163,24 @@ def _repeat_of(task: Task) -> int:
     return task.config.repeat
 
 
-def _make_job(release: Release, task: Task) -> None:
+def _create_job(release: Release, task: Task) -> None:
     name = release.job_name(task)
     job = release.cluster.get("jobs", name)
-    # a complete one: what it committed was removed since
+    # if it is complete, its result was removed since
     if job is not None and job_state(job).phase in ("failed", "complete"):
         release.cluster.delete("jobs", name)
     if release.create_job(task, submitted=True):
         log.info("submitted", job=name)
     else:
-        log.info("is there already", job=name)
+        log.info("exists already", job=name)
 
 
-def _follow(release: Release, opened: Session, task: Task) -> Manifest:
-    """Passes the log on of the task's Pods until its Job has ended; its manifest."""
-    name, seen, said = release.job_name(task), set[str](), None
+def _follow(release: Release, session: Session, task: Task) -> Manifest:
+    """Prints the logs of the task's Pods until it is committed, and returns its manifest; raises InputError if its Job fails."""
+    name, seen, logged = release.job_name(task), set[str](), None
     training = f"{task.experiment} {_repeat_of(task)}"
     while True:
-        if manifest := opened.artifacts.find("final", task.key):
+        if manifest := session.artifacts.find("final", task.key):
             return manifest
         job = release.cluster.get("jobs", name)
         if job is None:
@@ -182,9 +189,9 @@ def _follow(release: Release, opened: Session, task: Task) -> Manifest:
             raise InputError(f"{name}: failed: {state.reason} {release.failure(job)}")
         pods = release.cluster.list("pods", f"batch.kubernetes.io/job-name={name}")
         reason = job_reason(job, pods, release.cluster.list("events", field_selector=f"involvedObject.name={name}"))
-        if reason and reason != said:
+        if reason and reason != logged:
             log.info(f"{name} waits: {reason}")
-        said = reason
+        logged = reason
         for pod in pods:
             if pod["metadata"]["name"] not in seen and pod["status"].get("phase") in ("Running", "Succeeded", "Failed"):
                 seen.add(pod["metadata"]["name"])
@@ -195,17 +202,17 @@ def _follow(release: Release, opened: Session, task: Task) -> Manifest:
 def _follow_pod(release: Release, pod: str, training: str) -> None:
     try:
         for line in release.cluster.logs(pod):
-            _pass_on(training, line)
-    except (ClusterError, UnavailableError) as error:  # the training goes on without being followed
+            _print_line(training, line)
+    except (ClusterError, UnavailableError) as error:  # the training continues without being followed
         log.warning("its log cannot be followed any more", pod=pod, reason=str(error))
 
 
-def _pass_on(training: str, line: str) -> None:
-    """A line of a Pod's log, as a person reads it."""
+def _print_line(training: str, line: str) -> None:
+    """Prints a line of a Pod's log as text."""
     try:
         PlainConsole().line(training, json.loads(line))
     except (ValueError, TypeError, KeyError):
-        print(f"[{training}] {line}", file=sys.stderr, flush=True)  # a traceback, a library's complaint
+        print(f"[{training}] {line}", file=sys.stderr, flush=True)  # no log line: a traceback, or a library's warning
 
 
 def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:
@@ -224,7 +231,7 @@ def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:
 
 
 def _number(value: float | None) -> str:
-    """A metric; a dash if it is not defined, as that of rare classes is in a study without any."""
+    """Returns a metric as text; a dash if it is undefined, as that of rare classes in a study without any."""
     return "–" if value is None else f"{value:.4f}"
 
 

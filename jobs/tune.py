@@ -18,12 +18,13 @@ from shared.artifacts.checkpoints import Values
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters
 from shared.config.stages import Arm, TuneConfig
-from shared.context import ComputeUsage, Context
+from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
 from shared.search import identity
 from shared.search.best_parameters import best_parameters
 from shared.search.trial_images import Generated, make_images
+from shared.usage import ComputeUsage
 from shared.weights.inputs import fetched_models
 
 if TYPE_CHECKING:

@@ -1,56 +1,57 @@
-"""Times of the same work done again and again: what a forecast rests on, on a machine that others may be using."""
+"""Measures repeated runs of the same work, from which a forecast is made, on a machine that may do other work too."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 5  # times that a spread is told from
-SECONDS = 2.0  # after which no more are taken
+LEAST = 5  # measurements that a spread needs
+SECONDS = 2.0  # after which LEAST measurements are enough
 MOST = 200
 QUANTILES = (0.1, 0.5, 0.9)
 
 Range = NDArray[np.float64]
-"""`[3]`: low, middle and high, by QUANTILES."""
+"""The low, middle and high value `[3]`, at QUANTILES."""
 
 
 def spread(times: Sequence[float]) -> Range:
-    """Their range."""
+    """Returns the range `[3]` of measured times."""
     return np.quantile(np.asarray(times, np.float64), QUANTILES)
 
 
 def exactly(value: float) -> Range:
-    """A number that is not repeated."""
+    """Returns the range `[3]` of a number that was not measured repeatedly: three times the number."""
     return np.full(len(QUANTILES), value, np.float64)
 
 
 class Enough(Exception):
-    """No more times are needed."""
+    """Says that no more measurements are needed."""
 
 
 class Repeats:
-    """Collects times; the first, which pays for what is set up once, is not among them."""
+    """Collects measured times; leaves out the first, which includes what is set up once."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
         self._all: list[float] = []
 
     @property
     def first(self) -> float:
-        """Seconds of the one that is not counted."""
+        """The seconds of the first run, which is left out of `times`."""
         return self._all[0]
 
     @property
     def times(self) -> list[float]:
-        """Seconds of each other."""
+        """The seconds of each later run."""
         return self._all[1:]
 
     def add(self, seconds: float) -> None:
-        """Takes one down; raises Enough where that was the last."""
+        """Records one measurement; raises Enough if no more are needed."""
         self._all.append(seconds)
-        late = time.monotonic() - self._began > SECONDS
+        late = self._clock() - self._began > SECONDS
         if len(self.times) >= (LEAST if late else MOST):
             raise Enough

@@ -1,4 +1,4 @@
-"""The device that a stage computes on, and how many threads it takes."""
+"""Chooses the device that a stage computes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = Log("device")
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; raises ConfigError where CUDA is wanted and there is none that torch can use."""
+    """Returns the device for `auto`, `cpu` or `cuda`; raises ConfigError for `cuda` if torch can use no GPU."""
     if wanted == "cpu":
         return torch.device("cpu")
     with warnings.catch_warnings(record=True) as said:
@@ -31,10 +31,10 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """`cpu`, or the GPU's name as the driver gives it."""
+    """Returns `cpu`, or the GPU's name as the driver gives it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def gpu_count(device: torch.device) -> int:
-    """How many GPUs this process holds; 0 on a CPU."""
+    """Returns the number of GPUs that this process holds; 0 on a CPU."""
     return torch.cuda.device_count() if device.type == "cuda" else 0

@@ -16,7 +16,7 @@ COMMAND = "tailfill"
 
 
 def leave_current_folder() -> None:
-    """Takes off this process's search path what stands there only because of the folder in which it was started.
+    """Removes from this process's search path what is there only because of the folder in which it was started.
 
     These are the current folder, the folder of the installed command, and the relative entries of PYTHONPATH. The folder of our own
     code stays: a checkout that is not installed is run by `python -m jobs` in it.
@@ -36,14 +36,14 @@ def leave_current_folder() -> None:
 
 
 def isolated(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment with what keeps a Python process, and those that it starts, from looking for modules in the current folder."""
+    """Returns an environment in which Python processes do not look for modules in the current folder."""
     absolute, _ = _python_path(environment)
     return {**environment, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(absolute)}
 
 
 @contextmanager
 def isolated_children() -> Iterator[None]:
-    """Gives such an environment to the processes that multiprocessing starts within the `with` statement."""
+    """Gives an isolated environment to the processes that multiprocessing starts within the `with` statement."""
     before = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH")}
     os.environ.update(isolated(os.environ))
     try:

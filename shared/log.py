@@ -1,4 +1,4 @@
-"""Log lines and progress on stderr, as text or as JSON; results go to stdout and never through here.
+"""Writes log lines and progress to stderr, as text or as JSON; results go to stdout and not through this module.
 
 Every line has an event in a few words and named values: `log.info("checkpoint kept", step=400)`.
 """
@@ -15,31 +15,31 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PROGRESS_SECONDS = 5.0  # a line this often where stderr is not a terminal: readable in `kubectl logs`, and no flood
+PROGRESS_SECONDS = 5.0  # between two progress lines: readable in `kubectl logs`, and not too many
 
 
 class Log:
-    """Events with named values, on the standard library's logger `tailfill.<name>`."""
+    """Logs events with named values on the standard library's logger `tailfill.<name>`."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"tailfill.{name}")
 
     def info(self, event: str, **values: object) -> None:
-        """What a person following the work wants to read."""
+        """Logs what a person following the work wants to read."""
         self._logger.info(event, extra={"values": values})
 
     def warning(self, event: str, **values: object) -> None:
-        """What may explain a surprise later: a retry, a skipped image, a fallback."""
+        """Logs what may explain a surprise later: a retry, a skipped image, a fallback."""
         self._logger.warning(event, extra={"values": values})
 
     def error(self, event: str, **values: object) -> None:
-        """What ended the work."""
+        """Logs what ended the work."""
         self._logger.error(event, extra={"values": values})
 
     def progress(self, items: Iterable[T], what: str, total: int, unit: str = "steps", done: int = 0) -> Iterator[T]:
         """Yields `items`, logging `what`, how many of `total` are done, the rate and the seconds left.
 
-        `done` is how many an earlier, interrupted run had finished: the rate counts only this run's.
+        `done` is how many an earlier, interrupted run had finished; the rate counts this run only.
         """
         start = last = time.monotonic()
         count = done
@@ -59,7 +59,7 @@ class Log:
 
 
 def duration(seconds: float) -> str:
-    """`75.4` → `1m15s`, `7300` → `2h01m`."""
+    """Formats seconds: `75.4` → `1m15s`, `7300` → `2h01m`."""
     whole = int(seconds + 0.5)
     if whole < 60:
         return f"{whole}s"
@@ -69,7 +69,7 @@ def duration(seconds: float) -> str:
 
 
 def progress_text(progress: dict[str, Any]) -> str:
-    """`400/1200 steps, 6.1 steps/s, 2m11s left` from the values of a progress line."""
+    """Formats the values of a progress line: `400/1200 steps, 6.1 steps/s, 2m11s left`."""
     text = f"{progress['done']}/{progress['total']} {progress['unit']}"
     if progress["rate"]:
         text += f", {progress['rate']:.3g} {progress['unit']}/s"
@@ -79,7 +79,7 @@ def progress_text(progress: dict[str, Any]) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`14:02:11 finetune: checkpoint kept step=400`."""
+    """Formats a record as `14:02:11 finetune: checkpoint kept step=400`."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
@@ -94,7 +94,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, name, event, and the named values."""
+    """Formats a record as one JSON object on a line: time, level, name, event and the named values."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -112,7 +112,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(style: str, level: int = logging.INFO) -> None:
-    """Sends the loggers to stderr in `style`, `text` or `json`, ours from `level` on; libraries only from warnings on."""
+    """Sends log records to stderr in `style`, `text` or `json`: ours from `level` on, those of libraries from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,7 +1,7 @@
-"""Names that somebody else chose: in a bucket, a database, on a hub, in a label file, in a study.
+"""Checks names that somebody else chose: in a bucket, a database, on a hub, in a label file, in a study.
 
-Whoever can write such a name must not choose where we write. So every path, key and archive member that is made of one goes through
-`path_below` or `checked_name`, which hold one rule: a name is relative and normal, like `a/b/c`.
+Whoever chooses such a name must not choose where we write. So every path, key and archive member that contains one goes through
+`path_below` or `checked_name`, which enforce one rule: a name is relative and normal, like `a/b/c`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN = 80  # characters of a refused value in a message
 
 
 def name_fault(name: str) -> str | None:
-    """What makes a name unfit as a path below a folder, as the end of a sentence; None if nothing does."""
+    """Returns why a name is invalid as a path below a folder, as the end of a sentence, or None if it is valid."""
     try:
         parts = name.encode().split(b"/")
     except UnicodeEncodeError:
@@ -43,7 +43,7 @@ def name_fault(name: str) -> str | None:
 
 
 def part_fault(name: str) -> str | None:
-    """The same for a name that must be one part of a path."""
+    """Returns why a name is invalid as one part of a path, as the end of a sentence, or None if it is valid."""
     return name_fault(name) or ("has more than one part" if "/" in name else None)
 
 
@@ -62,10 +62,10 @@ def checked_part(name: str, what: str, error: type[InputError] = ArtifactError) 
 def path_below(
     folder: Path, name: str, what: str, error: type[InputError] = ArtifactError, replaces: bool = False
 ) -> Path:
-    """The path of that name in a folder; raises `error` if the name is unfit, or if a link that lies there leads out of the folder.
+    """Returns the path of that name in a folder; raises `error` if the name is invalid, or if a link leads out of the folder.
 
-    The folder itself may be a link. With `replaces` the caller replaces what lies at the path, so that a link at the very end of it is
-    followed by nobody.
+    The folder itself may be a link. With `replaces` the caller replaces what is at the path, so a link at the end of the path is not
+    followed.
     """
     path = folder / checked_name(name, what, error)
     try:
@@ -74,13 +74,13 @@ def path_below(
         inside = False
     if not inside:
         raise error(
-            f"{what}: {shown(name)} is, or lies behind, a link that leaves the folder {folder}; remove that link, or put there what it leads to"
+            f"{what}: {shown(name)} is, or is behind, a link that leaves the folder {folder}; remove that link, or replace it by what it leads to"
         )
     return path
 
 
 def shown(value: object) -> str:
-    """A refused value for a message: on one line, escaped and shortened."""
+    """Returns a refused value for a message: on one line, escaped and shortened."""
     text = value if isinstance(value, str) else str(value)
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
@@ -105,8 +105,8 @@ def _valid_part(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_valid_name)]
-"""A field that is a path below some folder."""
+"""The type of a field that is a path below some folder."""
 PartName = Annotated[str, AfterValidator(_valid_part)]
-"""A field that is one part of such a path."""
+"""The type of a field that is one part of such a path."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""A field with a SHA-256 in hexadecimal digits."""
+"""The type of a field that is a SHA-256 in hexadecimal digits."""

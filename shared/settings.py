@@ -1,6 +1,6 @@
-"""The environment, read in this file only.
+"""Reads the environment, which no other module does.
 
-A pod gets these variables from the chart, a process on one machine from `tailfill run`; they are the same.
+A pod gets these variables from the chart, a process on one machine from `tailfill run`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process learns from its environment. Secrets mask themselves in `repr`."""
+    """Holds what a process learns from its environment. Secrets mask themselves in `repr`."""
 
     store: str | None
-    """`TAILFILL_STORE`: where artifacts live, `s3://bucket[/prefix]` or a folder."""
+    """`TAILFILL_STORE`: where artifacts are stored, `s3://bucket[/prefix]` or a folder."""
     s3_endpoint: str | None
     """`AWS_ENDPOINT_URL_S3`: an S3 server other than Amazon's."""
     s3_access_key: SecretStr | None
@@ -29,37 +29,37 @@ class Settings:
     s3_secret_key: SecretStr | None
     """`AWS_SECRET_ACCESS_KEY`."""
     s3_session_token: SecretStr | None
-    """`AWS_SESSION_TOKEN`: of keys that last some hours only."""
+    """`AWS_SESSION_TOKEN`: belongs to temporary keys."""
     s3_region: str
-    """`AWS_REGION`; `us-east-1` where none is named, which every S3 server accepts."""
+    """`AWS_REGION`; `us-east-1` if unset, which every S3 server accepts."""
     database_url: SecretStr | None
     """`DATABASE_URL`: `postgresql://user:password@host:port/database` of the Optuna studies."""
     cache: Path
-    """`TAILFILL_CACHE`: blobs by digest, shared by the processes of one node; safe to delete."""
+    """`TAILFILL_CACHE`: the folder of blobs by digest that the processes of one node share; safe to delete."""
     index: int
-    """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job, 0 elsewhere."""
+    """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job; 0 if unset."""
     count: int
-    """`TAILFILL_COUNT`: how many indexes the Job has, 1 elsewhere."""
+    """`TAILFILL_COUNT`: the number of indexes of the Job; 1 if unset."""
     grace_seconds: float
     """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None
-    """`TAILFILL_DEVICE`: what this process computes on, whatever `resources.device` says; a chart's Pod has it, by whether it holds a GPU."""
+    """`TAILFILL_DEVICE`: the device of this process, which overrides `resources.device`; the chart sets it by whether a Pod has a GPU."""
     hub_token: SecretStr | None
-    """`HF_TOKEN`: for gated weights."""
+    """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
-    """`TAILFILL_RELEASE`: name of the Helm release, in its control Pod; unset elsewhere."""
+    """`TAILFILL_RELEASE`: the name of the Helm release; set in its control Pod only."""
     namespace: str
-    """`TAILFILL_NAMESPACE`: of the control Pod."""
+    """`TAILFILL_NAMESPACE`: the namespace of the control Pod."""
     create_bucket: bool
-    """`TAILFILL_CREATE_BUCKET`: whether control makes the store's bucket, as it must on the chart's own S3 server."""
+    """`TAILFILL_CREATE_BUCKET`: whether control creates the store's bucket, as it must on the chart's own S3 server."""
     metrics_port: int
-    """`TAILFILL_METRICS_PORT`: where a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
+    """`TAILFILL_METRICS_PORT`: the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
-    """`TAILFILL_METRICS_HOST`: the address that it listens on; loopback where none is named, `0.0.0.0` in a pod."""
+    """`TAILFILL_METRICS_HOST`: the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the environment; raises ConfigError where a number is not one."""
+        """Returns the settings of an environment; raises ConfigError if a value is invalid."""
 
         def secret(name: str) -> SecretStr | None:
             value = environment.get(name)
@@ -94,12 +94,12 @@ def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:
             return device
         case other:
             raise ConfigError(
-                f'environment variable TAILFILL_DEVICE: must be cpu or cuda, got "{other}"; unset it or mend it'
+                f'environment variable TAILFILL_DEVICE: must be cpu or cuda, got "{other}"; unset it or fix it'
             )
 
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name) or str(default)
     if not text.isdecimal():
-        raise ConfigError(f'environment variable {name}: must be a whole number, got "{text}"; unset it or mend it')
+        raise ConfigError(f'environment variable {name}: must be a whole number, got "{text}"; unset it or fix it')
     return int(text)

@@ -1,8 +1,8 @@
-"""What the processes of a stage spend on a result before it is committed: a killed one's hours are counted too.
+"""Measures the time that processes spend on a result before it is committed, including processes that were killed.
 
-Each process keeps a record in the store, `<study>/<stage>/<key>/spent/<process>.json`: when it begins, every half minute, and when it
-ends, however it does. The commit adds the records up and removes them; those of work that is not committed count as they stand. What a
-process does between its last record and a SIGKILL, half a minute at most, is counted nowhere.
+Each process writes a record to the store, `<study>/<stage>/<key>/spent/<process>.json`: when it begins, every half minute, and when it
+ends for any reason. The commit adds the records up and removes them; those of uncommitted work are counted as they are. The time between
+a process's last record and a SIGKILL, half a minute at most, is not counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.store import NotFound, Store
@@ -20,56 +21,88 @@ from shared.errors import TailfillError
 from shared.log import Log
 
 RECORD_SECONDS = 30.0  # between two records of a process
-END_SECONDS = 5.0  # that the end of the work waits for a record on its way
+END_SECONDS = 5.0  # that the end of the work waits for a record that is being written
 FOLDER = "spent"  # beside checkpoints and parts
 
 log = Log("meter")
 
 
 class Record(Section):
-    """One process's work on a result."""
+    """Holds one process's work on a result."""
 
     gpus: int
-    """How many it holds; 0 on a CPU."""
+    """The number of GPUs that the process holds; 0 on a CPU."""
     seconds: float
-    """Of wall time so far."""
+    """The wall seconds so far."""
     kept: float
-    """Of these, those up to its last checkpoint or part: what another process goes on from. The others are lost if it ends now."""
+    """The seconds up to its last checkpoint or part, from which another process continues. The others are lost if it ends now."""
 
     @property
     def gpu_seconds(self) -> float:
-        """For which GPUs were held, counted for each."""
+        """The GPU seconds: the wall seconds times the number of GPUs."""
         return self.gpus * self.seconds
 
 
-class Meter:
-    """Measures one process's work. A context manager, in which the process's record is kept in the store beside the work.
+@dataclass(frozen=True)
+class ComputeUsage:
+    """Holds the seconds of work on a result, summed over all processes that took part in it."""
 
-    A record that cannot be written is logged, once, and not missed otherwise: no work ends for its accounting.
+    gpu: float = 0.0
+    """GPU seconds."""
+    cpu: float = 0.0
+    """Seconds of processes without a GPU."""
+    gpu_lost: float = 0.0
+    """The GPU seconds whose work was lost with a process."""
+    cpu_lost: float = 0.0
+    """The seconds without a GPU whose work was lost with a process."""
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> ComputeUsage:
+        """Returns the sum over the records of processes that have ended or are about to."""
+        return cls(
+            gpu=sum(r.gpu_seconds for r in records),
+            cpu=sum(r.seconds for r in records if not r.gpus),
+            gpu_lost=sum(r.gpus * (r.seconds - r.kept) for r in records),
+            cpu_lost=sum(r.seconds - r.kept for r in records if not r.gpus),
+        )
+
+
+class Meter:
+    """Measures one process's work. Used as a context manager, it writes the process's record to the store while the work runs.
+
+    A record that cannot be written is logged once, and the work continues.
     """
 
-    def __init__(self, artifacts: Artifacts, stage: Stage, key: str, gpus: int, started: float) -> None:
-        """`started` is when the work began, by the monotonic clock."""
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        stage: Stage,
+        key: str,
+        gpus: int,
+        started: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepares a record for the result `key` of a stage, whose work began at `started` by the clock, on so many GPUs."""
         self._store, self._folder = artifacts.store, f"{artifacts.study}/{stage}/{key}"
         self._own = f"{self._folder}/{FOLDER}/{uuid.uuid4().hex}.json"
-        self._gpus, self._started, self._kept = gpus, started, 0.0
+        self._gpus, self._started, self._kept, self._clock = gpus, started, 0.0, clock
         self._over, self._warned = False, False
-        self._away = False
-        """Whether the last record could not be written."""
+        self._store_unavailable = False
+        """Whether the store was unavailable for the last record."""
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
     def seconds(self) -> float:
-        """Wall seconds since the work began."""
-        return time.monotonic() - self._started
+        """Returns the wall seconds since the work began."""
+        return self._clock() - self._started
 
     def keep(self, seconds: float) -> None:
-        """The store holds the work of the first `seconds`; recorded at once, for whoever commits a result of several processes."""
+        """Records at once that the store holds the work of the first `seconds`, for whoever commits a result of several processes."""
         self._kept = max(self._kept, seconds)
         self._due.set()
 
     def settle(self) -> list[Record]:
-        """The other processes' records, to be committed; this one's is not written any more beside that."""
+        """Stops writing this process's record, and returns those of the other processes, to be committed."""
         self._stop()
         locations = self._store.list(f"{self._folder}/{FOLDER}/")
         return _read(self._store, [location for location in locations if location != self._own])
@@ -84,13 +117,13 @@ class Meter:
         self._stop()
         if kind is None:
             self.keep(self.seconds())
-        hopeless = self._thread.is_alive() or (self._away and kind is not None)
-        if not hopeless:  # else a stage that ends because of a store that does not answer would wait for it once more
-            self._try(self._leave)
+        unavailable = self._thread.is_alive() or (self._store_unavailable and kind is not None)
+        if not unavailable:  # else a stage that ends because the store does not answer would wait for it once more
+            self._try(self._finish)
 
-    def _leave(self) -> None:
+    def _finish(self) -> None:
         if self._store.exists(f"{self._folder}/manifest.json"):
-            self._store.delete(self._own)  # it is in there, or was too late
+            self._store.delete(self._own)  # the manifest includes it, or was written before it
         else:
             self._write()
 
@@ -113,15 +146,15 @@ class Meter:
     def _try(self, write: Callable[[], None]) -> None:
         try:
             write()
-            self._away = False
+            self._store_unavailable = False
         except TailfillError as error:
             if not self._warned:
                 log.warning("the time that this process spends is not recorded", reason=str(error))
-            self._warned = self._away = True
+            self._warned = self._store_unavailable = True
 
 
 def records_under_way(artifacts: Artifacts, stage: Stage) -> list[Record]:
-    """Those of a stage's processes that work, or worked, on results that are not committed."""
+    """Returns the records of a stage's processes on results that are not committed."""
     locations = list(artifacts.store.list(f"{artifacts.study}/{stage}/"))
     committed = {location.split("/")[2] for location in locations if location.endswith("/manifest.json")}
     records = [location for location in locations if location.split("/")[3] == FOLDER]
@@ -129,7 +162,7 @@ def records_under_way(artifacts: Artifacts, stage: Stage) -> list[Record]:
 
 
 def _read(store: Store, locations: Iterable[str]) -> list[Record]:
-    """Without those that a commit removes meanwhile, and those of a version whose records are others."""
+    """Returns the records that can be read: not those that a commit removes meanwhile, nor those that another version wrote."""
     found = []
     for location in locations:
         try:

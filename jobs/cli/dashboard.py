@@ -1,4 +1,4 @@
-"""`tailfill dashboard`: Optuna's dashboard on the searches of the study that was run last."""
+"""Implements `tailfill dashboard`: shows the searches of the study that was run last in Optuna's dashboard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from shared.stop import StopSignal
 
 
 def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> None:
-    """Serves Optuna's dashboard on the study's database until Ctrl-C; `ready` is told its address."""
+    """Serves Optuna's dashboard on the study's database until Ctrl-C, after `ready` was called with its address."""
     from shared.search.dashboard import serve_dashboard
 
     stop = StopSignal()
     stop.install()
     folder = latest_workdir(workdir)
-    with local_session(*last_study(folder), folder, look=True) as local:
-        session = local.session
-        serve_dashboard(session.database_url, port, stop, ready)
+    with local_session(*last_study(folder), folder, join=True) as local:
+        serve_dashboard(local.session.database_url, port, stop, ready)

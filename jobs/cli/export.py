@@ -1,4 +1,7 @@
-"""`tailfill export`: a committed image set as a folder of files with `metadata.jsonl`, as Hugging Face's imagefolder reads it."""
+"""Implements `tailfill export`: writes a committed image set as a folder of files with `metadata.jsonl`.
+
+Hugging Face's `imagefolder` reads such a folder.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from shared.config.resolve import ResolvedStudy
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 from shared.names import path_below
-from shared.pipeline import status as status_module
+from shared.pipeline import status as step_status
 from shared.pipeline.local_session import (
     last_study,
     latest_workdir,
@@ -35,7 +38,7 @@ log = Log("export")
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """What an experiment with generated images takes them from."""
+    """The steps that make an experiment's generated images, and its filter over them."""
 
     generate: Step
     score: Step
@@ -43,27 +46,27 @@ class GeneratedImages:
 
 
 def generated_images(study: ResolvedStudy, steps: Sequence[Step], experiment: str | None) -> GeneratedImages:
-    """Those of the named experiment, or the only ones of the study; raises ConfigError where there are none, or several."""
-    needs = steps[-1].needs  # the report knows every experiment's
-    found = {
+    """Returns the generated images of the named experiment, or the only ones of the study; raises ConfigError if there are none or several."""
+    needs = steps[-1].needs  # the report needs those of every experiment
+    by_experiment = {
         e.name: GeneratedImages(needs[f"generate/{e.name}"], needs[f"score/{e.name}"], e.accept)
         for e in study.experiments
         if f"generate/{e.name}" in needs
     }
-    names = ", ".join(found) or "none"
+    names = ", ".join(by_experiment) or "none"
     if experiment is not None:
-        if experiment not in found:
+        if experiment not in by_experiment:
             raise ConfigError(f"--experiment {experiment}: has no generated images; experiments that have: {names}")
-        return found[experiment]
-    kinds = {(images.generate.id, images.score.id, images.accept): images for images in found.values()}
-    if len(kinds) != 1:
+        return by_experiment[experiment]
+    distinct = {(images.generate.id, images.score.id, images.accept): images for images in by_experiment.values()}
+    if len(distinct) != 1:
         raise ConfigError(
-            f"study {study.name}: has {len(kinds)} sets of generated images (or filters over them); "
+            f"study {study.name}: has {len(distinct)} sets of generated images (or filters over them); "
             f"choose one with --experiment NAME: {names}"
-            if kinds
+            if distinct
             else f"study {study.name}: no experiment has generated images (images: real+synthetic or real+copies)"
         )
-    return next(iter(kinds.values()))
+    return next(iter(distinct.values()))
 
 
 def export(
@@ -74,10 +77,10 @@ def export(
     out: Path,
     accept: Accept | None = None,
 ) -> str:
-    """Writes the prepared data set, or the generated images where given, into `out` (new or empty); returns a line that counts them.
+    """Writes the prepared data set, or the generated images if given, into a new or empty folder; returns a line that counts them.
 
-    Of generated images the provenance goes along, their scores where `scored` is given, and with `accept` whether that filter lets
-    each in. Raises ConfigError where `out` holds something already, UnavailableError where the disk is full.
+    Generated images are written with their provenance, with their scores if `scored` is given, and with `accept` also with whether that filter
+    accepts each. Raises ConfigError if `out` is not empty, and UnavailableError if the disk is full.
     """
     from shared.data.dataset import read_info
     from shared.data.imageset import read_shards
@@ -95,21 +98,24 @@ def export(
 
 
 def write_folder(images: ImageSet, out: Path, scores: pa.Table | None = None, accept: Accept | None = None) -> str:
-    """Writes `<split>/<row>.png|jpg` and `metadata.jsonl`, a line an image: file_name, labels, provenance, scores, accepted."""
+    """Writes `<split>/<row>.png|jpg`, and `metadata.jsonl` with one line per image: file_name, labels, provenance, scores, accepted.
+
+    Returns a line that counts the images. Raises ConfigError if `out` is not empty, DataError if the scores do not fit the images.
+    """
     with disk_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out}: holds something already; name a new or an empty folder")
+            raise ConfigError(f"{out}: is not an empty folder; name a new or an empty one")
         for split in sorted(set(images.split.tolist())):
             path_below(out, split, "images, column 'split'", DataError).mkdir(parents=True)
     rows = _rows(images, scores, accept)
     names = []
     for row, data in enumerate(log.progress(images.encoded, "export", total=len(images), unit="images")):
         names.append(f"{images.split[row]}/{row:06d}{_suffix(data, images.paths[row])}")
-        place = path_below(out, names[-1], "images, column 'split'", DataError)
-        with disk_errors(place):
-            place.write_bytes(data)
+        image = path_below(out, names[-1], "images, column 'split'", DataError)
+        with disk_errors(image):
+            image.write_bytes(data)
     path = out / "metadata.jsonl"
-    with disk_errors(path), path.open("w", encoding="utf-8") as file:  # last: a folder with it is whole
+    with disk_errors(path), path.open("w", encoding="utf-8") as file:  # last, so that a folder with it is complete
         for name, values in zip(names, rows, strict=True):
             file.write(json.dumps({"file_name": name, **values}, ensure_ascii=False) + "\n")
     return f"{len(images)} images in {out}"
@@ -148,22 +154,27 @@ def _suffix(data: bytes, path: str) -> str:
 
 
 def export_images(what: str, out: Path, experiment: str | None, workdir: Path | None) -> str:
-    """Writes the data set, or the images generated for an experiment, into `out`; returns a line that counts them."""
+    """Writes the data set, or the images generated for an experiment, into `out`; returns a line that counts them.
+
+    Raises ConfigError if these images are not committed, or if the experiment is unknown or ambiguous.
+    """
     if what == "dataset" and experiment is not None:
-        raise ConfigError(f"--experiment {experiment}: goes with `export generated`; the data set is one for all")
+        raise ConfigError(
+            f"--experiment {experiment}: is for `export generated`; all experiments have the same data set"
+        )
     folder = latest_workdir(workdir)
-    with local_session(*last_study(folder), folder, look=True) as local:
+    with local_session(*last_study(folder), folder, join=True) as local:
         session = local.session
-        rows = status_module.states(session.study, session.steps, session.artifacts)
+        rows = step_status.states(session.study, session.steps, session.artifacts)
         committed = {row.step.id: row.manifest for row in rows}
         prepare = session.steps[-1].needs["prepare"]
         images = generated_images(session.study, session.steps, experiment) if what == "generated" else None
-        asked = images.generate if images else prepare
-        prepared, made = committed[prepare.id], committed[asked.id]
-        if prepared is None or made is None:
+        step = images.generate if images else prepare
+        prepared, manifest = committed[prepare.id], committed[step.id]
+        if prepared is None or manifest is None:
             raise ConfigError(
-                f"{folder}: nothing is committed of {asked.stage}; `tailfill status` says where the study stands"
+                f"{folder}: nothing is committed of {step.stage}; `tailfill status` shows the study's progress"
             )
         if images is None:
             return export(session.artifacts, prepared, None, None, out)
-        return export(session.artifacts, prepared, made, committed[images.score.id], out, images.accept)
+        return export(session.artifacts, prepared, manifest, committed[images.score.id], out, images.accept)

@@ -1,4 +1,4 @@
-"""`tailfill init DATA`: looks at labelled images and writes a commented study for them, and a contact sheet to check it by."""
+"""Implements `tailfill init DATA`: inspects labelled images, and writes a commented study for them and a contact sheet to check it by."""
 
 from __future__ import annotations
 
@@ -23,55 +23,56 @@ if TYPE_CHECKING:
     from shared.data.source import InferredSource, SourceImage
 
 RESOLUTIONS = (32, 64, 96, 128, 224)
-MEASURED = 200  # images whose sizes are looked at
-PIXEL_RESOLUTION = 64  # px: above, the pixel generator is slow on a CPU
-SHOWN = 30  # classes in the study's comment
+MEASURED = 200  # images whose sizes are read
+PIXEL_RESOLUTION = 64  # px; above this the pixel generator is slow on a CPU
+SHOWN = 30  # classes that are listed in the study's comment
 ARMS = 3
 SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a look at the data says."""
+class DataSummary:
+    """The properties of labelled images from which a study is written."""
 
     source: InferredSource
     schema: LabelSchema
     images: list[SourceImage]
     train_counts: NDArray[np.int64]
-    """`[C]`: images of each class that there will be to train on."""
+    """`[C]`, the expected number of training images of each class."""
     sides: list[int]
     """The shorter sides of some images, in pixels."""
     bad: list[str]
-    """First problems, one a line."""
+    """The first problems, one line each."""
     bad_total: int
+    """The number of all problems."""
 
 
 def init(data: Path, out: Path) -> list[str]:
-    """Writes a study for the images in `data` (a folder a class, or a CSV) to `out`, and `<out>-contact.png` beside it.
+    """Writes a study for the images in `data` (one folder per class, or a CSV file) to `out`, and `<out>-contact.png` beside it.
 
-    Returns lines that say what was found and what to do next. Raises DataError where `data` is neither, or holds no usable image,
-    and ConfigError where `out` is there already or cannot be written.
+    Returns lines that describe the data and the next step. Raises DataError if `data` is neither or has no usable image, and ConfigError if
+    `out` exists already or cannot be written.
     """
     from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside
 
-    source = infer_source(data)  # first: if both are wrong, DATA is what was typed
+    source = infer_source(data)  # first, since the user typed DATA, while --out has a default
     if out.exists():
-        raise ConfigError(f"{out}: is there already; move it away, or name another file with --out")
+        raise ConfigError(f"{out}: exists already; move it away, or name another file with --out")
     check_outside(out, str(source.root), "name a file elsewhere with --out")
-    found = _look(data, source)
+    summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    text = study_text(found, _study_name(data))
+    text = study_text(summary, _study_name(data))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sheet(found).save(sheet, "PNG")
+        _contact_sheet(summary).save(sheet, "PNG")
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from error
-    return [*_summary(found), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
+    return [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
 
 
-def _look(data: Path, source: InferredSource) -> Found:
+def _inspect(data: Path, source: InferredSource) -> DataSummary:
     import numpy as np
 
     from shared.data.problems import Problems
@@ -89,7 +90,7 @@ def _look(data: Path, source: InferredSource) -> Found:
     labels = np.stack([image.labels for image in given or images])
     share = 1.0 if given else 1 - source.dataset.split.val - source.dataset.split.test
     counts = np.floor(class_counts(labels) * share).astype(np.int64)
-    return Found(source, listing.schema, images, counts, sides, problems.lines[:3], sum(problems.counts.values()))
+    return DataSummary(source, listing.schema, images, counts, sides, problems.lines[:3], sum(problems.counts.values()))
 
 
 def _sides(images: Sequence[SourceImage]) -> list[int]:
@@ -116,14 +117,17 @@ def _study_name(data: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].strip("-") or "study"
 
 
-def _resolution(found: Found) -> int:
-    """The largest usual side that the middle image still has."""
-    middle = sorted(found.sides)[len(found.sides) // 2]
-    return max([r for r in RESOLUTIONS if r <= middle], default=RESOLUTIONS[0])
+def _resolution(summary: DataSummary) -> int:
+    """Returns the largest of the usual resolutions that is not above the median of the images' shorter sides."""
+    return max([r for r in RESOLUTIONS if r <= _median_side(summary)], default=RESOLUTIONS[0])
 
 
-def _below(counts: NDArray[np.int64]) -> int:
-    """Half the middle class's count where any class lies under it, else just above the smallest class."""
+def _median_side(summary: DataSummary) -> int:
+    return sorted(summary.sides)[len(summary.sides) // 2]
+
+
+def _rare_below(counts: NDArray[np.int64]) -> int:
+    """Returns the value of `rare.below`: half the median count if any class is below that, else just above the smallest count."""
     import numpy as np
 
     present = np.sort(counts[counts > 0])
@@ -133,37 +137,37 @@ def _below(counts: NDArray[np.int64]) -> int:
     return half if present[0] < half else int(present[0]) + 1
 
 
-def study_text(found: Found, name: str) -> str:
-    """The study as YAML with comments; it loads as a Study."""
-    resolution, below = _resolution(found), _below(found.train_counts)
+def study_text(summary: DataSummary, name: str) -> str:
+    """Returns a valid study for the data as YAML with comments."""
+    resolution, below = _resolution(summary), _rare_below(summary.train_counts)
     small = resolution <= PIXEL_RESOLUTION
     pixel = min(resolution, PIXEL_RESOLUTION)
     batch = 64 if pixel <= 32 else 32
     seeds_wanted = least_seeds(ARMS - 1, 0.05)
     return f"""\
-# Written by `tailfill init`: a guess to read over. `tailfill validate THIS_FILE --plan` says what it would run.
+# Written by `tailfill init`: a guess, which you should check. `tailfill validate THIS_FILE --plan` says what it would run.
 name: {name}
 seed: 0
 
-{_dataset_text(found, resolution)}
-{_rare_text(found, below)}
+{_dataset_text(summary, resolution)}
+{_rare_text(summary, below)}
 # The generator: {GENERATORS["pixel"].about}.
 finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {batch}}}
 {_other_generators()}
-# What each rare class is filled up to (real and generated training images), with at most `cap` generated for each real one.
+# Each rare class is filled up to `fill_to` training images, real and generated, with at most `cap` generated for each real one.
 generate: {{fill_to: {max(below, 2)}, cap: 5, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
 score: {{folds: 3, epochs: 12}}
-# Which generated images are trained on; a change here generates nothing again.
+# Which generated images are used for training; a change here generates nothing again.
 accept: {{plausibility: [0.2, 0.95], copies: 0.05}}
 
-# The classifier: any timm model. `pretrained: true` fetches its weights from the hub and makes a much stronger baseline on photographs;
-# or name a safetensors file. With it, `trainable: layer4` or `head` is quicker than `all`.
+# The classifier: any timm model. `pretrained: true` downloads its weights from the hub, which makes a much stronger baseline on photographs;
+# or name a safetensors file. With pretrained weights, `trainable: layer4` or `head` is faster than `all`.
 classifier: {{model: {"resnet14t" if small else "resnet18"}, pretrained: false, trainable: all, head: [128]}}
 augmentation: soft
 training: {{lr: 0.002, weight_decay: 0.0001, dropout: 0.2, batch_size: {128 if small else 64}, warmup_epochs: 2, loss: balanced_softmax, refit_epochs: 2}}
 synthetic: {{share: 0.2, loss_weight: 0.5, until: 0.6}}
 
-# Each arm gets the same search; the baseline is tuned as hard as the others.
+# Each arm gets the same search, so that the baseline is tuned as hard as the others.
 search:
   trials: 8
   epochs: 15
@@ -172,7 +176,7 @@ search:
     training.lr: {{low: 0.0003, high: 0.01, log: true}}
     training.weight_decay: {{low: 0.00001, high: 0.01, log: true}}
     training.dropout: {{low: 0.0, high: 0.5}}
-# A first look: {SEEDS} seeds. A verdict over {ARMS - 1} comparisons needs {seeds_wanted} or more (10 is a good number); set `provisional: false` then.
+# {SEEDS} seeds are for a first try. A verdict over {ARMS - 1} comparisons needs {seeds_wanted} or more (10 is a good number); set `provisional: false` then.
 final: {{epochs: 30, seeds: {SEEDS}}}
 verdict: {{metric: rare_macro_f1, baseline: real, provisional: true}}
 experiments:
@@ -183,29 +187,28 @@ experiments:
 
 
 def _other_generators() -> str:
-    """What may stand in the study in place of the pixel generator, as comments."""
+    """Returns comments with the generators that may be used in place of the pixel generator."""
     offered = {name: kind for name, kind in GENERATORS.items() if kind.example}
     return "\n".join(
         f"# Or: {kind.about}:\n# finetune: {{generator: {name}, {kind.example}}}" for name, kind in offered.items()
     )
 
 
-def _dataset_text(found: Found, resolution: int) -> str:
-    lines = ["# Where the labelled images come from.", "dataset:", *_source_lines(found.source)]
-    middle = sorted(found.sides)[len(found.sides) // 2]
-    lines.append(f"  resolution: {resolution} # px; the middle image's shorter side has {middle}")
+def _dataset_text(summary: DataSummary, resolution: int) -> str:
+    lines = ["# Where the labelled images come from.", "dataset:", *_source_lines(summary.source)]
+    lines.append(f"  resolution: {resolution} # px; the median of the images' shorter sides is {_median_side(summary)}")
     lines.append("  fit: squash # or crop, pad")
-    if all(image.split is None for image in found.images):
-        lines.append("  split: {val: 0.15, test: 0.15} # stratified; the data names no split")
+    if all(image.split is None for image in summary.images):
+        lines.append("  split: {val: 0.15, test: 0.15} # stratified; the data has no splits")
     lines.append(
-        f"  on_bad: fail # or skip: {found.bad_total} bad rows or paths were listed; the images themselves are opened by prepare"
+        f"  on_bad: fail # or skip; {summary.bad_total} bad rows or paths are known, but prepare alone decodes all images"
     )
-    lines.append("  on_leak: drop # images that stand equal in two splits leave the larger one")
+    lines.append("  on_leak: drop # removes an image that is in two splits from one of them")
     return "\n".join(lines) + "\n"
 
 
 def _source_lines(source: InferredSource) -> list[str]:
-    """Writes what is set of the source's own fields, each with its comment; those of all sources are written by `_dataset_text`."""
+    """Returns the YAML lines of the source's own fields that are set, with comments; `_dataset_text` has those of all sources."""
     lines = []
     for name, value in _set_fields(source.dataset):
         if name in Source.model_fields:
@@ -237,22 +240,24 @@ def _flow(value: Any) -> str:
 
 
 def _field(section: Section, name: str) -> str:
-    """Returns a field's value as YAML on one line; a word of a fixed choice needs no quotes."""
+    """Returns a field's value as YAML on one line, without quotes if it is a word of a fixed choice."""
     value = getattr(section, name)
     fixed = get_origin(type(section).model_fields[name].annotation) is Literal
     return str(value) if fixed and str(value).isalnum() else _flow(value)
 
 
-def _rare_text(found: Found, below: int) -> str:
+def _rare_text(summary: DataSummary, below: int) -> str:
     import numpy as np
 
-    order = np.argsort(found.train_counts, kind="stable")[:SHOWN]
-    names = found.schema.class_names
-    table = [f"#   {found.train_counts[i]:>7,}  {' '.join(names[i].split())}" for i in order if names[i].isprintable()]
+    order = np.argsort(summary.train_counts, kind="stable")[:SHOWN]
+    names = summary.schema.class_names
+    table = [
+        f"#   {summary.train_counts[i]:>7,}  {' '.join(names[i].split())}" for i in order if names[i].isprintable()
+    ]
     more = [f"#   and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return "\n".join(
         [
-            "# Classes with fewer training images than this are filled. Training images of the rarest classes, about:",
+            "# Classes with fewer training images than this are filled. The approximate training images of the rarest classes:",
             *table,
             *more,
             f"rare: {{below: {below}}}",
@@ -262,14 +267,14 @@ def _rare_text(found: Found, below: int) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """A string as YAML's double-quoted scalar on one line."""
+    """Returns a string as YAML's double-quoted scalar on one line."""
     import yaml
 
     text = yaml.dump(str(value), Dumper=yaml.SafeDumper, default_style='"', allow_unicode=True, width=1 << 30)
     return text.removesuffix("\n")
 
 
-def _sheet(found: Found) -> Any:
+def _contact_sheet(summary: DataSummary) -> Any:
     import numpy as np
 
     from shared.data.canonical import canonical
@@ -278,36 +283,35 @@ def _sheet(found: Found) -> Any:
     from shared.data.problems import BadImage
 
     def thumbnail(position: int) -> NDArray[np.uint8] | None:
-        image = found.images[position]
+        image = summary.images[position]
         try:
             return decode(canonical(image.content, SIDE, "squash").data, SIDE, image.path)
         except BadImage:  # `prepare` reports it
             return None
 
-    return class_sheet(found.schema, np.stack([image.labels for image in found.images]), thumbnail)
+    return class_sheet(summary.schema, np.stack([image.labels for image in summary.images]), thumbnail)
 
 
-def _summary(found: Found) -> list[str]:
+def _describe(summary: DataSummary) -> list[str]:
     import numpy as np
 
     from shared.data.source import SPLITS
 
-    below = _below(found.train_counts)
-    rare = [
-        n for n, count in zip(found.schema.class_names, found.train_counts.tolist(), strict=True) if 0 < count < below
-    ]
-    kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in found.schema.groups)
+    below = _rare_below(summary.train_counts)
+    names = summary.schema.class_names
+    rare = [n for n, count in zip(names, summary.train_counts.tolist(), strict=True) if 0 < count < below]
+    kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
     lines = [
-        f"found: {len(found.images):,} images, label groups {kinds}",
+        f"found: {len(summary.images):,} images, label groups {kinds}",
         f"rare (under {below} training images): {', '.join(rare[:8])}{f' and {len(rare) - 8} more' if rare[8:] else ''}",
     ]
-    counts = (np.stack([image.labels for image in found.images]) == 1).sum(axis=0)
-    if few := [n for n, count in zip(found.schema.class_names, counts.tolist(), strict=True) if count < len(SPLITS)]:
+    counts = (np.stack([image.labels for image in summary.images]) == 1).sum(axis=0)
+    if few := [n for n, count in zip(names, counts.tolist(), strict=True) if count < len(SPLITS)]:
         lines.append(
-            f"too few images to train, validate and test on: {', '.join(few[:8])}; add some, or take the class out"
+            f"too few images to train, validate and test on: {', '.join(few[:8])}; add some, or remove the class"
         )
-    if found.bad_total:
+    if summary.bad_total:
         lines.append(
-            f"bad: {found.bad_total} rows or files, fix them or set dataset.on_bad: skip; the first: {found.bad[0]}"
+            f"bad: {summary.bad_total} rows or files, fix them or set dataset.on_bad: skip; the first: {summary.bad[0]}"
         )
     return lines

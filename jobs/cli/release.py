@@ -1,6 +1,6 @@
-"""A release from outside and from inside: where its Jobs and Pods stand, and commands that run in its control Pod.
+"""Implements the commands on a release: the state of its Jobs and Pods, its report, and final trainings.
 
-From a person's machine only the Kubernetes API need be in reach; store and database are asked by the control Pod.
+On a user's machine only the Kubernetes API has to be reachable: commands run in the release's control Pod, which can reach store and database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.control import mounted_study, open_mounted
+from jobs.control import load_release_study, open_release_session
 from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
 from shared.artifacts.disk import disk_errors
@@ -26,29 +26,33 @@ from shared.kube.api import Cluster, Object
 from shared.kube.manifests import KEY, jobs_selector, workers_selector
 from shared.kube.release import Release
 from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
-from shared.names import path_below, shown
-from shared.pipeline import search_status as progress
-from shared.pipeline import status as status_module
+from shared.names import checked_part, path_below, shown
+from shared.pipeline import search_status
+from shared.pipeline import status as step_status
+from shared.pipeline.local_session import WORK
 from shared.pipeline.session import Session
-from shared.pipeline.status import Doing
+from shared.pipeline.status import TaskStatus
 from shared.settings import Settings
 
 
 @dataclass(frozen=True)
 class ReleaseSnapshot:
-    """What the Kubernetes API says of a release at one moment."""
+    """The objects of a release in the Kubernetes API at one moment."""
 
     release: str
     control: list[Object]
+    """The Pods of control."""
     jobs: list[Object]
     pods: list[Object]
-    """Of the Jobs."""
+    """The Pods of the Jobs."""
     workers: list[Object]
+    """The Pods of tuning workers."""
     events: list[Object]
+    """The warnings in the namespace."""
 
     @classmethod
-    def at(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
-        """As it is now."""
+    def take(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
+        """Returns the release as it is now."""
         selector = jobs_selector(release)
         return cls(
             release,
@@ -59,37 +63,34 @@ class ReleaseSnapshot:
             cluster.list("events", field_selector="type=Warning"),
         )
 
-    def doings(self) -> dict[str, Doing]:
-        """What becomes of tasks that are Jobs."""
+    def task_statuses(self) -> dict[str, TaskStatus]:
+        """Returns the status of each task that has a Job, by `task_id`."""
+        labelled = ((job["metadata"]["labels"], job) for job in self.jobs if job_state(job).phase != "complete")
         return {
-            f"{job['metadata']['labels']['app.kubernetes.io/component']}-{job['metadata']['labels'][KEY]}": self._doing(
-                job
-            )
-            for job in self.jobs
-            if job_state(job).phase != "complete"
+            f"{labels['app.kubernetes.io/component']}-{labels[KEY]}": self._task_status(job) for labels, job in labelled
         }
 
-    def _doing(self, job: Object) -> Doing:
+    def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
         pods = [p for p in self.pods if p["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name]
         reason = job_reason(job, pods, self._events_of(name))
         if reason is not None:
-            return Doing("failed" if job_state(job).phase == "failed" else "pending", reason)
+            return TaskStatus("failed" if job_state(job).phase == "failed" else "pending", reason)
         if any(pod["status"].get("phase") == "Running" for pod in pods):
-            return Doing("running")
+            return TaskStatus("running")
         events = [event for pod in pods for event in self._events_of(pod["metadata"]["name"])]
-        return Doing("pending", mount_reason(events) or "its Pod is starting")
+        return TaskStatus("pending", mount_reason(events) or "its Pod is starting")
 
     def _events_of(self, name: str) -> list[Object]:
         return [event for event in self.events if event["involvedObject"].get("name") == name]
 
     def lines(self) -> list[str]:
-        """Control, workers and GPUs, and what keeps each from working."""
+        """Returns the state of control, workers and GPUs as text, with the reasons why one does not work."""
         return [self._control_line(), *self._worker_lines(), f"GPUs held: {self.gpus}"]
 
     @property
     def gpus(self) -> int:
-        """Of all of the release's Pods that have a node."""
+        """The number of GPUs that the release's Pods hold."""
         return gpus_held([*self.pods, *self.workers])
 
     def _control_line(self) -> str:
@@ -101,23 +102,23 @@ class ReleaseSnapshot:
         return f"control: {reason or phase}"
 
     def _worker_lines(self) -> list[str]:
-        there = [pod for pod in self.workers if not leaving(pod)]
-        waiting = [pod for pod in there if gated(pod)]
-        at_work = len(there) - len(waiting)
+        workers = [pod for pod in self.workers if not leaving(pod)]
+        waiting = [pod for pod in workers if gated(pod)]
+        at_work = len(workers) - len(waiting)
         lines = [
-            f"workers: {len(there)} in all, {at_work} with work, {len(waiting)} that wait for some and hold no GPU"
+            f"workers: {len(workers)} in all, {at_work} with work, {len(waiting)} that wait for work and hold no GPU"
         ]
-        stuck = {pod["metadata"]["name"]: pod_reason(pod) for pod in there}
+        stuck = {pod["metadata"]["name"]: pod_reason(pod) for pod in workers}
         return lines + [f"  {name}: {reason}" for name, reason in stuck.items() if reason]
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a script."""
-        there = [pod for pod in self.workers if not leaving(pod)]
+        """Returns the same for a script, as JSON values."""
+        workers = [pod for pod in self.workers if not leaving(pod)]
         return {
             "control": self._control_line().removeprefix("control: "),
-            "workers": {"all": len(there), "waiting": sum(map(gated, there))},
+            "workers": {"all": len(workers), "waiting": sum(map(gated, workers))},
             "gpus_held": self.gpus,
-            "stuck": {p["metadata"]["name"]: reason for p in [*self.pods, *there] if (reason := pod_reason(p))},
+            "stuck": {p["metadata"]["name"]: reason for p in [*self.pods, *workers] if (reason := pod_reason(p))},
         }
 
 
@@ -128,88 +129,106 @@ def _control_selector(release: str) -> str:
 # -- in the control Pod
 
 
-def _look_into(settings: Settings) -> Session:
-    return open_mounted(mounted_study(), settings, look=True)
+def _open_session(settings: Settings) -> Session:
+    return open_release_session(load_release_study(), settings, use_saved=True)
 
 
 def status(why: str | None, as_json: bool) -> str:
-    """Where the release's study stands, and why nothing moves when nothing does; with `why`, what would make a stage run again."""
+    """Returns the progress of the release's study, and why nothing moves if nothing does.
+
+    With `why`, it returns what would make that stage run again.
+    """
     settings = Settings.from_environment()
     release = Release.of_pod(settings)
-    look = ReleaseSnapshot.at(release.cluster, release.name)
+    snapshot = ReleaseSnapshot.take(release.cluster, release.name)
     try:
-        opened = _look_into(settings)
+        session = _open_session(settings)
         if why is not None:
-            said = status_module.why(opened.study, opened.steps, opened.artifacts, why)
-            return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
-        rows = status_module.states(opened.study, opened.steps, opened.artifacts, look.doings())
-        remedies = progress.Remedies(
+            reasons = step_status.why(session.study, session.steps, session.artifacts, why)
+            return json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons
+        rows = step_status.states(session.study, session.steps, session.artifacts, snapshot.task_statuses())
+        hints = search_status.Hints(
             f"see `kubectl logs deployment/{release.name}-control`",
-            f"`kubectl scale deployment/{release.name}-tune --replicas=2` brings some, unless they are below with a reason",
+            f"`kubectl scale deployment/{release.name}-tune --replicas=2` adds some, unless they are listed below with a reason",
         )
-        searches = progress.search_states(rows, opened.artifacts, opened.database_url, remedies)
+        searches = search_status.search_states(rows, session.artifacts, session.database_url, hints)
     except UnavailableError as error:
-        said = f"nothing moves: {error}"
-        return json.dumps({"stall": said, **look.as_json()}, indent=1) if as_json else "\n".join([said, *look.lines()])
+        stall = f"nothing moves: {error}"
+        if as_json:
+            return json.dumps({"stall": stall, **snapshot.as_json()}, indent=1)
+        return "\n".join([stall, *snapshot.lines()])
     if as_json:
-        return json.dumps(
-            {"steps": status_module.as_json(rows, progress.as_json(searches)), **look.as_json()}, indent=1
-        )
-    return "\n".join(
-        filter(None, [status_module.describe(rows, remedies.go_on), progress.describe(searches), *look.lines()])
-    )
+        steps = step_status.as_json(rows, search_status.as_json(searches))
+        return json.dumps({"steps": steps, **snapshot.as_json()}, indent=1)
+    texts = [step_status.describe(rows, hints.resume), search_status.describe(searches), *snapshot.lines()]
+    return "\n".join(filter(None, texts))
 
 
 def submit_final(experiment: str | None, seeds: int | None, parameters: Mapping[str, Any] | None, as_json: bool) -> str:
-    """Makes the final Jobs, follows them, and returns their metrics."""
+    """Creates the Jobs of final trainings, follows them, and returns their metrics."""
     settings = Settings.from_environment()
-    opened = _look_into(settings)
-    return submit(Release.of_pod(settings), opened, SubmitRequest(experiment, seeds, parameters), as_json)
+    session = _open_session(settings)
+    return submit(Release.of_pod(settings), session, SubmitRequest(experiment, seeds, parameters), as_json)
 
 
 def report_archive() -> str:
-    """The report's files as a tar in base64, for whoever has no way to the store."""
+    """Returns the report's files as a tar archive in base64; raises ConfigError if the report is not committed."""
     settings = Settings.from_environment()
-    opened = _look_into(settings)
-    last = status_module.states(opened.study, opened.steps, opened.artifacts)[-1]
+    session = _open_session(settings)
+    last = step_status.states(session.study, session.steps, session.artifacts)[-1]
     if last.manifest is None:
-        raise ConfigError("its report is not committed yet; `tailfill status --release` says where it stands")
+        raise ConfigError("its report is not committed yet; `tailfill status --release` shows its progress")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for file in last.manifest.files:
-            tar.add(opened.artifacts.fetch(file), arcname=file.name)
+            tar.add(session.artifacts.fetch(file), arcname=file.name)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-# -- from a person's machine
+# -- on a user's machine
 
 
 def run_in_control(release: str, namespace: str | None, arguments: Sequence[str], out: Any = None) -> int:
-    """Runs `tailfill control ARGUMENTS` in the release's control Pod and returns its exit code; raises UnavailableError where none runs."""
+    """Runs `tailfill control ARGUMENTS` in the release's control Pod, writes its stdout to `out`, and returns its exit code.
+
+    Raises InputError if there is no such release, and UnavailableError if its control Pod is not running.
+    """
     cluster = Cluster.of_kubeconfig(namespace)
     control = cluster.list("pods", _control_selector(release))
     running = [pod for pod in control if not leaving(pod) and _ready(pod)]
     if not running:
-        look = ReleaseSnapshot.at(cluster, release)
-        known = look.control or look.jobs or look.workers
-        if not known:
+        snapshot = ReleaseSnapshot.take(cluster, release)
+        if not (snapshot.control or snapshot.jobs or snapshot.workers):
             raise InputError(
                 f"release {release}: there is none in the namespace {cluster.namespace}; name it with --release and --namespace, see `helm list -A`"
             )
-        raise UnavailableError("\n".join([f"release {release}: its control Pod is not ready", *look.lines()]))
+        raise UnavailableError("\n".join([f"release {release}: its control Pod is not ready", *snapshot.lines()]))
     return cluster.execute(
         running[0]["metadata"]["name"], ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr
     )
 
 
 def _ready(pod: Object) -> bool:
-    """Whether a command can be run in it: also one whose services are away."""
+    """Returns whether a command can be run in the Pod, which needs no service for that."""
     statuses = pod["status"].get("containerStatuses") or ()
     return any("running" in container.get("state", {}) for container in statuses)
 
 
-def fetch(release: str, namespace: str | None, folder: Path) -> str:
-    """Brings the report of a release into a folder; the path of its page."""
+def print_release_report(release: str, namespace: str | None, workdir: Path | None, as_json: bool) -> str:
+    """Copies a release's report into the work directory, `work/<release>` by default.
+
+    Returns the path of its page or, with `as_json`, its results.json.
+    """
+    folder = workdir or WORK / checked_part(release, "--release", ConfigError)
+    page = fetch_release_report(release, namespace, folder / "report")
+    return (Path(page).parent / "results.json").read_text() if as_json else page
+
+
+def fetch_release_report(release: str, namespace: str | None, folder: Path) -> str:
+    """Copies the report of a release into a folder, and returns the path of its page.
+
+    Raises ArtifactError if what control sent is damaged or would be written outside of the folder, and the errors of `run_in_control`.
+    """
     archive = io.StringIO()
     code = run_in_control(release, namespace, ["report"], archive)
     if code == UnavailableError.exit_code:
@@ -223,7 +242,7 @@ def fetch(release: str, namespace: str | None, folder: Path) -> str:
             for path, member in members.items():
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is None:
-                    raise ArtifactError(f"{what}: {shown(member.name)} is no regular file; run `report` again")
+                    raise ArtifactError(f"{what}: {shown(member.name)} is not a regular file; run `report` again")
                 with disk_errors(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content.read())
@@ -232,8 +251,11 @@ def fetch(release: str, namespace: str | None, folder: Path) -> str:
     return str(folder / "index.html")
 
 
-def parameters_of(given: str) -> Mapping[str, Any] | None:
-    """`best` → None; else a file with parameters by path (JSON or YAML, also a search's best.json), or their JSON itself."""
+def read_parameters(given: str) -> Mapping[str, Any] | None:
+    """Returns the parameters by path of `--params`, or None for `best`.
+
+    `given` is a JSON or YAML file, which may be a search's best.json, or the JSON itself. Raises ConfigError if it is neither.
+    """
     if given == "best":
         return None
     try:

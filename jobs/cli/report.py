@@ -1,4 +1,4 @@
-"""`tailfill report`: brings the report of the study that was run last to this machine."""
+"""Implements `tailfill report`: copies the report of the study that was run last into its work directory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from shared.pipeline.local_session import (
 
 
 def print_report(workdir: Path | None, as_json: bool) -> str:
-    """The path of the report's page, fetched anew; or its results.json."""
+    """Copies the report, and returns the path of its page or, with `as_json`, its results.json; raises ConfigError if it is not committed."""
     folder = latest_workdir(workdir)
-    with local_session(*last_study(folder), folder, look=True) as local:
+    with local_session(*last_study(folder), folder, join=True) as local:
         session = local.session
         last = status_module.states(session.study, session.steps, session.artifacts)[-1]
         if last.manifest is None:
             raise ConfigError(
-                f"{folder}: its report is not committed; `tailfill run` goes on, `tailfill status` says where it stands"
+                f"{folder}: its report is not committed; `tailfill run` continues the study, `tailfill status` shows its progress"
             )
         page = fetch_report(session.artifacts, last.manifest, folder / "report")
     return (page.parent / "results.json").read_text() if as_json else str(page)
 
 
 def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:
-    """Copies the report's files into a folder, and returns the path of its page; raises ArtifactError if one would lie outside."""
+    """Copies the report's files into a folder, and returns the path of its page; raises ArtifactError if a file would be outside of it."""
     for file in report.files:
         target = path_below(folder, file.name, f"report {report.key[:8]}")
         with disk_errors(target):

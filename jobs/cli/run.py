@@ -1,4 +1,4 @@
-"""`tailfill run`: runs a study on this machine to its report, or goes on with it."""
+"""Implements `tailfill run`: runs a study on this machine up to its report, or continues it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from shared.stop import StopSignal
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
-    """The stages' folder for files on their way: emptied first, since a stage that was killed leaves some."""
+    """Returns the variable that names the stages' folder for temporary files, which is emptied, as a killed stage may have left some."""
     folder = (workdir / "scratch").resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -43,7 +43,10 @@ def run_study(
     log: str,
     as_json: bool,
 ) -> str:
-    """Runs the study to its report; returns what goes to stdout: the page's path, or JSON."""
+    """Runs the study up to its report, and returns the text for stdout: the path of the page, or JSON.
+
+    Raises ConfigError for a wrong study, and the error of a stage that failed for good.
+    """
     for stage in rerun:
         stage_named(stage, f"--rerun {stage}")
     stop = StopSignal()
@@ -51,21 +54,21 @@ def run_study(
     start = time.monotonic()
     study = load_study(file, sets)
     workdir = workdir or WORK / study.name
-    found = current_fingerprints(study, workdir)
-    with open_console(log) as console, local_session(study, found, workdir) as local:
+    fingerprints = current_fingerprints(study, workdir)
+    with open_console(log) as console, local_session(study, fingerprints, workdir) as local:
         session = local.session
         stop.raise_if_set()
         for step in session.steps:
-            if step.earlier is not None:
-                step.earlier.committed()  # to be told now, not when its turn comes
+            if step.warm_start is not None:
+                step.warm_start.committed()  # raises now if it is missing, not hours later
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
-        # one port for the whole run: coordinators of several experiments are at work at once
+        # the metrics of the whole run have one port, which coordinators of several experiments would fight for
         environment = {**local.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
-        (workdir / STUDY_FILE).write_text(json.dumps({"study": study_tree(study), **asdict(found)}, indent=1))
+        (workdir / STUDY_FILE).write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
         executor = LocalExecutor(study, session.steps, workdir, environment, console, workers)
-        control = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop)
+        scheduler = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop)
         with metrics_served(session.settings, study.name, searches_of(study.name)):
-            report = control.run(frozenset(rerun))
+            report = scheduler.run(frozenset(rerun))
         page = fetch_report(session.artifacts, report, workdir / "report")
-        console.say(summary(len(control.committed) - control.reused, control.reused, time.monotonic() - start))
+        console.say(summary(len(scheduler.committed) - scheduler.reused, scheduler.reused, time.monotonic() - start))
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)

@@ -1,4 +1,4 @@
-"""`tailfill tune simulate`: the search's machinery with a trivial objective."""
+"""Implements `tailfill tune simulate`: runs a search with a trivial objective."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from shared.settings import Settings
 
 
 def simulate_search(workers: int, trials: int, as_json: bool) -> str:
-    """Runs the search's machinery with a trivial objective on a PostgreSQL of its own, or that of DATABASE_URL; returns what it showed."""
+    """Runs a search with a trivial objective on the PostgreSQL of DATABASE_URL, or on one that it starts; returns the measurements."""
     from shared.search.simulate import simulate
 
     with tempfile.TemporaryDirectory(prefix="tailfill-") as folder:
-        environment = {**os.environ, "TAILFILL_STORE": folder}  # no trial keeps anything: no S3 server is needed
+        environment = {**os.environ, "TAILFILL_STORE": folder}  # trials store nothing, so no S3 server is needed
         with services(Path(folder), Settings.from_environment(environment)) as started:
             settings = Settings.from_environment({**environment, **started})
             assert settings.database_url is not None
-            shown = asdict(simulate(settings.database_url.get_secret_value(), workers, trials))
-    return (
-        json.dumps(shown)
-        if as_json
-        else "\n".join(f"{name.replace('_', ' ')}: {value:.6g}" for name, value in shown.items())
-    )
+            measured = asdict(simulate(settings.database_url.get_secret_value(), workers, trials))
+    if as_json:
+        return json.dumps(measured)
+    return "\n".join(f"{name.replace('_', ' ')}: {value:.6g}" for name, value in measured.items())

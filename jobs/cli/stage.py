@@ -1,4 +1,4 @@
-"""Runs one stage of a task file: what a container's entrypoint does, and a process of one machine."""
+"""Implements `tailfill stage`: runs one stage of a task file, in a container or in a process of one machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from shared.stop import StopSignal
 
 
 def run_stage(name: str, file: Path, worker: bool) -> None:
-    """Runs the stage of the task in `file`, unless its key is committed; raises ConfigError, and what the stage raises."""
+    """Runs the stage of the task in `file`, unless its key is committed.
+
+    With `worker`, a worker of the stage is run, if it has any. Raises ConfigError if the file is not a task of the stage `name`, and the errors
+    of the stage.
+    """
     stage_named(name, f"stage {name!r}")
     task = read_task(file)
     if task.stage != name:
@@ -56,7 +60,7 @@ def _run(
     started = time.monotonic()
     kind = STAGES[task.stage]
     run: Any = pkgutil.resolve_name(kind.work if worker and kind.work else kind.run)
-    task = _placed(task, settings)
+    task = _on_local_device(task, settings)
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch, ExitStack() as stack:
         context = Context(
             task=task,
@@ -70,20 +74,20 @@ def _run(
             gpus=_gpus(task),
             counted=counted,
         )
-        if counted and task.stage != "tune":  # whose leases count
+        if counted and task.stage != "tune":  # the leases of its trials record its usage
             stack.enter_context(context.meter)
         run(task.config, context)
 
 
-def _placed(task: Task, settings: Settings) -> Task:
-    """On the device that this machine has for it."""
+def _on_local_device(task: Task, settings: Settings) -> Task:
+    """Returns the task with this machine's device, if the environment names one."""
     if settings.device is None:
         return task
     return task.model_copy(update={"resources": task.resources.model_copy(update={"device": settings.device})})
 
 
 def _gpus(task: Task) -> int:
-    """How many this process holds, and keeps from others, whether or not it uses them: those that it sees, where its stage wants any."""
+    """Returns the number of GPUs that this process occupies: all that it sees, used or not, if its stage computes on a device."""
     if not STAGES[task.stage].on_device:
         return 0
     from shared.device import gpu_count, pick_device
@@ -92,19 +96,19 @@ def _gpus(task: Task) -> int:
 
 
 def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal) -> Manifest:
-    """What stands under the task's key; where nothing does it is made here, as a part of the work of the stage that asks for it."""
+    """Returns the manifest of the task; if it is not committed, the stage is run here first, as a part of the stage that needs it."""
     if artifacts.find(task.stage, task.key) is None:
         _run(task, artifacts, replace(settings, index=0, count=1), stop, counted=False)
     manifest = artifacts.find(task.stage, task.key)
     if manifest is None:
         raise UnavailableError(
-            f"{task.stage} {task.key[:8]}: ended well but is not committed; run the same command again"
+            f"{task.stage} {task.key[:8]}: ended without an error but is not committed; run the same command again"
         )
     return manifest
 
 
 def read_task(file: Path) -> Task:
-    """The task of a file; raises ConfigError where it is missing or is none."""
+    """Returns the task in a file; raises ConfigError if the file cannot be read or is not a task."""
     try:
         task = Task.model_validate_json(file.read_bytes())
     except OSError as error:
@@ -113,8 +117,8 @@ def read_task(file: Path) -> Task:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        path = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
-            f"{file}: {where}: {first['msg']}; it was written by another version, run `tailfill run` again"
+            f"{file}: {path}: {first['msg']}; it was written by another version, run `tailfill run` again"
         ) from error
     return task

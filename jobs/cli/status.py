@@ -1,4 +1,4 @@
-"""`tailfill status`: where a study stands, or what would make a stage of it run again."""
+"""Implements `tailfill status`: shows the progress of a study, or what would make a stage of it run again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from shared.config.load import changed_study, load_study
 from shared.config.resolve import ResolvedStudy
-from shared.pipeline import search_status as progress
-from shared.pipeline import status as status_module
-from shared.pipeline.local_executor import running_here
+from shared.pipeline import search_status
+from shared.pipeline import status as step_status
+from shared.pipeline.local_executor import running_tasks
 from shared.pipeline.local_session import (
     WORK,
     current_fingerprints,
@@ -23,33 +23,35 @@ from shared.settings import Settings
 
 
 def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: str | None, as_json: bool) -> str:
-    """The state of each stage and search, or with `why` what would make a stage run again.
+    """Returns the state of each step and search, or with `why` what would make that stage run again.
 
-    Of the study as it was run last; with a study file or `--set`, of that one, as it would be run now.
+    The study is the one that was run last, with the data as it was then; or, with a study file or `sets`, that one, with the data as it is now.
     """
-    study, found, folder = _asked(file, sets, workdir)
-    with local_session(study, found, folder, look=True) as local:
+    study, fingerprints, folder = _find_study(file, sets, workdir)
+    with local_session(study, fingerprints, folder, join=True) as local:
         session = local.session
         if why is not None:
-            said = status_module.why(session.study, session.steps, session.artifacts, why)
-            return json.dumps({"why": said.splitlines()}, ensure_ascii=False) if as_json else said
-        rows = status_module.states(session.study, session.steps, session.artifacts, running_here(folder))
-        searches = progress.search_states(rows, session.artifacts, session.database_url)
+            reasons = step_status.why(session.study, session.steps, session.artifacts, why)
+            return json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons
+        rows = step_status.states(session.study, session.steps, session.artifacts, running_tasks(folder))
+        searches = search_status.search_states(rows, session.artifacts, session.database_url)
         if as_json:
-            return json.dumps(status_module.as_json(rows, progress.as_json(searches)), indent=1)
-        return "\n".join(filter(None, [status_module.describe(rows), progress.describe(searches)]))
+            return json.dumps(step_status.as_json(rows, search_status.as_json(searches)), indent=1)
+        return "\n".join(filter(None, [step_status.describe(rows), search_status.describe(searches)]))
 
 
-def _asked(file: Path | None, sets: Sequence[str], workdir: Path | None) -> tuple[ResolvedStudy, Fingerprints, Path]:
+def _find_study(
+    file: Path | None, sets: Sequence[str], workdir: Path | None
+) -> tuple[ResolvedStudy, Fingerprints, Path]:
     if file is None:
         folder = latest_workdir(workdir)
-        study, found = last_study(folder)
+        study, fingerprints = last_study(folder)
         if not sets:
-            return study, found, folder
+            return study, fingerprints, folder
         study = changed_study(study, sets)
     else:
         study = load_study(file, sets)
         folder = workdir or WORK / study.name
         if Settings.from_environment().store is None:
-            latest_workdir(folder)  # else servers would be started to say that nothing was ever run
+            latest_workdir(folder)  # raises if nothing was run there, before servers are started to find that out
     return study, current_fingerprints(study, folder), folder

@@ -1,11 +1,10 @@
-"""`tailfill upload`: copies a folder of images or weights into a bucket, where the stages on a cluster read it.
+"""Implements `tailfill upload`: copies a folder of images or weights into a bucket, where the stages on a cluster read it.
 
-Killed at any moment, the same command goes on: an object appears whole or not at all, and what is there already is left alone.
+If it is killed, the same command continues: an object appears complete or not at all, and those that exist already are not sent again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,6 +18,7 @@ from shared.artifacts.disk import disk_errors
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
+from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 from shared.names import LONGEST_NAME, name_fault, path_below, shown
@@ -29,33 +29,37 @@ if TYPE_CHECKING:
 
 log = Log("upload")
 
-PARALLEL = 16  # small files at once, bound by round trips
-PARALLEL_BIG = 3  # each of them goes up in several parts at once
-WEIGHTS = ".safetensors"  # other weights of the same shapes have the same size
+PARALLEL = 16  # small files at the same time, whose time is mostly round trips
+PARALLEL_BIG = 3  # big files at the same time, each of which is sent in several parts at once
+WEIGHTS = (
+    ".safetensors"  # different weights of the same shapes have the same size, so that these are compared by content
+)
 LONGEST_KEY = LONGEST_NAME - 200  # bytes; the prefix is part of the key
 
 
 @dataclass(frozen=True)
-class Uploaded:
-    """What lies in the bucket in the end."""
+class UploadResult:
+    """The content of the bucket after an upload."""
 
     root: str
-    """`s3://bucket/prefix`."""
+    """The target, `s3://bucket/prefix`."""
     files: int
+    """The number of files in the folder."""
     bytes: int
+    """The total size of these files."""
     sent: int
-    """Of the files; the others were there."""
+    """The number of files that were uploaded; the others existed already."""
     others: tuple[str, ...]
-    """Objects under the prefix that the folder has not; they are left, and are data as much as the rest."""
+    """Objects below the target that are not in the folder. They are kept, and a study reads them too."""
     setting: str
-    """The value of a study that names such a folder."""
+    """The path of the study's value that names such a folder."""
 
 
 def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:
-    """Copies what is missing or differs, and returns what to say.
+    """Copies the files that are missing or differ, and returns the text for stdout.
 
-    Raises ConfigError for a target that is no bucket, DataError for a folder that cannot be copied as it is (nothing is sent then),
-    and what the bucket raises.
+    Raises ConfigError if the target is not in a bucket, DataError before anything is sent if the folder has a file that cannot be copied, and
+    the errors of the bucket.
     """
     from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
 
@@ -63,46 +67,47 @@ def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:
         raise ConfigError(f"{target}: must be like s3://bucket/prefix")
     files = list_files(folder)
     store = S3Store(*split_s3(target), settings)
-    there = {listed.key: listed for listed in store.files()}
-    work = [name for name in files if name not in there or there[name].size != files[name].stat().st_size]
-    known = sorted(files.keys() - set(work))
-    work += [name for name in known if by_content(name) and not _same(store, there[name], files[name])]
-    with closing(_send(store, {name: files[name] for name in sorted(work)})) as sent:
-        for _ in log.progress(sent, f"upload to {store.url}", len(files), "files", len(files) - len(work)):
+    existing = {listed.key: listed for listed in store.files()}
+    unsent = [name for name in files if name not in existing or existing[name].size != files[name].stat().st_size]
+    same_size = sorted(files.keys() - set(unsent))
+    unsent += [name for name in same_size if by_content(name) and not _same(store, existing[name], files[name])]
+    with closing(_send(store, {name: files[name] for name in sorted(unsent)})) as sent:
+        for _ in log.progress(sent, f"upload to {store.url}", len(files), "files", len(files) - len(unsent)):
             pass
-    done = Uploaded(
+    result = UploadResult(
         root=store.url,
         files=len(files),
         bytes=sum(path.stat().st_size for path in files.values()),
-        sent=len(work),
-        others=tuple(sorted(there.keys() - files.keys())),
+        sent=len(unsent),
+        others=tuple(sorted(existing.keys() - files.keys())),
         setting=_setting(files),
     )
-    return json.dumps(done.__dict__) if as_json else describe(done, folder)
+    return json.dumps(result.__dict__) if as_json else describe(result, folder)
 
 
-def describe(done: Uploaded, folder: Path) -> str:
-    """For people."""
+def describe(result: UploadResult, folder: Path) -> str:
+    """Returns the result as text."""
+    existed = result.files - result.sent
     lines = [
-        f"{done.files} files ({done.bytes / 2**20:,.1f} MiB) are in {done.root}: {done.sent} uploaded, {done.files - done.sent} were there"
+        f"{result.files} files ({result.bytes / 2**20:,.1f} MiB) are in {result.root}: {result.sent} uploaded, {existed} existed already"
     ]
-    if done.others:
+    if result.others:
         lines.append(
-            f"{len(done.others)} objects there are not in {folder} (first {done.others[0]}); they were left, and a study reads them too"
+            f"{len(result.others)} objects there are not in {folder} (first {result.others[0]}); they were kept, and a study reads them too"
         )
-    file = f"/{{file}}{WEIGHTS}" if done.setting == "classifier.pretrained" else ""
-    return "\n".join([*lines, f"in the study: {done.setting}: {done.root}{file}"])
+    file = f"/{{file}}{WEIGHTS}" if result.setting == "classifier.pretrained" else ""
+    return "\n".join([*lines, f"in the study: {result.setting}: {result.root}{file}"])
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """All files below it by the key that they get; raises DataError where one cannot be copied as it is."""
+    """Returns all files below a folder by the key that each gets; raises DataError if one cannot be copied."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; name the one that holds the images")
 
     def unreadable(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from error
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions") from error
 
-    top, found = folder.resolve(), dict[str, Path]()
+    top, files = folder.resolve(), dict[str, Path]()
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         for name in folders:
             if (link := Path(parent, name)).is_symlink():
@@ -110,14 +115,14 @@ def list_files(folder: Path) -> dict[str, Path]:
         for name in names:
             path = Path(parent, name)
             _check(top, path.relative_to(folder).as_posix())
-            found[path.relative_to(folder).as_posix()] = path
-    if not found:
+            files[path.relative_to(folder).as_posix()] = path
+    if not files:
         raise DataError(f"{folder}: holds no file; name the folder that holds the images")
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def by_content(name: str) -> bool:
-    """Whether an equal size says too little about a file."""
+    """Returns whether a file is compared by its content, because different files of its kind may have the same size."""
     return is_label_file(name) or name.endswith(WEIGHTS)
 
 
@@ -130,22 +135,21 @@ def _check(folder: Path, key: str) -> None:
         raise DataError(f"{folder}: {shown(key)} is longer than a key may be; shorten the names")
     path = path_below(folder, key, str(folder), DataError)
     if not path.is_file():
-        raise DataError(f"{folder}: {shown(key)} is no regular file, or a link to nothing; remove it")
+        raise DataError(f"{folder}: {shown(key)} is not a regular file, or a broken link; remove it")
     if not os.access(path, os.R_OK):
-        raise DataError(f"{path}: cannot be read; mend its permissions")
+        raise DataError(f"{path}: cannot be read; correct its permissions")
 
 
-def _same(store: S3Store, there: Listed, path: Path) -> bool:
-    with path.open("rb") as file:
-        own = hashlib.file_digest(file, "sha256").hexdigest()
+def _same(store: S3Store, listed: Listed, path: Path) -> bool:
+    own = file_digest(path)
     try:
-        return store.digest(there.key) == own
+        return store.digest(listed.key) == own
     except NotFound:
         return False
 
 
 def _send(store: S3Store, files: Mapping[str, Path]) -> Generator[str, None, None]:
-    """Uploads, and yields each name when it is there."""
+    """Uploads the files, and yields the name of each when it is uploaded."""
     from shared.artifacts.s3 import BIGGEST_PUT
 
     big = {name for name, path in files.items() if path.stat().st_size > BIGGEST_PUT}

@@ -1,4 +1,7 @@
-"""`tailfill validate`: checks a study file, and with `--plan` says what it would do: counts from the data, times measured here."""
+"""Implements `tailfill validate`: checks a study file, and with `--plan` forecasts what it would do.
+
+The forecast counts images in the data, and measures times on this machine.
+"""
 
 from __future__ import annotations
 
@@ -31,47 +34,48 @@ log = Log("validate")
 
 @dataclass
 class Forecast:
-    """What a study would do."""
+    """The work that a study would do."""
 
     stages: dict[str, int]
+    """The number of steps by stage."""
     images: dict[str, int]
-    """Split → images, before `prepare` decodes them."""
+    """The number of images by split, before `prepare` decodes them."""
     files: int = 0
-    """Images that are files."""
+    """The number of images that are files."""
     files_opened: int = 0
-    """Of these, those whose head was read."""
+    """The number of these files whose headers were read."""
     fill: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Rare class → `real` and `generate`."""
+    """The numbers of images to train on by rare class: `real` ones, and those to `generate`."""
     trials: int = 0
+    """The number of trials of all searches."""
     finals: int = 0
+    """The number of final trainings."""
     hours: dict[str, float] = field(default_factory=dict)
-    """Stage → hours of one process on this machine's device, as it was used by others just then."""
+    """The hours by stage that one process would need on this machine's device, under its present load."""
     hours_range: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Stage → the same by the fast and by the slow ones of the timed steps (a tenth were faster, a tenth slower)."""
+    """The same at the pace of the fastest tenth and of the slowest tenth of the timed steps."""
     not_timed: tuple[str, ...] = ()
-    """Stages whose hours are not in `hours`."""
+    """The stages whose hours are not in `hours`."""
     weights: tuple[str, ...] = ()
-    """Weights that the Hugging Face hub is asked for: name, `@` the commit that pins them, where one does."""
+    """The weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
     gib: float = 0.0
-    """What the store will hold, without the weights of a generator that is not timed."""
+    """The size of the results in the store, without the weights of a generator that is not timed."""
 
 
 def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) -> str:
-    """The text for stdout; raises ConfigError for a wrong study, and with `show_plan` DataError where the data cannot be listed."""
+    """Returns the text for stdout; raises ConfigError for a wrong study, and with `show_plan` DataError if the data cannot be listed."""
     study = load_study(file, sets)
     if not show_plan:
         names = [experiment.name for experiment in study.experiments]
-        return (
-            json.dumps({"study": study.name, "experiments": names})
-            if as_json
-            else f"{file}: valid ({', '.join(names)})"
-        )
-    forecast = look_ahead(study)
+        if as_json:
+            return json.dumps({"study": study.name, "experiments": names})
+        return f"{file}: valid ({', '.join(names)})"
+    forecast = forecast_study(study)
     return json.dumps(forecast.__dict__, indent=1) if as_json else describe(study, forecast)
 
 
-def look_ahead(study: ResolvedStudy) -> Forecast:
-    """Lists the source, counts what would be made and trained, and times each kind of work for a few steps on this machine."""
+def forecast_study(study: ResolvedStudy) -> Forecast:
+    """Returns a forecast: lists the images, counts what would be generated and trained, and times a few steps of each kind of work."""
     from shared.artifacts.remote import local_folder
     from shared.data.preview import preview
 
@@ -80,16 +84,16 @@ def look_ahead(study: ResolvedStudy) -> Forecast:
         root = None
         if study.dataset.root is not None:
             root = local_folder(study.dataset.root, Settings.from_environment(), Path(scratch))
-        found = preview(study.dataset, root, study.seed)
+        data = preview(study.dataset, root, study.seed)
     steps = plan(study)
-    forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=found.sizes())
+    forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=data.sizes())
     named = [step.config for step in steps if isinstance(step.config, WeightsConfig)]
     forecast.weights = tuple(f"{c.name}@{c.revision}" if c.revision else c.name for c in named)
-    forecast.files, forecast.files_opened = found.files, found.opened
+    forecast.files, forecast.files_opened = data.files, data.opened
     forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
-    made = _count_images(study, experiments, found, forecast)
-    _time(study, experiments, found, made, forecast)
+    generated = _count_images(study, data, forecast)
+    _time(study, data, generated, forecast)
     return forecast
 
 
@@ -99,37 +103,34 @@ def _trials(experiment: ResolvedExperiment) -> int:
 
 
 def _generating(experiments: tuple[ResolvedExperiment, ...]) -> ResolvedExperiment | None:
-    """Returns the first experiment that wants generated images; the forecast takes the others' generator to be like its."""
+    """Returns the first experiment with generated images, or None; the forecast assumes that the others have the same generator."""
     return next((experiment for experiment in experiments if experiment.images != "real"), None)
 
 
 def generated_sets(experiment: ResolvedExperiment) -> int:
-    """Sets of images that its search may have made, at most: one a combination of settings, or a trial."""
+    """Returns how many sets of images the experiment's search may need: one per combination of settings, but at most one per trial."""
     choices = [experiment.search.space[path] for path in generation_settings(experiment)]
     return min(math.prod(len(c.values) for c in choices if isinstance(c, Choice)), max(_trials(experiment), 1))
 
 
-def _count_images(
-    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Preview, forecast: Forecast
-) -> int:
-    """Fills in `fill`; returns how many images are generated over all pools of the first arm that wants any."""
+def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> int:
+    """Fills in `fill`, and returns how many images are generated over all pools of the first arm with generated images."""
     from shared.data.schema import class_counts
     from shared.diffusion.quota import plan_images
 
-    arm = _generating(experiments)
+    arm = _generating(study.experiments)
     if arm is None:
         return 0
-    labels = found.labels[found.split == "train"]
-    images = plan_images(arm.generate, found.schema, labels, found.rare(arm.rare), study.seed)
-    counts = dict(zip(found.schema.class_names, class_counts(labels).tolist(), strict=True))
+    labels = data.labels[data.split == "train"]
+    images = plan_images(arm.generate, data.schema, labels, data.rare(arm.rare), study.seed)
+    counts = dict(zip(data.schema.class_names, class_counts(labels).tolist(), strict=True))
     for name, n in Counter(image.filled for image in images).items():
         forecast.fill[name] = {"real": counts.get(name, 0), "generate": n}
     return len(images)
 
 
-def _time(
-    study: ResolvedStudy, experiments: tuple[ResolvedExperiment, ...], found: Preview, made: int, forecast: Forecast
-) -> None:
+def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecast) -> None:
+    """Times a few steps of training and of the generator, and fills in the hours and the size of the results."""
     from shared.benchmark import Range, exactly
     from shared.classifier.data import kept_views
     from shared.classifier.timing import time_training
@@ -137,7 +138,7 @@ def _time(
     train = forecast.images["train"]
     seconds: dict[str, Range] = {stage: exactly(0.0) for stage in ("tune", "final", "score")}
     rates: dict[str, Any] = {}
-    for experiment in experiments:
+    for experiment in study.experiments:
         kind = json.dumps(
             [
                 experiment.classifier.model_dump(mode="json"),
@@ -148,16 +149,16 @@ def _time(
         )
         if kind not in rates:
             log.info("timing a few training steps", model=experiment.classifier.model)
-            rates[kind] = time_training(arm_of(experiment), study.dataset.resolution, found.schema, study.resources)
+            rates[kind] = time_training(arm_of(experiment), study.dataset.resolution, data.schema, study.resources)
         timed = rates[kind]
-        images = train + (0 if experiment.images == "real" else made // experiment.generate.replicates)
+        images = train + (0 if experiment.images == "real" else generated // experiment.generate.replicates)
         trials = _trials(experiment)
         epochs = trials * experiment.search.epochs
         seconds["tune"] += timed.setup(images) * bool(trials) + epochs * images * timed.seconds_an_image
         runs = experiment.final.seeds
         seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * images * timed.seconds_an_image)
         forecast.gib += runs * timed.weight_bytes / 2**30
-    arm = _generating(experiments)
+    arm = _generating(study.experiments)
     if arm is not None:
         timed = next(iter(rates.values()))
         seen = train * (arm.score.folds - 1)  # by all judges together
@@ -166,28 +167,30 @@ def _time(
         if generator.time is not None:
             log.info("timing a few steps of the generator")
             measure: Time = resolve_name(generator.time)
-            step, image = measure(arm.finetune, arm.generate, found.schema, study.resources)
-            sets = max(generated_sets(e) for e in experiments)
-            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * made * sets}
+            step, image = measure(arm.finetune, arm.generate, data.schema, study.resources)
+            sets = max(generated_sets(e) for e in study.experiments)
+            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * generated * sets}
         else:
             forecast.not_timed = ("finetune", "generate")
     for stage, (low, middle, high) in ((stage, (s / 3600).tolist()) for stage, s in seconds.items() if s.any()):
         forecast.hours[stage], forecast.hours_range[stage] = middle, (low, high)
-    forecast.gib += (sum(forecast.images.values()) + made) * found.bytes_per_image(study.dataset.resolution) / 2**30
+    images = sum(forecast.images.values()) + generated
+    forecast.gib += images * data.bytes_per_image(study.dataset.resolution) / 2**30
 
 
 def describe(study: ResolvedStudy, forecast: Forecast) -> str:
-    """The forecast for people."""
+    """Returns the forecast as text."""
     lines = [
         f"study {study.name}: {sum(forecast.stages.values())} stages ({', '.join(f'{n} {s}' for s, n in forecast.stages.items())})"
     ]
-    lines.append("images: " + ", ".join(f"{n} {split}" for split, n in forecast.images.items()) + _read(forecast))
-    for name, counts in forecast.fill.items():
-        lines.append(f"fill {name}: {counts['real']} real, {counts['generate']} to generate")
+    counts = ", ".join(f"{n} {split}" for split, n in forecast.images.items())
+    lines.append(f"images: {counts}{_images_note(forecast)}")
+    for name, fill in forecast.fill.items():
+        lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
     for name in forecast.weights:
-        pinned = "" if "@" in name else ", not pinned: the newest commit is taken; set its revision"
-        lines.append(f"weights: {name} is fetched once from the Hugging Face hub{pinned}")
+        pinned = "" if "@" in name else ", not pinned: the newest commit is used; set its revision"
+        lines.append(f"weights: {name} is downloaded once from the Hugging Face hub{pinned}")
     for stage, hours in forecast.hours.items():
         lines.append(f"{stage}: {_about(hours, *forecast.hours_range[stage])} of one process")
     if forecast.not_timed and (arm := _generating(study.experiments)):
@@ -195,25 +198,27 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         lines.append(f"{', '.join(forecast.not_timed)}: not timed; {why}")
     low, high = (sum(ends[i] for ends in forecast.hours_range.values()) for i in (0, 1))
     lines.append(
-        f"in all {_about(sum(forecast.hours.values()), low, high)} of one process; disk {forecast.gib:.2g} GiB"
+        f"total: {_about(sum(forecast.hours.values()), low, high)} of one process; disk {forecast.gib:.2g} GiB"
     )
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    lines.append(f"times are of this machine as it is loaded now: a load average of {load:.1f} on {cores} cores")
+    lines.append(
+        f"times were measured on this machine under its present load: load average {load:.1f} on {cores} cores"
+    )
     return "\n".join(lines)
 
 
 def _about(hours: float, low: float, high: float) -> str:
-    """`about 12m05s (11m20s to 14m10s)`."""
+    """Returns hours as text: `about 12m05s (11m20s to 14m10s)`."""
     return f"about {duration(hours * 3600)} ({duration(low * 3600)} to {duration(high * 3600)})"
 
 
-def _read(forecast: Forecast) -> str:
-    """What the counts of images rest on."""
+def _images_note(forecast: Forecast) -> str:
+    """Returns how the images were counted, and which ones `prepare` may still remove."""
     if not forecast.files:
-        return ", before prepare leaves out those that stand alike in two splits"
+        return ", before prepare removes those that are in two splits"
     opened = (
         "their files"
         if forecast.files_opened == forecast.files
         else f"{forecast.files_opened} of {forecast.files} files"
     )
-    return f" ({opened} were opened, none decoded: prepare also leaves out damaged ones and those that stand alike in two splits)"
+    return f" ({opened} were opened, none decoded: prepare also removes damaged ones and those that are in two splits)"

@@ -1,23 +1,21 @@
-"""What stages call: commit files under a manifest, fetch them checked, keep checkpoints.
+"""Reads and writes a study's artifacts: commits files under a manifest, fetches them checked, keeps checkpoints.
 
 Layout in the store::
 
-    blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests; never removed here
+    blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests; never removed
     <study>/<stage>/<key>/manifest.json                written last and once: the commit
-    <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work goes on
+    <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work continues
     <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
     <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together
     <study>/<stage>/<key>/parts/<index>/<save>/        its files
     <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.usage`)
 
-Checkpoints and parts are no blobs, so that removing them can never take a file from under a manifest with the same bytes in it. What a
-killed process leaves of them (files whose pointer was never written) goes with all the others at the commit; those named by
-`commit` stay.
+Checkpoints and parts are not blobs, so that removing them cannot remove the bytes of a manifest's file. The commit removes them, including
+files that a killed process left before it wrote their pointer, except the checkpoints that the call of `commit` names.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -32,6 +30,7 @@ from shared.artifacts.store import NotFound, Store
 from shared.config.base import Section
 from shared.config.stages import Stage
 from shared.config.task import Input
+from shared.digests import file_digest
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
 from shared.names import FileName, checked_name, checked_part, path_below, shown
@@ -43,21 +42,21 @@ REMEDY = "remove that object from the store, and run again"
 
 
 class PlacedFile(File):
-    """A file of a checkpoint or a part: it has a place of its own instead of one among the blobs."""
+    """Describes a file of a checkpoint or a part, which has a key of its own instead of one among the blobs."""
 
     location: FileName
-    """Its key in the store."""
+    """The key of the file in the store."""
 
 
 class Pointer(Section):
-    """A checkpoint or a part: its files, and a few values."""
+    """Describes a checkpoint or a part: its files and a few values."""
 
     files: tuple[PlacedFile, ...]
     values: dict[str, int | float | str]
 
 
 class Artifacts:
-    """One study's artifacts in a store, with a cache of bytes by digest on local disk, shared by the processes of a node."""
+    """Holds one study's artifacts in a store, and a cache of blobs on local disk that the processes of a node share."""
 
     def __init__(self, store: Store, study: str, cache: Path) -> None:
         self.store = store
@@ -68,7 +67,7 @@ class Artifacts:
     # -- committed results
 
     def find(self, stage: Stage, key: str, study: str | None = None) -> Manifest | None:
-        """The manifest, or None where nothing is committed under that key (of another `study` where one is named)."""
+        """Returns the manifest, or None if nothing is committed under that key; of another study if `study` is given."""
         location = f"{self._folder(stage, key, study)}/manifest.json"
         try:
             text = self.store.get(location)
@@ -77,7 +76,7 @@ class Artifacts:
         return _parse(Manifest, text, f"{self.store.url}/{location}")
 
     def open(self, source: Input) -> Manifest:
-        """The manifest of an input; raises ArtifactError where it is missing or has another digest than the task says."""
+        """Returns the manifest of an input; raises ArtifactError if it is missing or its digest is not that of the task."""
         manifest = self.find(source.stage, source.key, source.study)
         where = f"{self.store.url}/{self._folder(source.stage, source.key, source.study)}/manifest.json"
         if manifest is None:
@@ -89,9 +88,9 @@ class Artifacts:
         return manifest
 
     def commit(self, manifest: Manifest, unfinished: Sequence[str] = ()) -> Manifest:
-        """Writes the manifest if the key has none; returns the committed one, which is another's where it was faster.
+        """Writes the manifest if the key has none; returns the committed one, which is another process's if that was faster.
 
-        Its checkpoints and parts are removed afterwards, but for the checkpoints named `unfinished`: work goes on from them under another key.
+        Its checkpoints and parts are removed afterwards, except the checkpoints named `unfinished`, from which work continues under another key.
         """
         folder = self._folder(manifest.stage, manifest.key)
         self.store.create(f"{folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
@@ -103,30 +102,30 @@ class Artifacts:
         return committed
 
     def forget(self, stage: Stage, key: str) -> None:
-        """Removes the manifest, so that the stage runs again, from the start; its blobs stay, for whoever else names them."""
+        """Removes the manifest, so that the stage runs again from the start; its blobs stay, as other manifests may name them."""
         folder = self._folder(stage, key)
         self.store.put(f"{folder}/generation", str(self.generation(stage, key) + 1).encode())
         self.clean(stage, key)
         self.store.delete(f"{folder}/manifest.json")
 
     def generation(self, stage: Stage, key: str) -> int:
-        """How often the result was forgotten: what a search in PostgreSQL goes by, to begin anew."""
+        """Returns how often the result was forgotten, from which a search in PostgreSQL learns that it must begin again."""
         try:
             return int(self.store.get(f"{self._folder(stage, key)}/generation"))
         except NotFound:
             return 0
 
     def manifests(self, stage: Stage) -> list[Manifest]:
-        """All that is committed of a stage in this study, under whatever keys."""
+        """Returns all manifests of a stage in this study, under any key."""
         keys = [
             key.split("/")[-2] for key in self.store.list(f"{self.study}/{stage}/") if key.endswith("/manifest.json")
         ]
         return [manifest for key in keys if (manifest := self.find(stage, key)) is not None]
 
     def clean(self, stage: Stage, key: str, kept: Sequence[str] = ()) -> None:
-        """Removes what is left of the checkpoints, parts and times spent of a committed stage, also those of killed processes.
+        """Removes the checkpoints, parts and records of time of a stage's result, including those of killed processes.
 
-        What begins with one of `kept` stays.
+        Objects whose key begins with one of `kept` stay.
         """
         for prefix in ("checkpoints", "parts", "spent"):
             for location in list(self.store.list(f"{self._folder(stage, key)}/{prefix}/")):
@@ -136,21 +135,21 @@ class Artifacts:
     # -- blobs
 
     def upload(self, name: str, path: Path) -> File:
-        """Puts a file's bytes under their digest and returns the entry for a manifest.
+        """Writes a file's bytes under their digest and returns the entry for a manifest.
 
-        Bytes that stand there already are written over with the same ones, which mends them where they were damaged.
+        Existing bytes are overwritten with the same ones, which repairs them if they were damaged.
         """
         file = _describe(name, path)
         self.store.put_file(_blob(file), path)
         return file
 
     def fetch(self, file: File) -> Path:
-        """The file's bytes on local disk, checked against its digest once a process; raises ArtifactError where they differ."""
+        """Returns the path of the file's bytes on local disk, checked once per process; raises ArtifactError if the digest differs."""
         path = path_below(self.cache, f"sha256/{file.digest[:2]}/{file.digest}", file.name)
         if file.digest in self._verified and path.exists():
             return path
         with disk_errors(path):
-            cached = path.exists() and path.stat().st_size == file.size and _digest(path) == file.digest
+            cached = path.exists() and path.stat().st_size == file.size and file_digest(path) == file.digest
             if path.exists() and not cached:
                 log.warning("a cached file is damaged and is fetched again", path=path)
         if not cached:
@@ -172,7 +171,7 @@ class Artifacts:
                 raise ArtifactError(
                     f"{where}: not found, though its manifest is; restore it, or make it again with --rerun"
                 ) from None
-            found = _digest(temporary)
+            found = file_digest(temporary)
             if found != file.digest:
                 raise ArtifactError(
                     f"{where}: has digest {found}, expected {file.digest}; it was changed or cut short: "
@@ -184,18 +183,18 @@ class Artifacts:
     def save_checkpoint(
         self, stage: Stage, key: str, name: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:
-        """Uploads the files, then replaces the pointer `name`: a reader sees the old checkpoint or the new one, whole."""
+        """Uploads the files, then replaces the pointer `name`: a reader sees either the whole old checkpoint or the whole new one."""
         self._save(self._checkpoint(stage, key, name), files, values)
 
     def load_checkpoint(
         self, stage: Stage, key: str, name: str
     ) -> tuple[dict[str, Path], dict[str, int | float | str]] | None:
-        """Local, checked files by name, and the values; None where there is no such checkpoint."""
+        """Returns local, checked files by name, and the values; None if there is no such checkpoint."""
         pointer = self._pointer(self._checkpoint(stage, key, name))
         return None if pointer is None else ({f.name: self.fetch(f) for f in pointer.files}, dict(pointer.values))
 
     def discard_checkpoint(self, stage: Stage, key: str, name: str) -> None:
-        """Removes a checkpoint, its pointer first, so that no reader finds one without its files; nothing happens where there is none."""
+        """Removes a checkpoint if it exists, its pointer first, so that no reader finds one without its files."""
         location = self._checkpoint(stage, key, name)
         pointer = self._pointer(location)
         self.store.delete(location)
@@ -205,15 +204,15 @@ class Artifacts:
     def save_part(
         self, stage: Stage, key: str, index: int, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:
-        """Like save_checkpoint, for one part of a stage that several processes make together."""
+        """Saves one part of a stage that several processes make together, as save_checkpoint does."""
         self._save(f"{self._folder(stage, key)}/parts/{index:06d}.json", files, values)
 
     def has_part(self, stage: Stage, key: str, index: int) -> bool:
-        """Whether that part is made."""
+        """Returns whether that part was saved."""
         return self.store.exists(f"{self._folder(stage, key)}/parts/{index:06d}.json")
 
     def parts(self, stage: Stage, key: str) -> dict[int, Pointer]:
-        """The parts made so far, by index."""
+        """Returns the parts saved so far, by index."""
         prefix = f"{self._folder(stage, key)}/parts/"
         names = (location.removeprefix(prefix) for location in self.store.list(prefix))
         indexes = [int(name.removesuffix(".json")) for name in names if re.fullmatch(r"[0-9]{6,}\.json", name)]
@@ -225,7 +224,7 @@ class Artifacts:
         return f"{study}/{stage}/{checked_part(key, f'{self.store.url}/{study}/{stage}')}"
 
     def _checkpoint(self, stage: Stage, key: str, name: str) -> str:
-        """Key of the pointer of that name."""
+        """Returns the key of the pointer of that name."""
         folder = f"{self._folder(stage, key)}/checkpoints"
         return f"{folder}/{checked_part(name, f'{self.store.url}/{folder}')}.json"
 
@@ -248,7 +247,7 @@ class Artifacts:
             return None
         folder = f"{location.removesuffix('.json')}/"
         for file in pointer.files:
-            if not file.location.startswith(folder):  # else to discard it would remove another's objects
+            if not file.location.startswith(folder):  # else discarding it would remove other objects
                 raise ArtifactError(
                     f"{self.store.url}/{location}: names {shown(file.location)}, which is not below {folder}; {REMEDY}"
                 )
@@ -268,13 +267,8 @@ def _parse(kind: type[S], text: bytes, where: str) -> S:
 
 
 def _describe(name: str, path: Path) -> File:
-    return File(name=checked_name(name, str(path)), digest=_digest(path), size=path.stat().st_size)
+    return File(name=checked_name(name, str(path)), digest=file_digest(path), size=path.stat().st_size)
 
 
 def _blob(file: File) -> str:
     return f"blobs/sha256/{file.digest}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What resumable training is given: a place for its last checkpoint, and a thread that brings checkpoints there."""
+"""Saves the checkpoints of resumable training: where the last one is kept, and a thread that saves it."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ Values = Mapping[str, int | float | str]
 
 
 class Checkpoints(Protocol):
-    """Holds the one latest checkpoint of some work: files by name (safetensors, JSON; never pickles) and a few values."""
+    """Holds the latest checkpoint of some work: files by name (safetensors, JSON; never pickles) and a few values."""
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        """Replaces the checkpoint; whoever is killed in between leaves the old one whole."""
+        """Replaces the checkpoint; a process that is killed meanwhile leaves the old one whole."""
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
-        """The files and values saved last, or None."""
+        """Returns the files and values saved last, or None."""
 
 
 class NoCheckpoints:
-    """For work too short to be resumed."""
+    """Keeps no checkpoint, for work too short to be resumed."""
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        """Keeps nothing."""
+        """Does nothing."""
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
-        """There is none."""
+        """Returns None."""
         return None
 
 
 class FolderCheckpoints:
-    """In a local folder: for tests and for work inside one process."""
+    """Keeps checkpoints in a local folder, for tests and for work inside one process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._latest: tuple[dict[str, Path], Values] | None = None
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        """Copies the files, so that the caller may go on writing to its own; those of the one before stay whole for whoever has them mapped."""
+        """Copies the files, so that the caller may change its own; earlier copies stay whole for readers that have them mapped."""
         self._folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         copies = {
@@ -57,38 +57,38 @@ class FolderCheckpoints:
         self._latest = (copies, values)
 
     def load(self) -> tuple[dict[str, Path], Values] | None:
-        """What this object saved last."""
+        """Returns what this object saved last, or None."""
         return self._latest
 
 
 class AsyncCheckpointer:
-    """Keeps checkpoints beside the training, one at a time: a GPU does not wait for a store.
+    """Saves checkpoints in a thread beside the training, one at a time, so that a GPU does not wait for a store.
 
-    A context manager, which waits for the last one; what ended one is raised by the next call, or there. Its thread does not keep a
-    process alive whose second signal ends it.
+    Used as a context manager, it waits for the last one at the end. An error of a save is raised by the next call or at the end. The thread
+    does not keep the process alive when a second signal ends it.
     """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.seconds = 0.0
-        """What the last one took."""
+        """The seconds that the last save took."""
 
     def begin(self, keep: Callable[[], None]) -> None:
-        """Has `keep` called in a thread, after the one before has ended."""
+        """Calls `keep` in a thread, after the previous save has ended."""
         self.wait()
         self._thread = threading.Thread(target=self._run, args=(keep,), name="checkpoint", daemon=True)
         self._thread.start()
 
     def busy(self) -> bool:
-        """Whether one is on its way."""
+        """Returns whether a save is running."""
         if self._thread is not None and self._thread.is_alive():
             return True
         self.wait()
         return False
 
     def wait(self) -> None:
-        """Until none is on its way."""
+        """Waits until no save is running; raises the error of the last one."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -100,7 +100,7 @@ class AsyncCheckpointer:
         begun = time.monotonic()
         try:
             keep()
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that asks
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             self._error = error
         self.seconds = time.monotonic() - begun
 

@@ -1,4 +1,4 @@
-"""Local disk: what its errors mean to a person, and files that appear whole or not at all."""
+"""Writes to local disk: turns its errors into ours, and makes files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk into UnavailableError (space may be made) and any other refusal of the disk into ArtifactError."""
+    """Raises UnavailableError if the disk is full, as space may be freed, and ArtifactError for any other OSError."""
     try:
         yield
     except OSError as error:
@@ -25,15 +25,15 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full ({error.strerror}); free some space there and run the same command again"
             ) from error
         raise ArtifactError(
-            f"{path}: cannot be written or read ({error.strerror or error}); mend its permissions or choose another folder"
+            f"{path}: cannot be written or read ({error.strerror or error}); fix its permissions or choose another folder"
         ) from error
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """Yields a temporary file that replaces `path` at the end of the block, or is removed if the block raises.
 
-    Of several writers the last wins; no reader sees a part. Raises as disk_errors.
+    Of several writers the last wins; no reader sees a partial file. Raises what disk_errors raises.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

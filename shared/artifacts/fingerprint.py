@@ -1,9 +1,9 @@
-"""The fingerprint of a stage's code, so that a change of what a stage computes is a decision and no accident.
+"""Computes the fingerprint of a stage's code, so that a change of what a stage computes is a decision and not an accident.
 
-It hashes the syntax trees, without comments, docstrings and positions, of our modules that the stage's module imports, at any depth and
-wherever the import stands; a string that names a function of ours, `module:name` as in a table of kinds, counts as an import.
-`jobs/fingerprints.json` lists them; `tests/jobs/test_fingerprints.py` fails when the code says something else. Run
-`python -m shared.artifacts.fingerprint --write` (`make fingerprints`) to say "same output", after raising the stage's version if it is not.
+It hashes the syntax trees, without comments, docstrings and positions, of our modules that the stage's module imports, directly or through
+others, at the top of a file or inside a function. A string that names a function of ours, `module:name` as in a table of kinds, counts as
+an import. `jobs/fingerprints.json` lists the fingerprints; `tests/jobs/test_fingerprints.py` fails if the code has others. To say "same
+output", run `python -m shared.artifacts.fingerprint --write` (`make fingerprints`); if the output differs, raise the stage's version first.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-NEUTRAL = ("shared.config.stages", "shared.errors", "shared.log", "shared.usage", "shared.settings")
-"""Modules that cannot change what a stage computes: what they tell it is in its key, or is no part of its output."""
+NEUTRAL = (
+    "shared.config.stages", "shared.errors", "shared.log", "shared.parent_death", "shared.retries", "shared.settings", "shared.usage",
+)  # fmt: skip
+"""Modules that cannot change what a stage computes: what it learns from them is in its key, or is no part of its output."""
 
 
 def fingerprint(stage: str) -> str:
-    """SHA-256 over the code that a stage's module rests on."""
+    """Returns the SHA-256 of the code that a stage's module imports, itself included."""
     total = hashlib.sha256()
     for name in modules_of(f"jobs.{stage}"):
         total.update(f"{name} {_code(name)[0]}\n".encode())
@@ -43,7 +45,7 @@ def fingerprint(stage: str) -> str:
 
 
 def modules_of(module: str) -> list[str]:
-    """Our modules that `module` imports, directly or through others, itself among them, sorted."""
+    """Returns the names of our modules that `module` imports, directly or through others, itself included, sorted."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -55,7 +57,7 @@ def modules_of(module: str) -> list[str]:
 
 
 def libraries() -> dict[str, str]:
-    """Installed versions of the libraries that compute, by distribution name."""
+    """Returns the installed versions of the libraries that compute, by distribution name."""
     installed = {}
     for name in LIBRARIES:
         try:
@@ -66,19 +68,19 @@ def libraries() -> dict[str, str]:
 
 
 def current() -> dict[str, dict[str, int | str]]:
-    """What `jobs/fingerprints.json` should say of the code as it stands."""
+    """Returns what `jobs/fingerprints.json` should contain for the present code."""
     return {stage: {"version": kind.version, "fingerprint": fingerprint(stage)} for stage, kind in STAGES.items()}
 
 
 def recorded() -> dict[str, dict[str, int | str]]:
-    """What `jobs/fingerprints.json` says."""
+    """Returns what `jobs/fingerprints.json` contains."""
     found: dict[str, dict[str, int | str]] = json.loads(LIST.read_text())
     return found
 
 
 @cache
 def _code(name: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's tree, and those of our modules that it imports."""
+    """Returns the digest of a module's tree, and the names of our modules that it imports."""
     path = _path(name)
     tree = _tree(path)
     imports = tuple(sorted(set(_imports(tree, name, path.name == "__init__.py"))))
@@ -104,7 +106,7 @@ def _imports(tree: ast.Module, name: str, package: bool) -> Iterable[str]:
 
 
 def _ours(name: str) -> Iterable[str]:
-    """The module and its packages, as far as they are ours."""
+    """Yields the module and its packages that are ours."""
     parts = name.split(".")
     if parts[0] in PACKAGES:
         for length in range(1, len(parts) + 1):
@@ -123,7 +125,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _dump(node: object) -> str:
-    """A tree as text, empty fields left out: `ast.dump` spells those differently from one Python to the next."""
+    """Returns a tree as text without empty fields, which `ast.dump` writes differently from one Python to the next."""
     if isinstance(node, ast.AST):
         fields = (f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
         return f"{type(node).__name__}({','.join(fields)})"
@@ -131,7 +133,7 @@ def _dump(node: object) -> str:
 
 
 def _strip_docstrings(tree: ast.Module) -> None:
-    """Takes out every string that stands alone as a statement: docstrings, also those under fields."""
+    """Removes every string that is a statement of its own: docstrings, also those of fields."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -147,7 +149,7 @@ def _is_string(statement: ast.stmt) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the list, or with `--write` writes it to `jobs/fingerprints.json`."""
+    """Prints the list, or writes it to `jobs/fingerprints.json` with `--write`; returns the exit code."""
     if arguments not in ([], ["--write"]):
         print(f"usage: python -m shared.artifacts.fingerprint [--write], got {arguments}", file=sys.stderr)
         return 2

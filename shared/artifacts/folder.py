@@ -1,6 +1,6 @@
-"""The store in a folder: for one machine, or for a file system that several share.
+"""Implements the store in a folder: for one machine, or for a file system that several share.
 
-Objects are files named by their key. A write goes to `.incoming/` first and is moved into place, so that a reader never sees a part of it.
+Objects are files named by their key. A write goes to `.incoming/` first and is then moved to its key, so that no reader sees a partial object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INCOMING = ".incoming"
 
 
 class FolderStore:
-    """Implements `shared.artifacts.store.Store`; the file system must have hard links (`create` rests on them)."""
+    """Implements `shared.artifacts.store.Store`; the file system must have hard links, which `create` uses."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -31,19 +31,19 @@ class FolderStore:
 
     @property
     def url(self) -> str:
-        """The folder's path."""
+        """The path of the folder."""
         return str(self.root)
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes an object, whole or not at all, over any older one."""
+        """Writes an object, whole or not at all, and replaces an existing one."""
         self._write(key, lambda temporary: temporary.write_bytes(data))
 
     def put_file(self, key: str, path: Path) -> None:
-        """Like put, from a file of any size."""
+        """Writes an object from a file of any size, as `put` does."""
         self._write(key, lambda temporary: shutil.copyfile(path, temporary))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes an object only where there is none, by a hard link, which exactly one of several racers gets."""
+        """Writes an object if the key has none, by a hard link, which exactly one of several concurrent calls can make."""
         target = self._path(key)
         with disk_errors(target), self._incoming() as temporary:
             temporary.write_bytes(data)
@@ -57,15 +57,15 @@ class FolderStore:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
                     raise
                 raise ArtifactError(
-                    f"{self.root}: its file system has no hard links, which the commit of a stage rests on; "
+                    f"{self.root}: its file system has no hard links, which the commit of a stage needs; "
                     "set TAILFILL_STORE to a folder elsewhere or to s3://bucket"
                 ) from error
             return True
 
     def get(self, key: str) -> bytes:
-        """The object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound."""
         path = self._path(key)
-        with disk_errors(path), _absent(key):
+        with disk_errors(path), _not_found(key):
             return path.read_bytes()
 
     def get_file(self, key: str, path: Path) -> None:
@@ -77,11 +77,11 @@ class FolderStore:
             shutil.copyfile(source, path)
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Returns whether the object exists."""
         return self._path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with `prefix`, in order."""
+        """Yields the keys that begin with `prefix`, in order."""
         folder = prefix.rpartition("/")[0]
         top = self._path(folder) if folder else self.root
         keys = (
@@ -92,7 +92,7 @@ class FolderStore:
         yield from sorted(k for k in keys if k.startswith(prefix) and not k.startswith(f"{INCOMING}/"))
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing happens where there is none."""
+        """Removes an object if it exists."""
         path = self._path(key)
         with disk_errors(path):
             path.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ class FolderStore:
 
 
 @contextmanager
-def _absent(key: str) -> Iterator[None]:
+def _not_found(key: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -130,6 +130,6 @@ def _absent(key: str) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    """Brings a file to the disk itself: a manifest must never outlive a blob that it lists when the power goes."""
+    """Writes a file through to the disk, so that after a power failure no manifest exists without its blobs."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

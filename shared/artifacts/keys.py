@@ -1,4 +1,4 @@
-"""Keys: a result's name is the hash of all that it rests on."""
+"""Computes keys: the name of a result is the hash of everything that it depends on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def new_task(
     resources: Resources,
     experiment: str | None = None,
 ) -> Task:
-    """Returns a task with its key: whoever asks for the same work gets the same key."""
+    """Returns a task with its key; the same work has the same key."""
     return Task(
         study=study,
         stage=stage,
@@ -51,7 +51,7 @@ def keyed(stage: Stage, config: StageConfig) -> dict[str, Any]:
     left: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
     operational = STAGES[stage].operational
     if stage == "prepare" and left["source_digest"] is None:
-        operational = ()  # nothing else tells one source from another
+        operational = ()  # nothing else distinguishes one source from another
     for path in operational:
         *sections, name = path.split(".")
         section = left

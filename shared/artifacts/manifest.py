@@ -1,4 +1,4 @@
-"""The manifest: the one small object whose presence means that a stage's result exists."""
+"""Defines the manifest: the small object whose presence means that a stage's result exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_FILE = 5 << 40  # bytes; no S3 server takes larger objects in parts
 
 
 class File(Section):
-    """A committed file: its bytes are at `blobs/sha256/<digest>`."""
+    """Describes a committed file, whose bytes are at `blobs/sha256/<digest>`."""
 
     name: FileName
     digest: Digest
@@ -25,33 +25,33 @@ class File(Section):
 
 
 class Run(Section):
-    """How the result came about: recorded, no part of the digest."""
+    """Records how the result was computed; it is not part of the digest."""
 
     created: str
-    """UTC, ISO 8601."""
+    """The time of the commit in UTC, ISO 8601."""
     seconds: float
-    """Wall time of the process that committed, earlier interrupted ones included."""
+    """The wall seconds of the process that committed, including earlier interrupted ones."""
     device: str
     """`cpu`, or the GPU's name."""
     device_seconds: float
-    """Seconds for which a GPU was held, over all processes of the stage; 0 on a CPU."""
+    """The GPU seconds of all processes of the stage; 0 on a CPU."""
     cpu_seconds: float | None = None
-    """Seconds of work without a GPU, over all processes of the stage; None in results of before this was recorded."""
+    """The seconds of work without a GPU, over all processes of the stage; None in results from before this was recorded."""
     device_lost_seconds: float = 0.0
-    """Of `device_seconds`, what processes did after their last checkpoint (or part) before they vanished or were stopped. Not in here, nor in
-    any other of these numbers: the last half minute at most of a process that was killed, as nobody was left to record it."""
+    """The part of `device_seconds` after a process's last checkpoint (or part) before it was killed or stopped. This and the other numbers
+    lack the last half minute, at most, of a process that was killed, as it could not be recorded."""
     cpu_lost_seconds: float = 0.0
-    """The same of `cpu_seconds`."""
+    """The part of `cpu_seconds` that was lost in the same way."""
     code: str
-    """Fingerprint of our modules that the stage imports."""
+    """The fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]
-    """Versions of the libraries that compute."""
+    """The versions of the libraries that compute."""
     experiment: str | None = None
-    """For which experiment it was run, the first of those that share it; None for what belongs to none."""
+    """The experiment for which it was run, the first of those that share it; None if it belongs to none."""
 
 
 class Manifest(Section):
-    """Lists a stage's files; written last, and only once."""
+    """Lists a stage's files; it is written last and only once."""
 
     study: Name
     stage: Stage
@@ -61,16 +61,16 @@ class Manifest(Section):
     inputs: dict[str, Input]
     files: tuple[File, ...]
     summary: dict[str, Any]
-    """A few numbers that people and later stages want without opening a file."""
+    """A few numbers for people and later stages, who need not open a file for them."""
     run: Run
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were made."""
+        """The SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were computed."""
         return canonical_digest(self.model_dump(mode="json", exclude={"run"}))
 
     def file(self, name: str) -> File:
-        """The file of that name; raises KeyError."""
+        """Returns the file of that name; raises KeyError."""
         for file in self.files:
             if file.name == name:
                 return file

@@ -1,4 +1,4 @@
-"""The store that the environment names."""
+"""Opens the store that the environment names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ S3_SCHEME = "s3://"
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of `TAILFILL_STORE`, `s3://bucket[/prefix]` or a folder; raises ConfigError where none is named."""
+    """Returns the store of `TAILFILL_STORE`, `s3://bucket[/prefix]` or a folder; raises ConfigError if none is named."""
     if settings.store is None:
         raise ConfigError("TAILFILL_STORE: is not set; set it to s3://bucket/prefix or to a folder")
     if is_s3(settings.store):
@@ -28,12 +28,12 @@ def open_store(settings: Settings) -> Store:
 
 
 def is_s3(location: str) -> bool:
-    """Whether a location is `s3://…` rather than a local path."""
+    """Returns whether a location is `s3://…` rather than a local path."""
     return location.startswith(S3_SCHEME)
 
 
 def split_s3(location: str) -> tuple[str, str]:
-    """`s3://bucket/some/prefix` → (`bucket`, `some/prefix`); raises ConfigError if no bucket is named, or if either is no usable name."""
+    """Returns (`bucket`, `some/prefix`) of `s3://bucket/some/prefix`; raises ConfigError without a bucket or if either name is invalid."""
     bucket, _, prefix = location.removeprefix(S3_SCHEME).partition("/")
     if not bucket:
         raise ConfigError(f'"{location}": names no bucket; write s3://bucket/prefix')

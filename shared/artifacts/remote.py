@@ -1,4 +1,4 @@
-"""Data sets and weights that lie in a bucket, brought to local disk."""
+"""Copies data sets and weights from a bucket to local disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 log = Log("fetch")
 
-PARALLEL = 16  # downloads at once; small files are bound by round trips
+PARALLEL = 16  # downloads at once; round trips take most of the time of small files
 
 
 def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
-    """A local folder with the files of `root`: the folder itself, or a copy in `scratch` of what `s3://bucket/prefix` holds.
+    """Returns a local folder with the files of `root`: the folder itself, or a copy in `scratch` of `s3://bucket/prefix`.
 
-    Raises DataError where there is no such folder or nothing under the prefix, or where a key would leave the folder.
+    Raises DataError if the folder does not exist, if nothing is under the prefix, or if a key would leave the folder.
     """
     if not is_s3(root):
         folder = Path(root).expanduser()
@@ -46,9 +46,9 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
 
 
 def local_file(location: str, settings: Settings, scratch: Path | None = None) -> Path:
-    """A local file: the path itself, or a copy of the object `s3://bucket/key`; raises DataError where there is none.
+    """Returns a local file: the path itself, or a copy of the object `s3://bucket/key`; raises DataError if it does not exist.
 
-    The copy goes to `scratch`, or without one to the cache, where the next process finds the folder but fetches the object anew.
+    The copy is in `scratch`, or in the cache if that is None; each call downloads the object again.
     """
     if not is_s3(location):
         path = Path(location).expanduser()

@@ -1,12 +1,10 @@
-"""The store on an S3 server: Amazon's, SeaweedFS, MinIO, or any other that has conditional writes."""
+"""Implements the store on an S3 server: Amazon's, SeaweedFS, MinIO, or any other that has conditional writes."""
 
 from __future__ import annotations
 
-import hashlib
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,31 +26,35 @@ from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.store import NotFound
+from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
 from shared.names import checked_name
+from shared.retries import FULL_JITTER, Backoff, retrying
 from shared.settings import Settings
 
 T = TypeVar("T")
 log = Log("s3")
 
 ATTEMPTS = 5  # botocore waits up to 1, 2, 4, 8 s (with jitter) between them
+WRITE_BACKOFF = Backoff(0.25, jitter=FULL_JITTER)
+READ_BACKOFF = Backoff(0.5, jitter=FULL_JITTER)
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 CHUNK = 1 << 20
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 
-AWAY = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
+UNAVAILABLE = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 class Listed(NamedTuple):
-    """An object as the server lists it."""
+    """Describes an object as the server lists it."""
 
     key: str
     etag: str
-    """Changes when the object does."""
+    """The entity tag, which changes with the object's content."""
     size: int
 
 
@@ -78,24 +80,24 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """`s3://bucket/prefix`."""
+        """The location: `s3://bucket/prefix`."""
         return f"s3://{self.bucket}/{self._prefix}".rstrip("/")
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes an object, whole or not at all, over any older one."""
+        """Writes an object, whole or not at all, and replaces an existing one."""
         with self._errors(key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
-        """Like put, from a file of any size; a large one goes up in parts, and appears when the last has arrived."""
+        """Writes an object from a file of any size; a large one is uploaded in parts, and appears when the last has arrived."""
         with self._errors(key), path.open("rb") as file:
             self._client.upload_fileobj(file, self.bucket, self._key(key), Config=TRANSFER)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes an object only where there is none, by `If-None-Match: *`.
+        """Writes an object if the key has none, by `If-None-Match: *`; returns whether it did.
 
-        The winner of a race whose answer was lost on the way is told False too: read what stands. The first success of each store
-        is tried a second time, which the server must refuse: one that ignores the condition would let two commits stand.
+        If the server's answer to a successful write is lost, it returns False too: read the object to learn which one was written. The first
+        success of each store is repeated, and the server must refuse that: one that ignores the condition would accept two commits.
         """
         if not self._create(key, data):
             return False
@@ -109,16 +111,16 @@ class S3Store:
         return True
 
     def get(self, key: str) -> bytes:
-        """The object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound."""
 
         def read() -> bytes:
             data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
             return data
 
-        return self._whole_body(key, read)
+        return self._read_whole(key, read)
 
     def get_file(self, key: str, path: Path) -> None:
-        """Writes the object's bytes to a file; after a cut it goes on from the byte that was reached. Raises NotFound."""
+        """Writes the object's bytes to a file; after a lost connection it continues from the byte it had reached. Raises NotFound."""
         tag: str | None = None
         done = 0
 
@@ -135,21 +137,19 @@ class S3Store:
                         file.flush()
                     done += len(chunk)
 
-        self._whole_body(key, read)
+        self._read_whole(key, read)
 
     def digest(self, key: str) -> str:
-        """SHA-256 of the object's bytes, read through and not kept; raises NotFound."""
+        """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
 
         def read() -> str:
-            total = hashlib.sha256()
-            for chunk in self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].iter_chunks(CHUNK):
-                total.update(chunk)
-            return total.hexdigest()
+            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            return stream_digest(body.iter_chunks(CHUNK))
 
-        return self._whole_body(key, read)
+        return self._read_whole(key, read)
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Returns whether the object exists."""
         try:
             with self._errors(key):
                 self._client.head_object(Bucket=self.bucket, Key=self._key(key))
@@ -159,11 +159,11 @@ class S3Store:
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with `prefix`, in order; sorted here, since SeaweedFS answers folder by folder."""
+        """Yields the keys that begin with `prefix`, in order; they are sorted here, as SeaweedFS lists folder by folder."""
         yield from (listed.key for listed in self.listed(prefix))
 
     def listed(self, prefix: str = "") -> Sequence[Listed]:
-        """Objects whose keys begin with `prefix`, in the order of their keys."""
+        """Returns the objects whose keys begin with `prefix`, in the order of their keys."""
         if folder := prefix.rpartition("/")[0]:
             checked_name(folder, self.url)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
@@ -176,47 +176,48 @@ class S3Store:
         return sorted(found)
 
     def files(self) -> Sequence[Listed]:
-        """The objects as the files of a folder: without the empty ones that some tools leave for a folder, `a/` or `a` beside `a/b`."""
+        """Returns the objects without the empty ones that some tools create for a folder: `a/`, or `a` beside `a/b`."""
         found = self.listed()
         folders = {parent for item in found for parent in _parents(item.key)}
         return [item for item in found if not item.key.endswith("/") and not (item.size == 0 and item.key in folders)]
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing happens where there is none."""
+        """Removes an object if it exists."""
         with self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def _key(self, key: str) -> str:
-        """The whole key in the bucket; some servers keep objects as files, so it is held to what a path may be."""
+        """Returns the full key in the bucket, after checking that it is a valid path, as some servers keep objects as files."""
         return self._prefix + checked_name(key, self.url)
 
     def _create(self, key: str, data: bytes) -> bool:
-        for attempt in range(self._attempts):
+        """Writes an object if there is none; returns False if there is one."""
+
+        def write() -> bool:
             try:
                 with self._errors(key):
                     self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-                    return True
-            except _Refused as refusal:
-                if refusal.status == 412:
-                    return False
-                if refusal.status != 409:  # 409: another's write of this key is under way
-                    raise
-                log.warning("another write is under way", key=key, attempt=attempt + 1)
-                time.sleep(random.uniform(0, 2.0**attempt / 4))
-        raise UnavailableError(f"{self.url}/{key}: other writes were under way in {self._attempts} attempts; run again")
+            except _AlreadyExists:
+                return False
+            return True
 
-    def _whole_body(self, key: str, read: Callable[[], T]) -> T:
-        """Reads again where a body was cut short; botocore retries requests, not bodies."""
-        for attempt in range(1, self._attempts + 1):
-            try:
-                with self._errors(key):
-                    return read()
-            except _CutShort as cut:
-                if attempt == self._attempts:
-                    raise
-                log.warning("retry of a body that was cut short", key=key, attempt=attempt, error=cut.reason)
-                time.sleep(random.uniform(0, 2.0**attempt / 4))
-        raise AssertionError("at least one attempt is made")
+        warn = partial(log.warning, "another write is under way", key=key)
+        try:
+            return retrying(_WriteConflict, WRITE_BACKOFF, warn, self._attempts)(write)
+        except _WriteConflict as conflict:
+            raise UnavailableError(
+                f"{self.url}/{key}: other writes were under way in {self._attempts} attempts; run again"
+            ) from conflict
+
+    def _read_whole(self, key: str, read: Callable[[], T]) -> T:
+        """Returns what `read` returns; calls it again if a body was cut short, as botocore retries requests, not bodies."""
+
+        def attempt() -> T:
+            with self._errors(key):
+                return read()
+
+        warn = partial(log.warning, "retry of a body that was cut short", key=key)
+        return retrying(_CutShort, READ_BACKOFF, warn, self._attempts)(attempt)
 
     def _check_bucket(self) -> None:
         if not self._bucket_seen:
@@ -240,11 +241,11 @@ class S3Store:
         except ClientError as error:
             raise self._refusal(error, key, where) from error
         except (IncompleteReadError, ResponseStreamingError) as error:
-            raise _CutShort(f"{where}: its body was cut short; run the same command again", str(error)) from error
-        except AWAY as error:
+            raise _CutShort(f"{where}: its body was cut short ({error}); run the same command again") from error
+        except UNAVAILABLE as error:
             raise UnavailableError(
                 f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
-                "start it or mend AWS_ENDPOINT_URL_S3, then run the same command again"
+                "start it or fix AWS_ENDPOINT_URL_S3, then run the same command again"
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error
@@ -270,13 +271,20 @@ class S3Store:
         if status in (408, 429):
             return UnavailableError(f"{where}: the server is too busy ({code}); run the same command again")
         if code == "NotImplemented":
-            text = f"{text}; it may lack conditional writes (If-None-Match), which a commit rests on"
-        return _Refused(f"{where}: refused with {status} {code}: {text}", status)
+            text = f"{text}; it may lack conditional writes (If-None-Match), which a commit needs"
+        refused = f"{where}: refused with {status} {code}: {text}"
+        match status:
+            case 409:
+                return _WriteConflict(refused)
+            case 412:
+                return _AlreadyExists(refused)
+            case _:
+                return ArtifactError(refused)
 
     def _log_retry(
         self, attempts: int, operation: Any, response: Any = None, caught_exception: Any = None, **_: Any
     ) -> None:
-        """Called by botocore after each request; its own handler decides, by the same signs, whether to try again."""
+        """Logs a retry. botocore calls it after each request; its own handler retries on the same conditions."""
         status = response[0].status_code if response is not None else None
         if attempts < self._attempts and (caught_exception is not None or (status or 0) >= 500 or status == 429):
             reason = caught_exception if caught_exception is not None else f"status {status}"
@@ -284,26 +292,26 @@ class S3Store:
 
 
 def ensure_bucket(bucket: str, settings: Settings) -> None:
-    """`make_bucket` on the server that the settings name; raises ConfigError where they name none."""
+    """Creates a bucket on the server that the settings name; raises ConfigError if they name none."""
     endpoint, access, secret = settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key
     if endpoint is None or access is None or secret is None:
         raise ConfigError(
-            f"bucket {bucket}: is made on a server of one's own only; set AWS_ENDPOINT_URL_S3 and {CREDENTIALS}"
+            f"bucket {bucket}: is created on a server of one's own only; set AWS_ENDPOINT_URL_S3 and {CREDENTIALS}"
         )
     make_bucket(bucket, endpoint, settings.s3_region, access, secret)
 
 
 def make_bucket(bucket: str, endpoint: str, region: str, access_key: SecretStr, secret_key: SecretStr) -> None:
-    """Makes a bucket of our own where there is none, in one attempt; raises UnavailableError where the server is not ready yet."""
+    """Creates a bucket if it does not exist, in one attempt; raises UnavailableError if the server is not ready."""
     client = _client(endpoint, region, access_key, secret_key, attempts=1)
     try:
         client.create_bucket(Bucket=bucket)
     except ClientError as error:
         code = error.response["Error"].get("Code")
         if code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be made ({code})") from error
-    except AWAY as error:
-        raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be made ({error})") from error
+            raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be created ({code})") from error
+    except UNAVAILABLE as error:
+        raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be created ({error})") from error
 
 
 def _parents(key: str) -> Iterator[str]:
@@ -312,16 +320,16 @@ def _parents(key: str) -> Iterator[str]:
         yield key
 
 
-class _Refused(ArtifactError):
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+class _AlreadyExists(ArtifactError):
+    """Says that a conditional write found an object under its key."""
+
+
+class _WriteConflict(ArtifactError):
+    """Says that another write of the same key is running."""
 
 
 class _CutShort(UnavailableError):
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    """Says that the connection ended before the whole body had arrived."""
 
 
 def _client(

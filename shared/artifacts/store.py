@@ -1,6 +1,6 @@
-"""The store: named bytes, and the one promise that everything rests on, create-if-absent.
+"""Defines the store: objects by key, and create-if-absent, on which all commits rely.
 
-Implementations: `shared.artifacts.s3` and `shared.artifacts.folder`; `tests/shared/artifacts/test_store.py` is the contract.
+`shared.artifacts.s3` and `shared.artifacts.folder` implement it; `tests/shared/artifacts/test_store.py` tests what both must do.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from typing import Protocol
 
 
 class NotFound(Exception):
-    """No object has that key. Callers decide what it means; it never reaches a person as it is."""
+    """Says that no object has that key. Callers turn it into an error for people if it is one."""
 
 
 class Store(Protocol):
-    """A flat space of objects by key (`a/b/c`). Safe to use from several threads and processes.
+    """Holds objects by key (`a/b/c`). It is safe to use from several threads and processes.
 
-    All methods raise UnavailableError after bounded retries when the server is away, and ArtifactError where it refuses for good.
+    All methods raise UnavailableError if the server is unavailable after bounded retries, and ArtifactError if it refuses permanently.
     """
 
     @property
     def url(self) -> str:
-        """Where it is, without secrets: `s3://bucket/prefix` or a path."""
+        """The location without secrets: `s3://bucket/prefix` or a path."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes an object, whole or not at all, over any older one."""
+        """Writes an object, whole or not at all, and replaces an existing one."""
 
     def put_file(self, key: str, path: Path) -> None:
-        """Like put, from a file of any size."""
+        """Writes an object from a file of any size, as `put` does."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes an object only where there is none; False where there was. Of several racers exactly one gets True."""
+        """Writes an object if the key has none, else returns False. Of several concurrent calls exactly one returns True."""
 
     def get(self, key: str) -> bytes:
-        """The object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound."""
 
     def get_file(self, key: str, path: Path) -> None:
-        """Writes the object's bytes to a file, for objects of any size; raises NotFound."""
+        """Writes the bytes of an object of any size to a file; raises NotFound."""
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Returns whether the object exists."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with `prefix`, in order."""
+        """Yields the keys that begin with `prefix`, in order."""
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing happens where there is none."""
+        """Removes an object if it exists."""

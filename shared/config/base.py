@@ -1,4 +1,4 @@
-"""What every section of a study has in common: strict, closed, frozen."""
+"""Defines the base class of every section of a study."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A part of a study file: unknown keys and wrong types are errors, values never change."""
+    """A section of a study file. Unknown keys and wrong types are errors, and its values never change."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)

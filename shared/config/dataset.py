@@ -1,4 +1,4 @@
-"""`dataset:` where the labelled images come from, and `rare:` which classes are to be filled."""
+"""Defines the sections `dataset:`, which says where the labelled images come from, and `rare:`, which says which classes are filled."""
 
 from __future__ import annotations
 
@@ -11,139 +11,147 @@ from shared.config.base import Section
 COLUMNS = frozenset({
     "image", "split", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
 })  # fmt: skip
-"""Columns that an image set has beside its label groups, whose names are therefore taken."""
+"""Columns that every image set has beside its label groups; no label group may have one of these names."""
 
 
-def _free(name: str) -> str:
+def _reject_reserved_name(name: str) -> str:
     if name in COLUMNS:
-        raise ValueError(f"{name!r} is a column of every image set; name the label group otherwise")
+        raise ValueError(f"{name!r} is a column of every image set; choose another name for the label group")
     return name
 
 
 GROUP_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
-GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValidator(_free)]
-"""Letters, digits, underscores and hyphens: it becomes a column's name."""
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValidator(_reject_reserved_name)]
+"""The name of a label group: letters, digits, underscores and hyphens, since it becomes the name of a column."""
 
 
 class Split(Section):
-    """How images are split where the source does not say; stratified over all label groups."""
+    """How images are split if the source has no splits of its own. The split is stratified over all label groups."""
 
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Share of the images (of the training images, where the source has a test split) to validate on."""
+    """Share of the images used for validation; if the source has a test split, the share of its training images."""
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Share of the images to test on; unused where the source has a test split."""
+    """Share of the images used for testing; unused if the source has a test split."""
 
 
 class Source(Section):
-    """What all sources share."""
+    """The settings that all image sources share."""
 
     resolution: Annotated[int, Field(ge=16, le=1024)] = 224
-    """Side in pixels of the square images that are kept; at least what the generator and the classifier read."""
+    """Side in pixels of the square images that `prepare` stores; at least the resolution of the generator and of the classifier."""
     fit: Literal["squash", "crop", "pad"] = "squash"
-    """How an image becomes square: resized without regard to its aspect, cut in the middle, or padded with its border colour."""
+    """How an image becomes square: `squash` resizes it without keeping its aspect ratio, `crop` cuts out its middle, `pad` adds a margin in
+    its border colour."""
     split: Split = Split()
     on_bad: Literal["fail", "skip"] = "fail"
-    """What an unreadable image or a wrong label does: end the stage, or leave the image out and count it."""
+    """What happens to an unreadable image or a wrong label: `fail` ends the stage, `skip` leaves the image out and counts it."""
     on_leak: Literal["fail", "drop", "keep"] = "drop"
-    """What an image that stands (nearly) equal in two splits does; `drop` takes it out of the larger split's side: train, then val."""
+    """What happens if two splits contain the same, or nearly the same, image: `fail` ends the stage, `drop` removes it from the split that
+    comes first in train, val, test, and `keep` only reports it."""
     leak_distance: Annotated[int, Field(ge=0, le=16)] = 4
-    """Perceptual-hash bits (of 256) in which two images may differ and count as the same; equal pixels always do. Saving a photograph anew as JPEG or at
-    another size moves 0 to 4 bits, cutting 2 % off its border 6 to 32."""
+    """The number of perceptual-hash bits, of 256, in which two images may differ and still count as the same. Images with equal pixels always
+    do. Saving a photograph again as JPEG or at another size changes 0 to 4 bits, cutting 2 % off its border 6 to 32."""
 
 
 class GarmentsSource(Source):
-    """Drawn clothes with the paper's six groups, 26 classes and long tail: needs no download, deterministic by seed."""
+    """Drawn clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
 
     source: Literal["garments"]
     root: ClassVar[None] = None  # drawn images are stored nowhere; every other source has a folder or a bucket's prefix
     train: Annotated[int, Field(ge=100)] = 2400
-    """Training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
+    """The number of training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
     val: Annotated[int, Field(ge=50)] = 600
+    """The number of validation images."""
     test: Annotated[int, Field(ge=50)] = 800
+    """The number of test images."""
     rare_eval: Annotated[int, Field(ge=0)] = 30
-    """Least number of val and of test images of each class; more are drawn where the long tail gives fewer."""
+    """The least number of validation and of test images per class; images are added to classes that have fewer."""
 
 
 class DeepFashionSource(Source):
-    """DeepFashion's *Category and Attribute Prediction*, fine annotations as distributed, or a copy in the same form."""
+    """DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form."""
 
     source: Literal["deepfashion"]
     root: str
     """The folder that holds `img/` and `Anno_fine/` or `split/`; a path or `s3://bucket/prefix`."""
     crop: bool = False
-    """Cut each image to its bounding box (`*_bbox.txt`)."""
+    """Whether each image is cut to its bounding box (`*_bbox.txt`)."""
 
 
 class FolderSource(Source):
-    """A folder a class, or `train/`, `val/`, `test/` with a folder a class in each."""
+    """One folder per class, or `train/`, `val/` and `test/` with one folder per class in each."""
 
     source: Literal["folder"]
     root: str
-    """A path or `s3://bucket/prefix`."""
+    """The folder that holds the folders; a path or `s3://bucket/prefix`."""
     group: GroupName = "label"
-    """Name of the one label group."""
+    """The name of the only label group."""
 
 
 class CsvGroup(Section):
-    """A label group of a CSV."""
+    """A label group of a CSV file."""
 
     kind: Literal["one", "any"] = "one"
-    """`one` class an image, or `any` number of them (multi-label)."""
+    """Whether an image has `one` class of the group, or `any` number of them (multi-label)."""
     column: str | None = None
-    """The column with the class name (`one`), or with the names in a list `a|b|c` (`any`); blank means unknown."""
+    """The column with the class name (`one`), or with a list of names such as `a|b|c` (`any`). A blank cell means unknown."""
     columns: tuple[str, ...] | None = None
-    """`any`: a 0/1 column a class; a blank cell means unknown."""
+    """With `kind: any`, one 0/1 column per class. A blank cell means unknown."""
     separator: Annotated[str, Field(min_length=1)] = "|"
-    """Between the names of an `any` list."""
+    """The text between the names of a list, with `kind: any`."""
     classes: tuple[str, ...] | None = None
-    """The allowed classes in order; without it, those found in the column, sorted."""
+    """The allowed classes in order. If unset, all that are in the column, sorted."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> CsvGroup:
+    def _check_columns(self) -> CsvGroup:
         if (self.column is None) == (self.columns is None):
-            raise ValueError("a group names either `column` or `columns`")
+            raise ValueError("a group needs either `column` or `columns`")
         if self.columns is not None and self.kind != "any":
-            raise ValueError("`columns` (a 0/1 column a class) goes with `kind: any`")
+            raise ValueError("`columns` (one 0/1 column per class) needs `kind: any`")
         for names in (self.columns, self.classes):
             if names is not None and (not names or len(set(names)) < len(names)):
-                raise ValueError(f"classes must be named, each once, got {list(names)}")
+                raise ValueError(f"each class must be named once, got {list(names)}")
         if self.columns is not None and self.classes is not None:
-            raise ValueError("`columns` are the classes; leave `classes` out")
+            raise ValueError("`columns` are the classes; remove `classes`")
         return self
 
 
 class CsvSource(Source):
-    """A CSV with a row an image."""
+    """A CSV file with one row per image."""
 
     source: Literal["csv"]
     root: str
-    """The folder that holds the CSV and the images; a path or `s3://bucket/prefix`."""
+    """The folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
-    """The CSV, inside `root`."""
+    """The path of the CSV file inside `root`."""
     delimiter: Literal[",", ";", "\t"] = ","
+    """The character between two cells."""
     path_column: str = "path"
+    """The column with the path of the image."""
     image_folder: str = "."
-    """The folder inside `root` that the paths start from."""
+    """The folder inside `root` that the images' paths are relative to."""
     split_column: str | None = None
-    """A column with `train`, `val`, `test`; without it images are split by `split`."""
+    """The column with `train`, `val` or `test`. If unset, images are split by `split`."""
     group_by: str | None = None
-    """A column (product, patient): images with an equal value stay in one split."""
+    """A column such as the product or the patient: images with the same value stay in one split."""
     groups: dict[GroupName, CsvGroup] = Field(min_length=1)
-    """Label groups by name."""
+    """The label groups by name."""
 
 
 class FashionMnistSource(Source):
-    """Fashion-MNIST's four IDX files (gzipped or not) in a folder."""
+    """A folder with Fashion-MNIST's four IDX files, gzipped or not."""
 
     source: Literal["fashion-mnist"]
     root: str
+    """The folder that holds the files; a path or `s3://bucket/prefix`."""
     resolution: Annotated[int, Field(ge=16, le=1024)] = 28
+    """Side in pixels of the images that `prepare` stores."""
     per_class: Annotated[int, Field(ge=1)] | None = None
-    """Training images kept of each class (the first ones); all of them where unset."""
+    """The number of training images kept per class, the first ones. If unset, all of them."""
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """Training images kept of single garments, e.g. `{shirt: 40}`: makes the set long-tailed."""
+    """The number of training images kept of single classes, e.g. `{shirt: 40}`, which makes the data set long-tailed."""
     val_per_class: Annotated[int, Field(ge=1)] = 200
-    """Validation images a class, taken from behind the training images."""
+    """The number of validation images per class, taken from those that follow the training images."""
 
 
 Dataset = Annotated[
@@ -152,9 +160,9 @@ Dataset = Annotated[
 
 
 class Rare(Section):
-    """Which classes are rare: those below a count, those named, or both."""
+    """Which classes are rare: those with few training images, those that are named, or both."""
 
     below: Annotated[int, Field(ge=1)] | None = 500
-    """Classes with fewer training images than this."""
+    """A class with fewer training images than this is rare; null makes no class rare by its count."""
     classes: tuple[str, ...] = ()
-    """Classes by name, `group/class`, e.g. `fabric/leather`."""
+    """Classes that are rare whatever their count, as `group/class`, e.g. `fabric/leather`."""

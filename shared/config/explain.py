@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into lines for people: path, what is allowed, the value, the place, and near keys."""
+"""Words pydantic's errors as lines for people, which name the path, what is allowed, the value, its place and similar names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.config import dataset, study
-from shared.config.near import near
+from shared.config.near import did_you_mean, near
 from shared.errors import ConfigError
 
 Path = tuple[str | int, ...]
@@ -22,18 +22,21 @@ Path = tuple[str | int, ...]
 
 @contextmanager
 def explain(places: Mapping[Path, str], prefix: Path = (), root: type[BaseModel] = study.Study) -> Iterator[None]:
-    """Raises ConfigError, with a line for each error, in place of pydantic's ValidationError of the model `root`."""
+    """Raises ConfigError, with one line per error, in place of pydantic's ValidationError for the model `root`.
+
+    `places` says where each path was written, and `prefix` is the path of the validated value within the study.
+    """
     try:
         yield
     except ValidationError as error:
-        details = _relevant(error.errors(include_url=False), root)
-        lines = [_line(detail, also, root, places, prefix) for detail, also in details]
+        refused = _group_by_value(error.errors(include_url=False), root)
+        lines = [_line(detail, alternatives, root, places, prefix) for detail, alternatives in refused]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
 @contextmanager
-def placed(path: Path, places: Mapping[Path, str], experiment: int) -> Iterator[None]:
-    """Ends a ConfigError's line with the place of the value at `path`: the experiment's own, or else the study's."""
+def append_place(path: Path, places: Mapping[Path, str], experiment: int) -> Iterator[None]:
+    """Appends to a ConfigError where the value at `path` was written: in the experiment itself, or else in the study."""
     try:
         yield
     except ConfigError as error:
@@ -50,57 +53,62 @@ def _experiment_place(path: Path, places: Mapping[Path, str], experiment: int) -
 
 
 def path_text(path: Path) -> str:
-    """`("experiments", 1, "training", "lr")` → `experiments[1].training.lr`."""
+    """Returns a path as text: `("experiments", 1, "training", "lr")` → `experiments[1].training.lr`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" for part in path)
     return text.removeprefix(".")
 
 
 def _one_line(key: str) -> str:
-    """A key with line breaks or control characters in JSON's spelling: an error is one line."""
+    """Returns a key in JSON's spelling if it has line breaks or control characters, since an error is one line."""
     return key if key.isprintable() else json.dumps(key)
 
 
-def reason(error: ValidationError) -> str:
-    """What must hold of the first value that is refused: `must be > 0`."""
+def requirement(error: ValidationError) -> str:
+    """Returns what is required of the first refused value, e.g. `must be > 0`."""
     details = error.errors(include_url=False)
-    alike = [detail for detail in details if detail["input"] == details[0]["input"]]
-    return _must(alike)
+    same_value = [detail for detail in details if detail["input"] == details[0]["input"]]
+    return _requirement(same_value)
 
 
 Refused = tuple[ErrorDetails, list[ErrorDetails]]
-"""An error, and those that say of the same value what else it might have been: it and the others of a union's members."""
+"""The first error of a refused value, and all its errors that say what else would be allowed, one per member of a union."""
 
 
-def _relevant(details: list[ErrorDetails], root: type[BaseModel]) -> list[Refused]:
-    """One error for each refused value.
+def _group_by_value(details: list[ErrorDetails], root: type[BaseModel]) -> list[Refused]:
+    """Returns one entry for each refused value.
 
-    Of a union's errors, those of the member that was written stay, or all if none was. A list is not called short for its refused entries.
+    If the value of a union has errors inside one of its members, only these are reported, since that member is what was written.
+    A list is not reported as too short if it is so only because some of its entries were refused.
     """
-    found: dict[Path, list[ErrorDetails]] = {}
+    by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in details:
         if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]:
-            found.setdefault(_located(detail, root).path, []).append(detail)
-    deeper = {path[:length] for path in found for length in range(len(path))}
+            by_path.setdefault(_location(detail, root).path, []).append(detail)
+    ancestors = {path[:length] for path in by_path for length in range(len(path))}
     return [
-        (same[0], _same_value(same))
-        for path, same in found.items()
-        if path not in deeper or not any(_located(detail, root).in_member for detail in same)
+        (same[0], _alternatives(same))
+        for path, same in by_path.items()
+        if path not in ancestors or not any(_location(detail, root).in_member for detail in same)
     ]
 
 
-def _same_value(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    return [detail for detail in details if detail["type"] == details[0]["type"] or detail["type"] in _EITHER]
+def _alternatives(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    return [detail for detail in details if detail["type"] == details[0]["type"] or detail["type"] in _TYPE_ERRORS]
 
 
 def _line(
-    detail: ErrorDetails, also: Sequence[ErrorDetails], root: type[BaseModel], places: Mapping[Path, str], prefix: Path
+    detail: ErrorDetails,
+    alternatives: Sequence[ErrorDetails],
+    root: type[BaseModel],
+    places: Mapping[Path, str],
+    prefix: Path,
 ) -> str:
-    found = _located(detail, root)
-    path, kind, context = found.path, detail["type"], detail.get("ctx", {})
+    location = _location(detail, root)
+    path, kind, context = location.path, detail["type"], detail.get("ctx", {})
     place = place_text((*prefix, *path), places)
     name = path_text((*prefix, *path))
     if kind == "extra_forbidden":
-        return f"{name}: {_unknown(str(path[-1]), found.holder)}{place}"
+        return f"{name}: {_unknown_key(str(path[-1]), location.model)}{place}"
     if kind == "missing" and not isinstance(detail["loc"][-1], int):
         return f"{name}: is required and missing{place}"
     if kind == "value_error":
@@ -110,33 +118,37 @@ def _line(
             return f"{name}: {message}{place}"
         return f"{message}{place or place_text(_path_of(own_path), places)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        discriminator = str(context.get("discriminator", "kind")).strip("'_()")
-        allowed = context.get("expected_tags") or _declared_tags(found.kind, discriminator)
+        named = str(context.get("discriminator", "kind"))
+        discriminator = "kind" if named.endswith("()") else named.strip("'")  # `Range` finds its kind by a function
+        tags = _declared_tags(location.kind, discriminator)
+        allowed = context.get("expected_tags") or ", ".join(map(repr, tags))
         given = detail["input"]
-        written = isinstance(given, dict) and discriminator in given
-        got = f", got {_shown(given[discriminator])}" if written else ", which is missing"
-        return f"{name}.{discriminator}: must be one of {allowed}{got}{place_text((*prefix, *path, discriminator), places) or place}"
-    null = " or null" if kind in _EITHER and type(None) in get_args(found.kind) else ""
-    return f"{name}: {_must(also)}{null}, got {_shown(detail['input'])}{place}"
+        place = place_text((*prefix, *path, discriminator), places) or place
+        if isinstance(given, dict) and discriminator in given:
+            value = given[discriminator]
+            return f"{name}.{discriminator}: must be one of {allowed}, got {_shown(value)}{place}{did_you_mean(value, tags)}"
+        return f"{name}.{discriminator}: must be one of {allowed}, which is missing{place}"
+    null = " or null" if kind in _TYPE_ERRORS and type(None) in get_args(location.kind) else ""
+    hint = did_you_mean(detail["input"], _literals(location.kind))
+    return f"{name}: {_requirement(alternatives)}{null}, got {_shown(detail['input'])}{place}{hint}"
 
 
-def _unknown(key: str, holder: type[BaseModel] | None) -> str:
-    """Why a key cannot stand in a section."""
-    assert holder is not None  # pydantic refuses keys in models only
-    if holder is study.Experiment and key in study.Study.model_fields:
+def _unknown_key(key: str, model: type[BaseModel] | None) -> str:
+    """Returns why a section cannot have a key."""
+    assert model is not None  # pydantic refuses keys in models only
+    if model is study.Experiment and key in study.Study.model_fields:
         return f"is one for the whole study, not for an experiment; set {key} at the top level"
-    return f"unknown key{near(key, list(holder.model_fields))}"
+    return f"unknown key{near(key, list(model.model_fields))}"
 
 
 def _path_of(text: str) -> Path:
-    """`experiments[1].training` → `("experiments", 1, "training")`."""
+    """Reads a path from text: `experiments[1].training` → `("experiments", 1, "training")`."""
     return tuple(int(part) if part.isdecimal() else part for part in re.findall(r"[^.\[\]]+", text))
 
 
-def _must(details: Sequence[ErrorDetails]) -> str:
-    """What is allowed; of a union's members one or the other."""
-    said = dict.fromkeys(_allowed(detail) for detail in details)
-    first, *others = said
+def _requirement(details: Sequence[ErrorDetails]) -> str:
+    """Returns what is allowed, with ` or ` between the alternatives of a union."""
+    first, *others = dict.fromkeys(_allowed(detail) for detail in details)
     return " or ".join([first, *(other.removeprefix("must be ").removeprefix("one of ") for other in others)])
 
 
@@ -172,7 +184,7 @@ _TYPES = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number", "string_type": "a string",
     "bool_type": "true or false", "dict_type": "a mapping", "model_type": "a mapping", "tuple_type": "a list", "model_attributes_type": "a mapping",
 }  # fmt: skip
-_EITHER = {*_TYPES, "literal_error"}
+_TYPE_ERRORS = {*_TYPES, "literal_error"}
 _PATTERNS = {
     study.NAME_PATTERN: "1 to 40 lower-case letters, digits and inner hyphens",
     dataset.GROUP_PATTERN: "1 to 60 letters, digits, underscores and hyphens, a letter or digit first",
@@ -188,6 +200,7 @@ def _shown(value: Any) -> str:
 
 
 def place_text(path: Path, places: Mapping[Path, str]) -> str:
+    """Returns ` in <place>` for the place of the path, or of the closest section around it that has one; else an empty text."""
     while path:
         if path in places:
             return f" in {places[path]}"
@@ -196,40 +209,40 @@ def place_text(path: Path, places: Mapping[Path, str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where in a study pydantic found an error."""
+class _Location:
+    """The location of an error in a study."""
 
     path: Path
-    """The location without pydantic's own steps, which name members of unions."""
+    """The path of the value, without pydantic's own steps, which name members of unions."""
     kind: Any
     """The type that is declared there; None if there is none, as for an unknown key."""
-    holder: type[BaseModel] | None
+    model: type[BaseModel] | None
     """The model that declares the last step of `path`."""
     in_member: bool
-    """Whether the location ends in the name of a union's member."""
+    """Whether pydantic's location ends in the name of a union's member."""
 
 
-def _located(detail: ErrorDetails, root: type[BaseModel]) -> _Place:
-    """Where the refused value is: the list itself if an entry is missing in a list of fixed length."""
+def _location(detail: ErrorDetails, root: type[BaseModel]) -> _Location:
+    """Returns the location of the refused value: the list itself if an entry is missing in a list of fixed length."""
     location = detail["loc"]
     absent = detail["type"] == "missing" and isinstance(location[-1], int)
     return _locate(location[:-1] if absent else location, root)
 
 
-def _locate(location: Sequence[str | int], root: type[BaseModel]) -> _Place:
-    """Follows a location from the root's declared types, so that no list of sections has to be kept here."""
+def _locate(location: Sequence[str | int], root: type[BaseModel]) -> _Location:
+    """Follows pydantic's location through the declared types from `root`, so that no list of sections is needed here."""
     path: list[str | int] = []
     kind: Any = root
-    holder, in_member = None, False
+    model, in_member = None, False
     for step in location:
         if step == "[key]":
-            continue  # the error is of the key itself, which stands before it
+            continue  # the key itself is wrong, and it is the step before
         kind, in_member = _plain(kind), False
         if len(members := _members(kind)) > 1:
             kind, in_member = next((member for names, member in members if step in names), None), True
             continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            holder, field = kind, kind.model_fields.get(str(step))
+            model, field = kind, kind.model_fields.get(str(step))
             kind = None if field is None else field.annotation
         elif get_origin(kind) is tuple or get_origin(kind) is dict:
             arguments = [argument for argument in get_args(kind) if argument is not ...]
@@ -237,11 +250,11 @@ def _locate(location: Sequence[str | int], root: type[BaseModel]) -> _Place:
         elif kind is None:
             continue
         path.append(step)
-    return _Place(tuple(path), kind, holder, in_member)
+    return _Location(tuple(path), kind, model, in_member)
 
 
 def _plain(kind: Any) -> Any:
-    """A type without its metadata, and without `None` if that leaves one type only."""
+    """Returns a type without its metadata, and without `None` if that leaves a single type."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, UnionType):
@@ -251,8 +264,8 @@ def _plain(kind: Any) -> Any:
 
 
 def _members(kind: Any) -> list[tuple[set[str], Any]]:
-    """The members of a union, each with the names by which pydantic's locations and discriminators call it."""
-    found = []
+    """Returns the members of a union, each with the names that pydantic's locations and discriminators have for it."""
+    members = []
     for member in get_args(kind) if get_origin(kind) in (Union, UnionType) else ():
         tags = {data.tag for data in getattr(member, "__metadata__", ()) if isinstance(data, Tag)}
         plain = _plain(member)
@@ -260,12 +273,19 @@ def _members(kind: Any) -> list[tuple[set[str], Any]]:
         if isinstance(plain, type) and issubclass(plain, BaseModel):
             literals = (field.annotation for field in plain.model_fields.values() if field.is_required())
             names |= {str(name) for kind in literals if get_origin(kind) is Literal for name in get_args(kind)}
-        found.append((names, member))
-    return found
+        members.append((names, member))
+    return members
 
 
-def _declared_tags(kind: Any, discriminator: str) -> str:
-    """The values that a union's discriminator can have."""
+def _declared_tags(kind: Any, discriminator: str) -> list[str]:
+    """Returns the values that a union's discriminator can have."""
     models = (_plain(member) for _, member in _members(_plain(kind)))
-    allowed = [value for model in models for value in get_args(model.model_fields[discriminator].annotation)]
-    return ", ".join(repr(value) for value in allowed)
+    return [value for model in models for value in get_args(model.model_fields[discriminator].annotation)]
+
+
+def _literals(kind: Any) -> list[str]:
+    """Returns the words that a value of this type can be; none if the type has no fixed words."""
+    plain = _plain(kind)
+    if get_origin(plain) is Literal:
+        return [word for word in get_args(plain) if isinstance(word, str)]
+    return [word for _, member in _members(plain) for word in _literals(member)]

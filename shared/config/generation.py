@@ -1,4 +1,4 @@
-"""`finetune:`, `generate:`, `score:` and `accept:`: how synthetic images are made, judged and let in."""
+"""Defines the sections `finetune:`, `generate:`, `score:` and `accept:`: how images are generated, judged and accepted."""
 
 from __future__ import annotations
 
@@ -12,95 +12,105 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Finetune(Section):
-    """What all generators share."""
+    """The settings that all generators share."""
 
     finer_than_data: ClassVar[bool] = False
-    """Whether its `resolution` may exceed the data set's, as only a pretrained base knows how finer images look."""
+    """Whether `resolution` may exceed the data set's; only a pretrained base knows how finer images look."""
 
     steps: Annotated[int, Field(ge=1)] = 1500
-    """Optimizer steps."""
+    """The number of optimizer steps."""
     batch_size: Annotated[int, Field(ge=1)] = 64
+    """The number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """The learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """The number of steps over which the learning rate rises from 0."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of the exponential moving average of the weights that are kept; 0 keeps the last weights."""
+    """The decay of the exponential moving average of the weights, which is what is stored. 0 stores the last weights."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """An image is drawn in proportion to n to the power of -class_power, n the training images of its rarest class:
-    0 natural, 0.5 square-root balancing, 1 balanced."""
+    """The strength of class balancing. An image is sampled with a probability proportional to n^-class_power, where n is the number of
+    training images of its rarest class: 0 is the natural distribution, 0.5 square-root balancing, 1 balanced."""
     condition_dropout: Share = 0.1
     """Share of the training images whose labels or caption are left out, for classifier-free guidance."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
-    """Steps between checkpoints in the store; of Stable Diffusion's, one that is due while
-    another is on its way there is left out."""
+    """The number of steps between two checkpoints in the store. Stable Diffusion skips a checkpoint that is due while another one is being
+    uploaded."""
 
     @property
     def base_location(self) -> str | None:
-        """A folder, an `s3://bucket/prefix` or a hub name: where its pretrained base lies, or None if it is trained from scratch."""
+        """The folder, `s3://bucket/prefix` or hub name of its pretrained base; None if it is trained from scratch."""
         return None
 
     @property
     def base_revision(self) -> str | None:
-        """The commit that pins a base from the hub, or None."""
+        """The commit that pins a base from the hub; None if nothing pins it."""
         return None
 
 
 class PixelFinetune(Finetune):
-    """A small label-conditioned rectified flow in pixel space, trained from scratch on all classes jointly; runs on a CPU."""
+    """A small label-conditioned rectified flow in pixel space, trained from scratch on all classes jointly. It runs on a CPU."""
 
     generator: Literal["pixel"]
     resolution: Annotated[int, Field(ge=16, le=128, multiple_of=4)] = 32
-    """Side in pixels of what it draws; images are brought to the data set's resolution afterwards."""
+    """Side in pixels of the generated images, which are resized to the data set's resolution afterwards."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
-    """Channels of the first block; the others have two and three times as many."""
+    """The number of channels of the first block; the others have two and three times as many."""
     batch_size: Annotated[int, Field(ge=1)] = 32
+    """The number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """The learning rate after the warm-up."""
     flip: bool = True
-    """Show each image mirrored half of the time; switch it off where left and right matter."""
+    """Whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
 
 class StableDiffusionFinetune(Finetune):
-    """Any Stable Diffusion 1.x or 2.x."""
+    """Any Stable Diffusion model of version 1 or 2."""
 
     finer_than_data: ClassVar[bool] = True
 
     generator: Literal["stable-diffusion"]
     base: str = "CompVis/stable-diffusion-v1-1"
-    """A folder, an `s3://bucket/prefix` or a hub name."""
+    """The pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository."""
     revision: str | None = None
-    """Commit of the hub repository; pin it. Unset takes the newest when the weights are fetched."""
+    """The commit of the hub repository, which should be pinned. If unset, the newest commit when the weights are downloaded."""
     method: Literal["full", "lora"] = "full"
+    """Whether all weights of the U-Net are trained (`full`), or low-rank adapters only (`lora`)."""
     rank: Annotated[int, Field(ge=1)] = 16
-    """Rank of the LoRA matrices."""
+    """The rank of the LoRA matrices."""
     text_encoder: bool = False
-    """Train the text encoder too."""
+    """Whether the text encoder is trained too."""
     images: Literal["all", "rare"] = "all"
-    """All training images, or (the paper's choice) only those of the rare classes."""
+    """Whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
     resolution: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = 512
+    """Side in pixels of the training images and of the generated images."""
     caption: str = "a photo of {labels}"
-    """Template; `{labels}` becomes the phrases of the image's classes in group order, `{<group>}` that of one group."""
+    """The template of an image's caption. `{labels}` is replaced by the phrases of the image's classes in the order of the groups,
+    `{<group>}` by the phrase of one group."""
     phrases: dict[str, str] = Field(default_factory=dict)
-    """Words for a class in captions, `group/class: words`; without one, its name with spaces for underscores."""
+    """The phrase for a class in captions, as `group/class: phrase`. The default is the class name with spaces in place of underscores."""
     batch_size: Annotated[int, Field(ge=1)] = 4
+    """The number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """The learning rate after the warm-up."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """On a CPU always fp32."""
+    """The precision of training and sampling on a GPU; a CPU always uses fp32."""
     min_snr: Annotated[float, Field(gt=0)] | None = 5.0
-    """Gamma of the min-SNR loss weight (Hang et al. 2023); null for the plain loss."""
+    """Gamma of the min-SNR loss weight (Hang et al. 2023); null uses the unweighted loss."""
     gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass: a third slower, several times less GPU memory."""
+    """Whether activations are recomputed in the backward pass, which is a third slower and needs several times less GPU memory."""
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
-    """Batches of `batch_size` images whose gradients are averaged into one step."""
+    """The number of batches of `batch_size` images whose gradients are averaged into one step."""
     flip: bool = True
-    """Show each image mirrored half of the time; switch it off where left and right matter."""
+    """Whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
     @property
     def base_location(self) -> str:
-        """Where the base lies, as the study names it."""
+        """The location of the base, as the study names it."""
         return self.base
 
     @property
     def base_revision(self) -> str | None:
-        """The commit that the study pins."""
+        """The commit that the study pins; None if it pins none."""
         return self.revision
 
 
@@ -108,56 +118,60 @@ AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discrimin
 
 
 class ImageToImage(Section):
-    """Some images start from a noised real training image instead of from noise."""
+    """Image-to-image generation: some images start from a real training image with noise instead of from pure noise."""
 
     share: Share = 0.5
-    """Share of the images made so."""
+    """Share of the images that are generated so."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.65
-    """Share of the noise schedule that is run: 1 keeps nothing of the real image."""
+    """Share of the noise schedule that is run; 1 keeps nothing of the real image."""
 
 
 class Generate(Section):
-    """How many images of what, and how they are sampled."""
+    """How many images of which classes are generated, and how they are sampled."""
 
     fill_to: Annotated[int, Field(ge=1)] = 500
-    """Training images, real and generated, that each rare class ends with, cap allowing."""
+    """The number of training images, real and generated, up to which each rare class is filled, as far as `cap` allows."""
     cap: Annotated[float, Field(gt=0)] = 5.0
-    """Generated images of a class are at most this many times its real ones."""
+    """The most images generated for a class, as a multiple of its real ones."""
     quota: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    """Exact number to generate, by `group/class` or a crossing `group/class & group/class`; replaces `fill_to` and `cap` for these."""
+    """The exact number of images to generate, by `group/class` or a combination `group/class & group/class`. It replaces `fill_to` and `cap`
+    for these."""
     total: Annotated[int, Field(ge=1)] | None = None
-    """Exact number of images over all rare classes (the paper's 1,236), shared in proportion to what each lacks."""
+    """The exact number of images over all rare classes (1,236 in the paper), shared in proportion to what each class lacks."""
     guidance: Annotated[float, Field(ge=0)] = 2.0
-    """Classifier-free guidance scale; 1 is none."""
+    """The scale of classifier-free guidance; 1 turns it off."""
     steps: Annotated[int, Field(ge=1)] = 25
-    """DPM-Solver++ steps."""
+    """The number of DPM-Solver++ steps."""
     image_to_image: ImageToImage | None = None
+    """Set it to start a share of the images from real ones; null starts all from noise."""
     replicates: Annotated[int, Field(ge=1)] = 1
-    """Independent pools; final seed s trains on pool s mod replicates."""
+    """The number of independent pools of images; the final training of repetition s uses pool s mod replicates."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Images a shard: a fixed block of indices, so that the images do not depend on who makes them."""
+    """The number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
 
 
 class Score(Section):
-    """Out-of-fold judges, trained on real images only, with the `classifier`, `augmentation` and `training` of the study's top level:
-    what an experiment sets of these for itself is no judge's."""
+    """The out-of-fold judges of generated images. They are trained on real images only, with the `classifier`, `augmentation` and `training`
+    of the study's top level; an experiment's own values of these do not change them."""
 
     folds: Annotated[int, Field(ge=2)] = 3
+    """The number of folds of the training images, with one judge each."""
     epochs: Annotated[int, Field(ge=1)] = 12
+    """The number of epochs that a judge is trained for."""
     model: str | None = None
-    """timm model of the judges and of the features that neighbours are sought in; the top level's classifier where unset."""
+    """The timm model of the judges and of the features in which nearest neighbours are searched. If unset, the top level's classifier."""
 
 
 class Accept(Section):
     """Which generated images an arm trains on: a filter over the columns of `score`, so that changing it generates nothing again."""
 
     plausibility: tuple[Share, Share] = (0.2, 0.95)
-    """Least and greatest probability that the judges give the wanted label of the filled class."""
+    """The least and the greatest probability that the judges may give to the requested label of the filled class."""
     copies: Share = 0.05
-    """Share of the images nearest to a training image that is refused."""
+    """Share of the images, those nearest to a training image, that is rejected."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Accept:
+    def _check_order(self) -> Accept:
         if self.plausibility[0] >= self.plausibility[1]:
             raise ValueError(f"plausibility: the first bound must be below the second, got {list(self.plausibility)}")
         return self

@@ -1,4 +1,4 @@
-"""The study's JSON schema: for editors, and for the chart's `values.schema.json`."""
+"""Writes the JSON schema of a study, which editors and the chart's `values.schema.json` use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 from shared.config.study import Study
 
 FIRST = ("name", "seed", "dataset")
-"""What a study file begins with; the sections that experiments share with the study follow."""
+"""The keys with which a study file begins; the sections that experiments may override follow."""
 
 
 def study_schema() -> str:
-    """Returns the schema as indented JSON, its properties in the order in which people write a study."""
+    """Returns the schema as indented JSON, with its properties in the order in which people write a study."""
     study = Study.model_json_schema()
     properties = study["properties"]
     study["properties"] = {name: properties[name] for name in FIRST} | properties

@@ -1,4 +1,4 @@
-"""Reads a study file and `--set` values into a Study; every error names path, value, place and remedy."""
+"""Reads a study file and `--set` values into a study. Every error names the path, the value, its place and a remedy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from shared.errors import ConfigError
 Place = str
 """Where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
 
-
-DEEPEST = 40
+MAX_DEPTH = 40
 RANGE_FIELDS = {name for kind in (FloatRange, IntRange, Choice) for name in kind.model_fields}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers (`1e-05` is one; PyYAML's 1.1 reads a string), and no key twice."""
+    """A YAML loader with the numbers of YAML 1.2: `1e-05` is one, while PyYAML's 1.1 reads a string."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -41,7 +40,7 @@ _Loader.add_implicit_resolver(
 
 
 def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> ResolvedStudy:
-    """Returns the study of a YAML (or JSON) file with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    """Returns the study of a YAML or JSON file with `path.to.key=value` replacements; raises ConfigError if it is not valid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +53,7 @@ def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> ResolvedStudy:
 
 
 def changed_study(study: ResolvedStudy, sets: Sequence[str]) -> ResolvedStudy:
-    """Returns the study with `path.to.key=value` replacements, checked whole; raises ConfigError."""
+    """Returns the study with `path.to.key=value` replacements; raises ConfigError if the result is not valid."""
     tree = study_tree(study)
     places: dict[Path, Place] = {}
     for setting in sets:
@@ -63,14 +62,14 @@ def changed_study(study: ResolvedStudy, sets: Sequence[str]) -> ResolvedStudy:
 
 
 def study_tree(study: ResolvedStudy) -> dict[str, Any]:
-    """Returns the study as plain values, those alone that were written: `study_from_tree` reads it back."""
+    """Returns the values that were written in the study, without defaults; `study_from_tree` reads them back."""
     tree: dict[str, Any] = study.written.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return tree
 
 
 def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> ResolvedStudy:
-    """Validates a tree of plain values; raises ConfigError with one line an error."""
-    for path, value in _odd_values(tree):
+    """Returns the study of a tree of plain values; raises ConfigError with one line per error if it is not valid."""
+    for path, value in _values_without_json(tree):
         raise ConfigError(
             f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
             f"{place_text(path, places or {})}; quote dates and the like"
@@ -80,17 +79,20 @@ def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = Non
     return resolve(study, places or {})
 
 
-def _odd_values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """What YAML can say and JSON cannot."""
+def _values_without_json(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yields the values, with their paths, that YAML can express and JSON cannot."""
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _odd_values(inner, (*path, key))
+            yield from _values_without_json(inner, (*path, key))
     elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
         yield path, value
 
 
 def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, Place]]:
-    """A YAML text as plain values, and the place of each path."""
+    """Returns a YAML text as plain values, and the place of each path; raises ConfigError if it is not YAML or no mapping.
+
+    `name` is what errors and places call the text.
+    """
     try:
         loader = _Loader(text)
         try:
@@ -114,15 +116,15 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, Place]]:
 
 
 def _note_places(node: yaml.Node, path: Path, name: str, places: dict[Path, Place]) -> None:
-    if len(path) > DEEPEST:
-        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than {DEEPEST} deep")
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than {MAX_DEPTH} deep")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
             line = key.start_mark.line + 1
             if inner in places:
                 raise ConfigError(
-                    f"{name} line {line}: the key {key.value!r} stands twice (first in {places[inner]}); keep one"
+                    f"{name} line {line}: the key {key.value!r} is used twice (first in {places[inner]}); keep one"
                 )
             places[inner] = f"{name} line {line}"
             _note_places(value, inner, name, places)
@@ -133,7 +135,10 @@ def _note_places(node: yaml.Node, path: Path, name: str, places: dict[Path, Plac
 
 
 def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> None:
-    """Puts `path.to.key=value` into the tree; a list element is named by its index or by its `name:`."""
+    """Sets the value of `path.to.key=value` in the tree, where a list element is named by its index or by its `name:`.
+
+    Raises ConfigError if the setting is malformed, or if its path leads through a plain value or a missing list element.
+    """
     path, equals, text = setting.partition("=")
     parts = path.split(".")
     if not equals or not all(parts):
@@ -154,7 +159,7 @@ def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> 
         if last:
             node[step] = value
             for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
-                del places[inner]  # what stood there in the file is gone
+                del places[inner]  # the file's values below this path are replaced
             places |= dict.fromkeys(_paths(value, tuple(steps)), f"--set {setting}")
             return
         if isinstance(node, dict) and node.get(part) is None:
@@ -168,9 +173,9 @@ def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> 
 
 
 def _paths(value: Any, path: Path) -> Iterator[Path]:
-    """The path of a value, and of all that is in it; raises ConfigError where a YAML alias makes it endless."""
-    if len(path) > DEEPEST:
-        raise ConfigError(f"--set {path_text(path[:3])}…: nested more than {DEEPEST} deep")
+    """Yields the path of a value and of everything in it; raises ConfigError if a YAML alias makes it endless."""
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"--set {path_text(path[:3])}…: nested more than {MAX_DEPTH} deep")
     yield path
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -178,7 +183,10 @@ def _paths(value: Any, path: Path) -> Iterator[Path]:
 
 
 def _join_space_path(parts: list[str]) -> list[str]:
-    """Keys of `search.space` are paths themselves: `search.space.training.lr.low` → `search`, `space`, `training.lr`, `low`."""
+    """Joins the parts of a key of `search.space`, which is a path itself.
+
+    `search.space.training.lr.low` has the parts `search`, `space`, `training.lr` and `low`.
+    """
     if "space" not in parts[1:-1] or parts[parts.index("space") - 1] != "search":
         return parts
     at = parts.index("space") + 1
@@ -192,4 +200,6 @@ def _list_index(node: list[Any], part: str, setting: str) -> int:
         return names.index(part)
     if part.isdecimal() and int(part) < len(node):
         return int(part)
-    raise ConfigError(f"--set {setting}: {part!r} is no element; there are {[n for n in names if n] or len(node)}")
+    raise ConfigError(
+        f"--set {setting}: {part!r} is not an element of the list; there are {[n for n in names if n] or len(node)}"
+    )

@@ -1,4 +1,4 @@
-"""What a failed lookup says: the near names, or all that there are."""
+"""Words what a failed lookup suggests: similar names, or all names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Collection
 
 
 def near(word: str, known: Collection[str]) -> str:
-    """Returns `; did you mean …?`, or the list of what there is if nothing is near."""
+    """Returns `; did you mean …?` with names similar to `word`, or the list of all known names if none is similar."""
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; there are {', '.join(sorted(known))}"
+
+
+def did_you_mean(word: object, known: Collection[str]) -> str:
+    """Returns `; did you mean …?` with the name most similar to `word`, or nothing if none is similar."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) if isinstance(word, str) else []
+    return f"; did you mean {close[0]}?" if close else ""

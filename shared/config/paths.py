@@ -1,4 +1,4 @@
-"""Values of a section by their path, as `--set` and the search space name them: `training.lr`."""
+"""Reads and replaces the values of a section by their path, e.g. `training.lr`, as `--set` and search spaces name them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ S = TypeVar("S", bound=Section)
 
 
 def value_at(section: Section, path: str) -> Any:
-    """The value at a path; raises ConfigError where there is none."""
+    """Returns the value at a path; raises ConfigError if there is none."""
     value: Any = section
     for part in path.split("."):
         if not isinstance(value, Section) or part not in type(value).model_fields:
@@ -23,23 +23,26 @@ def value_at(section: Section, path: str) -> Any:
 
 
 def is_under(path: str, paths: Iterable[str]) -> bool:
-    """Whether a path is one of these, or lies in one."""
+    """Returns whether a path is one of `paths`, or lies below one of them."""
     return any(path == other or path.startswith(f"{other}.") for other in paths)
 
 
 def parameters_of(kind: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values whose path begins with a field of that section."""
+    """Returns the values whose path begins with a field of the section `kind`."""
     return {path: value for path, value in values.items() if path.split(".")[0] in kind.model_fields}
 
 
 def with_parameters(section: S, values: Mapping[str, Any]) -> S:
-    """The section with values replaced by path, checked anew; raises ConfigError for an unknown path, ValidationError for a bad value."""
+    """Returns a validated copy of the section with values replaced by path.
+
+    Raises ConfigError for an unknown path and pydantic's ValidationError for a value that is not allowed.
+    """
     tree = section.model_dump(mode="json", by_alias=True)
     for path, value in values.items():
-        value_at(section, path)
-        *folders, last = path.split(".")
+        value_at(section, path)  # raises for an unknown path
+        *parents, last = path.split(".")
         node = tree
-        for folder in folders:
-            node = node[folder]
+        for parent in parents:
+            node = node[parent]
         node[last] = value
     return type(section).model_validate_json(json.dumps(tree))

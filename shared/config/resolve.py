@@ -1,4 +1,4 @@
-"""An experiment in full: the study's values with the experiment's own merged in, and what must hold between them."""
+"""Resolves a study: merges each experiment's own values into the study's, and checks what must hold between sections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from shared.config.base import Section
 from shared.config.dataset import Dataset
-from shared.config.explain import Path, explain, path_text, placed, reason
+from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
 from shared.config.paths import value_at, with_parameters
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
@@ -22,42 +22,45 @@ from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study, le
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
-"""Roots of the paths that a search space may name: what an arm is trained with."""
-GENERATION = (
+"""The sections whose paths a search space may name, since an arm is trained with them."""
+SEARCHABLE_GENERATION = (
     "generate.guidance", "generate.steps", "generate.image_to_image.share", "generate.image_to_image.strength",
     "generate.fill_to", "generate.cap",
 )  # fmt: skip
-"""What else it may name: how the images that an arm is trained with are made."""
-_UNIONS = {"finetune": "generator"}
+"""The other paths that it may name, which say how the images that an arm is trained with are generated."""
+DISCRIMINATORS = {"finetune": "generator"}
+"""The key that chooses the kind of a section, for the sections of several kinds."""
 EQUAL_BUDGETS = (
     "search.trials", "search.epochs", "search.strategy", "search.objective", "search.sampler", "search.pruner",
     "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
     "final.epochs", "final.seeds",
 )  # fmt: skip
-AUGMENTATION = frozenset({"augmentation", "training.erasing"})
-SEEDS_APART = 1000  # so that a rerun's repetitions share no seed with the first run's
+"""The paths that must be equal in all arms of a verdict."""
+AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
+SEED_STRIDE = 1000  # so that the repetitions of a rerun share no seed with those of the first run
 
 
 class ResolvedExperiment(Overridable):
-    """One experiment with every value filled in."""
+    """An experiment with every value filled in."""
 
     name: str
     title: str | None
     paper_row: int | None
     seed: int
+    """The study's seed plus 1000 times the experiment's own."""
     parameters_from: str | None
     pinned: tuple[str, ...]
-    """Paths that the experiment sets itself: they stand over what `parameters_from` brings."""
+    """Paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
 
 
 @dataclass(frozen=True)
 class ResolvedStudy:
-    """A study that was checked whole, with every value of every experiment filled in: what all that follows is told of it."""
+    """A valid study with every value of every experiment filled in, which all later steps work with."""
 
     written: Study
-    """The tree as it stands in the study file, `--set` included."""
+    """The study as it is written in the file, with `--set` applied."""
     experiments: tuple[ResolvedExperiment, ...]
-    """In the order of the file."""
+    """The experiments in the order of the file."""
 
     @property
     def name(self) -> str:
@@ -66,29 +69,29 @@ class ResolvedStudy:
 
     @property
     def seed(self) -> int:
-        """The study's seed; each experiment has one of its own that follows from it."""
+        """The study's seed, from which each experiment's seed follows."""
         return self.written.seed
 
     @property
     def dataset(self) -> Dataset:
-        """Where the images come from."""
+        """The image source."""
         return self.written.dataset
 
     @property
     def verdict(self) -> Verdict | Literal["none"]:
-        """What decides between helps, hurts and no effect found."""
+        """How the study decides between helps, hurts and no effect found."""
         return self.written.verdict
 
     @property
     def resources(self) -> Resources:
-        """What the work may use."""
+        """The resources that stages may use."""
         return self.written.resources
 
 
 def resolve(study: Study, places: Mapping[Path, str] = MappingProxyType({})) -> ResolvedStudy:
-    """Fills in all experiments and checks what must hold between sections.
+    """Returns the study with all experiments filled in, after checking what must hold between sections.
 
-    Raises ConfigError, which names the path, the value, the remedy and the place.
+    `places` says where each path was written. Raises ConfigError, which names the path, the value, a remedy and the place.
     """
     tree = study.model_dump(mode="json", by_alias=True, include=set(Overridable.model_fields))
     experiments = tuple(_resolve(study, e, i, tree, places) for i, e in enumerate(study.experiments))
@@ -101,7 +104,7 @@ def _resolve(
 ) -> ResolvedExperiment:
     own = experiment.model_dump(mode="json", exclude_unset=True)
     overrides = {name: own[name] for name in Overridable.model_fields if own.get(name) is not None}
-    merged = tree | {name: _merge(tree[name], value, _UNIONS.get(name)) for name, value in overrides.items()}
+    merged = tree | {name: _merge(tree[name], value, DISCRIMINATORS.get(name)) for name, value in overrides.items()}
     pinned = [
         f"{name}.{key}" if isinstance(value, dict) else name
         for name, value in overrides.items()
@@ -111,19 +114,19 @@ def _resolve(
         "name": experiment.name,
         "title": experiment.title,
         "paper_row": experiment.paper_row,
-        "seed": study.seed + SEEDS_APART * experiment.seed,
+        "seed": study.seed + SEED_STRIDE * experiment.seed,
         "parameters_from": experiment.parameters_from,
         "pinned": pinned,
     }
     with explain(places, ("experiments", index), ResolvedExperiment):
         resolved = ResolvedExperiment.model_validate_json(json.dumps(merged))
-    return _with_views(resolved)
+    return _resolve_views(resolved)
 
 
-def _with_views(experiment: ResolvedExperiment) -> ResolvedExperiment:
-    """Where each trial has an augmentation of its own, views would be computed for each anew: `auto` is fresh there."""
+def _resolve_views(experiment: ResolvedExperiment) -> ResolvedExperiment:
+    """Replaces `views: auto` by `fresh` if the augmentation is searched, since views would then be computed again for each trial."""
     training, search = experiment.training, experiment.search
-    if training.views == "auto" and search.trials and AUGMENTATION.intersection(search.space):
+    if training.views == "auto" and search.trials and AUGMENTATION_PATHS.intersection(search.space):
         return experiment.model_copy(update={"training": training.model_copy(update={"views": "fresh"})})
     return experiment
 
@@ -139,25 +142,25 @@ def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
 
 def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]) -> None:
     for index, experiment in enumerate(experiments):
-        where = partial(_where, study.experiments[index], index)
+        where = partial(_written_path, study.experiments[index], index)
         for path, values in experiment.search.space.items():
-            with placed(("search", "space", path), places, index):
+            with append_place(("search", "space", path), places, index):
                 _check_space(experiment, where(("search", "space")), path, values)
         finer = experiment.finetune.resolution > study.dataset.resolution
         if finer and not experiment.finetune.finer_than_data:
-            with placed(("finetune", "resolution"), places, index):
+            with append_place(("finetune", "resolution"), places, index):
                 raise ConfigError(
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
                     f"got {experiment.finetune.resolution}"
                 )
-        with placed(("classifier", "revision"), places, index):
+        with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)
         _check_pruner(experiment.search, where, places, index)
-        with placed(("search", "warm_start_from"), places, index):
+        with append_place(("search", "warm_start_from"), places, index):
             _check_warm_start(study, experiments[:index], experiment.search, where(("search", "warm_start_from")))
         if experiment.search.trials and not experiment.search.space:
-            with placed(("search", "space"), places, index):
+            with append_place(("search", "space"), places, index):
                 raise ConfigError(f"{where(('search', 'space'))}: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         _check_equal_budgets(study.verdict, experiments, places)
@@ -167,37 +170,35 @@ def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
     space = experiment.search.space if experiment.search.trials else {}
     if experiment.classifier.revision is not None and "classifier.model" in space:
         raise ConfigError(
-            f"{where}: pins the weights of one model, got {experiment.classifier.revision!r} with a search over classifier.model; take it out"
+            f"{where}: pins the weights of one model, got {experiment.classifier.revision!r} with a search over classifier.model; remove it"
         )
 
 
-def _where(experiment: Experiment, index: int, path: Path, *causes: Path) -> str:
-    """The path as the user wrote it: the experiment's, where that sets it (or what is wrong together with it), else the study's."""
+def _written_path(experiment: Experiment, index: int, path: Path, *causes: Path) -> str:
+    """Returns the path as the user wrote it: the experiment's if it sets the value or one of the `causes`, else the study's."""
     own = experiment.model_dump(exclude_unset=True)
-    return path_text(("experiments", index, *path) if any(_holds(own, p) for p in (path, *causes)) else path)
+    return path_text(("experiments", index, *path) if any(_has_path(own, p) for p in (path, *causes)) else path)
 
 
-def _holds(tree: Any, path: Path) -> bool:
-    return not path or (isinstance(tree, dict) and path[0] in tree and _holds(tree[path[0]], path[1:]))
+def _has_path(tree: Any, path: Path) -> bool:
+    return not path or (isinstance(tree, dict) and path[0] in tree and _has_path(tree[path[0]], path[1:]))
 
 
 def _check_objectives(search: Search, where: Callable[..., str], places: Mapping[Path, str], index: int) -> None:
-    """What Optuna cannot do with several objectives."""
+    """Raises ConfigError for settings that Optuna cannot combine with several objectives."""
     if len(search.objectives) == 1:
         return
     reasons = {
         "strategy": (search.strategy, ("joint", "random", "grid"), "a sequential search keeps the one best value of each parameter"),
         "sampler": (search.sampler, ("tpe", "qmc", "gp"), "it follows one objective"),
-        "pruner": (search.pruner, ("none",), "a trial that is not over is neither better nor worse than another"),
+        "pruner": (search.pruner, ("none",), "an unfinished trial is neither better nor worse than another"),
     }  # fmt: skip
     objective = ("search", "objective")
     for name, (value, allowed, why) in reasons.items():
         path = ("search", name)
-        written = (
-            path in places or ("experiments", index, *path) in places
-        )  # else it is the default beside what was written
+        written = path in places or ("experiments", index, *path) in places  # otherwise it is a default
         if value not in allowed:
-            with placed(path if written else objective, places, index):
+            with append_place(path if written else objective, places, index):
                 raise ConfigError(
                     f"{where(path, objective)}: must be {' or '.join(allowed)} with several objectives ({why}), got {value!r}; "
                     "set it so, or name one search.objective"
@@ -205,12 +206,12 @@ def _check_objectives(search: Search, where: Callable[..., str], places: Mapping
 
 
 def _check_pruner(search: Search, where: Callable[..., str], places: Mapping[Path, str], index: int) -> None:
-    """A pruner that somebody asks for must be able to prune: from `prune_after` on, and before the last epoch."""
+    """Raises ConfigError if a pruner that was written can prune nothing between `prune_after` and the last epoch."""
     path, last = ("search", "pruner"), search.epochs - 2
-    asked = search.trials and (path in places or ("experiments", index, *path) in places)
-    if asked and search.pruner != "none" and search.prune_after > last:
+    written = search.trials and (path in places or ("experiments", index, *path) in places)
+    if written and search.pruner != "none" and search.prune_after > last:
         remedy = f"lower search.prune_after to {last}, raise search.epochs" if last >= 0 else "raise search.epochs"
-        with placed(path, places, index):
+        with append_place(path, places, index):
             raise ConfigError(
                 f"{where(path)}: {search.pruner} would prune no trial: it judges from epoch {search.prune_after} on (search.prune_after, "
                 f"counted from 0) and before the last of {search.epochs}; {remedy}, or set pruner: none"
@@ -239,19 +240,21 @@ def _check_warm_start(study: Study, above: tuple[ResolvedExperiment, ...], searc
 
 def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: Range) -> None:
     root = path.split(".")[0]
-    if path in GENERATION:
+    if path in SEARCHABLE_GENERATION:
         _check_generation(experiment, path, values, where)
     elif root not in SEARCHABLE or path == "classifier.revision":
         raise ConfigError(f"{where}: {path!r} cannot be searched{near(path, _searchable(experiment))}")
     try:
         value = value_at(experiment, path)
     except ConfigError:
-        raise ConfigError(f"{where}: {path!r} is no value of the study{near(path, _searchable(experiment))}") from None
+        raise ConfigError(
+            f"{where}: {path!r} is not a value of the study{near(path, _searchable(experiment))}"
+        ) from None
     if not isinstance(values, Choice) and isinstance(value, bool | str | tuple):
-        raise ConfigError(f"{where}: {path!r} is no number; give it `kind: choice` and `values`")
+        raise ConfigError(f"{where}: {path!r} is not a number; give it `kind: choice` and `values`")
     if root in ("synthetic", "accept", "generate") and experiment.images == "real":
         raise ConfigError(
-            f"{where}: {path!r} has no meaning with images: real of the experiment {experiment.name}; give that one a space without it"
+            f"{where}: {path!r} has no meaning with images: real of the experiment {experiment.name}; give that experiment a space without it"
         )
     if isinstance(values, Choice):
         ends: dict[str, Any] = {f"values[{i}]": value for i, value in enumerate(values.values)}
@@ -261,16 +264,16 @@ def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: 
         try:
             with_parameters(experiment, {path: end})
         except ValidationError as error:
-            must = reason(error)
-            whole = isinstance(values, FloatRange) and "whole number" in must
+            required = requirement(error)
+            whole = isinstance(values, FloatRange) and "whole number" in required
             remedy = "give it `kind: int`" if whole else f"name values that {path} can have"
-            raise ConfigError(f"{where}.{path}.{name}: {must}, got {json.dumps(end)}; {remedy}") from None
+            raise ConfigError(f"{where}.{path}.{name}: {required}, got {json.dumps(end)}; {remedy}") from None
 
 
 def _check_generation(experiment: ResolvedExperiment, path: str, values: Range, where: str) -> None:
     if not isinstance(values, Choice):
         raise ConfigError(
-            f"{where}: {path!r} makes images anew for each value; give it `values`, a few, that trials can share"
+            f"{where}: {path!r} generates images again for each value; give it a few `values` that trials can share"
         )
     if path.startswith("generate.image_to_image.") and experiment.generate.image_to_image is None:
         raise ConfigError(
@@ -279,12 +282,13 @@ def _check_generation(experiment: ResolvedExperiment, path: str, values: Range, 
 
 
 def generation_settings(experiment: ResolvedExperiment) -> tuple[str, ...]:
-    """Paths of `generate` that the experiment's search varies, in its order."""
-    return tuple(path for path in experiment.search.space if path in GENERATION) if experiment.search.trials else ()
+    """Returns the paths of `generate` that the experiment's search varies, in the order of its space."""
+    searched = experiment.search.space if experiment.search.trials else ()
+    return tuple(path for path in searched if path in SEARCHABLE_GENERATION)
 
 
 def _searchable(experiment: ResolvedExperiment) -> list[str]:
-    paths = ["augmentation", *GENERATION]
+    paths = ["augmentation", *SEARCHABLE_GENERATION]
     for root in SEARCHABLE:
         section = getattr(experiment, root)
         if isinstance(section, Section):
@@ -295,12 +299,12 @@ def _searchable(experiment: ResolvedExperiment) -> list[str]:
 def _check_equal_budgets(
     verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]
 ) -> None:
-    """A verdict compares arms that were tuned equally hard: each with its own search of the same budget."""
+    """Raises ConfigError unless each arm of a verdict has its own search with the same budget, since arms must be tuned equally hard."""
     position, baseline = next((i, e) for i, e in enumerate(experiments) if e.name == verdict.baseline)
     comparisons = len(experiments) - 1
     least = least_seeds(comparisons, verdict.alpha)
     if comparisons and not verdict.provisional and baseline.final.seeds < least:
-        with placed(("final", "seeds"), places, position):
+        with append_place(("final", "seeds"), places, position):
             raise ConfigError(
                 f"final.seeds: must be >= {least} for a verdict over {comparisons} comparisons (2/2^n <= alpha/m), got "
                 f"{baseline.final.seeds}; raise it, or set verdict.provisional: true or verdict: none"
@@ -308,28 +312,28 @@ def _check_equal_budgets(
     for index, experiment in enumerate(experiments):
         where = path_text(("experiments", index))
         if experiment.parameters_from is not None:
-            with placed(("parameters_from",), places, index):
+            with append_place(("parameters_from",), places, index):
                 raise ConfigError(
                     f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
                 )
         if bool(experiment.search.warm_start_from) != bool(baseline.search.warm_start_from):
-            with placed(("search", "warm_start_from"), places, index):
+            with append_place(("search", "warm_start_from"), places, index):
                 raise ConfigError(
-                    f"{where}.search.warm_start_from: all arms with a verdict begin with an earlier search's trials or none does, got "
-                    f"{experiment.search.warm_start_from!r} where the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
+                    f"{where}.search.warm_start_from: with a verdict, all arms start from an earlier search's trials or none does, got "
+                    f"{experiment.search.warm_start_from!r} while the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
                     "set it for all, for none, or set verdict: none"
                 )
         if unsearched := [path for path in baseline.search.space if path not in experiment.search.space]:
-            with placed(("search", "space"), places, index):
+            with append_place(("search", "space"), places, index):
                 raise ConfigError(
                     f"{where}.search.space: lacks {', '.join(unsearched)}, which the baseline {verdict.baseline} searches; an arm's own "
-                    "space stands in place of the study's: name them in it too, or set verdict: none"
+                    "space replaces the study's: name them in it too, or set verdict: none"
                 )
         for path in EQUAL_BUDGETS:
-            found, wanted = value_at(experiment, path), value_at(baseline, path)
-            if found != wanted:
-                with placed(tuple(path.split(".")), places, index):
+            own, expected = value_at(experiment, path), value_at(baseline, path)
+            if own != expected:
+                with append_place(tuple(path.split(".")), places, index):
                     raise ConfigError(
-                        f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({wanted!r}) for a fair verdict, got {found!r}; "
+                        f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({expected!r}) for a fair verdict, got {own!r}; "
                         "make them equal, or set verdict: none"
                     )

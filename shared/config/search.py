@@ -1,4 +1,4 @@
-"""`search:`, `final:`, `verdict:` and `resources:`: how parameters are sought, judged, and on what."""
+"""Defines the sections `search:`, `final:`, `verdict:` and `resources:`: how parameters are searched and judged, and with what resources."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from shared.config.base import Section
 
 
 class FloatRange(Section):
-    """A real parameter."""
+    """A range of real numbers, both ends included."""
 
     kind: Literal["float"] = "float"
     low: float
     high: float
     log: bool = False
-    """Draw it on a logarithmic scale."""
+    """Whether it is sampled on a logarithmic scale."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> FloatRange:
+    def _check_order(self) -> FloatRange:
         if self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.log and self.low <= 0:
@@ -28,15 +28,16 @@ class FloatRange(Section):
 
 
 class IntRange(Section):
-    """A whole-number parameter."""
+    """A range of whole numbers, both ends included."""
 
     kind: Literal["int"]
     low: int
     high: int
     log: bool = False
+    """Whether it is sampled on a logarithmic scale."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> IntRange:
+    def _check_order(self) -> IntRange:
         if self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.log and self.low <= 0:
@@ -45,22 +46,22 @@ class IntRange(Section):
 
 
 class Choice(Section):
-    """One of a few values."""
+    """A list of at least two values."""
 
     kind: Literal["choice"] = "choice"
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
 
     @field_validator("values")
     @classmethod
-    def _distinct(cls, values: tuple[bool | int | float | str, ...]) -> tuple[bool | int | float | str, ...]:
-        kinds = [(isinstance(value, bool), value) for value in values]  # else true would be 1
+    def _check_distinct(cls, values: tuple[bool | int | float | str, ...]) -> tuple[bool | int | float | str, ...]:
+        kinds = [(isinstance(value, bool), value) for value in values]  # in Python True == 1
         if twice := [value for i, (value, kind) in enumerate(zip(values, kinds, strict=True)) if kind in kinds[:i]]:
             raise ValueError(f"names {twice[0]} twice, got {list(values)}; name each value once")
         return values
 
 
-def _kind(value: Any) -> str:
-    """`kind` may be left out: a mapping with `values` is a choice, any other a float."""
+def _range_kind(value: Any) -> str:
+    """Returns the kind of a range; without `kind`, a mapping with `values` is a choice and any other a float."""
     if isinstance(value, FloatRange | IntRange | Choice):
         return value.kind
     return str(value.get("kind", "choice" if "values" in value else "float")) if isinstance(value, dict) else "float"
@@ -68,12 +69,12 @@ def _kind(value: Any) -> str:
 
 Range = Annotated[
     Annotated[FloatRange, Tag("float")] | Annotated[IntRange, Tag("int")] | Annotated[Choice, Tag("choice")],
-    Discriminator(_kind),
+    Discriminator(_range_kind),
 ]
 
 
 def _paper_space() -> dict[str, Range]:
-    """The paper's Table 1, with logarithmic scales for learning rate and weight decay."""
+    """Returns the search space of the paper's Table 1, with logarithmic scales for learning rate and weight decay."""
     return {
         "training.lr": FloatRange(low=1e-4, high=1e-2, log=True),
         "training.weight_decay": FloatRange(low=1e-4, high=1e-2, log=True),
@@ -85,78 +86,85 @@ def _paper_space() -> dict[str, Range]:
 
 
 class Budget(Section):
-    """What ends a search beside its number of trials; null is no bound."""
+    """Limits that end a search before its number of trials; null is no limit."""
 
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    """GPU-hours of the whole study, all experiments together: what its stages and its searches used, under whatever settings, lost
-    hours counted. Once they are spent no trial is begun; running ones end, and the final trainings still run."""
+    """The GPU-hours that the whole study may use, all experiments together. Hours of its stages and of its searches count under whatever
+    settings they ran, and lost hours count too. Once they are spent, no trial starts, running trials end, and the final trainings still run."""
     wall_hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours since this search began."""
+    """The hours since this search began."""
 
 
 ObjectiveName = Literal["val_loss", "val_macro_f1", "val_rare_macro_f1", "val_accuracy"]
 
 
-def _one_or_several(value: Any) -> str:
+def _objective_count(value: Any) -> str:
     return "several" if isinstance(value, list | tuple) else "one"
 
 
 Objective = Annotated[
     Annotated[ObjectiveName, Tag("one")] | Annotated[tuple[ObjectiveName, ...], Tag("several")],
-    Discriminator(_one_or_several),
+    Discriminator(_objective_count),
 ]
 
 
 class Search(Section):
-    """One experiment's hyperparameter search."""
+    """The hyperparameter search of an experiment."""
 
     strategy: Literal["joint", "sequential", "random", "grid"] = "joint"
-    """`sequential`: one parameter after the other in the order of `space`, each `trials` trials, its best value kept."""
+    """`joint` searches all parameters together with the sampler. `sequential` searches one parameter after the other in the order of
+    `space`, with `trials` trials each, and keeps each one's best value. `random` samples the space at random, and `grid` tries its points."""
     trials: Annotated[int, Field(ge=0)] = 15
-    """Finished trials, exactly; 0 searches nothing and keeps the study's values."""
+    """The exact number of finished trials; 0 searches nothing and keeps the study's values."""
     epochs: Annotated[int, Field(ge=1)] = 25
+    """The number of epochs that a trial is trained for."""
     objective: Objective = "val_macro_f1"
-    """Mean over the last five epochs (the paper's: of the validation loss, minimised; the others are maximised).
+    """What the search optimizes: the mean of this metric over the last five epochs. `val_loss`, the paper's, is minimized, and the others
+    are maximized.
 
-    Several, e.g. `[val_macro_f1, val_loss]`: the search looks for the Pareto front, the trials that no other beats in one objective
-    without losing in another. Of the front, the parameters of the trial best in the first objective are trained with; the whole front is
-    in `best.json` and in the report. Nothing is pruned then (`pruner: none`), and `strategy: sequential` and `sampler: cmaes` want one."""
+    With a list of objectives, e.g. `[val_macro_f1, val_loss]`, the search looks for the Pareto front: the trials that no other trial beats
+    in one objective without losing in another. The final trainings use the parameters of the front's trial that is best in the first
+    objective; the whole front is in `best.json` and in the report. Several objectives need `pruner: none`, and exclude
+    `strategy: sequential` and `sampler: cmaes`."""
     sampler: Literal["tpe", "cmaes", "qmc", "gp"] = "tpe"
+    """Optuna's sampler, which chooses the values of each trial."""
     pruner: Literal["none", "median", "hyperband", "halving"] = "median"
+    """Optuna's pruner, which ends trials early if they do badly."""
     startup_trials: Annotated[int, Field(ge=1)] = 5
-    """Random trials before the sampler learns and before anything is pruned."""
+    """The number of random trials before the sampler learns and before any trial is pruned."""
     prune_after: Annotated[int, Field(ge=0)] = 10
-    """No trial is pruned before this epoch."""
+    """The epoch, counted from 0, before which no trial is pruned."""
     first_defaults: bool = True
-    """Trial 0 is the study's own values, where they lie in the space; of a grid, where they are a point of it."""
+    """Whether trial 0 uses the study's own values, if they lie in the space; with a grid, if they are one of its points."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
-    """Parameters by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}` (the default is the paper's Table 1):
-    what an arm is trained with (`training`, `synthetic`, `accept`, `classifier`, `augmentation`), and how its images are made, of
-    `generate`: `guidance`, `steps`, `image_to_image.share`, `image_to_image.strength`, `fill_to`, `cap`, each with a few `values`. Equal
-    settings are generated once, by the trial that comes first, and the final trainings take the images of the best."""
+    """The parameters to search by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}`; the default is the
+    paper's Table 1. Allowed are paths of `training`, `synthetic`, `accept`, `classifier` and `augmentation`, and from `generate` the paths
+    `guidance`, `steps`, `image_to_image.share`, `image_to_image.strength`, `fill_to` and `cap`, each with a few `values`. Images for equal
+    settings are generated once, by the first trial that needs them, and the final trainings use the images of the best trial."""
     warm_start_from: str | None = None
-    """An earlier search whose best trials are tried first: an experiment above that has a search of its own, or `study/experiment`, the
-    newest finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
+    """An earlier search whose best trials are tried first: an experiment above that has its own search, or `study/experiment` for the newest
+    finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
 
-    Taken are its completed trials that are best by its own objective (of several, the front's first), at most five, after the study's own
-    values and as part of `trials`: of each the values of parameters that are in this `space` and lie in it, while the sampler chooses the
-    others. `strategy: grid` takes only points of its grid, which then come first. Where there is a verdict, all arms have one or none."""
+    At most five of its completed trials are taken, the best by its own objective (with several objectives, the first of its front). They
+    follow the study's own values and count as `trials`. A trial takes over the values of the parameters that are in this `space` and lie
+    within it, and the sampler chooses the others. `strategy: grid` takes points of its grid only, and tries them first. With a verdict,
+    either all arms have a warm start or none has."""
     workers: Annotated[int, Field(ge=1)] = 2
-    """Workers at the start; more or fewer at any moment by `--workers` or `kubectl scale`."""
+    """The number of workers at the start; `--workers` or `kubectl scale` changes it at any time."""
     budget: Budget = Budget()
     max_failures: Annotated[int, Field(ge=0)] = 10
-    """Failed trials (replaced each) after which the search ends short."""
+    """The number of failed trials after which the search ends early. Each failed trial is replaced by a new one."""
     max_retries: Annotated[int, Field(ge=0)] = 3
-    """How often a trial whose worker vanished is queued again without new progress before it counts as failed."""
+    """How often a trial whose worker was lost is queued again without progress before it counts as failed."""
     lease_seconds: Annotated[float, Field(gt=0)] = 90.0
-    """How long a worker that is not heard of keeps its trial; more than the minute that a database may be away."""
+    """The seconds without a heartbeat after which a worker loses its trial; more than the minute for which a database may be unavailable."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
-    """Epochs between a trial's checkpoints in the store; one that is due while another is on its way
-    there, or shortly before the end, is left out."""
+    """The number of epochs between two checkpoints of a trial in the store. A checkpoint is skipped if it is due while another one is being
+    uploaded, or shortly before the end."""
 
     @field_validator("objective")
     @classmethod
-    def _distinct(cls, objective: Objective) -> Objective:
+    def _check_distinct(cls, objective: Objective) -> Objective:
         if not isinstance(objective, str):
             if len(objective) < 2:
                 raise ValueError(
@@ -168,39 +176,42 @@ class Search(Section):
 
     @property
     def objectives(self) -> tuple[ObjectiveName, ...]:
-        """All of them, the deciding one first."""
+        """All objectives, the deciding one first."""
         return (self.objective,) if isinstance(self.objective, str) else self.objective
 
 
 class Final(Section):
-    """The training that is judged on the test split."""
+    """The final trainings, which are judged on the test split."""
 
     epochs: Annotated[int, Field(ge=1)] = 60
+    """The number of epochs that each is trained for."""
     seeds: Annotated[int, Field(ge=1)] = 10
-    """Repetitions; initialisation, order and pool vary together, paired over experiments."""
+    """The number of repetitions. Initialisation, order and image pool vary together, and are paired over experiments."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
-    """Epochs between checkpoints in the store; one that is due while another is on its way
-    there, or shortly before the end, is left out."""
+    """The number of epochs between two checkpoints in the store. A checkpoint is skipped if it is due while another one is being uploaded,
+    or shortly before the end."""
 
 
 class Verdict(Section):
-    """What decides between helps, hurts and no effect found."""
+    """How the study decides between helps, hurts and no effect found."""
 
     metric: Literal["rare_macro_f1", "macro_f1", "accuracy", "balanced_accuracy"] = "rare_macro_f1"
+    """The metric on the test split that is compared."""
     baseline: str = "real"
     """The experiment that the others are compared with."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Family-wise error rate over the comparisons (Holm)."""
+    """The family-wise error rate over all comparisons, by Holm's correction."""
     provisional: bool = False
-    """Accept fewer seeds than a verdict can come from; the report then says so in place of a verdict."""
+    """Whether fewer seeds than a verdict needs are accepted; the report then says so in place of a verdict."""
 
 
 class Resources(Section):
-    """What the work may use. No part of any key: the same study elsewhere is the same study."""
+    """The resources that the study's stages may use. They are part of no key: a study on another machine is the same study."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The device that stages compute on; `auto` uses a GPU if there is one."""
     processes: Annotated[int, Field(ge=1)] | None = None
-    """On one machine, stages that run at once; unset is one a GPU, or one a core."""
+    """The number of stage processes that run at the same time on one machine. If unset, one per GPU, or one per core without a GPU."""
     cache_gib: Annotated[float, Field(gt=0)] = 4.0
-    """Memory that one training may fill with decoded images or features, and local disk that the kept features of all trainings on a node
-    may fill. What does not fit is computed each time that it is needed."""
+    """The memory in GiB that one training may fill with decoded images or features, and the local disk that the stored features of all
+    trainings on a node may fill. What does not fit is computed each time that it is needed."""

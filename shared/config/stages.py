@@ -1,4 +1,4 @@
-"""The stages: what each is told of the study, and all else that must be known of each of them.
+"""Declares the stages: the config that each receives, and everything else that must be known about each of them.
 
 A stage sees only the part of the study that is in its key, so that no value can influence a result without changing the key.
 """
@@ -24,35 +24,35 @@ Stage = Literal["prepare", "weights", "finetune", "generate", "score", "tune", "
 
 
 class PrepareConfig(Section):
-    """Inputs: none (the source itself). Commits the data set."""
+    """The config of `prepare`, which reads the image source, has no inputs, and commits the data set."""
 
     dataset: Dataset
     source_digest: str | None = None
-    """Fingerprint of the source's files (`shared.data.sources.digest`); None for drawn garments."""
+    """The digest of the source's files (`shared.data.sources.digest`); None for drawn garments."""
     rare: Rare
     seed: int
 
 
 class WeightsConfig(Section):
-    """Inputs: none (the hub). Commits files of one repository, each under its path there."""
+    """The config of `weights`, which has no inputs and commits files of one hub repository, each under its path there."""
 
     kind: str
-    """`timm`, or the generator whose base it is."""
+    """`timm`, or the name of the generator whose base it is."""
     name: str
     """The repository, or the timm model whose repository timm knows."""
     revision: str | None
-    """Commit (or branch, or tag); without one, the commit that the hub has when it is fetched."""
+    """The commit, branch or tag. If None, the newest commit when the weights are downloaded."""
 
 
 class WithWeights(Section):
-    """A config that may name weights by where they lie."""
+    """The base of configs that may name weights by their location."""
 
     weights: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of what lies there, by location (`shared.weights.digests`): it stands in the key in place of the location."""
+    """The SHA-256 of weights by location (`shared.weights.digests`), which the key contains in place of the location."""
 
 
 class FinetuneConfig(WithWeights):
-    """Inputs: `prepare`; `weights/base` where the base is the hub's."""
+    """The config of `finetune`. Its inputs are `prepare`, and `weights/base` if the base comes from the hub."""
 
     finetune: AnyFinetune
     rare: Rare
@@ -60,18 +60,20 @@ class FinetuneConfig(WithWeights):
 
 
 class GenerateConfig(Section):
-    """Inputs: `prepare`, `finetune`; `weights/base` where the base is the hub's."""
+    """The config of `generate`. Its inputs are `prepare`, `finetune`, and `weights/base` if the base comes from the hub."""
 
     generate: Generate
     base: str | None = None
-    """Where the base model of `finetune` lies, if it has one: perhaps no longer where it lay then."""
+    """The present location of the base model of `finetune`, which may have been moved since; None if it has no base."""
     rare: Rare
     seed: int
 
 
 class ScoreConfig(WithWeights):
-    """Inputs: `prepare`, `generate`; `weights/judges` where the judges begin with hub weights. `classifier`, `augmentation` and
-    `training` describe the judges."""
+    """The config of `score`, whose `classifier`, `augmentation` and `training` describe the judges.
+
+    Its inputs are `prepare`, `generate`, and `weights/judges` if the judges start from hub weights.
+    """
 
     score: Score
     classifier: Classifier
@@ -81,12 +83,12 @@ class ScoreConfig(WithWeights):
 
     @property
     def judge(self) -> Classifier:
-        """The judges' network: the classifier, or the score's own model."""
+        """The judges' network: the classifier, or the model that `score` names."""
         if self.score.model is None or self.score.model == self.classifier.model:
             return self.classifier
         return Classifier(
             model=self.score.model,
-            # weights from a file and a prefix of names belong to the other model
+            # the classifier's weights file and its prefix of parameter names do not fit another model
             pretrained=self.classifier.pretrained is True,
             trainable="all",
             head=(),
@@ -95,64 +97,68 @@ class ScoreConfig(WithWeights):
 
 
 class Arm(Section):
-    """A classifier and everything that it is trained with: what `tune` varies and `final` repeats."""
+    """A classifier and everything that it is trained with, which `tune` varies and `final` repeats."""
 
     rare: Rare
     accept: Accept | None
-    """None where the arm has real images only."""
+    """None if the arm has real images only."""
     replicates: int
+    """The number of pools of generated images; 1 if the arm has real images only."""
     classifier: Classifier
     augmentation: Augmentation
     images: Images
     training: Training
     synthetic: Synthetic | None
-    """None where the arm has real images only."""
+    """None if the arm has real images only."""
     generate: Generate | None = None
-    """Set where the search varies it: each trial then trains on images made with its own values, in place of those of an input."""
+    """Set if the search varies it. Each trial then trains on images generated with its own values, in place of those of an input."""
 
 
 class TrialImages(Section):
-    """What a trial needs beside its arm to have its own images made, by the stages `generate` and `score` as everywhere."""
+    """What a trial needs beside its arm to have its own images made by the stages `generate` and `score`."""
 
     base: str | None
-    """As `generate` has it."""
+    """The same as in `GenerateConfig`."""
     judges: ScoreConfig
     seed: int
-    """The study's, as `generate` has it."""
+    """The study's seed, as in `GenerateConfig`."""
     versions: dict[Literal["generate", "score"], int]
-    """Their VERSION: in the keys of what trials make, and so in the search's."""
+    """The versions of both stages. They are in the keys of the trials' images, and therefore belong in the search's key."""
 
 
 class TuneConfig(WithWeights):
-    """Inputs: `prepare`; with images other than `real` also `generate` and `score`, or `finetune` where trials make their own;
-    `parameters` where taken from another experiment's tune; `warm_start`, an earlier tune, where the search begins with its
-    best trials; `weights/<timm model>` of each model that may begin with hub weights, and where trials make images what `generate`
-    and `score` have of these."""
+    """The config of `tune`.
+
+    Its inputs are `prepare`; `generate` and `score` with images other than `real`, or `finetune` in their place if each trial makes its own
+    images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best trials the search tries first;
+    `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, the `weights/` inputs of `generate`
+    and `score`.
+    """
 
     arm: Arm
     images: TrialImages | None = None
-    """Set with `arm.generate`."""
+    """Set exactly if `arm.generate` is."""
     pinned: tuple[str, ...] = ()
-    """Paths that the experiment sets itself: not taken from `parameters`."""
+    """Paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
     search: Search
     seed: int
 
 
 class FinalConfig(WithWeights):
-    """Inputs: as tune, and `tune` (its best parameters, by path) where there was a search."""
+    """The config of `final`. Its inputs are those of `tune`, and `tune` itself (for its best parameters by path) if there was a search."""
 
     arm: Arm
     pinned: tuple[str, ...] = ()
-    """Paths that the experiment sets itself: not taken from `parameters`."""
+    """Paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
     final: Final
     seed: int
     """The study's seed plus the experiment's."""
     repeat: int
-    """Which of the `final.seeds` repetitions this is; experiments are paired by it."""
+    """The number of this repetition, below `final.seeds`, by which experiments are paired."""
 
 
 class ReportedExperiment(Section):
-    """What the report needs to know of an experiment."""
+    """The part of an experiment that the report needs."""
 
     name: str
     title: str | None
@@ -163,8 +169,11 @@ class ReportedExperiment(Section):
 
 
 class ReportConfig(Section):
-    """Inputs: `prepare`; per experiment `final/<name>/<repeat>`, and `tune/<name>`, `finetune/<name>`, `generate/<name>`, `score/<name>`
-    where they ran; `weights/<name>` of what came from the hub."""
+    """The config of `report`.
+
+    Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `finetune/<name>`, `generate/<name>` and
+    `score/<name>` if they ran; and `weights/<name>` for each download from the hub.
+    """
 
     study: str
     seed: int
@@ -174,7 +183,7 @@ class ReportConfig(Section):
 
 
 PRETRAINED = "classifier.pretrained"
-"""The one path of a search space whose choices may be locations of weights."""
+"""The only path of a search space whose values may be locations of weights."""
 
 StageConfig = (
     PrepareConfig
@@ -190,25 +199,25 @@ StageConfig = (
 
 @dataclass(frozen=True)
 class StageKind:
-    """What must be known of a stage; `jobs/<name>.py` runs it, and its image, chart template, S3 folder and tests have its name."""
+    """The declaration of a stage. `jobs/<name>.py` runs it, and its image, chart template, S3 folder and tests have its name."""
 
     config: type[StageConfig]
     version: int
-    """Raise it when the output differs for the same config and inputs: it is part of the key."""
+    """The version of its output, which is part of the key. Raise it if the output changes for the same config and inputs."""
     run: str
-    """Dotted path of the function `run(config, context)`."""
+    """The dotted path of the function `run(config, context)`."""
     work: str | None = None
-    """Dotted path of the function that a worker runs; None if the stage has no workers."""
+    """The dotted path of the function that a worker runs; None if the stage has no workers."""
     on_device: bool = False
     """Whether the process itself computes on `resources.device`, and may hold a GPU."""
     sharded: bool = False
-    """Whether several processes make the result together, each its share by index."""
+    """Whether several processes make the result together, each of them a share by index."""
     database: bool = False
     """Whether it needs PostgreSQL."""
     online: bool = False
-    """Whether it may go online, to the Hugging Face hub."""
+    """Whether it may download from the Hugging Face hub."""
     operational: tuple[str, ...] = ()
-    """Paths of the config that a stage needs while it works and that leave its result as it is: they are not part of its key."""
+    """Paths of the config that do not influence the result, and are therefore not part of the key."""
     report_files: tuple[str, ...] = ()
     """The committed files that the report reads, by glob pattern."""
 
@@ -219,7 +228,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             PrepareConfig,
             version=1,
             run="jobs.prepare:run",
-            operational=("dataset.root",),  # the digest of the files stands for it
+            operational=("dataset.root",),  # the key contains the digest of its files instead
             report_files=("dataset.json", "images-*"),
         ),
         "weights": StageKind(WeightsConfig, version=1, run="jobs.weights:run", online=True),
@@ -274,11 +283,11 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         "report": StageKind(ReportConfig, version=4, run="jobs.report:run"),
     }
 )
-"""All stages in the order of their work."""
+"""All stages by name, in the order in which they run."""
 
 
 def stage_named(name: str, asked_by: str) -> Stage:
-    """Returns the stage of that name; raises ConfigError, which begins with `asked_by` and lists the stages, if there is none."""
+    """Returns the stage of that name; raises ConfigError, which starts with `asked_by` and lists the stages, if there is none."""
     for stage in STAGES:
         if stage == name:
             return stage

@@ -1,4 +1,4 @@
-"""The study: the one tree that a study file, the chart's `study:` value and `--set` describe, and the only home of defaults."""
+"""Defines the study: the one tree that a study file, the chart's `study:` value and `--set` describe, and the only place of defaults."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from shared.config.training import Augmentation, Classifier, Images, Synthetic, 
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-"""Lower-case letters, digits and inner hyphens, at most 40: it becomes part of S3 keys and Kubernetes names."""
+"""A name of at most 40 lower-case letters, digits and inner hyphens, since it becomes part of S3 keys and of Kubernetes names."""
 
 
 class Overridable(Section):
-    """The sections that the study sets for all experiments, and that each experiment may set for itself.
+    """The sections that the study sets for all experiments, and that each experiment may override.
 
-    A section that is declared here can be overridden, resolved and searched; one that is declared in `Study` is the same for all.
+    A section that is declared here can be overridden and searched. One that is declared in `Study` is the same for all experiments.
     """
 
     rare: Rare = Rare()
@@ -38,23 +38,24 @@ class Overridable(Section):
     final: Final = Final()
 
 
-class _Row(Section):
+class _ExperimentBase(Section):
     """A row of the result table: the study with some values replaced. A mapping is merged into the study's, key by key."""
 
     name: Name
+    """The experiment's name, unique in the study."""
     title: str | None = None
-    """A few words for the report."""
+    """A short title for the report."""
     parameters_from: str | None = None
-    """Start from the parameters that another experiment's search ended with (its own, or the one it took them from), under this
-    one's own overrides and search."""
+    """The name of an experiment above whose best parameters this one starts from: those that its own search found, or that it took over
+    itself. This experiment's own overrides and search take precedence."""
     paper_row: Annotated[int, Field(ge=1, le=14)] | None = None
-    """The row of the paper's Table 3 that the report sets beside this one."""
+    """The row of the paper's Table 3 that the report shows beside this experiment."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Another one makes a rerun of the same experiment: other initialisation and order, the same data and generated images."""
+    """Another seed makes a rerun of the same experiment, with another initialisation and order, on the same data and generated images."""
 
 
-def _overrides() -> dict[str, Any]:
-    """The fields by which an experiment sets sections for itself: a mapping for each that is one, else the value."""
+def _override_fields() -> dict[str, Any]:
+    """Returns the fields by which an experiment overrides sections: a mapping for each section, and the value itself for a plain value."""
     kinds: dict[str, Any] = {name: field.annotation for name, field in Overridable.model_fields.items()}
     return {
         name: (kind | None if get_origin(kind) is Literal else dict[str, Any] | None, None)
@@ -63,47 +64,58 @@ def _overrides() -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    Experiment = _Row
+    Experiment = _ExperimentBase
 else:
-    Experiment = create_model("Experiment", __base__=_Row, __doc__=_Row.__doc__, __module__=__name__, **_overrides())
+    Experiment = create_model(
+        "Experiment",
+        __base__=_ExperimentBase,
+        __doc__=_ExperimentBase.__doc__,
+        __module__=__name__,
+        **_override_fields(),
+    )
 
 
 class Study(Overridable):
-    """One question about one data set: do generated images of the rare classes help, and with which parameters?"""
+    """A study asks one question about one data set: do generated images of the rare classes help, and with which parameters?"""
 
     name: Name
+    """The study's name, under which its results are stored."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Every random choice of the study follows from it."""
+    """The seed from which every random choice of the study follows."""
     dataset: Dataset
     verdict: Verdict | Literal["none"] = Verdict()
     resources: Resources = Resources()
     experiments: tuple[Experiment, ...] = Field(min_length=1)
+    """The rows of the result table."""
 
     @model_validator(mode="after")
-    def _names(self) -> Study:
+    def _check_experiment_names(self) -> Study:
         names = [experiment.name for experiment in self.experiments]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"experiments: the name {twice[0]!r} stands twice; give each experiment its own")
+            raise ValueError(f"experiments: the name {twice[0]!r} is used twice; give each experiment its own")
         for position, experiment in enumerate(self.experiments):
             before = names[:position]
             if experiment.parameters_from is not None and experiment.parameters_from not in before:
                 raise ValueError(
                     f"experiments[{position}].parameters_from: must name an experiment above, got "
-                    f"{experiment.parameters_from!r}; there are {before or 'none'}"
+                    f"{experiment.parameters_from!r}; there are {', '.join(before) or 'none'}"
                 )
         return self
 
     @model_validator(mode="after")
-    def _verdict(self) -> Study:
+    def _check_baseline(self) -> Study:
         if isinstance(self.verdict, Verdict):
             names = [experiment.name for experiment in self.experiments]
             if self.verdict.baseline not in names:
                 raise ValueError(
-                    f"verdict.baseline: must name an experiment, got {self.verdict.baseline!r}; there are {names}"
+                    f"verdict.baseline: must name an experiment, got {self.verdict.baseline!r}; there are {', '.join(names)}"
                 )
         return self
 
 
 def least_seeds(comparisons: int, alpha: float) -> int:
-    """Fewest paired seeds with which a two-sided sign-flip test can reach alpha after Holm: 2/2^n <= alpha/m."""
+    """Returns the least number of paired seeds with which a two-sided sign-flip test can reach alpha after Holm's correction.
+
+    That is the least n with 2/2^n <= alpha/m, for m comparisons.
+    """
     return math.ceil(math.log2(2 * max(comparisons, 1) / alpha))

@@ -1,4 +1,4 @@
-"""What one stage run is told: its part of the study, and where its inputs are."""
+"""Defines the task of one stage run: its part of the study, and where its inputs are."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from shared.names import Digest, PartName
 
 
 class Input(Section):
-    """A committed artifact that a stage reads."""
+    """A reference to a committed artifact that a stage reads."""
 
     study: Name | None = Field(default=None, exclude_if=lambda study: study is None)
-    """Where it is another study's, in the same store."""
+    """The study that committed it, if it is another one in the same store."""
     stage: Stage
     key: PartName
     digest: Digest
-    """Of its manifest's content: lineage, and what makes a changed input change this stage's key."""
+    """The digest of its manifest's content. It records the lineage, and a changed input changes this stage's key by it."""
 
 
 class Task(Section):
-    """The file that `tailfill stage NAME --config FILE` reads."""
+    """One run of one stage: the content of the file that `tailfill stage NAME --config FILE` reads."""
 
     study: Name
     stage: Stage
     key: PartName
     experiment: str | None = None
-    """For people and logs; tasks of several experiments that are equal run once."""
+    """The experiment's name for logs. Equal tasks of several experiments run once, under the name of the first."""
     config: StageConfig
     inputs: dict[str, Input] = Field(default_factory=dict)
     resources: Resources = Resources()
 
     @field_validator("config", mode="before")
     @classmethod
-    def _of_its_stage(cls, config: Any, info: ValidationInfo) -> Any:
-        """Reads a config from JSON as that of the stage; a config is taken as it is."""
+    def _parse_config(cls, config: Any, info: ValidationInfo) -> Any:
+        """Reads a mapping as the config class of the task's stage; returns a config object unchanged."""
         stage = info.data.get("stage")
         if stage is None or not isinstance(config, dict):
             return config

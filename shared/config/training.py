@@ -1,4 +1,4 @@
-"""`classifier:`, `augmentation:`, `images:`, `training:` and `synthetic:`: one arm's classifier and how it is trained."""
+"""Defines the sections `classifier:`, `augmentation:`, `images:`, `training:` and `synthetic:`: an arm's classifier and its training."""
 
 from __future__ import annotations
 
@@ -10,73 +10,81 @@ from shared.config.base import Section
 from shared.config.generation import Share
 
 Augmentation = Literal["none", "basic", "soft", "hard"]
-"""The paper's Table 2 (`synthetic` there is `hard` with `images: real+synthetic`); `none` is for cached features."""
+"""The paper's Table 2 (its `synthetic` is `hard` with `images: real+synthetic`); `none` is for cached features."""
 Images = Literal["real", "real+synthetic", "real+copies"]
-"""`real+copies` is the placebo: the recipe, counts and schedule of `real+synthetic`, with copies of real images."""
+"""`real+copies` is the placebo arm: the recipe, counts and schedule of `real+synthetic`, with copies of real images."""
 
 
 class Classifier(Section):
-    """The network."""
+    """The classifier's network."""
 
     model: str = "seresnext50_32x4d.gluon_in1k"
-    """Any timm model."""
+    """The name of any timm model."""
     pretrained: bool | str = True
-    """Weights: timm's from the Hugging Face hub, none, or a safetensors (or timm-ordered .pth state dict) file by path,
-    `package:<name>/<file>` or `s3://`."""
+    """The weights that it starts from: `true` for timm's from the Hugging Face hub, `false` for none, or a safetensors (or timm-ordered .pth
+    state dict) file by path, `package:<name>/<file>` or `s3://`."""
     revision: str | None = Field(default=None, exclude_if=lambda revision: revision is None)
-    """With `pretrained: true`, the commit of the model's hub repository; pin it. Unset takes the newest when the weights are fetched."""
+    """With `pretrained: true`, the commit of the model's hub repository, which should be pinned. If unset, the newest commit when the weights
+    are downloaded."""
     trainable: str = "layer4"
-    """`all`, `head`, or the prefix of the parameter names that train beside the head."""
+    """The parameters that are trained: `all`, `head`, or a prefix of the names of those that are trained beside the head."""
     head: tuple[Annotated[int, Field(ge=1)], ...] = (512, 128)
-    """Widths of the hidden layers between the pooled features and the classes."""
+    """The widths of the hidden layers between the pooled features and the classes."""
     resolution: Annotated[int, Field(ge=16, le=1024)] | None = None
-    """Side in pixels of its input; the data set's where unset."""
+    """Side in pixels of the network's input. If unset, the data set's resolution."""
 
 
 class Training(Section):
     """How the classifier is trained. The paper's seven tunable parameters come first."""
 
     lr: Annotated[float, Field(gt=0)] = 3e-3
+    """The learning rate after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    """The weight decay of the trained parameters."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of a label that is spread evenly: over all classes of its group or, in a group of kind `any`, over yes and no."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """The dropout probability in the head."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Adam's decay of the mean of the gradients."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Adam's decay of the mean of the squared gradients."""
     batch_size: Annotated[int, Field(ge=2)] = 256
+    """The number of training images per batch."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """`adam` adds weight decay to the gradient (L2), as in the paper; `adamw` decouples it."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
-    """Epochs over which the learning rate rises from 0, before the cosine."""
+    """The number of epochs over which the learning rate rises from 0, before its cosine decay."""
     loss: Literal["weighted", "plain", "balanced_softmax"] = "weighted"
-    """`weighted`: cross-entropy with w = 250/(11 N) a class (paper, equation 1). `balanced_softmax`: logits shifted by
-    tau · log of the class shares (Ren et al. 2020, Menon et al. 2021)."""
+    """`weighted` is cross-entropy with the weight 250/(11 N) per class (equation 1 of the paper), `plain` has no weights, and
+    `balanced_softmax` shifts the logits by tau · log of the class shares (Ren et al. 2020, Menon et al. 2021)."""
     tau: Annotated[float, Field(ge=0)] = 1.0
-    """Strength of the shift of `balanced_softmax`."""
+    """The strength of the shift of `balanced_softmax`."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Sampling: an image is drawn in proportion to n to the power of -class_power, n the training images of its rarest
-    class: 0 natural (each image once an epoch), 1 balanced."""
+    """The strength of class balancing. An image is sampled with a probability proportional to n^-class_power, where n is the number of
+    training images of its rarest class: 0 is the natural distribution (each image once per epoch), 1 balanced."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of mixup's Beta distribution; 0 is none."""
+    """Alpha of mixup's Beta distribution; 0 turns mixup off."""
     erasing: Share = 0.0
-    """Probability of erasing a random rectangle."""
+    """The probability that a random rectangle of an image is erased."""
     refit_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which, after the training, the last layer alone is refit on real images, class-balanced."""
+    """The number of epochs after the training in which the last layer alone is refitted, on real images with balanced classes."""
     manual_images: Literal["none", "rare", "all"] = "none"
-    """The paper's manual images: adds a copy with more contrast and sharpened edges of each (rare) training image."""
+    """The paper's manual images: adds a copy with more contrast and sharper edges of each training image, or of each of a rare class."""
     views: Annotated[int, Field(ge=1)] | Literal["auto", "fresh"] = "auto"
-    """Augmented views an image that go through the network's frozen part once, to be drawn from each epoch; `fresh` augments anew
-    each epoch, which runs the whole network. `auto`: 8; for `basic` 2, the image and its mirror image, which loses nothing; fresh
-    where nothing is frozen, or the augmentation is searched over."""
+    """The number of augmented views per image whose features, computed once by the network's frozen layers, each epoch samples from. `fresh`
+    augments the images again in each epoch, which runs the whole network. `auto` is 8; for the augmentation `basic` it is 2, the image and
+    its mirror image, which are all its views; it is `fresh` if nothing is frozen or the augmentation is searched."""
 
 
 class Synthetic(Section):
-    """How images that are not plainly real enter the training."""
+    """How generated images, or the placebo's copies, enter the training."""
 
     share: Share | None = None
-    """Share of each batch that is generated; unset mixes them as they are."""
+    """Share of each batch that is generated. If unset, generated images are mixed in by their number."""
     loss_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight of a generated image in the loss."""
+    """The weight of a generated image in the loss."""
     until: Share = 1.0
-    """Share of the epochs in which they are used; afterwards real images only."""
+    """Share of the epochs in which generated images are used; later epochs use real images only."""
     groups: Literal["all", "checked"] = "all"
-    """Label groups whose loss counts for a generated image: all, or those whose wanted label the judges found plausible."""
+    """The label groups whose loss counts for a generated image: all, or only those whose requested label the judges found plausible."""

@@ -1,16 +1,15 @@
-"""Kubernetes' API: the few requests that tailfill makes, in one namespace, as plain JSON objects.
+"""Sends the few requests to Kubernetes' API that tailfill needs, in one namespace, with plain JSON objects.
 
-The client's own models are left out: they check far more than we read, and a manifest of the chart is JSON already.
+It does not use the client's own models, which check far more than we read; a manifest of the chart is JSON already.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import random
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TextIO
 
 import kubernetes.config as config
@@ -18,13 +17,14 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
-from websocket import WebSocketException
+from websocket import WebSocketBadStatusException, WebSocketException
 
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
+from shared.retries import Backoff, retrying
 
 Object = dict[str, Any]
-"""A Kubernetes object as JSON has it."""
+"""The type of a Kubernetes object as JSON."""
 
 PATHS = {
     "deployments": "/apis/apps/v1",
@@ -35,27 +35,32 @@ PATHS = {
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
 FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed
-PING_SECONDS = 30.0  # load balancers drop connections on which nothing moves
+PING_SECONDS = 30.0  # load balancers drop connections that are idle
 ATTEMPTS = 4
-AWAY = (429, 500, 502, 503, 504)  # what the API server says of itself, not of the request
+BACKOFF = Backoff(0.5)
+UNAVAILABLE = (429, 500, 502, 503, 504)  # statuses that concern the API server, not the request
 JSON_PATCH = "application/json-patch+json"
 
 _log = Log("kubernetes")
 
 
 class ClusterError(InputError):
-    """The cluster refuses for good: no right to do it, or an object that it does not accept."""
+    """Says that the cluster refuses permanently: a right is missing, or it does not accept an object."""
 
 
 class Cluster:
-    """One namespace of a cluster. All methods raise UnavailableError after bounded retries, and ClusterError where they are refused."""
+    """Sends requests to one namespace of a cluster.
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self._api, self.namespace = api, namespace
+    All methods raise UnavailableError after bounded retries, and ClusterError if the cluster refuses.
+    """
+
+    def __init__(self, api: client.ApiClient, namespace: str, backoff: Backoff = BACKOFF) -> None:
+        """`backoff` is waited between two attempts of a request."""
+        self._api, self.namespace, self._backoff = api, namespace, backoff
 
     @classmethod
     def of_pod(cls, namespace: str) -> Cluster:
-        """By the service account of the Pod that this runs in."""
+        """Returns the cluster of the Pod in which this runs, by its service account."""
         loaded = client.Configuration()
         try:
             config.load_incluster_config(loaded)
@@ -65,7 +70,7 @@ class Cluster:
 
     @classmethod
     def of_kubeconfig(cls, namespace: str | None) -> Cluster:
-        """As `kubectl` finds it: KUBECONFIG or ~/.kube/config, its current context, and its namespace where none is given."""
+        """Returns the cluster that `kubectl` uses, of the current context, and the context's namespace if none is given."""
         loaded = client.Configuration()
         try:
             _, active = config.list_kube_config_contexts()
@@ -75,21 +80,21 @@ class Cluster:
         return cls(client.ApiClient(loaded), namespace or active["context"].get("namespace", "default"))
 
     def list(self, kind: str, selector: str = "", field_selector: str = "") -> list[Object]:
-        """The objects with these labels (and fields)."""
+        """Returns the objects with these labels and fields."""
         query = {"labelSelector": selector, "fieldSelector": field_selector}
         answer = self._request("GET", self._path(kind), {name: value for name, value in query.items() if value})
         found: list[Object] = answer["items"]
         return found
 
     def get(self, kind: str, name: str) -> Object | None:
-        """The object of that name (`name/scale` for its scale), or None."""
+        """Returns the object of that name (`name/scale` for its scale), or None."""
         try:
             return self._request("GET", self._path(kind, name))
         except _Missing:
             return None
 
     def create(self, kind: str, body: Object) -> bool:
-        """Makes an object; False where there is one of that name."""
+        """Creates an object; returns False if one of that name exists."""
         try:
             self._request("POST", self._path(kind), body=body)
         except _Conflict:
@@ -97,14 +102,14 @@ class Cluster:
         return True
 
     def delete(self, kind: str, name: str) -> None:
-        """Removes an object and, in the background, what it owns; nothing happens where there is none."""
+        """Deletes an object if it exists and, in the background, what it owns."""
         try:
             self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background"})
         except _Missing:
             return
 
     def patch(self, kind: str, name: str, operations: Sequence[Object]) -> bool:
-        """Applies a JSON patch (RFC 6902), whole or not at all; False where the object is gone or has changed meanwhile."""
+        """Applies a JSON patch (RFC 6902), whole or not at all; returns False if the object was deleted or has changed."""
         try:
             self._request("PATCH", self._path(kind, name), body=list(operations), content_type=JSON_PATCH)
         except (_Missing, _Conflict):
@@ -112,7 +117,7 @@ class Cluster:
         return True
 
     def logs(self, pod: str) -> Iterator[str]:
-        """Lines of the Pod's container from its first on, as they come, until it ends; none where the Pod is gone."""
+        """Yields the lines of the Pod's log as they arrive, from the first to the end; none if the Pod does not exist."""
         method, url, headers, _, _ = self._api.param_serialize(
             "GET", self._path("pods", f"{pod}/log"), query_params=[("follow", "true")], auth_settings=["BearerToken"]
         )
@@ -120,7 +125,7 @@ class Cluster:
             answer = self._send(method, url, headers, None, (SECONDS[0], FOLLOW_SECONDS)).response
         except _Missing:
             return
-        with _translated("GET", url), answer:
+        with _client_errors("GET", url), answer:
             rest = b""
             for chunk in answer.stream(1 << 14):
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -129,15 +134,15 @@ class Cluster:
                 yield rest.decode(errors="replace")
 
     def execute(self, pod: str, command: Sequence[str], out: TextIO, err: TextIO) -> int:
-        """Runs a command in the Pod's container, passes its output on as it comes, and returns its exit code."""
+        """Runs a command in the Pod's container, writes its output as it arrives, and returns its exit code."""
         call = client.CoreV1Api(self._api).connect_get_namespaced_pod_exec
         options = {"command": list(command), "stdout": True, "stderr": True, "stdin": False, "tty": False}
-        with _translated("exec in", pod):
+        with _client_errors("exec in", pod):
             session = stream(
                 call, pod, self.namespace, container="main", **options, binary=True, _preload_content=False
             )
             try:
-                return _passed_on(session, {1: out, 2: err})
+                return _forward_output(session, {1: out, 2: err})
             finally:
                 session.close()
 
@@ -153,36 +158,32 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Object:
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        for attempt in range(1, ATTEMPTS + 1):
+
+        def attempt() -> Object:
             sent = self._api.param_serialize(
                 method, path, query_params=list((query or {}).items()), header_params=headers, body=body, auth_settings=["BearerToken"]
             )  # fmt: skip
-            try:
-                answer = self._send(*sent[:4], SECONDS)
-                with _translated(method, path):
-                    found: Object = json.loads(answer.response.data)
-                return found
-            except UnavailableError as error:
-                if attempt == ATTEMPTS:
-                    raise
-                wait = 2.0**attempt / 4 * random.uniform(0.5, 1.5)
-                _log.warning("asked again", request=f"{method} {path}", attempt=attempt, seconds=wait, error=str(error))
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+            answer = self._send(*sent[:4], SECONDS)
+            with _client_errors(method, path):
+                found: Object = json.loads(answer.response.data)
+            return found
+
+        warn = partial(_log.warning, "asked again", request=f"{method} {path}")
+        return retrying(UnavailableError, self._backoff, warn, ATTEMPTS)(attempt)
 
     def _send(self, method: str, url: str, headers: Any, body: Any, seconds: tuple[float, float]) -> Any:
-        with _translated(method, url):
+        with _client_errors(method, url):
             answer = self._api.call_api(method, url, headers, body, _request_timeout=seconds)
             if answer.status >= 400:
                 raise ApiException(status=answer.status, reason=answer.reason, body=answer.response.data.decode())
         return answer
 
 
-def _passed_on(session: Any, targets: Mapping[int, TextIO]) -> int:
-    """The exit code of an exec session, whose channels are passed on until it ends."""
+def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
+    """Writes what arrives on the channels of an exec session to their targets until it ends, and returns its exit code."""
     decoders = {channel: codecs.getincrementaldecoder("utf-8")("replace") for channel in targets}
 
-    def pass_on() -> None:
+    def forward() -> None:
         for channel, target in targets.items():
             if data := session.read_channel(channel):
                 target.write(decoders[channel].decode(data))
@@ -192,11 +193,11 @@ def _passed_on(session: Any, targets: Mapping[int, TextIO]) -> int:
     try:
         while session.is_open():
             session.update(timeout=1)
-            pass_on()
+            forward()
             if time.monotonic() - pinged >= PING_SECONDS:
                 session.sock.ping()
                 pinged = time.monotonic()
-        pass_on()  # what came together with the end
+        forward()  # what came together with the end
         return int(session.returncode)
     except (
         WebSocketException,
@@ -211,36 +212,37 @@ def _passed_on(session: Any, targets: Mapping[int, TextIO]) -> int:
 
 
 class _Missing(Exception):
-    """404."""
+    """Says that the object does not exist (404)."""
 
 
 class _Conflict(Exception):
-    """409, or a patch whose test failed (422)."""
+    """Says that the object exists or has changed (409), or that a patch's test failed (422)."""
 
 
-class _translated:
-    """Turns what the client raises into our errors."""
+class _client_errors:
+    """Turns what the Kubernetes client raises into our errors."""
 
     def __init__(self, method: str, target: str) -> None:
+        self._method = method
         self._what = f"{method} {target.split('?')[0]}"
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ApiException) and (refused := re.search(r"Handshake status (\d+)", str(error.reason))):
-            error.status = int(refused[1])  # of a websocket, whose refusal the client gives as words
-            error.reason = f"refused ({refused[1]})"
+        if isinstance(error, ApiException) and isinstance(error.__context__, WebSocketBadStatusException):
+            error.status = error.__context__.status_code  # the client raises a refused websocket with the status 0
+            error.reason = f"refused ({error.status})"
         if isinstance(error, urllib3.exceptions.HTTPError | ValueError):
             raise UnavailableError(f"Kubernetes: {self._what}: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(error, ApiException):
             return
         said = _message(error)
-        if not error.status or error.status in AWAY:
+        if not error.status or error.status in UNAVAILABLE:
             raise UnavailableError(f"Kubernetes: {self._what}: {said}") from error
         if error.status == 404:
             raise _Missing from error
-        if error.status == 409 or (error.status == 422 and self._what.startswith("PATCH")):
+        if error.status == 409 or (error.status == 422 and self._method == "PATCH"):
             raise _Conflict from error
         remedy = {
             401: "log in to the cluster again",

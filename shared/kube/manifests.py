@@ -1,7 +1,7 @@
-"""A stage's Job: the chart's manifest with a task in it.
+"""Builds a stage's Job: the chart's manifest with a task in it.
 
-The task travels as an annotation of the Pod, which a downwardAPI volume shows as a file: each Job has its own copy, and none is left
-when the Job goes. What the chart's manifests give and what is added here: `helm/templates/stages-configmap.yaml`.
+The task is an annotation of the Pod, which a downwardAPI volume shows as a file: each Job has its own copy, which is deleted with the Job.
+`helm/templates/stages-configmap.yaml` says what the chart's manifests contain and what is added here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from shared.errors import ConfigError
 from shared.kube.api import Object
 
 TASK = "tailfill/task"
-"""Annotation of a Pod: its task as JSON."""
+"""The annotation of a Pod that holds its task as JSON."""
 KEY = "tailfill/key"
-"""Label of a stage's Job and Pods: the first letters of the task's key."""
+"""The label of a stage's Job and Pods that holds the first letters of the task's key."""
 SUBMITTED = "tailfill/submitted"
-"""Label of a Job that a person made: control leaves it alone."""
+"""The label of a Job that a person submitted, which control does not touch."""
 MANIFEST = "tailfill/manifest"
-"""Annotation of a Job: which manifest it was made from."""
+"""The annotation of a Job that holds the digest of its manifest."""
 PARALLELISM = "tailfill/parallelism"
-"""Annotation of a manifest: so many Jobs of the stage at once."""
+"""The annotation of a manifest that bounds how many Jobs of the stage run at once."""
 GATE = "tailfill/work"
 """The scheduling gate of a tuning worker without work."""
 ROLE = "tailfill/role"
@@ -35,22 +35,22 @@ LARGEST_TASK = 250_000  # bytes; Kubernetes refuses Pods with more than 256 KiB 
 
 
 def job_name(release: str, stage: Stage, key: str) -> str:
-    """`<release>-<stage>-<key8>`."""
+    """Returns the name of a stage's Job: `<release>-<stage>-<first 8 letters of the key>`."""
     return f"{release}-{stage}-{key[:8]}"
 
 
 def jobs_selector(release: str) -> str:
-    """Labels of a release's stage Jobs and of their Pods."""
+    """Returns the label selector of a release's stage Jobs and of their Pods."""
     return f"app.kubernetes.io/instance={release},app.kubernetes.io/managed-by={MANAGER}"
 
 
 def workers_selector(release: str) -> str:
-    """Labels of a release's tuning workers."""
+    """Returns the label selector of a release's tuning workers."""
     return f"app.kubernetes.io/instance={release},{ROLE}=worker"
 
 
 def read_manifests(folder: Path) -> dict[Stage, Object]:
-    """The chart's manifest of each stage; raises ConfigError where one is missing or is none."""
+    """Returns the chart's manifest of each stage; raises ConfigError if one is missing or is not JSON."""
     found: dict[Stage, Object] = {}
     for stage in STAGES:
         path = folder / f"{stage}.json"
@@ -64,7 +64,7 @@ def read_manifests(folder: Path) -> dict[Stage, Object]:
 
 
 def stage_job(manifest: Object, release: str, task: Task, owner: Object, submitted: bool = False) -> Object:
-    """The Job of a task, owned by `owner` (control's ServiceAccount, so that it goes with the release)."""
+    """Returns the Job of a task, owned by `owner` (control's ServiceAccount, so that it is deleted with the release)."""
     job = copy.deepcopy(manifest)
     labels = {KEY: task.key[:KEY_LETTERS]} | ({SUBMITTED: "true"} if submitted else {})
     metadata, pod = job["metadata"], job["spec"]["template"]["metadata"]
@@ -86,12 +86,12 @@ def stage_job(manifest: Object, release: str, task: Task, owner: Object, submitt
 
 
 def manifest_digest(manifest: Object) -> str:
-    """Tells the manifests of two upgrades apart."""
+    """Returns a short digest of a manifest, by which upgrades that change it are noticed."""
     return canonical_digest(manifest)[:KEY_LETTERS]
 
 
 def task_annotation(task: Task) -> str:
-    """The task as a Pod carries it; raises ConfigError where no Pod can."""
+    """Returns the task as a Pod's annotation; raises ConfigError if it is too large for one."""
     text = task.model_dump_json(by_alias=True)
     size = len(text.encode())
     if size > LARGEST_TASK:
@@ -103,6 +103,6 @@ def task_annotation(task: Task) -> str:
 
 
 def parallelism(manifest: Object) -> int | None:
-    """How many Jobs of a stage may be there at once; None for any number."""
+    """Returns how many Jobs of a stage may exist at once; None for any number."""
     value = manifest["metadata"].get("annotations", {}).get(PARALLELISM)
     return None if value is None else int(value)

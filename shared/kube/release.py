@@ -1,4 +1,4 @@
-"""A release as its control Pod sees it: its manifests, and the Jobs that are made from them."""
+"""Reads a release from its control Pod: its manifests, and the Jobs that are created from them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from shared.kube.states import failure
 from shared.settings import Settings
 
 CHART = Path("/etc/tailfill")
-"""Where the chart mounts `study/study.json` and `stages/<stage>.json`."""
+"""The folder at which the chart mounts `study/study.json` and `stages/<stage>.json`."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A release, by the service account of its control Pod."""
+    """Creates and reads the Jobs of a release, by the service account of its control Pod."""
 
     name: str
     cluster: Cluster
     manifests: Mapping[Stage, Object]
     owner: Object
-    """Control's ServiceAccount, whose end is the end of all Jobs."""
+    """Control's ServiceAccount; the Jobs are deleted with it."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:
-        """Of the Pod that this runs in; raises ConfigError elsewhere."""
+        """Returns the release of the Pod in which this runs; raises ConfigError if it runs elsewhere."""
         if settings.release is None:
             raise ConfigError(
                 "TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use `tailfill run`"
@@ -40,19 +40,19 @@ class Release:
         owner = cluster.get("serviceaccounts", account)
         if owner is None:
             raise ClusterError(
-                f"serviceaccount {account}: is not there; the release is being uninstalled, or install the chart again"
+                f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
             )
         return cls(settings.release, cluster, read_manifests(CHART / "stages"), owner)
 
     def job_name(self, task: Task) -> str:
-        """Of a task."""
+        """Returns the name of a task's Job."""
         return job_name(self.name, task.stage, task.key)
 
     def create_job(self, task: Task, submitted: bool = False) -> bool:
-        """Makes the task's Job; False where there is one."""
+        """Creates the task's Job; returns False if it exists."""
         body = stage_job(self.manifests[task.stage], self.name, task, self.owner, submitted)
         return self.cluster.create("jobs", body)
 
     def failure(self, job: Object) -> str:
-        """What a failed Job's Pods said last."""
+        """Returns the last error that a failed Job's Pods logged."""
         return failure(job, self.cluster.list("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}"))

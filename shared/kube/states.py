@@ -1,4 +1,4 @@
-"""What Jobs and Pods say of themselves: where they stand, and in one line why they do not move."""
+"""Reads the status of Jobs and Pods: their state, and in one line why they do not make progress."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPu
 
 @dataclass(frozen=True)
 class JobState:
-    """Where a Job stands."""
+    """Holds the state of a Job."""
 
     phase: Literal["active", "suspended", "complete", "failed"]
     reason: str = ""
-    """Of a failed one: Kubernetes' words."""
+    """Why it failed, in Kubernetes' words; empty if it did not."""
 
 
 def job_state(job: Object) -> JobState:
-    """Of its conditions; a Job that is failing still has Pods, and counts as failed when they are gone."""
+    """Returns a Job's state from its conditions; a failing Job counts as failed when its Pods have ended."""
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or () if c["status"] == "True"}
     if "Complete" in conditions:
         return JobState("complete")
@@ -34,29 +34,29 @@ def job_state(job: Object) -> JobState:
 
 
 def at_work(job: Object) -> bool:
-    """Whether a Pod of it runs, or has ended well; one that failed may wait for a node, or an image, to be tried again."""
+    """Returns whether a Pod of the Job runs or has succeeded; the next Pod after a failed one may wait for a node or an image."""
     return any(job.get("status", {}).get(count) for count in ("ready", "succeeded"))
 
 
 def gated(pod: Object) -> bool:
-    """Whether it waits for work, with no node and no GPU."""
+    """Returns whether a Pod waits for work behind its scheduling gate, without a node or a GPU."""
     return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates") or ())
 
 
 def leaving(pod: Object) -> bool:
-    """Whether it is being deleted, or has ended."""
+    """Returns whether a Pod is being deleted or has ended."""
     return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def gpus_held(pods: Iterable[Object]) -> int:
-    """GPUs (a device plugin's resource: one with a vendor's name) of Pods that have a node."""
+    """Returns the number of GPUs (resources with a vendor's name, of a device plugin) of Pods that have a node."""
     here = [pod for pod in pods if pod["spec"].get("nodeName") and not leaving(pod)]
     limits = (c.get("resources", {}).get("limits") or {} for pod in here for c in pod["spec"]["containers"])
     return sum(int(count) for limit in limits for name, count in limit.items() if "/" in name)
 
 
 def pod_reason(pod: Object) -> str | None:
-    """Why a Pod does not work, or None where it does, has ended, or waits for work."""
+    """Returns why a Pod does not run, or None if it runs, has ended or waits for work."""
     if leaving(pod) or gated(pod):
         return None
     status = pod.get("status", {})
@@ -85,7 +85,7 @@ def _unschedulable(message: str) -> str:
 
 
 def failure(job: Object, pods: Sequence[Object]) -> str:
-    """What the Pods of a failed Job said last; those of an earlier Job of the same name are left out."""
+    """Returns the last error that a failed Job's Pods logged, without those of an earlier Job of the same name."""
     uid = job["metadata"].get("uid")
     own = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())]
     containers = [c for pod in own for c in pod.get("status", {}).get("containerStatuses") or ()]
@@ -95,7 +95,7 @@ def failure(job: Object, pods: Sequence[Object]) -> str:
 
 
 def termination(container: Object) -> str:
-    """The error in a container's last words (its log's end, of which Kubernetes keeps 2 KiB), and its exit code."""
+    """Returns a container's exit code and the last error of its termination message (the end of its log, 2 KiB at most)."""
     for state in (container.get("state", {}), container.get("lastState", {})):
         if ended := state.get("terminated"):
             said = [text for line in str(ended.get("message", "")).splitlines() if (text := _error(line))]
@@ -116,7 +116,7 @@ def _error(line: str) -> str:
 
 
 def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> str | None:
-    """Why a Job's work does not move, or None where it does."""
+    """Returns why a Job makes no progress, or None if it does."""
     state = job_state(job)
     if state.phase == "complete":
         return None
@@ -133,13 +133,13 @@ def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) ->
 
 
 def mount_reason(events: Sequence[Object]) -> str | None:
-    """Why a Pod that has a node does not begin: a volume that another node holds, a Secret or a claim that there is not."""
+    """Returns why a Pod with a node does not start: another node holds its volume, or a Secret or a claim is missing."""
     failed = [event for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")]
     return f"a volume cannot be mounted: {_short(_newest(failed).get('message', ''))}" if failed else None
 
 
 def refused(events: Sequence[Object]) -> str | None:
-    """Why no Pod could be made: a quota, Pod Security, a missing service account."""
+    """Returns why no Pod could be created: a quota, Pod Security, a missing service account."""
     made = [event for event in events if event.get("reason") == "FailedCreate"]
     if not made:
         return None

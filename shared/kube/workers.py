@@ -1,7 +1,7 @@
-"""Which tuning workers get work: the Pods of a Deployment that people scale.
+"""Assigns searches to tuning workers, which are the Pods of a Deployment that people scale.
 
-A Pod begins behind a scheduling gate, on no node and with no GPU. It is let through with the task of a search that has a trial for it, and
-deleted when it has none any more; the Deployment puts a gated one in its place.
+A Pod starts behind a scheduling gate, without a node or a GPU. Its gate is lifted, and it gets a task, when a search has a trial for it. It
+is deleted when the search has none left, and the Deployment creates a gated Pod in its place.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from shared.kube.manifests import GATE, KEY, KEY_LETTERS, TASK, task_annotation
 from shared.kube.states import gated, leaving
 
 HOST_LETTERS = 63  # of a Pod's name, in its host's
-IDLE_SECONDS = 10.0  # that a worker may be without a trial: the next step of a sequential search begins within two
+IDLE_SECONDS = 10.0  # that a worker may have no trial: the next step of a sequential search begins within two
 
 
 @dataclass(frozen=True)
 class Demand:
-    """A search that is under way."""
+    """Describes a running search and the workers that it needs."""
 
     task: Task
     trials: int
-    """Which a worker could run now or is running."""
+    """The number of trials that a worker could run now or is running."""
     busy: Collection[str] = ()
-    """Hosts that hold a trial: a Pod's host is named after it."""
+    """The names of hosts that run a trial; a Pod's host has the Pod's name."""
 
     @property
     def label(self) -> str:
-        """Its workers' label."""
+        """The label of its workers."""
         return self.task.key[:KEY_LETTERS]
 
 
 @dataclass
 class Decision:
-    """What is to be done with the Pods."""
+    """Says what to do with the Pods."""
 
     begin: list[tuple[str, Demand]]
-    """Pods to let through, and for which search."""
+    """The Pods whose gates to lift, and the search of each."""
     idle: list[str]
-    """Pods of a search that has fewer trials than workers now, and may have more in a moment."""
+    """The Pods of a search that now has fewer trials than workers, and may soon have more."""
     over: list[str]
-    """Pods of no search that is under way."""
+    """The Pods of searches that have ended."""
 
 
 def decide(pods: Sequence[Object], demands: Sequence[Demand]) -> Decision:
-    """Gated Pods go where the fewest are and trials wait."""
+    """Decides what to do with the Pods: gated ones go to the search with the fewest workers that has trials waiting."""
     by_label = {demand.label: demand for demand in demands}
     at_work: dict[str, list[str]] = {demand.label: [] for demand in demands}
     waiting, idle, over = list[str](), list[str](), list[str]()
@@ -79,8 +79,8 @@ def decide(pods: Sequence[Object], demands: Sequence[Demand]) -> Decision:
     return Decision(begin, idle, over)
 
 
-def let_through(cluster: Cluster, pod: Object, demand: Demand) -> bool:
-    """Gives a gated Pod its task and lifts the gate, in one step; False where the Pod is gone or somebody was faster."""
+def lift_gate(cluster: Cluster, pod: Object, demand: Demand) -> bool:
+    """Gives a gated Pod its task and lifts its gate, in one step; returns False if the Pod was deleted or changed meanwhile."""
     metadata = pod["metadata"]
     gate = [found["name"] for found in pod["spec"]["schedulingGates"]].index(GATE)  # others' gates stay
     operations = [
@@ -98,12 +98,12 @@ def let_through(cluster: Cluster, pod: Object, demand: Demand) -> bool:
 
 
 class IdleSince:
-    """Since when Pods have been idle without a break."""
+    """Remembers since when Pods have been idle without interruption."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def too_long(self, idle: Sequence[str], now: float) -> list[str]:
-        """Those of them that have been so for IDLE_SECONDS; `now` by a monotonic clock."""
+        """Returns those of the idle Pods that have been idle for IDLE_SECONDS; `now` is the time of a monotonic clock."""
         self._since = {name: self._since.get(name, now) for name in idle}
         return [name for name, since in self._since.items() if now - since >= IDLE_SECONDS]

@@ -1,4 +1,4 @@
-"""What a person sees while stages run: bars on a terminal, plain lines elsewhere, JSON where asked for."""
+"""Shows the progress of stages: bars on a terminal, plain lines elsewhere, or JSON lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.log import duration, progress_text
 
 
 class Console(Protocol):
-    """Shows log lines of several stages at once; a context manager."""
+    """Shows the log lines of several stages at once. It is a context manager."""
 
     def __enter__(self) -> Console: ...
 
@@ -20,17 +20,17 @@ class Console(Protocol):
     ) -> None: ...
 
     def line(self, stage: str, line: dict[str, Any]) -> None:
-        """A log line that a stage wrote."""
+        """Shows a log line that the process named `stage` wrote."""
 
     def say(self, text: str) -> None:
-        """A line of control's own."""
+        """Shows a line of the command itself."""
 
     def finished(self, stage: str) -> None:
-        """The stage's process has ended."""
+        """Removes what is shown of a process that has ended."""
 
 
 def open_console(style: str) -> Console:
-    """Bars where stderr is a terminal and the style is text."""
+    """Returns the console for the log style `text` or `json`; `text` shows bars if stderr is a terminal."""
     if style == "json":
         return JsonConsole()
     return BarConsole() if sys.stderr.isatty() else PlainConsole()
@@ -42,7 +42,7 @@ def _text(line: dict[str, Any]) -> str:
     return f"{level}{line['event']}" + "".join(f" {k}={v}" for k, v in values.items())
 
 
-class _Quiet:
+class _BaseConsole:
     def __enter__(self) -> Any:
         return self
 
@@ -52,37 +52,37 @@ class _Quiet:
         return None
 
     def finished(self, stage: str) -> None:
-        """Nothing to take down."""
+        """Does nothing, since only bars have to be removed."""
 
 
-class JsonConsole(_Quiet):
-    """One JSON object a line."""
+class JsonConsole(_BaseConsole):
+    """Prints one JSON object per line."""
 
     def line(self, stage: str, line: dict[str, Any]) -> None:
-        """The stage's line with the stage's name."""
+        """Prints the stage's line with the stage's name."""
         print(json.dumps({**line, "stage": stage}), file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """An event of control."""
+        """Prints the text as an event of `control`."""
         print(json.dumps({"level": "info", "name": "control", "event": text}), file=sys.stderr, flush=True)
 
 
-class PlainConsole(_Quiet):
-    """`[final real 3] 12/60 epochs, 1.2 epochs/s, 40s left`."""
+class PlainConsole(_BaseConsole):
+    """Prints plain lines, such as `[final real 3] 12/60 epochs, 1.2 epochs/s, 40s left`."""
 
     def line(self, stage: str, line: dict[str, Any]) -> None:
-        """Progress lines come at the pace at which the stage writes them."""
+        """Prints the line, or its progress if it reports some, as often as the stage writes one."""
         progress = line.get("progress")
         text = f"{line['event']} {progress_text(progress)}" if progress else _text(line)
         print(f"[{stage}] {text}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """As it is."""
+        """Prints the text."""
         print(text, file=sys.stderr, flush=True)
 
 
-class BarConsole(_Quiet):
-    """One bar a running stage, log lines above them."""
+class BarConsole(_BaseConsole):
+    """Shows one bar per running stage, and log lines above the bars."""
 
     def __init__(self) -> None:
         from rich.console import Console as RichConsole
@@ -108,7 +108,7 @@ class BarConsole(_Quiet):
         self._progress.stop()
 
     def line(self, stage: str, line: dict[str, Any]) -> None:
-        """Progress moves the stage's bar; anything else is printed above the bars."""
+        """Moves the stage's bar if the line reports progress, and else prints it above the bars."""
         progress = line.get("progress")
         if not progress:
             self._progress.console.print(f"[{stage}] {_text(line)}", markup=False, highlight=False)
@@ -124,15 +124,15 @@ class BarConsole(_Quiet):
         )
 
     def say(self, text: str) -> None:
-        """Above the bars."""
+        """Prints the text above the bars."""
         self._progress.console.print(text, markup=False, highlight=False)
 
     def finished(self, stage: str) -> None:
-        """Takes the bar down."""
+        """Removes the stage's bar."""
         if stage in self._bars:
             self._progress.remove_task(self._bars.pop(stage))
 
 
 def summary(done: int, reused: int, seconds: float) -> str:
-    """What a run came to."""
+    """Returns the last line of a run, which counts the stages that ran and those that were committed before."""
     return f"{done} stages run, {reused} found committed, in {duration(seconds)}"

@@ -1,4 +1,4 @@
-"""A study on this machine: its work directory, and the services around whatever is done with it."""
+"""Opens a study on this machine: its work directory, and the services that it needs."""
 
 from __future__ import annotations
 
@@ -15,46 +15,49 @@ from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
-from shared.pipeline.session import Fingerprints, Session, fingerprints, open_session
+from shared.pipeline.session import Fingerprints, Session, compute_fingerprints, open_session
 from shared.services.services import joined_services, services
 from shared.settings import Settings
 from shared.weights.digests import weight_locations
 
 WORK = Path("work")
 STUDY_FILE = "study.json"
-"""In the work directory: the study as it was run last, `--set` included, and the fingerprints of its data and weights."""
+"""The file in the work directory with the study as it was run last, `--set` included, and the fingerprints of its data and weights."""
 DIGESTS = "digests"
-"""In the work directory: digests of weights, so that they are read once."""
+"""The folder in the work directory with digests of weights, so that these are read once."""
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """A study opened on this machine."""
+    """A study that is open on this machine."""
 
     session: Session
     environment: dict[str, str]
-    """What a stage process needs beyond this one's environment."""
+    """The environment variables that a stage process needs in addition to those of this process."""
 
 
 @contextlib.contextmanager
 def local_session(
-    study: ResolvedStudy, found: Fingerprints, workdir: Path, look: bool = False
+    study: ResolvedStudy, fingerprints: Fingerprints, workdir: Path, join: bool = False
 ) -> Iterator[LocalSession]:
-    """Starts the services that the environment does not name, for as long as the block runs.
+    """Opens a study, and runs the services that the environment does not name until the block ends.
 
-    With `look`, those of a run that goes on in the work directory are used.
+    With `join`, the services of a run that is using the work directory are used instead. Without it, UnavailableError is raised if there is
+    such a run.
     """
-    begin = joined_services if look else services
-    with begin(workdir, Settings.from_environment()) as started:
+    run_services = joined_services if join else services
+    with run_services(workdir, Settings.from_environment()) as started:
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})
-        yield LocalSession(open_session(study, found, settings), environment)
+        yield LocalSession(open_session(study, fingerprints, settings), environment)
 
 
 def current_fingerprints(study: ResolvedStudy, workdir: Path) -> Fingerprints:
-    """Fingerprints of data and weights as they are now; raises DataError where there are none, ConfigError for a bucket out of reach
-    and for a work directory that lies among the data."""
+    """Returns the fingerprints of the study's data and weights as they are now.
+
+    Raises DataError if they cannot be read, and ConfigError for a bucket whose server is not named or a work directory inside the data.
+    """
     settings = Settings.from_environment()
     files, folders = weight_locations(study)
     root = study.dataset.root
@@ -67,25 +70,27 @@ def current_fingerprints(study: ResolvedStudy, workdir: Path) -> Fingerprints:
                 f"{path}: {location} is in a bucket, but no store is named and the one on this machine would hide its server; "
                 "set TAILFILL_STORE=s3://bucket/prefix on the same server"
             )
-    return fingerprints(study, settings, FolderStore(workdir / DIGESTS))
+    return compute_fingerprints(study, settings, FolderStore(workdir / DIGESTS))
 
 
 def latest_workdir(workdir: Path | None) -> Path:
-    """The named work directory, or the one in `work/` that was used last; raises ConfigError."""
-    kept = sorted(WORK.glob(f"*/{STUDY_FILE}"), key=lambda path: path.stat().st_mtime)
-    candidates = kept if workdir is None else [workdir / STUDY_FILE]
+    """Returns the given work directory, or the one in `work/` that was used last; raises ConfigError if no study was run there."""
+    known = sorted(WORK.glob(f"*/{STUDY_FILE}"), key=lambda path: path.stat().st_mtime)
+    candidates = known if workdir is None else [workdir / STUDY_FILE]
     if not candidates or not candidates[-1].exists():
-        where = workdir or WORK
         raise ConfigError(
-            f"{where}: holds no study that was run; name one with --workdir, or start with `tailfill run STUDY.yaml`"
+            f"{workdir or WORK}: holds no study that was run; name one with --workdir, or start with `tailfill run STUDY.yaml`"
         )
     return candidates[-1].parent
 
 
 def last_study(folder: Path) -> tuple[ResolvedStudy, Fingerprints]:
-    """The study that was run there last, and the fingerprints that its data and weights had."""
+    """Returns the study that was run last in a work directory, and the fingerprints of its data and weights at that time.
+
+    Raises ConfigError if the file that holds them is damaged.
+    """
     try:
-        kept = json.loads((folder / STUDY_FILE).read_bytes())
-        return study_from_tree(kept["study"]), Fingerprints(kept["source"], kept["weights"])
+        saved = json.loads((folder / STUDY_FILE).read_bytes())
+        return study_from_tree(saved["study"]), Fingerprints(saved["source"], saved["weights"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / STUDY_FILE}: is damaged ({error}); run the study again") from error

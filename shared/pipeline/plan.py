@@ -1,4 +1,4 @@
-"""Which stages a study needs, and what each depends on: the one place that knows the order of the stages."""
+"""Plans which stages a study needs, and what each depends on. Only this module knows the order of the stages."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ from shared.weights.roles import BASE, JUDGES, Value, hub_base, hub_models, role
 
 @dataclass(frozen=True)
 class Step:
-    """A stage with its config, and the steps whose results it reads, by role. Equal steps are one."""
+    """A stage with its config, and the steps whose results it reads, by role. The plan has equal steps once."""
 
     stage: Stage
     experiment: str | None
     label: str
-    """For people: `final synthetic 3`."""
+    """Its name in messages, e.g. `final synthetic 3`."""
     config: StageConfig
     needs: Mapping[str, Step]
     from_search: tuple[str, ...] = ()
-    """Paths of the config whose values are the best that the search in the role `tune` found. That search is no input then: images made
-    with the same values by a trial are the same images."""
-    earlier: WarmStart | None = None
+    """Paths of the config whose values are the best that the search in the role `tune` found. That search is not an input of the task then,
+    since images that a trial generated with the same values are the same images."""
+    warm_start: WarmStart | None = None
     """The search of another study that is its input `warm_start`."""
 
     @cached_property
     def id(self) -> str:
-        """Equal for steps that would do the same; known before anything has run, unlike the key."""
+        """An identifier that is equal for steps with the same work. Unlike the key, it is known before anything has run."""
         needs = {role: step.id for role, step in self.needs.items()}
-        if self.earlier is not None:
-            needs["warm_start"] = self.earlier.name
+        if self.warm_start is not None:
+            needs["warm_start"] = self.warm_start.name
         return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.from_search])
 
 
 def make_task(study: ResolvedStudy, step: Step, committed: Mapping[str, Manifest]) -> Task:
-    """Returns the step's task, once everything that it needs is committed (manifests by step id).
+    """Returns the step's task, given the manifests of all steps that it needs, by step id.
 
-    Raises ConfigError if the search of another study that it begins from is not there.
+    Raises ConfigError if its warm start, a search of another study, is not committed.
     """
     manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
     config = step.config
     if step.from_search:
-        found = manifests.pop("tune").summary["parameters"]
-        config = with_parameters(config, {path: found[path] for path in step.from_search if path in found})
+        best = manifests.pop("tune").summary["parameters"]
+        config = with_parameters(config, {path: best[path] for path in step.from_search if path in best})
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
-    if step.earlier is not None:
-        inputs["warm_start"] = step.earlier.committed()
+    if step.warm_start is not None:
+        inputs["warm_start"] = step.warm_start.committed()
     return new_task(study.name, step.stage, config, inputs, study.resources, step.experiment)
 
 
@@ -79,41 +79,42 @@ def plan(
     study: ResolvedStudy,
     source_digest: str | None = None,
     weights: Mapping[str, str] = MappingProxyType({}),
-    earlier: Mapping[str, WarmStart] = MappingProxyType({}),
+    warm_starts: Mapping[str, WarmStart] = MappingProxyType({}),
 ) -> list[Step]:
-    """Returns all steps in an order in which each stands behind those that it needs; the report is last.
+    """Returns all steps, each after those that it needs; the report is last.
 
-    `source_digest` is the data's fingerprint (`shared.data.sources.digest.source_digest`), `weights` those of weights by location
-    (`shared.weights.digests.weight_digests`); without them, names stand in for contents. `earlier` is what `find_warm_starts` found.
+    `source_digest` is the data's digest (`shared.data.sources.digest.source_digest`), and `weights` has the digests of weights by location
+    (`shared.weights.digests.weight_digests`); without them, keys depend on names in place of contents. `warm_starts` is the result of
+    `find_warm_starts`.
     """
-    return _Planner(study, source_digest, weights, earlier).plan()
+    return _Planner(study, source_digest, weights, warm_starts).plan()
 
 
 @dataclass
-class _Source:
+class _ParameterSource:
     """Where an experiment's parameters come from."""
 
     tune: Step | None = None
-    """Its own search, or the one that it takes over from."""
+    """Its own search, or the one whose parameters it takes over."""
     from_search: tuple[str, ...] = ()
-    """The settings of `generate` among them."""
+    """The paths of `generate` among the parameters."""
     searched: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    """Values between which a search chose, of the paths that name weights."""
+    """The values between which a search chooses, for the paths that name weights."""
 
 
 class _Planner:
-    """The plan as it grows: experiments in their order, each from what those above it have."""
+    """Builds the plan, experiment by experiment, since each may use steps of those above it."""
 
     def __init__(
         self,
         study: ResolvedStudy,
         source_digest: str | None,
         weights: Mapping[str, str],
-        earlier: Mapping[str, WarmStart],
+        warm_starts: Mapping[str, WarmStart],
     ) -> None:
-        self.study, self.weights, self.earlier = study, weights, earlier
+        self.study, self.weights, self.warm_starts = study, weights, warm_starts
         self.steps: dict[str, Step] = {}
-        self.sources: dict[str | None, _Source] = {None: _Source()}
+        self.sources: dict[str | None, _ParameterSource] = {None: _ParameterSource()}
         rare, seed = study.written.rare, study.seed
         config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=rare, seed=seed)
         self.prepare = self._add(Step("prepare", None, "prepare", config, {}))
@@ -122,11 +123,11 @@ class _Planner:
         experiments = self.study.experiments
         reported: dict[str, Step] = {"prepare": self.prepare}
         data_of = {}
-        for experiment in experiments:  # what all else waits for gets the first free slot
+        for experiment in experiments:  # the plan's first steps get the first free slots: those that most others need
             if experiment.images != "real":
                 self._generator(experiment)
                 if not generation_settings(experiment) and experiment.parameters_from is None:
-                    self._images(experiment, _Source())
+                    self._images(experiment, _ParameterSource())
         for experiment in experiments:
             source = self._search(experiment)
             data = data_of[experiment.name] = self._images(experiment, source)
@@ -143,39 +144,39 @@ class _Planner:
             if step.stage == "weights":
                 reported[step.label.replace(" ", "/")] = step
         self._add(Step("report", None, "report", _report_config(self.study), reported))
-        # hub weights wait for nothing, and a wrong name or pin is told before hours of work
+        # hub weights need no other step, and a wrong name or revision should fail before hours of work
         return sorted(self.steps.values(), key=lambda step: step.stage not in ("prepare", "weights"))
 
     def _add(self, step: Step) -> Step:
-        """Returns the equal step that is there already, if there is one."""
+        """Adds a step and returns it, or returns the equal one that the plan already has."""
         if isinstance(step.config, WithWeights):
             named = named_weights(step.config, self.weights)
             step = replace(step, config=step.config.model_copy(update={"weights": named}))
         return self.steps.setdefault(step.id, step)
 
-    def _search(self, experiment: ResolvedExperiment) -> _Source:
-        """Adds the experiment's search, if it has one."""
-        given = self.sources[experiment.parameters_from]
-        kept = tuple(inherited(dict.fromkeys(given.from_search), experiment.pinned))
-        searched_above = inherited(given.searched, experiment.pinned)
+    def _search(self, experiment: ResolvedExperiment) -> _ParameterSource:
+        """Adds the experiment's search, if it has one, and returns where its parameters come from."""
+        above = self.sources[experiment.parameters_from]
+        taken_over = tuple(inherited(dict.fromkeys(above.from_search), experiment.pinned))
+        searched_above = inherited(above.searched, experiment.pinned)
         own = {p: searched_above.get(p, ()) + values for p, values in searched_values(experiment).items()}
-        source = self.sources[experiment.name] = _Source(given.tune, kept, searched_above | own)
+        source = self.sources[experiment.name] = _ParameterSource(above.tune, taken_over, searched_above | own)
         if experiment.search.trials:
             searched = generation_settings(experiment)
-            # a trial whose search varies the images has its own made
+            # if the search varies how images are generated, each trial has its own made
             data = self._generator(experiment) if searched else self._images(experiment, source)
-            needs = data | self._models(experiment) | ({"parameters": given.tune} if given.tune else {})
+            needs = data | self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
             if searched:
                 needs |= self._judges(_judges_of(self.study, experiment))
-            warm, earlier = experiment.search.warm_start_from, None
-            if warm and "/" in warm:
-                earlier = self.earlier.get(warm, WarmStart(warm))
-            elif warm and (above := self.sources[warm].tune):
-                needs["warm_start"] = above
+            name, warm_start = experiment.search.warm_start_from, None
+            if name and "/" in name:
+                warm_start = self.warm_starts.get(name, WarmStart(name))
+            elif name and (tune := self.sources[name].tune):
+                needs["warm_start"] = tune
             config = _tune_config(self.study, experiment)
             label = f"tune {experiment.name}"
-            source.tune = self._add(Step("tune", experiment.name, label, config, needs, earlier=earlier))
-            source.from_search += tuple(path for path in searched if path not in kept)
+            source.tune = self._add(Step("tune", experiment.name, label, config, needs, warm_start=warm_start))
+            source.from_search += tuple(path for path in searched if path not in taken_over)
         return source
 
     def _weights(self, config: WeightsConfig) -> Step:
@@ -183,7 +184,7 @@ class _Planner:
         return self._add(Step("weights", None, f"weights {config.name}{at}", config, {}))
 
     def _models(self, experiment: ResolvedExperiment) -> dict[str, Step]:
-        """What an arm's classifier may begin with."""
+        """Returns the steps that download the weights from which an arm's classifier may start, by role."""
         named = hub_models(experiment.classifier, self.sources[experiment.name].searched)
         return {role_of(config.name): self._weights(config) for config in named}
 
@@ -196,15 +197,15 @@ class _Planner:
         return {BASE: self._weights(named)} if named else {}
 
     def _generator(self, experiment: ResolvedExperiment) -> dict[str, Step]:
-        """All that `generate` reads."""
+        """Adds the experiment's generator, and returns the steps that `generate` reads, by role."""
         config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=self.study.seed)
         base = self._base(experiment)
         needs = {"prepare": self.prepare} | base
         finetune = self._add(Step("finetune", experiment.name, "finetune", config, needs))
         return {"prepare": self.prepare, "finetune": finetune} | base
 
-    def _images(self, experiment: ResolvedExperiment, source: _Source) -> dict[str, Step]:
-        """The steps that make what an arm trains on, by role."""
+    def _images(self, experiment: ResolvedExperiment, source: _ParameterSource) -> dict[str, Step]:
+        """Adds the steps that make the images that an arm trains on, and returns them by role."""
         if experiment.images == "real":
             return {"prepare": self.prepare}
         needs = self._generator(experiment)
@@ -239,7 +240,7 @@ class _Planner:
 
 
 def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment) -> ScoreConfig:
-    """The judges of an experiment's generated images: the study's, so that arms which share images share their scores too."""
+    """Returns the config of the judges of an experiment's images: the study's, so that arms that share images share their scores too."""
     return ScoreConfig(
         score=experiment.score,
         classifier=study.written.classifier,

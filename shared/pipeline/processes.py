@@ -1,10 +1,11 @@
-"""Stage processes on one machine: started so that they cannot outlive this one and import nothing from the current folder, and
-their stderr read line by line."""
+"""Starts stage processes on one machine, and reads their stderr line by line.
+
+They cannot outlive this process, and import nothing from the current folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
@@ -19,65 +20,62 @@ from pathlib import Path
 from typing import Any
 
 from shared.isolation import isolated
+from shared.parent_death import die_with_parent
 
 COMMAND = Path(__file__).parents[2] / "jobs" / "isolated.py"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)
-
-
-def _die_with_parent(parent: int) -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a stage process is started, and started again after it was lost."""
+    """How to start a stage process, also again after it was lost."""
 
     name: str
-    """For people: `tune real worker 1`."""
+    """Its name in messages, e.g. `tune real worker 1`."""
     arguments: tuple[str, ...]
-    """Of the command `tailfill`."""
+    """The arguments of the command `tailfill`."""
     environment: Mapping[str, str]
+    """The environment variables that this process alone gets."""
     takes_slot: bool = True
-    """False for a coordinator, which waits more than it computes."""
+    """Whether it needs a slot. A coordinator does not, since it waits more than it computes."""
     most_gpus: int = 1
-    """How many GPUs it can use; it gets more than one where nothing else runs."""
+    """The number of GPUs that it can use; it gets more than one only if nothing else runs."""
 
 
 @dataclass
 class StageProcess:
-    """A running `tailfill stage`, and what it said last."""
+    """A running `tailfill stage`, and its last output."""
 
     launch: Launch
     process: subprocess.Popen[str]
     errors: list[str] = field(default_factory=list)
-    """What it logged as errors, in order."""
+    """The errors that it logged, in order."""
     tail: list[str] = field(default_factory=list)
-    """The last lines that were no log lines: a traceback, a library's complaint."""
+    """The last 40 lines of its stderr that were not log lines, such as a traceback or a library's warning."""
 
     reader: threading.Thread = field(default_factory=threading.Thread)
-    """Reads its stderr until it ends."""
+    """The thread that reads its stderr until it ends."""
 
     def kill(self) -> None:
-        """Ends it and whatever it started, at once; returns when it is gone."""
+        """Kills it and all processes that it started; returns when it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def signal(self, number: int) -> None:
-        """Sends a signal where it still runs."""
+        """Sends a signal if it still runs."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
 
 Lines = queue.Queue[tuple[StageProcess, dict[str, Any]]]
+"""The log lines of several processes, each with the process that wrote it."""
 
 
 def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> StageProcess:
-    """Starts `tailfill --log json <arguments>`; its log lines arrive in `lines`. Call from the main thread only:
-    the kernel's death signal goes by the thread that forked."""
+    """Starts `tailfill --log json <arguments>`, and puts its log lines into `lines`.
+
+    Call it from the main thread only, since the kernel sends the death signal when the thread that forked ends.
+    """
     process = subprocess.Popen(
         [sys.executable, "-P", str(COMMAND), "--log", "json", *launch.arguments],
         env=isolated({**os.environ, **environment, **launch.environment}),
@@ -86,8 +84,8 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # Ctrl-C reaches control alone, which then stops its stages in order
-        preexec_fn=partial(_die_with_parent, os.getpid()),
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its stages in order
+        preexec_fn=partial(die_with_parent, os.getpid()),
     )
     started = StageProcess(launch, process)
     started.reader = threading.Thread(target=_read, args=(started, lines), daemon=True)

@@ -1,7 +1,8 @@
-"""Runs a study's stages in order: as processes of one machine (`shared.pipeline.local_executor`), or as Jobs of a cluster (`shared.pipeline.kube_executor`).
+"""Runs a study's stages in the order of its plan, by an executor.
 
-It holds no state: what is committed in the store and in PostgreSQL is the state. Kill it at any moment and run it again; two at once do
-no harm.
+`shared.pipeline.local_executor` runs them as processes of one machine, and `shared.pipeline.kube_executor` as Jobs of a cluster. The scheduler
+holds no state: the state is what is committed in the store and in PostgreSQL. It may be killed at any moment and run again, and two at once
+do no harm.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ from shared.stop import StopSignal
 
 
 class StageFailed(TailfillError):
-    """A stage ended with a bug, whose traceback is in the message."""
+    """A stage failed by a bug, whose traceback is in the message."""
 
 
 @dataclass(frozen=True)
 class CompletedStep:
-    """A step whose work has ended well."""
+    """A step whose work has ended without an error."""
 
     step: Step
     seconds: float | None
-    """Since its first process began; None where nobody looked then."""
+    """The seconds since its first process started; None if another program did the work."""
 
 
 class Executor(Protocol):
-    """Has tasks done."""
+    """Runs tasks: on this machine, or on a cluster."""
 
     tick_seconds: float
-    """Between two looks."""
+    """The seconds between two calls of `advance`."""
     patience: float
-    """Seconds for which a service may be away before the run ends with its error."""
+    """The seconds for which a service may be unavailable before the run ends with its error."""
 
     def begin(self, step: Step, task: Task) -> None:
-        """Takes a task on, once everything that it needs is committed; called once for each."""
+        """Accepts a task. It is called once per task, when everything that the task needs is committed."""
 
     def advance(self) -> list[CompletedStep]:
-        """Starts what can start, and says what has ended well since. Raises what ends the run."""
+        """Starts what can start, and returns the steps completed since the last call; raises the error that ends the run."""
 
     def end(self) -> None:
-        """Ends what a run may leave behind."""
+        """Stops what must not outlive the run."""
 
 
 class Scheduler:
-    """One run of a study."""
+    """A run of a study."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Scheduler:
         say: Callable[[str], None],
         stop: StopSignal,
     ) -> None:
-        """`steps` is the study's plan; `say` shows a person a line."""
+        """Prepares a run of `steps`, the study's plan; `say` is called with each line that the user should see."""
         self.study, self.steps, self.artifacts = study, steps, artifacts
         self.executor, self.say, self.stop = executor, say, stop
         self.committed: dict[str, Manifest] = {}
@@ -75,16 +76,19 @@ class Scheduler:
         self._ended: list[CompletedStep] = []
 
     def run(self, rerun: frozenset[str] = frozenset()) -> Manifest:
-        """Runs what is not committed and returns the report's manifest; raises the error of the first stage that failed for good."""
-        last, answered = self.steps[-1].id, time.monotonic()
+        """Runs all steps that are not committed, and returns the report's manifest.
+
+        Stages in `rerun` run even if they are committed. Raises the error of the first stage that failed for good, and Stopped at a signal.
+        """
+        last, last_success = self.steps[-1].id, time.monotonic()
         try:
             while True:
                 self.stop.raise_if_set()
                 try:
                     self._tick(rerun)
-                    answered = time.monotonic()
+                    last_success = time.monotonic()
                 except UnavailableError as error:
-                    if time.monotonic() - answered >= self.executor.patience:
+                    if time.monotonic() - last_success >= self.executor.patience:
                         raise
                     self.say(f"waiting: {error}")
                 if last in self.committed:
@@ -94,19 +98,19 @@ class Scheduler:
             self.executor.end()
 
     def states(self, failed: Collection[str] = ()) -> Counter[tuple[str, str]]:
-        """How many steps of each stage are `committed`, `begun`, `failed` (those with these ids) or `waiting`."""
+        """Counts the steps by stage and state: `committed`, `begun`, `failed` (those whose id is in `failed`) or `waiting`."""
         return Counter((step.stage, "failed" if step.id in failed else self._state(step)) for step in self.steps)
 
     def _state(self, step: Step) -> str:
         return "committed" if step.id in self.committed else "begun" if step.id in self.begun else "waiting"
 
     def _tick(self, rerun: frozenset[str]) -> None:
-        for step in self.steps:  # in order: what an earlier one commits may let a later one begin
+        for step in self.steps:  # in order, since a step that is found committed may allow a later one to start
             known = step.id in self.committed or step.id in self.begun
             if not known and all(needed.id in self.committed for needed in step.needs.values()):
                 self._begin(step, step.stage in rerun)
         self._ended += self.executor.advance()
-        while self._ended:  # one whose manifest cannot be read now is looked at again
+        while self._ended:  # a step whose manifest cannot be read now stays in the list for the next tick
             self._commit(self._ended[0])
             self._ended.pop(0)
 
@@ -129,7 +133,7 @@ class Scheduler:
         step, task = ended.step, self.begun[ended.step.id]
         manifest = self.artifacts.find(task.stage, task.key)
         if manifest is None:
-            raise StageFailed(f"{step.label}: ended well but committed nothing")
+            raise StageFailed(f"{step.label}: ended without an error but committed nothing")
         self.committed[step.id] = manifest
         took = "" if ended.seconds is None else f" in {duration(ended.seconds)}"
         self.say(f"{step.label}: committed ({task.key[:8]}){took}")

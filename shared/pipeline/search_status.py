@@ -1,4 +1,4 @@
-"""How far the searches of a study are, and in one line why nothing moves when nothing does."""
+"""Describes the progress of a study's searches, and says in one line why nothing moves if nothing does."""
 
 from __future__ import annotations
 
@@ -12,82 +12,83 @@ from shared.config.stages import TuneConfig
 from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.log import duration
-from shared.pipeline.status import GO_ON, StepState
+from shared.pipeline.status import RESUME_HINT, StepState
 from shared.search.identity import search_name, searches_of, settings_digest
 from shared.search.overview import SearchOverview, read_searches
 from shared.search.spending import stages_gpu_seconds
 
-COORDINATOR_SECONDS = 30.0  # a coordinator gives a sign of life every second or two
+COORDINATOR_SECONDS = 30.0  # without a heartbeat, which a coordinator sends every second or two
 
 
 @dataclass(frozen=True)
-class Remedies:
-    """What a person can do where nothing moves."""
+class Hints:
+    """What a user can do if nothing moves. The defaults are for one machine."""
 
-    go_on: str = GO_ON
-    """Where no coordinator is at work."""
-    workers: str = "one comes when a slot of `tailfill run` is free, or by `kubectl scale`"
-    """Where no worker is alive."""
+    resume: str = RESUME_HINT
+    """The hint if no coordinator is running."""
+    workers: str = "one starts when a slot of `tailfill run` is free, or by `kubectl scale`"
+    """The hint if no worker is alive."""
 
 
-HERE = Remedies()
+LOCAL_HINTS = Hints()
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """A search that is not committed."""
+    """The state of a search that is not committed."""
 
     step: str
-    """Label of its step in the plan."""
+    """The label of its step in the plan."""
     objectives: tuple[str, ...]
     overview: SearchOverview | None
-    """None before it has begun, or while PostgreSQL is away."""
+    """None before it has begun, or if PostgreSQL is unavailable."""
     stall: str | None
-    """Why nothing moves; None where something does."""
+    """Why nothing moves; None if something does."""
     seconds_left: float | None
+    """The estimated seconds until it ends; None if its pace is not known."""
     gpu_budget: tuple[float, float] | None
-    """GPU-hours that the whole study has spent, and those that it may spend."""
+    """The GPU-hours that the whole study has used, and those that it may use; None without such a budget."""
     waiting: bool = False
-    """For an earlier stage, as the stage's own line says."""
+    """Whether it waits for an earlier stage, as its step's line says too."""
 
 
 def search_states(
-    rows: Sequence[StepState], artifacts: Artifacts, url: str, remedies: Remedies = HERE
+    rows: Sequence[StepState], artifacts: Artifacts, url: str, hints: Hints = LOCAL_HINTS
 ) -> list[SearchState]:
-    """The searches of a study's status that are not committed, in the order of the plan; raises ConfigError where PostgreSQL refuses us.
+    """Returns the states of the searches that are not committed, in the order of the plan.
 
-    `remedies` are those of the place that asks.
+    `url` is PostgreSQL's, and `hints` say what the user can do if nothing moves. Raises ConfigError if PostgreSQL rejects the connection.
     """
     open_rows = [row for row in rows if row.step.stage == "tune" and row.manifest is None]
     if not open_rows:
         return []
     try:
-        found = read_searches(url, searches_of(artifacts.study))
+        overviews = read_searches(url, searches_of(artifacts.study))
     except UnavailableError as error:
         return [SearchState(row.step.label, _search(row).objectives, None, str(error), None, None) for row in open_rows]
-    searched = sum(overview.gpu_seconds for overview in found)
+    searched = sum(overview.gpu_seconds for overview in overviews)
     budgeted = any(_search(row).budget.gpu_hours for row in open_rows)
     spent = searched + stages_gpu_seconds(artifacts) if budgeted else searched
-    by_name = {overview.name: overview for overview in found}
-    # one whose inputs are not known yet has no name
+    by_name = {overview.name: overview for overview in overviews}
+    # a search has no name before its inputs are known
     named = [(row, name_of_search(row.task, artifacts) if row.task else "") for row in open_rows]
-    return [_state(row, by_name.get(name), spent, rows, remedies) for row, name in named]
+    return [_state(row, by_name.get(name), spent, rows, hints) for row, name in named]
 
 
 def _state(
-    row: StepState, found: SearchOverview | None, spent: float, rows: Sequence[StepState], remedies: Remedies
+    row: StepState, overview: SearchOverview | None, spent: float, rows: Sequence[StepState], hints: Hints
 ) -> SearchState:
     search = _search(row)
-    if found is None:
-        reason, waiting = _not_begun(row, rows, remedies), row.task is None
+    if overview is None:
+        reason, waiting = _why_not_begun(row, rows, hints), row.task is None
         return SearchState(row.step.label, search.objectives, None, reason, None, None, waiting)
     limit = search.budget.gpu_hours
     return SearchState(
         row.step.label,
         search.objectives,
-        found,
-        stall(found, search, remedies),
-        seconds_left(found, search, spent),
+        overview,
+        stall(overview, search, hints),
+        seconds_left(overview, search, spent),
         None if limit is None else (spent / 3600, limit),
     )
 
@@ -98,103 +99,107 @@ def _search(row: StepState) -> Search:
 
 
 def name_of_search(task: Task, artifacts: Artifacts) -> str:
-    """Of a task of the stage tune: its search's name in PostgreSQL."""
+    """Returns the name that the search of a tune task has in PostgreSQL."""
     assert isinstance(task.config, TuneConfig)
     return search_name(task.study, task.config, task.inputs, artifacts.generation("tune", task.key))
 
 
-def _not_begun(row: StepState, rows: Sequence[StepState], remedies: Remedies) -> str:
+def _why_not_begun(row: StepState, rows: Sequence[StepState], hints: Hints) -> str:
     if row.task is not None:
-        return row.doing.detail if row.doing and row.doing.detail else f"no coordinator has begun it; {remedies.go_on}"
+        detail = row.status.detail if row.status else ""
+        return detail or f"no coordinator has begun it; {hints.resume}"
     open_labels = {other.step.label for other in rows if other.manifest is None}
     return f"waits for {', '.join(sorted({needed.label for needed in row.step.needs.values()} & open_labels))}"
 
 
-def stall(found: SearchOverview, search: Search, remedies: Remedies = HERE) -> str | None:
-    """Why nothing moves in a search that has begun, or None where something does."""
-    away = found.ticked_seconds > COORDINATOR_SECONDS
-    silent = f"no coordinator has given a sign of life for {duration(found.ticked_seconds)}"
-    if found.closed is not None and not found.running:
-        return _closed(found, search) + (f"; {silent}, {remedies.go_on}" if away else "")
-    if away:
-        running = "; the running trials end, nothing is queued after them" if found.running else ""
-        return f"{silent}{running}; {remedies.go_on}"
-    if found.running:
+def stall(overview: SearchOverview, search: Search, hints: Hints = LOCAL_HINTS) -> str | None:
+    """Returns why nothing moves in a search that has begun, or None if something does."""
+    coordinator_lost = overview.ticked_seconds > COORDINATOR_SECONDS
+    silence = f"no coordinator has sent a heartbeat for {duration(overview.ticked_seconds)}"
+    if overview.closed is not None and not overview.running:
+        return _why_closed(overview, search) + (f"; {silence}, {hints.resume}" if coordinator_lost else "")
+    if coordinator_lost:
+        running = "; the running trials end, nothing is queued after them" if overview.running else ""
+        return f"{silence}{running}; {hints.resume}"
+    if overview.running:
         return None
-    if found.stale:
-        end = "now" if not found.reaped_in else f"in {duration(found.reaped_in)}"
-        return f"{_trials(found.stale)} without a sign of life from the worker (the last: {found.lost_worker}); queued again {end}"
-    if found.queued and not found.workers:
-        return f"{_trials(found.queued)} queued and no worker alive; {remedies.workers}"
-    if found.queued:
-        return f"{_workers(found.workers)} get ready: training data are built before the first trial"
+    if overview.stale:
+        end = "now" if not overview.reaped_in else f"in {duration(overview.reaped_in)}"
+        return f"{_trials(overview.stale)} without a heartbeat from the worker (the last: {overview.lost_worker}); queued again {end}"
+    if overview.queued and not overview.workers:
+        return f"{_trials(overview.queued)} queued and no worker alive; {hints.workers}"
+    if overview.queued:
+        return f"{_workers(overview.workers)} starting: training data are prepared before the first trial"
     return None
 
 
-def _closed(found: SearchOverview, search: Search) -> str:
-    if found.settings != settings_digest(search):
-        return f"the search was closed under other settings ({found.closed})"
-    if found.closed == "complete":
-        return "all trials are finished; what was found is yet to be committed"
-    said = f"the search is closed: {found.closed}"
-    if found.failed > search.max_failures and found.last_failure:
-        said += f"; the last failure: {found.last_failure}"
-    return said
+def _why_closed(overview: SearchOverview, search: Search) -> str:
+    if overview.settings != settings_digest(search):
+        return f"the search was closed under other settings ({overview.closed})"
+    if overview.closed == "complete":
+        return "all trials are finished; their results are not committed yet"
+    reason = f"the search is closed: {overview.closed}"
+    if overview.failed > search.max_failures and overview.last_failure:
+        reason += f"; the last failure: {overview.last_failure}"
+    return reason
 
 
-def seconds_left(found: SearchOverview, search: Search, spent_gpu_seconds: float) -> float | None:
-    """Until the search ends by its trials or, where that is sooner, by a budget; None while its pace is not known."""
-    by_pace = found.seconds_left
+def seconds_left(overview: SearchOverview, search: Search, spent_gpu_seconds: float) -> float | None:
+    """Returns the seconds until the search ends by its trials or, if that is sooner, by a budget; None if its pace is not known."""
+    by_pace = overview.seconds_left
     if by_pace is None:
         return None
     ends = [by_pace]
     if search.budget.wall_hours is not None:
-        ends.append(max(search.budget.wall_hours * 3600 - found.wall_seconds, 0.0))
-    if search.budget.gpu_hours is not None and found.gpu_seconds:
-        ends.append(max(search.budget.gpu_hours * 3600 - spent_gpu_seconds, 0.0) / max(found.workers, 1))
+        ends.append(max(search.budget.wall_hours * 3600 - overview.wall_seconds, 0.0))
+    if search.budget.gpu_hours is not None and overview.gpu_seconds:
+        ends.append(max(search.budget.gpu_hours * 3600 - spent_gpu_seconds, 0.0) / max(overview.workers, 1))
     return min(ends)
 
 
 def describe(searches: Sequence[SearchState]) -> str:
-    """A paragraph a search, but for those that wait for an earlier stage."""
+    """Returns a paragraph for each search that does not wait for an earlier stage."""
     return "\n".join(_paragraph(search) for search in searches if not search.waiting)
 
 
 def _paragraph(search: SearchState) -> str:
     lines = []
-    if (found := search.overview) is not None:
-        lines = [_trials_line(found, search.objectives), _cost_line(found, search)]
+    if (overview := search.overview) is not None:
+        lines = [_trials_line(overview, search.objectives), _cost_line(overview, search)]
     if search.stall is not None:
-        lines.append(f"nothing moves: {search.stall}" if found is None or not found.running else search.stall)
+        lines.append(f"nothing moves: {search.stall}" if overview is None or not overview.running else search.stall)
     return f"{search.step}: " + "\n  ".join(lines)
 
 
-def _trials_line(found: SearchOverview, objectives: Sequence[str]) -> str:
-    step = f"step {found.position} of {found.steps} ({found.label}): " if found.steps > 1 else ""
-    detail = ", ".join(f"{n} {what}" for n, what in ((found.pruned, "pruned"), (found.failed, "failed besides")) if n)
-    running = found.running + found.stale
+def _trials_line(overview: SearchOverview, objectives: Sequence[str]) -> str:
+    step = f"step {overview.position} of {overview.steps} ({overview.label}): " if overview.steps > 1 else ""
+    counts = ((overview.pruned, "pruned"), (overview.failed, "more failed"))
+    detail = ", ".join(f"{n} {what}" for n, what in counts if n)
+    running = overview.running + overview.stale
     return (
-        f"{step}{found.finished} of {found.wanted} trials done{f' ({detail})' if detail else ''}, "
-        f"{running} running, {found.queued} queued, {found.left} left; " + (_bests(found, objectives) or "no value yet")
+        f"{step}{overview.finished} of {overview.wanted} trials done{f' ({detail})' if detail else ''}, "
+        f"{running} running, {overview.queued} queued, {overview.left} left; "
+        + (_best_values(overview, objectives) or "no value yet")
     )
 
 
-def _bests(found: SearchOverview, objectives: Sequence[str]) -> str:
-    """Of several objectives each one's best, which need not be of one trial."""
-    said = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, found.bests, strict=False))
-    return said if found.front is None else f"{said}, {_trials(found.front)} on the Pareto front"
+def _best_values(overview: SearchOverview, objectives: Sequence[str]) -> str:
+    """Returns the best value of each objective; with several objectives these may be of different trials."""
+    text = ", ".join(f"best {name} {best:.4g}" for name, best in zip(objectives, overview.bests, strict=False))
+    return text if overview.front is None else f"{text}, {_trials(overview.front)} on the Pareto front"
 
 
-def _cost_line(found: SearchOverview, search: SearchState) -> str:
-    gpu = found.gpu_seconds > 0
-    used, lost = (found.gpu_seconds, found.gpu_lost_seconds) if gpu else (found.used_seconds, found.lost_seconds)
+def _cost_line(overview: SearchOverview, search: SearchState) -> str:
+    gpu = overview.gpu_seconds > 0
+    used = overview.gpu_seconds if gpu else overview.used_seconds
+    lost = overview.gpu_lost_seconds if gpu else overview.lost_seconds
     parts = [
-        f"{_workers(found.workers)} alive",
+        f"{_workers(overview.workers)} alive",
         f"{used / 3600:.2f} {'GPU' if gpu else 'CPU'}-hours used, {lost / 3600:.2f} of them lost",
     ]
     if search.gpu_budget is not None:
         parts.append("{:.2f} of {:g} GPU-hours of the study's budget spent".format(*search.gpu_budget))
-    if found.closed is None:
+    if overview.closed is None:
         left = search.seconds_left
         parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
     return "; ".join(parts)
@@ -209,14 +214,14 @@ def _workers(count: int) -> str:
 
 
 def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
-    """The same for a script, by the step's label."""
-    found = {}
+    """Returns the states for a script, as JSON values by the step's label."""
+    by_step = {}
     for search in searches:
         overview = asdict(search.overview) if search.overview else {}
         overview |= (
             {name: getattr(search.overview, name) for name in ("best", "left", "finished")} if search.overview else {}
         )
-        found[search.step] = {
+        by_step[search.step] = {
             **overview,
             "objective": search.objectives[0],
             "objectives": list(search.objectives),
@@ -225,4 +230,4 @@ def as_json(searches: Sequence[SearchState]) -> dict[str, dict[str, Any]]:
             "study_gpu_hours": search.gpu_budget[0] if search.gpu_budget else None,
             "budget_gpu_hours": search.gpu_budget[1] if search.gpu_budget else None,
         }
-    return found
+    return by_step

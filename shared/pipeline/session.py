@@ -1,4 +1,4 @@
-"""A study that is being worked on: its plan, which rests on the data and weights as they are now, and its artifacts."""
+"""Opens a study: its plan, which depends on the present data and weights, and its artifacts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from shared.weights.digests import weight_digests
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What keys rest on that the study only names."""
+    """The digests of the data and weights that a study names, which are part of its keys."""
 
     source: str | None
-    """Of the data; None for drawn garments."""
+    """The digest of the data; None for drawn garments."""
     weights: dict[str, str]
-    """By location."""
+    """The digests of weights by location."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A study with its plan and artifacts, services running."""
+    """An open study: its plan, its artifacts, and the settings of the running services."""
 
     study: ResolvedStudy
     steps: list[Step]
@@ -37,7 +37,7 @@ class Session:
 
     @property
     def database_url(self) -> str:
-        """Of PostgreSQL; raises ConfigError where none is named."""
+        """The URL of PostgreSQL; raises ConfigError if none is set."""
         if self.settings.database_url is None:
             raise ConfigError(
                 "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"
@@ -45,13 +45,16 @@ class Session:
         return self.settings.database_url.get_secret_value()
 
 
-def fingerprints(study: ResolvedStudy, settings: Settings, kept: Store) -> Fingerprints:
-    """Of the data and weights as they are now; `kept` remembers digests of large files. Raises DataError where there are none."""
-    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, kept))
+def compute_fingerprints(study: ResolvedStudy, settings: Settings, digest_store: Store) -> Fingerprints:
+    """Returns the fingerprints of the data and weights as they are now; raises DataError if they cannot be read.
+
+    Digests of large files are stored in `digest_store`, so that these are read once.
+    """
+    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, digest_store))
 
 
-def open_session(study: ResolvedStudy, found: Fingerprints, settings: Settings) -> Session:
-    """The study's plan and artifacts in the store that the settings name."""
+def open_session(study: ResolvedStudy, fingerprints: Fingerprints, settings: Settings) -> Session:
+    """Returns the study with its plan and its artifacts in the store that the settings name."""
     artifacts = Artifacts(open_store(settings), study.name, settings.cache)
-    steps = plan(study, found.source, found.weights, find_warm_starts(study, artifacts))
+    steps = plan(study, fingerprints.source, fingerprints.weights, find_warm_starts(study, artifacts))
     return Session(study, steps, artifacts, settings)

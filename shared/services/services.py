@@ -1,4 +1,4 @@
-"""The services of a study on one machine: those that the environment does not name are started, and end with the command."""
+"""Runs the services of a study on one machine: starts those that the environment does not name, and stops them with the command."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENVIRONMENT = "services.json"  # in the work directory while a command uses it, 
 
 
 class InUse(UnavailableError):
-    """Another command uses the work directory."""
+    """Says that another command uses the work directory."""
 
 
 @contextmanager
 def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
     """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
 
-    PostgreSQL is needed where `DATABASE_URL` is unset, SeaweedFS where `TAILFILL_STORE` is. Call it in the main thread. Raises
-    UnavailableError where another command uses the work directory or a server does not start, ConfigError where an endpoint is named without a store.
+    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
+    if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
     """
     if settings.store is None and settings.s3_endpoint is not None:
         raise ConfigError(
@@ -47,7 +47,7 @@ def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
-    """Those of the command that uses the work directory now, or, where none does, started and stopped like `services`."""
+    """Yields the variables of the services of the command that uses the work directory now, or starts them if there is none."""
     try:
         with services(workdir, settings) as environment:
             yield environment
@@ -67,7 +67,7 @@ def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str
     if settings.store is None:
         from shared.services.s3 import ready_seaweedfs, start_seaweedfs
 
-        seaweedfs = start_seaweedfs(workdir / "s3")  # comes up while PostgreSQL does
+        seaweedfs = start_seaweedfs(workdir / "s3")  # it starts while PostgreSQL does
         servers.append(seaweedfs.server)
     if settings.database_url is None:
         from shared.services.postgres import start_postgres
@@ -93,7 +93,7 @@ def _stop(servers: list[Server]) -> None:
 
 @contextmanager
 def _locked(workdir: Path) -> Iterator[None]:
-    """Holds the work directory for this process; the kernel lets go of it when the process ends, however it does."""
+    """Locks the work directory for this process; the kernel unlocks it when the process ends for any reason."""
     path = workdir / "lock"
     with disk_errors(path):
         workdir.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Fingerprints of the weights that a study names by where they lie: in the keys they stand for the location.
+"""Computes digests of the weights that a study names by location; keys contain the digest instead of the location.
 
-So another file under the same name is another result, and a file that was moved, or that lies in a bucket for the cluster and in a
-folder here, is the same one. Weights from a hub or a package go by name and revision.
+So another file at the same location gives another result, and a file that was moved, or copied from a folder to a bucket, gives the same
+one. Weights from a hub or a package are identified by name and revision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Choice
 from shared.config.stages import PRETRAINED
 from shared.diffusion.generators import BaseFiles, generator_kind
+from shared.digests import file_digest
 from shared.errors import DataError
 from shared.log import Log
 from shared.settings import Settings
@@ -31,7 +32,7 @@ BIG = 256 << 20  # bytes; reading more takes a second or longer
 
 
 def weight_locations(study: ResolvedStudy) -> tuple[set[str], set[str]]:
-    """The files (`classifier.pretrained`) and the folders (`finetune.base`), here or in a bucket, that the study's stages read."""
+    """Returns the files (`classifier.pretrained`) and the folders (`finetune.base`), local or in a bucket, that the stages read."""
     experiments = study.experiments
     with_images = [experiment for experiment in experiments if experiment.images != "real"]
     files = {value for experiment in experiments for value in _pretrained(experiment)}
@@ -41,10 +42,10 @@ def weight_locations(study: ResolvedStudy) -> tuple[set[str], set[str]]:
 
 
 def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dict[str, str]:
-    """SHA-256 of the weights by location: a file's of its bytes, a folder's of names and bytes of the files that are read of it.
+    """Returns the SHA-256 of the weights by location: of a file's bytes, or of the names and digests of the files read from a folder.
 
-    `kept` remembers digests of files that did not change (by size and time of change; in a bucket by ETag), so that gigabytes are
-    read once. Raises DataError where nothing lies there, and what the bucket raises.
+    `kept` stores the digests, so that a file is read again only if it changed (by size and modification time; in a bucket by ETag). Raises
+    DataError if there are no weights at a location, and what the bucket raises.
     """
     files, _ = weight_locations(study)
     found = {location: _file(location, settings, kept) for location in sorted(files)}
@@ -52,7 +53,7 @@ def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dic
 
 
 def _bases(study: ResolvedStudy) -> dict[str, BaseFiles]:
-    """Returns what is read of the base models that lie in a folder here or in a bucket, by location."""
+    """Returns the files to read of the base models in a local folder or a bucket, by location."""
     found: dict[str, BaseFiles] = {}
     for finetune in (experiment.finetune for experiment in study.experiments if experiment.images != "real"):
         at, base = finetune.base_location, generator_kind(finetune.generator).base
@@ -100,8 +101,7 @@ def _local(path: Path, kept: Store) -> str:
     def read() -> str:
         if stat.st_size > BIG:
             log.info("reading weights once, for the key of what is made with them", file=path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
 
     stat = path.stat()
     return _remembered(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}", read, kept)

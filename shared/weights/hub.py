@@ -1,17 +1,15 @@
-"""The Hugging Face hub: downloads chosen files of one repository, pinned to a commit. The one home of huggingface_hub.
+"""Downloads chosen files of one repository of the Hugging Face hub, pinned to a commit. No other module uses huggingface_hub.
 
-Only what is asked for by name is fetched, and what is asked for are safetensors and small text files, never pickles.
+Files are fetched by name, and callers name safetensors and small text files only, never pickles.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,38 +27,41 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils._http import default_client_factory  # the public names have no way to add to it
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from shared.artifacts import disk
+from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.log import Log
 from shared.names import checked_name, checked_part, shown
+from shared.retries import Backoff, retrying
 from shared.settings import Settings
 from shared.stop import StopSignal
 
 T = TypeVar("T")
 log = Log("weights")
 
-ATTEMPTS = 4  # about 1, 2, 4 s between them
+ATTEMPTS = 4
+BACKOFF = Backoff(1.0)
 ANSWER_SECONDS = 30.0
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Repository:
-    """One commit of a repository."""
+    """Describes one commit of a repository."""
 
     name: str
     setting: str
-    """The part of a study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
+    """The setting of the study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
     commit: str
     files: Mapping[str, str | None]
-    """All its files; SHA-256 of the large ones, which the hub knows."""
+    """The names of all files, with the SHA-256 of the large ones, which the hub knows."""
     folder: Path
-    """Where downloads are kept, so that an interrupted one goes on."""
+    """The folder of downloads, in which an interrupted one continues."""
 
 
 def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:
     """Asks the hub for the commit and the files of a repository.
 
-    Raises ConfigError for one that is not there or closed to us, UnavailableError where the hub does not answer, Stopped.
+    Raises ConfigError if it does not exist or access is refused, UnavailableError if the hub does not answer, and Stopped.
     """
     disable_progress_bars()
     set_client_factory(_checking_client)
@@ -70,11 +71,11 @@ def open_repository(name: str, revision: str | None, setting: str, settings: Set
             name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS
         )
 
-    info = _patiently(ask, name, revision, setting, stop)
+    info = _with_retries(ask, name, revision, setting, stop)
     files = {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or ()}
     if info.sha is None or not re.fullmatch("[0-9a-f]{40}", info.sha):
         raise DataError(
-            f"{setting} {name}: the hub gives {shown(info.sha)} for its commit; mend HF_ENDPOINT, or name a folder"
+            f"{setting} {name}: the hub gives {shown(info.sha)} for its commit; fix HF_ENDPOINT, or name a folder"
         )
     return Repository(name, setting, info.sha, files, settings.cache / "hub")
 
@@ -87,7 +88,7 @@ def _checking_client() -> Client:
 
 
 def _check_headers(response: Response) -> None:
-    """Raises DataError if a header that huggingface_hub makes a path of in its cache, as it comes, would leave the cache."""
+    """Raises DataError if a header that huggingface_hub uses unchecked as a path in its cache would leave the cache."""
     if response.request.method != "HEAD":
         return
     tag = response.headers.get("X-Linked-Etag") or response.headers.get("ETag")
@@ -97,7 +98,7 @@ def _check_headers(response: Response) -> None:
 
 
 def download(repository: Repository, names: Sequence[str], settings: Settings, stop: StopSignal) -> dict[str, Path]:
-    """These of its files on local disk, by name; raises as open_repository, and UnavailableError where a file is not what the hub says."""
+    """Returns the local paths of these files, by name; raises what open_repository raises, and UnavailableError if a digest differs."""
     found = {}
     for name in log.progress(names, f"fetch {repository.name}", len(names), "files"):
         stop.raise_if_set()
@@ -113,7 +114,7 @@ def download(repository: Repository, names: Sequence[str], settings: Settings, s
             )
             return Path(path)
 
-        found[name] = _patiently(fetch, repository.name, repository.commit, repository.setting, stop)
+        found[name] = _with_retries(fetch, repository.name, repository.commit, repository.setting, stop)
         _check(repository, name, found[name])
     return found
 
@@ -122,37 +123,32 @@ def _check(repository: Repository, name: str, path: Path) -> None:
     wanted = repository.files[name]
     if wanted is None:
         return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != wanted:
-        path.resolve().unlink()  # else the next attempt would take it for done
+        path.resolve().unlink()  # else the next attempt would use it
         raise UnavailableError(
             f"{repository.setting}: {repository.name}/{name} arrived with digest {digest}, the hub says {wanted}; run again"
         )
 
 
 def _token(settings: Settings) -> str | bool:
-    """False sends none: huggingface_hub else looks for one in places of its own."""
+    """Returns the token, or False to send none, as huggingface_hub looks for one elsewhere if it gets None."""
     return settings.hub_token.get_secret_value() if settings.hub_token else False
 
 
-def _patiently(call: Callable[[], T], name: str, revision: str | None, setting: str, stop: StopSignal) -> T:
-    """Tries again where the hub is away."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with _errors(name, revision, setting):
-                return call()
-        except UnavailableError as error:
-            if attempt == ATTEMPTS:
-                raise
-            log.warning("retry", repository=name, attempt=attempt, error=error)
-            stop.wait(2.0 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            stop.raise_if_set()
-    raise AssertionError("at least one attempt is made")
+def _with_retries(call: Callable[[], T], name: str, revision: str | None, setting: str, stop: StopSignal) -> T:
+    """Returns what `call` returns; calls it again while the hub is unavailable."""
+
+    def attempt() -> T:
+        with _hub_errors(name, revision, setting):
+            return call()
+
+    warn = partial(log.warning, "retry", repository=name)
+    return retrying(UnavailableError, BACKOFF, warn, ATTEMPTS, check=stop.raise_if_set)(attempt)
 
 
 @contextmanager
-def _errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
+def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
     at = f"{name}@{revision}" if revision else name
     pin = "finetune.revision" if setting == "finetune.base" else "classifier.revision"
     try:
@@ -173,13 +169,13 @@ def _errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
         ) from error
     except RepositoryNotFoundError as error:
         raise ConfigError(
-            f"{setting}: {name} is neither a folder here nor a public repository of the hub; mend the name, or set HF_TOKEN"
+            f"{setting}: {name} is neither a folder here nor a public repository of the hub; fix the name, or set HF_TOKEN"
         ) from error
     except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:  # hf_xet raises RuntimeError for the network's
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        if isinstance(error, OSError) and error.errno in disk.FULL:
             raise
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-            raise ConfigError(f"{setting} {at}: the hub refuses us ({_first_line(error)}); mend HF_TOKEN") from error
+            raise ConfigError(f"{setting} {at}: the hub refuses us ({_first_line(error)}); fix HF_TOKEN") from error
         raise UnavailableError(
             f"{setting} {at}: fetching it from the hub failed ({_first_line(error)}); run again when the hub answers, or name a "
             "folder or s3://bucket/prefix that holds the model"

@@ -1,4 +1,4 @@
-"""Hub weights as the stages that use them find them: inputs that the stage `weights` committed, brought to local disk."""
+"""Reads hub weights, which the stage `weights` committed and other stages have as inputs, and brings them to local disk."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from shared.names import path_below
 from shared.weights.roles import BASE, JUDGES
 
 TIMM_FILE = "model.safetensors"
-"""The file of a timm repository that is committed."""
+"""The name of the file of a timm repository that is committed."""
 PREFIX = "weights/"
 
 
 @dataclass(frozen=True)
 class FetchedBase:
-    """A base model in the store."""
+    """Reads the base model from the store."""
 
     manifest: Manifest
     context: Context
 
     @property
     def commit(self) -> str:
-        """Of its repository."""
+        """The commit of its repository."""
         return str(self.manifest.summary["commit"])
 
     def folder(self, names: Sequence[str]) -> Path:
-        """A folder that holds these of its files, as far as it has them, under their paths in the repository."""
+        """Returns a folder with those of the named files that the base has, under their paths in the repository."""
         folder = self.context.scratch / "base"
         for file in self.manifest.files:
             if file.name not in names:
@@ -44,18 +44,18 @@ class FetchedBase:
 
 
 def fetched_base(context: Context) -> FetchedBase | None:
-    """The base model, where the stage was given one."""
+    """Returns the base model, or None if the stage has none as an input."""
     return FetchedBase(context.input(BASE), context) if BASE in context.task.inputs else None
 
 
 def fetched_models(context: Context) -> dict[str, Path]:
-    """Safetensors of the models that an arm may begin with, by timm name."""
+    """Returns the safetensors files of the models from which an arm may start, by timm name."""
     roles = [role for role in context.task.inputs if role.startswith(PREFIX) and role not in (BASE, JUDGES)]
     return _files(context, roles)
 
 
 def fetched_judges(context: Context) -> dict[str, Path]:
-    """Safetensors of the judges' model, by timm name."""
+    """Returns the safetensors file of the judges' model, by timm name."""
     return _files(context, [JUDGES] if JUDGES in context.task.inputs else [])
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights of a timm model: fetched from the hub by the stage `weights`, or from a file, a package or a bucket."""
+"""Loads pretrained weights of a timm model: from the hub by way of the stage `weights`, or from a file, a package or a bucket."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ State = Mapping[str, Tensor]
 def create(
     name: str, pretrained: bool | str, fetched: Mapping[str, Path] = MappingProxyType({}), **options: Any
 ) -> nn.Module:
-    """A timm model by name without its classifier (pooled features), with the weights that `pretrained` names.
+    """Returns a timm model by name without its classifier (its output is pooled features), with the weights that `pretrained` names.
 
-    `fetched` are safetensors from the hub, by model. Raises ConfigError for an unknown model (near names listed) or weights that were not
-    fetched, DataError for a file that does not fit.
+    `fetched` are safetensors files from the hub, by model. Raises ConfigError for an unknown model (listing similar names) or weights that
+    were not fetched, and DataError for a file that does not fit the model.
     """
     _check_model(name)
     if pretrained is True:
@@ -41,7 +41,7 @@ def create(
 
 
 def hub_repository(name: str) -> str:
-    """The hub's repository with a timm model's weights; raises ConfigError for an unknown model or one that has none there."""
+    """Returns the hub repository with a timm model's weights; raises ConfigError for an unknown model or one that has none."""
     _check_model(name)
     try:
         config = timm.get_pretrained_cfg(name)
@@ -62,9 +62,9 @@ def _check_model(name: str) -> None:
 
 
 def read_state(source: str) -> dict[str, Tensor]:
-    """The tensors of a file by path, `package:<module>/<file>` or `s3://bucket/key`, in the file's order.
+    """Returns the tensors of a file by path, `package:<module>/<file>` or `s3://bucket/key`, in the file's order.
 
-    Safetensors everywhere; a pickled state dict only from this machine, and through torch's restricted reader.
+    It reads safetensors, and from local disk also a pickled state dict, through torch's restricted reader. Raises DataError for other files.
     """
     path = _package_file(source) if source.startswith("package:") else local_file(source, Settings.from_environment())
     if not path.is_file():
@@ -83,7 +83,7 @@ def read_state(source: str) -> dict[str, Tensor]:
 
 
 def _from_hub_file(name: str, fetched: Mapping[str, Path], options: Mapping[str, Any]) -> nn.Module:
-    """As timm loads what it fetches itself, with its own changes of names and shapes."""
+    """Returns the model as timm loads weights that it fetches itself, with timm's own changes of names and shapes."""
     if name not in fetched:
         raise ConfigError(
             f"classifier.pretrained: the weights of {name} were not fetched from the Hugging Face hub; run the study again from "
@@ -105,7 +105,7 @@ def _from_hub_file(name: str, fetched: Mapping[str, Path], options: Mapping[str,
 
 
 def _matched(name: str, model: nn.Module, found: State, source: str) -> dict[str, Tensor]:
-    """The model's state from a file's tensors, by name, or by order where the file has other names; checks every shape."""
+    """Returns the model's state from a file's tensors, by name, or by order if the file has other names; checks every shape."""
     wanted = model.state_dict()
     if not set(wanted) <= set(found):
         whole = timm.create_model(

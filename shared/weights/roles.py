@@ -1,6 +1,6 @@
-"""Which weights of the Hugging Face hub a study names, and the roles under which stages are given them.
+"""Lists the weights of the Hugging Face hub that a study names, and the roles under which stages have them as inputs.
 
-The stage `weights` fetches them once, on a machine that may go online; all others read what it committed.
+The stage `weights` fetches them once, on a machine that is online; all other stages read what it committed.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from shared.config.stages import PRETRAINED, WeightsConfig
 from shared.config.training import Classifier
 
 BASE = "weights/base"
-"""Role of the base model of `finetune`."""
+"""The role of the base model of `finetune`."""
 JUDGES = "weights/judges"
-"""Role of the weights of the judges' classifier."""
+"""The role of the weights of the judges' classifier."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 
 
 def role_of(model: str) -> str:
-    """Role of the weights of a timm model that an arm is trained from."""
+    """Returns the role of the weights of a timm model from which an arm is trained."""
     return f"weights/{model}"
 
 
 def is_hub_name(base: str) -> bool:
-    """Whether a base is `owner/name` on the hub, and no folder here, nor in a bucket."""
+    """Returns whether a base is `owner/name` on the hub, and neither a local folder nor in a bucket."""
     return not is_s3(base) and base[:1] not in "/.~" and base.count("/") == 1 and not Path(base).is_dir()
 
 
 def hub_base(finetune: AnyFinetune) -> WeightsConfig | None:
-    """Returns what fetches the base model, or None if there is none or it lies elsewhere than on the hub."""
+    """Returns the config of the stage that fetches the base model, or None if there is no base or it is not on the hub."""
     base = finetune.base_location
     if base is None or not is_hub_name(base):
         return None
@@ -42,7 +42,7 @@ def hub_base(finetune: AnyFinetune) -> WeightsConfig | None:
 
 
 def hub_models(classifier: Classifier, searched: Mapping[str, Collection[Value]]) -> tuple[WeightsConfig, ...]:
-    """The timm models whose hub weights a classifier may begin with; `searched` are values that a search may give it, by path."""
+    """Returns the configs that fetch the hub weights from which a classifier may start; `searched` are the values of a search, by path."""
     if classifier.pretrained is not True and not any(value is True for value in searched.get(PRETRAINED, ())):
         return ()
     names = dict.fromkeys([classifier.model, *(str(name) for name in searched.get(MODEL, ()))])
@@ -53,7 +53,7 @@ def hub_models(classifier: Classifier, searched: Mapping[str, Collection[Value]]
 
 
 def searched_values(experiment: ResolvedExperiment) -> dict[str, tuple[Value, ...]]:
-    """The values between which the experiment's search chooses, of the paths that name weights."""
+    """Returns the values from which the experiment's search chooses, for the paths that name weights."""
     space = experiment.search.space if experiment.search.trials else {}
     choices = {path: space.get(path) for path in (PRETRAINED, MODEL)}
     return {path: choice.values for path, choice in choices.items() if isinstance(choice, Choice)}

@@ -139,7 +139,7 @@ def test_every_study_file_is_a_value(file: Path, tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     text = file.read_text(encoding="utf-8")
     values.write_text("study:\n" + "".join(f"  {line}\n" for line in text.splitlines()), encoding="utf-8")
-    assert study_from_tree(study_of(rendered(any_program(), "-f", str(values)))) == load_study(file)
+    assert study_from_tree(study_of(rendered(any_program(), "-f", str(values)))).written == load_study(file).written
 
 
 @pytest.mark.parametrize("name", ["helm", "helm4"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.control import ask_database, open_mounted
+from jobs.control import check_database, open_release_session
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -78,7 +78,7 @@ def test_outside_of_a_pod_control_says_what_to_use() -> None:
 def test_pods_share_no_folder(tmp_path: Path) -> None:
     settings = Settings.from_environment({"TAILFILL_STORE": str(tmp_path)})
     with pytest.raises(ConfigError, match="TAILFILL_STORE: must be s3://bucket/prefix on a cluster"):
-        open_mounted(load_study(STUDY), settings)
+        open_release_session(load_study(STUDY), settings)
 
 
 def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, database_url: str) -> None:
@@ -86,7 +86,7 @@ def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, d
     artifacts = Artifacts(FolderStore(tmp_path / "store"), study.name, tmp_path / "cache")
 
     def ask(url: str) -> None:
-        ask_database(Session(study, plan(study), artifacts, Settings.from_environment({"DATABASE_URL": url})))
+        check_database(Session(study, plan(study), artifacts, Settings.from_environment({"DATABASE_URL": url})))
 
     ask(database_url)
     with pytest.raises(ConfigError, match="password authentication failed"):

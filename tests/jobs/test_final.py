@@ -73,7 +73,7 @@ def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: Fi
 
 def test_a_killed_run_goes_on_and_ends_the_same(whole: FinalResult, tmp_path: Path) -> None:
     latest = tmp_path / "checkpoints" / "latest.json"
-    command = [sys.executable, str(Path(__file__).with_name("final_driver.py")), str(tmp_path), str(EPOCHS)]
+    command = [sys.executable, "-m", "tests.support.final_driver", str(tmp_path), str(EPOCHS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         for line in process.stdout:

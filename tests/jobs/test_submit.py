@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from jobs.cli.release import parameters_of
+from jobs.cli.release import read_parameters
 from jobs.submit import SubmitRequest, _table, final_tasks
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
@@ -33,7 +33,7 @@ STUDY = load_study(ROOT / "studies" / "demo.yaml")
 STEPS = plan(STUDY)
 
 
-def opened(folder: Path, *stages: str) -> Session:
+def open_study(folder: Path, *stages: str) -> Session:
     """A study of which these stages are committed."""
     artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
     commit_steps(STUDY, [step for step in STEPS if step.stage in stages], artifacts)
@@ -42,7 +42,7 @@ def opened(folder: Path, *stages: str) -> Session:
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    study = opened(tmp_path, "prepare", "finetune")
+    study = open_study(tmp_path, "prepare", "finetune")
     with pytest.raises(
         InputError, match="experiment synthetic: there is nothing to train on yet: generate, score not committed"
     ):
@@ -60,7 +60,7 @@ def repeat_of(task: Task) -> int:
 
 def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> None:
     stages = ("prepare", "finetune", "generate", "score", "tune", "final")
-    study = opened(tmp_path, *stages)
+    study = open_study(tmp_path, *stages)
     tasks = final_tasks(study, SubmitRequest())
     assert len(tasks) == 3 * STUDY.written.final.seeds
     assert all(study.artifacts.find("final", task.key) for task in tasks)
@@ -72,7 +72,7 @@ def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> 
 
 
 def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined(tmp_path: Path) -> None:
-    study = opened(tmp_path, "prepare", "finetune", "generate", "score", "tune", "final")
+    study = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune", "final")
     rows = []
     for task in final_tasks(study, SubmitRequest("real", 2)):
         manifest = study.artifacts.find("final", task.key)
@@ -89,7 +89,7 @@ def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defin
 
 
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
-    study = opened(tmp_path, "prepare", "finetune", "generate", "score")
+    study = open_study(tmp_path, "prepare", "finetune", "generate", "score")
     (task,) = final_tasks(study, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
     assert arm(task).lr == 0.0123
     assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
@@ -105,7 +105,7 @@ def _final_inputs() -> list[str]:
 def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.search.results.ONLOOKER_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
-        final_tasks(opened(tmp_path, "prepare"), SubmitRequest("real"))
+        final_tasks(open_study(tmp_path, "prepare"), SubmitRequest("real"))
 
 
 CHAIN = load_study(
@@ -119,16 +119,16 @@ CHAIN = load_study(
 )
 
 
-def found(opened: Session, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
+def found(session: Session, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
     """The search of that step has finished one trial, of the step after those that ended with `fixed`."""
-    task = next(r.task for r in states(opened.study, opened.steps, opened.artifacts) if r.step.label == label)
+    task = next(r.task for r in states(session.study, session.steps, session.artifacts) if r.step.label == label)
     assert task is not None
     config = task.config
     assert isinstance(config, TuneConfig)
-    database = Database(opened.database_url)
+    database = Database(session.database_url)
     try:
         database.create_tables()
-        name = name_of_search(task, opened.artifacts)
+        name = name_of_search(task, session.artifacts)
         study = make_study(database, f"{name}/{len(fixed)}", config.search)
         space = {path: optuna.distributions.FloatDistribution(0.0, 10.0) for path in parameters}
         study.add_trial(optuna.trial.create_trial(params=parameters, distributions=space, value=0.5))
@@ -167,10 +167,10 @@ def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, dat
 
 
 def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:
-    assert parameters_of("best") is None
-    assert parameters_of('{"training.lr": 1e-05}') == {"training.lr": 1e-05}
+    assert read_parameters("best") is None
+    assert read_parameters('{"training.lr": 1e-05}') == {"training.lr": 1e-05}
     (tmp_path / "best.json").write_text('{"parameters": {"training.lr": 0.1}, "value": 0.5}')
-    assert parameters_of(str(tmp_path / "best.json")) == {"training.lr": 0.1}
+    assert read_parameters(str(tmp_path / "best.json")) == {"training.lr": 0.1}
     for bad in ("nowhere.yaml", "{", "{}", '{"parameters": 1}'):
         with pytest.raises(ConfigError, match="--params"):
-            parameters_of(bad)
+            read_parameters(bad)

@@ -1,4 +1,4 @@
-"""How many times are taken, and what is told of them."""
+"""Tests how many measurements are made, and how they are summarized."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from contextlib import suppress
 
 import pytest
 
-from shared import benchmark as repeats
 from shared.benchmark import LEAST, MOST, Enough, Repeats, exactly, spread
 
 
-def taken(seconds: float, monkeypatch: pytest.MonkeyPatch) -> Repeats:
+def taken(seconds: float) -> Repeats:
     clock = [0.0]
-    monkeypatch.setattr(repeats.time, "monotonic", lambda: clock[0])
-    found = Repeats()
+    found = Repeats(lambda: clock[0])
     with suppress(Enough):
         for _ in range(10 * MOST):
             clock[0] += seconds
@@ -22,8 +20,8 @@ def taken(seconds: float, monkeypatch: pytest.MonkeyPatch) -> Repeats:
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(10.0, LEAST), (0.3, 6), (1e-6, MOST)])
-def test_enough_are_taken_in_little_time(seconds: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert taken(seconds, monkeypatch).times == [seconds] * count
+def test_enough_are_taken_in_little_time(seconds: float, count: int) -> None:
+    assert taken(seconds).times == [seconds] * count
 
 
 def test_the_first_counts_for_nothing_and_a_slow_moment_for_little() -> None:

@@ -11,15 +11,16 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.stages import STAGES
 from shared.config.task import Input, Task
-from shared.context import ComputeUsage, Context
+from shared.context import Context
 from shared.errors import ArtifactError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.usage import ComputeUsage
 from tests.support.configs import any_config
 
 
 def context_of(folder: Path, **values: Any) -> Context:
-    """Of a process that works on a fine-tuning."""
+    """Returns the context of a process that works on a fine-tuning."""
     return Context(
         task=Task(study="study", stage="finetune", key="k", config=any_config("finetune")),
         artifacts=Artifacts(FolderStore(folder / "store"), "study", folder / "cache"),
@@ -37,13 +38,14 @@ def context(tmp_path: Path) -> Context:
 
 
 def stopped(folder: Path, ago: float, checkpoint: bool = False, **values: Any) -> None:
-    """A process that began so long ago, checkpointed at once or never, and ends now."""
-    context = context_of(folder, started=time.monotonic() - ago, **values)
+    """Runs a process that began so long ago, saves a checkpoint at once or never, and is stopped now."""
+    now = [time.monotonic()]
+    context = context_of(folder, clock=lambda: now[0], started=now[0] - ago, **values)
     with suppress(Stopped), context.meter:
         if checkpoint:
             context.checkpoints("training").load()
             context.checkpoints("training").save({})
-            context.meter._started -= 7  # as it works on
+            now[0] += 7  # it continues to work
         raise Stopped("a signal")
 
 
@@ -98,7 +100,7 @@ def test_what_another_stage_counts_is_not_counted_here_but_earlier_work_is(tmp_p
     assert run.cpu_seconds == run.cpu_lost_seconds == pytest.approx(50, abs=4)
 
 
-def test_the_work_of_several_processes_is_told(context: Context) -> None:
+def test_the_work_of_several_processes_is_passed_in(context: Context) -> None:
     run = context.commit({}, {}, "H100", ComputeUsage(gpu=9, cpu=4, gpu_lost=2, cpu_lost=1)).run
     assert (run.device_seconds, run.cpu_seconds, run.device_lost_seconds, run.cpu_lost_seconds) == (9, 4, 2, 1)
 

@@ -1,4 +1,4 @@
-"""The device that a stage computes on, and what is said where a GPU cannot be used."""
+"""Tests which device a stage computes on, and the message if a GPU cannot be used."""
 
 from __future__ import annotations
 

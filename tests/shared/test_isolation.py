@@ -1,4 +1,4 @@
-"""Modules of the current folder are not imported in place of real ones."""
+"""Tests that modules of the current folder are not imported in place of real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule for names, and that whatever makes a path of a name holds it: an attacker's choice is written nowhere else."""
+"""Tests the rule for names, and that whatever makes a path of a name enforces it, so that nothing is written elsewhere."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def unpacked(box: Sandbox, name: str) -> None:
         return 0
 
     with mock.patch.object(release, "run_in_control", answer):
-        release.fetch("release", None, box.inside / "report")
+        release.fetch_release_report("release", None, box.inside / "report")
 
 
 def listed(box: Sandbox, name: str) -> None:

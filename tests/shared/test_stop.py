@@ -1,4 +1,4 @@
-"""The stop signal and its grace period."""
+"""Tests the stop signal and its grace period."""
 
 from __future__ import annotations
 

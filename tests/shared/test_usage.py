@@ -1,4 +1,4 @@
-"""What processes spend on a result that is not committed: a record of each in the store."""
+"""Tests the records of the time that processes spend on a result that is not committed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from shared.usage import Meter, Record, records_under_way
 
 
 class Flaky(FolderStore):
-    """Away on request."""
+    """Is a store that can be made unavailable."""
 
-    away = False
+    unavailable = False
 
     def put(self, key: str, data: bytes) -> None:
-        if self.away:
-            raise UnavailableError("the store is away")
+        if self.unavailable:
+            raise UnavailableError("the store is unavailable")
         super().put(key, data)
 
 
@@ -57,7 +57,7 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def only(artifacts: Artifacts) -> Record | None:
-    """The one record there is, or None before that."""
+    """Returns the only record, or None if there is none yet."""
     found = records_under_way(artifacts, "finetune")
     assert len(found) < 2
     return found[0] if found else None
@@ -114,17 +114,17 @@ def test_who_ends_after_the_commit_of_another_leaves_no_record(artifacts: Artifa
     assert not artifacts.store.exists(late._own)
 
 
-def test_a_store_that_is_away_is_told_once_and_ends_nothing(
+def test_an_unavailable_store_is_logged_once_and_ends_nothing(
     store: Flaky, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(meter, "RECORD_SECONDS", 0.01)
-    store.away = True
+    store.unavailable = True
     with begun(artifacts):
         time.sleep(0.1)
     assert [record.message for record in caplog.records] == ["the time that this process spends is not recorded"]
     assert only(artifacts) is None
     with begun(artifacts):
-        store.away = False  # and it is recorded again
+        store.unavailable = False  # and it is recorded again
     assert only(artifacts) is not None
 
 

@@ -21,9 +21,9 @@ KEPT = [
 ]
 """What an uninstalled release leaves."""
 OPENED = (
-    "import json; from jobs.control import open_mounted, mounted_study; from shared.config.stages import STAGES\n"
+    "import json; from jobs.control import open_release_session, load_release_study; from shared.config.stages import STAGES\n"
     "from shared.settings import Settings\n"
-    "artifacts = open_mounted(mounted_study(), Settings.from_environment()).artifacts\n"
+    "artifacts = open_release_session(load_release_study(), Settings.from_environment()).artifacts\n"
 )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.config.dataset import Dataset
+from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.settings import Settings
 
@@ -65,8 +66,7 @@ def _in_folder(root: Path, named: str) -> Mapping[str, str]:
 
 def _local(path: Path) -> str:
     if is_label_file(path.name):
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     return str(path.stat().st_size)
 
 

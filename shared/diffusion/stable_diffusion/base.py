@@ -5,7 +5,6 @@ Only safetensors are read. The safety checker is not loaded: it answers with bla
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from shared.diffusion.generator import BaseSource
 from shared.diffusion.stable_diffusion.base_files import FILES, LAYOUT, WEIGHTS, base_files
+from shared.digests import file_digest
 from shared.errors import DataError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -40,8 +40,7 @@ class Base:
         """SHA-256 of each file that these parts are read from, by its path inside the base."""
         found = {}
         for path in self.files(parts):
-            with (self.folder / path).open("rb") as file:
-                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path] = file_digest(self.folder / path)
         return found
 
     def files(self, parts: Sequence[str]) -> list[str]:

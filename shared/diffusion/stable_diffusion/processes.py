@@ -5,7 +5,6 @@ The others belong to it: they end with it, however it ends, and what ends one of
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -23,9 +22,9 @@ from accelerate.utils import patch_environment
 
 from shared.errors import TailfillError
 from shared.isolation import isolated_children
+from shared.parent_death import die_with_parent
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait while the first writes a checkpoint
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass
@@ -36,6 +35,17 @@ class Rank:
     count: int = 1
     others: list[tuple[BaseProcess, Connection]] = field(default_factory=list)
     """In the first process: the others, and what they have to say when an error ends them."""
+
+    def wait_until_started(self) -> None:
+        """In the first process: returns once all others are about to join the group; raises what ended one before that.
+
+        Without it the first would wait in the rendezvous, for half an hour, for a process that died as it started.
+        """
+        for _, messages in self.others:
+            try:
+                messages.recv()
+            except EOFError:
+                self.check()
 
     def check(self) -> None:
         """In the first process: raises what ended another one."""
@@ -74,6 +84,7 @@ def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: 
                 process.start()
             send.close()
             rank.others.append((process, receive))
+        rank.wait_until_started()
         with _environment(0, count):
             _join_group(rank, folder, cpu)
             yield rank
@@ -116,10 +127,9 @@ def _other(
     """A process other than the first. Signals are for the first one, which tells the others when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it ended before the line above
+    die_with_parent(parent)
     try:
+        errors.send(None)
         with _environment(rank.number, rank.count):
             _join_group(rank, folder, cpu)
             target(job, rank)

@@ -12,15 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.cli.export import export, write_folder
+from jobs.cli.export import export, export_images, write_folder
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.config.generation import Accept
+from shared.config.stages import GenerateConfig
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import ConfigError, DataError
+from shared.pipeline.plan import Step
+from tests.support.local_commands import commit_all, run
+from tests.support.pixel_study import SCHEMA as PIXEL_SCHEMA
+from tests.support.pixel_study import pictures
 
 SCHEMA = LabelSchema(
     groups=(
@@ -102,12 +107,84 @@ def test_generated_images_with_scores_and_the_filter(tmp_path: Path, folder_stor
 
 def test_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
-    with pytest.raises(ConfigError, match="holds something already"):
+    with pytest.raises(ConfigError, match="is not an empty folder"):
         write_folder(images(["train"] * 3), tmp_path)
-    with pytest.raises(ConfigError, match="holds something already"):
+    with pytest.raises(ConfigError, match="is not an empty folder"):
         write_folder(images(["train"] * 3), tmp_path / "precious")
 
 
 def test_scores_of_another_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"scores\.parquet: has 1 rows for 3 images"):
         write_folder(images(["train"] * 3), tmp_path / "out", pa.table({"index": [0]}))
+
+
+TWO_SETS = (
+    "experiments=[{name: real}, {name: a, images: real+synthetic, generate: {guidance: 1.0}, accept: {copies: 0.0}},"
+    " {name: b, images: real+synthetic, generate: {guidance: 3.0}, accept: {copies: 0.0, plausibility: [0.5, 1.0]}}]"
+)
+
+
+def guidance_of(step: Step) -> float:
+    assert isinstance(step.config, GenerateConfig)
+    return step.config.generate.guidance
+
+
+def image_files(step: Step) -> dict[str, Path]:
+    """Three images a set; the sets differ in their guidance, and their scores in the plausibility."""
+    folder = Path(f"files/{step.id[:16]}")
+    folder.mkdir(parents=True)
+    real = pictures(1, 2)
+    if step.stage == "prepare":
+        info = describe("test", PIXEL_SCHEMA, 16, real.labels, real.split)
+        (folder / "dataset.json").write_text(info.model_dump_json(by_alias=True))
+        return {path.name: path for path in (folder / "dataset.json", *write_shards(real, folder, "images"))}
+    if step.stage == "generate":
+        extra = pa.table({"pool": pa.array([0, 0, 0], pa.int32()), "guidance": [guidance_of(step)] * 3})
+        made = ImageSet(PIXEL_SCHEMA, real.encoded, real.paths, np.full(3, "generated"), real.labels, extra)
+        return {path.name: path for path in write_shards(made, folder, "images")}
+    if step.stage == "score":
+        guidance = guidance_of(step.needs["generate"])
+        table = pa.table(
+            {"index": [0, 1, 2], "plausibility": [guidance / 10, 0.6, 0.7], "neighbour_ratio": [1.0, 1.0, 1.0]}
+        )
+        pq.write_table(table, folder / "scores.parquet")
+        return {"scores.parquet": folder / "scores.parquet"}
+    return {}
+
+
+def exported(experiment: str | None) -> list[dict[str, object]]:
+    out = Path(f"out-{experiment}")
+    export_images("generated", out, experiment, None)
+    return [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_each_experiment_s_images_with_their_own_scores_and_filter() -> None:
+    commit_all(TWO_SETS, files=image_files)
+    run(TWO_SETS)
+    first, second = exported("a"), exported("b")
+    assert [row["guidance"] for row in (*first, *second)] == [1.0] * 3 + [3.0] * 3
+    assert [row["plausibility"] for row in (*first, *second)] == [0.1, 0.6, 0.7, 0.3, 0.6, 0.7]
+    assert [row["accepted"] for row in (*first, *second)] == [False, True, True, False, True, True]
+    with pytest.raises(ConfigError, match=r"has 2 sets of generated images .*--experiment NAME: a, b"):
+        exported(None)
+    with pytest.raises(ConfigError, match=r"--experiment real: has no generated images; experiments that have: a, b"):
+        exported("real")
+    with pytest.raises(ConfigError, match="all experiments have the same data set"):
+        export_images("dataset", Path("out"), "a", None)
+    assert export_images("dataset", Path("out"), None, None) == "3 images in out"
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_one_set_needs_no_name() -> None:
+    commit_all(files=image_files)
+    run()
+    assert exported(None) == exported("placebo")
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_a_study_without_generated_images() -> None:
+    commit_all("experiments=[{name: real}]")
+    run("experiments=[{name: real}]")
+    with pytest.raises(ConfigError, match="no experiment has generated images"):
+        exported(None)

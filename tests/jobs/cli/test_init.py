@@ -102,7 +102,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     (tmp_path / "there.yaml").write_text("mine")
     with pytest.raises(ConfigError, match=r"lies inside of the data, .*; name a file elsewhere with --out"):
         init(data, data / "study.yaml")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         init(data, tmp_path / "there.yaml")
     with pytest.raises(DataError, match="absent: not found; name a folder"):
         init(tmp_path / "absent", tmp_path / "there.yaml")

@@ -20,7 +20,7 @@ def test_a_report_that_cannot_be_fetched_keeps_what_a_script_can_do(
 ) -> None:
     monkeypatch.setattr(release, "run_in_control", lambda *_: code)
     with pytest.raises(error, match="release study: ") as caught:
-        release.fetch("study", None, tmp_path / "report")
+        release.fetch_release_report("study", None, tmp_path / "report")
     assert caught.value.exit_code == code
     assert not (tmp_path / "report").exists()
 
@@ -48,7 +48,7 @@ def fetch(archive: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         return 0
 
     monkeypatch.setattr(release, "run_in_control", answer)
-    return release.fetch("study", None, folder)
+    return release.fetch_release_report("study", None, folder)
 
 
 def test_a_report_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +61,9 @@ def test_a_report_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         (packed(PAGE, member("../x")), "names are relative and normal"),
         (packed(PAGE, member("/etc/x")), "names are relative and normal"),
-        (packed(member("a", tarfile.SYMTYPE, "/etc"), member("a/x")), "is no regular file"),
-        (packed(member("a", tarfile.LNKTYPE, "nowhere")), "is no regular file"),
-        (packed(member("a", tarfile.FIFOTYPE)), "is no regular file"),
+        (packed(member("a", tarfile.SYMTYPE, "/etc"), member("a/x")), "is not a regular file"),
+        (packed(member("a", tarfile.LNKTYPE, "nowhere")), "is not a regular file"),
+        (packed(member("a", tarfile.FIFOTYPE)), "is not a regular file"),
         (packed(member("a"), member("a/b")), "cannot be written"),
         ("no archive", "control sent no archive"),
         (packed(PAGE)[:40], "control sent no archive"),

@@ -80,8 +80,8 @@ def test_what_cannot_be_copied_is_named_before_anything_is_sent(
     for name, make, said in (
         ("out.png", lambda path: path.symlink_to(secret), "leaves the folder"),
         ("out", lambda path: path.symlink_to(folder.parent), "is a link to a folder"),
-        ("gone.png", lambda path: path.symlink_to(folder / "nothing"), "a link to nothing"),
-        ("pipe", os.mkfifo, "no regular file"),
+        ("gone.png", lambda path: path.symlink_to(folder / "nothing"), "a broken link"),
+        ("pipe", os.mkfifo, "not a regular file"),
         ("new\nline.png", Path.touch, "not all tools can read"),
         ("back\\slash.png", Path.touch, "not all tools can read"),
         (os.fsdecode(b"latin-\xfc.png"), Path.touch, "not all tools can read"),

@@ -61,9 +61,9 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     assert "search: 12 trials; final: 6 trainings" in words
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
     assert words[1].startswith("images: 300 train, ")
-    assert words[1].endswith(" test, before prepare leaves out those that stand alike in two splits")
-    assert re.match(r"in all about \S+ \(\S+ to \S+\) of one process; disk ", words[-2])
-    assert words[-1].startswith("times are of this machine as it is loaded now: a load average of ")
+    assert words[1].endswith(" test, before prepare removes those that are in two splits")
+    assert re.match(r"total: about \S+ \(\S+ to \S+\) of one process; disk ", words[-2])
+    assert words[-1].startswith("times were measured on this machine under its present load: load average ")
 
 
 def test_weights_of_the_hub_are_named_and_not_fetched(
@@ -76,8 +76,8 @@ def test_weights_of_the_hub_are_named_and_not_fetched(
     lines = capsys.readouterr().out.splitlines()
     assert f"finetune, generate: not timed; {GENERATORS['stable-diffusion'].untimed}" in lines
     assert [line for line in lines if line.startswith("weights: ")] == [
-        "weights: some/model@abc is fetched once from the Hugging Face hub",
-        "weights: test_resnet is fetched once from the Hugging Face hub, not pinned: the newest commit is taken; set its revision",
+        "weights: some/model@abc is downloaded once from the Hugging Face hub",
+        "weights: test_resnet is downloaded once from the Hugging Face hub, not pinned: the newest commit is used; set its revision",
     ]
 
 

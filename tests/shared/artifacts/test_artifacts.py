@@ -96,7 +96,7 @@ def test_a_changed_object_names_place_and_both_digests(artifacts: Artifacts, tmp
     ):
         artifacts.fetch(file)
     assert list(cached(artifacts, file).parent.iterdir()) == []
-    assert artifacts.upload("data", tmp_path / "data") == file  # making it again mends it
+    assert artifacts.upload("data", tmp_path / "data") == file  # uploading it again repairs it
     assert artifacts.fetch(file).read_bytes() == b"hello"
 
 
@@ -147,7 +147,7 @@ def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifact
     assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
 
 
-def test_a_commit_leaves_checkpoints_that_it_is_told_to_keep(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_a_commit_leaves_the_checkpoints_that_are_named(artifacts: Artifacts, tmp_path: Path) -> None:
     """Of unfinished work, which goes on from it under another key; to forget the result removes it too."""
     for name in ("trial-1", "trial-12"):
         artifacts.save_checkpoint("prepare", KEY, name, {"w": written(tmp_path / "w", name.encode())}, {"step": 1})

@@ -31,7 +31,7 @@ def test_the_training_goes_on_while_a_checkpoint_is_kept() -> None:
 
 
 def fails() -> None:
-    raise ValueError("the store is away")
+    raise ValueError("the store is unavailable")
 
 
 @pytest.mark.parametrize("call", [lambda k: k.busy(), lambda k: k.wait(), lambda k: k.begin(print), lambda k: None])
@@ -43,7 +43,7 @@ def test_what_ended_it_is_raised_by_the_next_call_or_at_the_end(call: Callable[[
             keeper._thread.join()
             call(keeper)
 
-    with pytest.raises(ValueError, match="the store is away"):
+    with pytest.raises(ValueError, match="the store is unavailable"):
         training()
 
 

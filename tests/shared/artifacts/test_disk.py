@@ -1,4 +1,4 @@
-"""A full disk, in a mount namespace of its own: a file system of 1 MiB that only the child process sees."""
+"""Tests a full disk, in a mount namespace of its own: a file system of 1 MiB that only the child process sees."""
 
 from __future__ import annotations
 

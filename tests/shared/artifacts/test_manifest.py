@@ -1,4 +1,4 @@
-"""What is read as a manifest, and that checking it changes no digest."""
+"""Tests which manifests are accepted, and that checking them changes no digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told when the S3 server is away, refuses, or cuts a body short."""
+"""Tests what a person reads when the S3 server is unavailable, refuses, or cuts a body short."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_missing_bucket(s3_server: Settings, tmp_path: Path) -> None:
             call()
 
 
-def test_server_away(s3_server: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_unavailable(s3_server: Settings, caplog: pytest.LogCaptureFixture) -> None:
     endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
     store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_endpoint=endpoint), attempts=2)
     with caplog.at_level(logging.INFO), pytest.raises(UnavailableError, match="does not answer after 2 attempts"):

@@ -1,4 +1,4 @@
-"""The contract of a store, held against every implementation and server."""
+"""Tests the contract of a store with every implementation and server."""
 
 from __future__ import annotations
 

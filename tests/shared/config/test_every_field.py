@@ -185,7 +185,7 @@ def outcome(study: ResolvedStudy) -> str:
     earlier = {"other/real": WarmStart("other/real")}
     steps = plan(study, None if study.dataset.root is None else "0" * 64, {}, earlier)
     told = [
-        [step.stage, step.experiment, step.id, step.config.model_dump(mode="json"), step.earlier is not None]
+        [step.stage, step.experiment, step.id, step.config.model_dump(mode="json"), step.warm_start is not None]
         for step in steps
     ]
     return json.dumps([study.name, study.resources.model_dump(mode="json"), told], sort_keys=True)
@@ -231,7 +231,7 @@ def test_every_field_of_an_experiment_reaches_a_stage() -> None:
     for path, kind, value in fields(study.written):
         name = ".".join(map(str, path))
         if path[0] not in Overridable.model_fields or name in NOT_SET_ALONE or name.startswith("search.space."):
-            continue  # an experiment's space stands in place of the study's, as one value
+            continue  # an experiment's space replaces the study's as one value
         if outcome(changed_study(tree, ("experiments", 1, *path), kind, value)) == told:
             ignored.append(name)
     assert not ignored

@@ -55,18 +55,22 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         ("search.trials=1.5", ["search.trials: must be a whole number, got 1.5"]),
         ("final.seeds=yes please", ["final.seeds: must be a whole number", '"yes please" (a string)']),
         ("dataset.source=webdataset", ["dataset.source: must be one of", "'garments'", 'got "webdataset"']),
+        ("dataset.source=folders", ["dataset.source: must be one of 'garments'", "; did you mean folder?"]),
         ("dataset={}", ["dataset.source: must be one of", "which is missing"]),
         ("dataset.resolution=8", ["dataset.resolution: must be >= 16, got 8"]),
         ("finetune.generator=gan", [f"finetune.generator: must be one of {str([*GENERATORS])[1:-1]}", 'got "gan"']),
+        ("finetune.generator=pixels", ["finetune.generator: must be one of", "'pixel'", "; did you mean pixel?"]),
+        ("training.loss=weigthed", ["training.loss: must be one of", "'plain'", "; did you mean weighted?"]),
+        ("experiments.0.images=reel", ["experiments[0].images: must be one of", "; did you mean real?"]),
         ("verdict={metric: loss}", ["verdict.metric: must be one of", '"loss"']),
         ("name=A B", ["name: must be 1 to 40 lower-case letters", '"A B"']),
         (
             "search.space={training.lrr: {low: 1, high: 2}}",
-            ["search.space: 'training.lrr' is no value", "did you mean training.lr"],
+            ["search.space: 'training.lrr' is not a value", "did you mean training.lr"],
         ),
         ("search.space={dataset.seed: {low: 1, high: 2}}", ["'dataset.seed' cannot be searched"]),
         ("search.space={training.lr: {low: 2, high: 1}}", ["low must be below high, got 2.0 and 1.0"]),
-        ("search.space={training.loss: {low: 1, high: 2}}", ["'training.loss' is no number", "kind: choice"]),
+        ("search.space={training.loss: {low: 1, high: 2}}", ["'training.loss' is not a number", "kind: choice"]),
         ("search.space={training.lr: {low: 0, high: 1, log: true}}", ["a log scale needs low > 0"]),
         ("experiments.real.training.lrr=1", ["experiments[0].training.lrr: unknown key", "did you mean lr?"]),
         ("experiments.0.parameters_from=other", ["parameters_from: must name an experiment above, got 'other'"]),
@@ -74,7 +78,7 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         ("finetune.resolution=64", ["finetune.resolution: must be <= dataset.resolution (32), got 64"]),
         ("classifier.head=512", ["classifier.head: must be a list, got 512"]),
         ("nonsense", ["--set nonsense: must be path.to.key=value"]),
-        ("experiments.9.seed=1", ["'9' is no element", "real"]),
+        ("experiments.9.seed=1", ["'9' is not an element", "real"]),
         ("name.first=x", ["name is a plain value"]),
         ("training.lr=[", ["not valid YAML"]),
     ],
@@ -107,7 +111,7 @@ KINDS = "true or false or a whole number or a number or a string"
         ("experiments=[]", "experiments: must have at least 1 entry, got []"),
         ("experiments.0.images=3", "experiments[0].images: must be one of 'real', 'real+synthetic' or 'real+copies' or null, got 3"),
         ("verdict=foo", "verdict: must be a mapping or 'none', got \"foo\""),
-        ("verdict={baseline: other}", "verdict.baseline: must name an experiment, got 'other'; there are ['real']"),
+        ("verdict={baseline: other}", "verdict.baseline: must name an experiment, got 'other'; there are real"),
         ("dataset.source=null", f"dataset.source: must be one of {SOURCES}, got null"),
         ("dataset={source: csv, root: x, groups: {a b: {column: x}}}", "dataset.groups.a b: must be 1 to 60 letters, digits, underscores and"),
         ("dataset={source: csv, root: x, groups: {}}", "dataset.groups: must have at least 1 entry, got {}"),
@@ -149,7 +153,7 @@ experiments:
         ("finetune: {generator: pixel}\nsearch:\n  space: {}\n", r"search\.space: is empty.* in .* line 8"),
         (
             "finetune: {generator: pixel}\nsearch:\n  space:\n    training.lrr: {low: 1, high: 2}\n",
-            r"search\.space: 'training\.lrr' is no value.* in .* line 9",
+            r"search\.space: 'training\.lrr' is not a value.* in .* line 9",
         ),
         ("finetune: {generator: pixel}\nfinal:\n  seeds: 2\n", r"final\.seeds: must be >= 6 .* in .* line 8"),
         ("finetune: {generator: pixel}\n", r"experiments\[1\]\.search\.trials: must equal .*got 9; .* in .* line 5"),
@@ -162,7 +166,7 @@ def test_an_error_between_sections_names_its_line(tmp_path: Path, text: str, err
 
 def test_what_set_replaced_is_no_place(tmp_path: Path) -> None:
     text = MINIMAL + "search: {space: {training.loss: {values: [plain, weighted]}}}\n"
-    with pytest.raises(ConfigError, match=r"is no number.* in --set search\.space="):
+    with pytest.raises(ConfigError, match=r"is not a number.* in --set search\.space="):
         load_study(write(tmp_path, text), ["search.space={training.loss: {low: 1, high: 2}}"])
 
 
@@ -200,7 +204,7 @@ def test_a_path_of_the_space_may_have_any_number_of_parts(tmp_path: Path) -> Non
         ("", "must be a mapping"),
         ("- 1\n", "must be a mapping"),
         ("name: [\n", "line 2: not valid YAML"),
-        ("name: a\nname: b\n", "line 2: the key 'name' stands twice"),
+        ("name: a\nname: b\n", "line 2: the key 'name' is used twice"),
         ("name: !!python/object:os.system x\n", "not valid YAML"),
         ("name: " + "[" * 60 + "]" * 60, "nested more than 40 deep"),
         ("name: x\n", "dataset: is required and missing"),
@@ -225,7 +229,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_stands_twice(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the name 'real' stands twice"):
+    with pytest.raises(ConfigError, match="the name 'real' is used twice"):
         load_study(write(tmp_path, MINIMAL + "  - {name: real}\n"))
 
 

@@ -81,7 +81,7 @@ def test_least_seeds_for_a_verdict() -> None:
 @pytest.mark.parametrize(
     ("images", "path", "values", "error"),
     [
-        ("real+synthetic", "generate.guidance", {"low": 1, "high": 3}, "makes images anew for each value; give it `values`"),
+        ("real+synthetic", "generate.guidance", {"low": 1, "high": 3}, "generates images again for each value; give it a few `values`"),
         ("real+synthetic", "generate.image_to_image.strength", {"values": [0.4, 0.6]}, "set generate.image_to_image"),
         ("real", "generate.guidance", {"values": [1.0, 2.0]}, "has no meaning with images: real"),
         ("real+synthetic", "generate.replicates", {"values": [1, 2]}, "cannot be searched"),

@@ -140,7 +140,7 @@ def test_a_verdict_s_arms_all_begin_from_an_earlier_search_or_none_does() -> Non
     verdict = {"provisional": True}
     with pytest.raises(
         ConfigError,
-        match=r"experiments\[1\]\.search\.warm_start_from: all arms .* got 'real' where the baseline real has None",
+        match=r"experiments\[1\]\.search\.warm_start_from: with a verdict, all arms .* got 'real' while the baseline real has None",
     ):
         study_from_tree(tree({}, verdict=verdict, experiments=experiments))
     both = [{"name": "real", "search": {"warm_start_from": "theirs/real"}}, experiments[1]]

@@ -1,4 +1,4 @@
-"""What a person is told when the API refuses or is away; the answers come from a real HTTP server in the API's form.
+"""Tests what a person reads when the API refuses or is unavailable; the answers come from a real HTTP server in the API's form.
 
 That the requests do what they should is seen on a real cluster: `tests/cluster`.
 """
@@ -17,6 +17,7 @@ from kubernetes import client
 from shared.errors import UnavailableError
 from shared.kube import api
 from shared.kube.api import Cluster, ClusterError
+from shared.retries import Backoff
 
 
 class Answers(ThreadingHTTPServer):
@@ -58,12 +59,11 @@ def server() -> Iterator[Answers]:
 
 
 @pytest.fixture
-def cluster(server: Answers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    monkeypatch.setattr(api.time, "sleep", lambda _: None)
+def cluster(server: Answers) -> Iterator[Cluster]:
     loaded = client.Configuration()
     loaded.host = f"http://127.0.0.1:{server.server_port}"
     with client.ApiClient(loaded) as made:
-        yield Cluster(made, "ns")
+        yield Cluster(made, "ns", Backoff(0.0))
         made.rest_client.pool_manager.clear()
 
 
@@ -108,11 +108,11 @@ def test_a_refusal_names_the_request_and_the_remedy(server: Answers, cluster: Cl
         cluster.create("jobs", {})
 
 
-def test_a_server_that_is_away_is_asked_a_bounded_number_of_times(server: Answers, cluster: Cluster) -> None:
+def test_a_server_that_is_unavailable_is_asked_a_bounded_number_of_times(server: Answers, cluster: Cluster) -> None:
     server.answers = [(503, status("starting")), (200, {"items": []})]
     assert cluster.list("jobs") == []
-    server.answers, before = [(500, status("etcd is away"))], len(server.asked)
-    with pytest.raises(UnavailableError, match=r"Kubernetes: GET .*jobs: etcd is away"):
+    server.answers, before = [(500, status("etcd is unavailable"))], len(server.asked)
+    with pytest.raises(UnavailableError, match=r"Kubernetes: GET .*jobs: etcd is unavailable"):
         cluster.list("jobs")
     assert len(server.asked) - before == api.ATTEMPTS
 
@@ -159,20 +159,26 @@ def test_all_output_of_a_command_is_passed_on() -> None:
     out, err = io.StringIO(), io.StringIO()
     half, rest = "±".encode()[:1], "±".encode()[1:]
     session = Session([[(1, b"AAAA" + half)], [(2, b"note")], [(1, rest + b"BBBB")]], 3)
-    assert api._passed_on(session, {1: out, 2: err}) == 3
+    assert api._forward_output(session, {1: out, 2: err}) == 3
     assert (out.getvalue(), err.getvalue()) == ("AAAA±BBBB", "note")
 
 
 def test_a_cut_connection_is_no_exit_code() -> None:
     out = io.StringIO()
     with pytest.raises(UnavailableError, match="was cut before the command ended"):
-        api._passed_on(Session([[(1, b"A")]], None), {1: out, 2: out})
+        api._forward_output(Session([[(1, b"A")]], None), {1: out, 2: out})
     assert out.getvalue() == "A"
 
 
-def test_a_refused_websocket_is_a_refusal() -> None:
-    with pytest.raises(ClusterError, match=r"refused \(403\); ask for the right"), api._translated("exec in", "pod"):
-        raise api.ApiException(status=0, reason="Handshake status 403 Forbidden -+-+- {'audit-id': 'x'}")
+def test_a_refused_websocket_is_a_refusal_and_a_closed_one_is_not(server: Answers, cluster: Cluster) -> None:
+    out = io.StringIO()
+    server.answers = [(403, status("pods is forbidden"))]
+    with pytest.raises(ClusterError, match=r"exec in pod: 403 refused \(403\); ask for the right"):
+        cluster.execute("pod", ["true"], out, out)
+    assert server.asked[-1][1].startswith("/api/v1/namespaces/ns/pods/pod/exec?command=true")
+    server.answers = [(503, status("starting"))]
+    with pytest.raises(UnavailableError, match=r"exec in pod: 503 refused"):
+        cluster.execute("pod", ["true"], out, out)
 
 
 def test_logs_come_line_by_line_and_a_pod_that_is_gone_has_none(server: Answers, cluster: Cluster) -> None:

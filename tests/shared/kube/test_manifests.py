@@ -1,4 +1,4 @@
-"""A stage's Job from the chart's manifest and a task."""
+"""Tests how a stage's Job is built from the chart's manifest and a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Jobs and Pods say of themselves, in Kubernetes' own words as they were seen."""
+"""Tests how the status of Jobs and Pods is read, with messages that Kubernetes gave."""
 
 from __future__ import annotations
 
@@ -79,13 +79,16 @@ def test_why_a_job_does_not_move() -> None:
     assert job_reason(job("j"), [], [older, quota]) == 'no Pod can be made: pods "x" is forbidden: exceeded quota: gpus'
     ended = pod("p", "Failed", state={"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}})
     failed = job("j", ("Failed", "PodFailurePolicy", "matching FailJob rule"))
-    away = {"exitCode": 75, "reason": "Error", "message": LOG, "finishedAt": "2026-11-24T01:00:00Z"}
+    unavailable = {"exitCode": 75, "reason": "Error", "message": LOG, "finishedAt": "2026-11-24T01:00:00Z"}
     later = pod(
-        "z", "Failed", state={"terminated": away | {"finishedAt": "2026-11-25T01:00:00Z"}}, owner="uid-of-another"
+        "z",
+        "Failed",
+        state={"terminated": unavailable | {"finishedAt": "2026-11-25T01:00:00Z"}},
+        owner="uid-of-another",
     )
     ended["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-11-24T02:00:00Z"
     # by time, not by name; and not of an earlier Job of that name
-    pods = [ended, pod("q", "Failed", state={"terminated": away}), later]
+    pods = [ended, pod("q", "Failed", state={"terminated": unavailable}), later]
     assert job_reason(failed, pods, []) == (
         "failed (PodFailurePolicy: matching FailJob rule): exit 2: final.epochs: must be >= 1, got 0"
     )

@@ -1,4 +1,4 @@
-"""Who gets work: no trial too few, no Pod too many, and a Pod at a trial is never taken away."""
+"""Tests which Pods get work: as many as there are trials, and no Pod that runs a trial is deleted."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Here:
     def __init__(self, server: KubeServer, client: Cluster, folder: Path) -> None:
         self.server, self.client = server, client
         self.artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
-        self.opened = Session(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
+        self.session = Session(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
 
     def jobs(self, *tasks: Task, ttl: int | None = None, **annotations: str) -> KubeExecutor:
         """A control that has just started, with these tasks begun."""
@@ -52,7 +52,7 @@ class Here:
         for made_of in manifests.values():
             made_of["spec"]["ttlSecondsAfterFinished"] = ttl
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
-        made = KubeExecutor(Release("study", self.client, manifests, owner), self.opened)
+        made = KubeExecutor(Release("study", self.client, manifests, owner), self.session)
         for task in tasks:
             step = Step(task.stage, None, task.key, task.config, {})
             step.__dict__["id"] = task.key
@@ -93,12 +93,12 @@ def test_a_failed_job_waits_for_a_person_and_is_made_again_once_it_is_deleted(he
     jobs.advance()
     here.server.end(here.name, "Failed")
     assert jobs.advance() == jobs.advance() == []
-    assert [work.failed for work in jobs.work.values()] == ["BackoffLimitExceeded"]
+    assert [entry.failed for entry in jobs.tasks.values()] == ["BackoffLimitExceeded"]
     assert len(here.server.created) == 1
     here.server.jobs.clear()
     jobs.advance()
     assert len(here.server.created) == 2
-    assert [work.failed for work in jobs.work.values()] == [None]
+    assert [entry.failed for entry in jobs.tasks.values()] == [None]
 
 
 def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: Here) -> None:
@@ -109,10 +109,10 @@ def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: He
     here.server.jobs.clear()
     assert jobs.advance() == jobs.advance() == []
     assert len(here.server.created) == 1
-    (work,) = jobs.work.values()
-    assert work.failed == "BackoffLimitExceeded"
+    (entry,) = jobs.tasks.values()
+    assert entry.failed == "BackoffLimitExceeded"
     commit_task(PREPARE, here.artifacts)  # by another machine, which is seen at the next look
-    work.not_before = 0.0
+    entry.not_before = 0.0
     assert len(jobs.advance()) == 1
 
 
@@ -173,15 +173,15 @@ def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
     jobs = here.jobs(PREPARE)
     here.server.refusals["POST", "jobs"] = 403
     assert jobs.advance() == []
-    (work,) = jobs.work.values()
-    assert "POST" in str(work.failed)
+    (entry,) = jobs.tasks.values()
+    assert "POST" in str(entry.failed)
     here.server.refusals.clear()
     jobs.advance()
     assert here.server.created == []  # not before its time
-    work.not_before = 0.0
+    entry.not_before = 0.0
     jobs.advance()
     assert here.server.created == [here.name]
-    assert work.failed is None
+    assert entry.failed is None
 
 
 def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:

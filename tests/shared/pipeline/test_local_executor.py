@@ -11,7 +11,7 @@ import pytest
 from shared.config.load import load_study
 from shared.errors import InputError, UnavailableError
 from shared.pipeline.console import PlainConsole
-from shared.pipeline.local_executor import MAX_RETRIES, LocalExecutor, Slots, _Running, gpus_of_step
+from shared.pipeline.local_executor import MAX_RETRIES, LocalExecutor, Slots, _RunningStep, gpus_of_step
 from shared.pipeline.plan import plan
 from shared.pipeline.processes import Launch
 
@@ -24,14 +24,14 @@ def make_machine(folder: Path) -> LocalExecutor:
     return LocalExecutor(study, plan(study), folder, environment, PlainConsole(), None)
 
 
-def begun(machine: LocalExecutor, *launches: Launch) -> _Running:
+def begun(machine: LocalExecutor, *launches: Launch) -> _RunningStep:
     """A step in work that has these launches in the queue."""
-    running = _Running(plan(load_study(STUDY))[0], pending=list(launches))
+    running = _RunningStep(plan(load_study(STUDY))[0], pending=list(launches))
     machine.running.append(running)
     return running
 
 
-def finish(machine: LocalExecutor, running: _Running, seconds: float = 60) -> None:
+def finish(machine: LocalExecutor, running: _RunningStep, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while running.processes and time.monotonic() < deadline:
         machine._collect()

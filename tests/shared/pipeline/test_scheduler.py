@@ -98,7 +98,7 @@ def test_a_service_that_stays_away_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_stage_that_commits_nothing_is_a_bug(tmp_path: Path) -> None:
     executor = Instant(make_artifacts(tmp_path), commits=False)
-    with pytest.raises(StageFailed, match="prepare: ended well but committed nothing"):
+    with pytest.raises(StageFailed, match="prepare: ended without an error but committed nothing"):
         make_control(executor, []).run()
 
 

@@ -45,13 +45,13 @@ def state(found: SearchOverview, **values: Any) -> SearchState:
     return SearchState("tune real", ("val_macro_f1", "val_loss"), found, stall(found, SEARCH), 1200.0, None, **values)
 
 
-GO_ON = "`tailfill run` goes on with it"
-SILENT = "no coordinator has given a sign of life for 1m30s"
-STALE = "without a sign of life from the worker (the last: node/7); queued again"
+RESUME = "`tailfill run` continues it"
+SILENT = "no coordinator has sent a heartbeat for 1m30s"
+STALE = "without a heartbeat from the worker (the last: node/7); queued again"
 GPU_HOURS = "search.budget.gpu_hours of 1.0 are spent"
 WALL_HOURS = "search.budget.wall_hours of 2.0 are over"
 FAILURES, FAILURE = "4 trials failed, search.max_failures is 3", "diverged: the objective is nan in epoch 3"
-DONE = "all trials are finished; what was found is yet to be committed"
+DONE = "all trials are finished; their results are not committed yet"
 
 
 @pytest.mark.parametrize(
@@ -59,16 +59,16 @@ DONE = "all trials are finished; what was found is yet to be committed"
     [
         ({}, None),
         ({"running": 1}, None),
-        ({"queued": 2, "ticked_seconds": 90}, f"{SILENT}; {GO_ON}"),
+        ({"queued": 2, "ticked_seconds": 90}, f"{SILENT}; {RESUME}"),
         (
             {"running": 1, "ticked_seconds": 90},
-            f"{SILENT}; the running trials end, nothing is queued after them; {GO_ON}",
+            f"{SILENT}; the running trials end, nothing is queued after them; {RESUME}",
         ),
         (
             {"queued": 1, "workers": 0},
-            "1 trial queued and no worker alive; one comes when a slot of `tailfill run` is free, or by `kubectl scale`",
+            "1 trial queued and no worker alive; one starts when a slot of `tailfill run` is free, or by `kubectl scale`",
         ),
-        ({"queued": 2}, "2 workers get ready: training data are built before the first trial"),
+        ({"queued": 2}, "2 workers starting: training data are prepared before the first trial"),
         (
             {"stale": 2, "workers": 0, "queued": 1, "lost_worker": "node/7", "reaped_in": 61.0},
             f"2 trials {STALE} in 1m01s",
@@ -82,7 +82,7 @@ DONE = "all trials are finished; what was found is yet to be committed"
             f"the search is closed: {FAILURES}; the last failure: {FAILURE}",
         ),
         ({"closed": "complete"}, DONE),
-        ({"closed": "complete", "ticked_seconds": 90}, f"{DONE}; {SILENT}, {GO_ON}"),
+        ({"closed": "complete", "ticked_seconds": 90}, f"{DONE}; {SILENT}, {RESUME}"),
         ({"closed": "complete", "settings": "others"}, "the search was closed under other settings (complete)"),
     ],
 )
@@ -93,7 +93,7 @@ def test_why_nothing_moves(values: dict[str, Any], reason: str | None) -> None:
 def test_what_is_shown() -> None:
     text = describe([state(overview(running=2, queued=3, failed=1))])
     assert text.splitlines() == [
-        "tune real: 3 of 10 trials done (1 pruned, 1 failed besides), 2 running, 3 queued, 7 left; best val_macro_f1 0.6123",
+        "tune real: 3 of 10 trials done (1 pruned, 1 more failed), 2 running, 3 queued, 7 left; best val_macro_f1 0.6123",
         "  2 workers alive; 1.00 CPU-hours used, 0.10 of them lost; about 20m00s left",
     ]
     on_gpu = overview(
@@ -103,7 +103,7 @@ def test_what_is_shown() -> None:
     assert text.splitlines() == [
         "tune real: step 2 of 6 (1-lr): 3 of 10 trials done (1 pruned), 0 running, 1 queued, 7 left; no value yet",
         "  0 workers alive; 0.50 GPU-hours used, 0.01 of them lost; 3.20 of 10 GPU-hours of the study's budget spent; time left not known yet",
-        "  nothing moves: 1 trial queued and no worker alive; one comes when a slot of `tailfill run` is free, or by `kubectl scale`",
+        "  nothing moves: 1 trial queued and no worker alive; one starts when a slot of `tailfill run` is free, or by `kubectl scale`",
     ]  # fmt: skip
     several = overview(bests=(0.61234, 0.4), front=1)
     assert "left; best val_macro_f1 0.6123, best val_loss 0.4, 1 trial on the Pareto front\n" in describe(
@@ -147,7 +147,7 @@ def prepared(folder: Path) -> tuple[Study, Artifacts, list[StepState]]:
 def test_searches_that_have_not_begun(tmp_path: Path, database_url: str) -> None:
     _, artifacts, rows = prepared(tmp_path)
     found = {search.step: search for search in search_states(rows, artifacts, database_url)}
-    assert found["tune real"].stall == "no coordinator has begun it; `tailfill run` goes on with it"
+    assert found["tune real"].stall == "no coordinator has begun it; `tailfill run` continues it"
     assert found["tune synthetic"].stall == "waits for finetune, generate, score"
     assert describe(list(found.values())) == f"tune real: nothing moves: {found['tune real'].stall}"
     assert as_json(list(found.values()))["tune synthetic"]["stall"] == "waits for finetune, generate, score"

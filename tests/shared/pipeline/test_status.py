@@ -58,21 +58,21 @@ def test_what_is_committed_what_is_ready_and_what_waits(artifacts: Artifacts) ->
 def test_why_nothing_moves(artifacts: Artifacts) -> None:
     study, steps = planned()
 
-    def said(doings: status.Doings, *go_on: str) -> list[str]:
-        text = status.describe(status.states(study, steps, artifacts, doings), *go_on)
+    def said(statuses: status.TaskStatuses, *resume_hint: str) -> list[str]:
+        text = status.describe(status.states(study, steps, artifacts, statuses), *resume_hint)
         return [line for line in text.splitlines() if line.startswith("nothing moves")]
 
     commit_steps(study, steps[:1], artifacts)
     finetune = next(row.task for row in status.states(study, steps, artifacts) if row.step.stage == "finetune")
     assert finetune is not None
     idle = "nothing moves: no process works on finetune; "  # searches say so themselves
-    assert said({}) == [idle + "`tailfill run` goes on with it"]
+    assert said({}) == [idle + "`tailfill run` continues it"]
     assert said({}, "see control") == [idle + "see control"]
     for state in ("running", "pending", "failed"):  # what is pending or failed says why
-        assert said({status.doing_key("finetune", finetune.key): status.Doing(state)}) == []
+        assert said({status.task_id("finetune", finetune.key): status.TaskStatus(state)}) == []
     commit_steps(study, [step for step in steps if step.stage not in ("final", "report")], artifacts)
     assert said({}) == [
-        "nothing moves: no process works on final real 0, final synthetic 0, final placebo 0 and others; `tailfill run` goes on with it"
+        "nothing moves: no process works on final real 0, final synthetic 0, final placebo 0 and others; `tailfill run` continues it"
     ]
     commit_steps(study, steps, artifacts)
     assert said({}) == []
@@ -146,4 +146,4 @@ def test_a_renamed_arm_is_found_by_its_images(artifacts: Artifacts) -> None:
 def test_stages_that_are_none_or_not_of_this_study(artifacts: Artifacts) -> None:
     with pytest.raises(ConfigError, match="--why train: there is no such stage; there are final, finetune"):
         why(artifacts, "train")
-    assert why(artifacts, "score", "experiments=[{name: real}]") == ["score: is no part of this study"]
+    assert why(artifacts, "score", "experiments=[{name: real}]") == ["score: is not part of this study"]

@@ -64,7 +64,7 @@ def commit(artifacts: Artifacts, name: str, stage: Stage, experiment: str | None
 
 
 def tune_step(of_study: Study, artifacts: Artifacts) -> Step:
-    steps = plan(of_study, earlier=find_warm_starts(of_study, artifacts))
+    steps = plan(of_study, warm_starts=find_warm_starts(of_study, artifacts))
     return next(step for step in steps if step.stage == "tune")
 
 
@@ -88,8 +88,8 @@ def test_the_newest_search_of_that_experiment_is_an_input(artifacts: Artifacts) 
     newer = commit(artifacts, "theirs", "tune", "real", "e" * 64, day=9)
     again = tune_step(study(), artifacts)
     assert make_task(study(), again, {again.needs["prepare"].id: prepared}).key != task.key
-    assert again.earlier is not None
-    assert again.earlier.committed().digest == newer.digest
+    assert again.warm_start is not None
+    assert again.warm_start.committed().digest == newer.digest
 
 
 def test_what_is_not_there_is_an_error_that_lists_what_is(artifacts: Artifacts) -> None:
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_an_error_that_lists_what_is(artifacts: Artifacts) 
 
 
 def test_status_waits_for_it(artifacts: Artifacts) -> None:
-    steps = plan(study(), earlier=find_warm_starts(study(), artifacts))
+    steps = plan(study(), warm_starts=find_warm_starts(study(), artifacts))
     rows = states(study(), steps, artifacts)
     assert {row["step"]: row["state"] for row in as_json(rows)}["tune real"] == "waiting"
     assert "for prepare, search theirs/real" in describe(rows)
@@ -143,7 +143,7 @@ def test_nothing_is_looked_for_where_nothing_is_named(artifacts: Artifacts) -> N
 
 def test_a_plan_needs_no_store() -> None:
     (step,) = (step for step in plan(study()) if step.stage == "tune")
-    assert step.earlier == WarmStart("theirs/real")
+    assert step.warm_start == WarmStart("theirs/real")
 
 
 def test_an_experiment_above_is_a_step_that_it_needs() -> None:
@@ -155,6 +155,6 @@ def test_an_experiment_above_is_a_step_that_it_needs() -> None:
     steps = {step.label: step for step in plan(study(experiments=experiments))}
     first, second, third = (steps[f"tune {name}"] for name in ("first", "second", "third"))
     assert second.needs["warm_start"] is second.needs["parameters"] is first
-    assert second.earlier is None
+    assert second.warm_start is None
     assert "warm_start" not in first.needs.keys() | third.needs.keys()
     assert len({first.id, second.id, third.id}) == 3

@@ -1,4 +1,4 @@
-"""What the servers refuse to those who have no keys: other users of this machine, who reach every port of loopback."""
+"""Tests that the servers refuse clients without keys: other users of this machine can reach every port of loopback."""
 
 from __future__ import annotations
 

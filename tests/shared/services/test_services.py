@@ -1,4 +1,4 @@
-"""The embedded services, for real: they start, keep their data, bind loopback only, and end however their parent ends."""
+"""Tests the embedded services: they start, keep their data, bind loopback only, and end with their parent."""
 
 from __future__ import annotations
 

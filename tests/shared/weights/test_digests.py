@@ -1,4 +1,4 @@
-"""Weights by content: what changes a key, and what does not."""
+"""Tests which changes of weights change a key."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,13 @@ def damaged(job: str, rank: Rank) -> None:
     raise DataError(f"{job}: seen by process {rank.number}")
 
 
+class EndsAsItStarts:
+    """A job whose process dies while it reads it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (3,)
+
+
 def wait_for_the_others(rank: Rank) -> None:
     start = time.monotonic()
     while time.monotonic() - start < PATIENCE_SECONDS:
@@ -31,6 +39,17 @@ def test_one_process_needs_no_group(tmp_path: Path) -> None:
         assert (rank.number, rank.count) == (0, 1)
         assert not torch.distributed.is_initialized()
     assert "WORLD_SIZE" not in os.environ
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE_SECONDS)
+def test_a_process_that_dies_as_it_starts_is_not_waited_for(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="process 2/2 of the fine-tuning ended with exit code 3"),
+        processes(EndsAsItStarts(), damaged, 2, tmp_path, True),
+    ):
+        pass
+    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.slow

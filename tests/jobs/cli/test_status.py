@@ -1,0 +1,94 @@
+"""`tailfill status` of the study that was run last, of a changed one, and of one that was never run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.cli.run import run_study
+from jobs.cli.status import status as status_of
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.config.load import load_study
+from shared.errors import ConfigError
+from shared.pipeline.local_session import STUDY_FILE, current_fingerprints, latest_workdir
+from shared.pipeline.plan import plan
+from tests.support.committed import commit_steps
+from tests.support.local_commands import DEMO, commit_all, run, status
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
+def test_status_names_a_stage_that_is_running() -> None:
+    commit_all()
+    run()
+    rows = json.loads(status_of(None, ["finetune.steps=9"], None, None, True))
+    ready = next(row for row in rows if row["step"] == "finetune")
+    assert ready["state"] == "ready"
+    task = Path("work/demo/tasks").resolve() / f"finetune-{ready['key'][:16]}.json"
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "--config", str(task)])
+    try:
+        states = {
+            row["step"]: row["state"] for row in json.loads(status_of(None, ["finetune.steps=9"], None, None, True))
+        }
+    finally:
+        process.kill()
+        process.wait()
+    assert (states["finetune"], states["generate"], states["prepare"]) == ("running", "waiting", "committed")
+
+
+def test_status_of_the_last_study_and_of_a_changed_one() -> None:
+    commit_all()
+    run()
+    assert "14 of 14 stages committed" in status()
+    assert "1 of 14 stages committed" in status("finetune.steps=9", "search.epochs=9")
+    assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 600 → 9")
+    assert status("final.seeds=1", file=DEMO).splitlines()[-1].startswith("10 of 11 stages committed")
+    assert "14 of 14" in status()  # asking changed nothing
+    said = json.loads(status_of(None, ("finetune.steps=9",), None, "finetune", True))
+    assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 600 → 9"]
+
+
+def test_status_of_changed_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"1")
+    sets = ["dataset={source: folder, resolution: 32}", f"dataset.root={data}"]
+    study = load_study(DEMO, sets)
+    artifacts = Artifacts(FolderStore(Path("store")), study.name, Path("cache"))
+    fingerprints = current_fingerprints(study, Path("work/demo"))
+    commit_steps(study, plan(study, fingerprints.source)[:1], artifacts)
+    assert "committed under" in status(*sets, file=DEMO, why="prepare")
+    (data / "b.png").write_bytes(b"2")
+    assert "differs from" in status(*sets, file=DEMO, why="prepare")
+    assert "in source_digest" in status(*sets, file=DEMO, why="prepare")
+
+
+def test_a_study_that_was_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="work: holds no study that was run; name one with --workdir"):
+        status()
+    assert "0 of 14 stages committed" in status(file=DEMO)  # the store that is named may hold it
+    monkeypatch.delenv("TAILFILL_STORE")
+    with pytest.raises(ConfigError, match="work/demo: holds no study that was run"):
+        status(file=DEMO)
+    assert not Path("work/demo/s3").exists()
+
+
+def test_a_damaged_work_directory() -> None:
+    folder = Path("work/demo")
+    folder.mkdir(parents=True)
+    for text in ("", "[]", '{"study": {}}'):
+        (folder / STUDY_FILE).write_text(text)
+        with pytest.raises(ConfigError):
+            status()
+
+
+def test_the_work_directory_used_last_is_asked() -> None:
+    commit_all()
+    run()
+    run_study(DEMO, (), Path("work/other"), None, (), "json", False)
+    assert latest_workdir(None) == Path("work/other")
