@@ -1,4 +1,4 @@
-"""Training of one arm with one set of parameters, from its TrainingData to a TrainedClassifier classifier; resumable after every epoch."""
+"""Training of one arm with one set of parameters, from its TrainingData to a TrainedClassifier; resumable after every epoch."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ OnEpoch = Callable[[EpochRecord], None]
 
 
 class TrainingFailed(InputError):
-    """These parameters cannot be trained with; a search counts the trial as failed and goes on."""
+    """Training with these parameters failed; a search counts the trial as failed and continues."""
 
 
 class TrainingDiverged(TrainingFailed):
-    """The loss is no longer a number."""
+    """The loss is no longer a finite number."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The memory does not hold the batch."""
+    """The batch does not fit in memory."""
 
 
 def fit(
@@ -73,15 +73,17 @@ def fit(
 ) -> TrainedClassifier:
     """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
 
-    Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
-    a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Every `checkpoint_every`
-    epochs a checkpoint is kept, beside the training, unless one is still on its way or the rest takes no longer than keeping it.
-    Where `stop` is set the last finished epoch is checkpointed, if the grace period suffices, and Stopped raised. Raises TrainingDiverged and OutOfMemory (both
-    TrainingFailed), and ValueError where `data` was built for an arm with other inputs.
+    If there is a checkpoint, training continues from it and ends with the weights and history (except seconds) of an uninterrupted run,
+    bit for bit on a CPU. `on_epoch` is called after each newly computed epoch; an error that it raises ends the training. Every
+    `checkpoint_every` epochs a checkpoint is saved in the background, unless the previous one is still being saved or the rest of the
+    training takes no longer than saving. If `stop` is set, the last finished epoch is checkpointed, if the grace period suffices.
+
+    Raises Stopped, TrainingDiverged and OutOfMemory (both TrainingFailed), and ValueError if `data` was built for an arm with other
+    inputs.
     """
     if not data.matches(arm):
         raise ValueError(
-            "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
+            "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it again"
         )
     gpus = [data.device] if data.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), _out_of_memory_errors(arm), AsyncCheckpointer() as checkpointer:
@@ -93,7 +95,7 @@ def fit(
 
 
 class _TrainingRun:
-    """One training on its way."""
+    """The state of one training."""
 
     def __init__(
         self,
@@ -131,14 +133,14 @@ class _TrainingRun:
             self._refit()
 
     def validate(self) -> tuple[float, NDArray[np.float32]]:
-        """Validation loss and probabilities `[m, C]`."""
+        """Returns the validation loss and the probabilities `[m, C]`."""
         data = self.data
         self.network.eval()
         parts = []
         with torch.inference_mode(), autocast(data.device):
             for start in range(0, len(data.val_labels), EVALUATION_BATCH):
-                below = data.validation(self.network, start, start + EVALUATION_BATCH)
-                parts.append(self.network(below).float())
+                inputs = data.validation(self.network, start, start + EVALUATION_BATCH)
+                parts.append(self.network(inputs).float())
             logits = torch.cat(parts)
             labels = torch.from_numpy(data.val_labels).to(data.device)
             loss = self.validation_loss(logits, unmasked_targets(labels, len(data.schema.groups)))
@@ -150,7 +152,7 @@ class _TrainingRun:
         optimizer: torch.optim.Optimizer,
         train: Callable[[torch.optim.Optimizer], tuple[float, float]],
     ) -> None:
-        """One epoch around `train`, which gives the mean loss and the last learning rate; records, reports and checkpoints it."""
+        """Runs `train`, which returns the mean loss and the last learning rate, then validates, records, reports and checkpoints."""
         started = time.monotonic()
         self._check_stop()
         torch.manual_seed(derived_seed("dropout", self.seed, epoch))
@@ -173,12 +175,12 @@ class _TrainingRun:
             time.monotonic() - started,
         )
         self.history.append(record)
-        self.snapshot = None  # its memory first
+        self.snapshot = None  # frees its memory before the next one is taken
         self.snapshot = Snapshot.take(self.network, optimizer, self.scaler, self.history)
         if self.on_epoch is not None:
             self.on_epoch(
                 record
-            )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
+            )  # before the checkpoint: a process killed in between reports the epoch again instead of never
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
         self.saver.after_epoch(self.snapshot, left * record.seconds)
 
@@ -189,17 +191,17 @@ class _TrainingRun:
         total, lr = torch.zeros((), device=data.device), 0.0
         for number, rows in enumerate(batches):
             self._check_stop()
-            # the middle of the step's stretch of the curve: neither the first nor the last step has a rate of 0
+            # the middle of the step: neither the first nor the last step has a rate of 0
             lr = training.lr * rate_at(epoch + (number + 0.5) / len(batches), self.epochs, training.warmup_epochs)
-            below = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
+            inputs = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
             targets: tuple[Targets, ...] = (self._targets(rows),)
             if training.mixup > 0:
                 partner, share = mixup_pairs(
                     len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
                 )
-                below, targets = mixed(below, targets[0], partner.to(data.device), share.to(data.device))
+                inputs, targets = apply_mixup(inputs, targets[0], partner.to(data.device), share.to(data.device))
             with autocast(data.device):
-                logits = self.network(below)
+                logits = self.network(inputs)
             total += self._step(optimizer, loss(logits, *targets), lr)
         return float(total) / len(batches), lr
 
@@ -213,9 +215,9 @@ class _TrainingRun:
         return value.detach()
 
     def _refit(self) -> None:
-        """The last layer alone on real images, each class of a group with equal weight (Kang et al. 2020: decoupled training).
+        """Trains the last layer alone on real images, with equal weight for each class of a group (Kang et al. 2020: decoupled training).
 
-        What the layer reads no longer changes, so it is computed once, without augmentation and dropout.
+        The inputs of the layer no longer change, so they are computed once, without augmentation and dropout.
         """
         data, training = self.data, self.arm.training
         real = np.flatnonzero(~data.generated)
@@ -225,7 +227,7 @@ class _TrainingRun:
         with torch.no_grad(), autocast(data.device):
             for rows in np.array_split(real, math.ceil(len(real) / EVALUATION_BATCH)):
                 self._check_stop()
-                read = self.network.parts.upper(data.plain(self.network, rows))
+                read = self.network.parts.trained_part(data.unaugmented(self.network, rows))
                 for layer in hidden:
                     read = layer(read)
                 parts.append(read.float())
@@ -249,7 +251,7 @@ class _TrainingRun:
             self._epoch(epoch, optimizer, partial(train, epoch=epoch))
 
     def _optimizer(self, parameters: dict[str, torch.nn.Parameter], first_epoch: int = 0) -> torch.optim.Optimizer:
-        """The optimizer, with the checkpoint's state where that was taken after `first_epoch`, the first that it is used in."""
+        """Returns the optimizer, with the checkpoint's state if that was taken after `first_epoch`, the optimizer's first."""
         optimizer = make_optimizer(self.arm.training, list(parameters.values()))
         if self.snapshot is not None and len(self.snapshot.history) > first_epoch:
             self.snapshot.restore_optimizer(optimizer, self.scaler)
@@ -320,7 +322,7 @@ class _CheckpointSaver:
 
 
 def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
-    """A network to train: the data's trunk, of which untrained weights above the cut are drawn by `seed`, and a new head."""
+    """Returns a network to train: a copy of the data's trunk and a new head; `seed` is for their weights that are not pretrained."""
     trunk = data.trunk.copy()
     if arm.classifier.pretrained is False and trunk.trainable:
         fresh = build_trunk(arm.classifier, trunk.resolution, derived_seed("trunk", seed)).model.state_dict()
@@ -332,22 +334,24 @@ def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
     return network
 
 
-def mixed(below: Tensor, targets: Targets, partner: Tensor, share: Tensor) -> tuple[Tensor, tuple[Targets, Targets]]:
-    """Mixup of what the network's trained part reads: pixels where nothing is frozen, else activations (manifold mixup)."""
-    own = share.view(-1, *[1] * (below.dim() - 1)).to(below.dtype)
-    everyone = torch.arange(len(below), device=below.device)
-    return own * below + (1 - own) * below[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
+def apply_mixup(
+    inputs: Tensor, targets: Targets, partner: Tensor, share: Tensor
+) -> tuple[Tensor, tuple[Targets, Targets]]:
+    """Returns mixup of the network's inputs: of activations (manifold mixup), or of pixels if nothing is frozen."""
+    own = share.view(-1, *[1] * (inputs.dim() - 1)).to(inputs.dtype)
+    everyone = torch.arange(len(inputs), device=inputs.device)
+    return own * inputs + (1 - own) * inputs[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
 
 
 def unmasked_targets(labels: Tensor, groups: int) -> Targets:
-    """Targets of real images: every group counts, each image alike."""
+    """Returns targets of real images: every group counts, and all images have the same weight."""
     n = len(labels)
     mask = torch.ones(n, groups, dtype=torch.bool, device=labels.device)
     return Targets(labels, mask, torch.ones(n, device=labels.device))
 
 
 def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
-    """The comparable loss (no smoothing, mixup or synthetic weights) of logits `[n, C]` for labels `[n, C]`."""
+    """Returns the loss that arms are compared by, of logits `[n, C]` for labels `[n, C]`: no smoothing, mixup or synthetic weights."""
     loss = Loss.for_validation(schema, arm.training, data.counts(real_only=True), logits.device)
     return float(loss(logits, unmasked_targets(labels, len(schema.groups))))
 

@@ -78,7 +78,7 @@ class FrozenBackbone:
         """Returns the shape of the output for one image."""
         blank = torch.zeros(1, 3, self.trunk.resolution, self.trunk.resolution, device=self.device)
         with torch.no_grad():
-            return tuple(self.trunk.lower(blank).shape[1:])
+            return tuple(self.trunk.frozen_part(blank).shape[1:])
 
     def stream(self, images: ImageSet) -> Iterator[NDArray[np.generic]]:
         """Yields the outputs of the unaugmented images, block by block."""
@@ -129,7 +129,7 @@ class FrozenBackbone:
     def computed(self, pixels: Tensor, drawn: AugmentationParameters) -> Tensor:
         """Returns the outputs `[n, …]` for pixels, uint8 `[n, 3, r, r]`, on the device and in the type that is cached."""
         with autocast(self.device):
-            return self.trunk.below(apply(to_float_images(pixels, self.device), drawn)).to(self.dtype)
+            return self.trunk.frozen_outputs(apply(to_float_images(pixels, self.device), drawn)).to(self.dtype)
 
     def _pixels(self, images: ImageSet) -> Tensor:
         if self._decoded is None or self._decoded[0] is not images:
@@ -147,8 +147,8 @@ class FrozenBackbone:
     def _backbone_identity(self) -> str:
         trunk = self.trunk
         digest = hashlib.sha256()
-        for name, tensor in trunk.lower.state_dict().items():
+        for name, tensor in trunk.frozen_part.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        facts = [str(trunk.lower), trunk.resolution, trunk.mean, trunk.std, self.device.type, timm.__version__]
+        facts = [str(trunk.frozen_part), trunk.resolution, trunk.mean, trunk.std, self.device.type, timm.__version__]
         return json.dumps([digest.hexdigest(), *facts])

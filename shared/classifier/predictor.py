@@ -53,7 +53,7 @@ class TrainedClassifier:
 
     def _batched(self, images: ImageSet, head: bool) -> Tensor:
         self.network.eval()
-        module = self.network if head else self.network.parts.upper
+        module = self.network if head else self.network.parts.trained_part
         parts = []
         with torch.inference_mode(), autocast(self.device):
             for block in self._below(images):
@@ -69,7 +69,7 @@ class TrainedClassifier:
         for start in range(0, len(images), BLOCK):
             block = images.take(np.arange(start, min(start + BLOCK, len(images))))
             pixels = torch.from_numpy(decoded(block, self.network.parts.resolution))
-            yield self.network.below(to_float_images(pixels, self.device))
+            yield self.network.frozen_outputs(to_float_images(pixels, self.device))
 
 
 def probabilities(logits: Tensor, schema: LabelSchema) -> NDArray[np.float32]:

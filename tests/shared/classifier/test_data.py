@@ -73,7 +73,7 @@ def test_kept_outputs_are_what_the_network_computes(
     kept, pixels = build(arm, train, val), build(fresh, train, val)
     network = new_network(arm, kept, 0).eval()
     rows = np.array([5, 3, 40])
-    assert torch.allclose(kept.batch(network, arm, rows, 0, 0, 0), pixels.plain(network, rows).float(), atol=near)
+    assert torch.allclose(kept.batch(network, arm, rows, 0, 0, 0), pixels.unaugmented(network, rows).float(), atol=near)
     mirrored = build(
         make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": 2}), train, val
     )
@@ -89,8 +89,8 @@ def test_the_refit_sees_the_images_themselves(train: ImageSet, val: ImageSet, bu
     arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"refit_epochs": refit})
     augmented, plain = data(augmentation="hard", training={"refit_epochs": refit}), data()
     network, rows = new_network(arm, augmented, 0).eval(), np.arange(40)
-    wanted = plain.plain(network, rows)
-    assert torch.allclose(augmented.plain(network, rows), wanted, atol=2e-2) == (refit > 0)
+    wanted = plain.unaugmented(network, rows)
+    assert torch.allclose(augmented.unaugmented(network, rows), wanted, atol=2e-2) == (refit > 0)
     for number in range(5):
         batch = augmented.batch(network, arm, rows, 0, 0, number)
         assert not (batch - wanted).flatten(1).abs().amax(1).lt(1e-3).any()  # the image itself is not drawn
