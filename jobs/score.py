@@ -65,11 +65,9 @@ def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> d
     check_provenance(images.generated)
     fold = assign_folds(images.train.labels, config.score.folds, config.seed)
     predictions, features = train_judges(config, images, fold, runtime)
-    close = measure_near_duplicates(features)
-    probabilities = out_of_fold_mean(
-        [opinion.generated for opinion in predictions], fold, started_from(images.generated)
-    )
-    table = score_table(images, probabilities, close)
+    near_duplicates = measure_near_duplicates(features)
+    probabilities = out_of_fold_mean([judge.generated for judge in predictions], fold, started_from(images.generated))
+    table = score_table(images, probabilities, near_duplicates)
     runtime.stop.raise_if_set()
     cas = classification_accuracy_score(config, images, predictions, runtime)
     measures = distribution(images, features, config.seed)
@@ -77,15 +75,15 @@ def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> d
         "accuracy": out_of_fold_accuracy(images.train, predictions, fold),
         "cas": cas,
         **measures,
-        "neighbours": close.summary(),
+        "neighbours": near_duplicates.summary(),
     }
     pq.write_table(table, out / "scores.parquet")
     (out / "judges.json").write_text(json.dumps(judges, indent=1))
-    copies_sheet(images, close).save(out / "copies.png")
+    copies_sheet(images, near_duplicates).save(out / "copies.png")
     return {
         "images": len(images.generated),
         "plausibility": float(np.mean(table["plausibility"].to_numpy())),
         "cas": cas["accuracy"],
         "kid": measures["kid"],
-        **close.summary(),
+        **near_duplicates.summary(),
     }

@@ -1,4 +1,4 @@
-"""Out-of-fold judges: classifiers trained on all folds but one of the real training images, which never saw a generated image."""
+"""Out-of-fold judges: classifiers that are trained on all folds but one of the real training images, and on no generated image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NO_COLUMNS = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Images:
-    """The sets that judges see."""
+    """The image sets that scoring reads."""
 
     train: ImageSet
     val: ImageSet
@@ -41,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """Pooled features `[n, F]` of the first judge's network."""
+    """The pooled features `[n, F]` of each image set, from the first judge's network."""
 
     train: NDArray[np.float32]
     val: NDArray[np.float32]
@@ -51,7 +51,7 @@ class FeatureSets:
 
 @dataclass(frozen=True)
 class JudgePredictions:
-    """What one judge holds of the training images that it did not see, of the validation images, and of the generated ones."""
+    """One judge's probabilities for the training images of its held-out fold, the validation images and the generated ones."""
 
     held_out: Probabilities
     val: Probabilities
@@ -59,7 +59,7 @@ class JudgePredictions:
 
 
 def judge_arm(config: ScoreConfig) -> Arm:
-    """The arm of a judge: the study's classifier and training, or the score's own model, on real images only."""
+    """Returns the arm of a judge: the study's classifier and training, or the model of `score`, on real images only."""
     return Arm(
         rare=Rare(below=None),
         accept=None,
@@ -90,10 +90,10 @@ def assign_folds(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
 def train_judges(
     config: ScoreConfig, images: Images, fold: NDArray[np.int64], runtime: Runtime
 ) -> tuple[list[JudgePredictions], FeatureSets]:
-    """Trains a judge for each fold of the training images `fold` `[n]`, and asks it.
+    """Trains a judge for each fold of the training images (`fold`, `[n]`) and returns its predictions, and the first one's features.
 
-    A judge's answers are checkpointed when it is done, and its training on the way: an interrupted run goes on from there.
-    Raises Stopped, and what training raises.
+    Each training is checkpointed, and so are a judge's predictions: an interrupted run continues from there. Raises Stopped, and what
+    training raises.
     """
     predictions: list[JudgePredictions] = []
     features: FeatureSets | None = None
@@ -113,7 +113,7 @@ def train_judges(
 def train_classifier(
     config: ScoreConfig, images: ImageSet, val: ImageSet, name: str, number: int, runtime: Runtime
 ) -> TrainedClassifier:
-    """A classifier trained like the judges on `images`, real or generated; checkpointed under `name`."""
+    """Trains a classifier like the judges on `images`, real or generated, with checkpoints under `name`."""
     arm = judge_arm(config)
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
@@ -139,18 +139,18 @@ def _predict_fold(
     config: ScoreConfig, images: Images, fold: NDArray[np.int64], number: int, runtime: Runtime
 ) -> dict[str, NDArray[np.float32]]:
     held_out = images.train.take(np.flatnonzero(fold == number))
-    fitted = train_classifier(
+    trained = train_classifier(
         config, images.train.take(np.flatnonzero(fold != number)), held_out, "judge", number, runtime
     )
     answers = {
-        "held_out": fitted.predict(held_out),
-        "val": fitted.predict(images.val),
-        "generated": fitted.predict(images.generated),
+        "held_out": trained.predict(held_out),
+        "val": trained.predict(images.val),
+        "generated": trained.predict(images.generated),
     }
     if number == 0:
         for each in fields(FeatureSets):
             runtime.stop.raise_if_set()
-            answers[f"features_{each.name}"] = fitted.features(getattr(images, each.name))
+            answers[f"features_{each.name}"] = trained.features(getattr(images, each.name))
     return answers
 
 
