@@ -19,13 +19,13 @@ from torchvision.transforms import v2
 from benchmarks.outcome import Outcome
 from benchmarks.tailfill_trial import Bench
 from shared.classifier import augment
-from shared.classifier.fit import everything_counts, make_optimizer
+from shared.classifier.fit import unmasked_targets
 from shared.classifier.loss import ClassCounts, Loss
 from shared.classifier.model import Trunk, build_head, build_trunk, set_mode
-from shared.classifier.precision import autocast, grad_scaler, placed
+from shared.classifier.optimizer import make_optimizer, rate_at
+from shared.classifier.precision import autocast, grad_scaler, move_to
 from shared.classifier.predictor import probabilities
 from shared.classifier.rng import derived_seed
-from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord
 from shared.config.stages import Arm
 from shared.config.training import Augmentation
@@ -111,7 +111,7 @@ class PlainLoop:
         trunk = build_trunk(arm.classifier, resolution, derived_seed("trunk", seed))
         head = build_head(trunk.features, arm.classifier.head, self.schema.width, arm.training.dropout)
         self.whole = PlainNetwork(trunk, head)
-        placed(self.whole, device)
+        move_to(self.whole, device)
         self.network: nn.Module = self.whole
         """What batches go through."""
         counts = ClassCounts.of(train.labels, np.ones(train.labels.shape, np.bool_))
@@ -151,7 +151,7 @@ class PlainLoop:
                 group["lr"] = lr
             with autocast(self.device):
                 logits = self.network(self._on(images))
-            loss = self.loss(logits, everything_counts(labels.to(self.device), len(self.schema.groups)))
+            loss = self.loss(logits, unmasked_targets(labels.to(self.device), len(self.schema.groups)))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimizer)
@@ -164,7 +164,7 @@ class PlainLoop:
         with torch.inference_mode(), autocast(self.device):
             logits = torch.cat([self.network(self._on(images)).float() for images, _ in self.val_batches])
             labels = torch.from_numpy(self.val.labels).to(self.device)
-            loss = self.validation_loss(logits, everything_counts(labels, len(self.schema.groups)))
+            loss = self.validation_loss(logits, unmasked_targets(labels, len(self.schema.groups)))
         return float(loss), fast_scores(self.schema, probabilities(logits, self.schema), self.val.labels, self.rare)
 
     def loader(self, pictures: Dataset[tuple[Tensor, Tensor]], workers: int, shuffle: bool = False) -> Loader:

@@ -20,7 +20,7 @@ from benchmarks.plain_loop import PlainLoop, check_arm
 from benchmarks.summary import Summary, table
 from benchmarks.tailfill_trial import Bench
 from shared import log
-from shared.classifier.data import wanted_views
+from shared.classifier.data import kept_views
 from shared.config.load import load_study
 from shared.device import device_name, pick_device
 from shared.errors import TailfillError
@@ -78,7 +78,7 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
         model=arm.classifier.model,
         trainable=arm.classifier.trainable,
         augmentation=arm.augmentation,
-        views=wanted_views(arm),
+        views=kept_views(arm),
         images=len(bench.train),
         val_images=len(bench.val),
         epochs=bench.config.search.epochs,

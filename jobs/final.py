@@ -1,4 +1,4 @@
-"""`final`: trains one repetition of an experiment with its best parameters and judges it on the test split, once, at the end.
+"""`final`: trains one repetition of an experiment with its best parameters and tests it on the test split, once, at the end.
 
 Commits `metrics.json`, `predictions.parquet` (test images), `curve.json`, `model.safetensors` and `thresholds.json`.
 """
@@ -11,18 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from shared.artifacts.checkpoints import Checkpoints
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters
-from shared.config.search import Resources
 from shared.config.stages import Arm, FinalConfig
 from shared.context import Context
 from shared.errors import DataError
 from shared.search.best_parameters import best_parameters
-from shared.stop import StopSignal
 from shared.weights.inputs import fetched_models
 
 if TYPE_CHECKING:
@@ -30,26 +26,45 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from shared.classifier.runtime import Runtime
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
     from shared.data.schema import LabelSchema
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What `final` wrote: files by name, the manifest's summary, and the device it ran on."""
+class FinalInputs:
+    """What a final training reads."""
+
+    images: ImageSet
+    """The real images of all splits."""
+    info: DatasetInfo
+    parameters: Mapping[str, Any]
+    """The best parameters of the search, by path."""
+    generated: ImageSet | None = None
+    """All generated images; None if the arm trains on real images only."""
+    scores: pa.Table | None = None
+    """A row per generated image."""
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """What `final` wrote."""
 
     files: dict[str, Path]
+    """By name."""
     summary: dict[str, Any]
-    device: str
+    """For the manifest."""
 
 
 def run(config: FinalConfig, context: Context) -> Manifest:
-    """Fetches the data set, the generated images and the best parameters, trains and commits."""
+    """Fetches the data set, the generated images and the best parameters, trains, tests and commits."""
     import pyarrow.parquet as pq
 
+    from shared.classifier.runtime import Runtime
     from shared.data.dataset import read_info
     from shared.data.imageset import read_shards
+    from shared.device import device_name, pick_device
 
     prepared = context.input("prepare")
     info = read_info(context.fetch(prepared, "dataset.json"))
@@ -60,86 +75,69 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
     out = context.scratch / "final"
     out.mkdir()
-    finished = final(
-        config,
-        images,
-        info,
-        generated,
-        scores,
-        best_parameters(context, config.pinned),
+    runtime = Runtime(
+        pick_device(context.task.resources.device),
         context.task.resources,
-        out,
-        context.checkpoints("training"),
+        context.checkpoints,
         context.stop,
         context.settings.cache / "features",
         fetched_models(context),
     )
-    return context.commit(finished.files, finished.summary, finished.device)
+    inputs = FinalInputs(images, info, best_parameters(context, config.pinned), generated, scores)
+    result = final(config, inputs, runtime, out)
+    return context.commit(result.files, result.summary, device_name(runtime.device))
 
 
-def final(
-    config: FinalConfig,
-    images: ImageSet,
-    info: DatasetInfo,
-    generated: ImageSet | None,
-    scores: pa.Table | None,
-    parameters: Mapping[str, Any],
-    resources: Resources,
-    out: Path,
-    checkpoints: Checkpoints,
-    stop: StopSignal,
-    cache: Path | None = None,
-    fetched: Mapping[str, Path] = MappingProxyType({}),
-) -> Finished:
-    """One repetition, written into the folder `out`.
+def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path) -> FinalResult:
+    """Trains and tests one repetition, and writes its files into the folder `out`.
 
-    `images` are those of all splits, `generated` and `scores` a row each (None for real images only), `parameters` the best ones by
-    path, `fetched` weights from the hub by timm model.
-    Repetition r trains with the seed `config.seed + r` on pool r mod replicates. Thresholds of `any` groups are chosen on val. Raises what
-    `fit` and `TrainingData.build` raise, DataError for a set without test images.
+    Repetition r trains with the seed `config.seed + r` on pool r mod replicates. The thresholds of `any` groups are chosen on the
+    validation split. Raises what `fit` and `TrainingData.build` raise, and DataError if there are no test images.
     """
     from shared.classifier.fit import TrainingData, fit
     from shared.classifier.training_set import effective_training_set
     from shared.data.dataset import rare_classes
-    from shared.device import device_name, pick_device
     from shared.metrics.classification import best_thresholds
     from shared.metrics.table import METRICS
 
-    arm, device = apply_parameters(config.arm, parameters), pick_device(resources.device)
+    arm, info = apply_parameters(config.arm, inputs.parameters), inputs.info
     rare = rare_classes(arm.rare, info)
-    train, val, test = (images.of(split) for split in ("train", "val", "test"))
+    train, val, test = (inputs.images.of(split) for split in ("train", "val", "test"))
     if len(test) == 0:
-        raise DataError("the test set has no images; look at the splits that `prepare` made")
-    training = effective_training_set(arm, train, generated, scores, config.repeat % arm.replicates, rare)
-    data = TrainingData.build(arm, training, val, rare, resources, device, cache, stop, fetched)
-    fitted = fit(
+        raise DataError("the test set has no images; check the splits that `prepare` made")
+    pool = config.repeat % arm.replicates
+    training = effective_training_set(arm, train, inputs.generated, inputs.scores, pool, rare)
+    data = TrainingData.build(
+        arm, training, val, rare, runtime.resources, runtime.device, runtime.cache, runtime.stop, runtime.fetched
+    )
+    trained = fit(
         arm,
         data,
         config.final.epochs,
         config.seed + config.repeat,
-        checkpoints,
-        stop,
+        runtime.checkpoints("training"),
+        runtime.stop,
         on_epoch=_logger(config.final.epochs + arm.training.refit_epochs),
         checkpoint_every=config.final.checkpoint_every,
     )
-    thresholds = best_thresholds(info.schema_, fitted.val_probabilities, val.labels)
-    # also after a signal: what is left is short, and the training may not be checkpointed to its end
-    logits = fitted.logits(test)
-    metrics = _judged(arm, info, data, logits, test, rare, thresholds)
+    thresholds = best_thresholds(info.schema_, trained.val_probabilities, val.labels)
+    # also after a signal: the rest is short, and the end of the training may not be checkpointed
+    logits = trained.logits(test)
+    metrics = _test_metrics(arm, info, data, logits, test, rare, thresholds)
     files = _write(out, info.schema_, logits, test, metrics, thresholds)
     from shared.classifier.snapshot import records_json
 
-    files["curve.json"] = _json_file(out / "curve.json", records_json(fitted.history))
+    files["curve.json"] = _json_file(out / "curve.json", records_json(trained.history))
     files["model.safetensors"] = out / "model.safetensors"
-    fitted.save(files["model.safetensors"])
+    trained.save(files["model.safetensors"])
     summary = {m.name: metrics[m.name] for m in METRICS if m.summary} | {
-        "parameters": dict(parameters),
+        "parameters": dict(inputs.parameters),
         "images": {"train": len(train), "added": int(training.generated.sum()), "test": len(test)},
     }
-    return Finished(files, summary, device_name(device))
+    return FinalResult(files, summary)
 
 
-def _judged(
+def _test_metrics(
     arm: Arm,
     info: DatasetInfo,
     data: Any,
@@ -148,7 +146,7 @@ def _judged(
     rare: NDArray[np.int64],
     thresholds: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """The test split's scores, and its loss as the validation loss is counted; None if one is not defined."""
+    """Returns the scores on the test split, and its loss computed like the validation loss; None for one that is not defined."""
     import torch
 
     from shared.classifier.predictor import probabilities
@@ -196,7 +194,7 @@ def _write(
 
 
 def _logger(epochs: int) -> Any:
-    """Logs every epoch: on a GPU they take seconds, on a CPU someone waits."""
+    """Returns a callback that logs every epoch: on a GPU epochs take seconds, and on a CPU someone waits."""
     from shared.log import Log
 
     log = Log("final")

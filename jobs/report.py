@@ -48,11 +48,11 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     """
     from shared.config.search import Verdict
     from shared.report.answer import answer
-    from shared.report.budget_parity import unequal_tuning
+    from shared.report.budget_parity import unequal_tuning_warning
     from shared.report.figures import draw
     from shared.report.generation import read_generated
     from shared.report.inputs import read_study
-    from shared.report.lineage import costs, ledger
+    from shared.report.lineage import costs, lineage_entries
     from shared.report.page import Report, render
     from shared.report.results import results_tree, write_csv
     from shared.report.scores import judge, score_study
@@ -61,21 +61,21 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     scores = score_study(study)
     rule = config.verdict if isinstance(config.verdict, Verdict) else None
     judged = judge(rule, config.experiments, scores, config.seed) if rule else None
-    said = answer(config, judged, unequal_tuning(study, judged))
+    said = answer(config, judged, unequal_tuning_warning(study, judged))
     log.info("answer", sentence=said.sentence)
     generated = read_generated(study)
-    entries = ledger(results)
+    entries = lineage_entries(results)
     spent = costs(entries)
-    drawings = draw(study, scores, judged, generated)
+    figures = draw(study, scores, judged, generated)
 
     files = {"index.html": out / "index.html", "results.json": out / "results.json", "results.csv": out / "results.csv"}
-    page = render(Report(study, scores, judged, said, generated, drawings, entries, spent))
+    page = render(Report(study, scores, judged, said, generated, figures, entries, spent))
     files["index.html"].write_text(page, encoding="utf-8")
     tree = results_tree(study, scores, judged, said, generated, entries, spent)
     files["results.json"].write_text(json.dumps(tree, indent=1, allow_nan=False), encoding="utf-8")
     write_csv(files["results.csv"], study, scores)
     (out / "plots").mkdir(exist_ok=True)
-    for plot in drawings.all():
+    for plot in figures.all():
         name = f"plots/{plot.name}.png"
         files[name] = path_below(out, name, "plot")
         files[name].write_bytes(plot.png)

@@ -132,7 +132,7 @@ def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> in
 def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecast) -> None:
     """Times a few steps of training and of the generator, and fills in the hours and the size of the results."""
     from shared.benchmark import Range, exactly
-    from shared.classifier.data import wanted_views
+    from shared.classifier.data import kept_views
     from shared.classifier.timing import time_training
 
     train = forecast.images["train"]
@@ -144,7 +144,7 @@ def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecas
                 experiment.classifier.model_dump(mode="json"),
                 experiment.augmentation,
                 experiment.training.erasing,
-                wanted_views(arm_of(experiment)),
+                kept_views(arm_of(experiment)),
             ]
         )
         if kind not in rates:

@@ -1,8 +1,9 @@
-"""The paper's Table 2 on tensors: each image of a batch has random parameters of its own, drawn on the CPU, applied on any device.
+"""The paper's augmentations (Table 2) on batches of tensors.
 
-The paper names the steps, not their strengths; those below are torchvision's usual ones for photographs of clothes. torchvision v2
-draws one set of parameters a call, so what varies between the images of a batch is written here with batched tensor operations;
-normalisation is the network's (`Trunk.normalised`). Drawing and applying are two steps, so that one image of a batch can be made again.
+Each image of a batch has random parameters of its own, which are drawn on the CPU and applied on any device. torchvision v2 draws one
+set of parameters per call, so this module uses batched tensor operations instead. The paper names the steps but not their strengths;
+those below are common choices for photographs of clothes. `Trunk.normalised` normalises the images. Drawing and applying are two steps,
+so that one image of a batch can be augmented again with the same parameters.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ from shared.config.training import Augmentation
 
 FLIP = 0.5  # probability (paper)
 ZOOM = 1.25  # greatest magnification of the centre crop
-DEGREES, SHIFT, SCALE, SHEAR = 10.0, 0.08, 0.1, 5.0  # of the random affine: degrees, share of the side, share, degrees
-BRIGHTNESS, SATURATION, HUE, CONTRAST = 0.2, 0.2, 0.05, 0.2  # of the colour jitter: relative; hue in turns
-HARD = 0.5  # probability of sharpening, and of more contrast
-SHARPNESS, HARD_CONTRAST = 2.0, 1.5  # factors, as torchvision counts them: 1 changes nothing
-ERASED_AREA, ERASED_ASPECT = (0.02, 0.2), (0.3, 3.3)  # of random erasing (Zhong et al. 2017)
+DEGREES, SHIFT, SCALE, SHEAR = 10.0, 0.08, 0.1, 5.0  # random affine: degrees, share of the side, share, degrees
+BRIGHTNESS, SATURATION, HUE, CONTRAST = 0.2, 0.2, 0.05, 0.2  # colour jitter: relative strengths; the hue in turns
+HARD = 0.5  # probability of sharpening, and of additional contrast
+SHARPNESS, HARD_CONTRAST = 2.0, 1.5  # factors as in torchvision: 1 changes nothing
+ERASED_AREA, ERASED_ASPECT = (0.02, 0.2), (0.3, 3.3)  # random erasing (Zhong et al. 2017)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The random parameters of an augmentation, a row an image; None for a step that it has not."""
+class AugmentationParameters:
+    """The random parameters of an augmentation, one row per image; None for a step that the augmentation does not have."""
 
     flip: Tensor | None = None
-    """Bool `[n]`: mirrored."""
+    """Whether an image is mirrored, bool `[n]`."""
     affine: Tensor | None = None
-    """`[n, 2, 3]`: mirror, zoom and affine."""
+    """The matrix of mirror, zoom and affine, `[n, 2, 3]`."""
     colour: Tensor | None = None
-    """`[n, 3, 3]`: brightness, saturation and hue."""
+    """The matrix of brightness, saturation and hue, `[n, 3, 3]`."""
     contrast: Tensor | None = None
-    """`[n]`: factor of the colour jitter."""
+    """The contrast factor of the colour jitter, `[n]`."""
     sharpened: Tensor | None = None
-    """Bool `[n]`."""
+    """Whether an image is sharpened, bool `[n]`."""
     harder: Tensor | None = None
-    """`[n]`: factor of the additional contrast."""
+    """The factor of the additional contrast, `[n]`."""
     erased: Tensor | None = None
-    """`[n, 8]`: whether, area, aspect, place in both directions, the rectangle's colour; all in 0 to 1 but for the aspect."""
+    """Random erasing, `[n, 8]`: whether, area, aspect, vertical and horizontal place, RGB; all in 0 to 1 except the aspect."""
 
-    def take(self, rows: Tensor) -> Drawn:
-        """Those of some images."""
-        return Drawn(*(None if value is None else value[rows] for value in self._values()))
+    def take(self, rows: Tensor) -> AugmentationParameters:
+        """Returns the parameters of these images."""
+        return AugmentationParameters(*(None if value is None else value[rows] for value in self._values()))
 
     @classmethod
-    def joined(cls, parts: list[Drawn]) -> Drawn:
-        """Those of several batches of one augmentation, one after the other."""
+    def concatenated(cls, parts: list[AugmentationParameters]) -> AugmentationParameters:
+        """Concatenates the parameters of several batches of one augmentation."""
         columns = zip(*(part._values() for part in parts), strict=True)
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
 
@@ -60,9 +61,14 @@ class Drawn:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-def draw(n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None) -> Drawn:
-    """Parameters for n images. `erasing` is the probability that a random rectangle is filled with one colour; `flip` (bool `[n]`) says
-    which images are mirrored, in place of a draw; `none` leaves the images as they are but for erasing."""
+def draw(
+    n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None
+) -> AugmentationParameters:
+    """Draws the parameters for n images.
+
+    `erasing` is the probability that a random rectangle is filled with one colour. `flip` (bool `[n]`) says which images are mirrored,
+    instead of a random choice. The augmentation `none` changes nothing but what erasing does.
+    """
     flipped = affine = colour = contrast = sharpened = harder = None
     if kind != "none":
         drawn = torch.rand(n, generator=generator) < FLIP
@@ -71,20 +77,20 @@ def draw(n: int, kind: Augmentation, erasing: float, generator: Generator, flip:
         affine = _draw_affine(flipped, generator)
         colour, contrast = _draw_jitter(n, generator)
     if kind == "hard":
-        sharpened = _chosen(n, HARD, generator).bool()
-        harder = 1.0 + (HARD_CONTRAST - 1.0) * _chosen(n, HARD, generator)
-    erased = _draw_erased(n, erasing, generator) if erasing > 0 else None
-    return Drawn(flipped, affine, colour, contrast, sharpened, harder, erased)
+        sharpened = _bernoulli(n, HARD, generator).bool()
+        harder = 1.0 + (HARD_CONTRAST - 1.0) * _bernoulli(n, HARD, generator)
+    erased = _draw_erasing(n, erasing, generator) if erasing > 0 else None
+    return AugmentationParameters(flipped, affine, colour, contrast, sharpened, harder, erased)
 
 
-def apply(images: Tensor, drawn: Drawn) -> Tensor:
-    """Float images `[n, 3, r, r]` in 0 to 1 → the same, augmented."""
+def apply(images: Tensor, drawn: AugmentationParameters) -> Tensor:
+    """Returns float images `[n, 3, r, r]` in 0 to 1, augmented."""
     if drawn.affine is not None:
-        images = _move(images, drawn.affine)
+        images = _warp(images, drawn.affine)
     elif drawn.flip is not None:
         images = torch.where(drawn.flip.to(images.device).view(-1, 1, 1, 1), tv.horizontal_flip(images), images)
     if drawn.colour is not None and drawn.contrast is not None:
-        images = _contrast(_coloured(images, drawn.colour), drawn.contrast)
+        images = _contrast(_recolour(images, drawn.colour), drawn.contrast)
     if drawn.sharpened is not None:
         sharper = tv.adjust_sharpness(images, SHARPNESS)
         images = torch.where(drawn.sharpened.to(images.device).view(-1, 1, 1, 1), sharper, images)
@@ -94,12 +100,15 @@ def apply(images: Tensor, drawn: Drawn) -> Tensor:
 
 
 def augment(images: Tensor, kind: Augmentation, erasing: float, generator: Generator) -> Tensor:
-    """Draws for a batch and applies it."""
+    """Draws parameters for a batch of images and applies them."""
     return apply(images, draw(len(images), kind, erasing, generator))
 
 
 def mixup_pairs(n: int, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """For mixup (Zhang et al. 2018): a partner for each of n inputs, int64 `[n]`, and the input's own share, float `[n]`, Beta(alpha, alpha)."""
+    """Draws for mixup (Zhang et al. 2018): a partner for each of n inputs, int64 `[n]`, and the input's own share, float `[n]`.
+
+    The shares are distributed as Beta(alpha, alpha).
+    """
     partner = torch.randperm(n, generator=generator)
     concentration = torch.full((n,), alpha)
     a = torch._standard_gamma(concentration, generator=generator)
@@ -111,7 +120,7 @@ def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
     return torch.rand(n, generator=generator) * (high - low) + low
 
 
-def _chosen(n: int, probability: float, generator: Generator) -> Tensor:
+def _bernoulli(n: int, probability: float, generator: Generator) -> Tensor:
     return (torch.rand(n, generator=generator) < probability).float()
 
 
@@ -131,7 +140,7 @@ def _draw_affine(flipped: Tensor, generator: Generator) -> Tensor:
 
 
 def _draw_jitter(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Brightness, saturation and hue as one colour matrix an image (hue turns the chroma plane of YIQ), and the contrast."""
+    """Draws brightness, saturation and hue as one colour matrix per image (the hue rotates the chroma plane of YIQ), and the contrast."""
     brightness = _uniform(n, 1 - BRIGHTNESS, 1 + BRIGHTNESS, generator)
     saturation = _uniform(n, 1 - SATURATION, 1 + SATURATION, generator)
     turn = _uniform(n, -HUE, HUE, generator) * 2 * torch.pi
@@ -144,27 +153,27 @@ def _draw_jitter(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(n, 1, 1), contrast
 
 
-def _draw_erased(n: int, probability: float, generator: Generator) -> Tensor:
-    chosen = _chosen(n, probability, generator)
+def _draw_erasing(n: int, probability: float, generator: Generator) -> Tensor:
+    chosen = _bernoulli(n, probability, generator)
     area = _uniform(n, *ERASED_AREA, generator)
     aspect = torch.exp(_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), generator))
     down, across = torch.rand(n, generator=generator), torch.rand(n, generator=generator)
     return torch.cat([torch.stack([chosen, area, aspect, down, across], 1), torch.rand(n, 3, generator=generator)], 1)
 
 
-def _move(images: Tensor, affine: Tensor) -> Tensor:
-    """Mirror, zoom and affine in one resampling; what comes in from outside repeats the border, mostly plain background."""
+def _warp(images: Tensor, affine: Tensor) -> Tensor:
+    """Applies mirror, zoom and affine in one resampling; beyond the image its border is repeated, which is mostly plain background."""
     grid = F.affine_grid(affine.to(images.device, images.dtype), list(images.shape), align_corners=False)
     moved: Tensor = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved
 
 
-def _coloured(images: Tensor, matrix: Tensor) -> Tensor:
+def _recolour(images: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum("nij,njhw->nihw", matrix.to(images.device, images.dtype), images).clamp(0, 1)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends each image with its mean grey; a factor an image `[n]`."""
+    """Blends each image with its mean grey by its factor, `[n]`."""
     mean = tv.rgb_to_grayscale(images).mean(dim=(1, 2, 3), keepdim=True)
     blended: Tensor = mean + (images - mean) * factor.to(images.device, images.dtype).view(-1, 1, 1, 1)
     return blended.clamp(0, 1)

@@ -1,4 +1,7 @@
-"""One arm's inputs on one device, decoded or run through the frozen part once, and reused over trials and epochs."""
+"""The inputs of an arm's training on one device.
+
+They are decoded, or run through the frozen backbone, once and used by many trials and epochs.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from shared.classifier.augment import augment
-from shared.classifier.feature_cache import BlockFiles
-from shared.classifier.frozen_features import PLAIN, FrozenPart, View
-from shared.classifier.inputs import Outputs, Pixels
+from shared.classifier.feature_cache import FeatureCache
+from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View
+from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.loss import ClassCounts
 from shared.classifier.model import Network, Trunk, build_trunk
-from shared.classifier.precision import autocast, images_on, placed
+from shared.classifier.precision import autocast, move_to, to_float_images
 from shared.classifier.rng import numpy_generator, torch_generator
 from shared.classifier.training_set import TrainingSet
 from shared.config.search import Resources
@@ -37,26 +40,26 @@ AUTO_VIEWS, MIRRORED_VIEWS = 8, 2
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Built once by `build`; `fit` is called with it many times, with other parameters each."""
+    """The data of an arm's trainings: `build` makes it once, and `fit` uses it many times, with other parameters each time."""
 
     schema: LabelSchema
     device: torch.device
     trunk: Trunk
-    """As it was before any training; a training works on its own copy."""
-    frozen: FrozenPart
-    inputs: Pixels | Outputs
-    """Pixels, or where an augmentation's views are kept what the frozen part makes of them."""
+    """The trunk before any training; each training works on a copy."""
+    frozen: FrozenBackbone
+    inputs: Pixels | FrozenFeatures
+    """Pixels, or if views of an augmentation are kept, their frozen features."""
     labels: Labels
-    """`[n, C]` of the effective training set."""
+    """The labels of the effective training set, `[n, C]`."""
     generated: NDArray[np.bool_]
     mask: NDArray[np.bool_]
-    """`[n, G]`: groups that count."""
-    val_inputs: Pixels | Outputs
-    """Pixels, or where anything is frozen its plain outputs."""
+    """Whether a group counts in the loss of an image, `[n, G]`."""
+    val_inputs: Pixels | FrozenFeatures
+    """Pixels, or if there is a frozen backbone, its outputs without augmentation."""
     val_labels: Labels
     rare: NDArray[np.int64]
     identity: dict[str, Any]
-    """The settings of the arm that all this depends on."""
+    """The settings of the arm that the inputs depend on."""
 
     @classmethod
     def build(
@@ -71,33 +74,35 @@ class TrainingData:
         stop: StopSignal | None = None,
         fetched: Mapping[str, Path] = MappingProxyType({}),
     ) -> TrainingData:
-        """Decodes the images, and runs them through the frozen part where no augmentation forbids it.
+        """Decodes the images, and runs them through the frozen backbone unless they are augmented afresh in each epoch.
 
-        `cache` is a node-local folder in which the frozen part's outputs are kept for other trainings, at most `cache_gib` of all of
-        them together; `fetched` are weights from the hub, by timm model. Raises ConfigError or DataError for a model or weights that
-        do not fit, DataError for empty sets or damaged images, Stopped.
+        `cache` is a node-local folder that shares the frozen backbone's outputs with other trainings, at most `cache_gib` of them;
+        `fetched` has weights from the hub, by timm model. Raises ConfigError or DataError for a model or weights that do not fit,
+        DataError for empty sets or damaged images, and Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
-                raise DataError(f"the {name} set has no images; look at the splits that `prepare` made")
-        resolution = arm.classifier.resolution or _side(training.images)
+                raise DataError(f"the {name} set has no images; check the splits that `prepare` made")
+        resolution = arm.classifier.resolution or _image_side(training.images)
         trunk = build_trunk(arm.classifier, resolution, fetched=fetched)
-        placed(trunk.model, device)
+        move_to(trunk.model, device)
         budget = resources.cache_gib * GIB
-        frozen = FrozenPart(trunk, device, BlockFiles(cache, budget) if cache else None)
-        val_inputs: Pixels | Outputs
-        if trunk.frozen_input:
-            val_inputs = Outputs(frozen, val, [PLAIN], budget, "validation images through the frozen part", stop)
+        frozen = FrozenBackbone(trunk, device, FeatureCache(cache, budget) if cache else None)
+        val_inputs: Pixels | FrozenFeatures
+        if trunk.has_frozen_layers:
+            val_inputs = FrozenFeatures(
+                frozen, val, [UNAUGMENTED], budget, "validation images through the frozen backbone", stop
+            )
         else:
             val_inputs = Pixels(val, resolution, budget, device)
-        views = _views(arm, trunk)
+        views = _views_to_keep(arm, trunk)
         budget -= val_inputs.nbytes
         return cls(
             training.images.schema,
             device,
             trunk,
             frozen,
-            Outputs(frozen, training.images, views, budget, "training images through the frozen part", stop)
+            FrozenFeatures(frozen, training.images, views, budget, "training images through the frozen backbone", stop)
             if views
             else Pixels(training.images, resolution, budget, device),
             training.images.labels,
@@ -106,45 +111,45 @@ class TrainingData:
             val_inputs,
             val.labels,
             rare,
-            data_identity(arm),
+            input_settings(arm),
         )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def matches(self, arm: Arm) -> bool:
-        """Whether it can serve an arm, which may differ in what is no part of the inputs: learning rate, dropout, batch size, …"""
-        return data_identity(arm) == self.identity
+        """Whether an arm can train on this data: settings that do not change the inputs (learning rate, dropout, …) may differ."""
+        return input_settings(arm) == self.identity
 
     def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
-        """What lies below the cut for these rows, augmented as batch `number` of an epoch, on the device."""
-        if isinstance(self.inputs, Outputs):
-            views = numpy_generator("views", seed, epoch, number).integers(wanted_views(arm) or 1, size=len(rows))
+        """Returns the network's inputs for these rows on the device, augmented as batch `number` of an epoch."""
+        if isinstance(self.inputs, FrozenFeatures):
+            views = numpy_generator("views", seed, epoch, number).integers(kept_views(arm) or 1, size=len(rows))
             return self.inputs.rows(rows, views)
-        images = images_on(self.inputs.rows(rows), self.device)
+        images = to_float_images(self.inputs.rows(rows), self.device)
         generator = torch_generator("augment", seed, epoch, number)
         images = augment(images, arm.augmentation, arm.training.erasing, generator)
         with autocast(self.device):
-            return network.below(images)
+            return network.frozen_outputs(images)
 
-    def plain(self, network: Network, rows: NDArray[np.int64]) -> Tensor:
-        """What lies below the cut for these training rows without augmentation."""
-        return self._plain(self.inputs, network, rows)
+    def unaugmented(self, network: Network, rows: NDArray[np.int64]) -> Tensor:
+        """Returns the network's inputs for these training rows without augmentation."""
+        return self._unaugmented(self.inputs, network, rows)
 
     def validation(self, network: Network, start: int, stop: int) -> Tensor:
-        """What lies below the cut for these validation images."""
-        return self._plain(self.val_inputs, network, np.arange(start, min(stop, len(self.val_labels))))
+        """Returns the network's inputs for these validation images."""
+        return self._unaugmented(self.val_inputs, network, np.arange(start, min(stop, len(self.val_labels))))
 
-    def _plain(self, inputs: Pixels | Outputs, network: Network, rows: NDArray[np.int64]) -> Tensor:
-        if isinstance(inputs, Outputs):
-            # of mirrored views the first is the image itself
-            view = inputs.views.index(PLAIN) if PLAIN in inputs.views else 0
+    def _unaugmented(self, inputs: Pixels | FrozenFeatures, network: Network, rows: NDArray[np.int64]) -> Tensor:
+        if isinstance(inputs, FrozenFeatures):
+            # the first of mirrored views is the image itself
+            view = inputs.views.index(UNAUGMENTED) if UNAUGMENTED in inputs.views else 0
             return inputs.rows(rows, np.full_like(rows, view))
         with autocast(self.device):
-            return network.below(images_on(inputs.rows(rows), self.device))
+            return network.frozen_outputs(to_float_images(inputs.rows(rows), self.device))
 
     def counts(self, real_only: bool) -> ClassCounts:
-        """How often each class is seen in the effective training set, or among its real images."""
+        """Counts how often each class is seen in the effective training set, or among its real images only."""
         columns = np.concatenate(
             [np.repeat(self.mask[:, g : g + 1], len(group.classes), 1) for g, group in enumerate(self.schema.groups)], 1
         )
@@ -152,19 +157,19 @@ class TrainingData:
         return ClassCounts.of(self.labels[kept], columns[kept])
 
 
-def data_identity(arm: Arm) -> dict[str, Any]:
-    """The settings that the inputs depend on; two arms with equal ones can share a TrainingData."""
+def input_settings(arm: Arm) -> dict[str, Any]:
+    """Returns the settings that the inputs depend on; arms for which they are equal can share a TrainingData."""
     training = arm.training
-    kept = wanted_views(arm) is not None or not is_augmented(arm)
+    kept = kept_views(arm) is not None or not is_augmented(arm)
     return {
         "classifier": arm.classifier.model_dump(exclude={"head"}),
         "images": arm.images,
         "accept": arm.accept,
         "manual_images": training.manual_images,
         "groups": arm.synthetic.groups if arm.synthetic else "all",
-        "views": wanted_views(arm),
-        "plain": needs_plain(arm),
-        # where the outputs are kept, the augmentation is in them; else it happens afresh in every batch
+        "views": kept_views(arm),
+        "plain": keeps_unaugmented(arm),
+        # kept outputs contain the augmentation; otherwise every batch is augmented afresh
         "augmentation": (arm.augmentation, training.erasing) if kept else None,
     }
 
@@ -174,8 +179,8 @@ def is_augmented(arm: Arm) -> bool:
     return arm.augmentation != "none" or arm.training.erasing > 0
 
 
-def wanted_views(arm: Arm) -> int | None:
-    """Augmented views an image that are to be kept; None where each epoch augments afresh, or nothing is augmented."""
+def kept_views(arm: Arm) -> int | None:
+    """Returns the number of augmented views to keep per image; None if each epoch augments afresh or nothing is augmented."""
     views = arm.training.views
     if views == "fresh" or (views == "auto" and (arm.classifier.trainable == "all" or not is_augmented(arm))):
         return None
@@ -184,29 +189,29 @@ def wanted_views(arm: Arm) -> int | None:
     return views
 
 
-def needs_plain(arm: Arm) -> bool:
-    """Whether the image itself is kept beside its views: the refit of the last layer sees no augmentation."""
+def keeps_unaugmented(arm: Arm) -> bool:
+    """Whether the unaugmented image is kept beside its views, for the refit of the last layer."""
     mirrored_only = arm.augmentation == "basic" and arm.training.erasing == 0
     return arm.training.refit_epochs > 0 and is_augmented(arm) and not mirrored_only
 
 
-def _views(arm: Arm, trunk: Trunk) -> list[View]:
-    """The views to run through the frozen part once; none where every epoch augments afresh or nothing is frozen."""
-    views = wanted_views(arm)
-    if views is not None and not trunk.frozen_input and arm.training.views != "auto":
+def _views_to_keep(arm: Arm, trunk: Trunk) -> list[View]:
+    """Returns the views to run through the frozen backbone once; none if every epoch augments afresh or nothing is frozen."""
+    views = kept_views(arm)
+    if views is not None and not trunk.has_frozen_layers and arm.training.views != "auto":
         raise ConfigError(
-            f"training.views: {views} views cannot be kept, as {arm.classifier.model} has no frozen part with trainable: "
+            f"training.views: {views} views cannot be kept, as {arm.classifier.model} has no frozen backbone with trainable: "
             f"{arm.classifier.trainable}; leave views out, or train only the head or the last blocks"
         )
-    if not trunk.frozen_input:
+    if not trunk.has_frozen_layers:
         return []
     if views is not None:
         kept = [View(arm.augmentation, arm.training.erasing, number) for number in range(views)]
-        return [*kept, PLAIN] if needs_plain(arm) else kept
-    return [] if is_augmented(arm) else [PLAIN]
+        return [*kept, UNAUGMENTED] if keeps_unaugmented(arm) else kept
+    return [] if is_augmented(arm) else [UNAUGMENTED]
 
 
-def _side(images: ImageSet) -> int:
-    """Side in pixels of the data set's images, all of which are square and equal."""
+def _image_side(images: ImageSet) -> int:
+    """Returns the side of the data set's images in pixels; they are all square and of one size."""
     with Image.open(io.BytesIO(images.encoded[0])) as image:
         return image.size[0]

@@ -1,4 +1,7 @@
-"""Arrays in files of a node-local folder, shared by its processes: never more bytes than allowed, the longest unused go first."""
+"""A cache of arrays in files of a node-local folder, which all processes on the node share.
+
+It never exceeds its limit in bytes: the least recently used files are removed first.
+"""
 
 from __future__ import annotations
 
@@ -18,35 +21,35 @@ from shared.log import Log
 from shared.names import path_below
 
 ABANDONED = 3600.0
-"""Seconds after which a file that nobody finished is one of a killed process."""
+"""Seconds after which an unfinished file is taken to be that of a killed process."""
 LOCK = ".lock"
 
 log = Log("classifier")
 
 
 @dataclass(frozen=True)
-class BlockFiles:
-    """Arrays by name. What is read may have gone a moment later, which is why a reader is ready to compute it."""
+class FeatureCache:
+    """Arrays by name. Another process may remove one at any time, so a reader must be able to compute it again."""
 
     folder: Path
     limit: float
-    """Bytes of all files together; only files that are being written, one a process, come on top."""
+    """The most bytes of all files together, apart from those being written, one per process."""
 
     def read(self, name: str, n: int, dtype: np.dtype[np.generic]) -> NDArray[np.generic] | None:
-        """The array of that name, mapped from its file, where there is one of n rows of this type."""
+        """Returns the array of that name, memory-mapped, or None if there is none of n rows of this type."""
         path = self._path(name)
         try:
             found: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-            os.utime(path)  # used just now
+            os.utime(path)  # marks it as recently used
         except FileNotFoundError:
             return None
         except (ValueError, EOFError, OSError) as error:
-            log.warning("a cached block cannot be read and is made anew", path=path, reason=str(error))
+            log.warning("a cached block cannot be read and is computed again", path=path, reason=str(error))
             return None
         return found if found.dtype == dtype and len(found) == n else None
 
     def write(self, name: str, values: NDArray[np.generic]) -> None:
-        """Keeps an array, whole or not at all; makes room first. Without room, or on a full disk, it is not kept."""
+        """Writes an array atomically after removing old ones; does nothing if it cannot fit or the disk is full."""
         path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,20 +63,20 @@ class BlockFiles:
             finally:
                 Path(temporary).unlink(missing_ok=True)
         except OSError as error:
-            log.warning("a computed block cannot be kept for others", path=path, reason=str(error))
+            log.warning("a computed block cannot be cached", path=path, reason=str(error))
 
     def _path(self, name: str) -> Path:
         return path_below(self.folder, f"{name[:2]}/{name}.npy", "cached block")
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """One process at a time; the kernel lets go of it when its holder dies."""
+        """Holds a lock between processes; the kernel releases it if its holder dies."""
         with (self.folder / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, size: int) -> bool:
-        """Removes the longest unused files until `size` bytes fit; False where they never would."""
+        """Removes the least recently used files until `size` bytes fit; returns False if they never would."""
         files = sorted(self._files())
         used = sum(bytes_ for _, bytes_, _ in files)
         if size > self.limit:
@@ -86,9 +89,9 @@ class BlockFiles:
         return True
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Time of last use, size and path of each finished or abandoned file."""
+        """Yields the time of last use, size and path of each finished or abandoned file."""
         for path in self.folder.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # its writer is done with it
+            with contextlib.suppress(FileNotFoundError):  # its writer has just renamed or removed it
                 found = path.stat()
                 if path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED:
                     yield found.st_mtime, found.st_size, path

@@ -1,4 +1,4 @@
-"""Training of one arm with one set of parameters, from its TrainingData to a Fitted classifier; resumable after every epoch."""
+"""Training of one arm with one set of parameters, from its TrainingData to a TrainedClassifier; resumable after every epoch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
 from shared.classifier.loss import Loss, Targets
 from shared.classifier.model import Network, build_head, build_trunk
-from shared.classifier.precision import autocast, grad_scaler, placed
-from shared.classifier.predictor import Fitted, probabilities
+from shared.classifier.optimizer import make_optimizer, rate_at
+from shared.classifier.precision import autocast, grad_scaler, move_to
+from shared.classifier.predictor import TrainedClassifier, probabilities
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Sampler
-from shared.classifier.schedule import rate_at
 from shared.classifier.snapshot import EpochRecord, Snapshot
 from shared.config.stages import Arm
-from shared.config.training import Training
 from shared.data.schema import LabelSchema
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
 from shared.metrics.classification import fast_scores
 from shared.stop import StopSignal
 
-__all__ = ["Diverged", "EpochRecord", "Fitted", "OutOfMemory", "TrainingData", "TrainingFailed", "fit"]
+__all__ = [
+    "EpochRecord",
+    "OutOfMemory",
+    "TrainedClassifier",
+    "TrainingData",
+    "TrainingDiverged",
+    "TrainingFailed",
+    "fit",
+]
 
 EVALUATION_BATCH = 512
 CPU_MEMORY = "can't allocate memory"  # torch's allocator on a CPU has no error class of its own
@@ -43,15 +50,15 @@ OnEpoch = Callable[[EpochRecord], None]
 
 
 class TrainingFailed(InputError):
-    """These parameters cannot be trained with; a search counts the trial as failed and goes on."""
+    """Training with these parameters failed; a search counts the trial as failed and continues."""
 
 
-class Diverged(TrainingFailed):
-    """The loss is no longer a number."""
+class TrainingDiverged(TrainingFailed):
+    """The loss is no longer a finite number."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The memory does not hold the batch."""
+    """The batch does not fit in memory."""
 
 
 def fit(
@@ -63,29 +70,32 @@ def fit(
     stop: StopSignal,
     on_epoch: OnEpoch | None = None,
     checkpoint_every: int = 1,
-) -> Fitted:
+) -> TrainedClassifier:
     """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
 
-    Goes on from `checkpoints` where there is one, and then ends with the weights and history (seconds aside) of an uninterrupted run, on
-    a CPU bit for bit. `on_epoch` is called after each newly computed epoch; what it raises ends the training. Every `checkpoint_every`
-    epochs a checkpoint is kept, beside the training, unless one is still on its way or the rest takes no longer than keeping it.
-    Where `stop` is set the last finished epoch is checkpointed, if the grace period suffices, and Stopped raised. Raises Diverged and OutOfMemory (both
-    TrainingFailed), and ValueError where `data` was built for an arm with other inputs.
+    If there is a checkpoint, training continues from it and ends with the weights and history (except seconds) of an uninterrupted run,
+    bit for bit on a CPU. `on_epoch` is called after each newly computed epoch; an error that it raises ends the training. Every
+    `checkpoint_every` epochs a checkpoint is saved in the background, unless the previous one is still being saved or the rest of the
+    training takes no longer than saving. If `stop` is set, the last finished epoch is checkpointed, if the grace period suffices.
+
+    Raises Stopped, TrainingDiverged and OutOfMemory (both TrainingFailed), and ValueError if `data` was built for an arm with other
+    inputs.
     """
     if not data.matches(arm):
         raise ValueError(
-            "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it anew"
+            "the TrainingData was built for an arm with other inputs (model, augmentation, images); build it again"
         )
     gpus = [data.device] if data.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), _memory_errors(arm), AsyncCheckpointer() as keeper:
-        run = _Run(arm, data, epochs, seed, checkpoints, keeper, stop, on_epoch, checkpoint_every)
-        run.go()
-        run.end()
-        return Fitted(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
+    with torch.random.fork_rng(devices=gpus), _out_of_memory_errors(arm), AsyncCheckpointer() as checkpointer:
+        saver = _CheckpointSaver(checkpoints, checkpointer, stop, checkpoint_every)
+        run = _TrainingRun(arm, data, epochs, seed, saver, on_epoch)
+        run.train()
+        saver.finish(run.snapshot)
+        return TrainedClassifier(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
 
 
-class _Run:
-    """One training on its way."""
+class _TrainingRun:
+    """The state of one training."""
 
     def __init__(
         self,
@@ -93,15 +103,11 @@ class _Run:
         data: TrainingData,
         epochs: int,
         seed: int,
-        checkpoints: Checkpoints,
-        keeper: AsyncCheckpointer,
-        stop: StopSignal,
+        saver: _CheckpointSaver,
         on_epoch: OnEpoch | None,
-        checkpoint_every: int,
     ) -> None:
         self.arm, self.data, self.epochs, self.seed = arm, data, epochs, seed
-        self.checkpoints, self.keeper, self.stop, self.on_epoch = checkpoints, keeper, stop, on_epoch
-        self.every = checkpoint_every
+        self.saver, self.on_epoch = saver, on_epoch
         self.network = new_network(arm, data, seed)
         self.scaler = grad_scaler(data.device)
         self.validation_loss = Loss.for_validation(data.schema, arm.training, data.counts(real_only=True), data.device)
@@ -110,15 +116,13 @@ class _Run:
         loss_weight = arm.synthetic.loss_weight if arm.synthetic else 1.0
         self.weight = torch.from_numpy(np.where(data.generated, loss_weight, 1.0).astype(np.float32)).to(data.device)
         self.history: list[EpochRecord] = []
-        self.snapshot = Snapshot.load(checkpoints)
-        self.saved = 0
+        self.snapshot = saver.load()
         if self.snapshot is not None:
             self.snapshot.restore_network(self.network)
             self.history = list(self.snapshot.history)
-            self.saved = len(self.history)
 
-    def go(self) -> None:
-        """All epochs that are not done yet."""
+    def train(self) -> None:
+        """Runs the epochs that are not done yet."""
         loss = Loss.of(self.data.schema, self.arm.training, self.data.counts(real_only=False), self.data.device)
         sampler = Sampler(self.arm, self.data.labels, self.data.generated, self.epochs, self.seed)
         if len(self.history) < self.epochs:
@@ -129,17 +133,17 @@ class _Run:
             self._refit()
 
     def validate(self) -> tuple[float, NDArray[np.float32]]:
-        """Validation loss and probabilities `[m, C]`."""
+        """Returns the validation loss and the probabilities `[m, C]`."""
         data = self.data
         self.network.eval()
         parts = []
         with torch.inference_mode(), autocast(data.device):
             for start in range(0, len(data.val_labels), EVALUATION_BATCH):
-                below = data.validation(self.network, start, start + EVALUATION_BATCH)
-                parts.append(self.network(below).float())
+                inputs = data.validation(self.network, start, start + EVALUATION_BATCH)
+                parts.append(self.network(inputs).float())
             logits = torch.cat(parts)
             labels = torch.from_numpy(data.val_labels).to(data.device)
-            loss = self.validation_loss(logits, everything_counts(labels, len(data.schema.groups)))
+            loss = self.validation_loss(logits, unmasked_targets(labels, len(data.schema.groups)))
         return float(loss), probabilities(logits, data.schema)
 
     def _epoch(
@@ -148,14 +152,14 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         train: Callable[[torch.optim.Optimizer], tuple[float, float]],
     ) -> None:
-        """One epoch around `train`, which gives the mean loss and the last learning rate; records, reports and checkpoints it."""
+        """Runs `train`, which returns the mean loss and the last learning rate, then validates, records, reports and checkpoints."""
         started = time.monotonic()
         self._check_stop()
         torch.manual_seed(derived_seed("dropout", self.seed, epoch))
         train_loss, lr = train(optimizer)
         val_loss, predicted = self.validate()
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise Diverged(
+            raise TrainingDiverged(
                 f"training diverged in epoch {epoch}: training loss {train_loss}, validation loss {val_loss}; "
                 f"lower training.lr, got {self.arm.training.lr}"
             )
@@ -171,17 +175,14 @@ class _Run:
             time.monotonic() - started,
         )
         self.history.append(record)
-        self.snapshot = None  # its memory first
+        self.snapshot = None  # frees its memory before the next one is taken
         self.snapshot = Snapshot.take(self.network, optimizer, self.scaler, self.history)
         if self.on_epoch is not None:
             self.on_epoch(
                 record
-            )  # before the checkpoint: whoever is killed in between reports the epoch again, not never
+            )  # before the checkpoint: a process killed in between reports the epoch again instead of never
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
-        if left == 0 or self.keeper.busy():
-            return
-        if len(self.history) % self.every == 0 and left * record.seconds > self.keeper.seconds:
-            self._keep(self.snapshot)
+        self.saver.after_epoch(self.snapshot, left * record.seconds)
 
     def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
         training, data = self.arm.training, self.data
@@ -190,17 +191,17 @@ class _Run:
         total, lr = torch.zeros((), device=data.device), 0.0
         for number, rows in enumerate(batches):
             self._check_stop()
-            # the middle of the step's stretch of the curve: neither the first nor the last step has a rate of 0
+            # the middle of the step: neither the first nor the last step has a rate of 0
             lr = training.lr * rate_at(epoch + (number + 0.5) / len(batches), self.epochs, training.warmup_epochs)
-            below = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
+            inputs = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
             targets: tuple[Targets, ...] = (self._targets(rows),)
             if training.mixup > 0:
                 partner, share = mixup_pairs(
                     len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
                 )
-                below, targets = mixed(below, targets[0], partner.to(data.device), share.to(data.device))
+                inputs, targets = apply_mixup(inputs, targets[0], partner.to(data.device), share.to(data.device))
             with autocast(data.device):
-                logits = self.network(below)
+                logits = self.network(inputs)
             total += self._step(optimizer, loss(logits, *targets), lr)
         return float(total) / len(batches), lr
 
@@ -214,9 +215,9 @@ class _Run:
         return value.detach()
 
     def _refit(self) -> None:
-        """The last layer alone on real images, each class of a group with equal weight (Kang et al. 2020: decoupled training).
+        """Trains the last layer alone on real images, with equal weight for each class of a group (Kang et al. 2020: decoupled training).
 
-        What the layer reads no longer changes, so it is computed once, without augmentation and dropout.
+        The inputs of the layer no longer change, so they are computed once, without augmentation and dropout.
         """
         data, training = self.data, self.arm.training
         real = np.flatnonzero(~data.generated)
@@ -226,7 +227,7 @@ class _Run:
         with torch.no_grad(), autocast(data.device):
             for rows in np.array_split(real, math.ceil(len(real) / EVALUATION_BATCH)):
                 self._check_stop()
-                read = self.network.parts.upper(data.plain(self.network, rows))
+                read = self.network.parts.trained_part(data.unaugmented(self.network, rows))
                 for layer in hidden:
                     read = layer(read)
                 parts.append(read.float())
@@ -250,7 +251,7 @@ class _Run:
             self._epoch(epoch, optimizer, partial(train, epoch=epoch))
 
     def _optimizer(self, parameters: dict[str, torch.nn.Parameter], first_epoch: int = 0) -> torch.optim.Optimizer:
-        """The optimizer, with the checkpoint's state where that was taken after `first_epoch`, the first that it is used in."""
+        """Returns the optimizer, with the checkpoint's state if that was taken after `first_epoch`, the optimizer's first."""
         optimizer = make_optimizer(self.arm.training, list(parameters.values()))
         if self.snapshot is not None and len(self.snapshot.history) > first_epoch:
             self.snapshot.restore_optimizer(optimizer, self.scaler)
@@ -261,39 +262,67 @@ class _Run:
         return Targets(self.labels[chosen], self.mask[chosen], self.weight[chosen])
 
     def _check_stop(self) -> None:
-        if self.stop:
-            self.keep_newest()
-            self.stop.raise_if_set()
+        self.saver.raise_if_stopped(self.snapshot)
 
-    def end(self) -> None:
-        """After the last epoch. Checkpoints are no longer needed, unless a signal keeps the caller from using what was trained."""
+
+class _CheckpointSaver:
+    """Decides when a training's snapshots are saved, and saves them beside the training."""
+
+    def __init__(self, checkpoints: Checkpoints, checkpointer: AsyncCheckpointer, stop: StopSignal, every: int) -> None:
+        self._checkpoints, self._checkpointer, self._stop, self._every = checkpoints, checkpointer, stop, every
+        self._saved = 0
+        """The number of epochs in the newest checkpoint."""
+
+    def load(self) -> Snapshot | None:
+        """Returns the snapshot to resume from, or None."""
+        snapshot = Snapshot.load(self._checkpoints)
+        self._saved = len(snapshot.history) if snapshot is not None else 0
+        return snapshot
+
+    def after_epoch(self, snapshot: Snapshot, seconds_left: float) -> None:
+        """Saves the snapshot if it is due, unless one is still on its way or the rest of the training takes no longer than saving."""
+        due = len(snapshot.history) % self._every == 0 and seconds_left > self._checkpointer.seconds
+        if seconds_left > 0 and not self._checkpointer.busy() and due:
+            self._save(snapshot)
+
+    def raise_if_stopped(self, snapshot: Snapshot | None) -> None:
+        """Raises Stopped if the signal is set, after it has saved the snapshot."""
+        if self._stop:
+            self._save_latest(snapshot)
+            self._stop.raise_if_set()
+
+    def finish(self, snapshot: Snapshot | None) -> None:
+        """Ends the saving after the last epoch.
+
+        Checkpoints are no longer needed then, unless a signal keeps the caller from using what was trained.
+        """
         try:
-            if self.stop:
-                self.keep_newest()
+            if self._stop:
+                self._save_latest(snapshot)
             else:
-                self.keeper.wait()
+                self._checkpointer.wait()
         except UnavailableError as error:
-            log.warning("the last checkpoint was not kept; the training is done", reason=str(error))
+            log.warning("the last checkpoint was not saved; the training is complete", reason=str(error))
 
-    def keep_newest(self) -> None:
+    def _save_latest(self, snapshot: Snapshot | None) -> None:
         """Waits until the last finished epoch is checkpointed, if the grace period suffices for that."""
         try:
-            self.keeper.wait()
+            self._checkpointer.wait()
         except UnavailableError as error:
-            log.warning("a checkpoint was not kept; the newest one is tried", reason=str(error))
-            self.saved = 0
-        newer = self.snapshot is not None and self.saved < len(self.snapshot.history)
-        if self.snapshot is not None and newer and self.keeper.seconds < self.stop.seconds_left():
-            self._keep(self.snapshot)
-            self.keeper.wait()
+            log.warning("a checkpoint was not saved; trying the newest one", reason=str(error))
+            self._saved = 0
+        newer = snapshot is not None and self._saved < len(snapshot.history)
+        if snapshot is not None and newer and self._checkpointer.seconds < self._stop.seconds_left():
+            self._save(snapshot)
+            self._checkpointer.wait()
 
-    def _keep(self, snapshot: Snapshot) -> None:
-        self.keeper.begin(lambda: snapshot.save(self.checkpoints))
-        self.saved = len(snapshot.history)
+    def _save(self, snapshot: Snapshot) -> None:
+        self._checkpointer.begin(lambda: snapshot.save(self._checkpoints))
+        self._saved = len(snapshot.history)
 
 
 def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
-    """A network to train: the data's trunk, of which untrained weights above the cut are drawn by `seed`, and a new head."""
+    """Returns a network to train: a copy of the data's trunk and a new head; `seed` is for their weights that are not pretrained."""
     trunk = data.trunk.copy()
     if arm.classifier.pretrained is False and trunk.trainable:
         fresh = build_trunk(arm.classifier, trunk.resolution, derived_seed("trunk", seed)).model.state_dict()
@@ -301,38 +330,34 @@ def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
     torch.manual_seed(derived_seed("head", seed))
     head = build_head(trunk.features, arm.classifier.head, data.schema.width, arm.training.dropout)
     network = Network(trunk, head)
-    placed(network, data.device)
+    move_to(network, data.device)
     return network
 
 
-def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam with L2 in the gradient (paper) or AdamW; the rate is set before each step."""
-    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=training.lr, betas=(training.beta1, training.beta2), weight_decay=training.weight_decay)
+def apply_mixup(
+    inputs: Tensor, targets: Targets, partner: Tensor, share: Tensor
+) -> tuple[Tensor, tuple[Targets, Targets]]:
+    """Returns mixup of the network's inputs: of activations (manifold mixup), or of pixels if nothing is frozen."""
+    own = share.view(-1, *[1] * (inputs.dim() - 1)).to(inputs.dtype)
+    everyone = torch.arange(len(inputs), device=inputs.device)
+    return own * inputs + (1 - own) * inputs[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
 
 
-def mixed(below: Tensor, targets: Targets, partner: Tensor, share: Tensor) -> tuple[Tensor, tuple[Targets, Targets]]:
-    """Mixup of what the network's trained part reads: pixels where nothing is frozen, else activations (manifold mixup)."""
-    own = share.view(-1, *[1] * (below.dim() - 1)).to(below.dtype)
-    everyone = torch.arange(len(below), device=below.device)
-    return own * below + (1 - own) * below[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
-
-
-def everything_counts(labels: Tensor, groups: int) -> Targets:
-    """Targets of real images: every group counts, each image alike."""
+def unmasked_targets(labels: Tensor, groups: int) -> Targets:
+    """Returns targets of real images: every group counts, and all images have the same weight."""
     n = len(labels)
     mask = torch.ones(n, groups, dtype=torch.bool, device=labels.device)
     return Targets(labels, mask, torch.ones(n, device=labels.device))
 
 
 def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
-    """The comparable loss (no smoothing, mixup or synthetic weights) of logits `[n, C]` for labels `[n, C]`."""
+    """Returns the loss that arms are compared by, of logits `[n, C]` for labels `[n, C]`: no smoothing, mixup or synthetic weights."""
     loss = Loss.for_validation(schema, arm.training, data.counts(real_only=True), logits.device)
-    return float(loss(logits, everything_counts(labels, len(schema.groups))))
+    return float(loss(logits, unmasked_targets(labels, len(schema.groups))))
 
 
 @contextmanager
-def _memory_errors(arm: Arm) -> Iterator[None]:
+def _out_of_memory_errors(arm: Arm) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:

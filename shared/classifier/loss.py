@@ -1,6 +1,7 @@
-"""The loss a label group, with masks: unknown labels, generated images' unchecked groups, a weight an image.
+"""The training loss: the sum of a loss per label group (as in the paper).
 
-A `one` group has cross-entropy, an `any` group binary cross-entropy a class; the groups' losses are summed (paper).
+A `one` group has cross-entropy, an `any` group binary cross-entropy per class. Unknown labels and unchecked groups of generated images
+are masked, and each image has a weight.
 """
 
 from __future__ import annotations
@@ -19,55 +20,55 @@ from shared.data.schema import LabelSchema, class_weights
 
 @dataclass(frozen=True)
 class GroupLoss:
-    """One group's part of the loss."""
+    """The part of the loss of one group."""
 
     name: str
     columns: slice
     one: bool
     weight: Tensor | None
-    """`[c]`: cross-entropy's class weights, or binary cross-entropy's weights of the positives."""
+    """The class weights of cross-entropy, or the weights of the positives of binary cross-entropy, `[c]`."""
     shift: Tensor | None
-    """`[c]`: added to the logits in training (balanced softmax)."""
+    """What is added to the logits in training (balanced softmax), `[c]`."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch should give, for GroupLosses."""
+    """The targets of a batch."""
 
     labels: Tensor
-    """`[n, C]`, 1, 0 or -1 (unknown)."""
+    """1, 0 or -1 (unknown), `[n, C]`."""
     mask: Tensor
-    """Bool `[n, G]`: groups that count."""
+    """Whether a group counts, bool `[n, G]`."""
     weight: Tensor
-    """Float `[n]`: weight of the image."""
+    """The weight of each image, float `[n]`."""
 
     def take(self, rows: Tensor, share: Tensor) -> Targets:
-        """The targets of these images, their weights multiplied by `share`: mixup's partners."""
+        """Returns the targets of these images, with weights multiplied by `share`, for mixup."""
         return Targets(self.labels[rows], self.mask[rows], self.weight[rows] * share)
 
 
 class Loss:
-    """Sum over the groups of their weighted means."""
+    """The sum of the groups' losses, each a weighted mean over the images."""
 
     def __init__(self, groups: list[GroupLoss], label_smoothing: float) -> None:
         self._groups, self._smoothing = groups, label_smoothing
 
     @classmethod
     def of(cls, schema: LabelSchema, training: Training, counts: ClassCounts, device: torch.device) -> Loss:
-        """The loss that training minimises; `counts` are those of the arm's effective training set."""
+        """Returns the loss that training minimises; `counts` are those of the arm's effective training set."""
         return cls(_groups(schema, training, counts, device), training.label_smoothing)
 
     @classmethod
     def for_validation(cls, schema: LabelSchema, training: Training, real: ClassCounts, device: torch.device) -> Loss:
-        """The loss that arms and trials are compared by: no smoothing, no shift; class weights, where the loss has them, of real images."""
+        """Returns the loss that arms and trials are compared by: no smoothing, no shift, and class weights (if any) of real images."""
         plain = training.model_copy(update={"loss": "weighted" if training.loss == "weighted" else "plain"})
         return cls(_groups(schema, plain, real, device), 0.0)
 
     def __call__(self, logits: Tensor, *targets: Targets) -> Tensor:
-        """Scalar loss of logits `[n, C]`; several targets (mixup) share the weight of an image by their own weights.
+        """Returns the scalar loss of logits `[n, C]`; several targets (mixup) share an image by their weights.
 
-        Of a group: sum of weight · loss over the images that count, divided by the sum of their weights times class weights, which with
-        one target, nothing masked and equal weights is `torch.nn.CrossEntropyLoss(weight, label_smoothing=…)`.
+        The loss of a group is the sum of weight · loss over the images that count, divided by the sum of their weights times class
+        weights. With one target, nothing masked and equal weights, that is `torch.nn.CrossEntropyLoss(weight, label_smoothing=…)`.
         """
         logits = logits.float()
         total = logits.new_zeros(())
@@ -76,7 +77,7 @@ class Loss:
             part = self._cross_entropy if group.one else self._binary
             sums = [part(shifted, t.labels[:, group.columns], t.weight * t.mask[:, position], group) for t in targets]
             numerator, denominator = (sum(s[i] for s in sums) for i in (0, 1))
-            total = total + numerator / torch.as_tensor(denominator).clamp_min(1e-12)  # nothing known: 0 / tiny
+            total = total + numerator / torch.as_tensor(denominator).clamp_min(1e-12)  # 0 / tiny if nothing is known
         return total
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor, group: GroupLoss) -> tuple[Tensor, Tensor]:
@@ -97,15 +98,15 @@ class Loss:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class is seen, `[C]`."""
+    """The counts of each class in a set of images, `[C]`."""
 
     positive: NDArray[np.int64]
     known: NDArray[np.int64]
-    """Images of which it is known whether they have the class."""
+    """The number of images for which it is known whether they have the class."""
 
     @classmethod
     def of(cls, labels: NDArray[np.int8], mask: NDArray[np.bool_]) -> ClassCounts:
-        """Of labels `[n, C]`; `mask` `[n, C]` says which entries count."""
+        """Counts labels `[n, C]`; `mask` `[n, C]` says which entries count."""
         return cls(((labels == 1) & mask).sum(axis=0), ((labels >= 0) & mask).sum(axis=0))
 
 

@@ -1,7 +1,7 @@
-"""The network: a timm trunk, frozen up to where training begins, and a head of Linear, ReLU and Dropout.
+"""The network: a timm trunk, frozen up to its first trainable module, and a head of Linear, ReLU and Dropout.
 
-The trunk is cut where its first trainable module begins. What lies below the cut gives the same output for the same image in every
-epoch and trial, so it is computed once (`shared.classifier.frozen_features`); what lies above is trained.
+The trunk is split in two at its first trainable module. The frozen backbone before it gives the same output for the same image in every
+epoch and trial, so it is computed once (`shared.classifier.frozen_features`); the rest is trained.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ from shared.log import Log
 from shared.weights import pretrained
 
 CPU_PIXELS = 8 * 224 * 224
-"""Of the images that go through the frozen part together on a CPU. glibc maps and unmaps every tensor beyond 32 MiB; with the page faults
-of that, 32 images of 224 px take twice as long each as 8 do."""
+"""The most pixels of images that go through the frozen backbone together on a CPU. glibc maps and unmaps every tensor beyond 32 MiB; with
+the page faults of that, 32 images of 224 px take twice as long per image as 8 do."""
 
 log = Log("classifier")
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A timm model without classifier, cut in two; `lower` holds no trainable parameter."""
+    """A timm model without classifier, split in two parts that run one after the other."""
 
     model: nn.Module
-    lower: nn.Module
-    """Normalised images `[n, 3, r, r]` → what `upper` reads."""
-    upper: nn.Module
-    """→ pooled features `[n, F]`."""
+    frozen_part: nn.Module
+    """Maps normalised images `[n, 3, r, r]` to the inputs of `trained_part`; it has no trainable parameter."""
+    trained_part: nn.Module
+    """Maps the outputs of `frozen_part` to pooled features `[n, F]`."""
     trainable: tuple[str, ...]
-    """Names of the parameters of `model` that train."""
+    """The names of the trainable parameters of `model`."""
     prefix: str
-    """`classifier.trainable`."""
+    """The value of `classifier.trainable`."""
     features: int
-    """F."""
+    """The number of pooled features, F."""
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
-    def frozen_input(self) -> bool:
-        """Whether anything lies below the cut: then its output can be kept instead of pixels."""
-        return not isinstance(self.lower, nn.Identity)
+    def has_frozen_layers(self) -> bool:
+        """Whether there is a frozen backbone: then its outputs can be kept instead of pixels."""
+        return not isinstance(self.frozen_part, nn.Identity)
 
     @property
     def all_frozen(self) -> bool:
-        """Whether only the head trains: then what is kept are the pooled features."""
+        """Whether only the head is trained: then the frozen outputs are the pooled features."""
         return not self.trainable
 
     def to(self, device: torch.device) -> Trunk:
-        """Moves it, in place, and returns it."""
+        """Moves the model in place and returns the trunk."""
         self.model.to(device)
         return self
 
     def copy(self) -> Trunk:
-        """Its own trainable part; the frozen part, which nobody changes, is shared."""
-        return copy.deepcopy(self, {id(module): module for module in self.lower.modules()})
+        """Returns a trunk with a trained part of its own; the frozen part, which nobody changes, is shared."""
+        return copy.deepcopy(self, {id(module): module for module in self.frozen_part.modules()})
 
-    def below(self, images: Tensor) -> Tensor:
-        """What `upper` reads, for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
-        if not self.frozen_input:
+    def frozen_outputs(self, images: Tensor) -> Tensor:
+        """Returns the inputs of `trained_part` for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
+        if not self.has_frozen_layers:
             return self.normalised(images)
         at_once = max(1, CPU_PIXELS // self.resolution**2) if images.device.type == "cpu" else len(images)
         with torch.no_grad():
-            return torch.cat([self.lower(self.normalised(part)) for part in torch.split(images, at_once)])
+            return torch.cat([self.frozen_part(self.normalised(part)) for part in torch.split(images, at_once)])
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Float images `[n, 3, r, r]` in 0 to 1 as the pretrained weights want them."""
+        """Normalises float images `[n, 3, r, r]` in 0 to 1 as the pretrained weights expect."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images - mean) / std
@@ -86,9 +86,10 @@ class Trunk:
 def build_trunk(
     classifier: Classifier, resolution: int, seed: int = 0, fetched: Mapping[str, Path] = MappingProxyType({})
 ) -> Trunk:
-    """The trunk with its weights, on the CPU. `seed` draws those that are not pretrained, `fetched` are those of the hub, by model.
+    """Returns the trunk with its weights, on the CPU.
 
-    Raises ConfigError for an unknown model or prefix or an impossible resolution; what `pretrained.create` raises.
+    `seed` is for weights that are not pretrained; `fetched` has those from the hub, by model. Raises ConfigError for an unknown model or
+    prefix or an impossible resolution, and what `pretrained.create` raises.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -109,14 +110,17 @@ def build_trunk(
                 f"classifier.resolution: {classifier.model} does not take {resolution} px images ({str(error).splitlines()[0]}); "
                 "set another"
             ) from error
-        lower, upper = _cut(model, classifier.trainable, images, pooled)
+        frozen, trained = _split_at_first_trainable(model, classifier.trainable, images, pooled)
     return Trunk(
-        model, lower, upper, trainable, classifier.trainable, pooled.shape[1], resolution, tuple(config["mean"]), tuple(config["std"])
+        model, frozen, trained, trainable, classifier.trainable, pooled.shape[1], resolution, tuple(config["mean"]), tuple(config["std"])
     )  # fmt: skip
 
 
 def build_head(features: int, hidden: tuple[int, ...], classes: int, dropout: float) -> nn.Sequential:
-    """Linear layers features → hidden… → classes, each hidden one followed by ReLU and Dropout (no batch-norm: paper's count)."""
+    """Returns linear layers features → hidden… → classes; ReLU and Dropout follow each hidden one.
+
+    There is no batch-norm: the paper's parameter count leaves no room for it.
+    """
     layers: list[nn.Module] = []
     width = features
     for hidden_width in hidden:
@@ -126,7 +130,7 @@ def build_head(features: int, hidden: tuple[int, ...], classes: int, dropout: fl
 
 
 class Network(nn.Module):
-    """Trunk and head. Parameters are named `trunk.<timm's name>` and `head.<index>.*`."""
+    """Trunk and head, whose parameters are named `trunk.<timm's name>` and `head.<index>.*`."""
 
     def __init__(self, trunk: Trunk, head: nn.Sequential) -> None:
         super().__init__()
@@ -134,47 +138,47 @@ class Network(nn.Module):
         self.head = head
         self.parts = trunk  # not a module: its parts are registered above already, under timm's names
 
-    def forward(self, below: Tensor) -> Tensor:
-        """Logits `[n, C]` from what lies below the cut (`below`)."""
-        return cast(Tensor, self.head(self.parts.upper(below)))
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits `[n, C]` for outputs of the frozen backbone."""
+        return cast(Tensor, self.head(self.parts.trained_part(inputs)))
 
-    def below(self, images: Tensor) -> Tensor:
-        """The frozen part's output for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
-        return self.parts.below(images)
+    def frozen_outputs(self, images: Tensor) -> Tensor:
+        """Returns the frozen backbone's outputs for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
+        return self.parts.frozen_outputs(images)
 
     def train(self, mode: bool = True) -> Network:
-        """As in torch, but what is frozen stays in eval: batch-norm keeps its statistics, dropout does nothing."""
+        """Sets the mode as in torch, but frozen modules stay in eval mode: batch-norm keeps its statistics, and dropout does nothing."""
         super().train(mode)
         set_mode(self.trunk, self.parts.prefix, mode)
         return self
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Those that an optimizer gets, by name."""
+        """Returns the parameters for the optimizer, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: parameters and, of trainable modules, buffers (batch-norm statistics)."""
+        """Returns everything that training changes, by name: parameters, and buffers of trainable modules (batch-norm statistics)."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
             if name not in frozen
-            and (name.startswith("head.") or _under(name.removeprefix("trunk."), self.parts.prefix))
+            and (name.startswith("head.") or _has_prefix(name.removeprefix("trunk."), self.parts.prefix))
         }
 
 
 def set_mode(model: nn.Module, prefix: str, training: bool) -> None:
-    """Training mode for the modules under the trainable prefix, eval for all others."""
+    """Sets the training mode for the modules under the trainable prefix, and eval mode for all others."""
     for name, module in model.named_modules():
-        module.training = training and _under(name, prefix)
+        module.training = training and _has_prefix(name, prefix)
 
 
-def _under(name: str, prefix: str) -> bool:
+def _has_prefix(name: str, prefix: str) -> bool:
     return prefix == "all" or (prefix != "head" and (name == prefix or name.startswith(f"{prefix}.")))
 
 
 def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
-    names = tuple(name for name, _ in model.named_parameters() if _under(name, prefix))
+    names = tuple(name for name, _ in model.named_parameters() if _has_prefix(name, prefix))
     if not names and prefix != "head":
         parts = {".".join(name.split(".")[:depth]) for name, _ in model.named_parameters() for depth in (1, 2)}
         near = difflib.get_close_matches(prefix, sorted(parts), 5, 0.4) or sorted({p for p in parts if "." not in p})
@@ -185,44 +189,47 @@ def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
 
 
 def _size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
-    """Transformers must be told their input's size when they are made; convolutional networks know no such option."""
+    """Returns the input size as an option of timm: transformers need it when they are created, convolutional networks do not accept it."""
     config = timm.get_pretrained_cfg(classifier.model, allow_unregistered=True)
     return {"img_size": resolution} if config is not None and config.fixed_input_size else {}
 
 
-def _cut(model: nn.Module, prefix: str, images: Tensor, pooled: Tensor) -> tuple[nn.Module, nn.Module]:
-    """The model as two modules one after the other; (Identity, model) where it cannot be cut.
+def _split_at_first_trainable(
+    model: nn.Module, prefix: str, images: Tensor, pooled: Tensor
+) -> tuple[nn.Module, nn.Module]:
+    """Returns the model as two modules that run one after the other, or (Identity, model) if it cannot be split.
 
-    A timm model's children mostly run one after the other, but nothing promises it, so the cut is tried on `images` and kept only
-    where the result is the same bit for bit.
+    The children of a timm model mostly run in order, but timm does not promise it. So the split is tried on `images` and used only if
+    the result is the same bit for bit.
     """
     if prefix == "head":
         return model, nn.Identity()
     if prefix == "all":
         return nn.Identity(), model
-    lower, upper = _children_around(model, prefix)
-    if not lower:
+    frozen, trained = _split_children(model, prefix)
+    if not frozen:
         return nn.Identity(), model
     try:
-        same = torch.equal(nn.Sequential(*upper)(nn.Sequential(*lower)(images)), pooled)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # the children do not fit one after the other
+        same = torch.equal(nn.Sequential(*trained)(nn.Sequential(*frozen)(images)), pooled)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # the children do not run in order
         same = False
     if not same:
         log.warning(
-            "the frozen part cannot be computed once: the model's parts do not run one after the other", prefix=prefix
+            "the frozen backbone is computed in every epoch: the model's parts do not run one after the other",
+            prefix=prefix,
         )
         return nn.Identity(), model
-    return nn.Sequential(*lower), nn.Sequential(*upper)
+    return nn.Sequential(*frozen), nn.Sequential(*trained)
 
 
-def _children_around(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Children before, and from the one on, that `prefix` names; nested Sequentials on the way are opened."""
+def _split_children(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Returns the children before the one that `prefix` names, and those from it on; it splits nested Sequentials on the way."""
     first, _, rest = prefix.partition(".")
     children = dict(module.named_children())
     position = list(children).index(first)
     before, after = list(children.values())[:position], list(children.values())[position + 1 :]
     inner = children[first]
     if rest and isinstance(inner, nn.Sequential) and rest.partition(".")[0] in dict(inner.named_children()):
-        inner_before, inner_after = _children_around(inner, rest)
+        inner_before, inner_after = _split_children(inner, rest)
         return before + inner_before, inner_after + after
     return before, [inner, *after]

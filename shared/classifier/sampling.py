@@ -1,4 +1,4 @@
-"""Which images each batch of an epoch holds; everything follows from (seed, epoch)."""
+"""The batches of an epoch; which images each of them holds follows from (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Sampler:
     seed: int
 
     def batches(self, epoch: int) -> list[Rows]:
-        """The batches of an epoch (from 0), of nearly equal size, at most `training.batch_size` (no small last one: it would be a noisy step).
+        """Returns the batches of an epoch (from 0), of nearly equal size, at most `training.batch_size`: a small last one would be a noisy step.
 
-        Without `synthetic.share` every image comes once, real and generated mixed (or, with `class_power`, as many are drawn with
-        replacement); with it every batch has that share of generated ones, and the epoch ends when the real ones are through.
+        Without `synthetic.share` every image comes once, real and generated mixed, or with `class_power` as many images are drawn with
+        replacement. With it every batch has that share of generated images, and the epoch ends when every real image has come.
         """
         rng = numpy_generator("order", self.seed, epoch)
         real, generated = np.flatnonzero(~self.generated), np.flatnonzero(self.generated)
@@ -54,7 +54,7 @@ class Sampler:
         return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
 
     def _drawn(self, rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-        """n of the rows in random order: each equally often, or in proportion to (count of the rarest class) ** -class_power."""
+        """Draws n of the rows in random order: each equally often, or in proportion to (count of its rarest class) ** -class_power."""
         power = self.arm.training.class_power
         if power > 0:
             rarest = _rarest_count(self.labels[rows])
@@ -69,7 +69,7 @@ def _split(rows: Rows, size: int) -> list[Rows]:
 
 
 def _rarest_count(labels: Labels) -> NDArray[np.int64]:
-    """`[n]`: among these images, how many have the rarest of an image's classes; all of them for an image without a known class."""
+    """Returns how many of these images have the rarest class of each image, `[n]`; all of them if it has no known class."""
     counts = np.where(labels == 1, class_counts(labels)[None, :], len(labels))
     rarest: NDArray[np.int64] = counts.min(axis=1)
     return rarest

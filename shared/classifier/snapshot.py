@@ -1,4 +1,4 @@
-"""The state of a training between two epochs, as safetensors and JSON: what an interrupted run goes on from, bit for bit."""
+"""The state of a training between two epochs, as safetensors and JSON: an interrupted run continues from it, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STATE, PROGRESS = "state.safetensors", "progress.json"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch's figures; scores are NaN where not defined (`val_rare_macro_f1` without rare classes)."""
+    """The scores of one epoch, NaN if they are not defined (`val_rare_macro_f1` without rare classes)."""
 
     epoch: int
-    """From 0; those of the last-layer refit count on."""
+    """The number of the epoch from 0; epochs of the last-layer refit are counted after the others."""
     lr: float
-    """At the epoch's last step."""
+    """The learning rate at the last step of the epoch."""
     train_loss: float
     val_loss: float
     val_accuracy: float
@@ -37,19 +37,19 @@ class EpochRecord:
 
 
 def records_json(history: list[EpochRecord]) -> list[dict[str, float | None]]:
-    """Records for a JSON file, which has no NaN: null in its place."""
+    """Returns records for a JSON file, with null for NaN, which JSON does not have."""
     return [{k: None if math.isnan(v) else v for k, v in asdict(record).items()} for record in history]
 
 
 def records_from_json(rows: list[dict[str, Any]]) -> list[EpochRecord]:
-    """The inverse of records_json."""
+    """Returns the records from what `records_json` returned."""
     defined: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     return [EpochRecord(**row) for row in defined]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the next epoch needs beside the data: copies, so that training goes on while it is kept."""
+    """The state that the next epoch needs beside the data, as copies: training continues while they are saved."""
 
     tensors: dict[str, Tensor]
     history: list[EpochRecord]
@@ -63,7 +63,7 @@ class Snapshot:
         scaler: torch.amp.GradScaler,
         history: list[EpochRecord],
     ) -> Snapshot:
-        """Copies the trained weights and buffers, the optimizer's state and the history into the CPU's memory (from a GPU page-locked)."""
+        """Copies the trained weights and buffers, the optimizer's state and the history into CPU memory (page-locked if from a GPU)."""
         tensors = {f"network/{name}": tensor for name, tensor in network.trained_state().items()}
         for position, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{position}/{name}": torch.as_tensor(value) for name, value in state.items()}
@@ -73,7 +73,7 @@ class Snapshot:
         return cls(copies, list(history), scaler.state_dict())
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Replaces the checkpoint."""
+        """Saves the snapshot as the checkpoint, in place of the last one."""
         with tempfile.TemporaryDirectory() as folder:
             state, progress = Path(folder) / STATE, Path(folder) / PROGRESS
             save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, state)
@@ -82,7 +82,7 @@ class Snapshot:
 
     @classmethod
     def load(cls, checkpoints: Checkpoints) -> Snapshot | None:
-        """The last checkpoint, or None."""
+        """Returns the snapshot of the last checkpoint, or None."""
         found = checkpoints.load()
         if found is None:
             return None
@@ -90,12 +90,12 @@ class Snapshot:
         return cls(load_file(found[0][STATE]), records_from_json(progress["history"]), progress["scaler"])
 
     def restore_network(self, network: Network) -> None:
-        """Puts the weights and buffers back."""
+        """Restores the weights and buffers."""
         state = {k.removeprefix("network/"): v for k, v in self.tensors.items() if k.startswith("network/")}
         network.load_state_dict(state, strict=False)
 
     def restore_optimizer(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        """Puts the optimizer's and the loss scaler's state back."""
+        """Restores the state of the optimizer and the loss scaler."""
         states: dict[int, dict[str, Tensor]] = {}
         for key, tensor in self.tensors.items():
             if key.startswith("optimizer/"):

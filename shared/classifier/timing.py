@@ -1,4 +1,4 @@
-"""How long an image takes to train on here: for a forecast, measured on a few random images."""
+"""Measures on a few random images how long training takes here, for a forecast."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from shared.data.schema import LabelSchema
 from shared.device import pick_device
 from shared.stop import StopSignal
 
-IMAGES = (64, 16)  # fewer where the first epoch is slow
+IMAGES = (64, 16)  # fewer if the first epoch is slow
 SLOW_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """What a training costs, by the image."""
+    """The cost of a training per image."""
 
     seconds_an_image: Range
-    """Of one epoch, validation left out."""
+    """The seconds per image of one epoch, without validation."""
     setup_seconds_an_image: Range
-    """Decoding, and the frozen part where its outputs are kept."""
+    """The seconds per image for decoding and, if its outputs are kept, the frozen backbone."""
     weight_bytes: int
-    """Of the trained weights."""
+    """The size of the trained weights."""
 
     def setup(self, images: int) -> Range:
-        """Seconds before the first epoch."""
+        """Returns the seconds before the first epoch."""
         return images * self.setup_seconds_an_image
 
 
@@ -50,13 +50,13 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
         "classifier.pretrained": False,
         "training.refit_epochs": 0,
         "training.warmup_epochs": 0,
-        "training.lr": 1e-6,  # nothing is to be learned, nor to diverge
+        "training.lr": 1e-6,  # too small to diverge
     }
     arm = with_parameters(arm.model_copy(update={"images": "real", "synthetic": None, "accept": None}), plain)
     for count in IMAGES:
         short = with_parameters(arm, {"training.batch_size": min(count, arm.training.batch_size)})
         few, images = _random_images(schema, resolution, 2), _random_images(schema, resolution, count)
-        _build(short, few, few, resources, device)  # imports
+        _build(short, few, few, resources, device)  # warms up: the first call imports modules
         beside, _ = _build(short, few, few, resources, device)
         setup, data = _build(short, images, few, resources, device)
         repeats = Repeats()
@@ -77,7 +77,7 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
 def _build(
     arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device
 ) -> tuple[float, TrainingData]:
-    """Seconds that it took, and the data."""
+    """Builds the data; returns the seconds that it took, and the data."""
     count = len(images)
     everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
     start = time.monotonic()

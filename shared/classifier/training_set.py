@@ -1,4 +1,4 @@
-"""What an arm trains on: real images, those of the generated ones that it lets in, or (the placebo) copies in their place."""
+"""The images an arm trains on: real ones, and accepted generated ones or, for the placebo, copies of real ones in their place."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpe
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The effective training set of one arm: real images first, then those that stand in for rare ones."""
+    """The effective training set of one arm: real images first, then added ones of rare classes."""
 
     images: ImageSet
     generated: NDArray[np.bool_]
-    """`[n]`: drawn by `synthetic.share` and weighted by `synthetic.loss_weight`: generated images, or the placebo's copies."""
+    """Whether an image is generated, or a copy of the placebo, `[n]`: `synthetic.share` and `synthetic.loss_weight` apply to these."""
     loss_mask: NDArray[np.bool_]
-    """`[n, G]`: label groups whose loss counts for an image."""
+    """Whether the loss of a label group counts for an image, `[n, G]`."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,13 +43,14 @@ def effective_training_set(
     pool: int,
     rare: NDArray[np.int64],
 ) -> TrainingSet:
-    """The images an arm trains on.
+    """Returns the images an arm trains on.
 
-    `train` is the training split, `generated` all generated images with `scores` a row each, `pool` the replicate to use, `rare` the
-    columns of the rare classes. `real` takes the training split only; `real+synthetic` adds the images of the pool that `arm.accept`
-    lets in; `real+copies` adds, for each of those, a copy of the training image (with its labels) whose label combination it carries.
-    `training.manual_images` adds the paper's contrast and sharpen copies to the real ones.
-    Raises DataError where an input is missing or does not fit.
+    `train` is the training split, `generated` has all generated images and `scores` a row for each of them, `pool` is the replicate to
+    use, `rare` the columns of the rare classes. `real` takes the training split only. `real+synthetic` adds the images of the pool that
+    `arm.accept` accepts. `real+copies` adds, for each of those, a copy of the training image whose labels it carries.
+    `training.manual_images` adds the paper's copies with more contrast and sharpening to the real images.
+
+    Raises DataError if an input is missing or does not fit.
     """
     real = _with_manual_images(train, arm.training.manual_images, rare)
     groups = len(train.schema.groups)
@@ -61,7 +62,7 @@ def effective_training_set(
         )
     accepted = accepted_images(arm.accept, generated, scores)
     rows = np.flatnonzero(accepted & (generated.extra["pool"].to_numpy() == pool))
-    mask = _checked_groups(arm, train, scores.take(pa.array(rows)))
+    mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
     return TrainingSet(
@@ -71,8 +72,8 @@ def effective_training_set(
     )
 
 
-def _checked_groups(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
-    """`[n, G]`: with `synthetic.groups: checked`, the groups whose wanted label the judges found plausible; else all."""
+def _loss_mask(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
+    """Returns which groups count per image, `[n, G]`: with `synthetic.groups: checked` those whose label is plausible, else all."""
     names = [group.name for group in train.schema.groups]
     if arm.synthetic is None or arm.synthetic.groups == "all" or arm.accept is None:
         return np.ones((scores.num_rows, len(names)), np.bool_)

@@ -1,4 +1,4 @@
-"""What every generator offers and is given, so that `finetune` and `generate` need not know which one they have."""
+"""The interface of all generators, so that `finetune` and `generate` need not know which one they use."""
 
 from __future__ import annotations
 
@@ -27,73 +27,76 @@ class SampleRequest:
     """One image to draw."""
 
     labels: Labels
-    """`[C]`."""
+    """The labels of the image, `[C]`."""
     seed: int
-    """Of this image's own random generator: the image depends on nothing else of the batch but its size."""
+    """The seed of the image's own random generator: of the batch, the image depends only on the size."""
     start: NDArray[np.uint8] | None = None
     """A real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """Share of the noise schedule that is run on `start`."""
+    """The share of the noise schedule that is run on `start`."""
 
 
 class Generator(Protocol):
     """A trained, conditional image generator on one device."""
 
     resolution: int
-    """Side in pixels of what it draws."""
+    """The side of its images in pixels."""
 
     def prompt(self, labels: Labels) -> str:
-        """What it is asked to draw, in words: a caption, or the class names."""
+        """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
 
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Draws one image a request, `[n, resolution, resolution, 3]` RGB; the same requests in the same order give the same bytes on one device type."""
+        """Draws one image per request, RGB `[n, resolution, resolution, 3]`.
+
+        The same requests in the same order give the same bytes on one device type.
+        """
 
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Where a generator finds its pretrained base; one that is trained from scratch does not ask."""
+    """Where a generator finds its pretrained base; one that is trained from scratch has none."""
 
     settings: Settings
-    """With the credentials of a bucket."""
+    """The settings, with the credentials of a bucket."""
     scratch: Path
     """A folder for the files of a base in a bucket."""
     location: str | None = None
-    """Where the base lies now, if not where it lay at the fine-tuning."""
+    """The location of the base, if it has moved since the fine-tuning."""
     fetched: FetchedBase | None = None
     """A base from the hub, as the stage `weights` committed it."""
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """What the training of a generator is given beside its section of the study."""
+    """The inputs of a generator's training beside its section of the study."""
 
     images: ImageSet
     """The training split."""
     rare: NDArray[np.int64]
     """Columns of the rare classes among the labels."""
     seed: int
-    """All random choices follow from it."""
+    """The seed of all random choices."""
     device: torch.device
     out: Path
-    """Folder for the files that are committed; scratch files go beside it."""
+    """The folder for the files that are committed; scratch files go beside it."""
     checkpoints: Checkpoints
     stop: StopSignal
     base: BaseSource
     processes: int = 1
-    """How many share the work, one per GPU; this process is the first of them."""
+    """The number of processes that share the work, one per GPU; this process is the first of them."""
 
 
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]
-"""Trains by a section `finetune` of its own kind and writes `generator.json`, `curve.json` and the weights into `out`.
+"""Trains a generator as its section `finetune` says and writes `generator.json`, `curve.json` and the weights into `out`.
 
-Returns the curve: points of step, loss and seconds. Goes on from a checkpoint, and ends then with the same weights (to the bit on a
-CPU). Raises ConfigError, DataError (a base or checkpoint that does not fit), UnavailableError (the base's bucket does not answer),
+Returns the curve: points of step, loss and seconds. It continues from a checkpoint if there is one, and then ends with the same
+weights (bit for bit on a CPU). Raises ConfigError, DataError (a base or checkpoint that does not fit), UnavailableError (the base's bucket does not answer),
 InputError (the loss is no finite number, the GPU's memory is too small), and Stopped after a checkpoint if the grace period suffices.
 """
 Load = Callable[[Mapping[str, Path], torch.device, BaseSource], Generator]
-"""Opens the files that a Train wrote, by name, on a device.
+"""Loads the generator from the files that a Train wrote, by name, on a device.
 
 Raises DataError if one is missing, damaged or does not fit, UnavailableError if the base's bucket does not answer.
 """
 Time = Callable[[Any, Generate, LabelSchema, Resources], tuple[Range, Range]]
-"""Measures here, by a section `finetune` of its own kind, the seconds per training step and per image that is drawn."""
+"""Measures the seconds per training step and per drawn image on this machine, for a section `finetune`."""

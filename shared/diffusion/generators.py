@@ -1,4 +1,4 @@
-"""The generators that there are: the one table that everything reads which must know all of them.
+"""The table of generators, which everything reads that must know all of them.
 
 It imports no torch, so that control may read it too. Functions that need torch are named `module:name`, and
 `pkgutil.resolve_name` finds them when they are called.
@@ -18,38 +18,38 @@ from shared.errors import DataError
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """What is read of a generator's pretrained base model, by paths inside its folder or repository."""
+    """The files of a generator's pretrained base model, by paths inside its folder or repository."""
 
     layout: str
-    """What such a base is, in words."""
+    """A description of such a base."""
     read: tuple[str, ...]
-    """All files that may be read, as far as a base has them; no other is fetched or counts in a key."""
+    """All files that are read if a base has them; no other file is fetched or counts in a key."""
     needed: tuple[str, ...]
-    """Those of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
+    """The files of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
 
 
 @dataclass(frozen=True)
 class GeneratorKind:
-    """One generator."""
+    """The entry of one generator."""
 
     config: type[Finetune]
     """The section `finetune` of a study that chooses it."""
     about: str
-    """What it is, in words: for the studies that `tailfill init` writes."""
+    """A description for the studies that `tailfill init` writes."""
     train: str
-    """Function that trains it: a `shared.diffusion.generator.Train`."""
+    """The function that trains it, a `shared.diffusion.generator.Train`."""
     load: str
-    """Function that opens what `train` wrote: a `shared.diffusion.generator.Load`."""
+    """The function that loads what `train` wrote, a `shared.diffusion.generator.Load`."""
     time: str | None = None
-    """Function that times it for a forecast: a `shared.diffusion.generator.Time`."""
+    """The function that times it for a forecast, a `shared.diffusion.generator.Time`."""
     untimed: str = ""
-    """Why there is no `time`, and what else a forecast then lacks."""
+    """Why there is no `time`, and what else a forecast lacks for that reason."""
     most_gpus: Callable[[Any, int], int] = lambda config, gpus: 1
-    """How many of the GPUs that there are (0 on a CPU) one training can use, at least 1, by its config."""
+    """Returns how many of the available GPUs (0 on a CPU) one training can use, at least 1, by its config."""
     base: BaseFiles | None = None
     """Its pretrained base, or None if it is trained from scratch."""
     example: str = ""
-    """Its settings as YAML, if `tailfill init` offers it as an alternative."""
+    """Settings as YAML, if `tailfill init` offers it as an alternative."""
 
 
 def _even_share(config: Finetune, gpus: int) -> int:
@@ -80,7 +80,7 @@ GENERATORS = {
         example="base: CompVis/stable-diffusion-v1-1, method: lora, steps: 1500, resolution: 512",
     ),
 }
-"""By the value of `finetune.generator`."""
+"""The entries by the value of `finetune.generator`."""
 
 
 def generator_kind(name: str) -> GeneratorKind:

@@ -1,4 +1,4 @@
-"""Opens a committed generator, whichever it is."""
+"""Loads a committed generator of any kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.errors import DataError
 
 
 def load_generator(files: Mapping[str, Path], device: torch.device, source: BaseSource) -> Generator:
-    """Returns the generator whose committed files these are, by name, on `device`; `source` is where it finds its base.
+    """Returns the generator from its committed files, by name, on `device`; `source` says where its base is.
 
     Raises DataError if a file is missing, damaged or does not fit, UnavailableError if the base's bucket does not answer.
     """

@@ -1,15 +1,15 @@
-"""Which images to generate: how many of what, with whose labels, and with which seed. Numpy only.
+"""The plan of the images to generate: how many of which class, with which labels and with which seed. It imports no torch.
 
 How images are counted
-    Each image is made for one target (`filled`): a rare class, or an entry of `generate.quota`. It carries all labels of the training
-    image it takes them from (`source`), so it may also carry another rare class.
-    - Under `fill_to` every image counts for *each* rare class that it carries, because that is what a classifier will see: a class is
-      full when real and generated images together reach `fill_to`, or generated ones the cap. Label combinations that would overfill
-      another class are drawn only where there is no other.
-    - `quota` and `total` are exact numbers of images *made for* a target, whatever else they carry. Images of `quota` come first, are
-      part of `total`, and count for the classes that `fill_to` fills.
+    Each image is made for one target (`filled`): a rare class, or an entry of `generate.quota`. It has all labels of the training image
+    that it takes them from (`source`), so it may also have another rare class.
+    - Under `fill_to` every image counts for *each* of its rare classes, because a classifier sees it as an example of each. A class is
+      full when real and generated images together reach `fill_to`, or generated ones reach the cap. Label combinations that would
+      overfill another class are drawn only if there is no other combination.
+    - `quota` and `total` are exact numbers of images *made for* a target, whatever other classes they have. Images of `quota` come
+      first, are part of `total`, and count for the classes that `fill_to` fills.
 
-Image-to-image starts from the source itself, so that the labels asked for are those of the image that is started from.
+Image-to-image starts from the source itself, so that the labels are those of the image at the start.
 """
 
 from __future__ import annotations
@@ -29,51 +29,50 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image to make."""
+    """One image to generate."""
 
     index: int
-    """Its place in the whole, from 0; its seed follows from it."""
+    """The position in the plan, from 0, from which the seed is derived."""
     pool: int
-    """Which of the `replicates` it belongs to."""
+    """The number of the replicate that it belongs to."""
     seed: int
     filled: str
-    """What it is made for: `group/class`, or a crossing."""
+    """The target that it is made for: `group/class`, or a crossing."""
     source: int
-    """Row of the training split whose labels it carries."""
+    """The row of the training split whose labels it has."""
     start: int | None
-    """Row of the training split that image-to-image starts from; None starts from noise."""
+    """The row of the training split that image-to-image starts from; None starts from noise."""
     strength: float | None
 
 
 @dataclass
 class Target:
-    """What is to be filled, and how far it is."""
+    """A target to fill, and its progress."""
 
     name: str
     carries: NDArray[np.bool_]
-    """Which training images have all its classes, `[n]`."""
+    """Whether a training image has all its classes, `[n]`."""
     wanted: int
-    """Images to make, in one pool."""
+    """The number of images to make in one pool."""
     exact: bool
-    """Only images made for it count (`quota`, `total`); otherwise every image that carries it (`fill_to`)."""
+    """Whether only images made for it count (`quota`, `total`); otherwise every image that has its classes counts (`fill_to`)."""
     have: int = 0
-    """Images that count so far."""
+    """The number of images that count so far."""
     made: int = 0
-    """Images made for it so far."""
+    """The number of images made for it so far."""
     order: list[int] = field(default_factory=list)
-    """Rows still to be drawn before any is drawn again."""
+    """The rows that are still to be drawn before any is drawn again."""
 
 
 def plan_images(
     generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int
 ) -> list[PlannedImage]:
-    """The plan, in the order of its indices; the same for the same arguments.
+    """Returns the plan in the order of its indices; it is the same for the same arguments.
 
     `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The pools alternate image by image, so that
     any beginning of the plan holds about as many of each, and within a pool the targets advance together.
 
-    Raises ConfigError where `quota` names an unknown class or one without images, where it exceeds `total`, and where there is
-    nothing to make.
+    Raises ConfigError if `quota` names an unknown class or one without images, if it exceeds `total`, and if there is nothing to make.
     """
     pools = [_plan_pool(generate, schema, labels, rare, seed, pool) for pool in range(generate.replicates)]
     turns = sorted((turn, pool) for pool, images in enumerate(pools) for turn in range(len(images)))
@@ -87,7 +86,7 @@ def plan_images(
 
 
 def image_seed(seed: int, index: int) -> int:
-    """The seed of image `index`, 0 to 2^63 - 1, from the study's seed by SHA-256: neighbours are as unlike as strangers."""
+    """Returns the seed of image `index`, 0 to 2^63 - 1: a SHA-256 of the study's seed and the index, so that seeds are unrelated."""
     digest = hashlib.sha256(f"generate/{seed}/{index}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
@@ -95,9 +94,10 @@ def image_seed(seed: int, index: int) -> int:
 def wanted_images(
     generate: Generate, schema: LabelSchema, counts: NDArray[np.int64], rare: NDArray[np.int64]
 ) -> dict[str, int]:
-    """Images to make in one pool, by target, from the training counts `[C]` alone; raises ConfigError as plan_images does.
+    """Returns the number of images to make in one pool, by target, from the training counts `[C]` alone.
 
-    Exact under `quota` and `total`. Under `fill_to` an upper bound: an image may count for several rare classes.
+    The numbers are exact under `quota` and `total`; under `fill_to` they are upper bounds, as an image may count for several rare
+    classes. Raises ConfigError as plan_images does.
     """
     quota = {name: number for name, number in generate.quota.items() if target_columns(schema, name)}
     unfilled = [int(column) for column in rare if schema.class_names[column] not in quota]
@@ -117,7 +117,10 @@ def wanted_images(
 
 
 def target_columns(schema: LabelSchema, name: str) -> tuple[int, ...]:
-    """Columns of a target `group/class` or `group/class & group/class`; raises ConfigError for an unknown class, with those near."""
+    """Returns the columns of a target `group/class` or `group/class & group/class`.
+
+    Raises ConfigError, with similar names, for an unknown class.
+    """
     columns = []
     for part in name.split("&"):
         part = part.strip()
@@ -130,12 +133,12 @@ def target_columns(schema: LabelSchema, name: str) -> tuple[int, ...]:
 
 
 def _lack(generate: Generate, real: int) -> int:
-    """Images that a class with `real` training images lacks, cap considered."""
+    """Returns how many images a class with `real` training images lacks, at most as many as the cap allows."""
     return max(0, min(generate.fill_to - real, int(generate.cap * real)))
 
 
 def _shared_out(total: int, lack: Mapping[str, int]) -> dict[str, int]:
-    """`total` in proportion to what each lacks, in whole numbers that add up to it (largest remainders)."""
+    """Divides `total` in proportion to what each lacks, in whole numbers that add up to it (largest remainders)."""
     if not total:
         return dict.fromkeys(lack, 0)
     every = sum(lack.values())
@@ -173,19 +176,19 @@ def _targets(generate: Generate, schema: LabelSchema, labels: Labels, rare: NDAr
 def _plan_pool(
     generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int, pool: int
 ) -> list[tuple[str, int, bool]]:
-    """One pool's images in order: what each fills, its source row, and whether it starts from that image.
+    """Returns the images of one pool in order: the target of each, its source row, and whether it starts from that image.
 
-    The next image is always made for the target that has the smallest part of what it wants.
+    The next image is always made for the target that has reached the smallest share of its number.
     """
     targets = _targets(generate, schema, labels, rare)
     share = generate.image_to_image.share if generate.image_to_image is not None else 0.0
     rng = np.random.default_rng([seed, pool])
     images: list[tuple[str, int, bool]] = []
     while open_targets := [t for t in targets if t.have < t.wanted]:
-        # exact ones first: what they carry counts for the others
+        # exact targets first: their images count for the others
         target = min(open_targets, key=lambda t: (not t.exact, t.have / t.wanted))
         source = _draw_source(target, targets, rng)
-        # every image whose number passes a multiple of 1/share: their part is exact, and spread over the target
+        # an image whose number passes a multiple of 1/share: the share is exact and evenly spread over the target
         starts = int((target.made + 1) * share + 1e-9) > int(target.made * share + 1e-9)
         images.append((target.name, source, starts))
         target.made += 1
@@ -196,7 +199,7 @@ def _plan_pool(
 
 
 def _draw_source(target: Target, targets: Sequence[Target], rng: np.random.Generator) -> int:
-    """A row of the target: each once before any twice, but none that overfills another target where there are others."""
+    """Draws a row of the target: each once before any twice, and none that overfills another target unless there are no others."""
     full = [t.carries for t in targets if t is not target and not t.exact and t.have >= t.wanted]
     good = target.carries & ~np.logical_or.reduce(full) if full else target.carries
     if not good.any():

@@ -11,15 +11,15 @@ from shared.data.sheet import contact_sheet
 from shared.diffusion.generator import Generator, SampleRequest
 
 REAL = GENERATED = 4
-"""Images a row of each kind."""
+"""The number of images of each kind per row."""
 ROWS = 12
-"""At most: a sheet is looked at in a moment."""
+"""The most rows, so that a sheet can be taken in at a glance."""
 
 
 def sample_sheet(
     generator: Generator, images: ImageSet, columns: NDArray[np.int64], guidance: float, steps: int, seed: int
 ) -> Image.Image:
-    """A row for each class of `columns` (the rarest ones, where there are many) that `images` (the train split) has."""
+    """Draws a row for each class of `columns` that `images` (the train split) has; only the rarest ones if there are many."""
     counts = {int(c): int((images.labels[:, c] == 1).sum()) for c in columns}
     chosen = sorted(sorted((c for c in counts if counts[c]), key=lambda c: counts[c])[:ROWS])
     rng = np.random.default_rng(seed)

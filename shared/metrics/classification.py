@@ -1,8 +1,8 @@
-"""How well a classifier does on labelled images: overall, a group and a class.
+"""Scores of a classifier on labelled images: overall, per group and per class.
 
-Unknown labels (-1) are masked everywhere. A class that no known label of the images has says nothing: its own numbers are None and
-means leave it out (predicting it still costs the class that was right). A group without any known label is left out likewise.
-What `evaluate` returns is JSON: floats, or None where a number is not defined.
+Unknown labels (-1) are masked everywhere. The scores of a class without a positive label are None, and means leave it out; predicting it
+still counts against the true class. A group without any known label is left out likewise. `evaluate` returns JSON values: floats, or
+None for a number that is not defined.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ def fast_scores(
     rare: NDArray[np.int64],
     thresholds: Floats | None = None,
 ) -> dict[str, float]:
-    """The metrics that come from counts alone, by name, quick enough for each epoch; NaN if one is not defined (rare_macro_f1 without
-    rare classes)."""
+    """Returns the metrics that are computed from counts alone, by name, fast enough for each epoch.
+
+    A metric that is not defined is NaN, as is rare_macro_f1 without rare classes.
+    """
     counts = count(decide(schema, probabilities, thresholds), labels)
     return {m.name: float(m.from_counts(schema, counts, rare)) for m in METRICS if m.from_counts is not None}
 
@@ -41,17 +43,16 @@ def evaluate(
     thresholds: Floats | None = None,
     train_counts: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """Scores of probabilities `[n, C]` (softmax in a `one` group, sigmoid in an `any` group) against labels `[n, C]`: all of `METRICS`
-    but those that need the training, then `groups` and `classes` by name.
+    """Returns the scores of probabilities `[n, C]` (softmax in a `one` group, sigmoid in an `any` group) against labels `[n, C]`.
 
-    accuracy, balanced_accuracy, majority_accuracy, ece and nll are means over groups; macro_f1 and mean_average_precision over all
-    classes; group_macro_f1 the mean over groups of each one's mean;
-    rare_macro_f1 over the columns `rare`; exact_match is the share of images whose known labels are all right. In an `any`
-    group a class is named from its threshold on (`[C]`, 0.5 by default).
+    They are all of `METRICS` except those that need the training, then `groups` and `classes` by name. accuracy, balanced_accuracy,
+    majority_accuracy, ece and nll are means over groups; macro_f1 and mean_average_precision are means over all classes, rare_macro_f1
+    over the columns `rare`; group_macro_f1 is the mean over groups of their mean F1. exact_match is the share of images whose known
+    labels are all predicted. In an `any` group a class is predicted from its threshold on (`[C]`, 0.5 by default).
 
-    majority_accuracy is what always the same answer scores: in a `one` group the most frequent class of training (`train_counts`
-    `[C]`; of these labels if it is not given), in an `any` group each class's commoner state among these labels.
-    Raises DataError if probabilities are not finite: such a classifier diverged.
+    majority_accuracy is the accuracy of a constant prediction: in a `one` group of the most frequent class in training (`train_counts`
+    `[C]`, or of these labels if it is not given), in an `any` group of each class's more frequent state among these labels.
+    Raises DataError if probabilities are not finite because the training diverged.
     """
     _check(schema, probabilities, labels)
     seen = Evaluation(schema, probabilities, labels, decide(schema, probabilities, thresholds), rare, train_counts)
@@ -82,8 +83,11 @@ def _overall(seen: Evaluation) -> dict[str, float | None]:
 
 
 def best_thresholds(schema: LabelSchema, probabilities: NDArray[np.floating], labels: Labels) -> Floats:
-    """Threshold a class, `[C]`, with the greatest F1 on these images: midway between the last probability that it lets in and the
-    next lower one. 0.5 in `one` groups, where none is used, and for a class without a known positive."""
+    """Returns the threshold per class, `[C]`, with the greatest F1 on these images.
+
+    It is midway between the lowest probability above it and the next lower one. It is 0.5 in `one` groups, which do not use it, and for a
+    class without a known positive.
+    """
     thresholds = np.full(schema.width, DEFAULT_THRESHOLD)
     for name, columns in schema.slices().items():
         if schema.group(name).kind == "any":

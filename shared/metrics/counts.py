@@ -1,7 +1,7 @@
-"""Decisions, their counts a class, and the scores that follow from counts alone.
+"""Decisions, their counts per class, and the scores that are computed from counts alone.
 
-Every count array ends in the class axis `[..., C]`: leading axes may hold bootstrap resamples, so that one formula scores one
-prediction or thousands of resampled ones.
+Every count array ends in the class axis `[..., C]`. Leading axes may hold bootstrap resamples, so that one formula scores one prediction
+or thousands of resampled ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class DecisionCounts:
-    """True and false positives and negatives a class, `[..., C]`; unknown labels stand in none of them."""
+    """True and false positives and negatives per class, `[..., C]`, without unknown labels."""
 
     tp: Floats
     fp: Floats
@@ -28,15 +28,18 @@ class DecisionCounts:
 
     @property
     def support(self) -> Floats:
-        """Images that are known to have the class, `[..., C]`."""
+        """The number of images that are known to have the class, `[..., C]`."""
         return self.tp + self.fn
 
 
 def decide(
     schema: LabelSchema, probabilities: NDArray[np.floating], thresholds: Floats | None = None
 ) -> NDArray[np.bool_]:
-    """What is predicted, `[n, C]`: in a `one` group the most probable class (the first of equals), in an `any` group each class
-    whose probability is at least its threshold (`[C]`; 0.5 where none are given)."""
+    """Returns the predicted classes, `[n, C]`.
+
+    In a `one` group that is the most probable class (the first of equal ones), in an `any` group each class whose probability is at least
+    its threshold (`[C]`, 0.5 by default).
+    """
     limits = np.full(schema.width, DEFAULT_THRESHOLD) if thresholds is None else thresholds
     decided = np.zeros(probabilities.shape, bool)
     for name, columns in schema.slices().items():
@@ -49,9 +52,9 @@ def decide(
 
 
 def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float32] | None = None) -> DecisionCounts:
-    """Counts of decisions `[n, C]` against labels `[n, C]` (-1 is masked).
+    """Counts decisions `[n, C]` against labels `[n, C]` (-1 is masked).
 
-    `weights` `[B, n]` says how often each image stands in each of B resamples; the counts are then `[B, C]`, exact below 2^24 images.
+    `weights` `[B, n]` says how often each image occurs in each of B resamples; the counts are then `[B, C]`, exact below 2^24 images.
     """
 
     positive, negative = labels == 1, labels == 0
@@ -63,7 +66,7 @@ def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float3
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise quotient, NaN where the denominator is 0."""
+    """Returns the elementwise quotient, NaN where the denominator is 0."""
     quotient: Floats = np.divide(
         numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0
     )
@@ -71,19 +74,19 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def mean_defined(values: Floats) -> Floats:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Returns the mean over the last axis of values that are not NaN; NaN if all are."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
 def class_f1(counts: DecisionCounts) -> Floats:
-    """2 TP / (2 TP + FP + FN) a class, `[..., C]`; NaN for a class that no known label has: nothing can be said of it."""
+    """Returns 2 TP / (2 TP + FP + FN) per class, `[..., C]`; NaN for a class without a positive label."""
     f1 = ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
     return np.asarray(np.where(counts.support > 0, f1, np.nan))
 
 
 def group_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
-    """Share of right answers a group, `[..., G]`: over images with a known class (`one`), over known entries (`any`)."""
+    """Returns the accuracy per group, `[..., G]`: over images with a known class (`one`), over known entries (`any`)."""
     shares = []
     for name, columns in schema.slices().items():
         tp, fn = counts.tp[..., columns].sum(axis=-1), counts.fn[..., columns].sum(axis=-1)
@@ -96,7 +99,7 @@ def group_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
 
 
 def group_balanced_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
-    """Mean over a group's classes with support of the recall (`one`) or of the mean of recall and specificity (`any`), `[..., G]`."""
+    """Returns per group the mean over classes with support of recall (`one`) or of the mean of recall and specificity (`any`), `[..., G]`."""
     recall = ratio(counts.tp, counts.support)
     specificity = ratio(counts.tn, counts.tn + counts.fp)
     both = np.where(np.isnan(specificity), recall, (recall + specificity) / 2)

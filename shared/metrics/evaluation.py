@@ -1,4 +1,4 @@
-"""Probabilities beside labels, and the arrays that more than one metric is read from; each is computed once, when it is first asked for."""
+"""Probabilities and labels, and the arrays that several metrics use; each array is computed once, when it is first used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.data.schema import Labels, LabelSchema
 from shared.metrics.counts import DEFAULT_THRESHOLD, DecisionCounts, Floats, class_f1, count, mean_defined, ratio
 
-CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
+CALIBRATION_BINS = 15  # bins of equal width, as in Guo et al. 2017
 SMALLEST_PROBABILITY = 1e-7  # probabilities are float32: keeps the log-likelihood of a confident mistake finite
 
 
@@ -22,15 +22,15 @@ class Evaluation:
 
     schema: LabelSchema
     probabilities: NDArray[np.floating]
-    """`[n, C]`."""
+    """Probabilities `[n, C]`."""
     labels: Labels
-    """`[n, C]`."""
+    """Labels `[n, C]`."""
     decided: NDArray[np.bool_]
-    """`[n, C]`."""
+    """The predicted classes, `[n, C]`."""
     rare: NDArray[np.int64]
-    """Columns of the rare classes."""
+    """The columns of the rare classes."""
     train_counts: NDArray[np.int64] | None
-    """Training images per class `[C]`, if they are known."""
+    """The number of training images per class, `[C]`, if it is known."""
 
     @cached_property
     def counts(self) -> DecisionCounts:
@@ -49,20 +49,22 @@ class Evaluation:
 
     @cached_property
     def precision(self) -> Floats:
-        """Precision `[C]`; NaN for a class without support, and for one that was never named."""
+        """Precision `[C]`; NaN for a class without support, and for one that was never predicted."""
         named = self.counts.tp + self.counts.fp
         return np.where(self.counts.support > 0, ratio(self.counts.tp, named), np.nan)
 
     @cached_property
     def group_f1(self) -> Floats:
-        """Mean F1 of a group's classes, `[G]`."""
+        """The mean F1 of a group's classes, `[G]`."""
         return np.array([mean_defined(self.f1[columns]) for columns in self.schema.slices().values()])
 
     @cached_property
     def average_precisions(self) -> Floats:
-        """Average precision `[C]` over the images whose label is known, the sum of (R_k - R_(k-1)) P_k over distinct thresholds, as
-        scikit-learn has it (whose checks of its arguments take longer than the sum, times classes and repetitions); NaN without a
-        positive."""
+        """Average precision `[C]` over the images whose label is known; NaN without a positive.
+
+        It is the sum of (R_k - R_(k-1)) P_k over distinct thresholds, as in scikit-learn, whose checks of arguments take longer than the
+        sum itself.
+        """
         scores = np.full(self.labels.shape[1], np.nan)
         for column in range(self.labels.shape[1]):
             known = self.labels[:, column] >= 0
@@ -74,7 +76,7 @@ class Evaluation:
 
     @cached_property
     def exact_match(self) -> float:
-        """Share of the images whose known labels are all right; NaN if no label is known."""
+        """The share of images whose known labels are all predicted; NaN if no label is known."""
         known = self.labels >= 0
         judged = known.any(axis=1)
         right = (~known | (self.decided == (self.labels == 1))).all(axis=1)
@@ -82,8 +84,11 @@ class Evaluation:
 
     @cached_property
     def majority_accuracies(self) -> Floats:
-        """What always the same answer scores, `[G]`: in a `one` group the most frequent class of training (of these labels if
-        `train_counts` is None), in an `any` group each class's commoner state among these labels."""
+        """The accuracy of a constant prediction, `[G]`.
+
+        In a `one` group it predicts the most frequent class in training (of these labels if `train_counts` is None), in an `any` group
+        each class's more frequent state among these labels.
+        """
         shares = []
         for name, columns in self.schema.slices().items():
             block = self.labels[:, columns]
@@ -98,7 +103,7 @@ class Evaluation:
 
     @cached_property
     def calibration_errors(self) -> Floats:
-        """Expected calibration error `[G]`: of the named class (`one`), of the likelier state of each entry (`any`)."""
+        """Expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
         answers = (confidences(self.schema, name, self.probabilities, self.labels) for name in self.schema.slices())
         return np.array([_calibration_error(confidence, right) for confidence, right in answers])
 
@@ -118,19 +123,19 @@ class Evaluation:
 
 
 def operating_points(probabilities: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """The distinct probabilities from the highest down, how many images are named from each on, and how many of them rightly."""
+    """Returns the distinct probabilities in descending order, and for each as a threshold the predicted and the true positives."""
     order = np.argsort(-probabilities, kind="stable")
     ordered, hits = probabilities[order], np.cumsum(positive[order])
     ends = np.flatnonzero(
         np.append(np.diff(ordered) != 0, True)
-    )  # the last of equal ones: a threshold cannot part them
+    )  # the last of equal ones: a threshold cannot separate them
     return np.asarray(ordered[ends], np.float64), np.asarray(ends + 1, np.float64), np.asarray(hits[ends], np.float64)
 
 
 def confidences(
     schema: LabelSchema, group: str, probabilities: NDArray[np.floating], labels: Labels
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """How sure each answer of a group with a known label was, and whether it was right."""
+    """Returns the confidence of each prediction of a group with a known label, and whether it was right."""
     columns = schema.slices()[group]
     p, y = probabilities[:, columns].astype(np.float64), labels[:, columns]
     if schema.group(group).kind == "one":

@@ -1,7 +1,7 @@
-"""The bootstrap over test images and seeds together: how a difference would vary with another test set and other repetitions.
+"""The bootstrap over test images and seeds together: how much a difference would vary with another test set and other repetitions.
 
-Every resample draws the test images with replacement, once for all arms and repetitions (they saw the same images), and the
-repetitions with replacement, in pairs. Scores are recomputed from weighted counts, thousands of resamples in a few products of matrices.
+Every resample draws the test images with replacement, once for all arms and repetitions, which all predict the same images. It also draws
+the repetitions with replacement, in pairs. Scores are recomputed from weighted counts, thousands of resamples in a few matrix products.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ BATCH = 250  # resamples at once: 250 x 10,000 test images in float32 are 10 MB
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the repetitions of some arms named on one test split."""
+    """The predicted classes of the repetitions of several arms on one test split."""
 
     schema: LabelSchema
     labels: Labels
-    """`[n, C]`."""
+    """The labels of the test images, `[n, C]`."""
     rare: NDArray[np.int64]
     decided: Mapping[tuple[str, int], NDArray[np.bool_]]
-    """(experiment, repeat) → `[n, C]`."""
+    """The predicted classes `[n, C]` by (experiment, repeat)."""
 
 
 def resampled_scores(
     decisions: Decisions, metric: str, seed: int, resamples: int = RESAMPLES
 ) -> dict[tuple[str, int], Floats]:
-    """The metric of each (experiment, repeat) on the same `resamples` bootstrap draws of the test images, `[resamples]` each.
+    """Returns the metric of each (experiment, repeat) on the same bootstrap resamples of the test images, `[resamples]` each.
 
-    Raises ValueError for a metric that does not come from counts alone.
+    Raises ValueError for a metric that cannot be computed from counts alone.
     """
     score = metric_named(metric).from_counts
     if score is None:
-        raise ValueError(f"{metric}: cannot be resampled, as it does not come from counts alone")
+        raise ValueError(f"{metric}: cannot be resampled, as it is not computed from counts alone")
     random = np.random.default_rng(seed)
     n = len(decisions.labels)
     parts: dict[tuple[str, int], list[Floats]] = {who: [] for who in decisions.decided}
@@ -58,7 +58,7 @@ def resampled_scores(
 def clustered_interval(
     scores: Mapping[tuple[str, int], Floats], arm: str, baseline: str, repeats: list[int], confidence: float, seed: int
 ) -> tuple[float, float] | None:
-    """Interval of the mean difference arm - baseline over paired repeats and test images; None without a pair."""
+    """Returns the interval of the mean difference arm - baseline over paired repeats and test images; None without a pair."""
     if not repeats:
         return None
     differences = np.stack([scores[arm, r] - scores[baseline, r] for r in repeats])

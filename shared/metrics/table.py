@@ -1,4 +1,4 @@
-"""The table of metrics: whatever must know all of them loops over `METRICS`. CONTRIBUTING.md says how to add one."""
+"""The table of metrics: all code that must know all of them loops over `METRICS`. CONTRIBUTING.md says how to add one."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from shared.metrics.counts import (
 from shared.metrics.evaluation import Evaluation
 
 Format = Literal["share", "loss"]
-"""A `share` is shown in per cent and its differences in points; a `loss` as it is."""
+"""A `share` is shown in per cent and its differences in percentage points; a `loss` is shown as it is."""
 Place = Literal["results", "reference", "calibration", "files"]
-"""Where the page shows it: as a column of the table of results, in the row below that, as a column of the table of calibration, or not
-at all: `results.json` and `results.csv` have every metric."""
+"""Where the page shows a metric: as a column of the table of results, in the row below that table, as a column of the table of
+calibration, or only in the files: `results.json` and `results.csv` have every metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number of a prediction as a whole. Exactly one `from_…` says how it comes about."""
+    """One number that scores a prediction as a whole. Exactly one `from_…` says how it is computed."""
 
     name: str
-    """Its key in JSON and in study files, which users and stored results hold: it never changes."""
+    """The key in JSON and in study files. It never changes, as users and stored results hold it."""
     label: str
-    """What sentences and figures call it."""
+    """The name in sentences and figures."""
     format: Format
     place: Place
     column: int
-    """Its position among the metrics of `results.csv` and `results.json`, from 0; a new one comes last, so that no column moves."""
+    """The position among the metrics of `results.csv` and `results.json`, from 0; a new metric comes last, so that no column moves."""
     heading: str = ""
-    """The head of its column if that is not the label, with line breaks."""
+    """The heading of its column with line breaks, if it is not the label."""
 
     from_counts: Callable[[LabelSchema, DecisionCounts, NDArray[np.int64]], Floats] | None = None
-    """Gives `[...]` for the schema, counts `[..., C]` and the columns of the rare classes: one formula for a prediction and for thousands
-    of resampled ones, quick enough for each epoch. NaN if it is not defined."""
+    """Returns `[...]` for the schema, counts `[..., C]` and the columns of the rare classes; NaN if the metric is not defined. One formula
+    scores a prediction and thousands of resampled ones, fast enough for each epoch."""
     from_evaluation: Callable[[Evaluation], float] | None = None
-    """Gives it for what needs more than counts. NaN if it is not defined."""
+    """Returns a metric that needs more than counts; NaN if it is not defined."""
     from_training: str | None = None
-    """Dotted path of what gives it for (schema, arm, data, logits, labels), as it needs torch and the training's data: `final` alone
-    computes and commits it."""
+    """The dotted path of a function of (schema, arm, data, logits, labels), for a metric that needs torch and the training's data. Only
+    `final` computes and commits it."""
     by_group: Callable[[Evaluation], Floats] | None = None
-    """Gives it for each label group `[G]`, if a group has such a number."""
+    """Returns the metric per label group `[G]`, if it is defined for a group."""
 
     verdict: bool = False
-    """Whether a verdict may rest on it: then it comes from counts, so that test images can be resampled, and is a share."""
+    """Whether a verdict may use it: then it is a share, and is computed from counts, so that test images can be resampled."""
     larger_is_better: bool = True
     rare: bool = False
-    """Whether it is of the rare classes alone: it is not defined in a study without any."""
+    """Whether it scores the rare classes only: it is not defined in a study without any."""
     summary: bool = True
-    """Whether `final` puts it into its manifest's summary."""
+    """Whether it is in the summary of `final`'s manifest."""
     headline: bool = False
-    """Whether it is one of the few of short tables: of `submit final`, and of the label groups if it has `by_group`."""
+    """Whether it is in short tables: that of `submit final`, and that of the label groups if it has `by_group`."""
     of_generated: str = ""
-    """What the page calls it of a classifier that `score` trained on generated images alone; empty if it is not measured there."""
+    """The name on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
 
     def __post_init__(self) -> None:
         ways = (self.from_counts, self.from_evaluation, self.from_training)
@@ -77,7 +77,7 @@ class Metric:
 
     @property
     def heading_lines(self) -> list[str]:
-        """The head of its column, line by line."""
+        """The lines of the heading of its column."""
         return self.heading.split("\n") if self.heading else self.label.split(" ", 1)
 
 
@@ -195,14 +195,14 @@ METRICS = (
         larger_is_better=False,
     ),
 )
-"""In the order of `metrics.json`."""
+"""The metrics in the order of `metrics.json`."""
 
 COLUMNS = tuple(sorted(METRICS, key=lambda metric: metric.column))
-"""The same in the order of `results.csv`."""
+"""The metrics in the order of `results.csv`."""
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of that name; raises ValueError with the near names, or with all if none is near."""
+    """Returns the metric of that name; raises ValueError with similar names, or with all if none is similar."""
     for metric in METRICS:
         if metric.name == name:
             return metric

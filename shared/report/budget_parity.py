@@ -9,7 +9,7 @@ from shared.report.scores import Comparisons
 
 
 @dataclass(frozen=True)
-class EndedShort:
+class IncompleteSearch:
     """A search that ended before it had all its trials."""
 
     experiment: str
@@ -19,17 +19,17 @@ class EndedShort:
     reason: str
 
 
-def ended_short(study: StudyInputs) -> list[EndedShort]:
+def incomplete_searches(study: StudyInputs) -> list[IncompleteSearch]:
     """The searches that ended short, and why."""
     found = []
     for experiment in study.experiments:
         summary = experiment.tune.manifest.summary if experiment.tune else {}
         if (reason := summary.get("ended", "complete")) != "complete":
-            found.append(EndedShort(experiment.label, int(summary["trials"]), reason))
+            found.append(IncompleteSearch(experiment.label, int(summary["trials"]), reason))
     return found
 
 
-def unequal_tuning(study: StudyInputs, judged: Comparisons | None) -> str | None:
+def unequal_tuning_warning(study: StudyInputs, judged: Comparisons | None) -> str | None:
     """A warning where the arms of the verdict did not get equal numbers of finished trials, else None."""
     if judged is None or not judged.comparisons:
         return None
@@ -37,7 +37,7 @@ def unequal_tuning(study: StudyInputs, judged: Comparisons | None) -> str | None
     counts = {name: finished_trials(study, name) for name in names}
     if len(set(counts.values())) == 1:
         return None
-    reasons = {short.experiment: short.reason for short in ended_short(study)}
+    reasons = {short.experiment: short.reason for short in incomplete_searches(study)}
     arms = []
     for name, count in counts.items():
         label = study.experiment(name).label

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shared.metrics.evaluation import CALIBRATION_BINS, confidences
 from shared.report import charts, search_charts
-from shared.report.generation import Generated
+from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StudyInputs
 from shared.report.scores import Comparisons, StudyScores
 from shared.report.svg import Plot
@@ -21,7 +21,7 @@ CLASSES_A_FIGURE = 14
 
 
 @dataclass(frozen=True)
-class Drawings:
+class Figures:
     """The figures, where the study has what they show."""
 
     verdicts: Plot | None = None
@@ -41,14 +41,14 @@ class Drawings:
         return [*single, *self.curves, *listed]
 
 
-def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, generated: list[Generated]) -> Drawings:
+def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, generated: list[GeneratedSet]) -> Figures:
     """Draws all of them."""
     trained = [e for e in study.experiments if e.finals]
     looks = {e.config.name: i for i, e in enumerate(study.experiments)}
     shown = _shown(trained, judged)
     compared = [c for c in judged.comparisons if c.n] if judged else []
     labels = {e.config.name: e.label for e in study.experiments}
-    return Drawings(
+    return Figures(
         verdicts=charts.forest(compared, labels, looks, judged.rule.alpha) if judged and compared else None,
         distribution=charts.class_distribution(_bars(study, generated), study.config.rare.below),
         rare=_rare_plot(study, scores, shown),
@@ -71,9 +71,9 @@ def _looks(shown: Mapping[str, Experiment], study: StudyInputs) -> dict[str, int
     return {label: order.index(e.config.name) for label, e in shown.items()}
 
 
-def _bars(study: StudyInputs, generated: list[Generated]) -> list[charts.ClassBar]:
+def _bars(study: StudyInputs, generated: list[GeneratedSet]) -> list[charts.ClassBar]:
     zero = np.zeros(study.schema.width, np.int64)
-    accepted, refused = generated[0].labels_a_pool() if generated else (zero, zero)
+    accepted, refused = generated[0].class_counts_of_first_pool() if generated else (zero, zero)
     rare = set(study.rare.tolist())
     several = len(study.schema.groups) > 1
     return [
@@ -169,7 +169,7 @@ def _numbers(table: pa.Table, column: str) -> NDArray[np.float64]:
     return np.array([np.nan if v is None else v for v in table[column].to_pylist()], np.float64)
 
 
-def _generated_plots(generated: Generated) -> list[Plot]:
+def _generated_plots(generated: GeneratedSet) -> list[Plot]:
     plots = []
     if generated.plausibility is not None and len(generated.plausibility):
         bounds = generated.accept.plausibility if generated.accept else None

@@ -28,7 +28,7 @@ class GeneratedClass:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedSet:
     """One set of generated images, and the arms that train on it."""
 
     name: str
@@ -48,7 +48,7 @@ class Generated:
     generate: StageResult
     score: StageResult | None
 
-    def labels_a_pool(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def class_counts_of_first_pool(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Images of each class in the first pool, let in and refused, `[C]` each."""
         first = self._pool() == 0
         labels = self.images.labels
@@ -58,7 +58,7 @@ class Generated:
         return _extra(self.images, "pool").astype(np.int64)
 
 
-def read_generated(study: StudyInputs) -> list[Generated]:
+def read_generated(study: StudyInputs) -> list[GeneratedSet]:
     """The distinct sets of the study (by digest and by what is accepted), in the order of the experiments."""
     found: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in study.experiments:
@@ -69,7 +69,7 @@ def read_generated(study: StudyInputs) -> list[Generated]:
     return [_read(study, users) for users in found.values()]
 
 
-def _read(study: StudyInputs, users: list[Experiment]) -> Generated:
+def _read(study: StudyInputs, users: list[Experiment]) -> GeneratedSet:
     first = users[0]
     assert first.generate is not None
     images = read_shards(first.generate.shards("images"), study.schema)
@@ -84,7 +84,7 @@ def _read(study: StudyInputs, users: list[Experiment]) -> Generated:
     if accept is not None and scores is not None:
         accepted = accepted_images(accept, images, scores)
     columns = scores.column_names if scores is not None else []
-    return Generated(
+    return GeneratedSet(
         name=first.config.name,
         used_by=[user.config.name for user in users],
         images=images,

@@ -10,7 +10,7 @@ from shared.report.inputs import Results
 
 
 @dataclass(frozen=True)
-class Entry:
+class LineageEntry:
     """A committed result."""
 
     stage: str
@@ -49,14 +49,14 @@ class StageCost:
     devices: list[str]
 
 
-def ledger(results: Results) -> list[Entry]:
+def lineage_entries(results: Results) -> list[LineageEntry]:
     """All results, each once, in the order of the stages."""
-    entries: dict[tuple[str, str], Entry] = {}
+    entries: dict[tuple[str, str], LineageEntry] = {}
     for role in sorted(results, key=lambda r: [int(p) if p.isdecimal() else 0 for p in r.split("/")] + [len(r)]):
         manifest = results[role].manifest
         entry = entries.setdefault(
             (manifest.stage, manifest.key),
-            Entry(
+            LineageEntry(
                 stage=manifest.stage,
                 roles=[],
                 key=manifest.key,
@@ -100,7 +100,7 @@ def gpu_budgets(results: Results) -> list[float]:
     return sorted({hours for hours in found if hours is not None})
 
 
-def costs(entries: list[Entry]) -> list[StageCost]:
+def costs(entries: list[LineageEntry]) -> list[StageCost]:
     """Wall and GPU time of each stage: what several processes spent at once counts for each of them."""
     found = []
     for stage in STAGES:

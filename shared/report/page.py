@@ -13,11 +13,11 @@ from markupsafe import Markup
 from shared.log import duration
 from shared.metrics.table import METRICS, Format, metric_named
 from shared.report.answer import Answer, interval_text, p_text, points
-from shared.report.budget_parity import ended_short
-from shared.report.figures import Drawings
-from shared.report.generation import Generated
+from shared.report.budget_parity import incomplete_searches
+from shared.report.figures import Figures
+from shared.report.generation import GeneratedSet
 from shared.report.inputs import StudyInputs
-from shared.report.lineage import Entry, StageCost, gpu_budgets, hours
+from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameters
@@ -47,9 +47,9 @@ class Report:
     scores: StudyScores
     judged: Comparisons | None
     said: Answer
-    generated: list[Generated]
-    drawings: Drawings
-    entries: list[Entry]
+    generated: list[GeneratedSet]
+    figures: Figures
+    entries: list[LineageEntry]
     spent: list[StageCost]
 
 
@@ -82,18 +82,18 @@ def render(report: Report) -> str:
         scores=report.scores,
         said=report.said,
         judged=report.judged,
-        drawings=report.drawings,
+        figures=report.figures,
         rare_names=[study.schema.class_names[i] for i in study.rare],
         experiments=[_experiment_row(report, i) for i in range(len(study.experiments))],
         pictures=_pictures(report),
         pixelated=study.info.resolution <= 64,
         sheets={g.name: _sheets(g) for g in report.generated},
-        judges={g.name: _judge_rows(g) for g in report.generated},
+        judges={g.name: _measure_rows(g) for g in report.generated},
         parameter_names=PARAMETERS,
         paper_source=SOURCE,
         hours=hours,
         gpu_budgets=gpu_budgets(study.results),
-        ended_short=ended_short(study),
+        incomplete_searches=incomplete_searches(study),
         verdict_metric=metric_named(report.judged.rule.metric) if report.judged else None,
         # losses first, as in the paper's table
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
@@ -165,7 +165,7 @@ def _pictures(report: Report) -> list[ClassPictures]:
     )
 
 
-def _sheets(generated: Generated) -> dict[str, str]:
+def _sheets(generated: GeneratedSet) -> dict[str, str]:
     found = {}
     for name, result in (("samples.png", generated.finetune), ("copies.png", generated.score)):
         if result is not None and name in result.files:
@@ -173,7 +173,7 @@ def _sheets(generated: Generated) -> dict[str, str]:
     return found
 
 
-def _judge_rows(generated: Generated) -> list[tuple[str, str]]:
+def _measure_rows(generated: GeneratedSet) -> list[tuple[str, str]]:
     """What the judges say of a set, in words and numbers; what was not measured is left out."""
     judges = generated.judges
     cas, nearness, accuracy = (judges.get(key) or {} for key in ("cas", "neighbours", "accuracy"))

@@ -12,9 +12,9 @@ import numpy as np
 
 from shared.metrics.table import COLUMNS, METRICS
 from shared.report.answer import Answer
-from shared.report.generation import Generated
+from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StudyInputs
-from shared.report.lineage import Entry, StageCost, gpu_budgets
+from shared.report.lineage import LineageEntry, StageCost, gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import Comparisons, Spread, StudyScores
 
@@ -39,8 +39,8 @@ def results_tree(
     scores: StudyScores,
     judged: Comparisons | None,
     said: Answer,
-    generated: list[Generated],
-    entries: list[Entry],
+    generated: list[GeneratedSet],
+    entries: list[LineageEntry],
     spent: list[StageCost],
 ) -> dict[str, Any]:
     """All numbers as JSON: shares, not points; None where a number is not defined."""
@@ -118,7 +118,7 @@ def _experiment(experiment: Experiment, study: StudyInputs, scores: StudyScores)
     }
 
 
-def _generated(generated: Generated) -> dict[str, Any]:
+def _generated(generated: GeneratedSet) -> dict[str, Any]:
     plausibility = generated.plausibility
     quantiles: Mapping[str, float] = {}
     if plausibility is not None and len(plausibility):

@@ -1,4 +1,4 @@
-"""How a set of generated images relates to a set of real ones, on features: KID, and precision, recall, density, coverage."""
+"""Measures of a set of generated images against a set of real ones, on their features: KID, precision, recall, density, coverage."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 
 from shared.score.neighbours import Features, squared_distances
 
-SUBSETS, SUBSET_SIZE = 50, 1000  # of KID's mean (Bińkowski et al. 2018: 100 subsets of 1000)
-NEIGHBOURS = 5  # k of precision, recall, density and coverage, as in Naeem et al. 2020
+SUBSETS, SUBSET_SIZE = 50, 1000  # random subsets for KID (Bińkowski et al. 2018: 100 subsets of 1000)
+NEIGHBOURS = 5  # k for precision, recall, density and coverage, as in Naeem et al. 2020
 
 
 def kernel_distance(real: Features, generated: Features, seed: int) -> float | None:
-    """KID: the squared maximum mean discrepancy with the kernel (x·y / F + 1)³, mean of unbiased estimates over random subsets.
+    """Returns the kernel inception distance (Bińkowski et al. 2018, Demystifying MMD GANs) of two sets of features.
 
-    Bińkowski et al. 2018, Demystifying MMD GANs. About 0 where both sets have one distribution (it may lie a little below); None with
-    fewer than two images in a set.
+    It is the squared maximum mean discrepancy with the kernel (x·y / F + 1)³, the mean of unbiased estimates over random subsets. It is
+    about 0, or a little below, if both sets have the same distribution, and None if a set has fewer than two images.
     """
     size = min(SUBSET_SIZE, len(real), len(generated))
     if size < 2:
         return None
     rng = np.random.default_rng(seed)
-    # one subset is all there is where both sets are no larger than it
+    # if both sets have the size of a subset there is only one
     subsets = 1 if size == len(real) == len(generated) else SUBSETS
     estimates = [_unbiased_mmd(_subset(real, size, rng), _subset(generated, size, rng)) for _ in range(subsets)]
     return float(np.mean(estimates))
@@ -44,11 +44,12 @@ def _unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def precision_recall_density_coverage(real: Features, generated: Features) -> dict[str, float | None]:
-    """`precision`, `recall`, `density`, `coverage` (Naeem et al. 2020, Reliable Fidelity and Diversity Metrics), k = 5.
+    """Returns `precision`, `recall`, `density` and `coverage` (Naeem et al. 2020, Reliable Fidelity and Diversity Metrics), k = 5.
 
-    A real image's ball reaches to its k-th nearest real neighbour. Precision: share of generated images in a real ball; density: mean
-    number of real balls a generated image lies in, over k (may exceed 1); coverage: share of real balls with a generated image;
-    recall: share of real images in a generated ball. None each where a set has no k + 1 images.
+    The ball of a real image reaches to its k-th nearest real neighbour. Precision is the share of generated images in a real ball;
+    density the mean number of real balls that contain a generated image, over k (it may exceed 1); coverage the share of real balls
+    that contain a generated image; recall the share of real images in a generated ball. All are None if a set has fewer than k + 1
+    images.
     """
     if min(len(real), len(generated)) <= NEIGHBOURS:
         return {"precision": None, "recall": None, "density": None, "coverage": None}
@@ -71,10 +72,10 @@ def precision_recall_density_coverage(real: Features, generated: Features) -> di
 
 
 def _radii(points: Features) -> NDArray[np.float32]:
-    """Squared distance of each row to its k-th nearest other, `[n]`."""
+    """Returns the squared distance of each row to its k-th nearest other row, `[n]`."""
     out = np.empty(len(points), np.float32)
     for start, block in squared_distances(points, points):
         rows = torch.arange(len(block))
-        block[rows, start + rows] = 0.0  # itself, the first of the k + 1 smallest
+        block[rows, start + rows] = 0.0  # the distance to itself is the first of the k + 1 smallest
         out[start : start + len(block)] = block.kthvalue(NEIGHBOURS + 1, dim=1).values.numpy()
     return out

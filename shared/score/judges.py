@@ -1,54 +1,37 @@
-"""Out-of-fold judges: classifiers trained on all folds but one of the real training images, which never saw a generated image."""
+"""Out-of-fold judges: classifiers that are trained on all folds but one of the real training images, and on no generated image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from shared.artifacts.checkpoints import Checkpoints
 from shared.classifier.data import TrainingData
-from shared.classifier.fit import Fitted, fit
+from shared.classifier.fit import TrainedClassifier, fit
 from shared.classifier.rng import derived_seed
+from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import TrainingSet
 from shared.config.dataset import Rare
-from shared.config.search import Resources
 from shared.config.stages import Arm, ScoreConfig
 from shared.data.imageset import ImageSet
+from shared.data.schema import Labels, class_counts
 from shared.log import Log
-from shared.stop import StopSignal
 
 Probabilities = NDArray[np.float32]
 """`[n, C]`."""
-T = TypeVar("T", "Opinion", "FeatureSets")
+T = TypeVar("T", "JudgePredictions", "FeatureSets")
 NO_COLUMNS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What training needs beside its config and images."""
-
-    device: torch.device
-    resources: Resources
-    checkpoints: Callable[[str], Checkpoints]
-    """A place for the checkpoint of each name."""
-    stop: StopSignal
-    cache: Path | None = None
-    """A node-local folder for the frozen part's outputs."""
-    fetched: Mapping[str, Path] = field(default_factory=dict)
-    """Weights from the hub, by timm model."""
-
-
-@dataclass(frozen=True)
 class Images:
-    """The sets that judges see."""
+    """The image sets that scoring reads."""
 
     train: ImageSet
     val: ImageSet
@@ -58,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """Pooled features `[n, F]` of the first judge's network."""
+    """The pooled features `[n, F]` of each image set, from the first judge's network."""
 
     train: NDArray[np.float32]
     val: NDArray[np.float32]
@@ -67,8 +50,8 @@ class FeatureSets:
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one judge holds of the training images that it did not see, of the validation images, and of the generated ones."""
+class JudgePredictions:
+    """One judge's probabilities for the training images of its held-out fold, the validation images and the generated ones."""
 
     held_out: Probabilities
     val: Probabilities
@@ -76,7 +59,7 @@ class Opinion:
 
 
 def judge_arm(config: ScoreConfig) -> Arm:
-    """The arm of a judge: the study's classifier and training, or the score's own model, on real images only."""
+    """Returns the arm of a judge: the study's classifier and training, or the model of `score`, on real images only."""
     return Arm(
         rare=Rare(below=None),
         accept=None,
@@ -89,38 +72,53 @@ def judge_arm(config: ScoreConfig) -> Arm:
     )
 
 
-def hear_judges(
-    config: ScoreConfig, images: Images, fold: NDArray[np.int64], around: Surroundings
-) -> tuple[list[Opinion], FeatureSets]:
-    """Trains a judge for each fold of the training images `fold` `[n]`, and asks it.
+def assign_folds(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
+    """Returns the fold of each training image, `[n]`, 0 to `folds` - 1; fold sizes differ by one image at most.
 
-    A judge's answers are checkpointed when it is done, and its training on the way: an interrupted run goes on from there.
-    Raises Stopped, and what training raises.
+    The folds are stratified by the rarest class of each image: the images of one such class are dealt out in turn, so that every fold
+    has its part of the tail.
     """
-    opinions: list[Opinion] = []
+    counts = class_counts(labels)
+    rarest = np.where(labels == 1, counts, np.iinfo(np.int64).max).argmin(axis=1)
+    order = np.random.default_rng([seed, folds]).permutation(len(labels))
+    order = order[np.argsort(rarest[order], kind="stable")]
+    fold = np.empty(len(labels), np.int64)
+    fold[order] = np.arange(len(labels)) % folds
+    return fold
+
+
+def train_judges(
+    config: ScoreConfig, images: Images, fold: NDArray[np.int64], runtime: Runtime
+) -> tuple[list[JudgePredictions], FeatureSets]:
+    """Trains a judge for each fold of the training images (`fold`, `[n]`) and returns its predictions, and the first one's features.
+
+    Each training is checkpointed, and so are a judge's predictions: an interrupted run continues from there. Raises Stopped, and what
+    training raises.
+    """
+    predictions: list[JudgePredictions] = []
     features: FeatureSets | None = None
     numbers = range(int(fold.max()) + 1)
     for number in Log("score").progress(numbers, "judges", len(numbers), "judges"):
-        kept = _load(around.checkpoints(f"opinion-{number}"))
+        kept = _load(runtime.checkpoints(f"opinion-{number}"))
         if kept is None:
-            kept = _ask(config, images, fold, number, around)
-            _save(around.checkpoints(f"opinion-{number}"), kept)
-        opinions.append(_fill(Opinion, kept, ""))
+            kept = _predict_fold(config, images, fold, number, runtime)
+            _save(runtime.checkpoints(f"opinion-{number}"), kept)
+        predictions.append(_from_arrays(JudgePredictions, kept, ""))
         if number == 0:
-            features = _fill(FeatureSets, kept, "features_")
+            features = _from_arrays(FeatureSets, kept, "features_")
     assert features is not None
-    return opinions, features
+    return predictions, features
 
 
-def train_on(
-    config: ScoreConfig, images: ImageSet, val: ImageSet, name: str, number: int, around: Surroundings
-) -> Fitted:
-    """A classifier trained like the judges on `images`, real or generated; checkpointed under `name`."""
+def train_classifier(
+    config: ScoreConfig, images: ImageSet, val: ImageSet, name: str, number: int, runtime: Runtime
+) -> TrainedClassifier:
+    """Trains a classifier like the judges on `images`, real or generated, with checkpoints under `name`."""
     arm = judge_arm(config)
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
     data = TrainingData.build(
-        arm, training, val, NO_COLUMNS, around.resources, around.device, around.cache, around.stop, around.fetched
+        arm, training, val, NO_COLUMNS, runtime.resources, runtime.device, runtime.cache, runtime.stop, runtime.fetched
     )
     log = Log("score")
     epochs = config.score.epochs
@@ -129,28 +127,30 @@ def train_on(
         data,
         epochs,
         derived_seed(name, config.seed, number),
-        around.checkpoints(f"{name}-{number}"),
-        around.stop,
+        runtime.checkpoints(f"{name}-{number}"),
+        runtime.stop,
         lambda record: log.info(
             f"{name} {number}", epoch=f"{record.epoch + 1}/{epochs}", val=round(record.val_accuracy, 3)
         ),
     )
 
 
-def _ask(
-    config: ScoreConfig, images: Images, fold: NDArray[np.int64], number: int, around: Surroundings
+def _predict_fold(
+    config: ScoreConfig, images: Images, fold: NDArray[np.int64], number: int, runtime: Runtime
 ) -> dict[str, NDArray[np.float32]]:
     held_out = images.train.take(np.flatnonzero(fold == number))
-    fitted = train_on(config, images.train.take(np.flatnonzero(fold != number)), held_out, "judge", number, around)
+    trained = train_classifier(
+        config, images.train.take(np.flatnonzero(fold != number)), held_out, "judge", number, runtime
+    )
     answers = {
-        "held_out": fitted.predict(held_out),
-        "val": fitted.predict(images.val),
-        "generated": fitted.predict(images.generated),
+        "held_out": trained.predict(held_out),
+        "val": trained.predict(images.val),
+        "generated": trained.predict(images.generated),
     }
     if number == 0:
         for each in fields(FeatureSets):
-            around.stop.raise_if_set()
-            answers[f"features_{each.name}"] = fitted.features(getattr(images, each.name))
+            runtime.stop.raise_if_set()
+            answers[f"features_{each.name}"] = trained.features(getattr(images, each.name))
     return answers
 
 
@@ -166,5 +166,5 @@ def _load(checkpoints: Checkpoints) -> dict[str, NDArray[np.float32]] | None:
     return None if found is None else dict(load_file(found[0]["opinion.safetensors"]))
 
 
-def _fill(kind: type[T], kept: dict[str, NDArray[np.float32]], prefix: str) -> T:
+def _from_arrays(kind: type[T], kept: dict[str, NDArray[np.float32]], prefix: str) -> T:
     return kind(**{each.name: kept[prefix + each.name] for each in fields(kind)})

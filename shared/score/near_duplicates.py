@@ -1,4 +1,4 @@
-"""How near generated images are to real ones: suspected copies of training images, and leaks of test images."""
+"""Near-duplicates among the generated images: suspected copies of training images, and leaks of test images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from shared.data.sheet import contact_sheet
 from shared.score.judges import FeatureSets, Images
 from shared.score.neighbours import Neighbours, nearest, nearest_other, neighbour_ratio
 
-PAIRS = 12  # shown of those that look most like copies
-COPY_QUANTILE = 0.01  # nearer than this share of held-out real images are: a near copy
+PAIRS = 12  # pairs that are shown, the most similar first
+COPY_QUANTILE = 0.01  # a near copy has a smaller ratio than this quantile of held-out real images
 
 
 @dataclass(frozen=True)
-class Closeness:
-    """How near the generated images are to real ones, and how near held-out real images are, for comparison."""
+class NearDuplicates:
+    """The nearest real image of each generated one, and for comparison the distances of held-out real images."""
 
     train: Neighbours
     train_ratio: NDArray[np.float32]
     test: Neighbours
     test_ratio: NDArray[np.float32]
     reference: NDArray[np.float32]
-    """Ratio of the validation images to the training images."""
+    """The neighbour ratio of the validation images among the training images."""
     test_reference: NDArray[np.float32]
-    """Ratio of the validation images to the test images."""
+    """The neighbour ratio of the validation images among the test images."""
 
     def summary(self) -> dict[str, float | int]:
-        """Medians, and how many generated images are nearer than all but 1 % of the validation images are."""
+        """Returns median ratios, and how many generated images are nearer to a real one than 99 % of the validation images are."""
         return {
             "median_ratio": float(np.median(self.train_ratio)),
             "held_out_median_ratio": float(np.median(self.reference)),
@@ -40,15 +40,16 @@ class Closeness:
         }
 
 
-def measure_closeness(features: FeatureSets) -> Closeness:
-    """Neighbours in feature space.
+def measure_near_duplicates(features: FeatureSets) -> NearDuplicates:
+    """Finds the nearest real images in feature space.
 
-    A training image's own distance is that to its nearest other training image; a test image's is that to its nearest training image.
+    Ratios compare with a real image's own distance: that of a training image is to its nearest other training image, that of a test
+    image to its nearest training image.
     """
     own = nearest_other(features.train).distance
     own_test = nearest(features.test, features.train).distance
     train, test = nearest(features.generated, features.train), nearest(features.generated, features.test)
-    return Closeness(
+    return NearDuplicates(
         train,
         neighbour_ratio(train, own),
         test,
@@ -58,13 +59,13 @@ def measure_closeness(features: FeatureSets) -> Closeness:
     )
 
 
-def copies_sheet(images: Images, close: Closeness) -> Image.Image:
-    """The generated images nearest to a training image, each beside it."""
+def copies_sheet(images: Images, near_duplicates: NearDuplicates) -> Image.Image:
+    """Draws the generated images that are nearest to a training image, each beside that image."""
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for row in np.argsort(close.train_ratio, kind="stable")[:PAIRS].tolist():
-        pixels += [_thumbnail(images.generated, row), _thumbnail(images.train, int(close.train.index[row]))]
-        captions += [f"generated\nratio {close.train_ratio[row]:.2f}", "nearest\nreal image"]
+    for row in np.argsort(near_duplicates.train_ratio, kind="stable")[:PAIRS].tolist():
+        pixels += [_thumbnail(images.generated, row), _thumbnail(images.train, int(near_duplicates.train.index[row]))]
+        captions += [f"generated\nratio {near_duplicates.train_ratio[row]:.2f}", "nearest\nreal image"]
     return contact_sheet(pixels, captions, columns=6)
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space, in blocks: 20,000 against 14,000 images need no 20,000 x 14,000 matrix."""
+"""Nearest neighbours in feature space, computed in blocks: 20,000 and 14,000 images need no 20,000 x 14,000 matrix."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
-"""A row an image, `[n, F]`."""
-BLOCK_BYTES = 64 * 2**20  # of distances held at once
+"""One row per image, `[n, F]`."""
+BLOCK_BYTES = 64 * 2**20  # of the distances in memory at once
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Neighbours:
     """The nearest row of a reference set for each row of another."""
 
     index: NDArray[np.int64]
-    """`[n]`, rows of the reference set."""
+    """Rows of the reference set, `[n]`."""
     distance: NDArray[np.float64]
-    """`[n]`, Euclidean."""
+    """Euclidean distances, `[n]`."""
 
 
 def nearest(queries: Features, reference: Features) -> Neighbours:
-    """The nearest reference row of every query. Raises ValueError where the reference is empty."""
+    """Returns the nearest reference row of every query. Raises ValueError if the reference is empty."""
     if len(reference) == 0:
         raise ValueError("no reference images to be near to")
     index = np.empty(len(queries), np.int64)
@@ -35,7 +35,7 @@ def nearest(queries: Features, reference: Features) -> Neighbours:
 
 
 def nearest_other(points: Features) -> Neighbours:
-    """The nearest other row of the same set. Raises ValueError with fewer than two rows."""
+    """Returns the nearest other row of the same set. Raises ValueError if it has fewer than two rows."""
     if len(points) < 2:
         raise ValueError(f"an image has no neighbour in a set of {len(points)}")
     index = np.empty(len(points), np.int64)
@@ -47,10 +47,10 @@ def nearest_other(points: Features) -> Neighbours:
 
 
 def neighbour_ratio(found: Neighbours, own: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Distance to the nearest reference image over that image's own distance `own` to its neighbour, `[n]`.
+    """Returns the distance to the nearest reference image over that image's own distance `own` to its neighbour, `[n]`.
 
-    Well below 1: nearer to a real image than real images are to each other, so probably a copy of it. Where images of the reference
-    are equal, their own distance counts as a thousandth of the median, so that the ratio stays finite.
+    An image with a ratio well below 1 is nearer to a real image than real images are to each other, so it is probably a copy. If images
+    of the reference are equal, their own distance counts as a thousandth of the median, so that the ratio stays finite.
     """
     floor = max(float(np.median(own)) * 1e-3, 1e-12)
     ratio: NDArray[np.float32] = (found.distance / np.maximum(own[found.index], floor)).astype(np.float32)
@@ -58,9 +58,9 @@ def neighbour_ratio(found: Neighbours, own: NDArray[np.float64]) -> NDArray[np.f
 
 
 def squared_distances(queries: Features, reference: Features) -> Iterator[tuple[int, torch.Tensor]]:
-    """Blocks of squared Euclidean distances: the first query's row, and `[block, len(reference)]`, at least 0."""
+    """Yields blocks of squared Euclidean distances: the row of the first query, and the distances `[block, len(reference)]`, at least 0."""
     base = torch.from_numpy(np.ascontiguousarray(reference))
-    # a common shift changes no distance, and keeps the products small where all features lie far from 0
+    # a common shift changes no distance, and keeps the products small if all features are far from 0
     middle = base.mean(dim=0)
     base = base - middle
     norms = base.square().sum(dim=1)
@@ -72,7 +72,7 @@ def squared_distances(queries: Features, reference: Features) -> Iterator[tuple[
 
 
 def _exact(first: Features, second: Features) -> NDArray[np.float64]:
-    """Row by row distances without the cancellation that the product form suffers between near copies."""
+    """Returns distances row by row, without the cancellation that the product form suffers between near copies."""
     out: NDArray[np.float64] = np.empty(len(first), np.float64)
     for start in range(0, len(first), 1024):
         rows = slice(start, start + 1024)

@@ -1,4 +1,4 @@
-"""From the judges' probabilities to how plausible the labels of each generated image are."""
+"""How plausible the labels of each generated image are to the judges."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ Probabilities = NDArray[np.float32]
 """`[n, C]`."""
 
 
-def averaged(judges: Sequence[Probabilities], fold: NDArray[np.int64], start: NDArray[np.int64]) -> Probabilities:
-    """The judges' mean for each generated image, `[n, C]`.
+def out_of_fold_mean(
+    judges: Sequence[Probabilities], fold: NDArray[np.int64], start: NDArray[np.int64]
+) -> Probabilities:
+    """Returns the mean probabilities of the judges for each generated image, `[n, C]`.
 
-    An image that was made from a training image (`start` `[n]`: its row, -1 for none; `fold` its fold) is judged only by the judge that
-    did not see that image.
+    `start` `[n]` is the row of the training image that an image was made from, -1 for none; `fold` has the folds of the training images.
+    An image made from a training image is judged only by the judge that was not trained on it.
     """
     mean: Probabilities = np.asarray(np.mean(np.stack(judges), axis=0, dtype=np.float64), np.float32)
     for number, probabilities in enumerate(judges):
@@ -26,10 +28,10 @@ def averaged(judges: Sequence[Probabilities], fold: NDArray[np.int64], start: ND
     return mean
 
 
-def wanted(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> Probabilities:
-    """Probability of the wanted label a group, `[n, G]`; NaN where none is known.
+def target_probabilities(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> Probabilities:
+    """Returns the probability of the wanted label per group, `[n, G]`; NaN if no label is known.
 
-    In a `one` group that of the class, in an `any` group the mean over the known labels of what the label says (1 - p for a 0).
+    In a `one` group it is that of the class; in an `any` group the mean over the known labels, p for a 1 and 1 - p for a 0.
     """
     out = np.full((len(labels), len(schema.groups)), np.nan, np.float32)
     for position, (name, columns) in enumerate(schema.slices().items()):
@@ -46,7 +48,7 @@ def wanted(schema: LabelSchema, probabilities: Probabilities, labels: Labels) ->
 
 
 def group_accuracy(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> dict[str, float | None]:
-    """Share of the known labels that are named right, a group: the likeliest class, or in an `any` group each label at 0.5."""
+    """Returns the accuracy per group over known labels: of the most probable class, or in an `any` group of each label at 0.5."""
     result: dict[str, float | None] = {}
     for name, columns in schema.slices().items():
         p, y = probabilities[:, columns], labels[:, columns]

@@ -1,4 +1,4 @@
-"""What the judges and the measures say of the generated images as a whole: the numbers of `judges.json`."""
+"""Metrics of the generated images as a set, which `judges.json` holds."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.classifier.runtime import Runtime
 from shared.config.stages import ScoreConfig
 from shared.data.imageset import ImageSet
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.score.distribution import kernel_distance, precision_recall_density_coverage
-from shared.score.judges import FeatureSets, Images, Opinion, Surroundings, train_on
+from shared.score.judges import FeatureSets, Images, JudgePredictions, train_classifier
 from shared.score.plausibility import group_accuracy
 from shared.score.table import all_filled, first_pool
 
 
-def out_of_fold_accuracy(train: ImageSet, opinions: list[Opinion], fold: NDArray[np.int64]) -> dict[str, float | None]:
-    """Accuracy a group over all training images, each named by the judge that did not see it."""
+def out_of_fold_accuracy(
+    train: ImageSet, predictions: list[JudgePredictions], fold: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Returns the accuracy per group over all training images, each predicted by the judge that was not trained on it."""
     probabilities = np.empty(train.labels.shape, np.float32)
-    for number, opinion in enumerate(opinions):
-        probabilities[fold == number] = opinion.held_out
+    for number, judge in enumerate(predictions):
+        probabilities[fold == number] = judge.held_out
     return group_accuracy(train.schema, probabilities, train.labels)
 
 
 def classification_accuracy_score(
-    config: ScoreConfig, images: Images, opinions: list[Opinion], around: Surroundings
+    config: ScoreConfig, images: Images, predictions: list[JudgePredictions], runtime: Runtime
 ) -> dict[str, Any]:
-    """Trained on the first pool alone, judged on real validation images (Ravuri and Vinyals 2019), beside the judges' own mean."""
+    """Returns the scores on real validation images of a classifier trained on the first pool alone (Ravuri and Vinyals 2019).
+
+    The key `real` holds the judges' mean for comparison.
+    """
     pool = first_pool(images.generated)
-    fitted = train_on(config, images.generated.take(pool), images.val, "cas", 0, around)
+    trained = train_classifier(config, images.generated.take(pool), images.val, "cas", 0, runtime)
     schema, labels = images.val.schema, images.val.labels
     filled = all_filled(images.generated)
-    own = evaluate(schema, fitted.val_probabilities, labels, filled)
-    real = [evaluate(schema, opinion.val, labels, filled) for opinion in opinions]
+    own = evaluate(schema, trained.val_probabilities, labels, filled)
+    real = [evaluate(schema, judge.val, labels, filled) for judge in predictions]
     keys = [metric.name for metric in METRICS if metric.of_generated]
     return {
         **{key: own[key] for key in keys},
@@ -44,7 +50,7 @@ def classification_accuracy_score(
 
 
 def distribution(images: Images, features: FeatureSets, seed: int) -> dict[str, float | None]:
-    """KID, precision, recall, density and coverage of the first pool against the real (train and val) images of the filled classes."""
+    """Returns KID, precision, recall, density and coverage of the first pool against real train and val images of the filled classes."""
     filled = all_filled(images.generated)
     rows = [(real.labels[:, filled] == 1).any(axis=1) for real in (images.train, images.val)]
     real = np.concatenate([features.train[rows[0]], features.val[rows[1]]])
@@ -53,6 +59,6 @@ def distribution(images: Images, features: FeatureSets, seed: int) -> dict[str, 
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """Mean of the numbers that are defined, None where none is."""
+    """Returns the mean of the numbers that are defined, or None."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

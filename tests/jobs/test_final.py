@@ -12,29 +12,28 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from jobs.final import Finished, final
+from jobs.final import FinalInputs, FinalResult, final
 from shared.artifacts.checkpoints import NoCheckpoints
-from shared.config.search import Resources
 from shared.errors import DataError, Stopped
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.stop import StopSignal
-from tests.support.final_driver import SCHEMA, config, dataset, small_final
+from tests.support.final_driver import SCHEMA, config, dataset, runtime, small_final
 
 EPOCHS = 12
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FinalResult:
     """An uninterrupted run."""
     return small_final(tmp_path_factory.mktemp("whole"), EPOCHS)
 
 
-def read(finished: Finished, name: str) -> Any:
+def read(finished: FinalResult, name: str) -> Any:
     return json.loads(finished.files[name].read_text())
 
 
-def test_it_commits_what_the_report_reads(whole: Finished) -> None:
+def test_it_commits_what_the_report_reads(whole: FinalResult) -> None:
     assert set(whole.files) == {
         "metrics.json", "predictions.parquet", "curve.json", "model.safetensors", "thresholds.json",
     }  # fmt: skip
@@ -44,11 +43,10 @@ def test_it_commits_what_the_report_reads(whole: Finished) -> None:
     assert table.column_names == ["path", "p_colour", "y_colour", "p_marks", "y_marks"]
     assert table.num_rows == 40
     assert set(read(whole, "thresholds.json")) == {"marks/dark", "marks/noisy"}
-    assert whole.device == "cpu"
     assert whole.summary["images"] == {"train": 60, "added": 0, "test": 40}
 
 
-def test_its_metrics_are_those_of_its_predictions(whole: Finished) -> None:
+def test_its_metrics_are_those_of_its_predictions(whole: FinalResult) -> None:
     table = pq.read_table(whole.files["predictions.parquet"])
     p, y = (
         np.concatenate([np.array(table[f"{kind}_{name}"].to_pylist()) for name in ("colour", "marks")], 1)
@@ -65,7 +63,7 @@ def test_its_metrics_are_those_of_its_predictions(whole: Finished) -> None:
     assert [*metrics] == [*expected, "loss"]
 
 
-def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: Finished) -> None:
+def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: FinalResult) -> None:
     metrics = read(whole, "metrics.json")
     assert set(metrics) == {metric.name for metric in METRICS} | {"groups", "classes"}
     assert all(math.isfinite(metrics[metric.name]) for metric in METRICS)
@@ -73,7 +71,7 @@ def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: Fi
     assert whole.summary == kept | {key: whole.summary[key] for key in ("parameters", "images")}
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(whole: Finished, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_the_same(whole: FinalResult, tmp_path: Path) -> None:
     latest = tmp_path / "checkpoints" / "latest.json"
     command = [sys.executable, "-m", "tests.support.final_driver", str(tmp_path), str(EPOCHS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
@@ -102,11 +100,11 @@ def test_a_signal_ends_it_before_the_test_split_is_read(tmp_path: Path) -> None:
     stop.set()
     images, info = dataset()
     with pytest.raises(Stopped):
-        final(config(1), images, info, None, None, {}, Resources(), tmp_path, NoCheckpoints(), stop)
+        final(config(1), FinalInputs(images, info, {}), runtime(NoCheckpoints(), stop), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_test_images_there_is_nothing_to_judge(tmp_path: Path) -> None:
     images, info = dataset(test=0)
     with pytest.raises(DataError, match="test set has no images"):
-        final(config(1), images, info, None, None, {}, Resources(), tmp_path, NoCheckpoints(), StopSignal())
+        final(config(1), FinalInputs(images, info, {}), runtime(NoCheckpoints()), tmp_path)

@@ -25,6 +25,7 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
+from shared.classifier.runtime import Runtime
 from shared.config.dataset import GarmentsSource
 from shared.config.generation import Score
 from shared.config.search import Resources
@@ -37,7 +38,7 @@ from shared.data.garments import garment_image, read_garments
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import DataError, Stopped
 from shared.metrics.table import METRICS
-from shared.score.judges import Images, Surroundings
+from shared.score.judges import Images
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -98,7 +99,7 @@ def generated_from(train: ImageSet, test: ImageSet) -> ImageSet:
     )
 
 
-def around(stop: StopSignal | None = None, folder: Path | None = None) -> Surroundings:
+def make_runtime(stop: StopSignal | None = None, folder: Path | None = None) -> Runtime:
     kept: dict[str, FolderCheckpoints] = {}
 
     def checkpoints(name: str) -> FolderCheckpoints | NoCheckpoints:
@@ -106,13 +107,13 @@ def around(stop: StopSignal | None = None, folder: Path | None = None) -> Surrou
             return NoCheckpoints()
         return kept.setdefault(name, FolderCheckpoints(folder / name))
 
-    return Surroundings(torch.device("cpu"), Resources(device="cpu"), checkpoints, stop or StopSignal())
+    return Runtime(torch.device("cpu"), Resources(device="cpu"), checkpoints, stop or StopSignal())
 
 
 @pytest.fixture(scope="module")
 def scored(images: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("scored")
-    return out, score(CONFIG, images, out, around())
+    return out, score(CONFIG, images, out, make_runtime())
 
 
 def test_a_row_an_image_with_every_column(images: Images, scored: tuple[Path, dict[str, Any]]) -> None:
@@ -158,8 +159,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     images: Images, scored: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     stop = StopSignal()
-    surroundings = around(stop, tmp_path / "checkpoints")
-    take = surroundings.checkpoints
+    runtime = make_runtime(stop, tmp_path / "checkpoints")
+    take = runtime.checkpoints
 
     def stopping(name: str) -> Any:
         if name == "judge-1":  # the first judge is heard, the second is about to train
@@ -167,10 +168,10 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
         return take(name)
 
     with pytest.raises(Stopped):
-        score(CONFIG, images, tmp_path, Surroundings(surroundings.device, surroundings.resources, stopping, stop))
+        score(CONFIG, images, tmp_path, Runtime(runtime.device, runtime.resources, stopping, stop))
     assert take("opinion-0").load() is not None
     assert not (tmp_path / "scores.parquet").exists()
-    resumed = Surroundings(surroundings.device, surroundings.resources, take, StopSignal())
+    resumed = Runtime(runtime.device, runtime.resources, take, StopSignal())
     assert score(CONFIG, images, tmp_path, resumed) == scored[1]
     for name in ("scores.parquet", "judges.json", "copies.png"):
         assert (tmp_path / name).read_bytes() == (scored[0] / name).read_bytes()
@@ -179,7 +180,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 def test_nothing_to_score_is_said(images: Images, tmp_path: Path) -> None:
     none = images.generated.take(np.zeros(0, np.int64))
     with pytest.raises(DataError, match="made no images"):
-        score(CONFIG, Images(images.train, images.val, images.test, none), tmp_path, around())
+        score(CONFIG, Images(images.train, images.val, images.test, none), tmp_path, make_runtime())
 
 
 def commit(artifacts: Artifacts, name: Stage, files: dict[str, Path]) -> Input:

@@ -30,7 +30,7 @@ from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
-from shared.classifier.feature_cache import BlockFiles
+from shared.classifier.feature_cache import FeatureCache
 from shared.config.dataset import CsvSource
 from shared.config.task import Input
 from shared.data.imageset import ImageSet
@@ -249,7 +249,7 @@ def table(box: Sandbox, name: str) -> None:
 
 
 def blocks(box: Sandbox, name: str) -> None:
-    files = BlockFiles(box.inside / "features", 1e9)
+    files = FeatureCache(box.inside / "features", 1e9)
     files.write(name, np.zeros(1))
     files.read(name, 1, np.dtype(np.float64))
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from jobs.final import Finished, final
-from shared.artifacts.checkpoints import Values
+from jobs.final import FinalInputs, FinalResult, final
+from shared.artifacts.checkpoints import Checkpoints, Values
+from shared.classifier.runtime import Runtime
 from shared.config.search import Resources
 from shared.config.stages import FinalConfig
 from shared.data.dataset import DatasetInfo, describe
@@ -96,13 +98,18 @@ def config(epochs: int, repeat: int = 0) -> FinalConfig:
     return FinalConfig.model_validate_json(json.dumps(tree))
 
 
-def small_final(folder: Path, epochs: int) -> Finished:
+def runtime(checkpoints: Checkpoints, stop: StopSignal | None = None) -> Runtime:
+    """A CPU, with one place for checkpoints."""
+    return Runtime(torch.device("cpu"), Resources(), lambda name: checkpoints, stop or StopSignal())
+
+
+def small_final(folder: Path, epochs: int) -> FinalResult:
     """Runs it with everything in `folder`, whatever an earlier process left there."""
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     found, info = dataset()
     checkpoints = DurableCheckpoints(folder / "checkpoints")
-    return final(config(epochs), found, info, None, None, {}, Resources(), out, checkpoints, StopSignal())
+    return final(config(epochs), FinalInputs(found, info, {}), runtime(checkpoints), out)
 
 
 if __name__ == "__main__":

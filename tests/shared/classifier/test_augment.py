@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shared.classifier.augment import Drawn, _draw_affine, _move, apply, augment, draw, mixup_pairs
+from shared.classifier.augment import AugmentationParameters, _draw_affine, _warp, apply, augment, draw, mixup_pairs
 from shared.config.training import Augmentation
 
 KINDS: list[Augmentation] = ["none", "basic", "soft", "hard"]
@@ -52,16 +52,16 @@ def test_a_given_flip_is_used() -> None:
 def test_single_images_can_be_made_again(kind: Augmentation) -> None:
     images = torch.rand(6, 3, 24, 24, generator=seeded())
     drawn, rows = draw(6, kind, 0.5, seeded(1)), torch.tensor([4, 1])
-    again = Drawn.joined([drawn.take(rows[:1]), drawn.take(rows[1:])])
+    again = AugmentationParameters.concatenated([drawn.take(rows[:1]), drawn.take(rows[1:])])
     assert torch.equal(apply(images[rows], again), apply(images, drawn)[rows])
 
 
 def test_moving_keeps_a_plain_image_plain_and_a_centred_dot_near_the_middle() -> None:
     grey = torch.full((5, 3, 32, 32), 0.25)
-    assert torch.allclose(_move(grey, _draw_affine(torch.zeros(5, dtype=torch.bool), seeded())), grey)
+    assert torch.allclose(_warp(grey, _draw_affine(torch.zeros(5, dtype=torch.bool), seeded())), grey)
     dot = torch.zeros(50, 1, 33, 33)
     dot[:, :, 14:19, 14:19] = 1
-    moved = _move(dot.expand(-1, 3, -1, -1).contiguous(), _draw_affine(torch.arange(50) % 2 == 0, seeded()))[:, 0]
+    moved = _warp(dot.expand(-1, 3, -1, -1).contiguous(), _draw_affine(torch.arange(50) % 2 == 0, seeded()))[:, 0]
     at = torch.arange(33.0)
     row = (moved.sum(2) * at).sum(1) / moved.sum((1, 2))
     assert float((row - 16).abs().max()) < 0.1 * 33

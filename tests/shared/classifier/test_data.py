@@ -10,8 +10,8 @@ import torch
 from shared.classifier import inputs as inputs_module
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import new_network
-from shared.classifier.frozen_features import PLAIN, FrozenPart, View
-from shared.classifier.inputs import Outputs, Pixels
+from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View
+from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.model import build_trunk
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
@@ -38,18 +38,22 @@ def build(device: torch.device) -> Build:
     ("changes", "shape", "kind"),
     [
         ({"classifier": {"trainable": "all"}}, (60, 3, 32, 32), Pixels),
-        ({"classifier": {"trainable": "head"}}, (60, 1, 96), Outputs),
-        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), Outputs),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 8, 96), Outputs),
-        ({"classifier": {"trainable": "head"}, "augmentation": "basic"}, (60, 2, 96), Outputs),
+        ({"classifier": {"trainable": "head"}}, (60, 1, 96), FrozenFeatures),
+        ({"classifier": {"trainable": "layer4"}}, (60, 1, 192, 2, 2), FrozenFeatures),
+        ({"classifier": {"trainable": "head"}, "augmentation": "soft"}, (60, 8, 96), FrozenFeatures),
+        ({"classifier": {"trainable": "head"}, "augmentation": "basic"}, (60, 2, 96), FrozenFeatures),
         ({"augmentation": "soft"}, (60, 3, 32, 32), Pixels),
         (
             {"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": "fresh"}},
             (60, 3, 32, 32),
             Pixels,
         ),
-        ({"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}}, (60, 3, 96), Outputs),
-        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 8, 96), Outputs),
+        (
+            {"classifier": {"trainable": "head"}, "augmentation": "soft", "training": {"views": 3}},
+            (60, 3, 96),
+            FrozenFeatures,
+        ),
+        ({"classifier": {"trainable": "head"}, "training": {"erasing": 0.5}}, (60, 8, 96), FrozenFeatures),
     ],
 )
 def test_what_is_kept(
@@ -69,7 +73,7 @@ def test_kept_outputs_are_what_the_network_computes(
     kept, pixels = build(arm, train, val), build(fresh, train, val)
     network = new_network(arm, kept, 0).eval()
     rows = np.array([5, 3, 40])
-    assert torch.allclose(kept.batch(network, arm, rows, 0, 0, 0), pixels.plain(network, rows).float(), atol=near)
+    assert torch.allclose(kept.batch(network, arm, rows, 0, 0, 0), pixels.unaugmented(network, rows).float(), atol=near)
     mirrored = build(
         make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": 2}), train, val
     )
@@ -85,8 +89,8 @@ def test_the_refit_sees_the_images_themselves(train: ImageSet, val: ImageSet, bu
     arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"refit_epochs": refit})
     augmented, plain = data(augmentation="hard", training={"refit_epochs": refit}), data()
     network, rows = new_network(arm, augmented, 0).eval(), np.arange(40)
-    wanted = plain.plain(network, rows)
-    assert torch.allclose(augmented.plain(network, rows), wanted, atol=2e-2) == (refit > 0)
+    wanted = plain.unaugmented(network, rows)
+    assert torch.allclose(augmented.unaugmented(network, rows), wanted, atol=2e-2) == (refit > 0)
     for number in range(5):
         batch = augmented.batch(network, arm, rows, 0, 0, number)
         assert not (batch - wanted).flatten(1).abs().amax(1).lt(1e-3).any()  # the image itself is not drawn
@@ -118,7 +122,7 @@ def test_blocks_are_computed_once_on_a_node(
     first = build(arm, train, val, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))
     assert len(files) == 3  # two views of the training images, one of val
-    monkeypatch.setattr(FrozenPart, "computed", None)  # a second computation would fail
+    monkeypatch.setattr(FrozenBackbone, "computed", None)  # a second computation would fail
     second = build(arm, train, val, cache=tmp_path)
     assert torch.equal(first.inputs.kept, second.inputs.kept)
     monkeypatch.undo()
@@ -130,16 +134,16 @@ def test_blocks_are_computed_once_on_a_node(
 
 def test_blocks_depend_on_weights_images_and_view(train: ImageSet, tmp_path: Path, device: torch.device) -> None:
     arm = make_arm(classifier={"trainable": "head"})
-    parts = [FrozenPart(build_trunk(arm.classifier, 32, seed), device, None) for seed in (0, 1)]
+    parts = [FrozenBackbone(build_trunk(arm.classifier, 32, seed), device, None) for seed in (0, 1)]
     two, other = train.take(np.arange(2)), train.take(np.arange(1, 3))
     keys = {
-        parts[0].key(two, PLAIN),
-        parts[1].key(two, PLAIN),
-        parts[0].key(other, PLAIN),
+        parts[0].key(two, UNAUGMENTED),
+        parts[1].key(two, UNAUGMENTED),
+        parts[0].key(other, UNAUGMENTED),
         parts[0].key(two, View("basic")),
     }
     assert len(keys) == 4
-    assert FrozenPart(build_trunk(arm.classifier, 32, 0), device, None).key(two, PLAIN) in keys
+    assert FrozenBackbone(build_trunk(arm.classifier, 32, 0), device, None).key(two, UNAUGMENTED) in keys
 
 
 def test_a_signal_ends_the_computation_between_blocks(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.classifier.feature_cache import ABANDONED, BlockFiles
+from shared.classifier.feature_cache import ABANDONED, FeatureCache
 
 FLOAT = np.dtype(np.float32)
 VALUES = np.arange(1000, dtype=np.float32).reshape(10, 100)
@@ -21,7 +21,7 @@ def used(folder: Path) -> int:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    files = BlockFiles(tmp_path, 1e9)
+    files = FeatureCache(tmp_path, 1e9)
     assert files.read("ab", 10, FLOAT) is None
     files.write("ab", VALUES)
     found = files.read("ab", 10, FLOAT)
@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_the_longest_unused_make_room(tmp_path: Path) -> None:
-    files = BlockFiles(tmp_path, 3 * SIZE)
+    files = FeatureCache(tmp_path, 3 * SIZE)
     for age, name in enumerate(NAMES[:3]):
         files.write(name, VALUES)
         os.utime(files._path(name), (1e9 + age, 1e9 + age))
@@ -43,7 +43,7 @@ def test_the_longest_unused_make_room(tmp_path: Path) -> None:
 
 
 def test_a_block_beyond_the_limit_is_not_kept_and_costs_no_other(tmp_path: Path) -> None:
-    files = BlockFiles(tmp_path, 2 * SIZE)
+    files = FeatureCache(tmp_path, 2 * SIZE)
     files.write("small", VALUES)
     files.write("large", np.concatenate([VALUES] * 3))
     assert files.read("large", 30, FLOAT) is None
@@ -51,7 +51,7 @@ def test_a_block_beyond_the_limit_is_not_kept_and_costs_no_other(tmp_path: Path)
 
 
 def test_what_a_killed_process_left_goes_in_time(tmp_path: Path) -> None:
-    files = BlockFiles(tmp_path, 2 * SIZE)
+    files = FeatureCache(tmp_path, 2 * SIZE)
     files.write("ab", VALUES)
     left, under_way = tmp_path / "ab" / ".part-left", tmp_path / "ab" / ".part-under-way"
     for path in (left, under_way):
@@ -65,7 +65,7 @@ def test_what_a_killed_process_left_goes_in_time(tmp_path: Path) -> None:
 
 
 def test_a_map_outlives_its_file(tmp_path: Path) -> None:
-    files = BlockFiles(tmp_path, SIZE)
+    files = FeatureCache(tmp_path, SIZE)
     files.write("ab", VALUES)
     found = files.read("ab", 10, FLOAT)
     files.write("cd", VALUES)
@@ -76,12 +76,12 @@ def test_a_map_outlives_its_file(tmp_path: Path) -> None:
 
 def test_a_folder_that_takes_nothing_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "ab").write_text("a file where a folder should be")
-    BlockFiles(tmp_path, 1e9).write("ab", VALUES)
+    FeatureCache(tmp_path, 1e9).write("ab", VALUES)
     assert "cannot be kept" in caplog.text
 
 
 def _work(folder: Path, seed: int) -> None:
-    files, rng = BlockFiles(folder, 4 * SIZE), np.random.default_rng(seed)
+    files, rng = FeatureCache(folder, 4 * SIZE), np.random.default_rng(seed)
     for name in rng.choice(NAMES, 60):
         found = files.read(name, 10, FLOAT)
         if found is None:
@@ -96,7 +96,7 @@ def test_processes_share_it_within_the_limit(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes):
-        with BlockFiles(tmp_path, 0)._lock():  # a listing takes time, in which a file may go and another come
+        with FeatureCache(tmp_path, 0)._lock():  # a listing takes time, in which a file may go and another come
             assert sum(SIZE for _ in tmp_path.glob("*/*.npy")) <= 4 * SIZE
         time.sleep(0.005)
     assert [process.exitcode for process in processes] == [0, 0, 0]

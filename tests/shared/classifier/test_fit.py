@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
-from shared.classifier.fit import Diverged, EpochRecord, Fitted, OutOfMemory, TrainingData, TrainingFailed, fit
+from shared.classifier.fit import (
+    EpochRecord,
+    OutOfMemory,
+    TrainedClassifier,
+    TrainingData,
+    TrainingDiverged,
+    TrainingFailed,
+    fit,
+)
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
@@ -59,7 +67,7 @@ def run(
     stop: StopSignal | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     every: int = 1,
-) -> Fitted:
+) -> TrainedClassifier:
     return fit(
         arm, data, epochs, 7, checkpoints or NoCheckpoints(), StopSignal() if stop is None else stop, on_epoch, every
     )
@@ -69,7 +77,7 @@ def timeless(history: list[EpochRecord]) -> list[EpochRecord]:
     return [replace(record, seconds=0.0) for record in history]
 
 
-def assert_same(a: Fitted, b: Fitted) -> None:
+def assert_same(a: TrainedClassifier, b: TrainedClassifier) -> None:
     """To the bit on a CPU; on a GPU some sums are taken in no fixed order, which bfloat16 makes visible."""
     first, second = a.network.state_dict(), b.network.state_dict()
     if a.device.type == "cpu":
@@ -263,7 +271,7 @@ def test_what_on_epoch_raises_ends_it(train: ImageSet, val: ImageSet, build: Bui
 
 def test_a_loss_that_is_no_number_is_a_failed_training(train: ImageSet, val: ImageSet, build: Build) -> None:
     arm = make_arm(training={"lr": 1e30})
-    with pytest.raises(Diverged, match=r"diverged in epoch \d: .*lower training\.lr") as caught:
+    with pytest.raises(TrainingDiverged, match=r"diverged in epoch \d: .*lower training\.lr") as caught:
         run(arm, build(arm, train, val), 3)
     assert isinstance(caught.value, TrainingFailed | InputError)
 

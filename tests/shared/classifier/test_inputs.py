@@ -9,15 +9,15 @@ import torch
 
 from shared.classifier import frozen_features as cache_module
 from shared.classifier import inputs as inputs_module
-from shared.classifier.feature_cache import BlockFiles
-from shared.classifier.frozen_features import FrozenPart, View
-from shared.classifier.inputs import Outputs, Pixels
+from shared.classifier.feature_cache import FeatureCache
+from shared.classifier.frozen_features import FrozenBackbone, View
+from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.model import build_trunk
-from shared.classifier.precision import placed
+from shared.classifier.precision import move_to
 from shared.data.imageset import ImageSet
 from tests.support.tiny_arms import make_arm
 
-MakeOutputs = Callable[..., Outputs]
+MakeOutputs = Callable[..., FrozenFeatures]
 VIEWS = [View("hard", 0.5, number) for number in range(3)]
 ROWS = np.array([59, 0, 17, 17, 33, 40, 8])
 NUMBERS = np.array([2, 0, 1, 2, 0, 1, 1])
@@ -34,10 +34,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def outputs(device: torch.device) -> MakeOutputs:
-    def outputs(images: ImageSet, budget: float, files: BlockFiles | None = None) -> Outputs:
+    def outputs(images: ImageSet, budget: float, files: FeatureCache | None = None) -> FrozenFeatures:
         trunk = build_trunk(make_arm(classifier={"trainable": "layer4"}).classifier, 32)
-        placed(trunk.model, device)
-        return Outputs(FrozenPart(trunk, device, files), images, VIEWS, budget, "images")
+        move_to(trunk.model, device)
+        return FrozenFeatures(FrozenBackbone(trunk, device, files), images, VIEWS, budget, "images")
 
     return outputs
 
@@ -65,15 +65,15 @@ def test_outputs_beyond_the_budget_are_read_from_disk_where_they_are_there(
     train: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: MakeOutputs
 ) -> None:
     every = outputs(train, 1e9)
-    some = outputs(train, 0.4 * every.nbytes, BlockFiles(tmp_path, 1e9))
-    monkeypatch.setattr(FrozenPart, "computed", None)  # a computation would fail
+    some = outputs(train, 0.4 * every.nbytes, FeatureCache(tmp_path, 1e9))
+    monkeypatch.setattr(FrozenBackbone, "computed", None)  # a computation would fail
     assert torch.equal(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS))
 
 
 def test_memory_and_disk_hold_no_more_than_the_budget(train: ImageSet, tmp_path: Path, outputs: MakeOutputs) -> None:
     every = outputs(train, 1e9)
     budget = 0.3 * every.nbytes
-    some = outputs(train, budget, BlockFiles(tmp_path, budget))
+    some = outputs(train, budget, FeatureCache(tmp_path, budget))
     assert some.nbytes <= budget
     assert 0 < sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= budget
     everything = np.repeat(np.arange(60), 3), np.tile(np.arange(3), 60)

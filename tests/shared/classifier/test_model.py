@@ -25,7 +25,7 @@ def test_the_papers_network_has_the_papers_trainable_parameters() -> None:
     trunk = build_trunk(Classifier(pretrained=False), 64)
     net = Network(trunk, build_head(trunk.features, (512, 128), 26, 0.3))
     assert sum(p.numel() for p in net.trainable_parameters().values()) == 17_242_394
-    assert trunk.frozen_input
+    assert trunk.has_frozen_layers
     assert trunk.mean == (0.485, 0.456, 0.406)
 
 
@@ -36,7 +36,7 @@ def test_frozen_batch_norm_stays_in_eval_and_keeps_its_statistics() -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.training == name.startswith("layer4"), name
     before = {k: v.clone() for k, v in net.trunk.state_dict().items() if "running_mean" in k}
-    net(net.below(torch.rand(4, 3, 32, 32)))
+    net(net.frozen_outputs(torch.rand(4, 3, 32, 32)))
     after = net.trunk.state_dict()
     assert {k for k in before if not torch.equal(before[k], after[k])} == {k for k in before if k.startswith("layer4")}
 
@@ -47,28 +47,28 @@ def test_the_two_parts_together_are_the_model(trainable: str) -> None:
     images = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         whole = net.head(net.trunk(net.parts.normalised(images)))
-        assert torch.equal(net(net.below(images)), whole)
-    assert all(not p.requires_grad for p in net.parts.lower.parameters())
+        assert torch.equal(net(net.frozen_outputs(images)), whole)
+    assert all(not p.requires_grad for p in net.parts.frozen_part.parameters())
 
 
 def test_nested_blocks_can_be_cut() -> None:
     trunk = build_trunk(Classifier(model="tf_efficientnet_lite0", pretrained=False, trainable="blocks.6"), 32)
-    assert trunk.frozen_input
+    assert trunk.has_frozen_layers
     assert len(trunk.trainable) > 0
     assert all(name.startswith("blocks.6.") for name in trunk.trainable)
 
 
 def test_a_model_whose_parts_are_no_sequence_is_trained_whole() -> None:
     trunk = build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="blocks"), 32)
-    assert not trunk.frozen_input
-    assert trunk.features == trunk.upper(torch.rand(1, 3, 32, 32)).shape[1]
+    assert not trunk.has_frozen_layers
+    assert trunk.features == trunk.trained_part(torch.rand(1, 3, 32, 32)).shape[1]
 
 
 def test_a_copy_shares_only_what_is_frozen() -> None:
     trunk = build_trunk(Classifier(model=SMALL, pretrained=False, trainable="layer4"), 32)
     copy = trunk.copy()
     with torch.no_grad():
-        for parameter in copy.upper.parameters():
+        for parameter in copy.trained_part.parameters():
             parameter.add_(1.0)
     own, copied = dict(trunk.model.named_parameters()), dict(copy.model.named_parameters())
     assert own["layer1.0.conv1.weight"] is copied["layer1.0.conv1.weight"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.classifier.optimizer import rate_at
 from shared.classifier.sampling import Sampler
-from shared.classifier.schedule import rate_at
 from tests.support.tiny_arms import make_arm
 
 

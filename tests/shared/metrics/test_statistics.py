@@ -39,6 +39,10 @@ def test_no_difference_is_no_evidence() -> None:
     assert sign_flip_p([]) == sign_flip_p([0.0] * 8) == sign_flip_p([0.3]) == 1.0
 
 
+def test_sums_that_differ_by_rounding_are_equal() -> None:
+    assert sign_flip_p([-0.02, -0.03, 0.02, 0.03]) == 1.0
+
+
 def test_many_pairs_are_sampled_and_repeat() -> None:
     values = np.random.default_rng(0).normal(0.4, 1, 25).tolist()
     p = sign_flip_p(values)

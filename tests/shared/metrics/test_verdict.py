@@ -57,8 +57,8 @@ def test_few_seeds_are_no_verdict() -> None:
 
 def test_undefined_metrics_are_dropped_in_pairs() -> None:
     arm: dict[int, float | None] = {**shifted(0.1), 3: None, 4: math.nan}
-    repeats, differences, dropped = paired(arm, dict(BASE))
-    assert (len(repeats), len(differences), dropped) == (8, 8, 2)
+    pairs = paired(arm, dict(BASE))
+    assert (len(pairs.repeats), len(pairs.differences), pairs.dropped) == (8, 8, 2)
     nothing = judge({"empty": {}})["empty"]
     assert (nothing.outcome, nothing.difference, nothing.p) == ("too few seeds", None, 1.0)
 

@@ -9,7 +9,7 @@ import pytest
 from shared.artifacts.manifest import Manifest, Run
 from shared.config.stages import Stage
 from shared.report.inputs import StageResult
-from shared.report.lineage import costs, gpu_budgets, hours, ledger
+from shared.report.lineage import costs, gpu_budgets, hours, lineage_entries
 
 
 def result(
@@ -38,7 +38,7 @@ def test_shared_results_count_once_in_the_order_of_the_stages() -> None:
         "final/a/10": result("final", "c", 10, 8), "final/a/2": result("final", "b", 10, 8), "tune/a": tune, "tune/b": tune,
         "prepare": result("prepare", "p", 5, 0),
     }  # fmt: skip
-    entries = ledger(results)
+    entries = lineage_entries(results)
     assert [(e.stage, e.roles) for e in entries] == [
         ("prepare", ["prepare"]), ("tune", ["tune/a", "tune/b"]), ("final", ["final/a/2"]), ("final", ["final/a/10"]),
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_shared_results_count_once_in_the_order_of_the_stages() -> None:
 def test_hours_used_and_lost_by_kind_of_device() -> None:
     tune = result("tune", "t", 100, 90, cpu_seconds=30, device_lost_seconds=9, cpu_lost_seconds=3)
     found = costs(
-        ledger(
+        lineage_entries(
             {
                 "tune/a": tune,
                 "prepare": result("prepare", "p", 5, 0),

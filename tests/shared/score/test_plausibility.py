@@ -1,7 +1,7 @@
 import numpy as np
 
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.score.plausibility import averaged, group_accuracy, wanted
+from shared.score.plausibility import group_accuracy, out_of_fold_mean, target_probabilities
 
 SCHEMA = LabelSchema(
     groups=(LabelGroup(name="one", classes=("a", "b")), LabelGroup(name="any", kind="any", classes=("x", "y", "z")))
@@ -11,7 +11,7 @@ PROBABILITIES = np.array([[0.7, 0.3, 0.9, 0.2, 0.5], [0.4, 0.6, 0.1, 0.8, 0.5]],
 
 def test_wanted_probabilities() -> None:
     labels = np.array([[1, 0, 1, 0, -1], [-1, -1, -1, -1, -1]], np.int8)
-    found = wanted(SCHEMA, PROBABILITIES, labels)
+    found = target_probabilities(SCHEMA, PROBABILITIES, labels)
     np.testing.assert_allclose(found[0], [0.7, (0.9 + 0.8) / 2], rtol=1e-6)
     assert np.isnan(found[1]).all()
 
@@ -26,5 +26,5 @@ def test_accuracy_masks_unknown_labels() -> None:
 def test_an_image_made_from_a_real_one_is_judged_by_who_did_not_see_it() -> None:
     judges = [np.full((3, 5), value, np.float32) for value in (0.1, 0.5)]
     fold = np.array([0, 1])
-    found = averaged(judges, fold, np.array([-1, 0, 1]))
+    found = out_of_fold_mean(judges, fold, np.array([-1, 0, 1]))
     np.testing.assert_allclose(found[:, 0], [0.3, 0.1, 0.5], rtol=1e-6)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.score.folds import assign_folds
+from shared.score.judges import assign_folds
 
 
 @given(st.integers(6, 80), st.integers(2, 5), st.integers(0, 9))

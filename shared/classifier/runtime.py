@@ -1,0 +1,28 @@
+"""Where a stage trains classifiers: the device, its memory, and the places of checkpoints and caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from shared.artifacts.checkpoints import Checkpoints
+from shared.config.search import Resources
+from shared.stop import StopSignal
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a training needs beside its configuration and its images."""
+
+    device: torch.device
+    resources: Resources
+    checkpoints: Callable[[str], Checkpoints]
+    """Returns the place for the checkpoint of a name."""
+    stop: StopSignal
+    cache: Path | None = None
+    """A node-local folder for the frozen backbone's outputs; without one they are not shared between processes."""
+    fetched: Mapping[str, Path] = field(default_factory=dict)
+    """Weights from the hub, by timm model."""
