@@ -1,7 +1,7 @@
-"""finetune: trains the generator of synthetic images on the training split.
+"""`finetune`: trains the generator of synthetic images on the training split.
 
-Reads `prepare`, and `weights` if the base is the hub's. Commits `generator.json`, weights (`*.safetensors`), the training curve
-`curve.json` (step, loss, seconds) and the sheet `samples.png` with generated images of the rare classes (of all, if none is rare)
+Reads `prepare`, and `weights` if the base is from the hub. Commits `generator.json`, weights (`*.safetensors`), the training curve
+`curve.json` (step, loss, seconds) and `samples.png`, which shows generated images of the rare classes (of all classes, if none is rare)
 beside real ones.
 """
 
@@ -35,7 +35,7 @@ log = Log("finetune")
 
 
 def run(config: FinetuneConfig, context: Context) -> Manifest:
-    """Fetches the data set, trains (on from a checkpoint, if there is one), and commits."""
+    """Fetches the data set, trains (from a checkpoint, if there is one) and commits."""
     from shared.device import device_name, pick_device
     from shared.diffusion.generator import BaseSource, Finetuning
 
@@ -61,12 +61,12 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
 
 
 def finetune(config: AnyFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
-    """Trains the generator that `config` chooses and writes the committed files into the new folder `out`; returns the curve.
+    """Trains the generator that `config` chooses, writes the files to commit into the new folder `out`, and returns the curve.
 
     Raises DataError if there is no image, InputError if the loss becomes NaN, and Stopped after a checkpoint.
     """
     if not len(finetuning.images):
-        raise DataError("finetune: the data set has no training image; look at its `split` column")
+        raise DataError("finetune: the data set has no training image; check its `split` column")
     finetuning.out.mkdir(parents=True)
     train: Train = resolve_name(generator_kind(config.generator).train)
     curve = train(config, finetuning)
@@ -76,7 +76,7 @@ def finetune(config: AnyFinetune, finetuning: Finetuning) -> list[dict[str, floa
 
 
 def process_count(config: AnyFinetune, device: torch.device) -> int:
-    """Returns how many processes the training has, one per GPU that it can use, and warns if some GPUs stay idle."""
+    """Returns the number of processes of the training, one per GPU that it can use, and warns if some GPUs stay idle."""
     from shared.device import gpu_count
 
     gpus = gpu_count(device)

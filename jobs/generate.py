@@ -1,12 +1,12 @@
-"""generate: draws the synthetic images, all of which are committed with their provenance.
+"""`generate`: draws the synthetic images and commits all of them with their provenance.
 
-Reads `prepare` and `finetune`, and `weights` where the base is the hub's. Commits `images-*.parquet`: an image set of split
-`generated`, with a row's extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model.
+Reads `prepare` and `finetune`, and `weights` if the base is from the hub. Commits `images-*.parquet`: an image set of the split
+`generated`, with the extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model.
 
-The work is cut into blocks of `batch_size` indices that depend on nothing but the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
-makes the blocks with that remainder which are not there yet, each saved as a part; whoever then finds every part there commits them
-all. The commit happens once however many try, and any number of processes gives the same bytes on one device type; two that are given
-the same blocks share them.
+The work is divided into blocks of `batch_size` indices, which depend only on the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
+draws the missing blocks whose number has that remainder, and saves each as a part. A process that then finds all parts commits them. Only
+one commit takes effect, and any number of processes gives the same bytes on one device type. Processes with the same index share their
+blocks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ log = Log("generate")
 
 
 def run(config: GenerateConfig, context: Context) -> Manifest | None:
-    """Makes this process's blocks and, where no other's is missing then, commits; None where some are still being made elsewhere."""
+    """Draws this process's blocks and commits if no block is missing; returns None if other processes are still drawing some."""
     from shared.device import device_name, pick_device
     from shared.diffusion.quota import plan_images
 
@@ -60,12 +60,12 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     task = context.task
     parts = context.artifacts.parts(task.stage, task.key)
     if len(parts) < blocks:
-        # either another process is still at work, or it was faster, committed, and removed the parts
+        # another process is still at work, or it was faster, committed, and removed the parts
         committed = context.artifacts.find(task.stage, task.key)
         if committed is None:
-            log.info("this process's part is done; others are missing", done=len(parts), of=blocks)
+            log.info("this process has drawn its blocks; others are missing", done=len(parts), of=blocks)
         else:
-            context.artifacts.clean(task.stage, task.key)  # a part that we saved after that
+            context.artifacts.clean(task.stage, task.key)  # a part that this process saved after that
         return committed
     return _commit(context, info, parts, device_name(device))
 
@@ -78,9 +78,9 @@ def generate(
     resolution: int,
     model: str,
 ) -> ImageSet:
-    """Draws the images of one block of the plan at once, and brings them to the data set's `resolution`.
+    """Draws the images of one block of the plan in one batch, and resizes them to the data set's `resolution`.
 
-    `train` is the training split, `model` the digest that the provenance names.
+    `train` is the training split, `model` the digest of the generator for the provenance.
     """
     from shared.data.encode import image_format
     from shared.diffusion.generator import SampleRequest
@@ -137,19 +137,19 @@ def _make_blocks(
     blocks: int,
     device: torch.device,
 ) -> None:
-    """Makes and saves this process's blocks that are not there; raises Stopped between two blocks."""
+    """Draws and saves this process's missing blocks; raises Stopped between two blocks."""
     from shared.diffusion.generator import BaseSource
     from shared.diffusion.load import load_generator
 
     task, settings = context.task, context.settings
-    made = context.artifacts.parts(task.stage, task.key)
+    saved = context.artifacts.parts(task.stage, task.key)
     mine = range(settings.index, blocks, settings.count)
-    missing = [block for block in mine if block not in made]
+    missing = [block for block in mine if block not in saved]
     if not missing:
         return
-    # workers whose trials want the same images are given the same blocks: they meet least where each begins elsewhere
-    begin = random.randrange(len(missing))
-    missing = missing[begin:] + missing[:begin]
+    # workers whose trials need the same images have the same blocks: they collide least if each starts at another one
+    first = random.randrange(len(missing))
+    missing = missing[first:] + missing[:first]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
     source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context))
@@ -169,7 +169,7 @@ def _make_blocks(
 
 
 def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], device: str) -> Manifest:
-    """Joins the parts into shards of the usual size, so that many images are few files, and commits them."""
+    """Joins the parts into shards of the usual size and commits them."""
     paths = [context.artifacts.fetch(file) for _, part in sorted(parts.items()) for file in part.files]
     images = read_shards(paths, info.schema_)
     assert images.extra is not None

@@ -1,6 +1,6 @@
-"""`prepare`: brings any source of labelled images into the one canonical form that all other stages read.
+"""`prepare`: converts any source of labelled images to the form that all other stages read.
 
-Commits `dataset.json`, `images-*.parquet`, `leaks.csv` (images found alike in two splits) and `contact.png` (a few of each class).
+Commits `dataset.json`, `images-*.parquet`, `leaks.csv` (similar images in different splits) and `contact.png` (a few images of each class).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` wrote: files by name, and the manifest's summary."""
+    """What `prepare` wrote: the files by name, and the manifest's summary."""
 
     files: dict[str, Path]
     summary: dict[str, Any]
@@ -47,9 +47,9 @@ def run(config: PrepareConfig, context: Context) -> Manifest:
 
 
 def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSignal) -> Prepared:
-    """Reads a source into the folder `out`. `root` is the source's folder on local disk, None for drawn images.
+    """Reads a source and writes the data set into the folder `out`; `root` is the source's local folder, None for drawn images.
 
-    Raises DataError or ConfigError if something is wrong with the source (one line, which names file and line if it can), and Stopped.
+    Raises DataError or ConfigError if something is wrong with the source (in one line, with file and line if possible), and Stopped.
     """
     import numpy as np
 
@@ -66,7 +66,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     listing = open_source(dataset, root, config.seed, problems)
     decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop)
     likeness = find_alike(decoded.canonical, dataset.leak_distance)
-    # images that are alike are carved into one split, so that only what the source itself split can leak
+    # similar images go to the same split, so that only a split that the source itself gives can leak
     units = join_units([image.group for image in decoded.images], likeness.clusters())
     given = np.array([image.split or "" for image in decoded.images], dtype="<U5")
     split, split_notes = assign_splits(given, decoded.labels, units, dataset.split, config.seed)
@@ -96,7 +96,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
 
 
 def _check_coverage(info: DatasetInfo, rare: NDArray[np.int64]) -> None:
-    """Raises DataError, with the counts, where a class cannot be learned, or a rare one not be judged."""
+    """Raises DataError, with the counts, if a class has no training image, or a rare class has none in another split."""
     bad = []
     for column, name in enumerate(info.schema_.class_names):
         needed = ("train", "val", "test") if column in rare else ("train",)

@@ -1,4 +1,4 @@
-"""`report`: reads what all stages committed and writes the page that answers the study's question."""
+"""`report`: reads the results of all stages and writes the page that answers the study's question."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = Log("report")
 
 
 def run(config: ReportConfig, context: Context) -> Manifest:
-    """Fetches the inputs' files (no weights), writes the report and commits it."""
+    """Fetches the files that the report reads (no weights), writes the report and commits it."""
     from shared.report.inputs import StageResult
 
     results = {}
@@ -44,15 +44,15 @@ def run(config: ReportConfig, context: Context) -> Manifest:
 def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]:
     """Writes `index.html`, `results.json`, `results.csv` and `plots/*.png` into `out`; returns the paths by name.
 
-    Raises DataError where a committed file lacks what the report needs, or repetitions were tested on different images.
+    Raises DataError if a committed file lacks what the report needs, or if repetitions were tested on different images.
     """
     from shared.config.search import Verdict
-    from shared.report.answer import answer
+    from shared.report.answer import find_answer
     from shared.report.budget_parity import unequal_tuning_warning
     from shared.report.figures import draw
     from shared.report.generation import read_generated
     from shared.report.inputs import read_study
-    from shared.report.lineage import costs, lineage_entries
+    from shared.report.lineage import lineage_entries, stage_costs
     from shared.report.page import Report, render
     from shared.report.results import results_tree, write_csv
     from shared.report.scores import judge, score_study
@@ -61,17 +61,17 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     scores = score_study(study)
     rule = config.verdict if isinstance(config.verdict, Verdict) else None
     judged = judge(rule, config.experiments, scores, config.seed) if rule else None
-    said = answer(config, judged, unequal_tuning_warning(study, judged))
-    log.info("answer", sentence=said.sentence)
+    answer = find_answer(config, judged, unequal_tuning_warning(study, judged))
+    log.info("answer", sentence=answer.sentence)
     generated = read_generated(study)
     entries = lineage_entries(results)
-    spent = costs(entries)
+    costs = stage_costs(entries)
     figures = draw(study, scores, judged, generated)
 
     files = {"index.html": out / "index.html", "results.json": out / "results.json", "results.csv": out / "results.csv"}
-    page = render(Report(study, scores, judged, said, generated, figures, entries, spent))
+    page = render(Report(study, scores, judged, answer, generated, figures, entries, costs))
     files["index.html"].write_text(page, encoding="utf-8")
-    tree = results_tree(study, scores, judged, said, generated, entries, spent)
+    tree = results_tree(study, scores, judged, answer, generated, entries, costs)
     files["results.json"].write_text(json.dumps(tree, indent=1, allow_nan=False), encoding="utf-8")
     write_csv(files["results.csv"], study, scores)
     (out / "plots").mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""Stage `score`: how plausible each generated image is to judges that saw real images only, and how near it is to a real one.
+"""`score`: rates how plausible each generated image is to judges trained on real images only, and how near it is to a real image.
 
-Nothing is dropped here: what an arm accepts is a filter over these scores (`shared.data.accept`).
+It drops no image: an arm accepts images by a filter over these scores (`shared.data.accept`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def run(config: ScoreConfig, context: Context) -> Manifest:
 def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> dict[str, Any]:
     """Writes `scores.parquet`, `judges.json` and `copies.png` into `out`, and returns the summary.
 
-    Goes on from `runtime.checkpoints`, one a judge. Raises DataError without generated images or their provenance, Stopped, and what
-    training raises.
+    An interrupted run continues from `runtime.checkpoints`, one per judge. Raises DataError if there are no generated images or their
+    provenance is missing, Stopped, and what training raises.
     """
     import numpy as np
     import pyarrow.parquet as pq

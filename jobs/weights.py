@@ -1,7 +1,7 @@
-"""`weights`: fetches weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
+"""`weights`: downloads the weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
 
-Commits, of a generator's base, the files that are read of it under their paths in the repository; of a timm model, `model.safetensors`.
-The summary names the repository and the commit.
+For a generator's base it commits the files that generators read, under their paths in the repository; for a timm model it commits
+`model.safetensors`. The summary names the repository and the commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = Log("weights")
 
 
 def run(config: WeightsConfig, context: Context) -> Manifest:
-    """Fetches and commits; what was downloaded is then in the store, and the copy on the way goes."""
+    """Downloads and commits the weights, then removes the downloaded copy: the store has them."""
     repository, files = weights(config, context.settings, context.stop)
     summary = {
         "repository": repository.name,
@@ -46,9 +46,9 @@ def run(config: WeightsConfig, context: Context) -> Manifest:
 
 
 def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tuple[Repository, dict[str, Path]]:
-    """Downloads the files of the weights, by their paths in the repository.
+    """Downloads the files of the weights and returns them by their paths in the repository.
 
-    Raises ConfigError where there are none or they are closed to us, UnavailableError where the hub is away, Stopped.
+    Raises ConfigError if there are none or access is denied, UnavailableError if the hub is unavailable, and Stopped.
     """
     from shared.weights.hub import download, open_repository
 
@@ -66,26 +66,28 @@ def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tupl
             repository=name,
             commit=repository.commit,
         )
-    return repository, download(repository, _wanted(config, repository.files, setting), settings, stop)
+    return repository, download(repository, _files_to_download(config, repository.files, setting), settings, stop)
 
 
-def _wanted(config: WeightsConfig, there: Mapping[str, object], setting: str) -> list[str]:
-    """Returns the files to fetch of those that are there; raises ConfigError if one is missing that the weights cannot do without."""
+def _files_to_download(config: WeightsConfig, available: Mapping[str, object], setting: str) -> list[str]:
+    """Returns the available files to download; raises ConfigError if a necessary one is missing."""
     if config.kind == "timm":
-        _check(config, [TIMM_FILE], there, setting)
+        _check_available(config, [TIMM_FILE], available, setting)
         return [TIMM_FILE]
     base = generator_kind(config.kind).base
-    assert base is not None  # control plans this stage for the bases that there are
-    _check(config, base.needed, there, setting)
-    return [name for name in base.read if name in there]
+    assert base is not None  # control plans this stage only for a generator with a base
+    _check_available(config, base.needed, available, setting)
+    return [name for name in base.read if name in available]
 
 
-def _check(config: WeightsConfig, needed: Sequence[str], there: Mapping[str, object], setting: str) -> None:
+def _check_available(
+    config: WeightsConfig, needed: Sequence[str], available: Mapping[str, object], setting: str
+) -> None:
     for name in needed:
-        if name in there:
+        if name in available:
             continue
         folder = name.rpartition("/")[0]
-        pickled = [n for n in sorted(there) if n.endswith(PICKLES) and n.rpartition("/")[0] == folder]
+        pickled = [n for n in sorted(available) if n.endswith(PICKLES) and n.rpartition("/")[0] == folder]
         found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no such file"
         remedy = (
             "name a classifier.revision that has it, or another model"

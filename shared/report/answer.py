@@ -1,4 +1,4 @@
-"""The study's answer in plain words: one sentence, and what a reader must know to read it right."""
+"""The study's answer in plain words: one sentence, and what a reader needs to interpret it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ TONES: dict[str, Tone] = {"helps": "good", "hurts": "bad", "no effect found": "n
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page opens with."""
+    """The answer at the top of the page."""
 
     tone: Tone
     sentence: str
     readings: tuple[str, ...]
     """Further sentences: the other arms, the placebo, other test images."""
     warning: str | None
-    """Why this is no verdict, where it is none."""
+    """Why the result is not a verdict, or None if it is one."""
     caution: str | None = None
-    """What weakens the comparison beside the seeds: arms that were not tuned alike."""
+    """Another reason to read the comparison with care: arms that were not tuned equally."""
 
 
 def points(value: float) -> str:
-    """A difference of shares in points with its sign: `+1.8`."""
+    """Returns a difference of shares in percentage points with its sign: `+1.8`."""
     text = f"{value * 100:+.1f}"
     return "±0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def p_text(p: float) -> str:
-    """`.031` → `p = 0.031`, tiny ones as a bound."""
+    """Returns a p value as text, `p = 0.031`, and a tiny one as a bound."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def interval_text(interval: Interval | None) -> str:
-    """`+0.4 to +3.1`."""
+    """Returns an interval in points: `+0.4 to +3.1`."""
     return "not defined" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
 def numbers(comparison: Comparison, alpha: float) -> str:
-    """`rare macro-F1 +1.8 points (95 % interval +0.4 to +3.1, p = 0.012, 10 seeds)`."""
+    """Returns a comparison in numbers: `rare macro-F1 +1.8 points (95 % interval +0.4 to +3.1, p = 0.012, 10 seeds)`."""
     metric = metric_named(comparison.metric).label
     if comparison.difference is None:
         return f"{metric} has no paired repetition"
@@ -55,12 +55,12 @@ def numbers(comparison: Comparison, alpha: float) -> str:
 
 
 def interval_words(comparison: Comparison, alpha: float) -> str:
-    """The interval over test images and seeds, with its confidence."""
+    """Returns the interval over test images and seeds, with its confidence."""
     return f"{(1 - alpha) * 100:g} % interval {interval_text(comparison.image_interval)}"
 
 
-def answer(config: ReportConfig, judged: Comparisons | None, caution: str | None = None) -> Answer:
-    """The answer to whether generated images helped; of the first other arm where the study has none."""
+def find_answer(config: ReportConfig, judged: Comparisons | None, caution: str | None = None) -> Answer:
+    """Returns the answer to whether generated images helped; if no arm has them, it is about the first arm beside the baseline."""
     if judged is None:
         return Answer("open", "This study asks for no verdict; its results are below.", (), None)
     if not judged.comparisons:
@@ -85,7 +85,7 @@ def _nothing_recognised(name: str) -> str:
 
 
 def _main(config: ReportConfig, judged: Comparisons) -> Comparison:
-    """The arm that the headline is about: the first synthetic one."""
+    """Returns the comparison of the headline: that of the first synthetic arm, or else the first one."""
     synthetic = [e.name for e in config.experiments if e.images == "real+synthetic"]
     return next((c for c in judged.comparisons if c.arm in synthetic), judged.comparisons[0])
 
@@ -110,7 +110,7 @@ def _predicate(comparison: Comparison) -> str:
 
 
 def _placebo_readings(config: ReportConfig, judged: Comparisons, main: Comparison) -> list[str]:
-    """What is left of a gain beside the same recipe fed with copies of real images."""
+    """Returns sentences that compare the arm with the same recipe on copies of real images."""
     readings = []
     for contrast in (c for c in judged.against_placebo if c.arm == main.arm):
         if contrast.difference is None or contrast.outcome == "too few seeds":

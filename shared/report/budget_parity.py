@@ -1,4 +1,4 @@
-"""Whether the arms of the verdict were tuned equally hard."""
+"""Whether the arms of the verdict had equal search budgets."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from shared.report.scores import Comparisons
 
 @dataclass(frozen=True)
 class IncompleteSearch:
-    """A search that ended before it had all its trials."""
+    """A search that ended before it had run all its trials."""
 
     experiment: str
-    """Its label."""
+    """The label of the experiment."""
     trials: int
-    """Finished ones."""
+    """The number of finished trials."""
     reason: str
 
 
 def incomplete_searches(study: StudyInputs) -> list[IncompleteSearch]:
-    """The searches that ended short, and why."""
+    """Returns the searches that ended early, and why."""
     found = []
     for experiment in study.experiments:
         summary = experiment.tune.manifest.summary if experiment.tune else {}
@@ -30,7 +30,7 @@ def incomplete_searches(study: StudyInputs) -> list[IncompleteSearch]:
 
 
 def unequal_tuning_warning(study: StudyInputs, judged: Comparisons | None) -> str | None:
-    """A warning where the arms of the verdict did not get equal numbers of finished trials, else None."""
+    """Returns a warning if the arms of the verdict did not have equal numbers of finished trials, else None."""
     if judged is None or not judged.comparisons:
         return None
     names = [judged.rule.baseline, *(comparison.arm for comparison in judged.comparisons)]
@@ -49,7 +49,10 @@ def unequal_tuning_warning(study: StudyInputs, judged: Comparisons | None) -> st
 
 
 def finished_trials(study: StudyInputs, name: str) -> int:
-    """Of the searches that an arm's parameters come from: its own, and that of the experiment that it took them over from."""
+    """Returns the number of finished trials of all searches that gave an arm its parameters.
+
+    These are its own search, and those of the experiments whose parameters it inherits.
+    """
     total = 0
     following: str | None = name
     while following is not None:

@@ -1,4 +1,4 @@
-"""The figures of the page: verdicts, class distribution (the paper's Figure 3), training curves (Figure 5), classes, calibration."""
+"""Figures of the results: verdicts, class distribution (the paper's Figure 3), training curves (Figure 5), classes, calibration."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from shared.metrics.verdict import Comparison
 from shared.report.scores import Spread
 from shared.report.svg import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
 
-WIDE = 9.8  # inches, 940 CSS pixels: the column of tables
+WIDE = 9.8  # inches, 940 CSS pixels: as wide as the tables
 
 
 def series(index: int) -> dict[str, Any]:
-    """Colour and marker of the series of that number, the baseline's being 0; they repeat from the seventh on."""
+    """Returns the colour and marker of a series by its number; they repeat from the seventh series on."""
     return {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def forest(
-    comparisons: Sequence[Comparison], labels: Mapping[str, str], looks: Mapping[str, int], alpha: float
+    comparisons: Sequence[Comparison], labels: Mapping[str, str], series_numbers: Mapping[str, int], alpha: float
 ) -> Plot:
-    """Each arm's difference from the baseline: a dot a seed, the mean, the interval over images and seeds, and that over seeds."""
+    """Draws each arm's difference from the baseline: a dot per seed, the mean, the interval over images and seeds, and that over seeds."""
     with style():
         figure, (axes,) = new_figure(WIDE, 0.7 + 0.62 * len(comparisons))
         axes.axvline(0, color=INK, linewidth=1)
         for row, comparison in enumerate(comparisons):
-            look = series(looks[comparison.arm])
+            line_style = series(series_numbers[comparison.arm])
             values = np.array(comparison.differences) * 100
-            axes.plot(values, np.full(len(values), row + 0.24), linestyle="", markersize=4, alpha=0.55, **look)
+            axes.plot(values, np.full(len(values), row + 0.24), linestyle="", markersize=4, alpha=0.55, **line_style)
             for interval, width in ((comparison.image_interval, 2.2), (comparison.seed_interval, 6.0)):
                 if interval is not None:
                     axes.plot(
                         [100 * interval[0], 100 * interval[1]],
                         [row, row],
-                        color=look["color"],
+                        color=line_style["color"],
                         linewidth=width,
                         alpha=0.6,
                     )
             if comparison.difference is not None:
-                axes.plot(100 * comparison.difference, row, markersize=9, markeredgecolor=INK, **look)
+                axes.plot(100 * comparison.difference, row, markersize=9, markeredgecolor=INK, **line_style)
         axes.set_yticks(range(len(comparisons)), [labels[c.arm] for c in comparisons])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(comparisons) - 0.45, -0.45)
@@ -62,7 +62,7 @@ def forest(
 
 @dataclass(frozen=True)
 class ClassBar:
-    """A class's training images."""
+    """The numbers of training images of a class."""
 
     name: str
     real: int
@@ -72,7 +72,7 @@ class ClassBar:
 
 
 def class_distribution(bars: Sequence[ClassBar], below: int | None) -> Plot:
-    """The paper's Figure 3, with what was generated for the rare classes on top."""
+    """Draws the paper's Figure 3, with the generated images stacked on the real ones."""
     rows = np.arange(len(bars))
     real, accepted, refused = (np.array([getattr(b, k) for b in bars]) for k in ("real", "accepted", "refused"))
     with style():
@@ -82,7 +82,7 @@ def class_distribution(bars: Sequence[ClassBar], below: int | None) -> Plot:
             if where.any():
                 axes.barh(rows[where], real[where], color=colour, height=0.72, label=label)
         if accepted.any():
-            axes.barh(rows, accepted, left=real, color=SERIES[1], height=0.72, label="generated, let in")
+            axes.barh(rows, accepted, left=real, color=SERIES[1], height=0.72, label="generated, accepted")
         if refused.any():
             axes.barh(
                 rows, refused, left=real + accepted, facecolor="none", edgecolor=SERIES[1], hatch="////", linewidth=0.8, height=0.72,
@@ -110,7 +110,7 @@ def class_distribution(bars: Sequence[ClassBar], below: int | None) -> Plot:
 
 
 def curves(name: str, title: str, histories: Sequence[Sequence[Mapping[str, Any]]]) -> Plot:
-    """The paper's Figure 5 for one experiment: losses, and validation accuracy and macro-F1; a faint line a seed, the mean strong."""
+    """Draws the paper's Figure 5 for one experiment: losses, validation accuracy and macro-F1, with a faint line per seed and a strong one for the mean."""
     panels = (
         ("loss", (("train_loss", "training", 0), ("val_loss", "validation", 1))),
         (
@@ -158,18 +158,20 @@ def _curve(axes: Axes, histories: Sequence[Sequence[Mapping[str, Any]]], key: st
 
 
 def class_scores(
-    classes: Sequence[str], spreads: Mapping[str, Sequence[Spread]], looks: Mapping[str, int], metric: str
+    classes: Sequence[str], spreads: Mapping[str, Sequence[Spread]], series_numbers: Mapping[str, int], metric: str
 ) -> Plot:
-    """A class's score in every arm side by side, with its standard deviation over seeds."""
+    """Draws the score of each class in every arm side by side, with its standard deviation over seeds."""
     with style():
         figure, (axes,) = new_figure(WIDE, 1.0 + (0.16 + 0.09 * len(spreads)) * len(classes))
         offsets = np.linspace(-0.26, 0.26, len(spreads)) if len(spreads) > 1 else np.zeros(1)
         for offset, (label, values) in zip(offsets, spreads.items(), strict=True):
             means = np.array([np.nan if s.mean is None else s.mean for s in values])
             deviations = np.array([s.sd or 0.0 for s in values])
-            look = series(looks[label])
+            line_style = series(series_numbers[label])
             rows = np.arange(len(classes)) + offset
-            axes.errorbar(means, rows, xerr=deviations, linestyle="", markersize=6, elinewidth=1.4, label=label, **look)
+            axes.errorbar(
+                means, rows, xerr=deviations, linestyle="", markersize=6, elinewidth=1.4, label=label, **line_style
+            )
         axes.set_yticks(range(len(classes)), classes)
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(classes) - 0.4, -0.6)
@@ -183,15 +185,17 @@ def class_scores(
         )
 
 
-def reliability(lines: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], looks: Mapping[str, int]) -> Plot:
-    """How often answers of a given confidence are right, an arm a line; the diagonal is perfect calibration."""
+def reliability(
+    lines: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], series_numbers: Mapping[str, int]
+) -> Plot:
+    """Draws the reliability diagram: accuracy by confidence, a line per arm; the diagonal is perfect calibration."""
     with style():
         figure, (axes,) = new_figure(5.0, 3.8)
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, linestyle=(0, (4, 3)))
         for label, (confidence, right) in lines.items():
-            axes.plot(confidence, right, markersize=5, label=label, **series(looks[label]))
-        axes.set_xlabel("confidence of the answer")
-        axes.set_ylabel("share of right answers")
+            axes.plot(confidence, right, markersize=5, label=label, **series(series_numbers[label]))
+        axes.set_xlabel("confidence of the prediction")
+        axes.set_ylabel("accuracy")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.legend(loc="upper left")

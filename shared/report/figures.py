@@ -1,4 +1,4 @@
-"""Which figures a study gets, from what it holds."""
+"""The figures of a report, chosen by what the study contains."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from shared.report.inputs import Experiment, StudyInputs
 from shared.report.scores import Comparisons, StudyScores
 from shared.report.svg import Plot
 
-ARMS_A_FIGURE = 6  # as many as there are colours and markers; the tables have all
+ARMS_A_FIGURE = 6  # as many as there are colours and markers; the tables show all arms
 CLASSES_A_FIGURE = 14
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures, where the study has what they show."""
+    """The figures of a report; one is None or missing if the study has no data for it."""
 
     verdicts: Plot | None = None
     distribution: Plot | None = None
@@ -30,26 +30,26 @@ class Figures:
     calibration: Plot | None = None
     curves: list[Plot] = field(default_factory=list)
     search: dict[str, list[Plot]] = field(default_factory=dict)
-    """By experiment."""
+    """The figures of searches, by experiment."""
     generated: dict[str, list[Plot]] = field(default_factory=dict)
-    """By the name of the set."""
+    """The figures of generated images, by the name of the set."""
 
     def all(self) -> list[Plot]:
-        """Every figure."""
+        """Returns every figure."""
         single = [p for p in (self.verdicts, self.distribution, self.rare, self.calibration) if p is not None]
         listed = [plot for by_name in (self.search, self.generated) for plots in by_name.values() for plot in plots]
         return [*single, *self.curves, *listed]
 
 
 def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, generated: list[GeneratedSet]) -> Figures:
-    """Draws all of them."""
+    """Draws all figures of a study."""
     trained = [e for e in study.experiments if e.finals]
-    looks = {e.config.name: i for i, e in enumerate(study.experiments)}
+    series_numbers = {e.config.name: i for i, e in enumerate(study.experiments)}
     shown = _shown(trained, judged)
     compared = [c for c in judged.comparisons if c.n] if judged else []
     labels = {e.config.name: e.label for e in study.experiments}
     return Figures(
-        verdicts=charts.forest(compared, labels, looks, judged.rule.alpha) if judged and compared else None,
+        verdicts=charts.forest(compared, labels, series_numbers, judged.rule.alpha) if judged and compared else None,
         distribution=charts.class_distribution(_bars(study, generated), study.config.rare.below),
         rare=_rare_plot(study, scores, shown),
         calibration=_calibration_plot(study, scores, shown),
@@ -60,13 +60,13 @@ def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, ge
 
 
 def _shown(trained: list[Experiment], judged: Comparisons | None) -> dict[str, Experiment]:
-    """The arms of figures that compare arms, by label: the baseline first, at most as many as there are colours."""
+    """Returns the arms of figures that compare arms, by label: the baseline first, at most as many as there are colours."""
     baseline = judged.rule.baseline if judged else ""
     ordered = sorted(trained, key=lambda e: e.config.name != baseline)
     return {e.label: e for e in ordered[:ARMS_A_FIGURE]}
 
 
-def _looks(shown: Mapping[str, Experiment], study: StudyInputs) -> dict[str, int]:
+def _series_numbers(shown: Mapping[str, Experiment], study: StudyInputs) -> dict[str, int]:
     order = [e.config.name for e in study.experiments]
     return {label: order.index(e.config.name) for label, e in shown.items()}
 
@@ -89,7 +89,7 @@ def _rare_plot(study: StudyInputs, scores: StudyScores, shown: dict[str, Experim
     if not names or not shown:
         return None
     spreads = {label: [scores.class_spread(e.config.name, n, "f1") for n in names] for label, e in shown.items()}
-    return charts.class_scores(names, spreads, _looks(shown, study), "F1")
+    return charts.class_scores(names, spreads, _series_numbers(shown, study), "F1")
 
 
 def _calibration_plot(study: StudyInputs, scores: StudyScores, shown: dict[str, Experiment]) -> Plot | None:
@@ -100,13 +100,13 @@ def _calibration_plot(study: StudyInputs, scores: StudyScores, shown: dict[str, 
         lines[label] = _reliability_line(
             np.concatenate([confidence for confidence, _ in answers]), np.concatenate([right for _, right in answers])
         )
-    return charts.reliability(lines, _looks(shown, study)) if lines else None
+    return charts.reliability(lines, _series_numbers(shown, study)) if lines else None
 
 
 def _reliability_line(
     confidence: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean confidence and share of right answers in each bin that holds at least 10 answers."""
+    """Returns the mean confidence and the accuracy in each bin that holds at least 10 predictions."""
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     total = np.bincount(bins, minlength=CALIBRATION_BINS)
     used = total >= 10
@@ -150,7 +150,7 @@ def _search_plots(experiment: Experiment) -> list[Plot]:
 
 
 def _fronts(name: str, label: str, complete: pa.Table, directions: dict[str, str], number: int) -> list[Plot]:
-    """The first objective against each of the others."""
+    """Draws the first objective against each of the others."""
     axes = [
         search_charts.Axis(objective.replace("_", " "), _numbers(complete, f"value.{objective}"), towards == "maximize")
         for objective, towards in directions.items()

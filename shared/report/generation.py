@@ -1,4 +1,4 @@
-"""What the study generated: how much was let in, what the judges say, and how near it is to real images."""
+"""The generated images of a study: how many were accepted, how plausible they are, and how near they are to real images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.report.inputs import Experiment, StageResult, StudyInputs
 
 @dataclass(frozen=True)
 class GeneratedClass:
-    """A class that was filled."""
+    """The numbers of images of a filled class."""
 
     name: str
     real: int
@@ -29,19 +29,19 @@ class GeneratedClass:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """One set of generated images, and the arms that train on it."""
+    """One set of generated images, with the experiments that train on it."""
 
     name: str
-    """The first experiment that uses it; unique in the page."""
+    """The name of the first experiment that uses it; unique on the page."""
     used_by: list[str]
     images: ImageSet
     pools: int
     accept: Accept | None
     accepted: NDArray[np.bool_]
-    """`[n]`; all where it was not scored."""
+    """Whether an image was accepted, `[n]`; all are if they were not scored."""
     plausibility: NDArray[np.float64] | None
     neighbours: list[tuple[str, NDArray[np.float64]]]
-    """Ratio to the nearest image of `training` and of `test`."""
+    """The neighbour ratios among the images of `training` and of `test`."""
     judges: dict[str, Any]
     classes: list[GeneratedClass]
     finetune: StageResult | None
@@ -49,7 +49,7 @@ class GeneratedSet:
     score: StageResult | None
 
     def class_counts_of_first_pool(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Images of each class in the first pool, let in and refused, `[C]` each."""
+        """Returns the numbers of accepted and of refused images per class in the first pool, `[C]` each."""
         first = self._pool() == 0
         labels = self.images.labels
         return class_counts(labels[first & self.accepted]), class_counts(labels[first & ~self.accepted])
@@ -59,7 +59,7 @@ class GeneratedSet:
 
 
 def read_generated(study: StudyInputs) -> list[GeneratedSet]:
-    """The distinct sets of the study (by digest and by what is accepted), in the order of the experiments."""
+    """Returns the distinct sets of the study (by digest and by what is accepted), in the order of the experiments."""
     found: dict[tuple[str, str], list[Experiment]] = {}
     for experiment in study.experiments:
         if experiment.generate is not None:

@@ -1,4 +1,4 @@
-"""What the report reads: the committed files of every stage, by role, and each repetition's predictions."""
+"""The inputs of the report: the committed files of every stage by role, and the predictions of each repetition."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from shared.errors import DataError
 
 @dataclass(frozen=True)
 class StageResult:
-    """A committed result and the local paths of those of its files that the report wants."""
+    """A committed result, with local paths of the files that the report reads."""
 
     manifest: Manifest
     files: Mapping[str, Path]
 
     def json(self, name: str) -> Any:
-        """A JSON file's content, None where the stage committed none of that name."""
+        """Returns the content of a JSON file, or None if the stage committed none of that name."""
         return json.loads(self.files[name].read_text()) if name in self.files else None
 
     def table(self, name: str) -> pa.Table | None:
-        """A Parquet file's content, None where the stage committed none of that name."""
+        """Returns the content of a Parquet file, or None if the stage committed none of that name."""
         return pq.read_table(self.files[name]) if name in self.files else None
 
     def shards(self, stem: str) -> list[Path]:
-        """The shards of an image set, in order."""
+        """Returns the paths of the shards of an image set, in order."""
         return [self.files[name] for name in sorted(self.files) if name.startswith(f"{stem}-")]
 
 
 Results = Mapping[str, StageResult]
-"""By role: `prepare`, `final/<experiment>/<repeat>`, and `tune/<experiment>`, `finetune/…`, `generate/…`, `score/…`."""
+"""The results by role: `prepare`, `final/<experiment>/<repeat>`, and `tune/<experiment>`, `finetune/…`, `generate/…`, `score/…`."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One repetition's predictions on the test split."""
+    """The predictions of one repetition on the test split."""
 
     paths: list[str]
     probabilities: NDArray[np.float32]
-    """`[n, C]`."""
+    """Probabilities `[n, C]`."""
     labels: Labels
-    """`[n, C]`."""
+    """Labels `[n, C]`."""
     thresholds: NDArray[np.float64]
-    """`[C]`."""
+    """Thresholds `[C]`, of `any` groups."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment with its results, repetitions by number."""
+    """An experiment with its results; final trainings are by the number of the repetition."""
 
     config: ReportedExperiment
     finals: dict[int, StageResult]
@@ -72,12 +72,12 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return self.config.title or self.config.name
 
     @cached_property
     def arm(self) -> Arm | None:
-        """Its classifier and training as the first repetition was given them; None where none was trained."""
+        """The arm as the first repetition was trained, or None if there is no repetition."""
         for result in self.finals.values():
             return Arm.model_validate_json(json.dumps(result.manifest.config["arm"]))
         return None
@@ -85,12 +85,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """The whole study, read."""
+    """All inputs of a study's report."""
 
     config: ReportConfig
     info: DatasetInfo
     rare: NDArray[np.int64]
-    """Columns of the study's rare classes."""
+    """The columns of the study's rare classes."""
     experiments: list[Experiment]
     results: Results
 
@@ -105,7 +105,7 @@ class StudyInputs:
         return read_shards(self.results["prepare"].shards("images"), self.schema)
 
     def experiment(self, name: str) -> Experiment:
-        """The experiment of that name; raises KeyError."""
+        """Returns the experiment of that name; raises KeyError if there is none."""
         for experiment in self.experiments:
             if experiment.config.name == name:
                 return experiment
@@ -113,7 +113,7 @@ class StudyInputs:
 
 
 def read_study(config: ReportConfig, results: Results) -> StudyInputs:
-    """Sorts results by role into experiments; raises DataError where the data set is missing."""
+    """Sorts results by role into experiments; raises DataError if the data set is missing."""
     if "prepare" not in results:
         raise DataError("report: the input `prepare` is missing; run `prepare` first")
     info = read_info(results["prepare"].files["dataset.json"])
@@ -129,7 +129,7 @@ def read_study(config: ReportConfig, results: Results) -> StudyInputs:
 
 
 def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Predictions:
-    """Reads `predictions.parquet` (and `thresholds.json`); raises DataError that names role and column where one is missing."""
+    """Reads `predictions.parquet` and `thresholds.json`; raises DataError, with role and column, if one is missing."""
     table = result.table("predictions.parquet")
     if table is None:
         raise DataError(f"{role}: has no predictions.parquet; run it again (--rerun final)")

@@ -1,4 +1,4 @@
-"""Where every number comes from and what it cost: one row a committed result."""
+"""The origin and the cost of every committed result."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from shared.report.inputs import Results
 
 @dataclass(frozen=True)
 class LineageEntry:
-    """A committed result."""
+    """The origin and the cost of one committed result."""
 
     stage: str
     roles: list[str]
-    """Of the report's inputs; several where experiments share it."""
+    """The roles among the report's inputs; several if experiments share the result."""
     key: str
     digest: str
     version: int
     inputs: dict[str, str]
-    """Role → digest of what it was made from."""
+    """The digests of its own inputs, by role."""
     created: str
     device: str
     seconds: float
     device_seconds: float
-    """On a GPU."""
+    """Seconds on a GPU."""
     cpu_seconds: float
     device_lost_seconds: float
     cpu_lost_seconds: float
@@ -35,22 +35,22 @@ class LineageEntry:
 
 @dataclass(frozen=True)
 class StageCost:
-    """A stage over the whole study."""
+    """The cost of a stage over the whole study."""
 
     stage: str
     results: int
     wall_seconds: float
     gpu_seconds: float
     gpu_lost_seconds: float
-    """Of these, work that went with a process."""
+    """The part of `gpu_seconds` that was lost when a process ended."""
     cpu_seconds: float
-    """Without a GPU."""
+    """Seconds without a GPU."""
     cpu_lost_seconds: float
     devices: list[str]
 
 
 def lineage_entries(results: Results) -> list[LineageEntry]:
-    """All results, each once, in the order of the stages."""
+    """Returns an entry for each result, in the order of the stages."""
     entries: dict[tuple[str, str], LineageEntry] = {}
     for role in sorted(results, key=lambda r: [int(p) if p.isdecimal() else 0 for p in r.split("/")] + [len(r)]):
         manifest = results[role].manifest
@@ -83,25 +83,25 @@ def _cpu_seconds(manifest: Manifest) -> float:
     run = manifest.run
     if run.cpu_seconds is not None:
         return run.cpu_seconds
-    return run.seconds if run.device == "cpu" else 0.0  # of before it was recorded
+    return run.seconds if run.device == "cpu" else 0.0  # a manifest from before it was recorded
 
 
 def hours(gpu_seconds: float, cpu_seconds: float) -> str:
-    """Hours on each kind of device that had a part: `1.25 GPU`, `<0.01 CPU`, `1.25 GPU + 0.40 CPU`; `0` where none had."""
+    """Returns the hours on each kind of device that was used: `1.25 GPU`, `<0.01 CPU`, `1.25 GPU + 0.40 CPU`, or `0`."""
     found = [(s / 3600, kind) for s, kind in ((gpu_seconds, "GPU"), (cpu_seconds, "CPU")) if s > 0]
     parts = [f"{f'{hours:.2f}' if hours >= 0.005 else '<0.01'} {kind}" for hours, kind in found]
     return " + ".join(parts) or "0"
 
 
 def gpu_budgets(results: Results) -> list[float]:
-    """GPU-hours that the study was given; several where experiments were given different ones."""
+    """Returns the study's budgets in GPU-hours; several if experiments have different ones."""
     searches = [r.manifest.config.get("search", {}) for r in results.values() if r.manifest.stage == "tune"]
     found = [(search.get("budget") or {}).get("gpu_hours") for search in searches]
     return sorted({hours for hours in found if hours is not None})
 
 
-def costs(entries: list[LineageEntry]) -> list[StageCost]:
-    """Wall and GPU time of each stage: what several processes spent at once counts for each of them."""
+def stage_costs(entries: list[LineageEntry]) -> list[StageCost]:
+    """Returns the cost of each stage; time that several processes spend at once counts for each of them."""
     found = []
     for stage in STAGES:
         of_stage = [entry for entry in entries if entry.stage == stage]

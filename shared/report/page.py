@@ -1,4 +1,4 @@
-"""The page: everything a study found, in one HTML file that asks nobody for anything."""
+"""The page: all results of a study in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from shared.report.scores import Comparisons, Spread, StudyScores
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
 MEASURES = {
-    "kid": "Kernel distance to the real images of the filled classes (KID on the judges' features; 0 is alike)",
+    "kid": "Kernel distance (KID) to the real images of the filled classes, on the judges' features; 0 if both have the same distribution",
     "precision": "Precision: share of generated images that look like real ones",
-    "recall": "Recall: share of real images that generated ones come near to",
-    "density": "Density: how deep among real images the generated ones lie (1 is as deep)",
-    "coverage": "Coverage: share of real images with a generated neighbour",
+    "recall": "Recall: share of real images that lie among generated ones",
+    "density": "Density: how densely real images surround the generated ones (about 1 for real images)",
+    "coverage": "Coverage: share of real images with a generated image nearby",
 }
 NEARNESS = {
-    "median_ratio": "Nearness to training images, median ratio",
-    "held_out_median_ratio": "The same of held-out real images",
-    "near_copies": "Images nearer to a training image than 99 % of held-out real ones are",
-    "near_test_copies": "Images nearer to a test image than 99 % of held-out real ones are (reported, not selected on)",
+    "median_ratio": "Median neighbour ratio of generated images among training images",
+    "held_out_median_ratio": "Median neighbour ratio of held-out real images",
+    "near_copies": "Generated images nearer to a training image than 99 % of held-out real images",
+    "near_test_copies": "Generated images nearer to a test image than 99 % of held-out real images (reported, not used for selection)",
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows."""
+    """All content of the page."""
 
     study: StudyInputs
     scores: StudyScores
     judged: Comparisons | None
-    said: Answer
+    answer: Answer
     generated: list[GeneratedSet]
     figures: Figures
     entries: list[LineageEntry]
-    spent: list[StageCost]
+    costs: list[StageCost]
 
 
 def render(report: Report) -> str:
-    """The page as HTML."""
+    """Returns the page as HTML."""
     environment = Environment(
         loader=PackageLoader("shared.report", ""),
         autoescape=True,
@@ -80,7 +80,7 @@ def render(report: Report) -> str:
         config=study.config,
         info=study.info,
         scores=report.scores,
-        said=report.said,
+        answer=report.answer,
         judged=report.judged,
         figures=report.figures,
         rare_names=[study.schema.class_names[i] for i in study.rare],
@@ -95,7 +95,7 @@ def render(report: Report) -> str:
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
         verdict_metric=metric_named(report.judged.rule.metric) if report.judged else None,
-        # losses first, as in the paper's table
+        # losses come first, as in the paper's table
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
         calibration_columns=[m for m in METRICS if m.place == "calibration"],
         group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
@@ -105,7 +105,7 @@ def render(report: Report) -> str:
 
 
 def number(value: Any) -> str:
-    """A parameter or count as people write it: `9.453e-03` becomes 0.009453, 12000 becomes 12,000."""
+    """Formats a parameter or count: `9.453e-03` becomes 0.009453, 12000 becomes 12,000."""
     if value is None:
         return "–"
     if isinstance(value, bool | str):
@@ -116,12 +116,12 @@ def number(value: Any) -> str:
 
 
 def per_cent(value: float | None, digits: int = 1) -> str:
-    """A share in per cent."""
+    """Formats a share in per cent."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def spread(found: Spread, form: Format = "share") -> Markup:
-    """Mean ± standard deviation; shares in per cent."""
+    """Formats mean ± standard deviation, shares in per cent."""
     if found.mean is None:
         return Markup("–")
     factor, digits = (100, 1) if form == "share" else (1, 3)
@@ -138,7 +138,7 @@ def _experiment_row(report: Report, index: int) -> dict[str, Any]:
     return {
         "name": name,
         "label": experiment.label,
-        "look": index % 6,
+        "series": index % 6,
         "images": IMAGE_WORDS[experiment.config.images],
         "augmentation": experiment.config.augmentation,
         "parameters": parameters(experiment),
@@ -174,7 +174,7 @@ def _sheets(generated: GeneratedSet) -> dict[str, str]:
 
 
 def _measure_rows(generated: GeneratedSet) -> list[tuple[str, str]]:
-    """What the judges say of a set, in words and numbers; what was not measured is left out."""
+    """Returns the rows of the table of measures of a set; what was not measured is left out."""
     judges = generated.judges
     cas, nearness, accuracy = (judges.get(key) or {} for key in ("cas", "neighbours", "accuracy"))
     real = cas.get("real") or {}

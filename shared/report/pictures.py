@@ -1,4 +1,4 @@
-"""Images for the page, as data URIs: small, so that the page stays one file and no data set is passed on with it."""
+"""Images for the page, as data URIs: small, so that the page is one file and does not pass on the data set."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shared.data.encode import encode_image, image_format
 from shared.data.imageset import ImageSet, decode
 from shared.data.schema import Labels, LabelSchema
 
-THUMBNAIL = 112  # pixels a side at most; for sets that may not be passed on
-THUMBNAIL_RESTRICTED = 96
+THUMBNAIL = 112  # pixels per side at most
+THUMBNAIL_RESTRICTED = 96  # for data sets that may not be passed on
 RESTRICTED_SOURCES = ("deepfashion",)
-"""Their terms forbid passing images on; thumbnails alone are shown."""
-LOSSLESS_UP_TO = 64  # pixels a side: below, JPEG's blocks are all that one sees
+"""Sources whose terms forbid passing images on: only small thumbnails are shown."""
+LOSSLESS_UP_TO = 64  # pixels per side: JPEG's blocks would dominate smaller images
 QUALITY = 85  # JPEG's
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image with its words."""
+    """One image with its texts."""
 
     uri: str
     caption: str
@@ -40,16 +40,16 @@ class ClassPictures:
     real: list[Picture]
     generated: list[Picture]
     refused: bool = False
-    """Whether the generated ones were refused: none of the class was accepted."""
+    """Whether the generated images shown were refused, because none of the class was accepted."""
 
 
 def thumbnail_side(source: str, resolution: int) -> int:
-    """Pixels a side of the thumbnails of a set that came from `source`."""
+    """Returns the pixels per side of thumbnails of a data set from `source`."""
     return min(resolution, THUMBNAIL_RESTRICTED if source in RESTRICTED_SOURCES else THUMBNAIL)
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of an image as a URI that asks nobody for anything."""
+    """Returns the bytes of an image as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -60,13 +60,13 @@ def thumbnail(pixels: NDArray[np.uint8]) -> str:
 
 
 def label_words(labels: Labels, schema: LabelSchema, without: int | None = None) -> str:
-    """The classes of one image `[C]` in words: `sleeveless, no dress, cotton`."""
+    """Returns the classes of one image `[C]` as text: `sleeveless, no dress, cotton`."""
     names = [n.split("/", 1)[1].replace("_", " ") for n in schema.class_names]
     return ", ".join(names[i] for i in np.flatnonzero(labels == 1) if i != without)
 
 
 def pictures(images: ImageSet, rows: NDArray[np.int64], kind: str, column: int, side: int) -> list[Picture]:
-    """Thumbnails of those rows, captioned with their labels beside the class that they are shown for."""
+    """Returns thumbnails of those rows, captioned with their labels other than the class that they are shown for."""
     found = []
     for row in rows:
         words = label_words(images.labels[row], images.schema, column)
@@ -84,7 +84,7 @@ def class_pictures(
     side: int,
     most: int = 6,
 ) -> list[ClassPictures]:
-    """Up to `most` real and accepted generated images of each rare class, or refused ones if none was accepted.
+    """Returns up to `most` real and accepted generated images of each rare class, or refused ones if none was accepted.
 
     `accepted` is `[n]` over the generated images; None says that all are.
     """
@@ -105,7 +105,7 @@ def class_pictures(
 
 
 def sheet_uri(png: bytes, widest: int = 1200) -> str:
-    """A sheet of images (samples, nearest pairs) as a data URI, at most `widest` pixels wide and three times as high."""
+    """Returns a sheet of images as a data URI, at most `widest` pixels wide and three times as high."""
     with Image.open(io.BytesIO(png)) as image:
         sheet = image.convert("RGB").crop((0, 0, image.width, min(image.height, 3 * image.width)))
     sheet.thumbnail((widest, 3 * widest))

@@ -1,4 +1,4 @@
-"""The report for machines: `results.json` (every number of the page) and `results.csv` (a row an experiment and repetition)."""
+"""The report for machines: `results.json` (every number of the page) and `results.csv` (a row per experiment and repetition)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", 
 
 
 def parameters(experiment: Experiment) -> dict[str, Any]:
-    """What the experiment was trained with: the arm's `training` with the parameters that the search found, by path elsewhere."""
+    """Returns the parameters that the experiment was trained with: the arm's `training`, with those that the search found.
+
+    A parameter outside `training` is named by its path.
+    """
     if experiment.arm is None:
         return {}
     values: dict[str, Any] = experiment.arm.training.model_dump(mode="json")
@@ -38,16 +41,16 @@ def results_tree(
     study: StudyInputs,
     scores: StudyScores,
     judged: Comparisons | None,
-    said: Answer,
+    answer: Answer,
     generated: list[GeneratedSet],
     entries: list[LineageEntry],
-    spent: list[StageCost],
+    costs: list[StageCost],
 ) -> dict[str, Any]:
-    """All numbers as JSON: shares, not points; None where a number is not defined."""
+    """Returns all numbers as a JSON tree: shares, not percentage points, and None for a number that is not defined."""
     return {
         "study": study.config.study,
         "seed": study.config.seed,
-        "answer": asdict(said),
+        "answer": asdict(answer),
         "verdict": _verdict(judged),
         "dataset": study.info.model_dump(mode="json", by_alias=True),
         "rare": [study.schema.class_names[i] for i in study.rare],
@@ -56,14 +59,14 @@ def results_tree(
         "search": {e.config.name: e.tune.json("best.json") for e in study.experiments if e.tune is not None},
         "importance": {e.config.name: e.tune.json("importance.json") for e in study.experiments if e.tune is not None},
         "searches": {e.config.name: e.tune.manifest.summary for e in study.experiments if e.tune is not None},
-        "cost": [asdict(cost) for cost in spent],
+        "cost": [asdict(cost) for cost in costs],
         "budget_gpu_hours": gpu_budgets(study.results),
         "lineage": [asdict(entry) for entry in entries],
     }
 
 
 def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
-    """One row an (experiment, repetition): its parameters and its overall metrics; blank where not defined."""
+    """Writes a row per experiment and repetition with its parameters and overall metrics, blank if not defined."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["experiment", "repeat", "images", "augmentation", *PARAMETERS, *(m.name for m in COLUMNS)])

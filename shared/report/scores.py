@@ -1,4 +1,4 @@
-"""Every repetition's scores on the test split, and from them the comparisons of the study."""
+"""The scores of every repetition on the test split, and the comparisons of the study."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from shared.report.inputs import Predictions, StudyInputs, read_predictions
 
 @dataclass(frozen=True)
 class Spread:
-    """A number over repetitions."""
+    """The mean and standard deviation of a number over repetitions."""
 
     mean: float | None
     sd: float | None
-    """n - 1 in the denominator; None with fewer than two."""
+    """The standard deviation with n - 1 in the denominator; None with fewer than two values."""
     n: int
 
     @classmethod
     def of(cls, values: list[float | None]) -> Spread:
-        """Over those that are defined."""
+        """Returns the spread of the values that are defined."""
         known = np.array([value for value in values if value is not None], np.float64)
         if not len(known):
             return cls(None, None, 0)
@@ -50,33 +50,33 @@ class StudyScores:
     metrics: dict[tuple[str, int], dict[str, Any]] = field(repr=False)
 
     def values(self, experiment: str, metric: str) -> dict[int, float | None]:
-        """An overall metric by repetition."""
+        """Returns an overall metric by repetition."""
         return {repeat: scores[metric] for (name, repeat), scores in self.metrics.items() if name == experiment}
 
     def spread(self, experiment: str, metric: str) -> Spread:
-        """An overall metric over the repetitions."""
+        """Returns the spread of an overall metric over the repetitions."""
         return Spread.of(list(self.values(experiment, metric).values()))
 
     def class_spread(self, experiment: str, class_name: str, metric: str) -> Spread:
-        """A class's metric over the repetitions."""
+        """Returns the spread of a class's metric over the repetitions."""
         return Spread.of(
             [s["classes"][class_name][metric] for (name, _), s in self.metrics.items() if name == experiment]
         )
 
     def group_spread(self, experiment: str, group: str, metric: str) -> Spread:
-        """A group's metric over the repetitions."""
+        """Returns the spread of a group's metric over the repetitions."""
         return Spread.of([s["groups"][group][metric] for (name, _), s in self.metrics.items() if name == experiment])
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What every repetition named; empty labels where there is none."""
+        """The predicted classes of every repetition; the labels are empty if there is none."""
         labels = next((p.labels for p in self.predictions.values()), np.empty((0, self.schema.width), np.int8))
         decided = {who: decide(self.schema, p.probabilities, p.thresholds) for who, p in self.predictions.items()}
         return Decisions(self.schema, labels, self.rare, decided)
 
 
 def score_study(study: StudyInputs) -> StudyScores:
-    """Reads and scores all predictions; raises DataError where two repetitions did not see the same test images."""
+    """Reads and scores all predictions; raises DataError if repetitions were tested on different images."""
     predictions: dict[tuple[str, int], Predictions] = {}
     committed: dict[tuple[str, int], dict[str, float | None]] = {}
     for experiment in study.experiments:
@@ -101,21 +101,21 @@ def score_study(study: StudyInputs) -> StudyScores:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The study's verdicts, and the synthetic arms against the placebo."""
+    """The comparisons of the study: arms with the baseline (the verdicts), and synthetic arms with placebos."""
 
     rule: Verdict
     comparisons: list[Comparison]
     against_placebo: list[Comparison]
     all_zero: bool = False
-    """The metric is exactly 0, its worst, in every repetition of every arm: there is no difference to find, whatever the arms do."""
+    """Whether the metric is exactly 0, its worst, in every repetition of every arm, so that no difference can be found."""
 
     def of(self, arm: str) -> Comparison | None:
-        """An arm's comparison with the baseline."""
+        """Returns an arm's comparison with the baseline."""
         return next((c for c in self.comparisons if c.arm == arm), None)
 
 
 def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: StudyScores, seed: int) -> Comparisons:
-    """All arms against the baseline, and each synthetic arm against each placebo, on the rule's metric."""
+    """Compares all arms with the baseline, and each synthetic arm with each placebo, by the rule's metric."""
     confidence = 1 - rule.alpha
     resampled: dict[tuple[str, int], Floats] = (
         resampled_scores(scores.decisions, rule.metric, seed) if scores.predictions else {}

@@ -20,7 +20,7 @@ def search_history(
     maximise: bool,
     objective: str,
 ) -> Plot:
-    """Every trial's value in its order, those pruned hollow, and the best so far."""
+    """Draws the value of every trial in order, pruned ones hollow, and the best so far."""
     order = np.argsort(numbers)
     numbers, values, pruned = numbers[order], values[order], pruned[order]
     finished = np.where(pruned | ~np.isfinite(values), -np.inf if maximise else np.inf, values)
@@ -60,16 +60,16 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """With what is better."""
+        """The objective, with what is better."""
         return f"{self.objective} ({'more' if self.maximise else 'less'} is better)"
 
 
 def pareto_front(
     name: str, title: str, x: Axis, y: Axis, front: NDArray[np.bool_], taken: int, number: int, only_two: bool
 ) -> Plot:
-    """All complete trials by two objectives, with the front marked and the trial that was taken from it (`taken`: its row).
+    """Draws all complete trials by two objectives, and marks the front and the trial that was chosen from it (`taken`: its row).
 
-    With `only_two` objectives the front has a line: behind it lies what some trial of the front beats.
+    With `only_two` objectives a line along the front separates the trials that it dominates.
     """
     order = np.flatnonzero(front)[np.argsort(x.values[front], kind="stable")]
     with style():
@@ -96,7 +96,7 @@ def pareto_front(
 
 
 def importance(name: str, shares: Mapping[str, float]) -> Plot:
-    """Each parameter's share of the (first) objective's variation."""
+    """Draws the importance of each parameter: its share of the variation of the (first) objective."""
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     rows = np.arange(len(ordered))
     with style():
@@ -128,7 +128,7 @@ def importance(name: str, shares: Mapping[str, float]) -> Plot:
 def plausibility(
     name: str, values: NDArray[np.float64], bounds: tuple[float, float] | None, accepted: NDArray[np.bool_]
 ) -> Plot:
-    """The judges' probability of the wanted label, and what the bounds let in."""
+    """Draws a histogram of the judges' probability of the wanted label, with the bounds of acceptance."""
     edges = np.linspace(0, 1, 26).tolist()
     with style():
         figure, (axes,) = new_figure(5.3, 2.9)
@@ -137,7 +137,7 @@ def plausibility(
             bins=edges,
             stacked=True,
             color=[SERIES[1], LINE],
-            label=["let in", "refused"],
+            label=["accepted", "refused"],
         )
         for bound in bounds or ():
             axes.axvline(bound, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -147,12 +147,12 @@ def plausibility(
         axes.legend(loc="best")
         return finish(
             figure, f"plausibility-{name}",
-            f"Plausibility of {len(values)} generated images: median {np.median(values):.2f}; {int(accepted.sum())} are let in.",
+            f"Plausibility of {len(values)} generated images: median {np.median(values):.2f}; {int(accepted.sum())} are accepted.",
         )  # fmt: skip
 
 
 def neighbour_ratios(name: str, ratios: Sequence[tuple[str, NDArray[np.float64]]]) -> Plot:
-    """How near generated images are to training and test images; far below 1 is a copy."""
+    """Draws how near generated images are to training and test images; far below 1 is a copy."""
     top = max(2.0, float(np.quantile(np.concatenate([values for _, values in ratios]), 0.99)))
     with style():
         figure, (axes,) = new_figure(5.3, 2.9)
@@ -166,9 +166,9 @@ def neighbour_ratios(name: str, ratios: Sequence[tuple[str, NDArray[np.float64]]
                 label=label,
             )
         axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_xlabel("distance to the nearest real image, in its own neighbour's")
+        axes.set_xlabel("neighbour ratio: distance to the nearest real image / that image's own")
         axes.set_ylabel("generated images")
-        axes.set_title("nearness")
+        axes.set_title("nearest neighbours")
         axes.legend(loc="best")
         medians = ", ".join(f"{label} median {np.median(values):.2f}" for label, values in ratios)
         return finish(figure, f"neighbours-{name}", f"Nearest-neighbour ratios: {medians}.")

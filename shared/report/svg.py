@@ -1,6 +1,6 @@
-"""Figures that stand in the page as SVG with its colours and fonts, light or dark, and beside it as PNG files.
+"""Figures as SVG inside the page, with its colours and fonts, light or dark, and as PNG files beside it.
 
-Matplotlib's object-oriented interface only: no pyplot, no global state, no window system.
+They use Matplotlib's object-oriented interface only: no pyplot, no global state, no window system.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context as style_context
 
-# What a figure draws with. In the page each becomes the CSS variable of that name (report.css), so that it follows light and dark.
-# The series are Okabe and Ito's colours, which stay apart for colour-blind readers; the yellow is left out: too faint on white.
+# The colours of figures. In the page each becomes the CSS variable of that name (report.css), so that it follows light and dark.
+# The series are Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow, which is too faint on white.
 INK, MUTED, LINE = "#1b1f27", "#626b7a", "#d9dde4"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 RARE = "#b3004b"
@@ -24,7 +24,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", RARE: "--rare"} | {
     colour: f"--series-{i}" for i, colour in enumerate(SERIES)
 }
 MARKERS = ("o", "D", "s", "^", "v", "P")
-"""A series has a marker of its own too: colour alone says nothing."""
+"""Each series has its own marker too, for readers who cannot tell colours apart."""
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": LINE, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -37,39 +37,37 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure: once for the page, once as a file."""
+    """A rendered figure, as SVG for the page and as PNG for a file."""
 
     name: str
     svg: str
-    """For use inside HTML: without XML header, with ids of its own and CSS variables for colours."""
+    """The figure for use inside HTML: without XML header, with unique ids, and CSS variables for colours."""
     png: bytes
     alt: str
-    """What it shows, for who cannot see it."""
+    """The alternative text."""
     width: int
-    """CSS pixels it is meant to have at most."""
+    """The greatest width in CSS pixels."""
 
 
 def style() -> AbstractContextManager[None]:
-    """Holds the figures' look while they are drawn; local to the `with` block. A `matplotlibrc`, as in the current folder, does not change it."""
+    """Returns a context in which figures have the report's style, whatever `matplotlibrc` the user has."""
     context: AbstractContextManager[None] = style_context(STYLE, after_reset=True)
     return context
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
-) -> tuple[Figure, list[Axes]]:
-    """A figure of a size in inches (96 CSS pixels each in the page) and its axes side by side."""
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of a size in inches (96 CSS pixels each on the page) and its axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)
     return figure, list(axes.flat)
 
 
 def finish(figure: Figure, name: str, alt: str) -> Plot:
-    """Renders a figure drawn inside `style()`; `name` is unique in the page."""
+    """Renders a figure that was drawn inside `style()`; `name` must be unique on the page."""
     FigureCanvasAgg(figure)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=192, facecolor="white")
-    figure.set_layout_engine("none")  # the places that were found stay: finding them again is half the time
+    figure.set_layout_engine("none")  # keeps the layout: computing it again takes half the time
     svg = io.StringIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Plot(name, _for_page(svg.getvalue(), name, alt), png.getvalue(), alt, round(figure.get_figwidth() * 96))
@@ -82,7 +80,7 @@ def _for_page(svg: str, name: str, alt: str) -> str:
         svg = re.sub(pattern, lambda match: f"{match.group(0)}{name}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    # the browser's own fonts, in the size that the figure gave
+    # the page's fonts in the figure's sizes
     svg = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--sans)", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
     label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

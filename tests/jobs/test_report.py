@@ -26,7 +26,7 @@ from shared.config.task import Input, Task
 from shared.context import Context
 from shared.errors import DataError, Stopped
 from shared.metrics.table import COLUMNS, METRICS, Metric
-from shared.report.answer import answer
+from shared.report.answer import find_answer
 from shared.report.charts import forest
 from shared.report.inputs import StageResult, StudyInputs, read_study
 from shared.report.scores import StudyScores, judge, score_study
@@ -125,7 +125,7 @@ def test_a_verdict_may_rest_on_it(better: tuple[StudyInputs, StudyScores], metri
     assert found.image_interval[0] > 0
     real, other = (scores.spread(name, metric.name).mean for name in ("real", "better"))
     assert found.difference == pytest.approx((other or 0.0) - (real or 0.0))
-    assert answer(study.config, judged).sentence.startswith(f"The arm “better” helped: {metric.label} +")
+    assert find_answer(study.config, judged).sentence.startswith(f"The arm “better” helped: {metric.label} +")
     drawn = forest(judged.comparisons, {"real": "Real", "better": "Better"}, {"better": 1}, 0.05)
     assert f"{metric.label}, points against Real" in drawn.svg
 

@@ -77,7 +77,7 @@ def test_a_map_outlives_its_file(tmp_path: Path) -> None:
 def test_a_folder_that_takes_nothing_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "ab").write_text("a file where a folder should be")
     FeatureCache(tmp_path, 1e9).write("ab", VALUES)
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 def _work(folder: Path, seed: int) -> None:

@@ -11,7 +11,7 @@ from shared.config.dataset import Rare
 from shared.config.search import Verdict
 from shared.config.stages import ReportConfig, ReportedExperiment
 from shared.metrics.verdict import Comparison, compare, contrast
-from shared.report.answer import Answer, answer, interval_text, p_text, points
+from shared.report.answer import Answer, find_answer, interval_text, p_text, points
 from shared.report.scores import Comparisons
 
 ARMS = (("real", "real"), ("synthetic", "real+synthetic"), ("placebo", "real+copies"))
@@ -47,7 +47,7 @@ def judged(
 
 
 def said(*args: Any, **options: Any) -> Answer:
-    return answer(config(), judged(*args, **options))
+    return find_answer(config(), judged(*args, **options))
 
 
 def test_a_gain() -> None:
@@ -89,13 +89,13 @@ def test_a_loss_and_nothing() -> None:
 
 
 def test_nothing_recognised_is_no_comparison() -> None:
-    found = answer(config(), replace(judged(0.0, 0.0), all_zero=True))
+    found = find_answer(config(), replace(judged(0.0, 0.0), all_zero=True))
     assert found.sentence.startswith(
         "No arm recognises the rare classes at all: rare macro-F1 is 0 in every training of every arm, so there is nothing to compare."
     )
     assert (found.tone, found.readings) == ("open", ())
     assert "±0.0" not in found.sentence
-    assert answer(config(), replace(judged(0.0, 0.0, n=2), all_zero=True)).warning is not None
+    assert find_answer(config(), replace(judged(0.0, 0.0, n=2), all_zero=True)).warning is not None
 
 
 def test_an_interval_over_images_with_zero_is_said() -> None:
@@ -119,15 +119,15 @@ def test_arms_of_one_kind_are_named() -> None:
         n: dict.fromkeys(range(8), 0.5 + s) for n, s in (("base", 0.0), ("a", 0.1), ("b", 0.2))
     }
     comparisons = Comparisons(Verdict(baseline="base"), compare(values, "base", "accuracy", 0.05, lambda *_: None), [])
-    two = answer(config((("base", "real"), ("a", "real+synthetic"), ("b", "real+synthetic"))), comparisons)
+    two = find_answer(config((("base", "real"), ("a", "real+synthetic"), ("b", "real+synthetic"))), comparisons)
     assert two.sentence.startswith("Generated images (“a”) helped: accuracy +10.0 points")
-    plain = answer(config((("base", "real"), ("a", "real"), ("b", "real"))), comparisons)
+    plain = find_answer(config((("base", "real"), ("a", "real"), ("b", "real"))), comparisons)
     assert plain.sentence.startswith("The arm “a” helped")
 
 
 def test_no_verdict_and_nothing_to_compare() -> None:
-    assert "asks for no verdict" in answer(config(), None).sentence
-    assert "nothing to compare" in answer(config(ARMS[:1]), Comparisons(Verdict(), [], [])).sentence
+    assert "asks for no verdict" in find_answer(config(), None).sentence
+    assert "nothing to compare" in find_answer(config(ARMS[:1]), Comparisons(Verdict(), [], [])).sentence
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.018, "+1.8"), (-0.0321, "−3.2"), (0.0004, "±0.0"), (-0.0004, "±0.0")])

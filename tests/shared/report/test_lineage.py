@@ -9,7 +9,7 @@ import pytest
 from shared.artifacts.manifest import Manifest, Run
 from shared.config.stages import Stage
 from shared.report.inputs import StageResult
-from shared.report.lineage import costs, gpu_budgets, hours, lineage_entries
+from shared.report.lineage import gpu_budgets, hours, lineage_entries, stage_costs
 
 
 def result(
@@ -42,7 +42,7 @@ def test_shared_results_count_once_in_the_order_of_the_stages() -> None:
     assert [(e.stage, e.roles) for e in entries] == [
         ("prepare", ["prepare"]), ("tune", ["tune/a", "tune/b"]), ("final", ["final/a/2"]), ("final", ["final/a/10"]),
     ]  # fmt: skip
-    spent = {c.stage: c for c in costs(entries)}
+    spent = {c.stage: c for c in stage_costs(entries)}
     assert spent["tune"].wall_seconds == 100
     assert spent["final"].gpu_seconds == pytest.approx(16)
     assert spent["prepare"].devices == ["cpu"]
@@ -50,7 +50,7 @@ def test_shared_results_count_once_in_the_order_of_the_stages() -> None:
 
 def test_hours_used_and_lost_by_kind_of_device() -> None:
     tune = result("tune", "t", 100, 90, cpu_seconds=30, device_lost_seconds=9, cpu_lost_seconds=3)
-    found = costs(
+    found = stage_costs(
         lineage_entries(
             {
                 "tune/a": tune,
