@@ -107,9 +107,7 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
         raise DataError("the test set has no images; check the splits that `prepare` made")
     pool = config.repeat % arm.replicates
     training = effective_training_set(arm, train, inputs.generated, inputs.scores, pool, rare)
-    data = TrainingData.build(
-        arm, training, val, rare, runtime.resources, runtime.device, runtime.cache, runtime.stop, runtime.fetched
-    )
+    data = TrainingData.build(arm, training, val, rare, runtime)
     trained = fit(
         arm,
         data,

@@ -193,6 +193,7 @@ class ArmObjective:
         import pyarrow.parquet as pq
 
         from shared.classifier.fit import TrainingData
+        from shared.classifier.runtime import Runtime
         from shared.classifier.training_set import effective_training_set
         from shared.data.dataset import rare_classes, read_info
         from shared.data.imageset import read_shards
@@ -212,11 +213,14 @@ class ArmObjective:
             generated = read_shards(context.fetch_all(made.images, "images"), info.schema_)
             scores = pq.read_table(context.fetch(made.scores, "scores.parquet"))
         training = effective_training_set(arm, train, generated, scores, 0, rare)
-        resources, device = context.task.resources, pick_device(context.task.resources.device)
-        features = context.settings.cache / "features"
-        return TrainingData.build(
-            arm, training, val, rare, resources, device, features, context.stop, fetched_models(context)
+        runtime = Runtime(
+            pick_device(context.task.resources.device),
+            context.task.resources,
+            stop=context.stop,
+            cache=context.settings.cache / "features",
+            fetched=fetched_models(context),
         )
+        return TrainingData.build(arm, training, val, rare, runtime)
 
 
 def _commit(

@@ -6,10 +6,7 @@ They are decoded, or run through the frozen backbone, once and used by many tria
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,13 +23,12 @@ from shared.classifier.loss import ClassCounts
 from shared.classifier.model import Network, Trunk, build_trunk
 from shared.classifier.precision import autocast, move_to, to_float_images
 from shared.classifier.rng import numpy_generator, torch_generator
+from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import TrainingSet
-from shared.config.search import Resources
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError
-from shared.stop import StopSignal
 
 GIB = 2**30
 AUTO_VIEWS, MIRRORED_VIEWS = 8, 2
@@ -68,26 +64,22 @@ class TrainingData:
         training: TrainingSet,
         val: ImageSet,
         rare: NDArray[np.int64],
-        resources: Resources,
-        device: torch.device,
-        cache: Path | None = None,
-        stop: StopSignal | None = None,
-        fetched: Mapping[str, Path] = MappingProxyType({}),
+        runtime: Runtime,
     ) -> TrainingData:
         """Decodes the images, and runs them through the frozen backbone unless they are augmented afresh in each epoch.
 
-        `cache` is a node-local folder that shares the frozen backbone's outputs with other trainings, at most `cache_gib` of them;
-        `fetched` has weights from the hub, by timm model. Raises ConfigError or DataError for a model or weights that do not fit,
-        DataError for empty sets or damaged images, and Stopped.
+        The cache of `runtime` shares the frozen backbone's outputs with other trainings, at most `cache_gib` of them. Raises ConfigError or
+        DataError for a model or weights that do not fit, DataError for empty sets or damaged images, and Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
                 raise DataError(f"the {name} set has no images; check the splits that `prepare` made")
         resolution = arm.classifier.resolution or _image_side(training.images)
-        trunk = build_trunk(arm.classifier, resolution, fetched=fetched)
+        device, stop = runtime.device, runtime.stop
+        trunk = build_trunk(arm.classifier, resolution, fetched=runtime.fetched)
         move_to(trunk.model, device)
-        budget = resources.cache_gib * GIB
-        frozen = FrozenBackbone(trunk, device, FeatureCache(cache, budget) if cache else None)
+        budget = runtime.resources.cache_gib * GIB
+        frozen = FrozenBackbone(trunk, device, FeatureCache(runtime.cache, budget) if runtime.cache else None)
         val_inputs: Pixels | FrozenFeatures
         if trunk.has_frozen_layers:
             val_inputs = FrozenFeatures(

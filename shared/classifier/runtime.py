@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from shared.artifacts.checkpoints import Checkpoints
+from shared.artifacts.checkpoints import Checkpoints, NoCheckpoints
 from shared.config.search import Resources
 from shared.stop import StopSignal
 
@@ -19,9 +19,9 @@ class Runtime:
 
     device: torch.device
     resources: Resources
-    checkpoints: Callable[[str], Checkpoints]
+    checkpoints: Callable[[str], Checkpoints] = lambda _: NoCheckpoints()
     """Returns the place for the checkpoint of a name."""
-    stop: StopSignal
+    stop: StopSignal = field(default_factory=StopSignal)
     cache: Path | None = None
     """A node-local folder for the frozen backbone's outputs; without one they are not shared between processes."""
     fetched: Mapping[str, Path] = field(default_factory=dict)

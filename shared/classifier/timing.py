@@ -13,6 +13,7 @@ from PIL import Image
 from shared.artifacts.checkpoints import NoCheckpoints
 from shared.benchmark import MOST, Enough, Range, Repeats, exactly, spread
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
+from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import TrainingSet
 from shared.config.paths import with_parameters
 from shared.config.search import Resources
@@ -81,7 +82,7 @@ def _build(
     count = len(images)
     everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
     start = time.monotonic()
-    data = TrainingData.build(arm, everything, val, np.empty(0, np.int64), resources, device)
+    data = TrainingData.build(arm, everything, val, np.empty(0, np.int64), Runtime(device, resources))
     return time.monotonic() - start, data
 
 

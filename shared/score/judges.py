@@ -117,9 +117,7 @@ def train_classifier(
     arm = judge_arm(config)
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))
-    data = TrainingData.build(
-        arm, training, val, NO_COLUMNS, runtime.resources, runtime.device, runtime.cache, runtime.stop, runtime.fetched
-    )
+    data = TrainingData.build(arm, training, val, NO_COLUMNS, runtime)
     log = Log("score")
     epochs = config.score.epochs
     return fit(

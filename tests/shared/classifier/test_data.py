@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from shared.classifier.fit import new_network
 from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View
 from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.model import build_trunk
+from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
@@ -27,9 +29,9 @@ RARE = np.array([2])
 
 @pytest.fixture
 def build(device: torch.device) -> Build:
-    def build(arm: Arm, train: ImageSet, val: ImageSet, **options: object) -> TrainingData:
+    def build(arm: Arm, train: ImageSet, val: ImageSet, **options: Any) -> TrainingData:
         training = effective_training_set(arm, train, None, None, 0, RARE)
-        return TrainingData.build(arm, training, val, RARE, Resources(), device, **options)
+        return TrainingData.build(arm, training, val, RARE, Runtime(device, Resources(), **options))
 
     return build
 

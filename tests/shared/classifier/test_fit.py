@@ -22,6 +22,7 @@ from shared.classifier.fit import (
     TrainingFailed,
     fit,
 )
+from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
@@ -54,7 +55,7 @@ def build(device: torch.device) -> Build:
             pa.table({"plausibility": np.full(20, 0.5), "neighbour_ratio": np.full(20, 0.5)}) if generated else None
         )
         training = effective_training_set(arm, train, generated, scores, 0, RARE)
-        return TrainingData.build(arm, training, val, RARE, Resources(), device)
+        return TrainingData.build(arm, training, val, RARE, Runtime(device, Resources()))
 
     return build
 
