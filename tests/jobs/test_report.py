@@ -90,7 +90,7 @@ def test_every_metric_has_its_place(full: dict[str, Path], full_tree: dict[str, 
     }
     assert {len(row) for row in tables["results"]} == {len(tables["results"][0])}
     shown = {(place, head): cell for place, rows in tables.items() for head, cell in zip(rows[0], rows[1], strict=True)}
-    assert tables["results"][-1][0] == "always the commonest class"
+    assert tables["results"][-1][0] == "most frequent class only"
     shown["reference", "majority<br>accuracy"] = tables["results"][-1][tables["results"][0].index("test<br>accuracy")]
     for metric in METRICS:
         mean = real["metrics"][metric.name]["mean"]
@@ -160,7 +160,7 @@ def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path)
     )
     assert (tree["searches"]["other"]["ended"], tree["budget_gpu_hours"]) == (spent, [2.5])
     text = files["index.html"].read_text()
-    assert f"The search of “other” ended short, with 4 finished trials: {spent}." in text
+    assert f"The search of “other” ended early, after 4 finished trials: {spent}." in text
     assert "<strong>Not tuned alike:</strong>" in text
     assert "2.5 GPU" in text
 
