@@ -19,10 +19,10 @@ IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotat
 .DEFAULT_GOAL := help
 .PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
 
-help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-venv: $(VENV)/.ready ## .venv with everything in the lock, and the command .venv/bin/tailfill
+venv: $(VENV)/.ready ## set up .venv with everything in the lock, and the command .venv/bin/tailfill
 
 # bytecode now, on all cores: else each of a study's processes compiles torch anew where PYTHONDONTWRITEBYTECODE is set, and two at once do anywhere
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -33,13 +33,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	  uv venv -q --clear --python $(PYTHON) $(VENV) && uv pip sync -q --compile-bytecode requirements.lock && uv pip install -q --no-deps -e .
 	@touch $@ && echo "$(VENV) is ready"
 
-demo: venv ## the whole study on this machine: no GPU, no cluster, no download
+demo: venv ## run the whole study on this machine: no GPU, no cluster, no download
 	@exec $(BIN)/tailfill run studies/demo.yaml
 
-dashboard: venv ## Optuna's dashboard on the study that was run last, until Ctrl-C (PORT=8080)
+dashboard: venv ## show the study that was run last in Optuna's dashboard, until Ctrl-C (PORT=8080)
 	@exec $(BIN)/tailfill dashboard --port $(or $(PORT),8080)
 
-test: lint types unit ## lint, types and every test that needs no cluster
+test: lint types unit ## run lint, types and every test that needs no cluster
 
 lint: venv
 	@echo "lint: ruff, import-linter"
@@ -53,7 +53,7 @@ unit: venv
 	@echo "tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not cluster and not gpu and not images" $(TESTS)
 
-test-gpu: venv ## what of the tests computes on a GPU, on this machine's
+test-gpu: venv ## run the tests that compute on a GPU, on this machine's
 	@$(BIN)/python -m pytest -q -m gpu tests/shared
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
@@ -61,35 +61,35 @@ chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or
 	  echo "no helm: get Helm 3.19 or later, or 4, from https://helm.sh/docs/intro/install, as helm on PATH, or say HELM=/path/to/helm"; exit 2; }
 	@$(TEST_ENV) $(BIN)/python -m pytest -q tests/helm
 
-generate: venv ## write everything that is made from elsewhere: the chart's schema, stages and README table, the bake file's and import contract's stages
+generate: venv ## write all generated files: the chart's schema, stages and table of values, docs/study-file.md, the bake file, the import contract
 	@$(BIN)/python -m helm.generate
 
-e2e: venv ## a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (REGISTRY, TAG; E2E=small: its shortest form)
+e2e: venv ## run a small study on the cluster of KUBECONFIG, through all that a cluster does to Pods (REGISTRY, TAG; E2E=small: the shortest form)
 	@$(BIN)/python -m pytest -q -x -m cluster tests/cluster/$(if $(E2E),test_$(E2E).py, --ignore tests/cluster/test_small.py)
 
 submit-final: venv ## train with the best parameters so far, on the cluster (RELEASE=study, NAMESPACE, EXPERIMENT, SEEDS, PARAMS=best or FILE)
 	@exec $(BIN)/tailfill submit final --release $(RELEASE) $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
 	  $(if $(EXPERIMENT),--experiment $(EXPERIMENT)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PARAMS),--params $(PARAMS))
 
-chaos: venv ## the search under fire: workers, coordinator and database killed at random (ROUNDS=20)
+chaos: venv ## test the search while workers, coordinator and database are killed at random (ROUNDS=20)
 	@$(TEST_ENV) ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -q tests/shared/search/test_chaos.py -k full
 
-bench: venv ## what a trial costs beside a plain timm loop; DATA=FashionDataset, BENCH="more options" (benchmarks/README.md)
+bench: venv ## measure what a trial costs beside a plain timm loop; DATA=FashionDataset, BENCH="more options" (benchmarks/README.md)
 	@test -n "$(DATA)" || { echo "name the images: make bench DATA=DIR, as studies/deepfashion-lite.yaml has them"; exit 2; }
 	@$(BENCH_ENV) $(BIN)/python -m benchmarks.trial studies/deepfashion-lite.yaml --set dataset.root=$(DATA) $(BENCH)
 
 continue: venv ## begin the demo with an earlier commit, kill it, and continue with this one (FROM=e21fc39, OPTIONS="--set ...")
 	@$(BIN)/python tests/continue_demo.py $(or $(FROM),e21fc39) $(OPTIONS)
 
-fingerprints: venv ## say that changed stage code gives the same output (else raise the stage's VERSION first)
+fingerprints: venv ## record that changed stage code gives the same output (else raise the stage's version in shared/config/stages.py first)
 	@$(BIN)/python -m shared.artifacts.fingerprint --write
 
-lock: ## resolve pyproject.toml anew into requirements.lock and the images' parts of it
+lock: ## resolve pyproject.toml again into requirements.lock and the images' parts of it
 	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare weights classifier diffusion search samplers report) -o images/base/requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster) -o images/control/requirements.lock
 
-images: ## base, control and an image a stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
+images: ## build the images: base, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }
 	@export VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" REVISION="$$(git rev-parse HEAD)"; \
 	  for group in bases default; do $(BAKE) $$group || exit; done
@@ -99,7 +99,7 @@ test-images: venv ## start every image as a random user with a read-only root (a
 
 include k8s/kind.mk
 
-format: venv ## format and mend what ruff can mend
+format: venv ## format the code, and fix what ruff can fix
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
 clean: ## remove what make made (not the studies' work/)

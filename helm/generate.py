@@ -16,26 +16,11 @@ from shared.config.stages import STAGES
 
 CHART = Path(__file__).parent
 ROOT = CHART.parent
-BEGIN, END = "<!-- values: made by `make generate` -->", "<!-- /values -->"
-
-
-STUDY_FILE = """\
-# The study file
-
-A study is one YAML (or JSON) file. `tailfill init DATA` writes one for your images, and `studies/` has ready ones. `tailfill validate STUDY` checks a file and
-names path, value, line and remedy of each error. A value can be replaced on the command line: `--set final.seeds=3`,
-`--set experiments.real.training.lr=1e-3`. `tailfill schema` prints the JSON schema for editors.
-
-`make generate` writes this page from the docstrings in `shared/config/`.
-
-"""
 
 
 def generated() -> dict[Path, str]:
     """Returns what each file should hold that is generated, wholly or in part."""
-    readme = CHART / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    table = values_table((CHART / "values.yaml").read_text(encoding="utf-8"))
+    values = values_table((CHART / "values.yaml").read_text(encoding="utf-8"))
     return {
         CHART / "values.schema.json": values_schema(),
         CHART / "files" / "demo-study.yaml": (ROOT / "studies" / "demo.yaml").read_text(encoding="utf-8"),
@@ -46,9 +31,20 @@ def generated() -> dict[Path, str]:
         ROOT / "pyproject.toml": with_stages(
             "pyproject.toml", r'type = "independence"\nmodules = \[(.*?)\]', "jobs.{}"
         ),
-        ROOT / "docs" / "study-file.md": f"{STUDY_FILE}{study_reference(json.loads(study_schema()))}",
-        readme: f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}",
+        CHART / "README.md": with_part(CHART / "README.md", "values", values),
+        ROOT / "docs" / "study-file.md": with_part(
+            ROOT / "docs" / "study-file.md", "study", study_reference(json.loads(study_schema()))
+        ),
     }
+
+
+def with_part(file: Path, name: str, part: str) -> str:
+    """Returns a file's text with another part between the comments that mark it."""
+    begin, end = f"<!-- {name}: made by `make generate` -->\n", f"<!-- /{name} -->"
+    before, found, rest = file.read_text(encoding="utf-8").partition(begin)
+    if not found or end not in rest:
+        raise ValueError(f"{file}: lacks the line {begin.strip()}, or {end} after it")
+    return before + begin + part + end + rest.partition(end)[2]
 
 
 def stages_json() -> str:

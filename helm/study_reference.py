@@ -25,6 +25,10 @@ _NAMES = {
 
 def study_reference(schema: Node) -> str:
     """Returns the tables of all sections of the study's JSON schema; the top level comes first."""
+    for node in schema["properties"].values():
+        for name in _models(node) if isinstance(node.get("default"), dict) else ():
+            for key, value in node["default"].items():  # JSON schema leaves out defaults that a factory makes
+                schema["$defs"][name]["properties"][key].setdefault("default", value)
     sections = "".join(_section(schema["$defs"], name, node) for name, node in schema["properties"].items())
     return f"## Top level\n\n{_table(schema, '')}{sections}"
 
@@ -49,7 +53,11 @@ def _section(definitions: Node, path: str, node: Node) -> str:
 def _model(definitions: Node, path: str, model: Node, common: Node) -> str:
     """Returns the description and the table of one section, and the sections within it, without the rows that are common."""
     overrides = Overridable.model_fields if model["title"] == Experiment.__name__ else {}
-    own = {k: n for k, n in model["properties"].items() if common.get(k) != n and k not in overrides}
+    own = {
+        key: {"description": common.get(key, {}).get("description", "")} | node
+        for key, node in model["properties"].items()
+        if common.get(key) != node and key not in overrides
+    }
     table = _table({"properties": own, "required": model.get("required", [])}, path)
     inner = "".join(_section(definitions, f"{path}.{key}", kind) for key, kind in own.items())
     merged = ", ".join(
@@ -79,18 +87,19 @@ def _tag(path: str, model: Node) -> str:
 
 
 def _table(model: Node, path: str) -> str:
-    rows = (
-        f"| `{key}` | {_type(node, f'{path}.{key}' if path else key)} | {_default(node)} | {_text(node.get('description', ''))} |\n"
-        for key, node in model["properties"].items()
-    )
-    return HEAD + "".join(rows)
+    rows = HEAD
+    for key, node in model["properties"].items():
+        default = "required" if key in model.get("required", []) else _default(node)
+        kind = _type(node, f"{path}.{key}" if path else key)
+        rows += f"| `{key}` | {kind} | {default} | {_text(node.get('description', ''))} |\n"
+    return rows
 
 
 def _type(node: Node, path: str) -> str:
     if _models(node):
-        link = f"[section](#{re.sub('[^a-z0-9_-]', '', path)})"
+        link = f"[mapping](#{re.sub('[^a-z0-9_-]', '', path)})"
         plain = [f"`{each['const']}`" for each in node.get("anyOf", []) if "const" in each]
-        several = {"array": f"list, each a {link}", "object": f"mapping, each value a {link}"}.get(
+        several = {"array": f"list; each entry a {link}", "object": f"mapping; each value a {link}"}.get(
             node.get("type", ""), link
         )
         null = ["null"] if {"type": "null"} in node.get("anyOf", []) else []
@@ -104,21 +113,19 @@ def _type(node: Node, path: str) -> str:
     if node["type"] == "array":
         entries = node.get("prefixItems")
         return (
-            f"list of {len(entries)}: {_type(entries[0], path)}" if entries else f"list of {_type(node['items'], path)}"
+            f"list of {len(entries)} ({_type(entries[0], path)})" if entries else f"list ({_type(node['items'], path)})"
         )
     if node["type"] == "object":
         values = node.get("additionalProperties")
-        return f"mapping to {_type(values, path)}" if isinstance(values, dict) else "mapping"
+        return f"mapping (each value: {_type(values, path)})" if isinstance(values, dict) else "mapping"
     bounds = [f"{sign} {node[name]:g}" for name, sign in _SIGNS.items() if name in node]
     return ", ".join([_NAMES[node["type"]], *bounds])
 
 
 def _default(node: Node) -> str:
-    if "default" not in node:
-        return f"`{node['const']}`" if "const" in node else "required"
-    if _models(node) and node["default"]:
-        return "its own"
-    return f"`{json.dumps(node['default'], ensure_ascii=False)}`"
+    if _models(node) and node.get("default"):
+        return "as below" if "$ref" in node or "anyOf" in node else "see the meaning"
+    return f"`{json.dumps(node.get('default', {}), ensure_ascii=False)}`"
 
 
 def _models(node: Node) -> list[str]:

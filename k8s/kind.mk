@@ -1,7 +1,7 @@
 # A cluster on this machine to try the chart on: kind, with a registry beside it and made-up GPUs.
 export KIND_CLUSTER ?= tailfill
 export KIND_CONFIG ?= k8s/kind.yaml
-# a node image; kind's own where none is named
+# a node image; kind's own if none is named
 export KIND_IMAGE ?=
 export REGISTRY_IMAGE ?= registry:2
 # of the registry on this machine; the container is $(KIND_CLUSTER)-registry
@@ -15,21 +15,21 @@ export POSTGRESQL_IMAGE ?=
 
 .PHONY: kind-up kind-gpus kind-load kind-services kind-install kind-down
 
-kind-up: ## a kind cluster with a registry and made-up GPUs (KIND_IMAGE, KIND_CONFIG, KIND_CLUSTER, REGISTRY_IMAGE, REGISTRY_PORT, GPUS)
+kind-up: ## create a kind cluster with a registry and made-up GPUs (KIND_IMAGE, KIND_CONFIG, KIND_CLUSTER, REGISTRY_IMAGE, REGISTRY_PORT, GPUS)
 	@k8s/kind.sh up
 
-kind-gpus: ## nodes that say they have GPUS GPUs
+kind-gpus: ## let the nodes claim to have GPUS GPUs
 	@k8s/kind.sh gpus
 
-kind-load: ## build the images and bring them into the cluster: what changed only
+kind-load: ## build the images and bring what changed into the cluster
 	@k8s/kind.sh need docker kind
 	@$(MAKE) --no-print-directory images REGISTRY=localhost:$(REGISTRY_PORT) TAG=$(or $(TAG),dev) PUSH=1
 	@k8s/kind.sh load
 
-kind-services: ## a PostgreSQL and a MinIO outside of the chart, as a study of one's own has them
+kind-services: ## install a PostgreSQL and a MinIO outside of the chart, as for a study with its own services
 	@k8s/kind.sh services
 
-kind-install: ## the chart with k8s/kind-values.yaml (RELEASE, HELM_ARGS, MINIO_IMAGE, POSTGRESQL_IMAGE)
+kind-install: ## install the chart with k8s/kind-values.yaml (RELEASE, HELM_ARGS, MINIO_IMAGE, POSTGRESQL_IMAGE)
 	@k8s/kind.sh install $(if $(TAG),--set image.tag=$(TAG)) $(HELM_ARGS)
 
 kind-down: ## remove the cluster and its registry
