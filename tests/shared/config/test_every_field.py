@@ -117,8 +117,8 @@ def test_every_section_is_overridable_or_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (("distill",), "distill: unknown key; there are "),
-        (("experiments", 1, "distill"), "experiments[1].distill: unknown key; there are "),
+        (("no-section",), "no-section: unknown key; there are "),
+        (("experiments", 1, "no-section"), "experiments[1].no-section: unknown key; there are "),
         (("experiments", 1, "titel"), "experiments[1].titel: unknown key; did you mean title?"),
         (("experiments", 1, "trainings"), "experiments[1].trainings: unknown key; did you mean training?"),
         (("experiments", 1, "training", "mixxup"), "experiments[1].training.mixxup: unknown key; did you mean mixup?"),
