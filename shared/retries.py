@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, stop_never
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential
 
 CHECK_SECONDS = 0.2  # between two checks during a wait
@@ -43,30 +42,24 @@ def retrying(
     errors: type[Exception] | tuple[type[Exception], ...],
     backoff: Backoff,
     warn: Callable[..., None],
-    attempts: int | None = None,
-    patience: float = math.inf,
+    attempts: int,
     check: Callable[[], None] | None = None,
 ) -> Retrying:
     """Returns what calls a function again while it raises one of `errors`; the last attempt's error is raised as it is.
 
-    It ends after so many `attempts`, or when `patience` seconds have passed. Before each wait it calls `warn` with the keywords
+    It ends after so many `attempts`. Before each wait it calls `warn` with the keywords
     `attempt` (which one failed, from 1), `seconds` (of the wait) and `error`. `check` is called five times per second during a wait, and
     may raise to end the retries, as `StopSignal.raise_if_set` does.
     """
-
-    def seconds(state: RetryCallState) -> float:
-        return min(backoff.seconds(state), max(patience - (state.seconds_since_start or 0.0), 0.0))
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         warn(attempt=state.attempt_number, seconds=round(state.upcoming_sleep, 1), error=error)
 
-    by_attempts = stop_never if attempts is None else stop_after_attempt(attempts)
-    by_time: Any = stop_never if patience == math.inf else stop_after_delay(patience)
     return Retrying(
         retry=retry_if_exception_type(errors),
-        stop=by_attempts | by_time,
-        wait=seconds,
+        stop=stop_after_attempt(attempts),
+        wait=backoff.seconds,
         sleep=partial(_sleep, check=check),
         before_sleep=before_sleep,
         reraise=True,

@@ -47,15 +47,6 @@ def test_attempts_are_bounded_and_the_last_error_is_raised() -> None:
     assert (service.calls, len(warnings)) == (4, 3)
 
 
-def test_patience_bounds_the_time_and_shortens_the_last_wait() -> None:
-    service, warnings, began = Service(math.inf), Warnings(), time.monotonic()
-    with pytest.raises(UnavailableError):
-        retrying((UnavailableError,), Backoff(0.1, jitter=(1, 1)), warnings, patience=0.5)(service)
-    assert 0.5 <= time.monotonic() - began < 3
-    assert 2 <= service.calls <= 4  # at 0, 0.1, 0.3 and 0.5 s
-    assert all(warning["seconds"] <= 0.2 for warning in warnings)
-
-
 def test_other_errors_are_raised_at_once() -> None:
     service = Service(1, DataError)
     with pytest.raises(DataError):
