@@ -194,18 +194,26 @@ def run_in_control(release: str, namespace: str | None, arguments: Sequence[str]
     Raises InputError if there is no such release, and UnavailableError if its control Pod is not running.
     """
     cluster = Cluster.of_kubeconfig(namespace)
+    pod = _running_control(cluster, release)
+    try:
+        return cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
+    except UnavailableError as error:  # perhaps its container has ended meanwhile: then the snapshot says why
+        lines = ReleaseSnapshot.take(cluster, release).lines()
+        raise UnavailableError("\n".join([f"release {release}: {error}", *lines])) from error
+
+
+def _running_control(cluster: Cluster, release: str) -> str:
+    """Returns the name of the release's control Pod that runs; raises the errors of `run_in_control` if there is none."""
     control = cluster.list("pods", _control_selector(release))
     running = [pod for pod in control if not leaving(pod) and _ready(pod)]
-    if not running:
-        snapshot = ReleaseSnapshot.take(cluster, release)
-        if not (snapshot.control or snapshot.jobs or snapshot.workers):
-            raise InputError(
-                f"release {release}: there is none in the namespace {cluster.namespace}; name it with --release and --namespace, see `helm list -A`"
-            )
-        raise UnavailableError("\n".join([f"release {release}: its control Pod is not ready", *snapshot.lines()]))
-    return cluster.execute(
-        running[0]["metadata"]["name"], ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr
-    )
+    if running:
+        return str(running[0]["metadata"]["name"])
+    snapshot = ReleaseSnapshot.take(cluster, release)
+    if not (snapshot.control or snapshot.jobs or snapshot.workers):
+        raise InputError(
+            f"release {release}: there is none in the namespace {cluster.namespace}; name it with --release and --namespace, see `helm list -A`"
+        )
+    raise UnavailableError("\n".join([f"release {release}: its control Pod is not ready", *snapshot.lines()]))
 
 
 def _ready(pod: Object) -> bool:

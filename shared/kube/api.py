@@ -205,7 +205,8 @@ def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
         TypeError,
         KeyError,
         IndexError,
-    ) as error:  # no exit code came: the client's words for a cut
+        ValueError,
+    ) as error:  # no exit code came: the client's errors for a cut, and for a container that ended before the command began
         raise UnavailableError(
             f"the connection to the Pod was cut before the command ended ({error!r}); run it again"
         ) from error

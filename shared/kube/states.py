@@ -64,6 +64,8 @@ def pod_reason(pod: Object) -> str | None:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return _unschedulable(condition.get("message", condition.get("reason", "")))
     for container in status.get("containerStatuses") or ():
+        if reason := _restart_reason(status, container):
+            return reason
         waiting = container.get("state", {}).get("waiting")
         if not waiting or waiting.get("reason") in ("ContainerCreating", "PodInitializing", None):
             continue
@@ -75,6 +77,17 @@ def pod_reason(pod: Object) -> str | None:
             return f"it ended and waits to be started again: {termination(container) or 'see its log'}"
         return f"{waiting['reason']}: {_short(waiting.get('message', ''))}"
     return None
+
+
+def _restart_reason(status: Object, container: Object) -> str | None:
+    """Returns why a container that Kubernetes starts again and again is not ready, between two of its back-offs."""
+    state, before = container.get("state", {}), container.get("lastState", {})
+    again = status.get("phase") == "Running" and not container.get("ready") and "waiting" not in state
+    return f"it ended and is started again: {termination(container)}" if again and _failed(state, before) else None
+
+
+def _failed(*states: Object) -> bool:
+    return any((state.get("terminated") or {}).get("exitCode") for state in states)
 
 
 def _unschedulable(message: str) -> str:

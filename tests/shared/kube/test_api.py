@@ -133,7 +133,7 @@ def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Non
 class Session:
     """An exec session as the client has it: each look brings a batch of (channel, bytes); the last one closes it."""
 
-    def __init__(self, batches: list[list[tuple[int, bytes]]], returncode: int | None) -> None:
+    def __init__(self, batches: list[list[tuple[int, bytes]]], returncode: int | str | None) -> None:
         self.batches, self.channels, self._returncode, self.sock = batches, dict[int, bytes](), returncode, self
 
     def is_open(self) -> bool:
@@ -152,7 +152,7 @@ class Session:
     def returncode(self) -> int:
         if self._returncode is None:
             raise TypeError("'NoneType' object is not subscriptable")  # as the client's own does after a cut
-        return self._returncode
+        return int(self._returncode)  # as the client's own does, whatever the API server said
 
 
 def test_all_output_of_a_command_is_passed_on() -> None:
@@ -168,6 +168,12 @@ def test_a_cut_connection_is_no_exit_code() -> None:
     with pytest.raises(UnavailableError, match="was cut before the command ended"):
         api._forward_output(Session([[(1, b"A")]], None), {1: out, 2: out})
     assert out.getvalue() == "A"
+
+
+def test_a_container_that_ended_before_the_command_began_is_no_exit_code() -> None:
+    said = 'unable to upgrade connection: container not found ("main")'
+    with pytest.raises(UnavailableError, match=r"container not found .*run it again"):
+        api._forward_output(Session([[]], said), {1: io.StringIO(), 2: io.StringIO()})
 
 
 def test_a_refused_websocket_is_a_refusal_and_a_closed_one_is_not(server: Answers, cluster: Cluster) -> None:
