@@ -70,7 +70,7 @@ def forwarded_store(release: Release) -> Iterator[dict[str, str]]:
 
 
 def test_images_of_a_claim_and_weights_of_a_hub(release: Release, images: Path, tmp_path: Path) -> None:
-    release.kubectl("create", "configmap", "hub", f"--from-file={ROOT / 'tests' / 'hub_server.py'}")
+    release.kubectl("create", "configmap", "hub", f"--from-file={ROOT / 'tests' / 'support' / 'hub_server.py'}")
     image = f"{registry()}/tailfill/weights:{tag()}"
     release.kubectl("apply", "-f", "-", text=(HERE / "own-data.yaml").read_text().replace("IMAGE", image))
     release.kubectl("wait", "--for=condition=ready", "pod/hub", "--timeout=180s")
