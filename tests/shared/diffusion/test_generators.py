@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 from pathlib import Path
@@ -24,6 +25,7 @@ from shared.errors import DataError
 from shared.stop import StopSignal
 from tests.support.tiny_pipeline import SCHEMA, tiny_images
 
+ROOT = Path(__file__).parents[3]
 every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERATORS)
 
 
@@ -35,6 +37,11 @@ def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
     )
 
 
+def package_of(name: str) -> str:
+    """The dotted name of a generator's package."""
+    return f"shared.diffusion.{name.replace('-', '_')}"
+
+
 def functions(kind: GeneratorKind) -> dict[str, str]:
     """The names of functions in an entry, by the name of their type in `shared.diffusion.generator`."""
     found = {"Train": kind.train, "Load": kind.load, "Time": kind.time}
@@ -44,7 +51,8 @@ def functions(kind: GeneratorKind) -> dict[str, str]:
 def test_every_section_of_a_study_has_an_entry_under_its_name() -> None:
     union, _ = get_args(AnyFinetune)
     named = {get_args(section.model_fields["generator"].annotation): section for section in get_args(union)}
-    assert named == {(name,): kind.config for name, kind in GENERATORS.items()}
+    entries = {(name,): kind.config for name, kind in GENERATORS.items()}
+    assert named == entries, "AnyFinetune (left, shared/config/generation.py) and GENERATORS (right) must have the same"
 
 
 @every
@@ -56,19 +64,27 @@ def test_every_function_exists_and_takes_what_its_type_says(name: str, kind: Gen
 
 @every
 def test_no_generator_imports_another(name: str, kind: GeneratorKind) -> None:
-    packages = {other: entry.train.rpartition(".")[0] for other, entry in GENERATORS.items()}
-    assert len(set(packages.values())) == len(packages)
+    packages = {other: package_of(other) for other in GENERATORS}
     for path in functions(kind).values():
         module = path.partition(":")[0]
-        assert module.startswith(packages[name])
+        assert module.startswith(f"{packages[name]}."), f"{path} must be in a module of the package {packages[name]}"
         assert set(packages.values()).intersection(modules_of(module)) <= {packages[name]}
+
+
+@every
+def test_a_generator_reads_each_setting_of_its_section(name: str, kind: GeneratorKind) -> None:
+    package = ROOT.joinpath(*package_of(name).split("."))
+    trees = [ast.parse(path.read_text()) for path in package.rglob("*.py")]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    ignored = {*kind.config.model_fields} - read - {"generator"}
+    assert not ignored, f"no module of {package_of(name)} reads {sorted(ignored)}: a study could set it without effect"
 
 
 @every
 def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tmp_path: Path) -> None:
     location = tiny_config(name, kind, tmp_path).base_location
     assert location == (None if kind.base is None else str(tmp_path))
-    assert bool(kind.time) != bool(kind.untimed)
+    assert bool(kind.time) != bool(kind.untimed), "set `time`, or say in `untimed` why there is none, and not both"
     if kind.base is not None:
         assert set(kind.base.needed) < set(kind.base.read)
 
@@ -90,12 +106,12 @@ def test_every_generator_trains_and_draws(
     )
     train: Train = resolve_name(kind.train)
     curve = train(config, finetuning)
-    assert [point["step"] for point in curve] == [1, 2, 3]
+    assert [point["step"] for point in curve] == [1, 2, 3], "a short curve has a point per step"
     assert all(np.isfinite(point["loss"]) for point in curve)
     files = {path.name: path for path in finetuning.out.iterdir()}
     assert json.loads(files["generator.json"].read_text())["generator"] == name
     assert json.loads(files["curve.json"].read_text()) == curve
-    assert {path.suffix for path in files.values()} == {".json", ".safetensors"}
+    assert {path.suffix for path in files.values()} == {".json", ".safetensors"}, "a stage opens no other kind of file"
     trained = load_generator(files, device, source)
     labels = tiny_images().labels
     drawn = trained.sample([SampleRequest(labels[i], i) for i in range(3)], 2.0, 2)
