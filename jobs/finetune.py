@@ -61,13 +61,12 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
 
 
 def finetune(config: AnyFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
-    """Trains the generator that `config` chooses, writes the files to commit into the new folder `out`, and returns the curve.
+    """Trains the generator that `config` chooses, writes the files to commit into `out`, and returns the curve.
 
     Raises DataError if there is no image, InputError if the loss becomes NaN, and Stopped after a checkpoint.
     """
     if not len(finetuning.images):
         raise DataError("finetune: the data set has no training image; check its `split` column")
-    finetuning.out.mkdir(parents=True)
     train: Train = resolve_name(generator_kind(config.generator).train)
     curve = train(config, finetuning)
     finetuning.stop.raise_if_set()

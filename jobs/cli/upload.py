@@ -18,6 +18,7 @@ from shared.artifacts.disk import disk_errors
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
+from shared.data.sources.table import SOURCES
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 from shared.log import Log
@@ -123,7 +124,8 @@ def list_files(folder: Path) -> dict[str, Path]:
 
 def by_content(name: str) -> bool:
     """Returns whether a file is compared by its content, because different files of its kind may have the same size."""
-    return is_label_file(name) or name.endswith(WEIGHTS)
+    labels = any(is_label_file(name, kind.config.label_files) for kind in SOURCES.values())
+    return labels or name.endswith(WEIGHTS)
 
 
 def _check(folder: Path, key: str) -> None:

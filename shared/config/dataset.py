@@ -37,6 +37,10 @@ class Split(Section):
 class Source(Section):
     """The settings that all image sources share."""
 
+    label_files: ClassVar[frozenset[str]] = frozenset({".csv", ".txt", ".tsv"})
+    """The endings of files that hold labels. A data set is identified by their content and by the size of all other files, as an edited label
+    seldom changes a file's size."""
+
     resolution: Annotated[int, Field(ge=16, le=1024)] = 224
     """Side in pixels of the square images that `prepare` stores; at least the resolution of the generator and of the classifier."""
     fit: Literal["squash", "crop", "pad"] = "squash"

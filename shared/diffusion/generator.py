@@ -78,7 +78,7 @@ class Finetuning:
     """The seed of all random choices."""
     device: torch.device
     out: Path
-    """The folder for the files that are committed; scratch files go beside it."""
+    """The folder for the files that are committed, which the training makes; scratch files go beside it."""
     checkpoints: Checkpoints
     stop: StopSignal
     base: BaseSource
@@ -89,9 +89,12 @@ class Finetuning:
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]
 """Trains a generator as its section `finetune` says and writes `generator.json`, `curve.json` and the weights into `out`.
 
-Returns the curve: points of step, loss and seconds. It continues from a checkpoint if there is one, and then ends with the same
-weights (bit for bit on a CPU). Raises ConfigError, DataError (a base or checkpoint that does not fit), UnavailableError (the base's bucket does not answer),
-InputError (the loss is no finite number, the GPU's memory is too small), and Stopped after a checkpoint if the grace period suffices.
+`generator.json` has the generator's name as `generator`; all else in it is for its Load. Weights are safetensors (`tensors.py` beside this
+file). `curve.json` is the curve, which is also returned: points of `step`, `loss` and `seconds`, one per step if there are few, and at least one.
+
+It continues from a checkpoint if there is one, and then ends with the same weights (bit for bit on a CPU). Raises ConfigError, DataError (a
+base or checkpoint that does not fit), UnavailableError (the base's bucket does not answer), InputError (the loss is no finite number, the
+GPU's memory is too small), and Stopped after a checkpoint if the grace period suffices.
 """
 Load = Callable[[Mapping[str, Path], torch.device, BaseSource], Generator]
 """Loads the generator from the files that a Train wrote, by name, on a device.

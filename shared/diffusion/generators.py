@@ -52,7 +52,7 @@ class GeneratorKind:
     """Settings as YAML, if `tailfill init` offers it as an alternative."""
 
 
-def _even_share(config: Finetune, gpus: int) -> int:
+def _even_share(config: StableDiffusionFinetune, gpus: int) -> int:
     """Returns the most processes, one per GPU, that share each batch evenly."""
     return max(n for n in range(1, max(gpus, 1) + 1) if config.batch_size % n == 0)
 

@@ -6,7 +6,7 @@ The digest is the same for a local folder and its copy in a bucket, so that a st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from shared.artifacts.s3 import Listed, S3Store
 
-LABELS = {".csv", ".txt", ".tsv"}  # their content counts: an edited label seldom changes the size
 PARALLEL = 16  # reads at once; label files are small, so that most of the time is spent on round trips
 
 
@@ -36,9 +35,9 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     if is_s3(dataset.root):
         from shared.artifacts.s3 import S3Store
 
-        files = _in_bucket(S3Store(*split_s3(dataset.root), settings))
+        files = _in_bucket(S3Store(*split_s3(dataset.root), settings), dataset.label_files)
     else:
-        files = _in_folder(Path(dataset.root).expanduser(), dataset.root)
+        files = _in_folder(Path(dataset.root).expanduser(), dataset.root, dataset.label_files)
     if not files:
         raise DataError(
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"
@@ -53,26 +52,26 @@ def check_outside(path: Path, root: str | None, remedy: str) -> None:
         raise ConfigError(f"{path}: lies inside of the data, {root}, where every file counts as data; {remedy}")
 
 
-def is_label_file(name: str) -> bool:
-    """Returns whether a file counts by its content, not by its size."""
-    return PurePosixPath(name).suffix.lower() in LABELS
+def is_label_file(name: str, endings: Collection[str]) -> bool:
+    """Returns whether a file counts by its content, not by its size: its name has one of the `endings`, in any case."""
+    return PurePosixPath(name).suffix.lower() in endings
 
 
-def _in_folder(root: Path, named: str) -> Mapping[str, str]:
+def _in_folder(root: Path, named: str, endings: Collection[str]) -> Mapping[str, str]:
     if not root.is_dir():
         raise DataError(f"dataset.root: there is no folder {named}; name it with --set dataset.root=DIR")
-    return {path.relative_to(root).as_posix(): _local(path) for path in root.rglob("*") if path.is_file()}
+    return {path.relative_to(root).as_posix(): _local(path, endings) for path in root.rglob("*") if path.is_file()}
 
 
-def _local(path: Path) -> str:
-    if is_label_file(path.name):
+def _local(path: Path, endings: Collection[str]) -> str:
+    if is_label_file(path.name, endings):
         return file_digest(path)
     return str(path.stat().st_size)
 
 
-def _in_bucket(store: S3Store) -> Mapping[str, str]:
+def _in_bucket(store: S3Store, endings: Collection[str]) -> Mapping[str, str]:
     def described(file: Listed) -> str:
-        if not is_label_file(file.key):
+        if not is_label_file(file.key, endings):
             return str(file.size)
         try:
             return store.digest(file.key)

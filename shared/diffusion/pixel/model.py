@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from shared.data.schema import LabelSchema
+from shared.diffusion.tensors import check_shapes, read_tensors
 from shared.errors import DataError
 
 WEIGHTS = "model.safetensors"
@@ -123,25 +122,3 @@ def load_network(files: Mapping[str, Path]) -> tuple[FlowNetwork, LabelSchema, i
     check_shapes(WEIGHTS, state, network.state_dict())
     network.load_state_dict(state)
     return network, schema, resolution
-
-
-def read_tensors(files: Mapping[str, Path], name: str) -> dict[str, torch.Tensor]:
-    """A safetensors file's tensors; raises DataError where it is missing or something else (a pickle is never opened)."""
-    if name not in files:
-        raise DataError(f"{name}: missing beside {sorted(files)}; run finetune again (--rerun finetune)")
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(files[name])
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{name}: is no readable safetensors file ({error}); run finetune again (--rerun finetune)"
-        ) from error
-    return tensors
-
-
-def check_shapes(name: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Raises DataError naming the first tensor that is missing, of another shape, or too many."""
-    for key in sorted({*found, *wanted}):
-        has = tuple(found[key].shape) if key in found else "no such tensor"
-        needs = tuple(wanted[key].shape) if key in wanted else "no such tensor"
-        if has != needs:
-            raise DataError(f"{name}: {key} should be {needs}, got {has}; these weights belong to another model")

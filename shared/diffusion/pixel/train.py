@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel, compute_density_for_timestep_sampling
-from safetensors.torch import save_file
 
 from shared.artifacts.checkpoints import Checkpoints
 from shared.config.generation import PixelFinetune
 from shared.data.imageset import ImageSet
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
-from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, WEIGHTS, build_network, check_shapes, describe, read_tensors
+from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, WEIGHTS, build_network, describe
+from shared.diffusion.tensors import check_shapes, read_tensors, save_tensors
 from shared.errors import InputError
 from shared.log import Log
 from shared.stop import StopSignal
@@ -49,7 +49,7 @@ def finetune_pixel(config: PixelFinetune, finetuning: Finetuning) -> list[dict[s
     out.mkdir(parents=True, exist_ok=True)
     trainer.resume(finetuning.checkpoints)
     trainer.run(finetuning.checkpoints, finetuning.stop, out)
-    save_file(trainer.averaged(), out / WEIGHTS)
+    save_tensors(trainer.averaged(), out / WEIGHTS)
     (out / "curve.json").write_text(json.dumps(trainer.curve))
     (out / "generator.json").write_text(json.dumps(describe(images.schema, config.resolution, config.width)))
     return trainer.curve
@@ -156,8 +156,8 @@ class PixelTrainer:
     # -- state
 
     def averaged(self) -> dict[str, torch.Tensor]:
-        """The exponential moving average of the weights, by name, on the CPU."""
-        return {n: _plain(t) for n, t in zip(self._parameters, self._ema.shadow_params, strict=True)}
+        """The exponential moving average of the weights, by name."""
+        return dict(zip(self._parameters, self._ema.shadow_params, strict=True))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that one step hands to the next, under names `part|parameter`; not copied."""
@@ -173,7 +173,7 @@ class PixelTrainer:
         """Files into a folder of their own beside the results, then into the checkpoints."""
         place = folder.parent / "checkpoint"
         place.mkdir(exist_ok=True)
-        save_file({name: _plain(tensor) for name, tensor in self._tensors().items()}, place / STATE)
+        save_tensors(self._tensors(), place / STATE)
         progress = {"curve": self.curve, "pending": self._pending, "seconds": self._seconds()}
         (place / PROGRESS).write_text(json.dumps(progress))
         checkpoints.save({name: place / name for name in (STATE, PROGRESS)}, step=self.step)
@@ -206,8 +206,3 @@ class PixelTrainer:
         self.curve, self._pending = progress["curve"], progress["pending"]
         self._earlier_seconds = progress["seconds"]
         log.info("going on from a checkpoint", step=self.step)
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU and contiguous, as safetensors wants it (channels-last weights are not)."""
-    return tensor.detach().cpu().contiguous()

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from shared.data.imageset import ImageSet, decode
-from shared.diffusion.stable_diffusion.model import save_tensors
 from shared.diffusion.stable_diffusion.processes import Rank
+from shared.diffusion.tensors import save_tensors
 from shared.log import Log
 
 ENCODE_IMAGES = 4  # at once: the VAE needs about 1 GB an image of 512 pixels in float32

@@ -16,13 +16,12 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel
 
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.stable_diffusion.base import Parts
+from shared.diffusion.tensors import check_shapes, read_tensors, save_tensors
 from shared.errors import DataError
 
 UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
@@ -102,7 +101,7 @@ def weights_from_base(method: str, text_encoder: bool) -> list[str]:
 def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[str, Path]) -> None:
     """Puts the trained weights into the base's parts; raises DataError where a file is missing or does not fit."""
     if method == "lora":
-        state = read_tensors("lora.safetensors", files)
+        state = read_tensors(files, "lora.safetensors")
         _load_lora(parts.unet, {n: t for n, t in state.items() if n.startswith("unet.")})
         if text_encoder:
             _load_lora(parts.text_encoder, {n: t for n, t in state.items() if n.startswith("text_encoder.")})
@@ -112,27 +111,9 @@ def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[s
         _load_state(parts.text_encoder, "text_encoder.safetensors", files)
 
 
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes tensors as safetensors, which wants them contiguous (channels-last weights are not)."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def read_tensors(name: str, files: Mapping[str, Path]) -> dict[str, torch.Tensor]:
-    """The tensors of one of `files`, on the CPU; raises DataError where it is missing or no safetensors."""
-    if name not in files:
-        raise DataError(f"{name}: missing among the generator's files {sorted(files)}; run finetune again")
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(files[name])
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{name}: no readable safetensors file ({error}); run finetune again") from error
-    return tensors
-
-
 def _load_state(model: nn.Module, name: str, files: Mapping[str, Path]) -> None:
-    state = read_tensors(name, files)
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    _check_shapes(name, wanted, found)
+    state = read_tensors(files, name)
+    check_shapes(name, state, model.state_dict())
     model.load_state_dict(state, assign=True)
 
 
@@ -146,8 +127,8 @@ def _load_lora(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"lora.safetensors: does not fit the base's {prefix} ({first}); run finetune again") from error
-    loaded = {f"{prefix}.{key}": tuple(t.shape) for key, t in _lora_state(model).items()} if state else {}
-    _check_shapes("lora.safetensors", loaded, {key: tuple(tensor.shape) for key, tensor in state.items()})
+    loaded = {f"{prefix}.{key}": tensor for key, tensor in _lora_state(model).items()} if state else {}
+    check_shapes("lora.safetensors", state, loaded)
     if not state:
         raise DataError(f"lora.safetensors: holds nothing for the {prefix}; run finetune again")
 
@@ -158,12 +139,3 @@ def _lora_state(model: Any) -> dict[str, torch.Tensor]:
         get_peft_model_state_dict(model, adapter_name=adapters[0])
     )
     return state
-
-
-def _check_shapes(name: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
-    for key in sorted({*wanted, *found}):
-        if wanted.get(key) != found.get(key):
-            raise DataError(
-                f"{name}: tensor {key} has shape {found.get(key)}, the model wants {wanted.get(key)}; "
-                "it belongs to another base, run finetune again"
-            )

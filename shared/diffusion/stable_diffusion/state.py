@@ -12,7 +12,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from shared.diffusion.stable_diffusion.model import read_tensors, save_tensors
+from shared.diffusion.tensors import read_tensors, save_tensors
 from shared.errors import DataError
 
 CURVE_POINTS = 1000  # at most: longer trainings average over several steps a point
@@ -76,11 +76,11 @@ class TrainingState:
     def load(self, files: Mapping[str, Path], step: int) -> None:
         """Takes over a checkpoint; raises DataError where it is another model's."""
         state: dict[str, Any] = json.loads(files["state.json"].read_text())
-        self._copy(self.trained, read_tensors("weights.safetensors", files))
-        self._load_optimizer(read_tensors("optimizer.safetensors", files))
+        self._copy(self.trained, read_tensors(files, "weights.safetensors"))
+        self._load_optimizer(read_tensors(files, "optimizer.safetensors"))
         if self.ema is not None:
             average = dict(zip(self.trained, self.ema.shadow_params, strict=True))
-            self._copy(average, read_tensors("average.safetensors", files))
+            self._copy(average, read_tensors(files, "average.safetensors"))
             self.ema.optimization_step = step
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

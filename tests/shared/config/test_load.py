@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,13 +11,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.config.dataset import Dataset
+from shared.config.generation import AnyFinetune
 from shared.config.load import load_study, parse, study_from_tree, study_tree
 from shared.config.search import Choice, FloatRange, IntRange
-from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError
 
 STUDIES = Path(__file__).parents[3] / "studies"
-SOURCES = ", ".join(repr(*get_args(kind.model_fields["source"].annotation)) for kind in get_args(get_args(Dataset)[0]))
+
+
+def _names(union: Any, key: str) -> str:
+    """The values of `key` by which the members of a union are told apart."""
+    return ", ".join(repr(*get_args(kind.model_fields[key].annotation)) for kind in get_args(get_args(union)[0]))
+
+
+SOURCES, GENERATORS = _names(Dataset, "source"), _names(AnyFinetune, "generator")
 MINIMAL = """\
 name: tiny
 dataset: {source: garments, resolution: 32}
@@ -58,7 +65,7 @@ def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         ("dataset.source=folders", ["dataset.source: must be one of 'garments'", "; did you mean folder?"]),
         ("dataset={}", ["dataset.source: must be one of", "which is missing"]),
         ("dataset.resolution=8", ["dataset.resolution: must be >= 16, got 8"]),
-        ("finetune.generator=gan", [f"finetune.generator: must be one of {str([*GENERATORS])[1:-1]}", 'got "gan"']),
+        ("finetune.generator=gan", [f"finetune.generator: must be one of {GENERATORS}", 'got "gan"']),
         ("finetune.generator=pixels", ["finetune.generator: must be one of", "'pixel'", "; did you mean pixel?"]),
         ("training.loss=weigthed", ["training.loss: must be one of", "'plain'", "; did you mean weighted?"]),
         ("experiments.0.images=reel", ["experiments[0].images: must be one of", "; did you mean real?"]),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import get_args
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.artifacts.checkpoints import NoCheckpoints
+from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
 from shared.artifacts.fingerprint import modules_of
 from shared.config.generation import AnyFinetune, Finetune, Generate
 from shared.config.search import Resources
@@ -20,19 +24,61 @@ from shared.diffusion import generator
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, Time, Train
 from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kind
 from shared.diffusion.load import load_generator
-from shared.errors import DataError
+from shared.errors import DataError, Stopped
 from shared.stop import StopSignal
 from tests.support.tiny_pipeline import SCHEMA, tiny_images
 
+ROOT = Path(__file__).parents[3]
 every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERATORS)
 
 
 def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
     """A section whose training takes a second."""
-    small = {"steps": 3, "batch_size": 2, "resolution": 32, "width": 8, "base": str(base), "warmup_steps": 1}
+    small = {
+        "steps": 3,
+        "batch_size": 2,
+        "resolution": 32,
+        "width": 8,
+        "base": str(base),
+        "warmup_steps": 1,
+        "checkpoint_every": 1,
+    }
     return kind.config.model_validate(
         {"generator": name} | {field: value for field, value in small.items() if field in kind.config.model_fields}
     )
+
+
+class StoppingCheckpoints(FolderCheckpoints):
+    """Sends the stop signal once a checkpoint is saved."""
+
+    def __init__(self, folder: Path, stop: StopSignal) -> None:
+        super().__init__(folder)
+        self._stop = stop
+        self.steps: list[object] = []
+
+    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
+        super().save(files, **values)
+        self.steps.append(values["step"])
+        self._stop.set()
+
+
+def tiny_finetuning(out: Path, source: BaseSource, device: torch.device) -> Finetuning:
+    """The inputs of a training that keeps no checkpoint and is not stopped."""
+    return Finetuning(
+        images=tiny_images(),
+        rare=np.array([1]),
+        seed=1,
+        device=device,
+        out=out,
+        checkpoints=NoCheckpoints(),
+        stop=StopSignal(),
+        base=source,
+    )
+
+
+def package_of(name: str) -> str:
+    """The dotted name of a generator's package."""
+    return f"shared.diffusion.{name.replace('-', '_')}"
 
 
 def functions(kind: GeneratorKind) -> dict[str, str]:
@@ -44,7 +90,8 @@ def functions(kind: GeneratorKind) -> dict[str, str]:
 def test_every_section_of_a_study_has_an_entry_under_its_name() -> None:
     union, _ = get_args(AnyFinetune)
     named = {get_args(section.model_fields["generator"].annotation): section for section in get_args(union)}
-    assert named == {(name,): kind.config for name, kind in GENERATORS.items()}
+    entries = {(name,): kind.config for name, kind in GENERATORS.items()}
+    assert named == entries, "AnyFinetune (left, shared/config/generation.py) and GENERATORS (right) must have the same"
 
 
 @every
@@ -56,19 +103,27 @@ def test_every_function_exists_and_takes_what_its_type_says(name: str, kind: Gen
 
 @every
 def test_no_generator_imports_another(name: str, kind: GeneratorKind) -> None:
-    packages = {other: entry.train.rpartition(".")[0] for other, entry in GENERATORS.items()}
-    assert len(set(packages.values())) == len(packages)
+    packages = {other: package_of(other) for other in GENERATORS}
     for path in functions(kind).values():
         module = path.partition(":")[0]
-        assert module.startswith(packages[name])
+        assert module.startswith(f"{packages[name]}."), f"{path} must be in a module of the package {packages[name]}"
         assert set(packages.values()).intersection(modules_of(module)) <= {packages[name]}
+
+
+@every
+def test_a_generator_reads_each_setting_of_its_section(name: str, kind: GeneratorKind) -> None:
+    package = ROOT.joinpath(*package_of(name).split("."))
+    trees = [ast.parse(path.read_text()) for path in package.rglob("*.py")]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    ignored = {*kind.config.model_fields} - read - {"generator"}
+    assert not ignored, f"no module of {package_of(name)} reads {sorted(ignored)}: a study could set it without effect"
 
 
 @every
 def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tmp_path: Path) -> None:
     location = tiny_config(name, kind, tmp_path).base_location
     assert location == (None if kind.base is None else str(tmp_path))
-    assert bool(kind.time) != bool(kind.untimed)
+    assert bool(kind.time) != bool(kind.untimed), "set `time`, or say in `untimed` why there is none, and not both"
     if kind.base is not None:
         assert set(kind.base.needed) < set(kind.base.read)
 
@@ -78,30 +133,45 @@ def test_every_generator_trains_and_draws(
     name: str, kind: GeneratorKind, tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.device
 ) -> None:
     config = tiny_config(name, kind, tiny_base)
-    finetuning = Finetuning(
-        images=tiny_images(),
-        rare=np.array([1]),
-        seed=1,
-        device=device,
-        out=tmp_path / "out",
-        checkpoints=NoCheckpoints(),
-        stop=StopSignal(),
-        base=source,
-    )
+    finetuning = tiny_finetuning(tmp_path / "out", source, device)
     train: Train = resolve_name(kind.train)
     curve = train(config, finetuning)
-    assert [point["step"] for point in curve] == [1, 2, 3]
+    assert [point["step"] for point in curve] == [1, 2, 3], "a short curve has a point per step"
     assert all(np.isfinite(point["loss"]) for point in curve)
     files = {path.name: path for path in finetuning.out.iterdir()}
     assert json.loads(files["generator.json"].read_text())["generator"] == name
     assert json.loads(files["curve.json"].read_text()) == curve
-    assert {path.suffix for path in files.values()} == {".json", ".safetensors"}
+    assert {path.suffix for path in files.values()} == {".json", ".safetensors"}, "a stage opens no other kind of file"
     trained = load_generator(files, device, source)
     labels = tiny_images().labels
     drawn = trained.sample([SampleRequest(labels[i], i) for i in range(3)], 2.0, 2)
     assert (drawn.shape, drawn.dtype) == ((3, 32, 32, 3), np.uint8)
     assert len({image.tobytes() for image in drawn}) == 3
     assert "red" in trained.prompt(labels[0])
+    requests = [SampleRequest(labels[0], 0, start, 0.5) for start in tiny_images().pixels(32)[:2]]
+    first, second = trained.sample(requests, 2.0, 2)
+    assert (first != second).any(), "an image with a `start` depends on it"
+
+
+@every
+def test_a_stopped_training_continues_and_ends_with_the_same_weights(
+    name: str, kind: GeneratorKind, tiny_base: Path, source: BaseSource, tmp_path: Path
+) -> None:
+    train: Train = resolve_name(kind.train)
+    config = tiny_config(name, kind, tiny_base).model_copy(update={"steps": 5})
+    whole = tiny_finetuning(tmp_path / "whole" / "out", source, torch.device("cpu"))
+    train(config, whole)
+    stop = StopSignal()
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
+    with suppress(Stopped):  # a training that saves no checkpoint is not stopped
+        train(config, replace(whole, out=tmp_path / "stopped" / "out", checkpoints=checkpoints, stop=stop))
+    assert bool(stop) == ("checkpoint_every" in kind.config.model_fields), "`checkpoint_every` is its to heed"
+    resumed = replace(whole, out=tmp_path / "resumed" / "out", checkpoints=checkpoints)
+    train(config, resumed)
+    assert len(checkpoints.steps) == len(set(checkpoints.steps)), "it began anew, and saved a step for the second time"
+    for path in whole.out.glob("*.safetensors"):
+        same = path.read_bytes() == (resumed.out / path.name).read_bytes()
+        assert same, f"{path.name} differs from that of a training that was not stopped"
 
 
 @pytest.mark.parametrize("name", [name for name, kind in GENERATORS.items() if kind.time])

@@ -30,6 +30,19 @@ def test_added_images_and_edited_labels_change_it(tmp_path: Path) -> None:
     assert len({first, second, third}) == 3
 
 
+def test_a_source_says_which_files_hold_labels(tmp_path: Path) -> None:
+    class JsonSource(FolderSource):
+        label_files = frozenset({".json"})
+
+    digests = {}
+    for name in ("labels.json", "labels.JSON", "labels.csv"):
+        (tmp_path / name).write_text("cat")
+        first = source_digest(JsonSource(source="folder", root=str(tmp_path)), SETTINGS)
+        (tmp_path / name).write_text("dog")
+        digests[name] = first != source_digest(JsonSource(source="folder", root=str(tmp_path)), SETTINGS)
+    assert digests == {"labels.json": True, "labels.JSON": True, "labels.csv": False}
+
+
 def test_drawn_garments_have_none() -> None:
     assert source_digest(GarmentsSource(source="garments"), SETTINGS) is None
 

@@ -22,7 +22,8 @@ print(*SOURCES)
 
 def test_the_table_has_every_source_that_a_study_can_name() -> None:
     kinds = {get_args(kind.model_fields["source"].annotation)[0]: kind for kind in get_args(get_args(Dataset)[0])}
-    assert {name: entry.config for name, entry in SOURCES.items()} == kinds
+    entries = {name: entry.config for name, entry in SOURCES.items()}
+    assert entries == kinds, "SOURCES (left) and Dataset (right, shared/config/dataset.py) must have the same"
 
 
 @pytest.mark.parametrize("entry", SOURCES.values(), ids=SOURCES)
