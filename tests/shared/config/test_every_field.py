@@ -35,14 +35,6 @@ DATASETS: dict[str, dict[str, Any]] = {
     for name, entry in SOURCES.items()
     if isinstance(entry, StoredSource)
 }
-BASES: dict[str, dict[str, Any]] = {
-    "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
-    "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 7}},
-    **{name: {**DEMO, "verdict": "none", "finetune": values} for name, values in FINETUNE.items()},
-    **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
-}
-"""Studies that together hold every section that there can be."""
-
 OTHER_VALUES: dict[str, Any] = {
     "images": "real+copies",
     "rare.classes": ["fabric/leather"],
@@ -63,6 +55,17 @@ OTHER_VALUES: dict[str, Any] = {
     "training.views": 4,
 }
 """Values that cannot be told from the type of a field, by its path."""
+OPTIONAL = [name for name, field in Study.model_fields.items() if field.default is None and not field.is_required()]
+"""The sections that a study may leave out."""
+BASES: dict[str, dict[str, Any]] = {
+    "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
+    "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 7}},
+    **{name: {**DEMO, "verdict": "none", "finetune": values} for name, values in FINETUNE.items()},
+    **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
+    **{name: {**DEMO, "verdict": "none", name: OTHER_VALUES.get(name, {})} for name in OPTIONAL},
+}
+"""Studies that together hold every section that there can be."""
+
 NOT_SET_ALONE = {
     "dataset.source": "each has sections of its own",
     "finetune.generator": "each has sections of its own",
@@ -164,6 +167,8 @@ def others(path: tuple[str | int, ...], kind: Any, value: Any) -> Iterator[Any]:
     name = ".".join(map(str, path)).removeprefix("experiments.1.")
     if name in OTHER_VALUES:
         yield OTHER_VALUES[name]
+    elif name in OPTIONAL:
+        yield {}
     yield from _literals(kind)
     if isinstance(value, bool):
         yield not value
@@ -204,7 +209,8 @@ def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, 
             continue
         if other != value:
             return study
-    pytest.fail(f"{path}: no other value is known; add one to OTHER_VALUES. Tried: {errors}")
+    name = ".".join(map(str, path)).removeprefix("experiments.1.")
+    pytest.fail(f"{name}: no other value is known; add a valid one to OTHER_VALUES of this file. Tried: {errors}")
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -214,7 +220,7 @@ def test_every_field_reaches_a_stage(base: str) -> None:
     except ConfigError as error:
         pytest.fail(f"the study of {base} is refused ({error}); what it requires belongs in REQUIRED or BASE above")
     told, ignored = outcome(study), []
-    sections = {"demo": None, "verdict": "verdict"} | dict.fromkeys(GENERATORS, "finetune")
+    sections = {"demo": None, "verdict": "verdict"} | dict.fromkeys(GENERATORS, "finetune") | {n: n for n in OPTIONAL}
     section = sections.get(base, "dataset")
     for path, kind, value in fields(study.written):
         name = ".".join(map(str, path))
