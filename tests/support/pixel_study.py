@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +69,15 @@ class PixelStudy:
     def task(self, stage: Stage, config: StageConfig) -> Task:
         return new_task("test", stage, config, self.inputs, Resources())
 
-    def context(self, stage: Stage, config: StageConfig, index: int = 0, count: int = 1) -> Context:
+    def context(
+        self,
+        stage: Stage,
+        config: StageConfig,
+        index: int = 0,
+        count: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Context:
+        """Returns what the stage's process `index` of `count` is given."""
         environment = {"TAILFILL_CACHE": str(self.root / "cache")}
         scratch = self.root / f"scratch-{len(list(self.root.glob('scratch-*')))}"
         scratch.mkdir(parents=True)
@@ -78,4 +88,5 @@ class PixelStudy:
             scratch=scratch,
             stop=StopSignal(),
             code=lambda: ("code", {}),
+            clock=clock,
         )
