@@ -102,7 +102,7 @@ def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(study: PixelS
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True)
-    assert "going on from a checkpoint" in done.stderr
+    assert "continuing from a checkpoint" in done.stderr
     committed = other.context("finetune", longer).artifacts.find("finetune", task.key)
     assert committed is not None
     assert weights(committed) == whole
