@@ -1,4 +1,4 @@
-"""Nothing in a study is accepted and ignored: every section and every field of `Study` reaches a stage, or is refused by name."""
+"""Tests that nothing in a study is accepted and ignored: every section and field of `Study` reaches a stage, or is refused by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FINETUNE = {
 }
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
 REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
-"""What a source needs beside its root."""
+"""The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
     name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
     for name, entry in SOURCES.items()
@@ -41,7 +41,7 @@ BASES: dict[str, dict[str, Any]] = {
     **{name: {**DEMO, "verdict": "none", "finetune": values} for name, values in FINETUNE.items()},
     **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
 }
-"""Studies that together hold every section that there can be."""
+"""Studies that together have every possible section."""
 
 OTHER_VALUES: dict[str, Any] = {
     "images": "real+copies",
@@ -62,7 +62,7 @@ OTHER_VALUES: dict[str, Any] = {
     "classifier.head": [32],
     "training.views": 4,
 }
-"""Values that cannot be told from the type of a field, by its path."""
+"""Valid values, by path, of fields whose type does not suggest one."""
 NOT_SET_ALONE = {
     "dataset.source": "each has sections of its own",
     "finetune.generator": "each has sections of its own",
@@ -78,7 +78,7 @@ NOT_SET_ALONE = {
 
 
 def models(kind: Any, seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    """All models that a type is made of."""
+    """Returns all models that a type is made of."""
     if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
         seen.add(kind)
         for field in kind.model_fields.values():
@@ -139,14 +139,14 @@ def test_an_unknown_key_is_refused_with_the_near_keys_of_its_own_section(
 
 
 def put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
-    """Sets a value in a tree, and makes the mappings on the way."""
+    """Sets a value in a tree, and adds the mappings that are missing above it."""
     for step in path[:-1]:
         tree = tree.setdefault(step, {}) if isinstance(tree, dict) else tree[step]
     tree[path[-1]] = value
 
 
 def fields(section: Section, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any, Any]]:
-    """Path, type and value of every field that holds no further section."""
+    """Yields path, type and value of every field that holds no further section."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
@@ -160,7 +160,7 @@ def fields(section: Section, path: tuple[str | int, ...] = ()) -> Iterator[tuple
 
 
 def others(path: tuple[str | int, ...], kind: Any, value: Any) -> Iterator[Any]:
-    """Values that a field might have beside its own."""
+    """Yields other values that a field might have."""
     name = ".".join(map(str, path)).removeprefix("experiments.1.")
     if name in OTHER_VALUES:
         yield OTHER_VALUES[name]
@@ -181,7 +181,7 @@ def _literals(kind: Any) -> list[Any]:
 
 
 def outcome(study: ResolvedStudy) -> str:
-    """All that the stages of a study are told."""
+    """Returns everything that the stages of a study get from it."""
     earlier = {"other/real": WarmStart("other/real")}
     steps = plan(study, None if study.dataset.root is None else "0" * 64, {}, earlier)
     told = [
@@ -192,7 +192,7 @@ def outcome(study: ResolvedStudy) -> str:
 
 
 def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, value: Any) -> ResolvedStudy:
-    """The study with another value at the path; fails if no other value is valid."""
+    """Returns the study with another value at the path; fails if no other value is valid."""
     errors = []
     for other in others(path, kind, value):
         tree = copy.deepcopy(base)
@@ -218,7 +218,7 @@ def test_every_field_reaches_a_stage(base: str) -> None:
         if section not in (None, path[0]) or name in {*NOT_SET_ALONE, "verdict", "experiments"}:
             continue
         if path[0] == "experiments" and path[2] in ("name", "parameters_from", *Overridable.model_fields):
-            continue  # the next test sets sections of an experiment
+            continue  # the next test covers the sections of an experiment
         if outcome(changed_study(BASES[base], path, kind, value)) == told:
             ignored.append(name)
     assert not ignored

@@ -1,4 +1,4 @@
-"""The JSON schema says what the model says."""
+"""Tests that the JSON schema agrees with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every generator of the table can do what is asked of one, and nothing else has to know its name."""
+"""Tests that every generator of the table trains, draws and is timed, and that no other code needs its name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERA
 
 
 def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
-    """A section whose training takes a second."""
+    """Returns a section whose training takes one second."""
     small = {"steps": 3, "batch_size": 2, "resolution": 32, "width": 8, "base": str(base), "warmup_steps": 1}
     return kind.config.model_validate(
         {"generator": name} | {field: value for field, value in small.items() if field in kind.config.model_fields}
@@ -36,7 +36,7 @@ def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
 
 
 def functions(kind: GeneratorKind) -> dict[str, str]:
-    """The names of functions in an entry, by the name of their type in `shared.diffusion.generator`."""
+    """Returns the functions' names in an entry, by the name of their type in `shared.diffusion.generator`."""
     found = {"Train": kind.train, "Load": kind.load, "Time": kind.time}
     return {role: path for role, path in found.items() if path is not None}
 
