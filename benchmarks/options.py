@@ -1,4 +1,4 @@
-"""What every benchmark is told: a study, and how many of its images."""
+"""Defines the arguments that all benchmarks have: a study, and how many of its images to use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training gave: the figures that both sides of the comparison hand over."""
+"""Defines the result of one training, which is the same for both sides of the comparison."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from shared.classifier.snapshot import EpochRecord
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training; the scores are validation means over the last epochs, as a trial's objective is."""
+    """Holds the times and scores of one training. The scores are validation means over the last epochs, like a trial's objective."""
 
     seed: int
     setup_seconds: float
-    """Before the first epoch: decoding and the pass through the frozen part, or nothing."""
+    """The seconds before the first epoch: of decoding and of the frozen backbone, or 0."""
     seconds: float
-    """All epochs with their validations and checkpoints."""
+    """The seconds of all epochs, with their validations and checkpoints."""
     accuracy: float
     macro_f1: float
 
     @classmethod
     def of(cls, seed: int, setup_seconds: float, seconds: float, history: list[EpochRecord]) -> Outcome:
-        """From the epochs' records."""
+        """Returns the outcome of a training from the records of its epochs."""
         last = history[-MEAN_EPOCHS:]
         accuracy, macro_f1 = (sum(values) / len(last) for values in zip(*((r.val_accuracy, r.val_macro_f1) for r in last), strict=True))  # fmt: skip
         return cls(seed, setup_seconds, seconds, accuracy, macro_f1)

@@ -1,7 +1,7 @@
-"""The loop that people write with timm: each epoch decodes and augments every image and runs the whole network on it.
+"""Trains as people usually do with timm: each epoch decodes and augments every image, and runs the whole network on it.
 
-What is frozen has no gradients and its batch-norm stays in eval, as in a trial; model, head, loss, optimizer, schedule, batch size and
-scores are a trial's own.
+As in a trial, frozen parts have no gradients, and their batch-norm stays in eval mode. Model, head, loss, optimizer, schedule, batch size
+and scores are those of a trial.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Loader = DataLoader[tuple[Tensor, Tensor]]
 
 
 class Pictures(Dataset[tuple[Tensor, Tensor]]):
-    """Decodes and transforms an image when it is asked for."""
+    """Decodes and transforms each image whenever it is read."""
 
     def __init__(self, images: ImageSet, transform: v2.Transform) -> None:
         self.images, self.transform = images, transform
@@ -52,7 +52,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
 
 def transform(kind: Augmentation, erasing: float, resolution: int) -> v2.Transform:
-    """The paper's Table 2 from torchvision, with the strengths of `shared.classifier.augment`."""
+    """Returns an augmentation of the paper's Table 2, made of torchvision's transforms with the strengths of `shared.classifier.augment`."""
     steps: list[nn.Module] = [v2.Resize((resolution, resolution))]
     if kind != "none":
         steps.append(v2.RandomHorizontalFlip(augment.FLIP))
@@ -72,7 +72,7 @@ def transform(kind: Augmentation, erasing: float, resolution: int) -> v2.Transfo
 
 
 class PlainNetwork(nn.Module):
-    """Trunk and head, one after the other on every image."""
+    """Runs the trunk and the head on every image."""
 
     def __init__(self, trunk: Trunk, head: nn.Sequential) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class PlainNetwork(nn.Module):
 
 
 def check_arm(arm: Arm) -> None:
-    """Raises ConfigError where an arm wants what the loop has not."""
+    """Raises ConfigError if an arm needs something that the plain loop does not have."""
     training = arm.training
     if arm.images != "real" or training.mixup or training.class_power or training.refit_epochs:
         raise ConfigError(
@@ -98,10 +98,10 @@ def check_arm(arm: Arm) -> None:
 
 
 class PlainLoop:
-    """One training."""
+    """Holds the state of one training."""
 
     def __init__(self, bench: Bench, device: torch.device, workers: int, seed: int) -> None:
-        """On a trial's data, with its parameters."""
+        """Prepares a training on the data and with the parameters of a trial."""
         arm, train = bench.config.arm, bench.train
         self.arm, self.val, self.device, self.seed = arm, bench.val, device, seed
         self.rare = rare_classes(arm.rare, bench.info)
@@ -113,7 +113,7 @@ class PlainLoop:
         self.whole = PlainNetwork(trunk, head)
         move_to(self.whole, device)
         self.network: nn.Module = self.whole
-        """What batches go through."""
+        """The part of the network that is run on each batch."""
         counts = ClassCounts.of(train.labels, np.ones(train.labels.shape, np.bool_))
         self.loss = Loss.of(self.schema, arm.training, counts, device)
         self.validation_loss = Loss.for_validation(self.schema, arm.training, counts, device)
@@ -122,7 +122,7 @@ class PlainLoop:
         self.val_batches = self.loader(Pictures(self.val, transform("none", 0.0, resolution)), workers)
 
     def run(self, epochs: int) -> Outcome:
-        """All epochs, each with its validation."""
+        """Runs all epochs, each with its validation."""
         started = time.monotonic()
         trained = [p for p in self.network.parameters() if p.requires_grad]
         optimizer, scaler = make_optimizer(self.arm.training, trained), grad_scaler(self.device)
@@ -168,7 +168,7 @@ class PlainLoop:
         return float(loss), fast_scores(self.schema, probabilities(logits, self.schema), self.val.labels, self.rare)
 
     def loader(self, pictures: Dataset[tuple[Tensor, Tensor]], workers: int, shuffle: bool = False) -> Loader:
-        """Batches of the study's size, decoded by so many processes."""
+        """Returns a loader with the study's batch size and `workers` decoding processes."""
         return DataLoader(
             pictures,
             self.arm.training.batch_size,

@@ -1,9 +1,9 @@
-"""How far accuracy spreads over seeds, a trial's and a plain loop's: many seeds in the time that `benchmarks.trial` takes for one.
+"""Compares the scores of a trial and of a plain loop over many seeds, in the time that `benchmarks.trial` takes for one.
 
 python -m benchmarks.spread STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N]
 
-Where only the head trains and images are mirrored at most, what the plain loop computes of an image each epoch is one of two vectors. Here
-its own transform and network compute both once, and its own loader, loss, optimizer and scores train its own head on them.
+If only the head is trained and images are at most mirrored, then the plain loop computes one of two feature vectors of an image in each
+epoch. Here its transform and network compute both vectors once, and its loader, loss, optimizer and scores train its head on them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from shared.data.imageset import ImageSet
 from shared.device import pick_device
 from shared.errors import ConfigError, TailfillError
 
-GROUP = 32  # images that go through the network at once
+GROUP = 32  # images per pass through the network
 
 
-class Seen(Dataset[tuple[Tensor, Tensor]]):
-    """What the frozen network makes of each image, or of its mirror image, drawn anew at each look."""
+class FixedFeatures(Dataset[tuple[Tensor, Tensor]]):
+    """Returns the frozen network's features of an image or of its mirror image, chosen at random at each access."""
 
     def __init__(self, views: list[Tensor], labels: NDArray[np.int8]) -> None:
         self.views, self.labels = views, labels
@@ -47,8 +47,8 @@ class Seen(Dataset[tuple[Tensor, Tensor]]):
         return self.views[int(mirrored)][position], torch.from_numpy(self.labels[position])
 
 
-def seen(network: PlainNetwork, images: ImageSet, resolution: int, mirror: bool) -> Tensor:
-    """`[n, features]`: the network below its head, in eval as what is frozen always is."""
+def fixed_features(network: PlainNetwork, images: ImageSet, resolution: int, mirror: bool) -> Tensor:
+    """Returns the features `[n, F]` of the images, or of their mirror images, from the network without its head, in eval mode."""
     pictures, found = Pictures(images, transform("none", 0.0, resolution)), []
     network.eval()
     with torch.inference_mode():
@@ -59,10 +59,10 @@ def seen(network: PlainNetwork, images: ImageSet, resolution: int, mirror: bool)
 
 
 class HeadLoops:
-    """Plain loops whose frozen network has been run once."""
+    """Trains plain loops on features that the frozen network computed once."""
 
     def __init__(self, bench: Bench) -> None:
-        """Raises ConfigError where two vectors an image are not all that the loop would see."""
+        """Computes the features; raises ConfigError if an image can have more than two feature vectors."""
         self.bench, arm = bench, bench.config.arm
         check_arm(arm)
         if arm.classifier.trainable != "head" or arm.augmentation not in ("none", "basic") or arm.training.erasing:
@@ -71,15 +71,15 @@ class HeadLoops:
             )
         loop = self._loop(0)
         mirrors = (False, True) if arm.augmentation == "basic" else (False,)
-        self.train = [seen(loop.whole, bench.train, loop.resolution, mirror) for mirror in mirrors]
-        self.val = seen(loop.whole, bench.val, loop.resolution, False)
+        self.train = [fixed_features(loop.whole, bench.train, loop.resolution, mirror) for mirror in mirrors]
+        self.val = fixed_features(loop.whole, bench.val, loop.resolution, False)
 
     def run(self, seed: int) -> Outcome:
-        """One training."""
+        """Trains with one seed."""
         loop, bench = self._loop(seed), self.bench
         loop.network = loop.whole.head
-        loop.batches = loop.loader(Seen(self.train, bench.train.labels), 0, shuffle=True)
-        loop.val_batches = loop.loader(Seen([self.val], bench.val.labels), 0)
+        loop.batches = loop.loader(FixedFeatures(self.train, bench.train.labels), 0, shuffle=True)
+        loop.val_batches = loop.loader(FixedFeatures([self.val], bench.val.labels), 0)
         return loop.run(bench.config.search.epochs)
 
     def _loop(self, seed: int) -> PlainLoop:
@@ -88,9 +88,9 @@ class HeadLoops:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @data_options
-@click.option("--seeds", type=click.IntRange(min=2), default=8, show_default=True, help="Trainings of either kind.")
+@click.option("--seeds", type=click.IntRange(min=2), default=8, show_default=True, help="Trainings of each kind.")
 def main(study: Path, sets: tuple[str, ...], images: int | None, val_images: int | None, seeds: int) -> None:
-    """Train the head of STUDY's first experiment with many seeds as a trial and as the plain loop does, and compare the scores."""
+    """Train the head of STUDY's first experiment with many seeds, both as a trial and as a plain loop, and compare the scores."""
     log.configure("text")
     with tempfile.TemporaryDirectory() as folder:
         try:

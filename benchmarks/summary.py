@@ -1,4 +1,4 @@
-"""The comparison in figures, and as a table for people."""
+"""Summarises the comparison as numbers, and as a table for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.outcome import Outcome
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that was measured, and on what."""
+    """Holds all measurements, and the settings and the machine that they were made with."""
 
     model: str
     trainable: str
@@ -25,29 +25,29 @@ class Summary:
     instructions: str
     workers: int
     load: list[float]
-    """Load average over a minute before the first and after each pair of trainings."""
+    """The load averages over one minute, before the first pair of trainings and after each pair."""
     trials: list[Outcome]
-    """The first one's setup computed everything; the others found it on disk."""
+    """The trials. The setup of the first computed everything; the others read it from disk."""
     plain: list[Outcome]
 
     @property
     def caching(self) -> float:
-        """Seconds of what is computed once."""
+        """The seconds of what is computed once."""
         return self.trials[0].setup_seconds
 
     @property
     def trial(self) -> float:
-        """Mean seconds of a trial's epochs."""
+        """The mean seconds of a trial's epochs."""
         return mean(outcome.seconds for outcome in self.trials)
 
     @property
     def loop(self) -> float:
-        """Mean seconds of the plain loop."""
+        """The mean seconds of the plain loop."""
         return mean(outcome.seconds for outcome in self.plain)
 
 
 def table(found: Summary) -> str:
-    """Markdown."""
+    """Returns the comparison as a Markdown table."""
     single, share = found.caching + found.trial, found.caching / found.search_trials + found.trial
     rows = [
         ("", "trial", "plain loop", "ratio"),
@@ -60,7 +60,7 @@ def table(found: Summary) -> str:
     ]  # fmt: skip
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|---|---|---|---|")
-    views = "" if found.views is None else f", {found.views} views an image"
+    views = "" if found.views is None else f", {found.views} views per image"
     lines += [
         "",
         f"{found.model}, trainable {found.trainable}, augmentation {found.augmentation}{views}; {found.images} training and "
@@ -76,5 +76,5 @@ def _times(ratio: float) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
+    """Returns the text `mean ± standard deviation`, or the only value."""
     return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

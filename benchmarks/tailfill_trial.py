@@ -1,4 +1,4 @@
-"""One trial as a tuning worker runs it, without the database: the worker's objective on a store in a folder."""
+"""Runs one trial as a tuning worker does, but without a database: the worker's objective on a store in a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OBJECTIVES = ("val_accuracy", "val_macro_f1")
 
 @dataclass(frozen=True)
 class Bench:
-    """A study's first experiment, its data prepared and thinned out, in a folder."""
+    """Holds a study's first experiment, with its data prepared and reduced, in a folder."""
 
     study: ResolvedStudy
     config: TuneConfig
@@ -48,7 +48,7 @@ class Bench:
 
     @classmethod
     def make(cls, study: ResolvedStudy, folder: Path, images: int | None, val_images: int | None) -> Bench:
-        """Prepares the study's data where the folder has not got it yet, and draws so many images of each split."""
+        """Prepares the study's data unless the folder has it, and draws that many images of each split (None keeps all)."""
         settings = replace(Settings.from_environment({}), cache=folder / "cache")
         artifacts = Artifacts(FolderStore(folder / "store"), study.name, settings.cache)
         prepared = _prepared(study, artifacts, settings, folder)
@@ -63,7 +63,7 @@ class Bench:
         return cls(study, config, artifacts, settings, folder, data, info, train, val)
 
     def run(self, seed: int, features: Path) -> Outcome:
-        """Trains with this seed; the frozen part's outputs are looked for and kept below `features`."""
+        """Trains with this seed; the outputs of the frozen backbone are cached in the folder `features`."""
         config = self.config.model_copy(update={"seed": self.config.seed + seed})
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             context = self._context(config, Path(scratch), features)
@@ -85,14 +85,14 @@ class Bench:
 
 @dataclass(frozen=True)
 class Trial:
-    """What an objective sees of its trial, without a database behind it."""
+    """Stands in for the `TrialHandle` of an objective, without a database."""
 
     parameters: dict[str, Any]
     checkpoints: Checkpoints
     stop: StopSignal
 
     def report(self, epoch: int, value: float) -> None:
-        """Nobody prunes it."""
+        """Does nothing: no trial is pruned."""
 
 
 def _prepared(study: ResolvedStudy, artifacts: Artifacts, settings: Settings, folder: Path) -> Manifest:
@@ -114,7 +114,7 @@ def _some(images: ImageSet, n: int | None, seed: int) -> ImageSet:
 def _commit(
     artifacts: Artifacts, whole: DatasetInfo, train: ImageSet, val: ImageSet, folder: Path
 ) -> tuple[Input, DatasetInfo]:
-    """The thinned-out set as if `prepare` had made it."""
+    """Commits the reduced data set as if `prepare` had made it."""
     labels, split = np.concatenate([train.labels, val.labels]), np.concatenate([train.split, val.split])
     both = ImageSet(train.schema, [*train.encoded, *val.encoded], [*train.paths, *val.paths], split, labels)
     info = describe(whole.source, whole.schema_, whole.resolution, labels, split)

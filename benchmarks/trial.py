@@ -1,4 +1,4 @@
-"""What a trial costs: tailfill's and a plain timm loop's, on the same data and model with the same parts frozen, in turns.
+"""Measures the cost of a trial in tailfill and in a plain timm loop, which run alternately on the same data, model and frozen parts.
 
 python -m benchmarks.trial STUDY.yaml [--set PATH=VALUE] [--images N] [--val-images N] [--seeds N] [--workers N] [--work DIR] [--json FILE]
 """
@@ -28,8 +28,8 @@ from shared.errors import TailfillError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @data_options
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of either kind.")
-@click.option("--workers", type=click.IntRange(min=0), help="The plain loop's loader processes [one a core].")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each kind.")
+@click.option("--workers", type=click.IntRange(min=0), help="The plain loop's loader processes [one per core].")
 @click.option("--work", type=click.Path(path_type=Path), help="Keeps the prepared data for the next run [a temporary folder].")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also writes every figure here.")
 def main(
@@ -42,7 +42,7 @@ def main(
     work: Path | None,
     json_file: Path | None,
 ) -> None:
-    """Train the first experiment of STUDY with its own parameters as a trial and as a plain loop, in turns, and compare."""
+    """Train the first experiment of STUDY with its own parameters, alternately as a trial and as a plain loop, and compare."""
     log.configure("text")
     with tempfile.TemporaryDirectory() as temporary:
         folder = work or Path(temporary)
@@ -58,7 +58,7 @@ def main(
 
 
 def compare(bench: Bench, seeds: int, workers: int) -> Summary:
-    """Both, seed by seed in turns, so that whatever else the machine does hits both alike."""
+    """Trains both ways alternately, seed by seed, so that other load on the machine affects both equally."""
     arm, device = bench.config.arm, pick_device(bench.study.resources.device)
     check_arm(arm)
     progress, load = log.Log("benchmark"), [os.getloadavg()[0]]
@@ -94,7 +94,7 @@ def compare(bench: Bench, seeds: int, workers: int) -> Summary:
 
 
 def _warm_up(bench: Bench, device: torch.device, workers: int) -> None:
-    """An epoch of each, untimed: CUDA loads kernels at their first use, seconds that whichever came first would pay for both."""
+    """Runs one epoch of each without timing it: CUDA takes seconds to load kernels at their first use, for whichever side is first."""
     search = bench.config.search.model_copy(update={"epochs": 1})
     short = replace(bench, config=bench.config.model_copy(update={"search": search}))
     with tempfile.TemporaryDirectory(dir=bench.scratch) as features:

@@ -67,7 +67,7 @@ def with_stages(file: str, pattern: str, name: str) -> str:
 
 
 def values_schema() -> str:
-    """`schema.yaml` with the Study's schema in it, whose definitions move to the root, where its references look for them."""
+    """Returns `schema.yaml` with the Study's schema in it, whose definitions move to the root, as its references expect."""
     schema = yaml.safe_load((CHART / "schema.yaml").read_text(encoding="utf-8"))
     study = json.loads(study_schema())
     del study["$schema"]
@@ -79,7 +79,7 @@ def values_schema() -> str:
 
 
 def _chosen_first(node: Any) -> Any:
-    """`oneOf` with a discriminator as if/then: an error is then about the branch that was meant, not about all of them."""
+    """Returns a schema with if/then in place of `oneOf` with a discriminator, so that an error is about the chosen branch alone."""
     if isinstance(node, list):
         return [_chosen_first(item) for item in node]
     if not isinstance(node, dict):
@@ -101,7 +101,7 @@ def _chosen_first(node: Any) -> Any:
 
 
 def values_table(text: str) -> str:
-    """A Markdown table of the values and the comments on them; a comment stands above a value or behind it."""
+    """Returns a Markdown table of the values and their comments; a comment is above its value or behind it."""
     tree = yaml.compose(text)
     assert tree is not None
     rows = [f"| {path} | {default} | {words} |\n" for path, default, words in _rows(text.splitlines(), tree, "")]
@@ -123,7 +123,7 @@ def _rows(lines: list[str], node: yaml.Node, prefix: str) -> Iterator[tuple[str,
 
 
 def _comment(lines: list[str], line: int) -> str:
-    """What is said behind a value, else above it."""
+    """Returns the comment behind a value, or else the one above it."""
     if behind := re.search(r"(?<=\s)# (.*)", lines[line]):
         return behind[1]
     first = line
@@ -133,7 +133,7 @@ def _comment(lines: list[str], line: int) -> str:
 
 
 def main() -> None:
-    """Writes what differs."""
+    """Writes the files that differ."""
     for path, text in generated().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

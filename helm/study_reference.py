@@ -1,4 +1,4 @@
-"""The reference of a study file as Markdown: a table for each section, made from the study's JSON schema and so from its docstrings."""
+"""Writes the reference of a study file as Markdown: one table per section, from the study's JSON schema and so from its docstrings."""
 
 from __future__ import annotations
 

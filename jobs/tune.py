@@ -1,10 +1,10 @@
-"""tune: one experiment's hyperparameter search.
+"""`tune`: searches the hyperparameters of one experiment.
 
-`run` coordinates (one process, on the CPU) and commits what was found; `work` is a worker, of which any number may come and go. Both meet
-in PostgreSQL (`shared.search`).
+`run` coordinates the search in one process, on the CPU, and commits the result. `work` is a worker; any number of them may start and end
+at any time. They share state in PostgreSQL (`shared.search`).
 
-Commits `best.json` (the parameters to train with, by path: those taken over from another experiment and those found; of several
-objectives also the Pareto front, from which they are), `trials.parquet`, `importance.json` (of the first objective).
+Commits `trials.parquet`, `importance.json` (for the first objective) and `best.json`: the parameters to train with, by path, both those
+taken over from another experiment and those found. With several objectives it also has the Pareto front from which they are chosen.
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ def work(config: TuneConfig, context: Context) -> None:
 
 
 def search_name(config: TuneConfig, context: Context) -> str:
-    """Name of its Optuna study."""
+    """Returns the name of the search, under which PostgreSQL holds it."""
     task = context.task
     return identity.search_name(task.study, config, task.inputs, context.artifacts.generation("tune", task.key))
 
 
 def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
-    """Points to try first: the best trials of the search given as the input `warm_start`, as far as their values lie in this one's space."""
+    """Returns the points to try first: the best trials of the input `warm_start`, with those of their values that lie in this search's space."""
     import pyarrow.parquet as pq
 
     from shared.search.results import warm_points
@@ -118,7 +118,7 @@ def warm_starts(config: TuneConfig, context: Context) -> list[dict[str, Any]]:
 
 
 class StoredCheckpoints:
-    """Trials' checkpoints in the store, under this task's key."""
+    """Keeps the checkpoints of trials in the store, under this task's key."""
 
     def __init__(self, context: Context) -> None:
         self._artifacts, self.key = context.artifacts, context.task.key
@@ -128,11 +128,11 @@ class StoredCheckpoints:
         self._artifacts.save_checkpoint("tune", self.key, name, files, values)
 
     def load(self, key: str, name: str) -> tuple[dict[str, Path], Values] | None:
-        """A checkpoint of this search, under the key of whichever budget it had then."""
+        """Returns a checkpoint of this search, or None. `key` is the search's key at that time, which depends on its budget."""
         return self._artifacts.load_checkpoint("tune", key, name)
 
     def discard(self, key: str, name: str) -> None:
-        """Removes one that nobody needs any more."""
+        """Removes a checkpoint that is no longer needed."""
         self._artifacts.discard_checkpoint("tune", key, name)
 
 
@@ -148,12 +148,12 @@ class ArmObjective:
         """What `_data` was built with."""
 
     def prepare(self) -> None:
-        """Builds the arm's training data, so that no trial is held meanwhile; not where each trial brings its own images."""
+        """Builds the arm's training data before a trial is claimed, unless each trial has its own images."""
         if self._data is None and self._config.images is None:
             self._data = self._build(self._arm, None)
 
     def __call__(self, trial: TrialHandle) -> list[float]:
-        """Mean of each objective over the last five epochs."""
+        """Trains, and returns the mean of each objective over the last five epochs."""
         from shared.classifier.fit import fit
 
         arm, generated = apply_parameters(self._arm, trial.parameters), None
@@ -178,7 +178,7 @@ class ArmObjective:
         return [sum(values) / len(last) for values in zip(*last, strict=True)]
 
     def _report_earlier(self, trial: TrialHandle) -> None:
-        """A worker killed between a checkpoint and its report left an epoch that `fit` will not run again."""
+        """Reports the epochs of the checkpoint: a worker that was killed after a checkpoint may not have reported its last epoch."""
         from shared.classifier.snapshot import PROGRESS, records_from_json
 
         found = trial.checkpoints.load()

@@ -48,13 +48,13 @@ def part_fault(name: str) -> str | None:
 
 
 def checked_name(name: str, what: str, error: type[InputError] = ArtifactError) -> str:
-    """The name itself; raises `error` if it is unfit as a path below a folder. `what` is the thing that holds it."""
+    """Returns the name; raises `error` if it is invalid as a path below a folder. `what` is what holds the name, for the message."""
     _refuse(name_fault(name), name, what, error)
     return name
 
 
 def checked_part(name: str, what: str, error: type[InputError] = ArtifactError) -> str:
-    """The name itself; raises `error` if it is unfit as one part of a path."""
+    """Returns the name; raises `error` if it is invalid as one part of a path."""
     _refuse(part_fault(name), name, what, error)
     return name
 

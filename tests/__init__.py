@@ -1,1 +1,1 @@
-"""Tests mirror the source; `tests/support` has what several of them share."""
+"""Contains the tests, which mirror the source; `tests/support` has the helpers that several of them share."""

@@ -1,4 +1,4 @@
-"""Real services for the tests: each session (each xdist worker) starts its own, and only when a test asks for one."""
+"""Provides real services for the tests: each session (each xdist worker) starts its own when a test first needs one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """What a test computes on: each of them on a CPU, and on a GPU where there is one; `make test-gpu` wants one."""
-    import torch  # which few tests need
+    """Returns the device that a test computes on: it runs on a CPU, and again on a GPU if there is one. `make test-gpu` needs one."""
+    import torch  # here, as few tests need it
 
     from shared.device import pick_device
 
@@ -33,7 +33,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running PostgreSQL, whose database all tests of the session share."""
+    """Yields the URL of a running PostgreSQL, whose database all tests of the session share."""
     postgres = start_postgres(tmp_path_factory.mktemp("postgres"))
     yield postgres.url.get_secret_value()
     postgres.server.stop()
@@ -41,7 +41,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(postgres_url: str) -> str:
-    """URL of an empty database of this test's own."""
+    """Returns the URL of an empty database for this test alone."""
     import psycopg2
 
     name = f"test_{uuid.uuid4().hex}"
@@ -55,7 +55,7 @@ def database_url(postgres_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings that name a running SeaweedFS and its bucket `tailfill`."""
+    """Yields settings that name a running SeaweedFS, which has the bucket `tailfill`."""
     folder = tmp_path_factory.mktemp("seaweedfs")
     seaweedfs = ready_seaweedfs(folder, start_seaweedfs(folder))
     yield Settings.from_environment(seaweedfs.environment())
@@ -64,11 +64,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture
 def s3_store(s3_server: Settings) -> S3Store:
-    """An empty prefix of the session's SeaweedFS."""
+    """Returns a store under an empty prefix of the session's SeaweedFS."""
     return S3Store(BUCKET, f"test-{uuid.uuid4().hex}", s3_server, attempts=2)
 
 
 @pytest.fixture
 def folder_store(tmp_path: Path) -> FolderStore:
-    """An empty folder store."""
+    """Returns an empty folder store."""
     return FolderStore(tmp_path / "store")

@@ -1,7 +1,7 @@
-"""A study that an earlier version began is continued by this one: `make continue FROM=e21fc39`, about fifteen minutes on two cores.
+"""Checks that this version continues a study of an earlier one: `make continue FROM=e21fc39`, about fifteen minutes on two cores.
 
-Runs the demo with the code of FROM, kills it with SIGKILL when half of its stages are committed, goes on with the working tree, and fails
-if a committed stage runs again, or if a second run has anything to do.
+It runs the demo with the code of FROM, kills it with SIGKILL when half of its stages are committed, and continues with the working tree.
+It fails if a committed stage runs again, or if a second run has anything to do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HALF = 7  # of the demo's 14 stages
 
 
 def command(code: Path, *arguments: str) -> dict[str, Any]:
-    """Arguments of `subprocess` for a command of the code in a folder."""
+    """Returns the arguments of `subprocess` that run a command with the code in a folder."""
     return {
         "args": [sys.executable, "-m", "jobs", *arguments],
         "cwd": code,
@@ -30,7 +30,7 @@ def command(code: Path, *arguments: str) -> dict[str, Any]:
 
 
 def committed(workdir: Path) -> dict[str, str]:
-    """Digest of each committed step by its label, as this version finds them."""
+    """Returns the digest of each step that is committed for this version, by the step's label."""
     said = subprocess.run(
         **command(ROOT, "status", "--workdir", str(workdir), "--json"), stdout=subprocess.PIPE, check=True
     )
@@ -38,7 +38,7 @@ def committed(workdir: Path) -> dict[str, str]:
 
 
 def run_until_half(code: Path, workdir: Path, options: tuple[str, ...]) -> None:
-    """Runs the demo with the earlier code and kills it on the way."""
+    """Runs the demo with the earlier code, and kills it when half of it is done."""
     with tempfile.TemporaryFile("w+") as log:
         run = subprocess.Popen(
             **command(code, "run", "studies/demo.yaml", "--workdir", str(workdir), *options), stderr=log
@@ -49,14 +49,14 @@ def run_until_half(code: Path, workdir: Path, options: tuple[str, ...]) -> None:
             if log.read().count(": committed (") >= HALF:
                 run.kill()
                 run.wait()
-                time.sleep(3)  # its stages and servers end with it
+                time.sleep(3)  # its stages and servers end with the command
                 return
         log.seek(0)
         sys.exit(f"the earlier version ended by itself:\n{log.read()[-3000:]}")
 
 
 def run_to_the_end(workdir: Path, options: tuple[str, ...]) -> str:
-    """Goes on with this version; the log."""
+    """Continues with this version, and returns the log."""
     ended = subprocess.run(
         **command(ROOT, "run", "studies/demo.yaml", "--workdir", str(workdir), *options),
         stderr=subprocess.PIPE,
@@ -68,7 +68,7 @@ def run_to_the_end(workdir: Path, options: tuple[str, ...]) -> str:
 
 
 def main(revision: str, *options: str) -> None:
-    """Begins, kills, continues, and compares. `options` are those of `tailfill run`, such as `--set` for a smaller demo."""
+    """Runs, kills, continues and compares. `options` are those of `tailfill run`, such as `--set` for a smaller demo."""
     with tempfile.TemporaryDirectory(prefix="continue-") as folder:
         code, workdir = Path(folder) / "code", Path(folder) / "work"
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", code, revision], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""The documents promise nothing that does not exist: links, commands, options, targets, and the README's length."""
+"""Tests that links, commands, options and make targets in the documents exist, and that the README is short."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 
 def code(document: Path) -> list[str]:
-    """Returns the lines of all blocks of code, continued lines joined and comments left out, and all code within sentences."""
+    """Returns the lines of all code blocks, with continued lines joined and without comments, and all code within sentences."""
     text = document.read_text(encoding="utf-8")
     blocks = [line for block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()[1:-1]]
     spans = re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
@@ -49,7 +49,7 @@ def code(document: Path) -> list[str]:
 
 
 def commands(document: Path) -> list[list[str]]:
-    """Returns the words after `tailfill` of every command in a document's code, options in brackets among them."""
+    """Returns the words after `tailfill` of every command in a document's code, including options in brackets."""
     found = []
     for line in code(document):
         for part in re.split(r"&&|\||;|\$\(|<\(|\)", re.sub(r"[\[\]]", " ", line)):

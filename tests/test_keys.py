@@ -1,6 +1,6 @@
-"""No key changes by accident: the ids and keys of all steps of many studies are the ones of tests/pinned.
+"""Tests that no key changes by accident: the ids and keys of all steps of many studies are those in tests/pinned.
 
-A user's half-finished study goes on only as long as its keys stand. `python tests/test_keys.py --write` writes the pins anew; a pin may
+A user's unfinished study can be continued only if its keys stay the same. `python tests/test_keys.py --write` rewrites the pins. A pin may
 change only together with the version of its stage, in a commit that says so.
 """
 
@@ -72,7 +72,7 @@ SMALL: dict[str, list[str]] = {
     "deepfashion-cropped": ["dataset={source: deepfashion, root: 's3://bucket/df', crop: true, resolution: 64}"],
     "resources": ["resources={device: cpu, processes: 1, cache_gib: 1}"],
 }  # fmt: skip
-"""Studies that differ from the demo by these `--set` values."""
+"""The `--set` values by which studies differ from the demo."""
 
 
 REMEDY = (
@@ -82,19 +82,19 @@ REMEDY = (
 
 
 def digest(text: str) -> str:
-    """Stands for the fingerprint of something that this test has not."""
+    """The fingerprint of anything that this test does not have."""
     return sha256(text.encode()).hexdigest()
 
 
 def cases() -> dict[str, tuple[Path, list[str]]]:
-    """The study file and the `--set` values of each case."""
+    """Returns the study file and the `--set` values of each case."""
     demo = ROOT / "studies" / "demo.yaml"
     shipped: dict[str, tuple[Path, list[str]]] = {path.stem: (path, []) for path in sorted(demo.parent.glob("*.yaml"))}
     return shipped | {name: (demo, sets) for name, sets in SMALL.items()}
 
 
 def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
-    """The study and its plan, with made-up fingerprints of data, weights and the other study's search."""
+    """Returns the study and its plan, with invented fingerprints of data, weights and the other study's search."""
     study = load_study(file, sets)
     files, folders = weight_locations(study)
     folders |= {"s3://bucket/base"} if any("s3://bucket/base" in setting for setting in sets) else set()
@@ -106,7 +106,7 @@ def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
 
 
 def made_up(task: Task) -> Manifest:
-    """What the task might have committed."""
+    """Returns a manifest that the task could have committed."""
     summary: dict[str, Any] = {}
     if task.stage == "tune":
         summary["parameters"] = {path: _value(values) for path, values in _search(task).search.space.items()}
@@ -133,7 +133,7 @@ def _value(values: Range) -> Any:
 
 
 def described(study: ResolvedStudy, steps: list[Step]) -> list[dict[str, Any]]:
-    """Id, key and config of each step; the key of a search is also in the name that it has in PostgreSQL."""
+    """Returns id, key and config of each step; the key of a search is also part of its name in PostgreSQL."""
     committed: dict[str, Manifest] = {}
     rows = []
     for step in steps:
@@ -150,7 +150,7 @@ def described(study: ResolvedStudy, steps: list[Step]) -> list[dict[str, Any]]:
 
 
 def _fields(config: Any, path: str = "") -> list[str]:
-    """The paths of a dumped config's fields, also of those that are in no key."""
+    """Returns the paths of a dumped config's fields, including those that are in no key."""
     if not isinstance(config, Mapping):
         return [path]
     return sorted(field for name, value in config.items() for field in _fields(value, f"{path}.{name}"))

@@ -1,7 +1,7 @@
-"""The paper's study scaled down: its chain of searches, Stable Diffusion and all, on drawn clothes in DeepFashion's form.
+"""Tests the paper's study at a small scale, with its chain of searches and Stable Diffusion, on drawn clothes in DeepFashion's form.
 
-Of the 14 rows those that differ in kind: a chain of searches, a row that takes its values, one with generated images, a joint search
-with generated images. Put more of them into ROWS to see all.
+Of the 14 rows it runs one of each kind: a chain of searches, a row that takes over its values, one with generated images, and a joint
+search with generated images. ROWS can list more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCALED = [
 
 
 def write_deepfashion(folder: Path) -> None:
-    """`img/` and `split/` as the paper's labelling is distributed: six integers a line, with header lines, a test split without labels."""
+    """Writes `img/` and `split/` in the form of the paper's labelling: header lines, six integers per line, and a test split without labels."""
     config = GarmentsSource.model_validate(
         {"source": "garments", "resolution": 48, "train": 300, "val": 60, "test": 50, "rare_eval": 12}
     )
@@ -46,7 +46,7 @@ def write_deepfashion(folder: Path) -> None:
     labels: dict[str, list[str]] = {"train": [], "val": []}
     for number, image in enumerate(source.images):
         assert image.split is not None
-        # the drawn val split has some of every class: with it, enough of the rarest remain when val is carved from train
+        # the drawn val split has images of every class; with it, enough of the rarest remain after val is split off from train
         split = (
             "train"
             if image.split == "val"
@@ -83,7 +83,7 @@ def test_the_paper_s_study_scaled_down(tmp_path: Path, database_url: str) -> Non
     rows = json.loads(runs.artifacts.fetch(report.file("results.json")).read_bytes())["experiments"]
     assert [row["paper_row"] for row in rows] == list(ROWS)
     found = {row["name"]: row["parameters"] for row in rows}
-    # one parameter after the other, the best value kept; rows without a search take what the chain found
+    # the chain searches one parameter after the other and keeps the best values, which rows without a search take over
     assert found["row-1"]["lr"] == found["row-2"]["lr"] == found["row-6"]["lr"]
     assert found["row-1"]["label_smoothing"] == 0
     assert found["row-5"]["label_smoothing"] == found["row-3"]["label_smoothing"] > 0

@@ -1,6 +1,6 @@
-"""A small study whole, through the installed command, on its own PostgreSQL and S3 server: killed on the way, gone on with, found committed.
+"""Tests a whole small study by the installed command, on its own PostgreSQL and S3 server: it is killed, continued, and then complete.
 
-It runs in a folder whose modules have the names of others.
+It runs in a folder whose modules have the names of installed ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run_command(workdir: Path, *sets: str) -> list[str]:
 
 
 def started_by(workdir: Path) -> list[psutil.Process]:
-    """Every process that has the work directory on its command line, servers and stages among them."""
+    """Returns every process that has the work directory on its command line, including servers and stages."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -108,7 +108,7 @@ def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
 
 
 def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
-    """status, --why, report and export answer from what is committed."""
+    """Checks that status, --why, report and export read the committed results."""
 
     def answer(*arguments: str) -> str:
         command = tailfill(*arguments, "--workdir", str(workdir))

@@ -1,4 +1,4 @@
-"""One study, two places: begun with its data and its results in a bucket, gone on with where the data is a folder."""
+"""Tests a study that is begun with its data in a bucket, and continued with the same data in a folder, and the other way round."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
     begun = committed(there)
     stages = [manifest.stage for stage in STAGES for manifest in there.artifacts.manifests(stage)]
     assert stages.count("prepare") == stages.count("weights") == stages.count("tune") == 1
-    assert stages.count("generate") == stages.count("score") > 0  # its trials made them
+    assert stages.count("generate") == stages.count("score") > 0  # the trials made them
 
     hub.repositories, hub.asked = {}, []
     here = place("here", tmp_path / "data")
     report = here.run(here.steps["report"])
     after = committed(here)
-    assert {digest: after[digest] for digest in begun} == begun  # nothing of it was done again
+    assert {digest: after[digest] for digest in begun} == begun  # no part of it was run again
     new = [m.stage for stage in STAGES for m in here.artifacts.manifests(stage) if m.digest not in begun]
     assert sorted(new) == ["final", "final", "report"]
     assert not hub.asked
@@ -99,7 +99,7 @@ def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
 
 
 def _check_names(manifests: list[Manifest]) -> None:
-    """What users and later stages read by name is called as it was: keys of summaries, and files."""
+    """Checks that the names which users and later stages read have not changed: keys of summaries, and files."""
     pinned = {manifest.stage: manifest for manifest in demo_manifests().values()}
     for manifest in manifests:
         if old := pinned.get(manifest.stage):
@@ -108,6 +108,6 @@ def _check_names(manifests: list[Manifest]) -> None:
 
 
 def _names(manifest: Manifest) -> set[str]:
-    """Shards are as many as there are images for, and plots as there are experiments."""
+    """Returns the names of a result's files, without the numbers of shards and the names of plots, which vary."""
     names = {re.sub(r"-\d+\.parquet$", "", file.name) for file in manifest.files}
     return {name for name in names if not name.startswith("plots/")}

@@ -58,7 +58,7 @@ def init(data: Path, out: Path) -> list[str]:
 
     source = infer_source(data)  # first, since the user typed DATA, while --out has a default
     if out.exists():
-        raise ConfigError(f"{out}: exists already; move it away, or name another file with --out")
+        raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
     check_outside(out, str(source.root), "name a file elsewhere with --out")
     summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")

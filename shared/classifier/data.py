@@ -110,7 +110,7 @@ class TrainingData:
         return len(self.labels)
 
     def matches(self, arm: Arm) -> bool:
-        """Whether an arm can train on this data: settings that do not change the inputs (learning rate, dropout, …) may differ."""
+        """Returns whether an arm can train on this data: settings that do not change the inputs (learning rate, dropout, …) may differ."""
         return input_settings(arm) == self.identity
 
     def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
@@ -167,7 +167,7 @@ def input_settings(arm: Arm) -> dict[str, Any]:
 
 
 def is_augmented(arm: Arm) -> bool:
-    """Whether training images differ from epoch to epoch."""
+    """Returns whether training images differ from epoch to epoch."""
     return arm.augmentation != "none" or arm.training.erasing > 0
 
 
@@ -182,7 +182,7 @@ def kept_views(arm: Arm) -> int | None:
 
 
 def keeps_unaugmented(arm: Arm) -> bool:
-    """Whether the unaugmented image is kept beside its views, for the refit of the last layer."""
+    """Returns whether the unaugmented image is kept beside its views, for the refit of the last layer."""
     mirrored_only = arm.augmentation == "basic" and arm.training.erasing == 0
     return arm.training.refit_epochs > 0 and is_augmented(arm) and not mirrored_only
 

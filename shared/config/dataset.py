@@ -47,6 +47,7 @@ class Source(Section):
     """How an image becomes square: `squash` resizes it without keeping its aspect ratio, `crop` cuts out its middle, `pad` adds a margin in
     its border colour."""
     split: Split = Split()
+    """How images are split if the source has no splits of its own."""
     on_bad: Literal["fail", "skip"] = "fail"
     """What happens to an unreadable image or a wrong label: `fail` ends the stage, `skip` leaves the image out and counts it."""
     on_leak: Literal["fail", "drop", "keep"] = "drop"
@@ -61,6 +62,7 @@ class GarmentsSource(Source):
     """Drawn clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
 
     source: Literal["garments"]
+    """Chooses this source."""
     root: ClassVar[None] = None  # drawn images are stored nowhere; every other source has a folder or a bucket's prefix
     train: Annotated[int, Field(ge=100)] = 2400
     """The number of training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
@@ -76,6 +78,7 @@ class DeepFashionSource(Source):
     """DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form."""
 
     source: Literal["deepfashion"]
+    """Chooses this source."""
     root: str
     """The folder that holds `img/` and `Anno_fine/` or `split/`; a path or `s3://bucket/prefix`."""
     crop: bool = False
@@ -86,6 +89,7 @@ class FolderSource(Source):
     """One folder per class, or `train/`, `val/` and `test/` with one folder per class in each."""
 
     source: Literal["folder"]
+    """Chooses this source."""
     root: str
     """The folder that holds the folders; a path or `s3://bucket/prefix`."""
     group: GroupName = "label"
@@ -124,6 +128,7 @@ class CsvSource(Source):
     """A CSV file with one row per image."""
 
     source: Literal["csv"]
+    """Chooses this source."""
     root: str
     """The folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
@@ -146,6 +151,7 @@ class FashionMnistSource(Source):
     """A folder with Fashion-MNIST's four IDX files, gzipped or not."""
 
     source: Literal["fashion-mnist"]
+    """Chooses this source."""
     root: str
     """The folder that holds the files; a path or `s3://bucket/prefix`."""
     resolution: Annotated[int, Field(ge=16, le=1024)] = 28

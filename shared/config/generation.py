@@ -51,6 +51,7 @@ class PixelFinetune(Finetune):
     """A small label-conditioned rectified flow in pixel space, trained from scratch on all classes jointly. It runs on a CPU."""
 
     generator: Literal["pixel"]
+    """Chooses this generator."""
     resolution: Annotated[int, Field(ge=16, le=128, multiple_of=4)] = 32
     """Side in pixels of the generated images, which are resized to the data set's resolution afterwards."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
@@ -69,6 +70,7 @@ class StableDiffusionFinetune(Finetune):
     finer_than_data: ClassVar[bool] = True
 
     generator: Literal["stable-diffusion"]
+    """Chooses this generator."""
     base: str = "CompVis/stable-diffusion-v1-1"
     """The pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository."""
     revision: str | None = None

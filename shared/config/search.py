@@ -13,8 +13,11 @@ class FloatRange(Section):
     """A range of real numbers, both ends included."""
 
     kind: Literal["float"] = "float"
+    """Chooses a range of real numbers; a mapping with `low` and `high` is one by default."""
     low: float
+    """The least value."""
     high: float
+    """The greatest value."""
     log: bool = False
     """Whether it is sampled on a logarithmic scale."""
 
@@ -31,8 +34,11 @@ class IntRange(Section):
     """A range of whole numbers, both ends included."""
 
     kind: Literal["int"]
+    """Chooses a range of whole numbers."""
     low: int
+    """The least value."""
     high: int
+    """The greatest value."""
     log: bool = False
     """Whether it is sampled on a logarithmic scale."""
 
@@ -49,7 +55,9 @@ class Choice(Section):
     """A list of at least two values."""
 
     kind: Literal["choice"] = "choice"
+    """Chooses a list of values; a mapping with `values` is one by default."""
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
+    """The values to choose from, at least two."""
 
     @field_validator("values")
     @classmethod
@@ -152,6 +160,7 @@ class Search(Section):
     workers: Annotated[int, Field(ge=1)] = 2
     """The number of workers at the start; `--workers` or `kubectl scale` changes it at any time."""
     budget: Budget = Budget()
+    """Limits that end the search before its number of trials."""
     max_failures: Annotated[int, Field(ge=0)] = 10
     """The number of failed trials after which the search ends early. Each failed trial is replaced by a new one."""
     max_retries: Annotated[int, Field(ge=0)] = 3

@@ -25,17 +25,31 @@ class Overridable(Section):
     """
 
     rare: Rare = Rare()
+    """Which classes are rare. The study is about these, and images are generated for them only."""
     finetune: AnyFinetune
+    """The generator of images, and how it is trained."""
     generate: Generate = Generate()
+    """How many images are generated for each rare class, and how they are sampled."""
     score: Score = Score()
+    """How the generated images are judged."""
     accept: Accept = Accept()
+    """Which generated images are used in training, by their scores."""
     classifier: Classifier = Classifier()
+    """The network of the classifier, and which part of it is trained."""
     augmentation: Augmentation = "soft"
+    """The augmentation of the training images, by its name in the paper's Table 2 (the table's `synthetic` is `hard` with
+    `images: real+synthetic`). `none` augments nothing."""
     images: Images = "real"
+    """The images that an experiment trains on: the real ones alone; with the accepted generated images in addition (`real+synthetic`); or, as
+    a placebo, with copies of real images in place of the generated ones, and all else equal (`real+copies`)."""
     training: Training = Training()
+    """How the classifier is trained."""
     synthetic: Synthetic = Synthetic()
+    """How the training uses generated images, or the placebo's copies."""
     search: Search = Search()
+    """The search for the best hyperparameters."""
     final: Final = Final()
+    """The final trainings, which are tested on the test split."""
 
 
 class _ExperimentBase(Section):
@@ -83,8 +97,11 @@ class Study(Overridable):
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed from which every random choice of the study follows."""
     dataset: Dataset
+    """The labelled images and their source."""
     verdict: Verdict | Literal["none"] = Verdict()
+    """How the study decides whether generated images help. `none` gives no verdict."""
     resources: Resources = Resources()
+    """The device, processes and memory that stages may use."""
     experiments: tuple[Experiment, ...] = Field(min_length=1)
     """The rows of the result table."""
 

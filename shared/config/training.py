@@ -10,9 +10,9 @@ from shared.config.base import Section
 from shared.config.generation import Share
 
 Augmentation = Literal["none", "basic", "soft", "hard"]
-"""The paper's Table 2 (its `synthetic` is `hard` with `images: real+synthetic`); `none` is for cached features."""
+"""The names of the augmentations in the paper's Table 2, and `none`."""
 Images = Literal["real", "real+synthetic", "real+copies"]
-"""`real+copies` is the placebo arm: the recipe, counts and schedule of `real+synthetic`, with copies of real images."""
+"""The images that an arm trains on; `real+copies` is the placebo."""
 
 
 class Classifier(Section):

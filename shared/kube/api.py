@@ -55,7 +55,7 @@ class Cluster:
     """
 
     def __init__(self, api: client.ApiClient, namespace: str, backoff: Backoff = BACKOFF) -> None:
-        """`backoff` is waited between two attempts of a request."""
+        """Prepares a client of one namespace, which waits for `backoff` between two attempts of a request."""
         self._api, self.namespace, self._backoff = api, namespace, backoff
 
     @classmethod

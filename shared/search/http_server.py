@@ -63,7 +63,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is a thread for the connection."""
+        """Returns whether there is a thread for the connection."""
         with self._changed:
             if len(self._open) >= CONNECTIONS:
                 idle = next((each for each, connection in self._open.items() if not connection.asked), None)
@@ -95,7 +95,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Is silent about clients that went away or were sent away."""
+        """Logs nothing about clients that closed their connection, or whose connection was closed."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -111,9 +111,9 @@ class _Handler(WSGIRequestHandler):
     server: _Server
 
     def get_environ(self) -> dict[str, Any]:
-        """Called when the whole request has come."""
+        """Returns the request's WSGI environment. It is called when the whole request has arrived, which this notes."""
         self.server.asked(self.connection)
         return super().get_environ()
 
     def log_message(self, *_: Any) -> None:
-        """A line a request would bury what was printed."""
+        """Prints nothing: one line per request would hide the other output."""

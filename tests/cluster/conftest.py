@@ -1,4 +1,4 @@
-"""A namespace for a module's tests, on the cluster that KUBECONFIG names."""
+"""Provides a namespace for a module's tests, on the cluster that KUBECONFIG names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def release(request: pytest.FixtureRequest) -> Iterator[Release]:
 
 
 def _show(release: Release) -> None:
-    """What a person would look at first."""
+    """Prints what a user would look at first after a failure."""
     for command in (
         ["get", "jobs,pods", "-o", "wide"],
         ["get", "events", "--sort-by=.lastTimestamp"],

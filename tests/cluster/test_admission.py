@@ -1,4 +1,4 @@
-"""The API server accepts what the chart renders, by both Helms, and each stage's Job as control would make it."""
+"""Tests that the API server accepts what both versions of Helm render from the chart, and each stage's Job as control makes it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_stage_s_job_is_accepted(release: Release, values: Path | None) ->
     for stage, text in manifests["data"].items():
         job = json.loads(text)
         job["metadata"]["name"] = f"study-{stage.removesuffix('.json')}-01234567"
-        # warnings are refusals: an unknown field, or a Pod that the namespace's `restricted` would not admit
+        # a warning counts as a refusal: an unknown field, or a Pod that the namespace's `restricted` would not admit
         said = release.kubectl(
             "create", "--dry-run=server", "--validate=strict", "-f", "-", text=json.dumps(job), check=False
         )

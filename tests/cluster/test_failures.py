@@ -1,4 +1,4 @@
-"""What a person is told when something is wrong on a cluster, and that it can be mended by an upgrade."""
+"""Tests what a user reads if something is wrong on a cluster, and that an upgrade can fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUES = Path(__file__).parent / "small-values.yaml"
 
 
 def values(folder: Path, model: str = "test_resnet", name: str = "wrong", **final: object) -> Path:
-    """One training and a report, with no search; `final` are values of that stage."""
+    """Writes values for one training and a report, without a search; `final` are values of that stage."""
     tree = yaml.safe_load(VALUES.read_text())
     tree["study"] |= {"name": name, "experiments": [{"name": "real", "images": "real"}]}
     tree["study"]["classifier"]["model"] = model
@@ -27,7 +27,7 @@ def values(folder: Path, model: str = "test_resnet", name: str = "wrong", **fina
 
 
 def detail(release: Release) -> str:
-    """What the status says of the training."""
+    """Returns what the status says about the training."""
     return str(release.steps().get("final real 0", {}).get("detail"))
 
 
@@ -38,7 +38,7 @@ def test_bad_configuration_ends_the_job_at_once(release: Release, tmp_path: Path
     release.kubectl("wait", "--for=condition=failed", f"job/{name}", "--timeout=180s")
     conditions = {c["type"]: c for c in release.jobs("final")[name]["status"]["conditions"]}
     assert conditions["Failed"]["reason"] == "PodFailurePolicy"
-    assert len(release.pods("final")) == 1  # not tried again
+    assert len(release.pods("final")) == 1  # it is not tried again
     assert 'timm has no model \\"no_such_model\\"' in release.kubectl("describe", "pod", release.pods("final")[0])
     found = wait_for(lambda: "failed" in (said := detail(release)) and said, "the status says so", 60)
     assert 'exit 2: classifier.model: timm has no model "no_such_model"' in found
@@ -56,12 +56,12 @@ def test_no_node_with_a_gpu(release: Release, tmp_path: Path) -> None:
         pytest.skip("no node has a GPU: make kind-gpus")
     release.install(values(tmp_path, gpu={"count": 99}))
     release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
-    # the Job never began: it is made again from the new manifest
+    # the Job never started, so it is created again from the new manifest
     wait_for(lambda: "no node has a free nvidia.com/gpu" in detail(release), "the status says so", 120)
 
 
 def test_a_quota(release: Release, tmp_path: Path) -> None:
-    release.install(values(tmp_path, image=f"{registry()}/tailfill/nothing:none"))  # a Pod that stays and never begins
+    release.install(values(tmp_path, image=f"{registry()}/tailfill/nothing:none"))  # the Pod stays and never starts
     release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
     wait_for(lambda: "cannot be pulled" in detail(release), "its Pod is there", 120)
     release.kubectl("create", "quota", "none", "--hard=count/pods=0")

@@ -1,6 +1,6 @@
-"""One's own images, from a claim and from a bucket, and weights of a hub that one Job fetches.
+"""Tests a user's own images, from a claim and from a bucket, and weights that one Job downloads from a hub.
 
-The tests are one story, in order: what the first installs the last carries on.
+The tests depend on each other and run in order: the last continues what the first has installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STUDY = {
 
 
 def values(folder: Path, claim: str = "", **study: object) -> Path:
-    """A training and a report, the hub being the one of this namespace."""
+    """Writes values for a training and a report, with the hub of this namespace."""
     path = folder / "values.yaml"
     hub = {"weights": {"env": [{"name": "HF_ENDPOINT", "value": "http://hub:8000"}]}}
     path.write_text(yaml.safe_dump({"study": STUDY | study, "data": {"claim": claim}, "stages": hub}))
@@ -47,7 +47,7 @@ def values(folder: Path, claim: str = "", **study: object) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with them."""
+    """Returns a folder of images."""
     root = tmp_path_factory.mktemp("images") / "clothes"
     write_images(root)
     return root
@@ -55,7 +55,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def forwarded_store(release: Release) -> Iterator[dict[str, str]]:
-    """The environment that reaches the release's MinIO from here, as helm/README.md has it."""
+    """Yields the environment with which this machine reaches the release's MinIO, as helm/README.md describes it."""
     command = ["kubectl", "-n", release.namespace, "port-forward", "svc/study-minio", ":9000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
         try:

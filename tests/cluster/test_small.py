@@ -1,4 +1,4 @@
-"""The shortest form of the story: installed, scaled, ended, uninstalled."""
+"""Tests the life of a release in its shortest form: installed, scaled, completed, uninstalled."""
 
 from __future__ import annotations
 

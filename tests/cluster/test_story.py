@@ -1,6 +1,6 @@
-"""A small study on a real cluster, from `helm install` to nothing left, through everything that a cluster does to Pods.
+"""Tests a small study on a real cluster, from `helm install` to an empty namespace, while its Pods are killed, evicted and restarted.
 
-The tests are one story, in order: what the first installs the last removes.
+The tests depend on each other and run in order: the last removes what the first has installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRIALS = STUDY["search"]["trials"]
 
 
 def changed(folder: Path, **sections: object) -> Path:
-    """The values with parts of the study replaced."""
+    """Returns the values with parts of the study replaced."""
     values = yaml.safe_load(VALUES.read_text())
     values["study"] |= sections
     path = folder / "values.yaml"
@@ -39,7 +39,7 @@ def changed(folder: Path, **sections: object) -> Path:
 
 
 def searches(release: Release) -> dict[str, dict[str, object]]:
-    """Those that have begun, by label."""
+    """Returns the searches that have begun, by label."""
     found = {label: step["search"] or {} for label, step in release.steps().items()}
     return {label: search for label, search in found.items() if "running" in search}
 
@@ -47,7 +47,7 @@ def searches(release: Release) -> dict[str, dict[str, object]]:
 def test_install_and_scale_to_nothing_at_once(release: Release) -> None:
     said = release.install(VALUES)
     release.kubectl("scale", "deployment/study-tune", "--replicas=0")
-    assert "kubectl" in said  # what to type next
+    assert "kubectl" in said  # NOTES.txt shows the next command
     wait_for(lambda: release.pods("control", "Running"), "control runs", 300)
     assert not release.workers(None)
 
@@ -84,7 +84,7 @@ def test_searches_wait_for_workers_and_say_so(release: Release) -> None:
 
 
 def test_workers_come_and_go(release: Release) -> None:
-    """0 → 2, one killed, control killed, drained, PostgreSQL and MinIO restarted, → 1."""
+    """Scales from 0 to 2 workers, kills one, kills control, drains the node, restarts PostgreSQL and MinIO, and scales to 1 worker."""
     release.kubectl("scale", "deployment/study-tune", "--replicas=2")
     first = wait_for(lambda: len(found := release.workers()) == 2 and found, "two workers", 240)
     wait_for(lambda: sum(int(str(s["running"])) for s in searches(release).values()), "a trial runs", 240)
@@ -109,7 +109,7 @@ def test_workers_come_and_go(release: Release) -> None:
     release.kubectl("delete", "pod", "study-postgresql-0", "study-minio-0", "--wait=false")
     release.kubectl("scale", "deployment/study-tune", "--replicas=1")
     wait_for(lambda: len(release.workers(None)) == 1, "one worker", 120)
-    # what was interrupted is gone on with, from the epoch after its last checkpoint
+    # interrupted trials continue from the epoch after their last checkpoint
     wait_for(lambda: any(epochs > 0 for epochs in release.begun_at()), "a trial is resumed", 240)
     assert sum(int(str(search["resumes"])) for search in searches(release).values()) >= 1
 
@@ -151,7 +151,7 @@ def test_the_study_ends_with_exactly_so_many_trials(release: Release) -> None:
     found = release.summaries("tune")
     assert [summary["trials"] for summary in found] == [TRIALS, TRIALS]
     assert [summary["failed"] for summary in found] == [0, 0]
-    # nothing was done twice under two keys; one more training may be from before the search was over
+    # nothing was run under two keys; one more training may have started before the end of the search
     keys = {f"{step['stage']}/{step['key']}" for step in steps.values()}
     assert {key.split("/")[0] for key in release.manifests().keys() - keys} <= {"final"}
 

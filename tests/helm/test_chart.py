@@ -1,4 +1,4 @@
-"""What the chart renders: one look with each Helm, then what control, the cluster and people rely on."""
+"""Tests what the chart renders: first with each version of Helm, then what control, the cluster and users rely on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASK = "/etc/tailfill/task/task.json"
 
 
 def cpu(quantity: str | int) -> int:
-    """In thousandths of a core."""
+    """Returns a quantity of CPU in thousandths of a core."""
     text = str(quantity)
     return int(text[:-1]) if text.endswith("m") else int(float(text) * 1000)
 
@@ -144,7 +144,7 @@ def test_s3_with_a_certificate_of_one_s_own_authority() -> None:
 
 @pytest.mark.parametrize("name", ["helm", "helm4"])
 def test_users_are_a_value_and_may_be_left_to_the_cluster(name: str) -> None:
-    """OpenShift's restricted-v2 refuses Pods that name any."""
+    """The user IDs may be unset, as OpenShift's restricted-v2 refuses Pods that name one."""
 
     def users(*values: str) -> dict[str, set[int]]:
         found = {}
@@ -173,7 +173,7 @@ def test_own_servers_are_gone_with_external_ones() -> None:
 
 
 def test_the_demo_fits_one_core() -> None:
-    """At its most: three searches, two workers, a stage that makes images, and a final training."""
+    """The largest load counts: three searches, two workers, a stage that makes images, and a final training."""
     objects = rendered(any_program())
     asked = {name: cpu(spec["containers"][0]["resources"]["requests"]["cpu"]) for name, spec in pods(objects)}
     always = asked["Deployment control"] + asked["StatefulSet minio"] + asked["StatefulSet postgresql"]
@@ -186,9 +186,8 @@ def test_workers_belong_to_kubectl_scale_and_wait_behind_a_gate() -> None:
     objects = rendered(any_program())
     workers = one(objects, "Deployment", "study-tune")["spec"]
     assert "replicas" not in workers
-    assert (
-        workers["progressDeadlineSeconds"] == 2**31 - 1
-    )  # none: a Pod that waits behind its gate is no failed rollout
+    # in effect there is no deadline: a Pod that waits behind its scheduling gate is not a failed rollout
+    assert workers["progressDeadlineSeconds"] == 2**31 - 1
     assert workers["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": "100%"}
     spec = workers["template"]["spec"]
     assert spec["schedulingGates"] == [{"name": "tailfill/work"}]
@@ -222,7 +221,7 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
 
 
 def limits(spec: dict[str, Any]) -> int:
-    """GPUs of a Pod."""
+    """Returns the GPUs of a Pod."""
     return int(spec["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu", 0))
 
 
@@ -261,7 +260,7 @@ def test_generate_is_indexed_and_final_is_counted() -> None:
     assert environment(generate["template"]["spec"])["TAILFILL_COUNT"] == "4"
     assert found["final"]["metadata"]["annotations"] == {"tailfill/parallelism": "3"}
     assert "activeDeadlineSeconds" not in found["tune"]["spec"]
-    assert found["tune"]["spec"]["backoffLimit"] >= 1000  # it lives for as long as the search
+    assert found["tune"]["spec"]["backoffLimit"] >= 1000  # it runs for as long as the search
 
 
 def test_images() -> None:
@@ -299,7 +298,7 @@ def test_data_is_mounted_where_it_is_read() -> None:
 
 
 def test_prepare_runs_beside_control_where_both_mount_a_claim(tmp_path: Path) -> None:
-    """A ReadWriteOnce volume that control holds can be attached to no other node."""
+    """A ReadWriteOnce volume of control cannot be attached to another node."""
     mine = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "mine"}}}
     required = "requiredDuringSchedulingIgnoredDuringExecution"
     node = {required: {"nodeSelectorTerms": [{"matchFields": []}]}}

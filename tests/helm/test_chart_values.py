@@ -1,4 +1,4 @@
-"""Values: what is refused, how a study arrives, and that what is made from elsewhere is not stale."""
+"""Tests the chart's values: which are refused, how the study reaches control, and that generated files are up to date."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUDIES = sorted((CHART.parent / "studies").glob("*.yaml"))
 
 
 def study_of(objects: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """The study that control reads."""
+    """Returns the study that control reads."""
     (mount,) = (
         volume["configMap"]["name"]
         for volume in one(objects, "Deployment", "study-control")["spec"]["template"]["spec"]["volumes"]
@@ -53,7 +53,7 @@ def test_unknown_keys_and_wrong_values_are_refused(name: str, tmp_path: Path) ->
         "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'",
     ):
         assert message in ended.stderr
-    assert "StableDiffusion" not in ended.stderr  # only the branch that was meant is complained about
+    assert "StableDiffusion" not in ended.stderr  # the errors are about the chosen branch only
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_long_name_is_refused() -> None:
 
 
 def test_no_values_are_the_images_of_make_images() -> None:
-    """Loaded into the nodes; `localhost/…` is never asked of a registry on the internet, as `tailfill/…` would be."""
+    """These images are loaded into the nodes. A name `localhost/…` is never requested from a public registry, as `tailfill/…` would be."""
     bake = (CHART.parent / "images" / "docker-bake.hcl").read_text(encoding="utf-8")
     default = dict(re.findall(r'variable "(\w+)" \{ default = "(.*)" \}', bake))
     control = one(rendered(any_program()), "Deployment", "study-control")["spec"]["template"]["spec"]
@@ -135,7 +135,7 @@ def test_no_values_is_the_demo() -> None:
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_every_study_file_is_a_value(file: Path, tmp_path: Path) -> None:
-    """By the README's way: indented under `study:`."""
+    """Each file is indented under `study:`, as the README says."""
     values = tmp_path / "values.yaml"
     text = file.read_text(encoding="utf-8")
     values.write_text("study:\n" + "".join(f"  {line}\n" for line in text.splitlines()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `make kind-*` and CI ask of docker, kind, kubectl and Helm, by stand-ins that write it down; no cluster."""
+"""Tests the commands that `make kind-*` and CI send to docker, kind, kubectl and Helm, with fakes that record them; there is no cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ esac
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the stand-ins write a line a call."""
+    """Returns the file in which the fakes write one line per call."""
     for name in ("docker", "kind", "kubectl", "helm", "chromium", "make"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
@@ -41,7 +41,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_only_its_own_registry_is_made_and_removed(asked: Path) -> None:
-    """`kind-registry` on port 5001 is the name of kind's own recipe: another project's."""
+    """A registry `kind-registry` on port 5001 is that of kind's own recipe, and so belongs to another project."""
     for target in ("kind-up", "kind-down"):
         ended = run(MAKE, target, "KIND_CLUSTER=mine", "REGISTRY_PORT=5002")
         assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""The images' files: what can be said of them without docker."""
+"""Tests the files of the images as far as that is possible without docker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXTRAS = {
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Version by package of a lock file."""
+    """Returns the version of each package in a lock file."""
     return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", lock.read_text(), re.MULTILINE))
 
 
@@ -77,7 +77,7 @@ def test_control_has_no_torch() -> None:
 
 
 def test_the_base_can_be_replaced() -> None:
-    """Every base is an argument, so that a registry of one's own needs no change of a file."""
+    """Every base image is an argument, so that another registry needs no change of a file."""
     froms = [line for file in DOCKERFILES for line in file.read_text().splitlines() if line.startswith("FROM ")]
     assert all(re.match(r"FROM (\$\{(PYTHON_IMAGE|BASE)\}|packages)( AS \w+)?$", line) for line in froms), froms
 

@@ -1,4 +1,4 @@
-"""Every image as a cluster starts it: a random user, a read-only root. Needs docker and `make images`; TAG and REGISTRY as there."""
+"""Tests every image as a cluster starts it, with a random user and a read-only root. Needs docker, and the images of `make images`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def image(name: str) -> str:
 
 
 def run(name: str, *arguments: str, entrypoint: str | None = None) -> str:
-    """What a container prints that is confined as the namespace's `restricted` and the chart confine it."""
+    """Returns what a container prints under the restrictions of the chart and of the namespace's `restricted`."""
     user = random.randint(1_000_000_000, 2_000_000_000)
     command = [
         "docker",
@@ -64,7 +64,7 @@ def test_an_image_says_what_it_is(name: str) -> None:
     config = inspect(name)["Config"]
     assert config["Entrypoint"] == ["tailfill"]
     user, group = config["User"].split(":")
-    assert int(user) > 0 < int(group)  # numbers, which Kubernetes can see to be no root
+    assert int(user) > 0 < int(group)  # numbers, by which Kubernetes can tell that the user is not root
     label = {key.removeprefix("org.opencontainers.image."): value for key, value in config["Labels"].items()}
     assert (label["title"], label["licenses"]) == (f"tailfill/{name}", "Apache-2.0")
     assert label["description"]
@@ -74,7 +74,7 @@ def test_an_image_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["base", "control"])
 def test_an_image_has_no_tools_and_no_caches(name: str) -> None:
-    """What the others stand on: they add nothing but labels."""
+    """The others are built on this one, and add only labels."""
     script = """
 for program in cc gcc g++ c++ clang make ld uv git curl; do command -v $program; done
 ls -d /opt/uv /build /code /root/.cache /tmp/* /var/lib/apt/lists/* /opt/tailfill/bin/pip* /opt/tailfill/bin/uv* 2>/dev/null
@@ -126,7 +126,7 @@ def test_libraries_load_without_a_home(name: str) -> None:
 
 
 def test_bytecode_lies_in_the_image() -> None:
-    """A read-only root keeps none that is made later."""
+    """With a read-only root, no bytecode can be written later."""
     script = """
 import importlib.util, pathlib, optuna, shared.pipeline.scheduler
 for module in (optuna, shared.pipeline.scheduler):

@@ -1,4 +1,4 @@
-"""What control on a cluster rests on. What it does there is seen on a real one: `tests/cluster`."""
+"""Tests what control needs on a cluster. `tests/cluster` tests what it does on a real one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WITHOUT = [
     "imagehash",
     "safetensors",
 ]
-"""What control's image is without (its lock is images/control/requirements.lock)."""
+"""The packages that are not in control's image (its lock is images/control/requirements.lock)."""
 
 
 def test_control_needs_only_what_its_image_has() -> None:

@@ -25,7 +25,7 @@ EPOCHS = 12
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> FinalResult:
-    """An uninterrupted run."""
+    """Returns the result of an uninterrupted run."""
     return small_final(tmp_path_factory.mktemp("whole"), EPOCHS)
 
 
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(whole: FinalResult, tmp_path: Pa
     assert read(whole, "metrics.json") == read(resumed, "metrics.json")
     curves = [[{**row, "seconds": 0} for row in read(f, "curve.json")] for f in (whole, resumed)]
     assert curves[0] == curves[1]
-    # resumed, not started over: the killed process' epochs keep the times that it took for them
+    # it was resumed, not started again: the epochs of the killed process keep their times
     assert read(resumed, "curve.json")[: len(kept)] == kept
 
 

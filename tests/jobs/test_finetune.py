@@ -44,7 +44,8 @@ def test_it_commits_weights_curve_and_a_sheet(study: PixelStudy) -> None:
     curve = json.loads(context.fetch(manifest, "curve.json").read_text())
     assert manifest.summary == {"steps": 6, "loss": curve[-1]["loss"], "images": 24}
     with Image.open(io.BytesIO(context.fetch(manifest, "samples.png").read_bytes())) as sheet:
-        assert sheet.width > sheet.height  # one rare class: one row of four real and four generated images
+        # there is one rare class, and so one row of four real and four generated images
+        assert sheet.width > sheet.height
 
 
 def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on(study: PixelStudy) -> None:
@@ -58,7 +59,7 @@ def test_a_signal_keeps_a_checkpoint_and_the_same_command_goes_on(study: PixelSt
     assert kept[1]["step"] == 1
     resumed = weights(finetune.run(config(checkpoint_every=1000), again))
     assert again.load_checkpoint("training") is None
-    # the key differs by checkpoint_every, the weights do not
+    # `checkpoint_every` changes the key, but not the weights
     assert resumed == weights(finetune.run(config(), study.context("finetune", config())))
 
 
@@ -81,7 +82,7 @@ def test_a_data_set_without_training_images_is_refused(study: PixelStudy) -> Non
         finetune.run(config(), study.context("finetune", config()))
 
 
-@pytest.mark.slow  # three starts of Python with torch and diffusers
+@pytest.mark.slow  # Python starts three times with torch and diffusers
 def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(study: PixelStudy, tmp_path: Path) -> None:
     longer = config(steps=60, checkpoint_every=2)
     whole = weights(finetune.run(longer, study.context("finetune", longer)))
@@ -102,12 +103,12 @@ def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(study: PixelS
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=True)
-    assert "going on from a checkpoint" in done.stderr
+    assert "continuing from a checkpoint" in done.stderr
     committed = other.context("finetune", longer).artifacts.find("finetune", task.key)
     assert committed is not None
     assert weights(committed) == whole
 
 
 def weights(manifest: object) -> str:
-    """Digest of the committed weights."""
+    """Returns the digest of the committed weights."""
     return manifest.file("model.safetensors").digest  # type: ignore[attr-defined, no-any-return]

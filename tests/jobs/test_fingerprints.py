@@ -1,4 +1,4 @@
-"""A change of a stage's code is a decision: a raised version, or someone's word that its output stays the same."""
+"""Tests that a change of a stage's code comes with a decision: a raised version, or a recorded statement that the output stays the same."""
 
 from __future__ import annotations
 

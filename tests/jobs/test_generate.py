@@ -31,11 +31,11 @@ CONFIG = GenerateConfig(
     rare=Rare(below=10),
     seed=7,
 )
-"""Five images in each of two pools: shards of four, four and two."""
+"""Five images in each of two pools, which makes shards of four, four and two."""
 
 
 def study_in(root: Path) -> PixelStudy:
-    """Prepared, and with a generator of random weights committed."""
+    """Returns a study with a prepared data set and a committed generator of random weights."""
     study = PixelStudy(root)
     study.prepare(pictures())
     context = study.context("finetune", any_config("finetune"))
@@ -59,7 +59,7 @@ def images_of(study: PixelStudy, manifest: Manifest | None) -> ImageSet:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[PixelStudy, Manifest]:
-    """Made by one process."""
+    """Returns a study whose images one process has made, and their manifest."""
     study = study_in(tmp_path_factory.mktemp("one"))
     manifest = run(study)
     assert manifest is not None
@@ -93,7 +93,7 @@ def test_four_processes_give_the_bytes_of_one(
     one: tuple[PixelStudy, Manifest], order: tuple[int, ...], tmp_path: Path
 ) -> None:
     study = study_in(tmp_path)
-    results = [run(study, index=index, count=4) for index in order]  # the fourth has no shard to make
+    results = [run(study, index=index, count=4) for index in order]  # there is no shard for the fourth process
     committed = [result for result in results if result is not None]
     assert results[0] is None
     assert committed
@@ -124,29 +124,30 @@ def test_the_time_of_every_process_is_counted_and_what_one_did_after_its_last_pa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_in(tmp_path)
-    stopped = study.context("generate", CONFIG, index=0, count=2)
+    now = [0.0]
+    stopped = study.context("generate", CONFIG, index=0, count=2, clock=lambda: now[0])
     save = stopped.artifacts.save_part
 
     def save_and_stop(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
-        stopped.meter._started -= 50  # as it begins the next one
+        now[0] += 50  # the time of work on the next part, which is lost
         stopped.stop.set()
 
     monkeypatch.setattr(stopped.artifacts, "save_part", save_and_stop)
     with pytest.raises(Stopped), stopped.meter:
         generate.run(CONFIG, stopped)
-    other = study.context("generate", CONFIG, index=1, count=2)
-    other.meter._started -= 500
+    other = study.context("generate", CONFIG, index=1, count=2, clock=lambda: now[0])
+    now[0] += 500
     with other.meter:
         assert generate.run(CONFIG, other) is None
-    last = study.context("generate", CONFIG)
-    last.meter._started -= 5000
+    last = study.context("generate", CONFIG, clock=lambda: now[0])
+    now[0] += 5000
     with last.meter:
         manifest = generate.run(CONFIG, last)
     assert manifest is not None
-    assert manifest.run.seconds == pytest.approx(5000, abs=40)
-    assert manifest.run.cpu_seconds == pytest.approx(5550, abs=40)
-    assert manifest.run.cpu_lost_seconds == pytest.approx(50, abs=10)
+    assert manifest.run.seconds == 5000
+    assert manifest.run.cpu_seconds == 5550
+    assert manifest.run.cpu_lost_seconds == 50
 
 
 def test_two_processes_that_are_given_the_same_blocks_share_them(
@@ -165,7 +166,7 @@ def test_two_processes_that_are_given_the_same_blocks_share_them(
     manifest = generate.run(CONFIG, context)
     assert manifest is not None
     assert manifest.digest == one[1].digest
-    assert len(saved) == 1  # the other took this one's block and made the rest
+    assert len(saved) == 1  # the other one read this one's block and made the others
     assert not context.artifacts.parts("generate", context.task.key)
 
 

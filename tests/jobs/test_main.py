@@ -1,4 +1,4 @@
-"""The command: what it answers, and how it fails."""
+"""Tests the command: what it prints, and how it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and stderr of a command that fails."""
+    """Returns the exit code and stderr of a command that fails."""
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert isinstance(end.value.code, int)

@@ -35,7 +35,7 @@ FOLDER = {"source": "folder", "root": "unused", "group": "colour", "resolution":
 
 
 def picture(path: Path, colour: str, number: int, side: int = 40) -> Path:
-    """A cloudy plain of a colour, with much power at every scale; a different one for each number."""
+    """Returns a cloudy pattern of one colour, with much power at every scale; it is different for each number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([number, len(colour)])
     clouds = rng.standard_normal((side, side, 3)).cumsum(axis=0).cumsum(axis=1)

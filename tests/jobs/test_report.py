@@ -1,4 +1,4 @@
-"""The report from committed results to the page, looked at in headless Chromium."""
+"""Tests the report from committed results to the page, which headless Chromium opens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.report_study import MULTI_LABEL, StudyMaker, report_config, t
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A study of three arms with eight seeds each."""
+    """Returns the report of a study of three arms with eight seeds each."""
     folder = tmp_path_factory.mktemp("full")
     config, results = three_arms(folder / "in", seeds=8, gain=0.9)
     return job.report(config, results, folder)
@@ -45,7 +45,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def full_tree(full: dict[str, Path]) -> dict[str, Any]:
-    """Its results.json."""
+    """Returns the results.json of that report."""
     tree: dict[str, Any] = json.loads(full["results.json"].read_text())
     return tree
 
@@ -70,12 +70,12 @@ def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[st
     ]
     real = next(e for e in full_tree["experiments"] if e["name"] == "real")
     assert np.mean([float(r["accuracy"]) for r in rows[:8]]) == pytest.approx(real["metrics"]["accuracy"]["mean"])
-    assert rows[0]["lr"] == "0.0025"  # what the search found, not the default
+    assert rows[0]["lr"] == "0.0025"  # the value that the search found, not the default
     assert real["paper"]["test_accuracy"] == 0.6728
 
 
 def rows_of(page: str, section: str, label: str) -> list[list[str]]:
-    """The cells of a table of the page, row by row, without the deviations."""
+    """Returns the cells of a table of the page, row by row, without the deviations."""
     part = page[page.index(f'<section id="{section}">') :]
     table = part[part.index(f'aria-label="{label}"') :].partition("</table>")[0]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
@@ -106,7 +106,7 @@ def test_every_metric_has_its_place(full: dict[str, Path], full_tree: dict[str, 
 
 @pytest.fixture(scope="module")
 def better(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyInputs, StudyScores]:
-    """A baseline and an arm that does better at all classes."""
+    """Returns a study of a baseline and an arm that is better at all classes."""
     maker = StudyMaker(tmp_path_factory.mktemp("better"), train=120, test=80)
     for name, skill in (("real", 2.0), ("better", 4.0)):
         for repeat in range(6):
@@ -151,7 +151,7 @@ def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path)
     for name in ("real", "other", "heir"):
         maker.final(name, "real", 0, 2.0, 2.0, ())
     config = report_config([("real", "real"), ("other", "real"), ("heir", "real")])
-    heir = config.experiments[2].model_copy(update={"parameters_from": "real"})  # as many trials stand behind it
+    heir = config.experiments[2].model_copy(update={"parameters_from": "real"})  # it rests on the same trials as `real`
     config = config.model_copy(update={"experiments": (*config.experiments[:2], heir)})
     files = job.report(config, maker.results, tmp_path)
     tree = json.loads(files["results.json"].read_text())
@@ -181,7 +181,7 @@ def test_on_a_cpu_no_gpu_hours_are_claimed(tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """What the page refers to."""
+    """Collects the references of the page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,9 +251,8 @@ def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> N
             "results.json"
         ].read_text()
     )
-    assert (
-        "cannot be judged yet" in tree["answer"]["sentence"]
-    )  # one training that recognises some is enough to compare
+    # one training that recognises some is enough for a comparison
+    assert "cannot be judged yet" in tree["answer"]["sentence"]
 
 
 def test_each_row_of_pictures_says_whether_its_images_were_accepted(tmp_path: Path) -> None:
@@ -261,7 +260,7 @@ def test_each_row_of_pictures_says_whether_its_images_were_accepted(tmp_path: Pa
     maker.generate("synthetic", ("neckline/square", "fabric/faux"), each=4, pools=1)
     path = maker.results["score/synthetic"].files["scores.parquet"]
     scores = pq.read_table(path)
-    plausibility = pa.array([0.01] * 4 + [0.5] * 4, pa.float32())  # the study accepts from 0.2 to 0.95
+    plausibility = pa.array([0.01] * 4 + [0.5] * 4, pa.float32())  # the study accepts plausibilities from 0.2 to 0.95
     pq.write_table(scores.set_column(scores.schema.get_field_index("plausibility"), "plausibility", plausibility), path)
     maker.final("real", "real", 0, 2.0, 2.0, ())
     maker.final("synthetic", "real+synthetic", 0, 2.0, 2.0, ())
@@ -334,7 +333,7 @@ def test_what_does_not_fit_together_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    """A small study committed in a folder store, and the surroundings of its report."""
+    """Returns the context of a report on a small study, which is committed in a folder store."""
     maker = StudyMaker(tmp_path / "in", train=120, test=80)
     for repeat in range(2):
         for name in ("real", "other"):
@@ -376,7 +375,7 @@ def test_a_stopped_run_commits_nothing(context: Context) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium; a missing one fails in CI and is skipped elsewhere."""
+    """Yields the system's Chromium, started by playwright. If there is none, the test fails in CI, and is skipped elsewhere."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")

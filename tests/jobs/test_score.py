@@ -1,4 +1,4 @@
-"""The stage `score` on drawn garments: some of the "generated" images are honest new drawings, some are copies of real ones."""
+"""Tests the stage `score` on drawn garments. Some of the "generated" images are new drawings, others are copies of real ones."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def images() -> Images:
 
 
 def generated_from(train: ImageSet, test: ImageSet) -> ImageSet:
-    """New drawings of the first training images' labels, then exact copies of training images and of test images."""
+    """Returns new drawings with the labels of the first training images, then exact copies of training images and of test images."""
     new = [garment_image(train.schema, train.labels[i], "train", 5000 + i, SIDE, SEED) for i in range(NEW)]
     encoded = [*(png(i.content) for i in new), *train.encoded[:COPIES], *test.encoded[:TEST_COPIES]]
     labels = np.concatenate([train.labels[:NEW], train.labels[:COPIES], test.labels[:TEST_COPIES]])
@@ -126,7 +126,7 @@ def test_a_row_an_image_with_every_column(images: Images, scored: tuple[Path, di
     for name in [*groups, "plausibility", "neighbour_ratio", "test_ratio"]:
         assert table.schema.field(name).type == pa.float32()
         assert np.isfinite(table[name].to_numpy()).all()
-    # the first group is the one that is filled
+    # the first group is the filled one
     np.testing.assert_allclose(table["plausibility"].to_numpy(), table[groups[0]].to_numpy(), rtol=1e-6)
 
 
@@ -163,7 +163,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     take = runtime.checkpoints
 
     def stopping(name: str) -> Any:
-        if name == "judge-1":  # the first judge is heard, the second is about to train
+        if name == "judge-1":  # the first judge is done, and the second is about to train
             stop.set()
         return take(name)
 
@@ -196,7 +196,7 @@ def commit(artifacts: Artifacts, name: Stage, files: dict[str, Path]) -> Input:
 
 @pytest.fixture
 def task(images: Images, tmp_path: Path) -> Task:
-    """The inputs, committed in a store in `tmp_path / "store"`, and the task of scoring them."""
+    """Commits the inputs in the store `tmp_path / "store"`, and returns the task of scoring them."""
     artifacts = Artifacts(FolderStore(tmp_path / "store"), "study", tmp_path / "cache")
     train = images.train
     sets = (images.train, images.val, images.test)

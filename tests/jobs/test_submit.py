@@ -1,4 +1,4 @@
-"""Which trainings `submit final` asks for, and what it refuses; on a folder store."""
+"""Tests which trainings `submit final` requests, and what it refuses, on a folder store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEPS = plan(STUDY)
 
 
 def open_study(folder: Path, *stages: str) -> Session:
-    """A study of which these stages are committed."""
+    """Opens a study of which these stages are committed."""
     artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
     commit_steps(STUDY, [step for step in STEPS if step.stage in stages], artifacts)
     environment = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
@@ -119,7 +119,7 @@ CHAIN = load_study(
 
 
 def found(session: Session, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
-    """The search of that step has finished one trial, of the step after those that ended with `fixed`."""
+    """Adds a finished trial to the search of that step. In a sequential search, `fixed` are the best values of its earlier steps."""
     task = next(r.task for r in states(session.study, session.steps, session.artifacts) if r.step.label == label)
     assert task is not None
     config = task.config
@@ -154,12 +154,12 @@ def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, dat
     found(study, "tune a", {}, {"training.lr": 0.001})
     (own,) = final_tasks(study, SubmitRequest("a", 1))
     assert arm(own).lr == 0.001
-    # what the experiment sets itself stands over what it takes over
+    # the experiment's own values take precedence over those that it takes over
     (taken,) = final_tasks(study, SubmitRequest("b", 1))
     assert arm(taken).lr == 0.007
     with pytest.raises(InputError, match="tune c: has no complete trial yet"):
         final_tasks(study, SubmitRequest("c", 1))
-    # a step of a sequential search that has begun: what the earlier ones ended with
+    # in a later step of a sequential search, the best values of the earlier steps count
     found(study, "tune a", {"training.lr": 0.002}, {"training.dropout": 9.0})
     (own,) = final_tasks(study, SubmitRequest("a", 1))
     assert (arm(own).lr, arm(own).dropout) == (0.002, CHAIN.written.training.dropout)

@@ -1,4 +1,4 @@
-"""A search over a real, tiny classifier: workers and coordinator as they run, against a real PostgreSQL."""
+"""Tests a search over a real, tiny classifier, with real workers, a real coordinator and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 import shared.classifier.fit
-import shared.search.coordinator  # two threads that import it at once would see each other's half
+import shared.search.coordinator  # two threads that import it at once could see it half imported
 import shared.search.worker
 from jobs import tune
 from shared.artifacts.artifacts import Artifacts
@@ -82,7 +82,7 @@ def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path], 
 
 @pytest.fixture
 def artifacts(tmp_path: Path, folder_store: FolderStore) -> Artifacts:
-    """A store with a prepared data set and another experiment's search."""
+    """Returns a store with a prepared data set and another experiment's search."""
     return Artifacts(folder_store, "tiny", tmp_path / "cache")
 
 
@@ -134,7 +134,7 @@ def _context(
 
 
 def _searched(config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, folder: Path) -> Manifest:
-    """A whole search, by a worker and its coordinator."""
+    """Runs a whole search by a worker and its coordinator."""
     worker, coordinator = (
         _context(config, artifacts, inputs, url, folder / name, StopSignal()) for name in ("worker", "coordinator")
     )
@@ -178,7 +178,8 @@ def test_search_stopped_and_resumed(
     (manifest,) = committed
     _check(manifest, config, artifacts)
 
-    undisturbed = _config(lease_seconds=9.0)  # no part of the search, so the same study: it is found complete
+    # the length of a lease is not part of the search's identity, so the search is found complete
+    undisturbed = _config(lease_seconds=9.0)
     again = tune.run(undisturbed, _context(undisturbed, artifacts, inputs, database_url, tmp_path / "a", StopSignal()))
     assert again.summary == manifest.summary
     _check_curve_of_resumed_trial(config, artifacts, inputs, manifest, tmp_path, database_url)
@@ -206,7 +207,7 @@ def _check(manifest: Manifest, config: TuneConfig, artifacts: Artifacts) -> None
 def _check_curve_of_resumed_trial(
     config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], manifest: Manifest, tmp_path: Path, url: str
 ) -> None:
-    """Its reported values are those of a training that nobody interrupted."""
+    """Checks that the trial reported the values of an uninterrupted training."""
     from shared.artifacts.checkpoints import NoCheckpoints
     from shared.classifier.fit import fit
 
@@ -219,14 +220,14 @@ def _check_curve_of_resumed_trial(
 
 
 def _spent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the study has spent, in hours: the one item."""
+    """Replaces the hours that the study has spent by the only item of the returned list."""
     hours = [0.0]
     monkeypatch.setattr(Spending, "gpu_seconds", lambda _: hours[0] * 3600)
     return hours
 
 
 def _after(monkeypatch: pytest.MonkeyPatch, number: int, epoch: int, act: Callable[[], object]) -> None:
-    """Does something in the worker, when that epoch of that trial is reported."""
+    """Calls a function in the worker when that epoch of that trial is reported."""
     report = TrialHandle.report
 
     def reported(self: TrialHandle, at: int, value: Any) -> None:
@@ -337,7 +338,7 @@ def test_several_objectives_are_committed_with_their_front(
     taken = best["front"][0]
     assert (taken["number"], taken["parameters"]) == (best["number"], best["parameters"])
     assert best["value"] == taken["values"]["val_loss"] == min(row["value.val_loss"] for row in rows)
-    assert best["parameters"]["training.dropout"] == 0.1  # taken over from the other experiment
+    assert best["parameters"]["training.dropout"] == 0.1  # the value of the other experiment
     assert not list(artifacts.store.list(f"tiny/tune/{manifest.key}/checkpoints/"))
 
 
@@ -355,7 +356,7 @@ def test_a_warm_start_tries_the_best_of_another_study_first(
     theirs = Artifacts(artifacts.store, "theirs", artifacts.cache)
     source = _commit(theirs, "tune", "w", {"trials.parquet": trials, "best.json": best}, gpu_seconds=1e9)
     inputs = {**inputs, "warm_start": source.model_copy(update={"study": "theirs"})}
-    # what another study has spent is no part of this one's budget
+    # the spending of another study does not count against this one's budget
     config = _config(trials=3, epochs=1, first_defaults=False, budget=Budget(gpu_hours=1))
     manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
     assert manifest.summary["ended"] == "complete"

@@ -1,4 +1,4 @@
-"""Weights fetched from a hub on this machine, and a Stable Diffusion and a timm model that are read of what was committed."""
+"""Tests weights that are downloaded from a hub on this machine, and a Stable Diffusion and a timm model that use the committed files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TIMM = WeightsConfig(kind="timm", name=MODEL, revision=None)
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny Stable Diffusion and timm's smallest network, as their repositories hold them, beside what nobody asked for."""
+    """Returns the repositories of a tiny Stable Diffusion and of timm's smallest network, with more files than are needed."""
     root = tmp_path_factory.mktemp("hub")
     base, model = tiny_pipeline(root / "base"), root / "timm"
     for extra in ("safety_checker/model.safetensors", "unet/diffusion_pytorch_model.bin", "v1.ckpt"):
@@ -65,7 +65,7 @@ def hub(repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does to a process that begins with it."""
+    """Has the effect of HF_ENDPOINT on a process that starts with it."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -114,7 +114,7 @@ def test_a_stable_diffusion_is_committed_and_read_of_the_store(hub: Hub, tmp_pat
     } < names
     assert not [name for name in (*names, *hub.asked) if "safety" in name or name.endswith((".bin", ".ckpt"))]
     assert not list((tmp_path / "cache/hub").glob("models--*"))  # it is in the store now
-    hub.repositories = {}  # nobody goes online after this
+    hub.repositories = {}  # nothing goes online after this
     context = given(study, **{BASE: manifest})
     base = fetched_base(context)
     assert base is not None
@@ -222,8 +222,8 @@ def test_the_hub_away_or_a_damaged_file(hub: Hub, settings: Settings, monkeypatc
     with pytest.raises(UnavailableError, match=r"arrived with digest .*, the hub says 0+; run again"):
         fetch(STABLE, settings)
     hub.wrong_digests = False
-    assert fetch(STABLE, settings)  # the damaged one was not kept
-    point_at("http://127.0.0.1:9", monkeypatch)  # the discard port: nobody listens
+    assert fetch(STABLE, settings)  # the damaged file was not kept
+    point_at("http://127.0.0.1:9", monkeypatch)  # the discard port, where nothing listens
     with pytest.raises(UnavailableError, match=r"some/model@5+: fetching it from the hub failed") as error:
         fetch(STABLE, settings)
     assert "\n" not in str(error.value)
@@ -234,7 +234,7 @@ def test_the_hub_away_or_a_damaged_file(hub: Hub, settings: Settings, monkeypatc
 
 
 def test_a_hub_chooses_no_place(hub: Hub, settings: Settings) -> None:
-    """What it answers becomes paths in the cache of huggingface_hub."""
+    """The hub's answers become paths in the cache of huggingface_hub."""
     hub.tag = "../../../../stolen"
     with pytest.raises(DataError, match=r"hub at 127\.0\.0\.1: the name '\.\./\.\./"):
         weights.weights(STABLE, settings, StopSignal())

@@ -38,14 +38,14 @@ def context(tmp_path: Path) -> Context:
 
 
 def stopped(folder: Path, ago: float, checkpoint: bool = False, **values: Any) -> None:
-    """Runs a process that began so long ago, saves a checkpoint at once or never, and is stopped now."""
+    """Runs a process that began so long ago, saved a checkpoint at once or never, and is stopped now."""
     now = [time.monotonic()]
     context = context_of(folder, clock=lambda: now[0], started=now[0] - ago, **values)
     with suppress(Stopped), context.meter:
         if checkpoint:
             context.checkpoints("training").load()
             context.checkpoints("training").save({})
-            now[0] += 7  # it continues to work
+            now[0] += 7  # it keeps working
         raise Stopped("a signal")
 
 

@@ -14,7 +14,7 @@ OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (
 
 
 def answers(found: bool, warning: str | None = None) -> bool:
-    """What torch says of CUDA."""
+    """Returns what torch says about CUDA."""
     if warning:
         warnings.warn(warning, stacklevel=1)
     return found

@@ -1,4 +1,4 @@
-"""Tests the rule for names, and that whatever makes a path of a name enforces it, so that nothing is written elsewhere."""
+"""Tests the rule for names, and that all code which makes a path from a name enforces it, so that nothing is written elsewhere."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_links_that_lie_there(tmp_path: Path) -> None:
     assert path_below(tmp_path / "linked", "x", "thing") == tmp_path / "linked/x"
 
 
-# -- everything that makes a path, a key or a member of an archive of a name that comes from elsewhere
+# -- all code that makes a path, a key or an archive member from a name that comes from elsewhere
 
 PIECES = st.sampled_from(["..", ".", "", "a", "home", "\\", "a\0b", "\n", "\x7f", "C:", "ä", "~", "x" * 256, "\ud800"])
 NAMES = st.lists(PIECES, min_size=1, max_size=6).map("/".join) | st.text(max_size=20) | st.just("BASE/stolen")
@@ -109,7 +109,7 @@ SCHEMA = LabelSchema(groups=(LabelGroup(name="g", classes=("x", "y")),))
 
 
 class Sandbox:
-    """A folder to write in, and a file to be written."""
+    """Holds a folder to write in, and a file to write."""
 
     def __init__(self, base: Path) -> None:
         self.inside = base / "deep/down/inside"
@@ -126,14 +126,14 @@ AWS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL
 
 
 def unchecked(box: Sandbox, name: str) -> Any:
-    """A manifest that nobody has parsed."""
+    """Returns a manifest without validating it."""
     return Manifest.model_construct(
         key=KEY, files=(File.model_construct(name=name, digest=box.blob.digest, size=1),), summary={"commit": "5" * 40}
     )
 
 
 def read_manifest(box: Sandbox, **changed: Any) -> None:
-    """As it lies in a bucket."""
+    """Reads a manifest with changed fields from a store."""
     run = Run(created="", seconds=0, device="cpu", device_seconds=0, code="", libraries={})
     good = Manifest(
         study="study", stage="report", key=KEY, version=1, config={}, summary={}, run=run, files=(box.blob,),
@@ -147,14 +147,14 @@ def read_manifest(box: Sandbox, **changed: Any) -> None:
 
 
 def pointer(box: Sandbox, location: str) -> None:
-    """A checkpoint that claims another's object for its own."""
+    """Discards a checkpoint that claims another's object."""
     tree = {"files": [{"name": "w", "digest": box.blob.digest, "size": 1, "location": location}], "values": {}}
     box.store.put(f"study/tune/{KEY}/checkpoints/trial-1.json", json.dumps(tree).encode())
     box.artifacts.discard_checkpoint("tune", KEY, "trial-1")
 
 
 class OfArtifacts:
-    """Trials' checkpoints as `tune` keeps them."""
+    """Keeps trials' checkpoints as `tune` does."""
 
     def __init__(self, box: Sandbox) -> None:
         self.key, self._artifacts = KEY, box.artifacts
@@ -170,7 +170,7 @@ class OfArtifacts:
 
 
 def bucket(box: Sandbox, name: str) -> None:
-    """A data set whose bucket lists such a key."""
+    """Copies a data set whose bucket lists such a key."""
 
     class Store:
         url = "s3://bucket"
@@ -186,7 +186,7 @@ def bucket(box: Sandbox, name: str) -> None:
 
 
 def of_s3(touch: Callable[[S3Store], object]) -> Callable[[Sandbox], None]:
-    """Nobody answers there: a name that is let through ends in another error."""
+    """Uses a server that does not exist: a name that is accepted ends in another error."""
 
     def call(box: Sandbox) -> None:
         with contextlib.suppress(ConnectionError):
@@ -208,7 +208,7 @@ def download(box: Sandbox, name: str) -> None:
 
 
 def answered(header: str, value: str) -> None:
-    with contextlib.suppress(UnicodeError):  # what HTTP cannot carry
+    with contextlib.suppress(UnicodeError):  # names that HTTP cannot transmit
         response = httpx2.Response(200, headers={header: value}, request=httpx2.Request("HEAD", "http://hub/x"))
         hub._check_headers(response)
 
@@ -294,11 +294,11 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
 CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table"}
-"""What arrives there is no longer the name as it was: headers, archives and PurePosixPath have a spelling of their own."""
+"""The ways that change the name before the check: headers, archives and PurePosixPath have their own spelling."""
 
 
 def around(base: Path) -> dict[str, bytes | None]:
-    """All that lies in the sandbox outside of the folder to write in."""
+    """Returns everything in the sandbox that is outside of the folder to write in."""
     inside = base / "deep/down/inside"
     paths = [path for path in base.rglob("*") if path != inside and not path.is_relative_to(inside)]
     return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
@@ -306,7 +306,7 @@ def around(base: Path) -> dict[str, bytes | None]:
 
 @contextlib.contextmanager
 def quiet_s3() -> Iterator[None]:
-    """No request is made."""
+    """Makes every request fail before it is sent."""
     with mock.patch("botocore.endpoint.Endpoint.make_request", side_effect=ConnectionError):
         yield
 

@@ -18,7 +18,7 @@ from shared.usage import Meter, Record, records_under_way
 
 
 class Flaky(FolderStore):
-    """Is a store that can be made unavailable."""
+    """Stores in a folder, but can be made unavailable."""
 
     unavailable = False
 
@@ -78,7 +78,7 @@ def test_what_a_checkpoint_keeps_is_recorded_at_once(artifacts: Artifacts) -> No
     with begun(artifacts, ago=100) as measured:
         measured.keep(70)
         assert eventually(lambda: (only(artifacts) or Record(gpus=0, seconds=0, kept=0)).kept == 70)
-        measured.keep(60)  # an older one that took longer to its place
+        measured.keep(60)  # an older checkpoint, whose upload took longer
         measured.keep(80)
         assert eventually(lambda: (only(artifacts) or Record(gpus=0, seconds=0, kept=0)).kept == 80)
 
@@ -98,7 +98,7 @@ def test_who_is_stopped_loses_what_came_after_its_checkpoint_and_who_ends_well_n
 
 def test_who_commits_reads_the_others_and_leaves_no_record(artifacts: Artifacts) -> None:
     with begun(artifacts, ago=5):
-        pass  # another process, and its part
+        pass  # another process, which made its part
     with begun(artifacts, ago=100) as measured:
         (other,) = measured.settle()
         assert other.seconds == pytest.approx(5, abs=4)
@@ -124,7 +124,7 @@ def test_an_unavailable_store_is_logged_once_and_ends_nothing(
     assert [record.message for record in caplog.records] == ["the time that this process spends is not recorded"]
     assert only(artifacts) is None
     with begun(artifacts):
-        store.unavailable = False  # and it is recorded again
+        store.unavailable = False  # now it is recorded again
     assert only(artifacts) is not None
 
 

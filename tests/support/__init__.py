@@ -1,1 +1,1 @@
-"""What several test modules share."""
+"""Holds helpers that several test modules share."""

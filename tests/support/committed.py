@@ -1,4 +1,4 @@
-"""Commits the steps of a plan without their work: what a store holds after a study was run, as far as keys and lineage go."""
+"""Commits the steps of a plan without running them. The store then has the keys and the lineage of a study that was run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def commit_steps(
     artifacts: Artifacts,
     files: Callable[[Step], dict[str, Path]] = no_files,
 ) -> dict[str, Manifest]:
-    """Commits what is not committed; manifests by step id."""
+    """Commits the steps that are not committed, and returns all manifests by step id."""
     committed: dict[str, Manifest] = {}
     for step in steps:
         task = make_task(study, step, committed)

@@ -1,4 +1,4 @@
-"""A config of each stage, for tests that do not care which: the demo's."""
+"""Provides a config of each stage, that of the demo, for tests to which the values do not matter."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _CONFIGS["weights"] = WeightsConfig(kind="timm", name="test_resnet", revision=No
 
 
 def any_config(stage: Stage) -> StageConfig:
-    """Returns the same config for the same stage, always."""
+    """Returns a config of the stage, the same at each call."""
     return _CONFIGS[stage]

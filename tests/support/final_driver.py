@@ -1,6 +1,6 @@
-"""One small `final` as a process of its own, with its checkpoints in a folder: `python final_driver.py FOLDER [EPOCHS]`.
+"""Runs one small `final` as a process, with its checkpoints in a folder: `python final_driver.py FOLDER EPOCHS`.
 
-Prints a line an epoch, so that a test can kill it at a known place. Also what the tests themselves call.
+It prints one line per epoch, so that a test can kill it at a known epoch. Tests also call these functions themselves.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCHEMA = LabelSchema(
 
 
 class DurableCheckpoints:
-    """In a folder and found again by the next process: the files first, then, by renaming, what says that they count."""
+    """Keeps checkpoints in a folder for the next process. A rename after the files are written makes a checkpoint valid."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class DurableCheckpoints:
 
 
 def images(sizes: Mapping[str, int]) -> ImageSet:
-    """Coloured squares, some dark, some noisy; blue is rare."""
+    """Returns images of coloured squares, some dark, some noisy, in splits of these sizes; blue is rare."""
     rng = np.random.default_rng(0)
     split = np.repeat(list(sizes), list(sizes.values()))
     encoded, labels = [], np.zeros((len(split), SCHEMA.width), np.int8)
@@ -77,13 +77,13 @@ def images(sizes: Mapping[str, int]) -> ImageSet:
 
 
 def dataset(test: int = 40) -> tuple[ImageSet, DatasetInfo]:
-    """The set and its description."""
+    """Returns the data set and its description."""
     found = images({"train": 60, "val": 30, "test": test})
     return found, describe("squares", SCHEMA, 32, found.labels, found.split)
 
 
 def config(epochs: int, repeat: int = 0) -> FinalConfig:
-    """A CPU-sized final with everything in it that has a state: dropout, mixup, augmentation, trained batch-norm, a refit."""
+    """Returns a config that a CPU can train, with all features that have a state: dropout, mixup, augmentation, batch-norm and a refit."""
     arm = {
         "rare": {"below": 20},
         "accept": None,
@@ -99,12 +99,12 @@ def config(epochs: int, repeat: int = 0) -> FinalConfig:
 
 
 def runtime(checkpoints: Checkpoints, stop: StopSignal | None = None) -> Runtime:
-    """A CPU, with one place for checkpoints."""
+    """Returns a runtime on the CPU, which keeps all checkpoints in one place."""
     return Runtime(torch.device("cpu"), Resources(), lambda name: checkpoints, stop or StopSignal())
 
 
 def small_final(folder: Path, epochs: int) -> FinalResult:
-    """Runs it with everything in `folder`, whatever an earlier process left there."""
+    """Runs a small `final` in `folder`, from the checkpoint that an earlier process may have left there."""
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     found, info = dataset()

@@ -1,4 +1,4 @@
-"""A folder as a user may have one, whose modules have the names of others: of the standard library, of what we depend on and of ours."""
+"""Makes a user's folder with modules whose names are also those of the standard library, of our dependencies or of our packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 OURS = ("jobs", "shared")
 AT_STARTUP = ("sitecustomize", "usercustomize", "contextlib", "functools", "pathlib")
-"""What Python imports before any code of ours runs, from an empty entry of PYTHONPATH, too."""
+"""The modules that Python imports before any of our code runs, also from an empty entry of PYTHONPATH."""
 OTHERS = (
     "random", "secrets", "logging", "dataclasses", "json", "tempfile", "socket", "subprocess", "multiprocessing", "click", "numpy",
     "torch", "yaml", "pydantic", "boto3", "optuna", "matplotlib", "wandb",
@@ -15,7 +15,7 @@ OTHERS = (
 
 
 class HostileFolder:
-    """Each of its modules leaves its name when it is imported, and then fails; its `matplotlibrc` spoils figures."""
+    """Holds modules that record their name when they are imported, and then fail, and a `matplotlibrc` that spoils figures."""
 
     def __init__(
         self, folder: Path, modules: Sequence[str] = (*OURS, *AT_STARTUP, *OTHERS), packages: Sequence[str] = ()

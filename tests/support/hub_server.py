@@ -1,4 +1,4 @@
-"""A hub on this machine: as much of the Hugging Face hub's protocol as downloading from a repository takes."""
+"""Serves repositories on this machine by as much of the Hugging Face hub's protocol as a download needs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 @dataclass
 class Hub:
-    """Repositories by name, each a folder; and what was asked."""
+    """Holds the repositories, each a folder, by name, and records the requests."""
 
     repositories: dict[str, Path]
     gated: set[str] = field(default_factory=set)
-    """Its files want TOKEN."""
+    """The repositories whose files need TOKEN."""
     asked: list[str] = field(default_factory=list)
+    """The files that were requested, in order."""
     cut: int = 0
-    """So many bodies of files are cut short."""
+    """The number of files whose transfer will end early."""
     wrong_digests: bool = False
     tag: str | None = None
-    """In place of each file's own ETag."""
+    """An ETag that replaces that of each file."""
     commit: str = COMMIT
-    """What it says its commit is."""
+    """The commit that the hub names."""
     url: str = ""
 
     def answer(self, path: str, token: str | None) -> Answer:
-        """Status, body and headers."""
+        """Returns status, body and headers."""
         for name, folder in self.repositories.items():
             if path in (f"/api/models/{name}", *(f"/api/models/{name}/revision/{r}" for r in (COMMIT, "main"))):
                 return 200, json.dumps(self._info(name, folder)).encode(), {}
@@ -64,7 +65,7 @@ class Hub:
 
 @contextmanager
 def serve_hub(repositories: dict[str, Path], address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Hub]:
-    """Serves them, on loopback unless told, for as long as the block runs."""
+    """Serves the repositories until the block ends, by default on loopback."""
     hub = Hub(repositories)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A study's stages in this process, one after the other: what `tailfill run` does, without a start of Python and its imports for each."""
+"""Runs a study's stages in this process, one after the other, as `tailfill run` does, without starting Python for each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import sqlalchemy.orm  # noqa: F401 - as below; Optuna imports it when it is first used
+import sqlalchemy.orm  # noqa: F401 - as below; Optuna imports it at its first use
 from pydantic import SecretStr
 
 import shared.classifier.fit
 import shared.diffusion.load
 import shared.score.judges
 import shared.search.coordinator
-import shared.search.worker  # noqa: F401 - all before the second thread begins, which would import them half-made
+import shared.search.worker  # noqa: F401 - these are imported before the second thread starts, which could see them half imported
 from jobs import tune
 from jobs.cli.stage import run_within
 from shared.artifacts.artifacts import Artifacts
@@ -31,7 +31,7 @@ from shared.stop import StopSignal
 
 
 class InProcess:
-    """A study in a folder store, or the `store` that `settings` name, and a real PostgreSQL."""
+    """Runs a study with a real PostgreSQL, and with a folder store or the given `store`, which `settings` name."""
 
     def __init__(
         self, study: Study, root: Path, url: str, store: Store | None = None, settings: Settings | None = None
@@ -45,7 +45,7 @@ class InProcess:
         self.scratch, self.committed = root, dict[str, Manifest]()
 
     def run(self, step: Step) -> Manifest:
-        """What it needs first."""
+        """Runs the step, after the steps that it needs, and returns its manifest."""
         if step.id not in self.committed:
             for needed in step.needs.values():
                 self.run(needed)

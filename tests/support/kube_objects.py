@@ -1,4 +1,4 @@
-"""Objects as the API of Kubernetes 1.34 gives them, cut to what is read."""
+"""Makes objects as the API of Kubernetes 1.34 returns them, reduced to the fields that we read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def job(name: str = "study-final-01234567", *conditions: tuple[str, str, str], *
 
 
 def pod(name: str = "study-tune-a", phase: str = "Running", **values: Any) -> dict[str, Any]:
-    """`owner` (a Job's uid), `gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`."""
+    """Returns a Pod.
+
+    `values` may have `owner` (a Job's uid), `gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`.
+    """
     owners = [{"uid": values.get("owner", "uid-j")}]
     metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}, "ownerReferences": owners}
     if values.get("label"):

@@ -1,4 +1,4 @@
-"""An API server with Jobs and at most one Deployment, over HTTP: for what control decides. What a cluster does with them is seen in `tests/cluster`."""
+"""Serves an API with Jobs and at most one Deployment over HTTP, to test what control decides. `tests/cluster` uses a real cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG_AGO = "2026-01-01T00:00:00Z"
 
 
 class KubeServer(ThreadingHTTPServer):
-    """Keeps Jobs by name; `refusals` are statuses that it answers with instead, by method and kind."""
+    """Keeps Jobs by name. `refusals` holds statuses to answer with instead, by method and kind."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -28,7 +28,7 @@ class KubeServer(ThreadingHTTPServer):
         self.refusals: dict[tuple[str, str], int] = {}
 
     def end(self, name: str, kind: str = "Complete") -> None:
-        """The Job ends so, long ago."""
+        """Ends the Job in this way, at a time long ago."""
         condition = {"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": LONG_AGO}
         self.jobs[name]["status"] = {"conditions": [condition]}
 
@@ -71,12 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @contextmanager
 def kube_server() -> Iterator[tuple[KubeServer, Cluster]]:
-    """The server, and a client of it."""
+    """Yields a server and its client."""
     with KubeServer() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

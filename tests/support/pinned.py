@@ -1,4 +1,4 @@
-"""The manifests that the demo of commit e21fc39 committed: what today's code must still read, and go on from."""
+"""Reads the manifests that the demo of commit e21fc39 committed, which today's code must still read and continue from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ PINNED = Path(__file__).parents[1] / "pinned"
 
 
 def demo_manifests() -> dict[str, Manifest]:
-    """Returns them by the label of their step."""
+    """Returns the manifests by the label of their step."""
     found = {path.stem: path.read_bytes() for path in sorted((PINNED / "demo").glob("*.json"))}
     return {name.replace("-", " "): Manifest.model_validate_json(text) for name, text in found.items()}

@@ -1,4 +1,4 @@
-"""A tiny labelled image set: coloured shapes on noise."""
+"""Makes a tiny labelled image set: coloured shapes on noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = LabelSchema(
 
 
 def shapes(count: int, side: int = 16, seed: int = 0) -> ImageSet:
-    """The split `train`: a quarter is blue, half has each mark, and every tenth image's colour is unknown."""
+    """Returns the split `train`: a quarter is blue, half has each mark, and the colour of every tenth image is unknown."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((count, 4), np.int8)
     encoded = []

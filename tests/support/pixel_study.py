@@ -1,8 +1,10 @@
-"""A prepared data set of tiny pictures in a folder store, and contexts for the stages that follow it."""
+"""Prepares a data set of tiny pictures in a folder store, and makes contexts for the stages that follow."""
 
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +33,7 @@ RARE = "shade/light"
 
 
 def pictures(light: int = 6, dark: int = 18, side: int = 16) -> ImageSet:
-    """Train split with `light` and `dark` images; an edge of 1 or 3 white pixels."""
+    """Returns a training split with so many `light` and `dark` images, which have an edge of 1 or 3 white pixels."""
     rng = np.random.default_rng(0)
     labels, encoded = np.zeros((light + dark, 4), np.int8), []
     for i in range(light + dark):
@@ -45,7 +47,7 @@ def pictures(light: int = 6, dark: int = 18, side: int = 16) -> ImageSet:
 
 
 class PixelStudy:
-    """The store of one study, and what a stage's process is given."""
+    """Holds the store of one study, and makes the contexts of its stages."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -61,13 +63,21 @@ class PixelStudy:
         self.keep(context.commit(files, {}))
 
     def keep(self, manifest: Manifest) -> None:
-        """Makes a committed result an input of what follows."""
+        """Makes a committed result an input of the stages that follow."""
         self.inputs[manifest.stage] = Input(stage=manifest.stage, key=manifest.key, digest=manifest.digest)
 
     def task(self, stage: Stage, config: StageConfig) -> Task:
         return new_task("test", stage, config, self.inputs, Resources())
 
-    def context(self, stage: Stage, config: StageConfig, index: int = 0, count: int = 1) -> Context:
+    def context(
+        self,
+        stage: Stage,
+        config: StageConfig,
+        index: int = 0,
+        count: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Context:
+        """Returns what the stage's process `index` of `count` is given."""
         environment = {"TAILFILL_CACHE": str(self.root / "cache")}
         scratch = self.root / f"scratch-{len(list(self.root.glob('scratch-*')))}"
         scratch.mkdir(parents=True)
@@ -78,4 +88,5 @@ class PixelStudy:
             scratch=scratch,
             stop=StopSignal(),
             code=lambda: ("code", {}),
+            clock=clock,
         )

@@ -1,4 +1,4 @@
-"""A whole study's committed results, made up but in the committed form, for tests of the report."""
+"""Invents the committed results of a whole study, in their real form, for tests of the report."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class StudyMaker:
         config: dict[str, Any],
         inputs: tuple[str, ...] = (),
     ) -> None:
-        """Keeps a result under its role as if it were committed."""
+        """Keeps a result under its role, as if it were committed."""
         stage = role.split("/")[0]
         sources = {
             name.split("/")[0]: Input(stage=m.stage, key=m.key, digest=m.digest)
@@ -118,7 +118,7 @@ class StudyMaker:
         )
 
     def generate(self, experiment: str, rare: tuple[str, ...], each: int = 30, pools: int = 2) -> None:
-        """finetune, generate and score of an experiment."""
+        """Adds the results of `finetune`, `generate` and `score` of an experiment."""
         out = self._out(f"generate/{experiment}")
         steps = [{"step": s, "loss": 1 / (1 + s / 100), "seconds": s / 5} for s in range(0, 1000, 100)]
         (out / "curve.json").write_text(json.dumps(steps))
@@ -234,7 +234,7 @@ class StudyMaker:
         )
 
     def tune_for(self, experiment: str, towards: dict[str, str], values: list[list[float]], front: list[int]) -> None:
-        """A search for several objectives (name → direction); the first trial of the `front` was taken."""
+        """Adds a search with several objectives (name → direction), of which the first trial of the `front` was chosen."""
         out = self._out(f"tune/{experiment}")
         numbers = list(range(len(values)))
         columns = {
@@ -263,9 +263,9 @@ class StudyMaker:
     def final(
         self, experiment: str, images: str, repeat: int, skill: float, rare_skill: float, rare: tuple[str, ...]
     ) -> None:
-        """One repetition, whose classifier tells the rare classes with `rare_skill` and the others with `skill`."""
+        """Adds one repetition, whose classifier recognises rare classes with `rare_skill` and the others with `skill`."""
         out = self._out(f"final/{experiment}/{repeat}")
-        random = np.random.default_rng([self.seed, repeat])  # repetitions of one number share their luck: pairs
+        random = np.random.default_rng([self.seed, repeat])  # equal for the same repetition of each arm: they are pairs
         own = np.random.default_rng([self.seed, repeat, sum(experiment.encode())])
         y = self.labels[self.split == "test"]
         columns: dict[str, Any] = {"path": [f"images/{i:05d}.png" for i in range(self.train + 100, len(self.labels))]}
@@ -334,7 +334,7 @@ class StudyMaker:
 def report_config(
     experiments: list[tuple[str, str]], provisional: bool = False, rare: Rare | None = None, **reported: Any
 ) -> ReportConfig:
-    """A report's config of (name, images) experiments; the first is the baseline."""
+    """Returns the config of a report on these (name, images) experiments, of which the first is the baseline."""
     return ReportConfig(
         study="sample", seed=0, verdict=Verdict(baseline=experiments[0][0], provisional=provisional), rare=rare or Rare(below=40),
         experiments=tuple(
@@ -347,7 +347,7 @@ def report_config(
 def three_arms(
     folder: Path, seeds: int = 10, gain: float = 0.5, placebo_gain: float = 0.0, **options: Any
 ) -> tuple[ReportConfig, dict[str, StageResult]]:
-    """A real, a synthetic and a placebo arm; `gain` is what generated images add to the skill at rare classes."""
+    """Makes a real, a synthetic and a placebo arm; `gain` is how much generated images increase the skill at rare classes."""
     maker = StudyMaker(folder, **options)
     config = report_config(
         [("real", "real"), ("synthetic", "real+synthetic"), ("placebo", "real+copies")], real=11, synthetic=14

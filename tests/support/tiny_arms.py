@@ -1,4 +1,4 @@
-"""A small labelled set whose classes can be told apart, and an arm that learns it in a second."""
+"""Makes a small labelled set whose classes are easy to distinguish, and an arm that learns it in a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ SCHEMA = LabelSchema(
 
 
 def make_images(n: int, seed: int = 0, side: int = 32, split: str = "train") -> ImageSet:
-    """Plain coloured squares: `colour` is rare at its end (blue), `dark` halves them, `noisy` adds noise; one label is unknown."""
+    """Returns images of plain coloured squares: the last `colour` (blue) is rare, `dark` halves the values, `noisy` adds noise.
+
+    One label is unknown.
+    """
     rng = np.random.default_rng(seed)
     encoded, labels = [], np.zeros((n, 5), np.int8)
     for i in range(n):
@@ -40,7 +43,7 @@ def make_images(n: int, seed: int = 0, side: int = 32, split: str = "train") -> 
 
 
 def make_arm(**changes: dict[str, object] | str | int | None) -> Arm:
-    """A CPU-sized arm; `changes` are merged into its sections."""
+    """Returns an arm that a CPU can train, with `changes` merged into its sections."""
     tree: dict[str, object] = {
         "rare": {"below": None, "classes": ["colour/blue"]},
         "accept": None,

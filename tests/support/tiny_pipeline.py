@@ -1,4 +1,4 @@
-"""A Stable Diffusion small enough for tests (70,000 weights, random), in diffusers' layout, and images to train it on."""
+"""Makes a Stable Diffusion that is small enough for tests (70,000 random weights), in diffusers' layout, and images to train it on."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def tiny_pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0)
 
 
 def write_tokenizer(folder: Path) -> dict[str, int]:
-    """Writes vocab.json and merges.txt, as Stable Diffusion's repositories have them: a token a byte, no merges."""
+    """Writes vocab.json and merges.txt, as Stable Diffusion's repositories have them: one token per byte, and no merges."""
     letters = sorted(ByteLevel.alphabet())
     names = [*letters, *(f"{letter}</w>" for letter in letters), START, END]
     vocabulary = {name: i for i, name in enumerate(names)}
@@ -95,7 +95,7 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
 
 
 def tiny_images(count: int = 12, side: int = 32) -> ImageSet:
-    """Noisy red and green images; every fourth is green, the rare colour."""
+    """Returns noisy red and green images; every fourth is green, the rare colour."""
     random = np.random.default_rng(0)
     encoded, labels = [], np.zeros((count, 4), np.int8)
     for i in range(count):

@@ -1,4 +1,4 @@
-"""The smallest data set that a study takes: a folder a class, two of them, of noise."""
+"""Writes the smallest data set that a study accepts: two classes of noise, with one folder per class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COUNTS = {"many": 40, "few": 14}
 
 
 def write_images(folder: Path) -> None:
-    """PNGs of 32 × 32; those of `few` are brighter."""
+    """Writes PNGs of 32 × 32 pixels; those of the class `few` are brighter."""
     rng = np.random.default_rng(0)
     for kind, count in COUNTS.items():
         (folder / kind).mkdir(parents=True)

@@ -17,7 +17,7 @@ from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_netw
 
 
 class PixelGenerator(Generator):
-    """A trained FlowNetwork on one device, in float32 there: it is small, and bytes then differ least between devices."""
+    """Draws with a trained FlowNetwork on one device, in float32: the network is small, and bytes then differ least between devices."""
 
     def __init__(self, network: FlowNetwork, schema: LabelSchema, resolution: int, device: torch.device) -> None:
         self.resolution = resolution
@@ -32,14 +32,14 @@ class PixelGenerator(Generator):
         return cls(*load_network(files), device)
 
     def prompt(self, labels: Labels) -> str:
-        """The class names of labels `[C]`, e.g. `fabric/denim, neckline/crew`."""
+        """Returns the class names of labels `[C]`, e.g. `fabric/denim, neckline/crew`."""
         return ", ".join(name for name, value in zip(self._schema.class_names, labels, strict=True) if value == 1)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Images `[n, resolution, resolution, 3]`, RGB; bytes follow from the requests and their order, on one device type.
+        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
 
-        Requests from noise and those of each image-to-image strength run different parts of the schedule, and so are drawn in groups.
+        Requests are drawn in groups that run the same part of the schedule: those from noise, and those of each strength.
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
         groups: dict[float | None, list[int]] = {}
@@ -56,7 +56,7 @@ class PixelGenerator(Generator):
     def _denoise(
         self, requests: Sequence[SampleRequest], strength: float | None, guidance: float, steps: int
     ) -> torch.Tensor:
-        """Images `[n, 3, r, r]` in -1 to 1 of requests of one strength."""
+        """Returns the images `[n, 3, r, r]` of requests of one strength; their values are near -1 to 1."""
         scheduler = flow_solver(steps)
         side = self.resolution
         # drawn on the CPU: a seed's noise is then the same on every device
@@ -70,14 +70,14 @@ class PixelGenerator(Generator):
             share = scheduler.sigmas[first].to(self._device)
             state = (1 - share) * self._starts(requests) + share * noise
         labels = torch.from_numpy(np.stack([r.labels for r in requests])).to(self._device)
-        # the solver rounds its timesteps down to whole numbers; the network is told the exact ones
+        # the solver rounds its timesteps down to whole numbers; the network gets the exact ones
         for timestep, sigma in zip(scheduler.timesteps[first:], scheduler.sigmas[first:-1], strict=True):
             flow = self._flow(state, sigma * TRAIN_TIMESTEPS, labels, guidance)
             state = scheduler.step(flow, timestep, state, return_dict=False)[0]
         return state
 
     def _flow(self, state: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance: float) -> torch.Tensor:
-        """The flow, pushed away from that without labels (Ho and Salimans 2022); guidance 1 leaves it as it is."""
+        """Returns the flow with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none."""
         if self._device.type == "cuda":
             state = state.contiguous(memory_format=torch.channels_last)
         times = timestep.to(self._device, torch.float32).expand(len(state))
@@ -91,7 +91,7 @@ class PixelGenerator(Generator):
         return without + guidance * (conditional - without)
 
     def _starts(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
-        """The start images `[n, 3, r, r]` in -1 to 1."""
+        """Returns the start images `[n, 3, r, r]`, scaled to -1 to 1."""
         starts = np.stack([r.start for r in requests if r.start is not None])
         if starts.shape[1:] != (self.resolution, self.resolution, 3):
             raise ValueError(f"start images must be {(self.resolution, self.resolution, 3)}, got {starts.shape[1:]}")
@@ -99,9 +99,9 @@ class PixelGenerator(Generator):
 
 
 def flow_solver(steps: int) -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ of second order (Lu et al. 2022) for a rectified flow, `steps` long.
+    """Returns a DPM-Solver++ of second order (Lu et al. 2022) for a rectified flow, set to `steps` steps.
 
-    Guidance may push the predicted image out of -1 to 1; `thresholding` with a maximum of 1 cuts it back at each step.
+    Guidance may push the predicted image out of -1 to 1; `thresholding` with a maximum of 1 limits it at each step.
     """
     scheduler = DPMSolverMultistepScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,

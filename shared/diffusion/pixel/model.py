@@ -1,4 +1,4 @@
-"""The pixel generator's network: diffusers' UNet2DModel, told the time and the labels, predicting the flow from image to noise."""
+"""Defines the pixel generator's network: diffusers' UNet2DModel, conditioned on time and labels, which predicts the flow from image to noise."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MULTIPLE = 4 * PATCH
 
 
 class LabelEmbedding(nn.Module):
-    """Labels `[n, C]` (1, 0, -1 unknown) as vectors `[n, d]`: the sum of one learned vector a class that the image has.
+    """Embeds labels `[n, C]` (1, 0, -1 unknown) as vectors `[n, d]`: the sum of one learned vector per class that the image has.
 
-    A group whose classes are all unknown gives that group's null vector instead, so that leaving all labels out, as
-    classifier-free guidance does, is the same as knowing nothing. In an `any` group unknown classes beside known ones add nothing.
+    A group whose classes are all unknown gives that group's null vector instead. Leaving all labels out, as classifier-free guidance
+    does, is therefore the same as knowing none. In an `any` group, unknown classes beside known ones add nothing.
     """
 
     def __init__(self, schema: LabelSchema, width: int) -> None:
@@ -46,7 +46,7 @@ class LabelEmbedding(nn.Module):
         self.nulls = nn.Parameter(torch.randn(len(schema.groups), width) * scale)
 
     def forward(self, labels: torch.Tensor) -> torch.Tensor:
-        """`[n, C]` int8 → `[n, d]`."""
+        """Maps labels `[n, C]`, int8, to vectors `[n, d]`."""
         known = (labels >= 0).float() @ self.member
         vectors: torch.Tensor = (labels == 1).float() @ self.classes + (known == 0).float() @ self.nulls
         return vectors
@@ -55,10 +55,11 @@ class LabelEmbedding(nn.Module):
 class FlowNetwork(nn.Module):
     """Predicts v = noise - image `[n, 3, r, r]` from (1 - s) · image + s · noise, s = timestep / 1000 (Liu et al. 2023, rectified flow).
 
-    The UNet itself predicts the image, from which the flow follows: a small network learns what images look like long before it
-    can repeat the noise that it was shown (Li and He 2025); their loss is on the flow, too.
+    The UNet itself predicts the image, from which the flow follows: a small network learns what images look like long before it can
+    reproduce the noise in its input (Li and He 2025, whose loss is on the flow too).
 
-    The UNet sees blocks of 2 x 2 pixels as one with 12 channels: at equal width a quarter of the work, which a CPU needs.
+    The UNet sees each block of 2 x 2 pixels as one pixel with 12 channels. At equal width this is a quarter of the work, which makes it
+    fast enough on a CPU.
     """
 
     def __init__(self, schema: LabelSchema, resolution: int, width: int) -> None:
@@ -81,7 +82,7 @@ class FlowNetwork(nn.Module):
         )
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """`noisy` `[n, 3, r, r]`, `timesteps` `[n]` of 0 to 1000, `labels` `[n, C]`."""
+        """Returns the flow `[n, 3, r, r]` for images `noisy` of that shape, `timesteps` `[n]` from 0 to 1000, and `labels` `[n, C]`."""
         padded = functional.pad(noisy, (0, self.padding, 0, self.padding))
         blocks = functional.pixel_unshuffle(padded, PATCH)
         image = functional.pixel_shuffle(self.unet(blocks, timesteps, class_labels=self.labels(labels)).sample, PATCH)
@@ -92,14 +93,14 @@ class FlowNetwork(nn.Module):
 
 
 def build_network(schema: LabelSchema, resolution: int, width: int, seed: int) -> FlowNetwork:
-    """A network with random weights that follow from the seed; torch's global random state stays as it was."""
+    """Returns a network with random weights that follow from the seed; torch's global random state is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FlowNetwork(schema, resolution, width)
 
 
 def describe(schema: LabelSchema, resolution: int, width: int) -> dict[str, Any]:
-    """What `generator.json` says: everything that load_network needs beside the weights."""
+    """Returns the content of `generator.json`: everything that load_network needs beside the weights."""
     return {
         "generator": "pixel",
         "schema": schema.model_dump(mode="json"),
@@ -109,7 +110,7 @@ def describe(schema: LabelSchema, resolution: int, width: int) -> dict[str, Any]
 
 
 def load_network(files: Mapping[str, Path]) -> tuple[FlowNetwork, LabelSchema, int]:
-    """Network, schema and resolution from committed files; raises DataError where they are damaged or do not fit each other."""
+    """Returns network, schema and resolution from committed files; raises DataError if they are damaged or do not fit each other."""
     try:
         made = json.loads(files["generator.json"].read_bytes())
         schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))

@@ -1,4 +1,4 @@
-"""How long the pixel generator takes here: for a forecast, measured on a few random images."""
+"""Measures on a few random images how long the pixel generator takes on this machine, for a forecast."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from shared.diffusion.pixel.train import finetune_pixel
 from shared.settings import Settings
 from shared.stop import StopSignal
 
-FIRST = 2  # steps from whose pace the number of timed ones follows
-SAMPLER_STEPS = 2  # of the sampler, which takes as long for each
+FIRST = 2  # training steps that are run first; their pace decides how many are timed
+SAMPLER_STEPS = 2  # timed steps of the sampler, which takes equally long for each
 
 
 def time_pixel(
     config: PixelFinetune, generate: Generate, schema: LabelSchema, resources: Resources
 ) -> tuple[Range, Range]:
-    """Measures the seconds per training step and per image that is drawn, `[3]` each."""
+    """Returns the seconds per training step and per generated image, each as a range."""
     device = pick_device(resources.device)
     rng = np.random.default_rng(0)
     n = config.batch_size
@@ -65,14 +65,14 @@ def time_pixel(
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:
-    """Seconds of each of so many steps; the first pays for what is set up once."""
+    """Returns the seconds of each of `count` training steps; the first includes what is set up once."""
     short = config.model_copy(update={"steps": count})
     finetuning = Finetuning(
         images, np.array([], np.int64), 0, device, out, NoCheckpoints(), StopSignal(), _no_base(out)
     )
     points = finetune_pixel(short, finetuning)
     seconds: list[float] = np.diff([0.0, *(point["seconds"] for point in points)]).tolist()
-    return [max(second, 1e-4) for second in seconds]  # the curve has them rounded
+    return [max(second, 1e-4) for second in seconds]  # they are rounded in the curve, and so may be 0
 
 
 def _no_base(scratch: Path) -> BaseSource:

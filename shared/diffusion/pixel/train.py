@@ -1,7 +1,7 @@
-"""Trains the pixel generator on all classes jointly, resumable to the bit on a CPU.
+"""Trains the pixel generator on all classes jointly; on a CPU it can be resumed bit for bit.
 
-Every random choice of a step follows from (seed, step) alone, so a restart needs no random state: only weights, their average, and
-the optimizer's moments.
+Every random choice of a step follows from (seed, step) alone. A checkpoint therefore holds no random state: only the weights, their
+average, and the optimizer's moments.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from shared.stop import StopSignal
 
 log = Log("finetune")
 
-CURVE_POINTS = 200  # at most: a point is the mean loss of the steps since the last one
+CURVE_POINTS = 200  # the most points of the curve; each is the mean loss of the steps since the last one
 GRADIENT_NORM = 1.0
 STATE = "state.safetensors"
 PROGRESS = "progress.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps a parameter, beside the number of steps."""
+"""The state that AdamW keeps per parameter, beside the number of steps."""
 
 
 def finetune_pixel(config: PixelFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
     """Trains on all classes and writes generator.json, model.safetensors and curve.json into `out`.
 
-    Returns the curve: points of step, loss (mean squared error of the flow) and seconds. Goes on from a checkpoint, and then ends
-    with the same weights, to the bit on a CPU, as without the interruption. Raises InputError if the loss is no finite number,
-    and Stopped, after a checkpoint if the grace period suffices for one.
+    Returns the curve: points of step, loss (mean squared error of the flow) and seconds. If there is a checkpoint, the training continues
+    from it, and on a CPU ends with the same weights, bit for bit, as without the interruption. Raises InputError if the loss is not a
+    finite number, and Stopped, after a checkpoint if the grace period suffices for one.
     """
     images, out = finetuning.images, finetuning.out
     trainer = PixelTrainer(config, images, finetuning.seed, finetuning.device)
@@ -56,17 +56,17 @@ def finetune_pixel(config: PixelFinetune, finetuning: Finetuning) -> list[dict[s
 
 
 class PixelTrainer:
-    """Network, average, optimizer and cached pixels of one training."""
+    """Holds the network, its average, the optimizer and the decoded pixels of one training."""
 
     def __init__(self, config: PixelFinetune, images: ImageSet, seed: int, device: torch.device) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.step = 0
-        """Finished optimizer steps."""
+        """The number of finished optimizer steps."""
         self.curve: list[dict[str, float]] = []
         self._pending: list[float] = []
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
-        # decoded once; 8 bits a channel: 3 kB an image of 32 pixels
+        # decoded once, with 8 bits per channel: 3 kB per image of 32 x 32 pixels
         self._pixels = torch.from_numpy(images.pixels(config.resolution)).permute(0, 3, 1, 2).contiguous().to(device)
         self._labels = torch.from_numpy(images.labels).to(device)
         self._cumulative = np.cumsum(draw_probabilities(images.labels, config.class_power))
@@ -80,7 +80,7 @@ class PixelTrainer:
     # -- steps
 
     def run(self, checkpoints: Checkpoints, stop: StopSignal, folder: Path) -> None:
-        """All steps that are left; raises Stopped after a last checkpoint, or InputError."""
+        """Runs the remaining steps; raises InputError, and Stopped after a last checkpoint."""
         left = range(self.step + 1, self.config.steps + 1)
         checkpoint_seconds = 0.0
         for step in log.progress(left, "training the pixel generator", self.config.steps, "steps", self.step):
@@ -95,7 +95,7 @@ class PixelTrainer:
                 stop.raise_if_set()
 
     def _advance(self, step: int) -> torch.Tensor:
-        """One optimizer step; returns the loss, a scalar on the device."""
+        """Makes one optimizer step, and returns the loss, a scalar on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate(step)
         images, labels, noise, sigmas = self._draw(step)
@@ -103,7 +103,7 @@ class PixelTrainer:
         noisy = (1 - share) * images + share * noise
         if self.device.type == "cuda":
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        # on a CPU float32: without bfloat16 instructions autocast is many times slower there
+        # float32 on a CPU: autocast is many times slower on one without bfloat16 instructions
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             flow = self.network(noisy, sigmas * TRAIN_TIMESTEPS, labels)
         loss = torch.nn.functional.mse_loss(flow.float(), noise - images)
@@ -115,14 +115,14 @@ class PixelTrainer:
         return loss.detach()
 
     def _rate(self, step: int) -> float:
-        """Share of the learning rate at a step from 1: a linear warm-up, then a cosine down to 0."""
+        """Returns the share of the learning rate at a step, counted from 1: a linear warm-up, then a cosine decay to 0."""
         warmup = min(self.config.warmup_steps, self.config.steps // 2)
         if step <= warmup:
             return step / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (self.config.steps - warmup + 1)))
 
     def _draw(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A step's images `[b, 3, r, r]` in -1 to 1, labels `[b, C]`, noise and sigmas `[b]`, from (seed, step) alone."""
+        """Returns a step's images `[b, 3, r, r]` in -1 to 1, labels `[b, C]`, noise and sigmas `[b]`, from (seed, step) alone."""
         size, rng = self.config.batch_size, np.random.default_rng([self.seed, step])
         drawn = np.searchsorted(self._cumulative, rng.random(size) * self._cumulative[-1], side="right")
         rows = torch.from_numpy(drawn).to(self.device)
@@ -132,13 +132,13 @@ class PixelTrainer:
         pixels = self._pixels[rows].float() / 127.5 - 1
         images = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         labels = self._labels[rows].masked_fill(unlabelled.view(-1, 1), -1)
-        # more of the middle of the schedule, where most is to be learned (Esser et al. 2024)
+        # more from the middle of the schedule, where there is most to learn (Esser et al. 2024)
         sigmas = compute_density_for_timestep_sampling("logit_normal", size, 0.0, 1.0, generator=generator)
         noise = torch.randn(images.shape, generator=generator)
         return images, labels, noise.to(self.device), sigmas.to(self.device)
 
     def _record(self, loss: float, step: int) -> None:
-        """Takes the loss of a finished step into the curve; raises InputError where it is no finite number."""
+        """Adds the loss of a finished step to the curve; raises InputError if it is not a finite number."""
         if not math.isfinite(loss):
             raise InputError(
                 f"finetune: the loss became {loss} at step {step}; lower finetune.learning_rate ({self.config.learning_rate:g})"
@@ -160,7 +160,7 @@ class PixelTrainer:
         return dict(zip(self._parameters, self._ema.shadow_params, strict=True))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """All that one step hands to the next, under names `part|parameter`; not copied."""
+        """Returns the whole state between two steps by name, `part|parameter`, without copying it."""
         tensors = {f"weights|{name}": p.data for name, p in self._parameters.items()}
         tensors |= {f"average|{n}": t for n, t in zip(self._parameters, self._ema.shadow_params, strict=True)}
         for part in MOMENTS:
@@ -170,7 +170,7 @@ class PixelTrainer:
         return tensors
 
     def _save(self, checkpoints: Checkpoints, folder: Path) -> None:
-        """Files into a folder of their own beside the results, then into the checkpoints."""
+        """Writes the state into a folder beside the results, and saves it as the checkpoint."""
         place = folder.parent / "checkpoint"
         place.mkdir(exist_ok=True)
         save_tensors(self._tensors(), place / STATE)
@@ -179,7 +179,7 @@ class PixelTrainer:
         checkpoints.save({name: place / name for name in (STATE, PROGRESS)}, step=self.step)
 
     def resume(self, checkpoints: Checkpoints) -> None:
-        """Takes over the last checkpoint, if there is one; raises DataError where it is another model's."""
+        """Loads the last checkpoint if there is one; raises DataError if it belongs to another model."""
         found = checkpoints.load()
         if found is None:
             return
@@ -195,7 +195,7 @@ class PixelTrainer:
         moments = {
             number: {
                 "step": torch.tensor(float(self.step)),
-                # in the parameter's memory format, which the fused optimizer insists on
+                # in the parameter's memory format, as the fused optimizer requires
                 **{part: torch.empty_like(parameter.data).copy_(saved[f"{part}|{name}"]) for part in MOMENTS},
             }
             for number, (name, parameter) in enumerate(self._parameters.items())

@@ -1,6 +1,6 @@
-"""The base model: any Stable Diffusion 1.x or 2.x, from a folder, an S3 prefix or what was fetched of the hub, as its parts.
+"""Loads the base model, any Stable Diffusion 1.x or 2.x: from a folder, an S3 prefix, or files that the stage `weights` committed.
 
-Only safetensors are read. The safety checker is not loaded: it answers with black images.
+Only safetensors are read. The safety checker is not loaded, as it replaces images by black ones.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True)
 class Base:
-    """Where the base model lies on local disk, and which one it is."""
+    """Identifies a base model that is on local disk."""
 
     name: str
-    """As the study names it: a folder, an S3 prefix or a hub name."""
+    """The name in the study: a folder, an S3 prefix or a hub name."""
     revision: str | None
-    """The commit, for a base from the hub."""
+    """The commit of a base from the hub; None for any other."""
     folder: Path
 
     def digests(self, parts: Sequence[str]) -> dict[str, str]:
-        """SHA-256 of each file that these parts are read from, by its path inside the base."""
+        """Returns the SHA-256 of each file that these parts are read from, by its path inside the base."""
         found = {}
         for path in self.files(parts):
             found[path] = file_digest(self.folder / path)
         return found
 
     def files(self, parts: Sequence[str]) -> list[str]:
-        """Paths of the files that these parts are read from; raises DataError where one is missing or pickled."""
+        """Returns the paths of the files that these parts are read from; raises DataError if one is missing or pickled."""
         paths = []
         for part in parts:
             folder = self.folder / part
@@ -61,7 +61,7 @@ class Base:
         return paths
 
     def check(self, recorded: Mapping[str, str], parts: Sequence[str]) -> None:
-        """Raises DataError where these parts are no longer those whose digests were recorded at the fine-tuning."""
+        """Raises DataError if the digests of these parts differ from those that were recorded at the fine-tuning."""
         for path, digest in self.digests(parts).items():
             if recorded.get(path) != digest:
                 raise DataError(
@@ -70,7 +70,7 @@ class Base:
                 )
 
     def config(self, part: str) -> dict[str, Any]:
-        """The part's configuration; raises DataError where it is no JSON object."""
+        """Returns the part's configuration; raises DataError if it is not a JSON object."""
         path = self.folder / part / FILES[part][0]
         try:
             values = json.loads(path.read_bytes())
@@ -95,7 +95,7 @@ class Base:
 
 
 def find_base(name: str, source: BaseSource, weights: Sequence[str] = tuple(WEIGHTS)) -> Base:
-    """Brings the base model `name` to local disk, from where `source` finds it. `weights` are the parts whose weights are wanted.
+    """Returns the base model `name`, after copying it to local disk if necessary. `weights` names the parts whose weights are needed.
 
     Raises DataError if there is no such model, UnavailableError (exit 75) if its bucket does not answer.
     """
@@ -113,7 +113,7 @@ def find_base(name: str, source: BaseSource, weights: Sequence[str] = tuple(WEIG
 
 @dataclass
 class Parts:
-    """A loaded model, in float32 on the CPU, in evaluation mode."""
+    """Holds the parts of a loaded model, in float32 on the CPU, in evaluation mode."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -124,14 +124,14 @@ class Parts:
 
     @property
     def latent_factor(self) -> int:
-        """Pixels a side of a latent."""
+        """The number of pixels per latent, along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
 def load_parts(base: Base, weights: Sequence[str] = tuple(WEIGHTS)) -> Parts:
-    """Loads the base. Parts that are not in `weights` get theirs from elsewhere: their parameters are on the meta device.
+    """Loads the base. Parts that are not in `weights` stay without weights, on the meta device, for the caller to fill.
 
-    Raises DataError where weights do not fit their configuration, or the parts do not fit each other.
+    Raises DataError if weights do not fit their configuration, or the parts do not fit each other.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -182,7 +182,7 @@ def _tokenizer(base: Base) -> CLIPTokenizer:
 
 
 def _check_fit(base: Base, parts: Parts) -> None:
-    """The parts must be those of one Stable Diffusion 1.x or 2.x text-to-image model."""
+    """Raises DataError unless the parts are those of one Stable Diffusion 1.x or 2.x text-to-image model."""
     unet, text = parts.unet.config, parts.text_encoder.config
     kind = parts.scheduler.get("prediction_type", "epsilon")
     problem = None

@@ -1,4 +1,4 @@
-"""Which files of a Stable Diffusion in diffusers' layout are read, by its part; no diffusers here, so that control may ask too."""
+"""Lists the files of a Stable Diffusion in diffusers' layout that are read, by part. It imports no diffusers, so that control can use it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FILES = {
     "tokenizer": ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.json"),
     "scheduler": ("scheduler_config.json",),
 }
-"""What else is read of each part; of a tokenizer those that are there."""
+"""The other files that are read of each part; of a tokenizer, as many of them as exist."""
 LAYOUT = "a Stable Diffusion 1.x or 2.x in diffusers' layout"
-"""What has these parts, in words."""
+"""The words for a model with these parts."""
 
 
 def base_files(weights: Sequence[str] = tuple(WEIGHTS)) -> list[str]:
-    """Paths inside the base of all that may be read; `weights` are the parts whose weights are."""
+    """Returns the paths, inside the base, of all files that may be read; `weights` names the parts whose weights are among them."""
     small = [f"{part}/{name}" for part, names in FILES.items() for name in names]
     return small + [f"{part}/{WEIGHTS[part]}" for part in weights]

@@ -1,4 +1,4 @@
-"""Captions from labels, by a template: what a text-to-image generator is trained on and asked for."""
+"""Makes captions from labels by a template, for the training of a text-to-image generator and for its prompts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 class Captioner:
     """Fills `finetune.caption`: `{labels}` with the phrases of all the image's classes, `{<group>}` with one group's.
 
-    A class's phrase is that of `finetune.phrases`, else its name with spaces for underscores. What is unknown, or not there in an
-    `any` group, is left out, and the spaces around it close up. A template without a field gives the same caption for all.
+    A class's phrase is that of `finetune.phrases`, or else its name with spaces in place of underscores. A label that is unknown, or absent
+    in an `any` group, is left out, together with the space beside it. A template without a field gives all images the same caption.
     """
 
     def __init__(self, schema: LabelSchema, template: str, phrases: Mapping[str, str]) -> None:
-        """Raises ConfigError for a field that is no group, a lone brace, or a phrase for a class that there is not."""
+        """Raises ConfigError for a field that is not a group, an unmatched brace, or a phrase for a class that does not exist."""
         fields = [ALL, *(group.name for group in schema.groups)]
         for field in _FIELD.findall(template):
             if field not in fields:
@@ -44,7 +44,7 @@ class Captioner:
         self._phrases = [phrases.get(name, word) for name, word in zip(names, words, strict=True)]
 
     def __call__(self, labels: Labels) -> str:
-        """The caption of one image's labels `[C]`."""
+        """Returns the caption of one image's labels `[C]`."""
         words = {
             name: " ".join(self._phrases[column] for column in range(where.start, where.stop) if labels[column] == 1)
             for name, where in self._slices.items()

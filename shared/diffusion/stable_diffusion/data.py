@@ -1,4 +1,4 @@
-"""What the training reads each step: cached latents and texts, and the random choices, which follow from seed and step alone."""
+"""Provides what the training reads at each step: cached latents and texts, and random choices that follow from seed and step alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shared.diffusion.stable_diffusion.processes import Rank
 from shared.diffusion.tensors import save_tensors
 from shared.log import Log
 
-ENCODE_IMAGES = 4  # at once: the VAE needs about 1 GB an image of 512 pixels in float32
-ENCODE_TEXTS = 64  # at once
+ENCODE_IMAGES = 4  # per batch: the VAE needs about 1 GB per image of 512 x 512 pixels in float32
+ENCODE_TEXTS = 64  # per batch
 POLL_SECONDS = 0.05
 
 log = Log("finetune")
@@ -28,20 +28,20 @@ log = Log("finetune")
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices of one batch of b images."""
+    """Holds the random choices of one batch of b images."""
 
     rows: NDArray[np.int64]
-    """`[b]`, which images."""
+    """The rows of the images, `[b]`."""
     flipped: NDArray[np.bool_]
-    """`[b]`, whether mirrored."""
+    """Whether each image is mirrored, `[b]`."""
     captionless: NDArray[np.bool_]
-    """`[b]`, whether the caption is left out, for classifier-free guidance."""
+    """Whether each caption is left out, for classifier-free guidance, `[b]`."""
     timesteps: torch.Tensor
-    """`[b]`."""
+    """The timestep of each image, `[b]`."""
     posterior_noise: torch.Tensor
-    """`[b, 4, h, w]`, which of the latents that the VAE finds likely."""
+    """The noise that samples latents from the VAE's distribution, `[b, 4, h, w]`."""
     noise: torch.Tensor
-    """`[b, 4, h, w]`, what the network is to find."""
+    """The noise that is added to the latents, `[b, 4, h, w]`."""
 
 
 def draw_batch(
@@ -54,9 +54,9 @@ def draw_batch(
     flip: bool,
     dropout: float,
 ) -> Draw:
-    """The choices of optimizer step `step`: a function of seed and step, the same on every process and after every restart.
+    """Returns the random choices of optimizer step `step`: a function of seed and step, equal in every process and after every restart.
 
-    `probabilities` `[n]` of the images, drawn with replacement; `levels` is the length of the noise schedule.
+    `probabilities` `[n]` are those of the images, which are drawn with replacement; `levels` is the length of the noise schedule.
     """
     random = np.random.default_rng([seed, step])
     rows = random.choice(len(probabilities), size, p=probabilities)
@@ -71,14 +71,15 @@ def draw_batch(
 
 @dataclass(frozen=True)
 class Latents:
-    """The VAE's normal distributions of n images, and of their mirror images."""
+    """Holds the VAE's normal distributions of the latents of n images, and of their mirror images."""
 
     mean: torch.Tensor
-    """`[n, 2, 4, h, w]`: as they are, mirrored (`[n, 1, …]` without mirroring)."""
+    """The means `[n, 2, 4, h, w]` of each image and its mirror image; `[n, 1, 4, h, w]` if images are not mirrored."""
     deviation: torch.Tensor
+    """The standard deviations, in the shape of `mean`."""
 
     def sample(self, draw: Draw, part: slice, factor: float) -> torch.Tensor:
-        """Latents `[p, 4, h, w]` of a part of the batch, scaled to unit variance by the VAE's factor."""
+        """Returns latents `[p, 4, h, w]` of a part of the batch, scaled to unit variance by the VAE's factor."""
         rows = torch.from_numpy(draw.rows[part])
         side = torch.from_numpy(draw.flipped[part].astype(np.int64))
         mean, deviation = self.mean[rows, side].float(), self.deviation[rows, side].float()
@@ -95,10 +96,10 @@ def cache_latents(
     rank: Rank,
     check: Callable[[], None],
 ) -> Latents:
-    """Encodes this process's share of the images into `folder`, waits for the others' and returns all.
+    """Encodes this process's share of the images into `folder`, waits for the shares of the others, and returns all.
 
-    The VAE computes in float32 (float16 overflows in some); `kept` is the type that is kept. `check` is called while waiting and
-    between batches, and raises to end it.
+    The VAE computes in float32, as float16 overflows in some; `kept` is the type of the result. `check` is called between batches and
+    while waiting, and raises to end the work.
     """
     rows = np.array_split(np.arange(len(images)), rank.count)[rank.number]
     starts = range(0, len(rows), ENCODE_IMAGES)
@@ -128,7 +129,7 @@ def cache_latents(
 def _encode(
     images: ImageSet, rows: NDArray[np.int64], vae: AutoencoderKL, resolution: int, flip: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation `[b, 1 or 2, 4, h, w]` of the latents, on the CPU."""
+    """Returns mean and standard deviation `[b, 1 or 2, 4, h, w]` of the latents, on the CPU."""
     pixels = np.stack([decode(images.encoded[i], resolution, images.paths[i]) for i in rows])
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device).float() / 127.5 - 1
     views = [batch, batch.flip(-1)] if flip else [batch]
@@ -137,7 +138,7 @@ def _encode(
 
 
 def tokens(captions: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
-    """Token numbers `[n, t]`, padded and cut to the length that the text encoder reads."""
+    """Returns token numbers `[n, t]`, padded or truncated to the length that the text encoder reads."""
     found: torch.Tensor = tokenizer(
         list(captions),
         padding="max_length",
@@ -150,25 +151,25 @@ def tokens(captions: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
 
 @torch.no_grad()
 def embed(numbers: torch.Tensor, text_encoder: CLIPTextModel) -> Iterator[torch.Tensor]:
-    """Embeddings `[b, t, d]` of token numbers `[n, t]`, in batches, on the text encoder's device."""
+    """Yields the embeddings `[b, t, d]` of token numbers `[n, t]`, batch by batch, on the text encoder's device."""
     for batch in torch.split(numbers, ENCODE_TEXTS):
         yield text_encoder(batch.to(text_encoder.device)).last_hidden_state
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Each distinct caption once: token numbers where the text encoder is trained, else embeddings. The first is the empty one."""
+    """Holds each distinct caption once, the empty one first: as token numbers if the text encoder is trained, and else as embeddings."""
 
     values: torch.Tensor
-    """`[u, t]` int64, or `[u, t, d]`."""
+    """Token numbers `[u, t]`, int64, or embeddings `[u, t, d]`."""
     of_image: NDArray[np.int64]
-    """`[n]`, the caption of each image."""
+    """The row of each image's caption, `[n]`."""
 
     @classmethod
     def build(
         cls, captions: Sequence[str], tokenizer: CLIPTokenizer, frozen: CLIPTextModel | None, kept: torch.dtype
     ) -> Texts:
-        """`frozen` is the text encoder where it is not trained; its embeddings are kept as `kept`."""
+        """Builds the texts. `frozen` is the text encoder if it is not trained; its embeddings have the type `kept`."""
         position = {caption: i for i, caption in enumerate(dict.fromkeys(["", *captions]))}
         values = tokens(list(position), tokenizer)
         if frozen is not None:
@@ -176,7 +177,7 @@ class Texts:
         return cls(values, np.array([position[caption] for caption in captions], np.int64))
 
     def take(self, draw: Draw, part: slice) -> torch.Tensor:
-        """The texts of a part of the batch, `[p, t]` or `[p, t, d]`."""
+        """Returns the texts of a part of the batch, `[p, t]` or `[p, t, d]`."""
         chosen = np.where(draw.captionless[part], 0, self.of_image[draw.rows[part]])
         found = self.values[torch.from_numpy(chosen)]
         return found.float() if found.is_floating_point() else found

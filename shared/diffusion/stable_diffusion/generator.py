@@ -26,7 +26,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class StableDiffusion(Generator):
-    """A Stable Diffusion on one device, conditioned on captions."""
+    """Draws with a Stable Diffusion on one device, conditioned on captions."""
 
     def __init__(
         self, parts: Parts, caption: Captioner, resolution: int, device: torch.device, dtype: torch.dtype
@@ -36,7 +36,7 @@ class StableDiffusion(Generator):
         self._texts: dict[str, torch.Tensor] = {}
         parts.unet.to(device, dtype)
         parts.text_encoder.to(device, dtype)
-        parts.vae.to(device)  # in float32: float16 overflows in some, and its share of the time is small
+        parts.vae.to(device)  # in float32: float16 overflows in some VAEs, and decoding takes a small share of the time
         if device.type == "cuda":
             parts.unet.to(memory_format=torch.channels_last)
             parts.vae.to(memory_format=torch.channels_last)
@@ -65,15 +65,15 @@ class StableDiffusion(Generator):
         return cls(parts, caption, resolution, device, dtype)
 
     def prompt(self, labels: Labels) -> str:
-        """The caption of labels `[C]`, as in the fine-tuning."""
+        """Returns the caption of labels `[C]`, as in the fine-tuning."""
         return self._caption(labels)
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Images `[n, resolution, resolution, 3]`, RGB; bytes follow from the requests and their order, on one device type.
+        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
 
         Requests are drawn in groups that run the same part of the noise schedule: those from noise, and those of each strength.
-        Raises InputError where the GPU's memory is too small.
+        Raises InputError if the GPU's memory is too small.
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
         groups: dict[float | None, list[int]] = {}
@@ -96,7 +96,7 @@ class StableDiffusion(Generator):
     def _denoise(
         self, requests: Sequence[SampleRequest], strength: float | None, guidance: float, steps: int
     ) -> torch.Tensor:
-        """Latents `[n, 4, h, w]` in float32 of requests of one strength."""
+        """Returns the latents `[n, 4, h, w]`, float32, of requests of one strength."""
         parts = self._parts
         scheduler = DPMSolverMultistepScheduler.from_config(
             parts.scheduler, algorithm_type="dpmsolver++", solver_order=2
@@ -132,7 +132,7 @@ class StableDiffusion(Generator):
     def _predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor, empty: torch.Tensor, guidance: float
     ) -> torch.Tensor:
-        """The network's prediction, pushed away from that without a caption (Ho and Salimans 2022); guidance 1 leaves it as it is."""
+        """Returns the network's prediction with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none."""
         latents = latents.to(self._dtype)
         if guidance == 1:
             plain: torch.Tensor = self._parts.unet(latents, timestep, text).sample.float()
@@ -144,14 +144,14 @@ class StableDiffusion(Generator):
         return guided
 
     def _embedding(self, prompt: str) -> torch.Tensor:
-        """`[t, d]` of a prompt, computed alone, so that it does not depend on the others of its batch, and once."""
+        """Returns the embedding `[t, d]` of a prompt. It is computed once, and alone, so that it does not depend on the batch."""
         if prompt not in self._texts:
             (found,) = embed(tokens([prompt], self._parts.tokenizer), self._parts.text_encoder)
             self._texts[prompt] = found[0]
         return self._texts[prompt]
 
     def _encode(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
-        """The start images' latents (the VAE's means) `[n, 4, h, w]`, each encoded alone."""
+        """Returns the latents `[n, 4, h, w]` of the start images (the VAE's means), each encoded alone."""
         found = []
         for request in requests:
             start = request.start
@@ -163,7 +163,7 @@ class StableDiffusion(Generator):
         return latents
 
     def _decode(self, latent: torch.Tensor) -> NDArray[np.uint8]:
-        """One image `[r, r, 3]`: alone, because a 512-pixel image needs about 1 GB on the way."""
+        """Returns one image `[r, r, 3]`. Images are decoded one by one, as one of 512 x 512 pixels needs about 1 GB of memory."""
         pixels = self._parts.vae.decode(latent[None] / self._parts.vae.config.scaling_factor).sample[0]
         scaled = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu() * 255
         image: NDArray[np.uint8] = scaled.round().to(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""What is trained of the base model, fully or by LoRA, and its weights as the stage commits them.
+"""Chooses which parts of the base model are trained, fully or by LoRA, and reads and writes the trained weights.
 
 `unet.safetensors` and `text_encoder.safetensors` are state dicts in the form of the base's own files; `lora.safetensors` is what
 diffusers' `load_lora_weights` reads.
@@ -29,7 +29,7 @@ TEXT_TARGETS = ["k_proj", "q_proj", "v_proj", "out_proj"]
 
 
 class Denoiser(nn.Module):
-    """The UNet, with the text encoder before it where that is trained too: one module, so that gradients are averaged at once."""
+    """Joins the UNet, and the text encoder if it is trained too, into one module, so that their gradients are averaged together."""
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel | None) -> None:
         super().__init__()
@@ -37,19 +37,19 @@ class Denoiser(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Prediction `[n, 4, h, w]` for noisy latents of that shape and text: embeddings `[n, t, d]`, or token numbers `[n, t]`."""
+        """Returns the prediction `[n, 4, h, w]` for noisy latents of that shape and text: embeddings `[n, t, d]` or token numbers `[n, t]`."""
         if self.text_encoder is not None:
             text = self.text_encoder(text).last_hidden_state
         predicted: torch.Tensor = self.unet(noisy, timesteps, text).sample
         return predicted
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by name."""
+        """Returns the parameters that are trained, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
 def make_trainable(parts: Parts, config: StableDiffusionFinetune, seed: int, frozen: torch.dtype) -> Denoiser:
-    """Opens the UNet (and the text encoder) for training. With LoRA the frozen weights take the type `frozen`, the trained ones float32."""
+    """Returns the UNet (and the text encoder) ready for training. With LoRA, frozen weights get the type `frozen`, trained ones float32."""
     models: list[Any] = [parts.unet, *([parts.text_encoder] if config.text_encoder else [])]
     if config.method == "lora":
         with torch.random.fork_rng(devices=[]):
@@ -90,7 +90,7 @@ def save_trained(denoiser: Denoiser, method: str, out: Path) -> None:
 
 
 def weights_from_base(method: str, text_encoder: bool) -> list[str]:
-    """Parts whose weights the fine-tuning left in the base."""
+    """Returns the parts whose weights the fine-tuning did not change, so that they are read from the base."""
     return [
         "vae",
         *(["unet"] if method == "lora" else []),
@@ -99,7 +99,7 @@ def weights_from_base(method: str, text_encoder: bool) -> list[str]:
 
 
 def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[str, Path]) -> None:
-    """Puts the trained weights into the base's parts; raises DataError where a file is missing or does not fit."""
+    """Loads the trained weights into the base's parts; raises DataError if a file is missing or does not fit."""
     if method == "lora":
         state = read_tensors(files, "lora.safetensors")
         _load_lora(parts.unet, {n: t for n, t in state.items() if n.startswith("unet.")})

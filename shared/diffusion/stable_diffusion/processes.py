@@ -1,6 +1,6 @@
-"""Several processes for one fine-tuning, one a GPU: this one is the first, and starts the others.
+"""Runs one fine-tuning in several processes, one per GPU. The calling process is the first, and starts the others.
 
-The others belong to it: they end with it, however it ends, and what ends one of them ends it.
+The others end with the first, however it ends. An error in one of them is raised in the first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ TIMEOUT = timedelta(minutes=30)  # of a collective operation: the others wait wh
 
 @dataclass
 class Rank:
-    """Which of how many processes this is."""
+    """Says which of how many processes this is."""
 
     number: int = 0
     count: int = 1
     others: list[tuple[BaseProcess, Connection]] = field(default_factory=list)
-    """In the first process: the others, and what they have to say when an error ends them."""
+    """In the first process: the others, each with the connection through which it sends the error that ends it."""
 
     def wait_until_started(self) -> None:
-        """In the first process: returns once all others are about to join the group; raises what ended one before that.
+        """Waits, in the first process, until all others are about to join the group; raises the error of one that ended before that.
 
-        Without it the first would wait in the rendezvous, for half an hour, for a process that died as it started.
+        Otherwise the first process would wait half an hour in the rendezvous for a process that died at its start.
         """
         for _, messages in self.others:
             try:
@@ -48,12 +48,12 @@ class Rank:
                 self.check()
 
     def check(self) -> None:
-        """In the first process: raises what ended another one."""
+        """Raises, in the first process, the error that ended another one."""
         for process, errors in self.others:
             try:
                 if errors.poll():
                     raise errors.recv()
-            except EOFError:  # it ended without a word; its exit code says how
+            except EOFError:  # it ended without sending an error; its exit code says how
                 process.join()
             if process.exitcode not in (None, 0):
                 raise RuntimeError(f"process {process.name} of the fine-tuning ended with exit code {process.exitcode}")
@@ -61,10 +61,10 @@ class Rank:
 
 @contextmanager
 def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: Path, cpu: bool) -> Iterator[Rank]:
-    """Runs `target(job, rank)` in `count - 1` other processes; this one is the first, and gets its Rank.
+    """Runs `target(job, rank)` in `count - 1` other processes; yields the Rank of this one, which is the first.
 
-    Within the `with` statement they can reach each other through torch.distributed, and accelerate knows its place. `folder` is a
-    new one, for the rendezvous. What ends another process is raised here, where `Rank.check` is called or a collective breaks.
+    Within the block, the processes can communicate through torch.distributed, and accelerate knows the rank. `folder` is a new folder for
+    the rendezvous. An error that ends another process is raised when `Rank.check` is called or a collective operation fails.
     """
     rank = Rank(0, count)
     if count == 1:
@@ -91,7 +91,7 @@ def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: 
             for other, _ in rank.others:
                 other.join()
     except RuntimeError:
-        rank.check()  # a broken connection is but the echo of what ended the other one
+        rank.check()  # a broken connection may only be a consequence of the error in another process
         raise
     finally:
         for other, _ in rank.others:
@@ -102,7 +102,7 @@ def processes(job: Any, target: Callable[[Any, Rank], Any], count: int, folder: 
 
 
 def _environment(number: int, count: int) -> AbstractContextManager[None]:
-    """What accelerate reads to learn its place; set for the time of the training only."""
+    """Sets the environment variables from which accelerate reads the rank, for the time of the training."""
     environment: AbstractContextManager[None] = patch_environment(
         rank=number, local_rank=number, world_size=count, local_world_size=count
     )
@@ -124,7 +124,7 @@ def _join_group(rank: Rank, folder: Path, cpu: bool) -> None:
 def _other(
     job: Any, target: Callable[[Any, Rank], Any], rank: Rank, folder: Path, cpu: bool, errors: Connection, parent: int
 ) -> None:
-    """A process other than the first. Signals are for the first one, which tells the others when to stop."""
+    """Runs a process other than the first. It ignores signals: the first one tells the others when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(parent)

@@ -1,4 +1,4 @@
-"""The state of a fine-tuning between two steps, as tensors and JSON: what makes it resumable to the bit."""
+"""Saves and loads the state of a fine-tuning between two steps, as tensors and JSON, so that it can be resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from torch import nn
 from shared.diffusion.tensors import read_tensors, save_tensors
 from shared.errors import DataError
 
-CURVE_POINTS = 1000  # at most: longer trainings average over several steps a point
+CURVE_POINTS = 1000  # the most points of the curve; longer trainings average over several steps per point
 
 
 @dataclass
 class Curve:
-    """The losses, averaged over stretches of steps, and the seconds since the training began."""
+    """Collects the losses, averaged over several steps per point, and the seconds since the training began."""
 
     steps: int
     points: list[dict[str, float]] = field(default_factory=list)
     pending: list[float] = field(default_factory=list)
     earlier_seconds: float = 0.0
-    """Of runs that were interrupted."""
+    """The seconds of earlier, interrupted runs."""
 
     def add(self, step: int, loss: float, seconds: float) -> None:
-        """Takes the loss of `step` (from 1), `seconds` after the start of this run."""
+        """Adds the loss of `step` (counted from 1), `seconds` after the start of this run."""
         self.pending.append(loss)
         if len(self.pending) >= -(-self.steps // CURVE_POINTS) or step == self.steps:
             mean = sum(self.pending) / len(self.pending)
@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass
 class TrainingState:
-    """Everything that one step hands to the next."""
+    """Holds the whole state of a training between two steps."""
 
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -47,10 +47,10 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None
     curve: Curve
     step: int = 0
-    """Finished optimizer steps."""
+    """The number of finished optimizer steps."""
 
     def write(self, folder: Path, seconds: float) -> dict[str, Path]:
-        """Writes the files of a checkpoint into `folder`, and names them; `seconds` this run has taken."""
+        """Writes a checkpoint into `folder`, and returns its files by name; `seconds` is the time since the start of this run."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Mapping[str, torch.Tensor]] = {
             "weights.safetensors": self.trained,
@@ -74,7 +74,7 @@ class TrainingState:
         return {name: folder / name for name in (*tensors, "state.json")}
 
     def load(self, files: Mapping[str, Path], step: int) -> None:
-        """Takes over a checkpoint; raises DataError where it is another model's."""
+        """Loads a checkpoint; raises DataError if it belongs to another model."""
         state: dict[str, Any] = json.loads(files["state.json"].read_text())
         self._copy(self.trained, read_tensors(files, "weights.safetensors"))
         self._load_optimizer(read_tensors(files, "optimizer.safetensors"))
@@ -101,7 +101,7 @@ class TrainingState:
         for key, value in tensors.items():
             name, _, part = key.rpartition("|")
             parameter = self.trained[name].data
-            # in the parameter's memory format, which the fused optimizer insists on
+            # in the parameter's memory format, as the fused optimizer requires
             state.setdefault(position[name], {})[part] = (
                 torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
             )

@@ -1,4 +1,4 @@
-"""Fine-tunes a Stable Diffusion on captioned images; the same code on a CPU, one GPU, or several."""
+"""Fine-tunes a Stable Diffusion on captioned images, by the same code on a CPU, on one GPU or on several."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ log = Log("finetune")
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a fine-tuning is told."""
+    """Describes a fine-tuning to each of its processes."""
 
     config: StableDiffusionFinetune
     images: ImageSet
@@ -57,22 +57,23 @@ class Job:
     seed: int
     base: Base
     folder: Path
-    """For files that the processes share."""
+    """The folder for files that the processes share."""
     resume: tuple[dict[str, Path], int] | None
-    """Files of the last checkpoint, and its step."""
+    """The files of the last checkpoint, and its step."""
     cpu: bool
 
     @property
     def precision(self) -> str:
-        """On a CPU always fp32."""
+        """The precision of the training: that of the config, but always fp32 on a CPU."""
         return "fp32" if self.cpu else self.config.precision
 
 
 def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
     """Trains on the captioned images (of the rare classes only, if the config says so) and writes the committed files into `out`.
 
-    Those are generator.json, curve.json and the weights (see `stable_diffusion/model.py`). Returns the curve: step, loss, seconds.
-    Goes on from a checkpoint, and then ends with the same weights, to the bit on a CPU, as without the interruption.
+    These are generator.json, curve.json and the weights (see `stable_diffusion/model.py`). Returns the curve: points of step, loss and
+    seconds. If there is a checkpoint, the training continues from it, and on a CPU ends with the same weights, bit for bit, as without the
+    interruption.
 
     Raises ConfigError, DataError (the base), UnavailableError (its bucket does not answer), Stopped, and InputError if the loss
     becomes NaN or the GPU's memory is too small.
@@ -104,7 +105,7 @@ def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finet
 
 
 def describe(config: StableDiffusionFinetune, base: Base, schema: LabelSchema, device: torch.device) -> dict[str, Any]:
-    """generator.json: what rebuilds the generator from the base and the trained weights, the base pinned by its files' digests."""
+    """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests."""
     return {
         "generator": "stable-diffusion",
         "schema": schema.model_dump(mode="json"),
@@ -127,7 +128,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     stop: StopSignal | None = None,
 ) -> list[dict[str, float]]:
-    """What each process does. The first one is given `out`, `checkpoints` and `stop`, and is the only one that writes."""
+    """Trains, in each process. The first one gets `out`, `checkpoints` and `stop`, and is the only one that writes."""
     accelerator = Accelerator(
         mixed_precision="no" if job.precision == "fp32" else job.precision,
         gradient_accumulation_steps=job.config.gradient_accumulation,
@@ -146,19 +147,19 @@ def train(
             "gradient_accumulation), set gradient_checkpointing: true, method: lora, precision: bf16 or ema: 0"
         ) from error
     finally:
-        # accelerate keeps one global state; a later fine-tuning or sampling in this process starts anew
+        # accelerate's state is global; it is reset for a later fine-tuning or sampling in this process
         accelerator.free_memory()
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
 
 
 class Trainer:
-    """One process's training: model, optimizer, cached inputs."""
+    """Holds one process's part of the training: model, optimizer and cached inputs."""
 
     def __init__(self, job: Job, rank: Rank, accelerator: Accelerator, stop: StopSignal | None) -> None:
         self.job, self.rank, self.accelerator, self.stop = job, rank, accelerator, stop
         self.writing_seconds = 0.0
-        """What writing the last checkpoint to the local disk took."""
+        """The seconds that writing the last checkpoint to the local disk took."""
         config, device = job.config, accelerator.device
         parts = load_parts(job.base)
         self.scheduler = DDPMScheduler.from_config(parts.scheduler)
@@ -175,10 +176,10 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.denoiser, optimizer)
         if job.resume is not None:
             self.state.load(*job.resume)
-            log.info("going on from a checkpoint", step=self.state.step)
+            log.info("continuing from a checkpoint", step=self.state.step)
 
     def _inputs(self, parts: Parts, device: torch.device) -> tuple[Texts, Latents]:
-        """Caches what stays the same over the steps, and lets go of the networks that made it."""
+        """Caches the inputs that do not change between steps, and frees the networks that computed them."""
         job, config = self.job, self.job.config
         kept = torch.float32 if job.precision == "fp32" else torch.float16
         frozen = None if config.text_encoder else parts.text_encoder.to(device)
@@ -193,13 +194,13 @@ class Trainer:
         return texts, latents
 
     def _check(self) -> None:
-        """Raises what ended another process, and Stopped."""
+        """Raises the error that ended another process, or Stopped."""
         self.rank.check()
         if self.stop is not None:
             self.stop.raise_if_set()
 
     def run(self, checkpoints: Checkpoints | None) -> None:
-        """All steps that are left; raises Stopped where the signal came, after a checkpoint if one fits into the grace period."""
+        """Runs the remaining steps; raises Stopped in the process that got the signal, after a checkpoint if the grace period suffices."""
         with AsyncCheckpointer() as keeper:
             self._run(checkpoints, keeper)
 
@@ -228,7 +229,7 @@ class Trainer:
                 self._keep(checkpoints, keeper, start)
 
     def _end(self, checkpoints: Checkpoints | None, keeper: AsyncCheckpointer, start: float) -> None:
-        """After a signal: the last checkpoint, if the grace period suffices for one, and Stopped in the process that had the signal."""
+        """Ends the training after a signal: saves a last checkpoint if the grace period suffices, and raises Stopped in the first process."""
         if self.stop is None:
             return
         try:
@@ -241,7 +242,7 @@ class Trainer:
         self.stop.raise_if_set()
 
     def _keep(self, checkpoints: Checkpoints, keeper: AsyncCheckpointer, start: float) -> None:
-        """Writes a checkpoint to the local disk, and has it brought to the store beside the training."""
+        """Writes a checkpoint to the local disk, and uploads it in the background."""
         begun, step = time.monotonic(), self.state.step
         files = self.state.write(self.job.folder / "checkpoint", begun - start)
         self.writing_seconds = time.monotonic() - begun
@@ -253,7 +254,7 @@ class Trainer:
         keeper.begin(upload)
 
     def _step(self, step: int) -> torch.Tensor:
-        """One optimizer step; returns the mean loss of this process's share, a scalar."""
+        """Makes one optimizer step, and returns the mean loss of this process's share, a scalar."""
         config = self.job.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, step / max(config.warmup_steps, 1))
@@ -282,13 +283,13 @@ class Trainer:
         return torch.stack(losses).mean()
 
     def _agree(self, loss: torch.Tensor, stopped: bool) -> tuple[float, bool]:
-        """The mean loss over the processes, and whether any was told to stop: so that all leave at the same step."""
+        """Returns the mean loss over the processes, and whether any was told to stop, so that all stop after the same step."""
         mine = torch.stack([loss.float(), torch.tensor(float(stopped), device=loss.device)])
         mean, stops = self.accelerator.reduce(mine, "mean").tolist()
         return mean, stops > 0
 
     def write(self, out: Path) -> None:
-        """The trained weights, averaged where the config says so."""
+        """Writes the trained weights, averaged if the config says so."""
         if self.state.ema is not None:
             self.state.ema.copy_to(self.state.trained.values())
         save_trained(self.denoiser, self.job.config.method, out)
@@ -307,7 +308,7 @@ def choose_images(images: ImageSet, rare: NDArray[np.int64], config: StableDiffu
 
 
 def _check_resolution(config: StableDiffusionFinetune, base: Base) -> None:
-    """The UNet halves a latent at each level but the last: the sides must come out even."""
+    """Raises ConfigError if the resolution does not suit the UNet, which halves a latent at each level but the last."""
     halvings = len(base.config("vae")["block_out_channels"]) + len(base.config("unet")["block_out_channels"]) - 2
     if config.resolution % 2**halvings:
         raise ConfigError(

@@ -130,7 +130,7 @@ def guidance_of(step: Step) -> float:
 
 
 def image_files(step: Step) -> dict[str, Path]:
-    """Three images a set; the sets differ in their guidance, and their scores in the plausibility."""
+    """Returns the files that a step commits, with three images per set. The sets differ in guidance, and their scores in plausibility."""
     folder = Path(f"files/{step.id[:16]}")
     folder.mkdir(parents=True)
     real = pictures(1, 2)

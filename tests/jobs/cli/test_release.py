@@ -1,4 +1,4 @@
-"""What a person's machine makes of a command in the control Pod. That the Pod answers is seen on a cluster: `tests/cluster`."""
+"""Tests how a user's machine handles the output of a command in the control Pod. `tests/cluster` tests the Pod itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tailfill report`: what it copies, and what it refuses to write."""
+"""Tests what `tailfill report` copies, and what it refuses to write."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
     ],
 )
 def test_a_bucket_chooses_no_place_for_the_report(tmp_path: Path, field: str, value: str) -> None:
-    """A manifest in the store that another wrote: `run` and `report` refuse it, and nothing is written outside of the work directory."""
+    """`run` and `report` refuse a manifest with other paths, and write nothing outside of the work directory."""
     commit_all()
     run()
     (manifest,) = Path("store/demo/report").glob("*/manifest.json")

@@ -1,4 +1,4 @@
-"""`tailfill run` on a study whose stages are committed: its checks, its work directory and its report."""
+"""Tests `tailfill run` on a study whose stages are committed: its checks, its work directory and its report."""
 
 from __future__ import annotations
 

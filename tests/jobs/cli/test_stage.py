@@ -1,4 +1,4 @@
-"""A stage as a container runs it: every exit code, in this process, on a small folder of images."""
+"""Tests a stage as a container runs it, but in this process: every exit code, on a small folder of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from shared.usage import records_under_way
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store, and signal handlers and loggers given back."""
+    """Names a store, and restores signal handlers and loggers afterwards."""
     monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path / "cache"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -45,7 +45,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    """`prepare` of two classes, two images each in every split."""
+    """Writes a task of `prepare` for two classes with two images each in every split."""
     for split in ("train", "val", "test"):
         for number, name in enumerate(("cat", "dog")):
             folder = tmp_path / "data" / split / name
@@ -99,7 +99,7 @@ def test_work_within_another_stage_s_is_counted_there(tmp_path: Path, task: Task
     assert within.digest == alone.digest
     assert alone.run.cpu_seconds
     assert within.run.cpu_seconds == within.run.device_seconds == 0
-    assert run_within(task, other, Settings.from_environment(), StopSignal()) == within  # not made again
+    assert run_within(task, other, Settings.from_environment(), StopSignal()) == within  # it is not run again
 
 
 KILLED = """
@@ -165,7 +165,7 @@ def test_2_what_no_retry_mends(tmp_path: Path, task: Task, capsys: pytest.Captur
 def test_2_a_gpu_that_torch_cannot_use(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`resources.device` of the study is auto; a Pod that holds a GPU does not fall back to its CPU."""
+    """The study's `resources.device` is auto, but a Pod that holds a GPU does not fall back to its CPU."""
     assert exit_code(tmp_path, task) == COMMITTED
     made = artifacts(tmp_path).find("prepare", task.key)
     assert made is not None
@@ -185,14 +185,14 @@ def test_75_a_service_is_away(
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setattr(S3Store.__init__, "__defaults__", (1,))  # one attempt: the others take seconds
+    monkeypatch.setattr(S3Store.__init__, "__defaults__", (1,))  # one attempt, as more would take seconds
     assert exit_code(tmp_path, task) == UNAVAILABLE == 75
     assert "127.0.0.1:1" in said(capsys)
 
 
 def test_143_a_signal_before_the_commit(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     class Stop(logging.Handler):
-        """Sends SIGTERM when the first image is begun."""
+        """Sends SIGTERM when the work on the first image begins."""
 
         def emit(self, record: logging.LogRecord) -> None:
             if record.getMessage() == "images" and not record.__dict__["progress"]["done"]:
@@ -206,11 +206,11 @@ def test_143_a_signal_before_the_commit(tmp_path: Path, task: Task, capsys: pyte
         logger.removeHandler(stop)
     assert "stopped by a signal" in said(capsys)
     assert not committed(tmp_path, task)
-    assert exit_code(tmp_path, task) == COMMITTED  # the same command goes on
+    assert exit_code(tmp_path, task) == COMMITTED  # the same command continues
 
 
 def test_1_a_bug_goes_up_unhandled(tmp_path: Path, task: Task) -> None:
-    """The interpreter makes a traceback and the exit code 1 of it (`test_processes`)."""
+    """The interpreter prints a traceback and exits with 1 (`test_processes`)."""
     garments = GarmentsSource(source="garments", resolution=32, train=100, val=50, test=50)
     broken = task.model_copy(update={"config": task.config.model_copy(update={"dataset": garments, "seed": -1})})
     with pytest.raises(ValueError, match="non-negative"):

@@ -1,4 +1,4 @@
-"""`tailfill status` of the study that was run last, of a changed one, and of one that was never run."""
+"""Tests `tailfill status` for the study that was run last, for a changed one, and for one that was never run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_status_of_the_last_study_and_of_a_changed_one() -> None:
     assert "1 of 14 stages committed" in status("finetune.steps=9", "search.epochs=9")
     assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 600 → 9")
     assert status("final.seeds=1", file=DEMO).splitlines()[-1].startswith("10 of 11 stages committed")
-    assert "14 of 14" in status()  # asking changed nothing
+    assert "14 of 14" in status()  # the status changed nothing
     said = json.loads(status_of(None, ("finetune.steps=9",), None, "finetune", True))
     assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 600 → 9"]
 
@@ -71,7 +71,7 @@ def test_status_of_changed_data(tmp_path: Path) -> None:
 def test_a_study_that_was_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="work: holds no study that was run; name one with --workdir"):
         status()
-    assert "0 of 14 stages committed" in status(file=DEMO)  # the store that is named may hold it
+    assert "0 of 14 stages committed" in status(file=DEMO)  # the named store may hold the study
     monkeypatch.delenv("TAILFILL_STORE")
     with pytest.raises(ConfigError, match="work/demo: holds no study that was run"):
         status(file=DEMO)

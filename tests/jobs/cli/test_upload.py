@@ -1,4 +1,4 @@
-"""A folder copied into a bucket of a real S3 server."""
+"""Tests the copy of a folder into a bucket of a real S3 server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_there_is_left_alone(folder: Path, s3_store: S3Store, s3_server:
     assert json.loads(upload(folder, s3_store.url, s3_server, True))["sent"] == 4
     again = json.loads(upload(folder, s3_store.url, s3_server, True))
     assert (again["files"], again["sent"], again["others"]) == (5, 0, ["a/other.png"])
-    for name, data in (("labels.csv", b"a.png,dog"), ("w.safetensors", b"w2")):  # as long as before
+    for name, data in (("labels.csv", b"a.png,dog"), ("w.safetensors", b"w2")):  # the same size as before
         (folder / name).write_bytes(data)
         assert json.loads(upload(folder, s3_store.url, s3_server, True))["sent"] == 1
         assert s3_store.get(name) == data

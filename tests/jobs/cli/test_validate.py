@@ -1,4 +1,4 @@
-"""`tailfill validate`: what a study would do, counted and timed for real."""
+"""Tests the forecast of `tailfill validate`, with real counts and times."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """40 images, of which one is none and one is cut off in the middle."""
+    """Writes 40 images, of which one is not an image and one is truncated."""
     for number in range(40):
         path = tmp_path / "data" / ("ape" if number < 30 else "bee") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_image_is_not_counted(
     said = counts(capsys, folders, monkeypatch, ", on_bad: skip")
     assert re.search(r"images: (\d+) train, (\d+) val, (\d+) test \(their files were opened, none decoded: ", said)
     (images,) = (line for line in said.splitlines() if line.startswith("images: "))
-    assert sum(map(int, re.findall(r"\d+", images))) == 39  # what is cut off is seen by decoding only
+    assert sum(map(int, re.findall(r"\d+", images))) == 39  # a truncated image is found only by decoding it
     monkeypatch.setattr("shared.data.preview.OPEN_SECONDS", 0.0)
     assert "(0 of 40 files were opened, none decoded: " in counts(capsys, folders, monkeypatch, ", on_bad: skip")
 

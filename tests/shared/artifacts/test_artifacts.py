@@ -141,14 +141,14 @@ def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifact
     assert found[1] == {"step": 2, "lr": 0.5}
     assert found[0]["w.safetensors"].read_bytes() == b"weights 2"
     folder = f"study/prepare/{KEY}/checkpoints/"
-    assert len(list(artifacts.store.list(folder))) == 2  # the pointer and one file: the replaced save is gone
+    assert len(list(artifacts.store.list(folder))) == 2  # the pointer and one file: the earlier checkpoint was removed
     artifacts.store.put(f"{folder}fold-0/{'f' * 32}/w.safetensors", b"of a killed process")
     artifacts.commit(manifest())
     assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
 
 
 def test_a_commit_leaves_the_checkpoints_that_are_named(artifacts: Artifacts, tmp_path: Path) -> None:
-    """Of unfinished work, which goes on from it under another key; to forget the result removes it too."""
+    """They belong to unfinished work, which continues from them under another key. Forgetting the result removes them too."""
     for name in ("trial-1", "trial-12"):
         artifacts.save_checkpoint("prepare", KEY, name, {"w": written(tmp_path / "w", name.encode())}, {"step": 1})
     artifacts.commit(manifest(), ["trial-1"])
@@ -200,7 +200,7 @@ def test_parts_are_listed_by_index(artifacts: Artifacts, tmp_path: Path) -> None
     artifacts.clean("generate", KEY)
     with pytest.raises(
         UnavailableError, match="committed by another process"
-    ):  # a slower racer: its next run finds the commit
+    ):  # a slower process, whose next run finds the commit
         Artifacts(artifacts.store, "study", tmp_path / "empty").fetch(part)
 
 
@@ -216,7 +216,7 @@ def test_digests_do_not_depend_on_the_run() -> None:
     ["blobs/sha256/" + "0" * 64, f"study/tune/{KEY}/checkpoints/b/1/w", f"study/tune/{KEY}/checkpoints/a2/w"],
 )
 def test_a_checkpoint_names_its_own_files_only(artifacts: Artifacts, location: str) -> None:
-    """Else whoever writes one could have another's objects removed."""
+    """Otherwise whoever writes a checkpoint could have the objects of others removed."""
     artifacts.store.put(location, b"another's")
     text = (
         f'{{"files": [{{"name": "w", "digest": "{"0" * 64}", "size": 1, "location": "{location}"}}], "values": {{}}}}'

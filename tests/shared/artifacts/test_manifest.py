@@ -1,4 +1,4 @@
-"""Tests which manifests are accepted, and that checking them changes no digest."""
+"""Tests which manifests are accepted, and that the checks change no digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = "a" * 64
 
 
 def valid() -> Manifest:
-    """With all that manifests have held until now: paths of the hub, roles with slashes, names with spaces and letters of any script."""
+    """Returns a manifest with everything that manifests may hold: paths of the hub, roles with slashes, names with spaces and in any script."""
     return Manifest(
         study="demo",
         stage="weights",
@@ -47,7 +47,7 @@ def valid() -> Manifest:
 
 
 def test_a_valid_manifest_keeps_its_digest_and_its_bytes() -> None:
-    """Both as they were before names were checked: stored studies rest on them."""
+    """Both are the same as before names were checked, since stored studies depend on them."""
     text = valid().model_dump_json(indent=1)
     assert valid().digest == "593d739ee21c837800f38615c2adfc5601d1141e2e3b687a297803e08f81ad47"
     assert (

@@ -28,7 +28,8 @@ def test_a_prefix_becomes_a_folder(s3_store: S3Store, s3_server: Settings, tmp_p
     for key, data in files.items():
         s3_store.put(key, data)
     s3_store.put("set-of-another/x", b"")
-    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/img/")  # as consoles make folders
+    # web consoles create folders in this way
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/img/")
     folder = local_folder(f"{s3_store.url}/set/", s3_server, tmp_path)
     found = {f"set/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == files

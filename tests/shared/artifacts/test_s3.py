@@ -1,4 +1,4 @@
-"""Tests what a person reads when the S3 server is unavailable, refuses, or cuts a body short."""
+"""Tests what a user reads if the S3 server is unavailable, refuses a request, or ends a response early."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_no_credentials(s3_server: Settings, monkeypatch: pytest.MonkeyPatch, tm
 
 
 class Proxy:
-    """A TCP proxy that closes connections once the server has sent `limit` bytes; the first `cuts` of them only."""
+    """Forwards TCP connections, and closes the first `cuts` of them once the server has sent `limit` bytes."""
 
     def __init__(self, target: str, limit: int, cuts: int) -> None:
         host, port = target.removeprefix("http://").split(":")

@@ -103,7 +103,7 @@ def test_list_is_in_order_and_by_prefix(store: Store) -> None:
 
 
 def test_list_pages(store: Store) -> None:
-    names = [f"many/{i:04d}" for i in range(1005)]  # S3 answers with 1,000 keys a page
+    names = [f"many/{i:04d}" for i in range(1005)]  # S3 returns 1,000 keys per page
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: store.put(name, b""), names))
     assert list(store.list("many/")) == names

@@ -20,7 +20,7 @@ def val() -> ImageSet:
 
 @pytest.fixture(scope="session")
 def generated(train: ImageSet) -> ImageSet:
-    """Twenty images in two pools, each with the labels of a training image."""
+    """Returns twenty images in two pools, each with the labels of a training image."""
     made = make_images(20, seed=2, split="generated")
     source = np.arange(20) * 2
     extra = pa.table({"index": np.arange(20), "pool": (np.arange(20) % 2).astype(np.int32), "source": source})

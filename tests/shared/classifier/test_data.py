@@ -69,7 +69,8 @@ def test_what_is_kept(
 def test_kept_outputs_are_what_the_network_computes(
     train: ImageSet, val: ImageSet, build: Build, device: torch.device
 ) -> None:
-    near = 1e-4 if device.type == "cpu" else 2e-2  # a GPU convolves in bfloat16, in another order by batch size
+    # a GPU convolves in bfloat16, in an order that depends on the batch size
+    near = 1e-4 if device.type == "cpu" else 2e-2
     arm = make_arm(classifier={"trainable": "head"})
     fresh = make_arm(classifier={"trainable": "head"}, augmentation="basic", training={"views": "fresh"})
     kept, pixels = build(arm, train, val), build(fresh, train, val)
@@ -123,7 +124,7 @@ def test_blocks_are_computed_once_on_a_node(
     arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"views": 2, "erasing": 0.5})
     first = build(arm, train, val, cache=tmp_path)
     files = sorted(tmp_path.rglob("*.npy"))
-    assert len(files) == 3  # two views of the training images, one of val
+    assert len(files) == 3  # two views of the training images, and one of the validation images
     monkeypatch.setattr(FrozenBackbone, "computed", None)  # a second computation would fail
     second = build(arm, train, val, cache=tmp_path)
     assert torch.equal(first.inputs.kept, second.inputs.kept)

@@ -96,7 +96,7 @@ def test_processes_share_it_within_the_limit(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     while any(process.is_alive() for process in processes):
-        with FeatureCache(tmp_path, 0)._lock():  # a listing takes time, in which a file may go and another come
+        with FeatureCache(tmp_path, 0)._lock():  # listing takes time, in which files may be removed and added
             assert sum(SIZE for _ in tmp_path.glob("*/*.npy")) <= 4 * SIZE
         time.sleep(0.005)
     assert [process.exitcode for process in processes] == [0, 0, 0]

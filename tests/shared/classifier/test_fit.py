@@ -79,7 +79,7 @@ def timeless(history: list[EpochRecord]) -> list[EpochRecord]:
 
 
 def assert_same(a: TrainedClassifier, b: TrainedClassifier) -> None:
-    """To the bit on a CPU; on a GPU some sums are taken in no fixed order, which bfloat16 makes visible."""
+    """Checks that two results are equal, bit for bit on a CPU. On a GPU the order of some sums varies, which bfloat16 makes visible."""
     first, second = a.network.state_dict(), b.network.state_dict()
     if a.device.type == "cpu":
         assert timeless(a.history) == timeless(b.history)
@@ -139,7 +139,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 
     with pytest.raises(Stopped):
         run(arm, data, checkpoints=checkpoints, stop=stop, on_epoch=on_epoch, every=100)
-    torch.manual_seed(99)  # what happened in between must not matter
+    torch.manual_seed(99)  # what happens in between must not change the result
     resumed = run(arm, build(arm, train, val), checkpoints=checkpoints, on_epoch=lambda r: reported.append(r.epoch))
     assert_same(whole, resumed)
     assert reported == list(range(total))
@@ -214,7 +214,8 @@ def test_the_training_does_not_wait_for_a_slow_store(
 
     class SlowStore(FolderCheckpoints):
         def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-            assert later.wait(60)  # for an epoch that a training which waits never comes to
+            # this epoch would never come if the training waited for the checkpoint
+            assert later.wait(60)
             super().save(files, **values)
 
     def on_epoch(record: EpochRecord) -> None:
@@ -226,7 +227,8 @@ def test_the_training_does_not_wait_for_a_slow_store(
     assert len(fitted.history) == 5
     found = checkpoints.load()
     assert found is not None
-    assert found[1]["epoch"] == 1  # the next ones were due while it was on its way; the last would not have been needed
+    # the next ones were due while it was being saved; the last would not have been needed
+    assert found[1]["epoch"] == 1
 
 
 def test_fits_on_one_data_do_not_touch_each_other(train: ImageSet, val: ImageSet, build: Build) -> None:
@@ -289,7 +291,7 @@ def test_memory_that_does_not_suffice_is_a_failed_training(
         OutOfMemory, match=r"training\.batch_size: 16 images do not fit .*(CUDA out of|allocate) memory"
     ):
         run(arm, data, on_epoch=full)
-    assert len(run(arm, data).history) == 3  # the next trial's memory suffices
+    assert len(run(arm, data).history) == 3  # the memory suffices for the next trial
 
 
 def test_data_of_another_arm_is_a_programming_error(train: ImageSet, val: ImageSet, build: Build) -> None:
@@ -301,7 +303,7 @@ def test_data_of_another_arm_is_a_programming_error(train: ImageSet, val: ImageS
 def test_validation_loss_does_not_know_what_is_searched(
     train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
 ) -> None:
-    """Smoothing, mixup and weights of generated images change the training, not how a network is measured."""
+    """Smoothing, mixup and weights of generated images change the training, but not the measure of a network."""
     accept = {"plausibility": [0.2, 0.9], "copies": 0.0}
     arms = [
         make_arm(

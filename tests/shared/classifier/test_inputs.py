@@ -25,7 +25,7 @@ NUMBERS = np.array([2, 0, 1, 2, 0, 1, 1])
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixty images in four blocks, each of which is augmented in three batches."""
+    """Makes blocks so small that sixty images are four blocks, each augmented in three batches."""
     for module in (cache_module, inputs_module):
         monkeypatch.setattr(module, "BLOCK", 18)
     for name in ("CPU_BATCH", "GPU_BATCH"):

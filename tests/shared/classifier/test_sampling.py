@@ -68,5 +68,5 @@ def test_the_rate_rises_from_zero_and_falls_along_a_cosine() -> None:
     assert rate_at(5, 60, 5) == 1
     assert rate_at(32.5, 60, 5) == pytest.approx(0.5)
     assert rate_at(60, 60, 5) == pytest.approx(0)
-    assert rate_at(1, 2, 5) == 1  # a run shorter than its warm-up still reaches the full rate
+    assert rate_at(1, 2, 5) == 1  # a run that is shorter than its warm-up still reaches the full rate
     assert rate_at(0, 4, 0) == 1

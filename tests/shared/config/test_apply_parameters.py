@@ -1,4 +1,4 @@
-"""Values that a search found, set in an arm."""
+"""Tests how the values that a search found are set in an arm."""
 
 from __future__ import annotations
 

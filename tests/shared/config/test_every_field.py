@@ -1,4 +1,4 @@
-"""Nothing in a study is accepted and ignored: every section and every field of `Study` reaches a stage, or is refused by name."""
+"""Tests that nothing in a study is accepted and ignored: every section and field of `Study` reaches a stage, or is refused by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FINETUNE = {
 }
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
 REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
-"""What a source needs beside its root."""
+"""The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
     name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
     for name, entry in SOURCES.items()
@@ -54,7 +54,7 @@ OTHER_VALUES: dict[str, Any] = {
     "classifier.head": [32],
     "training.views": 4,
 }
-"""Values that cannot be told from the type of a field, by its path."""
+"""Valid values, by path, of fields whose type does not suggest one."""
 OPTIONAL = [name for name, field in Study.model_fields.items() if field.default is None and not field.is_required()]
 """The sections that a study may leave out."""
 BASES: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ BASES: dict[str, dict[str, Any]] = {
     **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
     **{name: {**DEMO, "verdict": "none", name: OTHER_VALUES.get(name, {})} for name in OPTIONAL},
 }
-"""Studies that together hold every section that there can be."""
+"""Studies that together have every possible section."""
 
 NOT_SET_ALONE = {
     "dataset.source": "each has sections of its own",
@@ -81,7 +81,7 @@ NOT_SET_ALONE = {
 
 
 def models(kind: Any, seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    """All models that a type is made of."""
+    """Returns all models that a type is made of."""
     if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
         seen.add(kind)
         for field in kind.model_fields.values():
@@ -142,14 +142,14 @@ def test_an_unknown_key_is_refused_with_the_near_keys_of_its_own_section(
 
 
 def put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
-    """Sets a value in a tree, and makes the mappings on the way."""
+    """Sets a value in a tree, and adds the mappings that are missing above it."""
     for step in path[:-1]:
         tree = tree.setdefault(step, {}) if isinstance(tree, dict) else tree[step]
     tree[path[-1]] = value
 
 
 def fields(section: Section, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any, Any]]:
-    """Path, type and value of every field that holds no further section."""
+    """Yields path, type and value of every field that holds no further section."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
@@ -163,7 +163,7 @@ def fields(section: Section, path: tuple[str | int, ...] = ()) -> Iterator[tuple
 
 
 def others(path: tuple[str | int, ...], kind: Any, value: Any) -> Iterator[Any]:
-    """Values that a field might have beside its own."""
+    """Yields other values that a field might have."""
     name = ".".join(map(str, path)).removeprefix("experiments.1.")
     if name in OTHER_VALUES:
         yield OTHER_VALUES[name]
@@ -186,7 +186,7 @@ def _literals(kind: Any) -> list[Any]:
 
 
 def outcome(study: ResolvedStudy) -> str:
-    """All that the stages of a study are told."""
+    """Returns everything that the stages of a study get from it."""
     earlier = {"other/real": WarmStart("other/real")}
     steps = plan(study, None if study.dataset.root is None else "0" * 64, {}, earlier)
     told = [
@@ -197,7 +197,7 @@ def outcome(study: ResolvedStudy) -> str:
 
 
 def changed_study(base: dict[str, Any], path: tuple[str | int, ...], kind: Any, value: Any) -> ResolvedStudy:
-    """The study with another value at the path; fails if no other value is valid."""
+    """Returns the study with another value at the path; fails if no other value is valid."""
     errors = []
     for other in others(path, kind, value):
         tree = copy.deepcopy(base)
@@ -227,7 +227,7 @@ def test_every_field_reaches_a_stage(base: str) -> None:
         if section not in (None, path[0]) or name in {*NOT_SET_ALONE, "verdict", "experiments"}:
             continue
         if path[0] == "experiments" and path[2] in ("name", "parameters_from", *Overridable.model_fields):
-            continue  # the next test sets sections of an experiment
+            continue  # the next test covers the sections of an experiment
         if outcome(changed_study(BASES[base], path, kind, value)) == told:
             ignored.append(name)
     assert not ignored

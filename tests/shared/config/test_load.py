@@ -1,4 +1,4 @@
-"""Study files: what is read, and that every error names path, value, place and remedy."""
+"""Tests how study files are read, and that every error names path, value, place and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values by path."""
+"""Tests reading and replacing values by path."""
 
 from __future__ import annotations
 

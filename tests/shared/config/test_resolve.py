@@ -1,4 +1,4 @@
-"""Experiments in full: merged values, pinned paths."""
+"""Tests how experiments are resolved: merged values and pinned paths."""
 
 from __future__ import annotations
 

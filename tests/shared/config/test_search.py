@@ -1,4 +1,4 @@
-"""What a search may be told, and what is refused with a remedy."""
+"""Tests which settings of a search are valid, and which are refused with a remedy."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_pruner_that_is_asked_for_must_be_able_to_prune() -> None:
             )
         )
 
-    study(epochs=10)  # the default one does no harm
+    study(epochs=10)  # the default is allowed
     study(epochs=10, pruner="hyperband", prune_after=8)
     study(epochs=10, pruner="none")
     study(epochs=10, pruner="median", trials=0, space={})
@@ -105,10 +105,10 @@ def test_a_verdict_compares_arms_with_the_same_objectives() -> None:
 
 
 def warm(name: str, **values: Any) -> dict[str, Any]:
-    """Three experiments, of which the second has no search and the third begins from `name`."""
+    """Returns a study of three experiments: the second has no search, and the third starts from `name`."""
     experiments = [
         {"name": "real"},
-        {"name": "fixed", "search": {"trials": 0, "warm_start_from": "nowhere"}},  # of no search, so of no account
+        {"name": "fixed", "search": {"trials": 0, "warm_start_from": "nowhere"}},  # without a search it has no effect
         {"name": "other", "search": {"warm_start_from": name}},
         {"name": "below"},
     ]

@@ -1,4 +1,4 @@
-"""The table of stages: whatever must know all stages says the same."""
+"""Tests that everything that lists all stages agrees with the table of stages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_operational_values_are_in_the_config(stage: Stage) -> None:
 
 
 def models(kinds: list[Any]) -> list[type[BaseModel]]:
-    """The models among some types and the members of unions."""
+    """Returns the models among some types and the members of unions."""
     inner = [argument for kind in kinds for argument in get_args(kind)]
     own = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return own + (models(inner) if inner else [])

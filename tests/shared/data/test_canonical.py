@@ -22,7 +22,7 @@ RESOLUTION = 32
 
 
 def scene(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
-    """A smooth picture: a left half in red, a right half in blue, and a bright spot in the upper left."""
+    """Returns a smooth picture: the left half is red, the right half blue, and there is a bright spot in the upper left."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, : width // 2, 0], pixels[:, width // 2 :, 2] = 200, 200
     pixels[: height // 4, : width // 4] = 255
@@ -61,7 +61,7 @@ def test_alpha_is_set_on_white(tmp_path: Path) -> None:
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # the tag asks to turn the image by 90 degrees clockwise
     path = saved(tmp_path / "a.jpg", scene(), exif=exif)
     assert pixels(path)[2, -3].min() > 200  # the bright spot moved from the upper left to the upper right
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_tells_images_from_one_another(tmp_path: Path) -> None:
-    # as in photographs, less the finer: that leaves none of the hash's 16 x 16 waves to chance
+    # finer structures are weaker, as in photographs, so that none of the hash's 16 x 16 frequencies is left to chance
     spectrum = np.fft.rfft2(np.random.default_rng(0).standard_normal((3, 160, 160)))
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(160), np.fft.rfftfreq(160), indexing="ij"))
     field = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / 160))

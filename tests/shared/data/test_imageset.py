@@ -90,7 +90,7 @@ def test_twenty_thousand_images_travel_fast(tmp_path: Path) -> None:
     seconds = time.process_time() - start
     assert len(paths) == 10
     assert same(back, images)
-    assert seconds < 5  # about one second alone on a core
+    assert seconds < 5  # about one second on an idle core
 
 
 def test_shards_are_reproducible_and_readable_by_others(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ SHARES = (0.7, 0.15, 0.15)
 
 
 def labels_of(*groups: list[int]) -> np.ndarray:  # type: ignore[type-arg]
-    """One-hot labels of several groups of kind `one`, side by side."""
+    """Returns one-hot labels of several groups of kind `one`, side by side."""
     return np.concatenate([np.eye(max(g) + 1, dtype=np.int8)[g] for g in groups], axis=1)
 
 

@@ -10,13 +10,16 @@ from shared.settings import Settings
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Stable Diffusion; not to be written to."""
-    from tests.support.tiny_pipeline import tiny_pipeline  # diffusers is imported by the tests that need it only
+    """Returns the folder of a tiny Stable Diffusion, which tests must not change."""
+    # imported here, so that only tests that need diffusers import it
+    from tests.support.tiny_pipeline import (
+        tiny_pipeline,
+    )
 
     return tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> BaseSource:
-    """Where a base is found by its name, in no bucket."""
+    """Returns a source that finds a base by its name, and has no bucket."""
     return BaseSource(Settings.from_environment({"TAILFILL_CACHE": str(tmp_path / "cache")}), tmp_path)

@@ -1,4 +1,4 @@
-"""Every generator of the table can do what is asked of one, and nothing else has to know its name."""
+"""Tests that every generator of the table trains, draws and is timed, and that no other code needs its name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERA
 
 
 def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
-    """A section whose training takes a second."""
+    """Returns a section whose training takes one second."""
     small = {
         "steps": 3,
         "batch_size": 2,
@@ -63,7 +63,7 @@ class StoppingCheckpoints(FolderCheckpoints):
 
 
 def tiny_finetuning(out: Path, source: BaseSource, device: torch.device) -> Finetuning:
-    """The inputs of a training that keeps no checkpoint and is not stopped."""
+    """Returns the inputs of a training that keeps no checkpoint and is not stopped."""
     return Finetuning(
         images=tiny_images(),
         rare=np.array([1]),
@@ -77,12 +77,12 @@ def tiny_finetuning(out: Path, source: BaseSource, device: torch.device) -> Fine
 
 
 def package_of(name: str) -> str:
-    """The dotted name of a generator's package."""
+    """Returns the dotted name of a generator's package."""
     return f"shared.diffusion.{name.replace('-', '_')}"
 
 
 def functions(kind: GeneratorKind) -> dict[str, str]:
-    """The names of functions in an entry, by the name of their type in `shared.diffusion.generator`."""
+    """Returns the functions' names in an entry, by the name of their type in `shared.diffusion.generator`."""
     found = {"Train": kind.train, "Load": kind.load, "Time": kind.time}
     return {role: path for role, path in found.items() if path is not None}
 

@@ -22,7 +22,7 @@ LEATHER, FAUX, SQUARE = "fabric/leather", "fabric/faux", "neck/square"
 
 
 def labels_of(*combinations: tuple[int, int, int]) -> Labels:
-    """Labels of (fabric, neck, how many) combinations."""
+    """Returns the labels of combinations (fabric, neck, number of images)."""
     rows = [(fabric, neck) for fabric, neck, count in combinations for _ in range(count)]
     labels = np.zeros((len(rows), SCHEMA.width), np.int8)
     for row, (fabric, neck) in enumerate(rows):

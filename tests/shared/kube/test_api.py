@@ -1,6 +1,6 @@
-"""Tests what a person reads when the API refuses or is unavailable; the answers come from a real HTTP server in the API's form.
+"""Tests what a user reads if the API refuses or is unavailable. The answers come from a real HTTP server, in the form of the API.
 
-That the requests do what they should is seen on a real cluster: `tests/cluster`.
+`tests/cluster` tests the effect of the requests on a real cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.retries import Backoff
 
 
 class Answers(ThreadingHTTPServer):
-    """Gives the answers of a list, the last for ever; keeps what it was asked."""
+    """Gives the answers of a list, repeating the last one, and records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = do_PATCH = answer
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Session:
-    """An exec session as the client has it: each look brings a batch of (channel, bytes); the last one closes it."""
+    """Imitates the client's exec session: each update brings a batch of (channel, bytes), and the last one closes it."""
 
     def __init__(self, batches: list[list[tuple[int, bytes]]], returncode: int | str | None) -> None:
         self.batches, self.channels, self._returncode, self.sock = batches, dict[int, bytes](), returncode, self

@@ -1,4 +1,4 @@
-"""Tests how the status of Jobs and Pods is read, with messages that Kubernetes gave."""
+"""Tests how the status of Jobs and Pods is read, with real messages of Kubernetes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_why_a_job_does_not_move() -> None:
         owner="uid-of-another",
     )
     ended["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "2026-11-24T02:00:00Z"
-    # by time, not by name; and not of an earlier Job of that name
+    # the newest by time, not by name, and none of an earlier Job of that name
     pods = [ended, pod("q", "Failed", state={"terminated": unavailable}), later]
     assert job_reason(failed, pods, []) == (
         "failed (PodFailurePolicy: matching FailJob rule): exit 2: final.epochs: must be >= 1, got 0"

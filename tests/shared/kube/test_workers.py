@@ -1,4 +1,4 @@
-"""Tests which Pods get work: as many as there are trials, and no Pod that runs a trial is deleted."""
+"""Tests that as many Pods get work as there are trials, and that no Pod that runs a trial is deleted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_whatever_stands_there(found: dict[str, dict[str, Any]], first: int, sec
         here = sum(values.get("label") == wanted.label for values in found.values())
         more = sum(chosen is wanted for _, chosen in decision.begin)
         assert here + more <= max(wanted.trials, here)
-        # none is left behind its gate while a search has a trial for it
+        # no Pod stays gated while a search has a trial for it
         gated = sum("gate" in values for values in found.values())
         assert here + more >= wanted.trials or len(decision.begin) == gated
 

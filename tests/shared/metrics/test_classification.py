@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, and what is not defined."""
+"""Compares scores with scikit-learn, and tests those that are not defined."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RARE = np.array([2, 4])
 
 
 def sample(seed: int = 0, n: int = 300, unknown: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and labels with unknown ones."""
+    """Returns probabilities and labels, some of them unknown."""
     random = np.random.default_rng(seed)
     p = random.random((n, 5))
     p[:, :3] /= p[:, :3].sum(axis=1, keepdims=True)
@@ -102,7 +102,7 @@ def test_fast_scores_are_those_of_evaluate() -> None:
 
 def test_a_class_without_support_is_left_out_of_means() -> None:
     p, y = sample(4)
-    y[y[:, 2] == 1, :3] = np.array([1, 0, 0], np.int8)  # no image is blue any more
+    y[y[:, 2] == 1, :3] = np.array([1, 0, 0], np.int8)  # no image is blue now
     found = evaluate(SCHEMA, p, y, RARE)
     assert found["classes"]["colour/blue"] == {"ap": None, "precision": None, "recall": None, "f1": None, "support": 0}
     present = [found["classes"][f"colour/{name}"]["f1"] for name in ("red", "green")]
@@ -124,7 +124,7 @@ def test_nothing_known_is_none_and_json() -> None:
 def test_exact_match_needs_every_known_label_right() -> None:
     y = np.array([[1, 0, 0, 1, 0], [0, 1, 0, -1, 1], [-1, -1, -1, 0, 1], [-1] * 5], np.int8)
     p = np.array([[0.9, 0.1, 0, 0.8, 0.1], [0.2, 0.8, 0, 0.1, 0.9], [1, 0, 0, 0.2, 0.2], [1, 0, 0, 1, 1]])
-    assert evaluate(SCHEMA, p, y, RARE)["exact_match"] == pytest.approx(2 / 3)  # the last image says nothing
+    assert evaluate(SCHEMA, p, y, RARE)["exact_match"] == pytest.approx(2 / 3)  # the last image has no known label
 
 
 def test_the_majority_is_that_of_training() -> None:

@@ -1,4 +1,4 @@
-"""Permutation test, intervals and Holm's correction against enumeration, scipy's promises and simulation."""
+"""Compares the permutation test, the intervals and Holm's correction with enumeration, scipy and simulation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ differences = st.lists(st.integers(-20, 20), min_size=1, max_size=9).map(lambda 
 
 
 def enumerated(values: list[float]) -> float:
-    """All sign patterns, whose sums are compared in whole hundredths."""
+    """Returns the p value from all sign patterns, whose sums are compared in whole hundredths."""
     whole = [round(v * 100) for v in values]
     sums = [abs(sum(s * v for s, v in zip(signs, whole, strict=True))) for signs in product((1, -1), repeat=len(whole))]
     return float(np.mean([total >= abs(sum(whole)) for total in sums]))

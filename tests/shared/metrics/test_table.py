@@ -1,7 +1,7 @@
-"""Every metric of the table has all that its users need, and the lists that cannot be read from the table agree with it.
+"""Tests that every metric of the table is complete, and that the lists which cannot be read from the table agree with it.
 
-That `final` commits each, that the report shows each in its place, and that a verdict can rest on each that says so, is tested beside
-those: tests/jobs/test_final.py, test_report.py, tests/shared/metrics/test_verdict.py.
+Other modules test that `final` commits each metric (tests/jobs/test_final.py), that the report shows each in its place
+(tests/jobs/test_report.py), and that a verdict can rest on each that allows it (tests/shared/metrics/test_verdict.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCHEMA = LabelSchema(
 
 
 def evaluated() -> dict[str, Any]:
-    """The scores of a classifier that guesses, on 60 images with all labels known."""
+    """Returns the scores of a classifier that guesses, on 60 images whose labels are all known."""
     random = np.random.default_rng(0)
     labels = np.zeros((60, 5), np.int8)
     labels[np.arange(60), random.integers(0, 3, 60)] = 1
@@ -55,7 +55,7 @@ def test_entries_differ() -> None:
 
 
 def test_the_study_s_lists_agree_with_the_table() -> None:
-    """`shared.config` cannot import the table, so its literals are written out."""
+    """The types in `shared.config` repeat the names, as it cannot import the table."""
     allowed = get_args(Verdict.model_fields["metric"].annotation)
     assert set(allowed) == {metric.name for metric in METRICS if metric.verdict}
     for objective in get_args(ObjectiveName):

@@ -1,4 +1,4 @@
-"""Verdicts of known differences, and the interval over images and seeds."""
+"""Tests verdicts on known differences, and the interval over images and seeds."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_more_of_what_should_be_small_hurts() -> None:
 
 
 def test_the_interval_over_images_covers_what_other_test_sets_show() -> None:
-    """Two fixed classifiers, right on 60 % and 66 % of images: the interval from 150 images holds the true difference about as often as it says."""
+    """Two fixed classifiers are right on 60 % and 66 % of images. The interval from 150 images covers the true difference as often as it claims."""
     schema = LabelSchema(groups=(LabelGroup(name="g", classes=("a", "b")),))
     random = np.random.default_rng(4)
     held = 0

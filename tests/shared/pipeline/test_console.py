@@ -1,4 +1,4 @@
-"""What a person sees while stages run."""
+"""Tests what a user sees while stages run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What control decides about Jobs: which it makes, makes again, ends, and takes for done."""
+"""Tests which Jobs control creates, creates again, deletes, and considers complete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def manifest(stage: str, **annotations: str) -> dict[str, Any]:
 
 
 class Here:
-    """A release with the server that its Jobs are in, and a store."""
+    """Holds a release, the server that has its Jobs, and a store."""
 
     def __init__(self, server: KubeServer, client: Cluster, folder: Path) -> None:
         self.server, self.client = server, client
@@ -47,7 +47,7 @@ class Here:
         self.session = Session(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
 
     def jobs(self, *tasks: Task, ttl: int | None = None, **annotations: str) -> KubeExecutor:
-        """A control that has just started, with these tasks begun."""
+        """Returns the executor of a control that has just started and has begun these tasks."""
         manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
         for made_of in manifests.values():
             made_of["spec"]["ttlSecondsAfterFinished"] = ttl
@@ -61,7 +61,7 @@ class Here:
 
     @property
     def name(self) -> str:
-        """Of the one Job that there is."""
+        """Returns the name of the only Job."""
         (name,) = self.server.jobs
         return name
 
@@ -74,7 +74,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
 
 
 def other(number: int) -> Task:
-    """A task of the same stage with another key."""
+    """Returns a task of the same stage with another key."""
     return PREPARE.model_copy(update={"key": f"{number:x}" * 64})
 
 
@@ -111,7 +111,7 @@ def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: He
     assert len(here.server.created) == 1
     (entry,) = jobs.tasks.values()
     assert entry.failed == "BackoffLimitExceeded"
-    commit_task(PREPARE, here.artifacts)  # by another machine, which is seen at the next look
+    commit_task(PREPARE, here.artifacts)  # by another machine; the next `advance` notices it
     entry.not_before = 0.0
     assert len(jobs.advance()) == 1
 
@@ -123,7 +123,7 @@ def test_workers_are_as_many_as_the_study_says_unless_somebody_has_scaled_them(
     here.server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": replicas}}
     here.jobs(PREPARE).advance()
     assert here.server.scaled == scaled
-    here.server.deployment["spec"]["replicas"] = 1  # by a person, later
+    here.server.deployment["spec"]["replicas"] = 1  # by a user, later
     here.jobs(PREPARE).advance()
     assert here.server.scaled == scaled
 
@@ -147,7 +147,11 @@ def test_a_submitted_job_is_left_alone(here: Here) -> None:
 
 def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(here: Here) -> None:
     here.jobs(PREPARE).advance()
-    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 0, "failed": 1}  # its Pod was deleted as it waited
+    here.server.jobs[here.name]["status"] = {
+        "active": 1,
+        "ready": 0,
+        "failed": 1,
+    }  # its Pod was deleted while it waited
     here.jobs(PREPARE, image="new").advance()
     assert len(here.server.created) == 2
     here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
@@ -158,7 +162,7 @@ def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(
 def test_no_more_jobs_of_a_stage_than_its_manifest_says(here: Here) -> None:
     jobs = here.jobs(PREPARE, other(1), other(2), **{"tailfill/parallelism": "1"})
     jobs.advance()
-    here.server.jobs[here.name]["spec"]["suspend"] = True  # Kueue's: it is there all the same
+    here.server.jobs[here.name]["spec"]["suspend"] = True  # Kueue suspends it, but it exists
     jobs.advance()
     assert len(here.server.created) == 1
     here.server.end(here.name)
@@ -177,7 +181,7 @@ def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
     assert "POST" in str(entry.failed)
     here.server.refusals.clear()
     jobs.advance()
-    assert here.server.created == []  # not before its time
+    assert here.server.created == []  # not before the wait is over
     entry.not_before = 0.0
     jobs.advance()
     assert here.server.created == [here.name]
@@ -190,10 +194,10 @@ def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.Mo
     waiting.advance()
     for task in (PREPARE, other(1)):
         commit_task(task, here.artifacts)
-    assert waiting.advance() == []  # its own Pod may just have ended, which Kubernetes has not counted yet
+    assert waiting.advance() == []  # its Pod may just have ended, which Kubernetes has not counted yet
     assert len(here.server.jobs) == 1
     assert len(waiting.advance()) == 1
-    assert here.server.jobs == {}  # its Pod would only find that out
+    assert here.server.jobs == {}  # its Pod would find out the same
     assert len(unmade.advance()) == 1
     assert len(here.server.created) == 1
 

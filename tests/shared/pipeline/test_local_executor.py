@@ -1,4 +1,4 @@
-"""One machine's slots and retries, with real processes of the command."""
+"""Tests the slots and retries of one machine, with real processes of the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_machine(folder: Path) -> LocalExecutor:
 
 
 def begun(machine: LocalExecutor, *launches: Launch) -> _RunningStep:
-    """A step in work that has these launches in the queue."""
+    """Returns a running step with these launches in its queue."""
     running = _RunningStep(plan(load_study(STUDY))[0], pending=list(launches))
     machine.running.append(running)
     return running
@@ -41,8 +41,8 @@ def finish(machine: LocalExecutor, running: _RunningStep, seconds: float = 60) -
 @pytest.mark.parametrize(
     ("count", "gpus", "free", "most_gpus", "slots", "seen"),
     [
-        (4, 4, [0, 1, 2, 3], 4, [0, 1, 2, 3], [0, 1, 2, 3]),  # nothing else runs: all of them
-        (4, 4, [0, 1, 2, 3], 2, [0, 1], [0, 1]),  # no more than it can use
+        (4, 4, [0, 1, 2, 3], 4, [0, 1, 2, 3], [0, 1, 2, 3]),  # nothing else runs, so it gets all of them
+        (4, 4, [0, 1, 2, 3], 2, [0, 1], [0, 1]),  # it gets no more than it can use
         (4, 4, [1, 2, 3], 4, [1], [1]),  # another stage runs
         (4, 4, [3, 0, 1, 2], 1, [3], [3]),
         (1, 4, [0], 4, [0], [0, 1, 2, 3]),  # resources.processes: 1

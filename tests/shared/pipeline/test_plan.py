@@ -1,4 +1,4 @@
-"""Which stages a study needs."""
+"""Tests which stages a study needs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STUDIES = Path(__file__).parents[3] / "studies"
 
 
 def told(step: Step) -> dict[str, Any]:
-    """The config of a step as JSON."""
+    """Returns the config of a step as JSON."""
     return step.config.model_dump(mode="json", by_alias=True)
 
 
 def test_equal_stages_of_several_arms_are_one() -> None:
     steps = plan(load_study(STUDIES / "demo.yaml"))
     counts = Counter(step.stage for step in steps)
-    # synthetic and placebo share generator, images and scores; each arm has its own search
+    # synthetic and placebo share generator, images and scores, but each arm has its own search
     assert counts == {"prepare": 1, "finetune": 1, "generate": 1, "score": 1, "tune": 3, "final": 6, "report": 1}
 
 
@@ -39,7 +39,7 @@ def test_the_paper_s_chain_of_parameters() -> None:
     tunes = [label for label in steps if label.startswith("tune")]
     assert tunes == [f"tune row-{i}" for i in (1, 2, 3, 6, 7, 8, 9, 13, 14)]
     assert steps["tune row-3"].needs["parameters"] is steps["tune row-2"]
-    # rows without a search take the parameters of the last search up their chain
+    # rows without a search take the parameters of the last search above them in their chain
     assert steps["final row-4 0"].needs["parameters"] is steps["tune row-2"]
     assert steps["tune row-6"].needs["parameters"] is steps["tune row-3"]
     assert steps["final row-12 0"].needs["parameters"] is steps["tune row-6"]
@@ -87,7 +87,8 @@ def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_fin
     assert searched.needs["generate"].needs["tune"] is tune
     assert searched.needs["generate"].from_search == ("generate.guidance",)
     assert told(searched)["arm"]["generate"] is None
-    assert "tune" not in given.needs["generate"].needs  # the placebo's search varies no images: it has the study's
+    # the placebo's search does not vary the images, so it has those of the study
+    assert "tune" not in given.needs["generate"].needs
 
 
 def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> None:
@@ -116,7 +117,7 @@ def test_arms_that_share_images_share_their_judges() -> None:
         Counter(step.stage for step in plan(load_study(demo, [f"experiments.placebo.{setting}"])))["score"]
         for setting in ("training.dropout=0.4", "score.folds=3")
     )
-    assert (dropout, folds) == (1, 2)  # its own `score:` still counts
+    assert (dropout, folds) == (1, 2)  # its own `score:` still has an effect
 
 
 HUB = ["finetune={generator: stable-diffusion, base: some/model, resolution: 32}", "classifier.pretrained=true"]

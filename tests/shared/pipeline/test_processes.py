@@ -1,4 +1,4 @@
-"""Stage processes, real ones: what they say arrives, and none outlives whoever started it."""
+"""Tests real stage processes: their output is read, and none outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ended(process: StageProcess) -> int:
 
 
 def write_task(folder: Path, seed: int, **dataset: int) -> Path:
-    """One that takes minutes, many drawn garments, unless `dataset` says otherwise."""
+    """Writes a task that draws many garments, which takes minutes, unless `dataset` replaces it."""
     garments = {"source": "garments", "resolution": 224, "train": 100_000, "val": 50, "test": 50} | dataset
     config = {"dataset": garments, "rare": {"below": None}, "seed": seed}
     file = folder / "task.json"

@@ -1,4 +1,4 @@
-"""Control's walk through a plan: what it begins when, and what it does when a service is away; on a real store."""
+"""Tests in which order the scheduler begins the steps of a plan, and what it does if a service is unavailable, on a real store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.yaml", ["final.
 
 
 class Instant:
-    """Commits a task on the look after it was begun; away for so many looks before that."""
+    """Commits a task on the call of `advance` after it was begun; is unavailable for so many calls before that."""
 
     tick_seconds = 0.0
 

@@ -1,4 +1,4 @@
-"""`tailfill status` of searches: what it says, and each reason why nothing moves."""
+"""Tests what `tailfill status` says about searches, and each reason for a lack of progress."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEARCH = Search(max_failures=3)
 
 
 def snapshot(**values: Any) -> SearchSnapshot:
-    """A search whose coordinator lives, with three of ten trials done by two workers."""
+    """Returns a search whose coordinator is running, and whose two workers have finished three of ten trials."""
     calm: dict[str, Any] = {
         "name": "s", "experiment": "real", "settings": settings_digest(SEARCH), "closed": None, "label": "", "position": 1, "steps": 1,
         "wanted": 10, "complete": 2, "pruned": 1, "failed": 0, "running": 0, "stale": 0, "queued": 0, "holders": [], "lost_worker": None,
@@ -121,7 +121,7 @@ def test_what_is_shown() -> None:
         ({"workers": 0}, Budget(), 0.0, None),
         ({}, Budget(wall_hours=0.5), 0.0, 800.0),
         ({"gpu_seconds": 600.0}, Budget(gpu_hours=1), 3000.0, 300.0),  # two GPUs spend it
-        ({}, Budget(gpu_hours=1), 3000.0, 2100.0),  # a search on CPUs spends none
+        ({}, Budget(gpu_hours=1), 3000.0, 2100.0),  # a search on CPUs uses no GPU hours
     ],
 )
 def test_time_left(values: dict[str, Any], budget: Budget, spent: float, left: float | None) -> None:
@@ -130,7 +130,7 @@ def test_time_left(values: dict[str, Any], budget: Budget, spent: float, left: f
 
 
 def prepared(folder: Path) -> tuple[Study, Artifacts, list[StepState]]:
-    """The demo with its data set committed: the search on real images is ready, the others wait."""
+    """Returns the demo with its data set committed: the search on real images is ready, and the others wait."""
     study = load_study(DEMO, ())
     steps = plan(study)
     artifacts = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache")

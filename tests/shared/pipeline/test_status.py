@@ -1,4 +1,4 @@
-"""Where a study stands, and why a stage would run again: of real manifests in a folder store."""
+"""Tests the status of a study, and the reasons why a stage would run again, on real manifests in a folder store."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_why_nothing_moves(artifacts: Artifacts) -> None:
     commit_steps(study, steps[:1], artifacts)
     finetune = next(row.task for row in status.states(study, steps, artifacts) if row.step.stage == "finetune")
     assert finetune is not None
-    idle = "nothing moves: no process works on finetune; "  # searches say so themselves
+    idle = "nothing moves: no process works on finetune; "  # searches have their own hint
     assert said({}) == [idle + "`tailfill run` continues it"]
     assert said({}, "see control") == [idle + "see control"]
-    for state in ("running", "pending", "failed"):  # what is pending or failed says why
+    for state in ("running", "pending", "failed"):  # the step itself says why
         assert said({status.task_id("finetune", finetune.key): status.TaskStatus(state)}) == []
     commit_steps(study, [step for step in steps if step.stage not in ("final", "report")], artifacts)
     assert said({}) == [
@@ -123,7 +123,7 @@ def test_an_arm_is_compared_with_itself(artifacts: Artifacts) -> None:
     commit_steps(*planned(ARMS), artifacts)
     first, second = why(artifacts, "generate", ARMS, "experiments.b.generate.fill_to=99")
     assert "committed under" in first
-    assert second.endswith("in generate.fill_to 150 → 99")  # not in guidance, which is the other arm's
+    assert second.endswith("in generate.fill_to 150 → 99")  # not in guidance, which only the other arm changes
     lines = why(artifacts, "final", ARMS, "final.epochs=8")
     assert [line.split(" in ")[1] for line in lines] == ["final.epochs 18 → 8"] * 6
 

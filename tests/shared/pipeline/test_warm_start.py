@@ -1,4 +1,4 @@
-"""A study that begins from another one's search: named, found, in the key, and waited for."""
+"""Tests a study that starts from another one's search: how it is named and found, that the key depends on it, and the wait for it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_newest_search_of_that_experiment_is_an_input(artifacts: Artifacts) 
     source = task.inputs["warm_start"]
     assert (source.study, source.stage, source.digest) == ("theirs", "tune", newest.digest)
     assert artifacts.open(source) == newest
-    assert "study" not in task.inputs["prepare"].model_dump()  # keys and digests of other inputs are as ever
+    assert "study" not in task.inputs["prepare"].model_dump()  # keys and digests of other inputs are unchanged
 
     plain = tune_step(study(None), artifacts)
     assert plain.id != step.id

@@ -1,4 +1,4 @@
-"""The sentence that the page opens with, for each outcome."""
+"""Tests the first sentence of the page, for each outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARMS = (("real", "real"), ("synthetic", "real+synthetic"), ("placebo", "real+cop
 
 
 def config(arms: tuple[tuple[str, str], ...] = ARMS) -> ReportConfig:
-    """A report of these (name, images) arms."""
+    """Returns the config of a report on these (name, images) arms."""
     reported = [
         {"name": n, "title": None, "paper_row": None, "images": i, "augmentation": "soft", "parameters_from": None}
         for n, i in arms
@@ -31,7 +31,7 @@ def config(arms: tuple[tuple[str, str], ...] = ARMS) -> ReportConfig:
 def judged(
     synthetic: float, placebo: float, n: int = 10, interval: tuple[float, float] = (0.004, 0.031)
 ) -> Comparisons:
-    """Arms that differ from the baseline by these amounts, give or take a little in each seed."""
+    """Returns arms that differ from the baseline by about these amounts; the seeds vary a little."""
     wobble = [0.001 * (-1) ** r * (r % 3) for r in range(n)]
     values: dict[str, dict[int, float | None]] = {
         "real": dict.fromkeys(range(n), 0.5),

@@ -1,4 +1,4 @@
-"""Costs and lineage: a result that several experiments share counts once."""
+"""Tests costs and lineage: a result that several experiments share counts once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_hours_used_and_lost_by_kind_of_device() -> None:
         )
     )
     spent = {c.stage: (c.gpu_seconds, c.gpu_lost_seconds, c.cpu_seconds, c.cpu_lost_seconds) for c in found}
-    # of results of before CPU seconds were recorded, a CPU's wall time
+    # results from before CPU seconds were recorded count the wall time
     assert spent == {"prepare": (0, 0, 5, 0), "tune": (90, 9, 30, 3), "final": (11, 3, 0, 0)}
 
 

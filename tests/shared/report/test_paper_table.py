@@ -1,4 +1,4 @@
-"""The paper's Table 3, spot checks against the printed rows."""
+"""Compares some rows of the paper's Table 3 with the printed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_fourteen_rows_as_printed() -> None:
 
 
 def test_the_paper_at_equal_parameters() -> None:
-    """Rows 6 and 12 differ in augmentation alone, and the synthetic one is the worse."""
+    """Rows 6 and 12 differ in augmentation alone, and the synthetic one is worse."""
     six, twelve = PAPER_ROWS[6], PAPER_ROWS[12]
     same = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
     assert all(getattr(six, name) == getattr(twelve, name) for name in same)

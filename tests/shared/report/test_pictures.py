@@ -1,4 +1,4 @@
-"""Thumbnails: small, and nothing but data URIs."""
+"""Tests that thumbnails are small, and are data URIs."""
 
 from __future__ import annotations
 

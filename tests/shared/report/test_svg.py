@@ -1,4 +1,4 @@
-"""Figures as they stand in the page."""
+"""Tests the figures as the page embeds them."""
 
 from __future__ import annotations
 

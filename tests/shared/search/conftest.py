@@ -1,4 +1,4 @@
-"""Searches on a real PostgreSQL."""
+"""Provides searches on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _quiet_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database(postgres_url: str) -> Iterator[Database]:
-    """With all tables."""
+    """Yields a database with all tables."""
     opened = Database(postgres_url, patience=10)
     opened.create_tables()
     yield opened
@@ -35,7 +35,7 @@ def database(postgres_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def make_drill(postgres_url: str, tmp_path: Path) -> Callable[..., Drill]:
-    """A search with a trivial objective and a name of its own."""
+    """Returns a function that makes searches with a trivial objective, each with its own name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
 
     def make(epoch_seconds: float = 0.0, **search: Any) -> Drill:

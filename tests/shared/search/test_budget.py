@@ -1,4 +1,4 @@
-"""Exactly N rows, whoever creates them, whatever becomes of them, in any order."""
+"""Tests that there are exactly N rows, whichever process creates them, whatever happens to them, and in any order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.search.drill import Drill
 
 @pytest.fixture
 def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
-    """An empty study."""
+    """Returns an empty study."""
     drill = make_drill()
     return make_study(database, drill.name, drill.search)
 
@@ -84,7 +84,8 @@ def test_rows_that_were_counted_too_early_make_none_too_many(
     database: Database, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget.fill(database, study, 3, [{"x": 0.1}], False)
-    monkeypatch.setattr(budget, "_rows", lambda *_: (0, 0, set(), set()))  # before another coordinator made them
+    # as they were before another coordinator created them
+    monkeypatch.setattr(budget, "_rows", lambda *_: (0, 0, set(), set()))
     assert budget.fill(database, study, 3, [], False) == 0
     assert budget.fill(database, study, 4, [{"x": 0.1}], False) == 0
     assert len(study.trials) == 3
@@ -112,7 +113,7 @@ def test_trial_that_was_begun_meanwhile_is_not_withdrawn(
 
 
 class BudgetMachine(RuleBasedStateMachine):
-    """Claims, results, losses and changes of the budget in any order; a model of what each trial is."""
+    """Makes claims, results, losses and budget changes in any order, and models the state of each trial."""
 
     database: Database
 
@@ -122,7 +123,8 @@ class BudgetMachine(RuleBasedStateMachine):
         self.study = make_study(self.database, name, Search(objective="val_loss"))
         self.id = self.study._study_id
         self.leases = Leases(self.database, 60)
-        self.reaper = Leases(self.database, 0.001, max_retries=1)  # its lease is shorter than the server has run
+        # its lease is shorter than the time since the server's start
+        self.reaper = Leases(self.database, 0.001, max_retries=1)
         self.target = 2
         self.claims: list[Claim] = []
         self.stale: list[Claim] = []
@@ -173,7 +175,7 @@ class BudgetMachine(RuleBasedStateMachine):
         with self.database.guarded(self.leases.guard(claim)):
             self.database.storage.set_trial_state_values(claim.trial_id, state, [value])
         self.told[claim.trial_id] = value
-        if not crash:  # else the worker is killed before it ends its lease
+        if not crash:  # otherwise the worker is killed before it ends its lease
             self.leases.finish(claim)
         self.stale.append(claim)
 
@@ -199,14 +201,14 @@ class BudgetMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.stale)
     @rule(data=st.data())
     def late(self, data: Any) -> None:
-        """A worker comes back whose trial is not its own any more, or is lost but not taken yet."""
+        """A worker returns that has lost its trial; another may have claimed the trial or not."""
         claim: Claim = data.draw(st.sampled_from(self.stale))
         try:
             with self.database.guarded(self.leases.guard(claim)):
                 state = self.database.storage.get_trial(claim.trial_id).state
         except LeaseLost:
             self.stale.remove(claim)
-        else:  # nobody took it, and its lease is renewed: it goes on, unless it was told already
+        else:  # no other worker claimed it, so its lease is renewed and it continues, unless its result was recorded
             self.stale.remove(claim)
             if state == TrialState.RUNNING:
                 self.claims.append(claim)
@@ -243,9 +245,9 @@ class BudgetMachine(RuleBasedStateMachine):
         assert counts.finished == len(self.told)
 
     def teardown(self) -> None:
-        """Goes on to the end: the budget comes out exactly, and nothing is left open.
+        """Runs to the end, and checks that exactly the budget is finished and nothing is left open.
 
-        Trials that somebody has begun end, all others beyond the budget are withdrawn.
+        Trials that a worker has begun are finished; all others beyond the budget are withdrawn.
         """
         for claim in self.claims:
             self.leases.give_back(claim)
@@ -276,14 +278,14 @@ class BudgetMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def machine(database: Database) -> Iterator[type[BudgetMachine]]:
-    """The machine on this database."""
+    """Returns the state machine on this database."""
     BudgetMachine.database = database
     yield BudgetMachine
     del BudgetMachine.database
 
 
 def test_budget_in_any_order(machine: type[BudgetMachine]) -> None:
-    """`BUDGET_EXAMPLES` runs more of them than fit in every test run."""
+    """`BUDGET_EXAMPLES` sets a number of examples that is too large for every test run."""
     examples = int(os.environ.get("BUDGET_EXAMPLES", "12"))
     run_state_machine_as_test(
         machine,

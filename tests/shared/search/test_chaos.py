@@ -1,6 +1,6 @@
-"""A search whose workers, coordinator and database go away at any moment ends with exactly its trials.
+"""Tests that a search ends with exactly its trials if workers, coordinator and database are killed or restarted at any moment.
 
-The small form is part of `make test`; `make chaos` runs the full one, `ROUNDS` times (20 by default, in at most half an hour).
+`make test` runs a small form; `make chaos` runs the full one `ROUNDS` times (20 by default, in at most half an hour).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SPACE: dict[str, Any] = {"x": FloatRange(low=0, high=1), "y": FloatRange(low=0, 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OwnServer]:
-    """A PostgreSQL that this test may restart."""
+    """Yields a PostgreSQL that this test may restart."""
     started = OwnServer(tmp_path / "postgres")
     yield started
     started.stop()
 
 
 def strike(drill: Drill, server: OwnServer, workers: int, seconds: float, seed: int, **events: int) -> None:
-    """The chaos, and a look at what it left."""
+    """Runs the chaos, and checks its result."""
     with Ledger(drill.url) as ledger:
         outcome = run_chaos(drill, workers, seconds, seed, restart=server.restart, **events)
         assert outcome["ended"] == "complete"
@@ -42,7 +42,7 @@ def strike(drill: Drill, server: OwnServer, workers: int, seconds: float, seed: 
 
 
 def make_drill(server: OwnServer, folder: Path, seed: int, epoch_seconds: float, **search: Any) -> Drill:
-    """Keeping a checkpoint takes half an epoch, in which the next one begins."""
+    """Makes a drill that saves a checkpoint in half an epoch, while the next one is running."""
     (folder / "drill").mkdir()
     settings = Search(**{"pruner": "none", "space": SPACE, "first_defaults": False, **search})
     return Drill(

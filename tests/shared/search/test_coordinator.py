@@ -1,4 +1,4 @@
-"""Coordinators: strategies, budgets that change, and two at once."""
+"""Tests coordinators: strategies, budgets that change, and two coordinators at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPENT = 3600.0
 def run(
     drill: Drill, coordinators: int = 1, section: Section | None = None, **arguments: Any
 ) -> list[Outcome | Exception]:
-    """Coordinators and one worker in threads, until all have ended."""
+    """Runs coordinators and one worker in threads, until all have ended."""
     ended: list[Outcome | Exception] = []
 
     def coordinate() -> None:
@@ -127,9 +127,9 @@ def test_sequential_keeps_the_best_of_each_parameter(database: Database, make_dr
 def test_grid_runs_each_point_once(
     database: Database, make_drill: Callable[..., Drill], seed: int, y: Choice | FloatRange
 ) -> None:
-    """The study's own values, (0.5, 0.5), are no point of it and take none's place."""
+    """The study's own values (0.5, 0.5) are not a point of the grid, and replace none."""
     space = {"x": Choice(kind="choice", values=(0.0, 0.5, 1.0)), "y": y}
-    trials = 20 if isinstance(y, Choice) else 6  # a range has as many levels as the trials bear
+    trials = 20 if isinstance(y, Choice) else 6  # a range has as many levels as the number of trials allows
     drill = dataclasses.replace(make_drill(strategy="grid", trials=trials, space=space), seed=seed)
     outcome = outcome_of(run(drill))
     points = [(t.parameters["x"], t.parameters["y"]) for t in outcome.steps[0].trials]
@@ -176,12 +176,12 @@ def test_spent_budget_ends_the_search_without_new_trials(
     ended = outcome_of(run(with_search(drill, budget=limits), study_gpu_seconds=lambda: before))
     assert reason in ended.ended
     assert len(ended.steps[0].trials) == 1
-    assert outcome_of(run(drill)).ended == "complete"  # with a larger budget it goes on
+    assert outcome_of(run(drill)).ended == "complete"  # it continues with a larger budget
     assert states(database, drill.name).count(TrialState.COMPLETE) == 3
 
 
 class ByHand:
-    """A worker without a process: takes trials and ends them when a test says so."""
+    """Acts as a worker without a process: claims and ends trials when a test says so."""
 
     def __init__(self, database: Database, drill: Drill) -> None:
         self._database, self._name = database, drill.name
@@ -189,7 +189,7 @@ class ByHand:
         self.held: list[Claim] = []
 
     def claim(self) -> None:
-        """Takes a queued trial, once there is one."""
+        """Claims a queued trial, after waiting for one."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             row = read_search(self._database, self._name)
@@ -202,14 +202,14 @@ class ByHand:
         raise AssertionError("no trial to claim")
 
     def complete(self) -> None:
-        """Ends the trial that it took first."""
+        """Ends the trial that it claimed first."""
         claim = self.held.pop(0)
         with self._database.guarded(self._leases.guard(claim)):
             self._database.storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, [float(claim.trial_id)])
         self._leases.finish(claim)
 
     def checkpoint(self) -> None:
-        """Has the lease of the trial that it took first name a checkpoint."""
+        """Has the lease of the trial that it claimed first name a checkpoint."""
         self._leases.checkpointed(self.held[0], 1, f"key/trial-{self.held[0].trial_id}-1-1")
 
     def give_back(self) -> None:
@@ -220,8 +220,10 @@ class ByHand:
 def coordinated(
     database: Database, drill: Drill, looks: Iterable[float] = (), stop: StopSignal | None = None
 ) -> tuple[Outcome, list[str]]:
-    """The outcome, and what is unfinished. At each look at what the study has spent, `looks` goes on to its next figure; at last all is
-    spent."""
+    """Returns the outcome, and the checkpoints of unfinished trials.
+
+    Each reading of the study's spending takes the next number of `looks`; after the last, the whole budget is spent.
+    """
     spent = itertools.chain(looks, itertools.repeat(SPENT))
     coordinator = Coordinator(
         database,
@@ -243,7 +245,7 @@ def test_trial_claimed_just_before_the_closing_is_waited_for(
         yield 0.0  # and trials are queued
         hand.claim()  # after the coordinator has counted
         yield SPENT
-        yield 0.0  # as where a result is committed between two looks
+        yield 0.0  # as if a result is committed between two readings
         row = read_search(database, drill.name)
         assert row is not None
         assert row.closed == "search.budget.gpu_hours of 1.0 are spent"
@@ -256,7 +258,7 @@ def test_trial_claimed_just_before_the_closing_is_waited_for(
 
 
 class Pauses(StopSignal):
-    """Has something done in the pauses between a coordinator's rounds."""
+    """Calls a function in the pauses between a coordinator's rounds."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         super().__init__()
@@ -271,7 +273,7 @@ class Pauses(StopSignal):
 def test_search_that_has_its_trials_is_complete_whatever_is_spent(
     database: Database, make_drill: Callable[..., Drill], between: bool
 ) -> None:
-    """The last trial ends while the coordinator looks, or between two of its rounds."""
+    """The last trial ends during a round of the coordinator, or between two rounds."""
     drill = make_drill(trials=2, budget=Budget(gpu_hours=1))
     hand = ByHand(database, drill)
     stop = Pauses(lambda: hand.complete() if between and hand.held else None)
@@ -309,7 +311,7 @@ def test_lowered_to_what_is_finished_it_is_complete_though_all_is_spent(
     assert coordinated(database, with_search(drill, trials=1))[0].ended == "complete"
     assert states(database, drill.name) == [
         TrialState.COMPLETE,
-        TrialState.WAITING,  # begun: goes on if there is more to spend
+        TrialState.WAITING,  # it has begun, and continues with a larger budget
         TrialState.FAIL,
         TrialState.FAIL,
     ]
@@ -342,7 +344,7 @@ def test_checkpoints_of_unfinished_trials_are_named(
 def test_lowered_while_a_trial_runs_withdraws_what_is_queued(
     postgres_url: str, database: Database, make_drill: Callable[..., Drill], trials: int
 ) -> None:
-    """As where the chart is upgraded: the coordinator of the larger number still runs when that of the smaller one begins."""
+    """This happens at an upgrade of the chart: the coordinator with the larger number still runs when the other one starts."""
     drill, stops = make_drill(trials=5), (StopSignal(), StopSignal())
     hand = ByHand(database, drill)
     databases = [Database(postgres_url) for _ in stops]

@@ -1,4 +1,4 @@
-"""A worker whose database is really away: for less than its lease it waits, for longer the trial is another's."""
+"""Tests a worker whose database is stopped: for less than its lease it waits, and for longer it loses the trial to another worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeDrill = Callable[..., Drill]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    """A PostgreSQL that these tests may stop."""
+    """Yields a PostgreSQL that these tests may stop."""
     started = OwnServer(tmp_path_factory.mktemp("postgres"))
     yield started
     started.stop()
@@ -30,13 +30,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 
 @pytest.fixture
 def ledger(server: OwnServer) -> Iterator[Ledger]:
-    """Of an empty database."""
+    """Yields the ledger of an empty database."""
     with Ledger(server.new_database()) as opened:
         yield opened
 
 
 def leases(ledger: Ledger) -> list[dict[str, Any]]:
-    """All rows."""
+    """Returns all rows of the leases."""
     with ledger.database.transaction() as connection:
         return [
             dict(row._mapping) for row in connection.execute(text("SELECT * FROM tailfill_leases ORDER BY trial_id"))
@@ -47,7 +47,7 @@ def leases(ledger: Ledger) -> list[dict[str, Any]]:
 def test_for_less_than_its_lease_goes_on_with_the_same_trial(
     server: OwnServer, ledger: Ledger, make_drill: MakeDrill
 ) -> None:
-    """It reports, keeps checkpoints and renews its lease while the server is away, and is in the same attempt when it is back."""
+    """It tries to report, to save checkpoints and to renew its lease while the server is stopped, and then continues the same attempt."""
     drill = replace(make_drill(epoch_seconds=0.4, trials=1, epochs=12, lease_seconds=15.0), url=ledger.url)
     with Fleet(drill) as fleet:
         fleet.add_worker()
@@ -71,7 +71,7 @@ def test_for_less_than_its_lease_goes_on_with_the_same_trial(
 def test_for_longer_than_its_lease_stops_and_reports_nothing(
     server: OwnServer, ledger: Ledger, make_drill: MakeDrill
 ) -> None:
-    """By its own clock, as nobody can tell it; another goes on from its checkpoint, and what it tries later is refused."""
+    """It goes by its own clock, as no message reaches it. Another worker continues from its checkpoint, and its later writes are refused."""
     drill = replace(make_drill(0.1, trials=1, epochs=5, lease_seconds=3.0, max_retries=20), url=ledger.url)
     long, stopped, refused = (drill.folder / name for name in ("long", "stopped", "refused"))
     with Fleet(drill) as fleet, Proxy(drill.url) as proxy:

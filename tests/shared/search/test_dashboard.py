@@ -1,4 +1,4 @@
-"""Optuna's dashboard: on loopback, for looking only, and silent about the password."""
+"""Tests that Optuna's dashboard is on loopback and read-only, and does not show the password."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.search.drill import Drill
 def site(
     database: Database, postgres_url: str, make_drill: Callable[..., Drill], caplog: pytest.LogCaptureFixture
 ) -> Iterator[tuple[str, str]]:
-    """A running dashboard's address, and the name of a search in its database."""
+    """Yields the address of a running dashboard, and the name of a search in its database."""
     caplog.set_level("INFO", "tailfill")
     drill = make_drill()
     make_study(database, drill.name, drill.search)
@@ -74,7 +74,7 @@ def test_it_answers_to_its_own_names(site: tuple[str, str], host: str) -> None:
     "host", ["evil.example:{}", "evil.example", "127.0.0.1", "localhost:1", "localhost:{}.evil.example", "", None]
 )
 def test_it_answers_to_no_other_name(site: tuple[str, str], host: str | None) -> None:
-    """A page from elsewhere whose name resolves to this machine would have the browser send its own."""
+    """A page of another site whose name resolves to this machine would have the browser send that name."""
     assert _status(site[0], host) == 403
 
 

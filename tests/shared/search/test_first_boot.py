@@ -1,4 +1,4 @@
-"""Everything starts at once, or in the wrong order: on an empty database, and before there is one."""
+"""Tests that all processes may start at once or in the wrong order, on an empty database or before the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeDrill = Callable[..., Drill]
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_many_workers_and_coordinators_on_an_empty_database(database_url: str, make_drill: MakeDrill) -> None:
-    """No process fails, and there are exactly the trials, though more workers ask for the last ones than there are left."""
+    """No process fails, and there are exactly as many trials as the budget says, although more workers ask for the last ones than are left."""
     drill = replace(make_drill(epoch_seconds=0.5, trials=43, epochs=1, lease_seconds=60.0), url=database_url)
     with Fleet(drill) as fleet:
         fleet.start_at_once(workers=32, coordinators=4)
@@ -61,7 +61,7 @@ def test_a_worker_waits_for_the_database_and_then_for_a_coordinator(tmp_path: Pa
 
 
 def clients(database: Database) -> int:
-    """Connections beside our own."""
+    """Returns the number of connections beside our own."""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     with database.transaction() as connection:
         return int(connection.scalar(text(sql)) or 0)

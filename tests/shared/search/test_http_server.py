@@ -1,4 +1,4 @@
-"""The small HTTP server under slow, idle and many clients."""
+"""Tests the small HTTP server with slow, idle and many clients."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_no_connection_lasts(
 ) -> None:
     monkeypatch.setattr(http_server, "SECONDS", 0.5)
     client, start = connect(serve(hello)), time.monotonic()
-    with contextlib.suppress(OSError):  # it sends a byte now and then
+    with contextlib.suppress(OSError):  # it sends a byte from time to time
         while time.monotonic() - start < 10:
             client.sendall(b"G")
             time.sleep(0.05)
@@ -101,7 +101,7 @@ def test_answers_that_are_under_way_are_not_cut_off(serve: Serve, monkeypatch: p
     for _ in askers:
         assert begun.acquire(timeout=10)
     with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
-        get(port)  # all threads are answering: this one is refused
+        get(port)  # all threads are answering, so this one is refused
     go_on.set()
     for asker in askers:
         asker.join(10)

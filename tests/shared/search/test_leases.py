@@ -1,4 +1,4 @@
-"""The fence: of two workers only the one whose claim stands writes."""
+"""Tests the fence: of two workers, only the one with the current claim can write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.search.drill import Drill
 
 @pytest.fixture
 def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
-    """An open search of three queued trials."""
+    """Makes an open search of three queued trials."""
     drill = make_drill()
     made = make_study(database, drill.name, drill.search)
     write_search(database, drill.name, made._study_id, SearchStep(drill.name, "", ("x", "y"), {}), drill.search, None)
@@ -73,7 +73,7 @@ def test_closed_search_gives_no_trial(database: Database, study: optuna.Study) -
 
 
 class HeldOpen(Database):
-    """A database whose next transaction stays open, its statements run, until `go`."""
+    """Keeps the next transaction of a database open, after its statements, until `go`."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -94,7 +94,7 @@ def _close(database: Database, study: optuna.Study) -> None:
 
 
 def _both(first: HeldOpen, one: Callable[[], object], other: Callable[[], object]) -> None:
-    """`other` begins while the transaction of `one` is open, and gets half a second."""
+    """Runs `other` for half a second while the transaction of `one` is open."""
     with ThreadPoolExecutor(2) as pool:
         begun = pool.submit(one)
         assert first.ran.wait(20)
@@ -107,7 +107,7 @@ def _both(first: HeldOpen, one: Callable[[], object], other: Callable[[], object
 
 
 def test_closing_waits_for_claims_under_way(database: Database, study: optuna.Study, postgres_url: str) -> None:
-    """So that what is counted after it holds every trial that is claimed."""
+    """A count after it then includes every claimed trial."""
     claiming = HeldOpen(postgres_url)
     held: list[int] = []
 
@@ -142,7 +142,7 @@ def test_late_worker_cannot_report_or_finish(database: Database, study: optuna.S
         database.storage.set_trial_intermediate_value(late.trial_id, 0, 1.0)
     with pytest.raises(LeaseLost), database.guarded(leases.guard(late)):
         database.storage.set_trial_state_values(late.trial_id, TrialState.COMPLETE, [1.0])
-    leases.give_back(late)  # says nothing, does nothing
+    leases.give_back(late)  # it reports nothing and does nothing
     successor = _claim(leases, study)
     assert successor.trial_id == late.trial_id
     assert database.storage.get_trial(late.trial_id).intermediate_values == {}
@@ -152,7 +152,7 @@ def test_late_worker_cannot_report_or_finish(database: Database, study: optuna.S
 
 
 def _reap(database: Database, study: optuna.Study, max_retries: int = 3) -> int:
-    """With leases so short that the server's start is long ago."""
+    """Reaps with leases that are much shorter than the time since the server's start."""
     return Leases(database, 0.001, max_retries).reap(study._study_id)
 
 
@@ -165,7 +165,7 @@ def test_expired_lease_that_nobody_took_is_renewed(database: Database, study: op
 
 
 def test_write_and_check_are_one_transaction(database: Database, study: optuna.Study, postgres_url: str) -> None:
-    """A reaper that comes while Optuna writes waits for that write, and then finds the lease renewed."""
+    """A reaper that runs during a write of Optuna waits for it, and then finds the lease renewed."""
     leases = Leases(database, 60)
     claim = _claim(leases, study)
     _expire(database, claim)
@@ -195,7 +195,7 @@ def test_lost_worker_is_retried_from_its_checkpoint_and_then_given_up(database: 
         _expire(database, claim)
         assert _reap(database, study, max_retries=2) == 1
         claim = _claim(leases, study)
-    leases.checkpointed(claim, 4, "key/trial-0-3-4")  # progress: the count begins anew
+    leases.checkpointed(claim, 4, "key/trial-0-3-4")  # there was progress, so the count starts again
     for _ in range(2):
         _expire(database, claim)
         assert _reap(database, study, max_retries=2) == 1

@@ -1,4 +1,4 @@
-"""`/metrics` as Prometheus reads it: over HTTP, from a search that real processes work on."""
+"""Tests `/metrics` as Prometheus reads it: over HTTP, from a search that real processes work on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def settings(url: str, port: int) -> Settings:
 
 
 def scrape(port: int) -> Samples:
-    """Value by name and state; every sample has the labels of this study."""
+    """Returns the values by name and state; every sample must have the labels of this study."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     found = {}
@@ -56,7 +56,7 @@ def test_a_search_from_its_first_trial_to_its_last(
 ) -> None:
     drill = make_drill(epoch_seconds=0.2, trials=3)
     running = [processes().Process(target=target, args=(drill,)) for target in (run_coordinator, run_worker)]
-    patient = itertools.count(0.0, metrics.CACHE_SECONDS).__next__  # each look finds the one before too old
+    patient = itertools.count(0.0, metrics.CACHE_SECONDS).__next__  # each request finds the last snapshot too old
     with metrics_served(settings(postgres_url, port), "drill", f"^{drill.name}$", clock=patient) as served:
         assert served == port
         assert scrape(port) == {("tailfill_database_up", ""): 1.0}  # no search yet

@@ -1,4 +1,4 @@
-"""What an onlooker reads of a search, at each turn of its life."""
+"""Tests what the monitor reads of a search in each phase of its life."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.search.drill import Drill
 
 @pytest.fixture
 def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
-    """An open search of five queued trials."""
+    """Makes an open search of five queued trials."""
     drill = make_drill(lease_seconds=60)
     made = make_study(database, drill.name, drill.search)
     step = SearchStep(drill.name, "", ("x", "y"), {})
@@ -60,7 +60,7 @@ def older(database: Database, claim: Claim, column: str, seconds: float) -> None
 
 
 def test_nothing_has_begun(database_url: str, postgres_url: str, database: Database) -> None:
-    assert read_searches(database_url, ".*") == []  # no table at all
+    assert read_searches(database_url, ".*") == []  # there is no table
     assert read_searches(postgres_url, "^no-such-search$") == []
 
 
@@ -81,10 +81,10 @@ def test_trials_by_state_best_and_pace(database: Database, study: optuna.Study, 
     counts = (found.complete, found.pruned, found.failed, found.running, found.stale, found.queued)
     assert counts == (2, 1, 1, 1, 0, 1)
     assert (found.finished, found.wanted, found.left, found.experiment) == (3, 5, 2, "real")
-    assert found.best == 0.3  # the loss is minimised, and the pruned trial has no say
+    assert found.best == 0.3  # the loss is minimised, and the pruned trial does not count
     assert found.last_failure == "out of memory: 3 GiB"
     assert found.trial_seconds == pytest.approx(100, abs=2)
-    assert found.workers == 1  # that of the lease
+    assert found.workers == 1  # the one that holds the lease
     # two trials of this step, five of the other, less the 50 seconds of the running one, by one worker
     assert found.seconds_left == pytest.approx(7 * 100 - 50, abs=20)
     assert found.ticked_seconds < 30
@@ -102,7 +102,7 @@ def test_hours_used_and_lost(database: Database, study: optuna.Study, postgres_u
     on_cpu = claimed(leases, study)
     older(database, on_cpu, "claimed_at", 5)
     found = look(postgres_url, study)
-    assert found.gpu_seconds == pytest.approx(50, abs=2)  # what runs counts
+    assert found.gpu_seconds == pytest.approx(50, abs=2)  # running trials count
     assert found.gpu_lost_seconds == found.lost_seconds == pytest.approx(10, abs=1)
     assert found.used_seconds == pytest.approx(55, abs=3)
     assert (found.resumes, found.losses) == (1, 0)
@@ -119,13 +119,13 @@ def test_a_stale_lease_names_its_worker_and_its_end(database: Database, study: o
     assert found.reaped_in is not None
     assert 10 <= found.reaped_in <= 60
     older(database, claim, "expires_at", 1e6)
-    assert look(postgres_url, study).used_seconds == 0  # held until its lease ran out, as the reaper counts
+    assert look(postgres_url, study).used_seconds == 0  # it counts until its lease ended, as the reaper counts it
 
 
 def test_a_gpu_without_a_trial_is_used_too(database: Database, study: optuna.Study, postgres_url: str) -> None:
     for device, seconds in (("cpu", 900.0), ("H100", 50.0), ("H100", 20.0)):
         with Heartbeat(database, study.study_name, device, lambda seconds=seconds: seconds):
-            pass  # it is gone, its seconds stay
+            pass  # it has ended, but its seconds stay
     found = look(postgres_url, study)
     assert (found.gpu_seconds, found.used_seconds, found.lost_seconds, found.workers) == (70, 70, 0, 0)
 

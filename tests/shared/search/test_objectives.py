@@ -1,4 +1,4 @@
-"""Several objectives: the exact budget, the front, and what of it is taken."""
+"""Tests several objectives: the exact budget, the front, and which of its trials is chosen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OBJECTIVES = ("val_loss", "val_macro_f1")
 
 @pytest.fixture
 def drill(make_drill: Callable[..., Drill]) -> Drill:
-    """The first objective is minimised, the second maximised."""
+    """Returns a drill whose first objective is minimised and whose second is maximised."""
     return make_drill(objective=OBJECTIVES, strategy="joint", trials=10, startup_trials=3)
 
 
@@ -87,7 +87,7 @@ def test_two_workers_find_the_front_with_exactly_the_trials(
 
 
 def test_an_onlooker_counts_the_front(database: Database, drill: Drill, postgres_url: str) -> None:
-    """Less of the first and more of the second is better; of equal trials none beats the other."""
+    """A lower first value and a higher second one are better; equal trials do not beat each other."""
     study = make_study(database, drill.name, drill.search)
     step = SearchStep(drill.name, "", ("x", "y"), {})
     write_search(database, drill.name, study._study_id, step, drill.search, None, SearchProgress("real", 2, 1, 1))
@@ -105,7 +105,7 @@ def test_an_onlooker_counts_the_front(database: Database, drill: Drill, postgres
 
 
 def test_importance_is_that_of_the_first_objective(database: Database, make_drill: Callable[..., Drill]) -> None:
-    """As if the same trials had been searched for it alone."""
+    """It is the same as if the search had had that objective alone."""
     both, alone = (make_drill(objective=o, trials=12, epochs=1) for o in (OBJECTIVES, "val_loss"))
     shares = importance(_run(database, both, workers=1).steps)
     assert shares == importance(_run(database, replace(alone, name=f"{alone.name}-alone"), workers=1).steps)

@@ -1,4 +1,4 @@
-"""Samplers and pruners of Optuna by name, with a real worker and a real PostgreSQL: what they do to trials, and the exact count."""
+"""Tests Optuna's samplers and pruners by name, with a real worker and a real PostgreSQL: their effect on trials, and the exact count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPOCHS = 10
 
 
 def worse_and_worse(trial: TrialHandle) -> float:
-    """Each trial loses against all before it, from its first epoch on."""
+    """Returns values with which each trial is worse than all before it, from the first epoch on."""
     for epoch in range(EPOCHS):
         trial.report(epoch, trial.number + 1 / (epoch + 1))
     return float(trial.number)
@@ -29,7 +29,7 @@ def worse_and_worse(trial: TrialHandle) -> float:
 def run(
     database: Database, drill: Drill, objective: Callable[[TrialHandle], float]
 ) -> tuple[Outcome, list[FrozenTrial]]:
-    """By one worker; what the coordinator found, and the trials."""
+    """Runs the search with one worker, and returns the coordinator's outcome and the trials."""
     with coordinated(drill) as ended:
         new_worker(database, drill).run(Objective(objective))
     (outcome,) = ended
@@ -42,7 +42,7 @@ def run(
 
 @pytest.fixture
 def own_database(database_url: str) -> Iterator[Database]:
-    """Empty, so that a search may have the same name each time: Hyperband's brackets follow from it."""
+    """Yields an empty database, so that the search has the same name in each run: Hyperband's brackets follow from it."""
     database = Database(database_url)
     yield database
     database.close()
@@ -66,7 +66,7 @@ def test_every_pruner_ends_trials_early(
     prune_after: int,
     last: set[int],
 ) -> None:
-    """At its rungs only; what is pruned counts, and is never the best."""
+    """It ends them only at its rungs. Pruned trials count, and are never the best."""
     drill = make_drill(
         strategy="joint", trials=14, epochs=EPOCHS, pruner=pruner, sampler=sampler, prune_after=prune_after, startup_trials=2
     )  # fmt: skip
@@ -80,7 +80,7 @@ def test_every_pruner_ends_trials_early(
 
 
 def test_cmaes_is_followed(database: Database, make_drill: MakeDrill) -> None:
-    """All points after the first ones are its own, over several generations."""
+    """All points after the first ones are from the sampler, over several generations."""
     drill = make_drill(strategy="joint", trials=24, epochs=1, sampler="cmaes", startup_trials=4)
 
     def distance(trial: TrialHandle) -> float:

@@ -1,4 +1,4 @@
-"""A database that was away: whoever could not renew meanwhile gets a lease's time to do so."""
+"""Tests a database that was stopped: workers that could not renew their leases meanwhile have the time of a lease to do so."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEASE_SECONDS = 3.0
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OwnServer]:
-    """A PostgreSQL that this test may stop."""
+    """Yields a PostgreSQL that this test may stop."""
     started = OwnServer(tmp_path / "postgres")
     yield started
     started.stop()
@@ -45,7 +45,7 @@ def test_nothing_is_taken_within_a_lease_of_a_restart(server: OwnServer, make_dr
     alive, gone = _claim(leases, study), _claim(leases, study)
 
     server.stop()
-    time.sleep(LEASE_SECONDS + 0.5)  # both leases have run out
+    time.sleep(LEASE_SECONDS + 0.5)  # both leases have expired
     server.start()
     database.call("renewing", lambda: leases.renew(alive))
     while leases.reap(study._study_id) == 0:
@@ -74,7 +74,7 @@ def _seconds_since_start(database: Database) -> float:
 def test_coordinator_that_was_cut_off_takes_nothing_within_a_lease(
     database: Database, make_drill: Callable[..., Drill]
 ) -> None:
-    """A worker may have been cut off with it."""
+    """A worker may have lost its connection at the same time."""
     drill = make_drill(trials=1, lease_seconds=LEASE_SECONDS)
     leases, stop = Leases(database, LEASE_SECONDS), StopSignal()
     with Proxy(drill.url) as proxy:
@@ -90,11 +90,11 @@ def test_coordinator_that_was_cut_off_takes_nothing_within_a_lease(
             assert claim is not None
             leases.start(claim)
             proxy.cut()
-            time.sleep(LEASE_SECONDS + 0.5)  # the lease has run out
+            time.sleep(LEASE_SECONDS + 0.5)  # the lease has expired
             cut = _now(database)
             proxy.mend()
             back = _ticks_after(database, drill, cut)
-            leases.renew(claim)  # not taken yet
+            leases.renew(claim)  # it is not reaped yet
             while _held(database, claim):
                 time.sleep(0.1)
             assert _now(database) - back >= LEASE_SECONDS
@@ -115,7 +115,7 @@ def _now(database: Database) -> float:
 
 
 def _ticks_after(database: Database, drill: Drill, moment: float) -> float:
-    """Waits for a sign of the coordinator later than that; when it was."""
+    """Waits for a later heartbeat of the coordinator, and returns its time."""
     sql = text("SELECT extract(epoch FROM ticked_at) FROM tailfill_searches WHERE name = :name")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

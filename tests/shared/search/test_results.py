@@ -1,4 +1,4 @@
-"""What is read of a search's results: which of its points another one tries first."""
+"""Tests which points of a finished search another one tries first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ def test_only_values_inside_the_space_are_taken() -> None:
     table = trials(
         {"lr": 0.05, "batch": 16, "optimizer": "adam", "dropout": 0.5, "value": 1.0},
         {"lr": 0.5, "batch": 128, "optimizer": "sgd", "dropout": 0.5, "value": 2.0},
-        {"lr": 2.0, "batch": 7, "optimizer": None, "dropout": 0.5, "value": 3.0},  # nothing is left of it
+        {
+            "lr": 2.0,
+            "batch": 7,
+            "optimizer": None,
+            "dropout": 0.5,
+            "value": 3.0,
+        },  # none of its values lies in the space
         {"lr": 0.5, "batch": 256, "optimizer": None, "dropout": 0.1, "value": 4.0},  # the same as the second
     )
     points = warm_points(table, {"direction": "minimize"}, SPACE)

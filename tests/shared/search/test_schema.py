@@ -1,4 +1,4 @@
-"""The version of our tables: databases of earlier versions are migrated, those of later ones refused."""
+"""Tests the version of our tables: databases of earlier versions are migrated, and those of later ones are refused."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ CREATE TABLE IF NOT EXISTS tailfill_idle (          -- made last: where it is, a
   gpu_seconds double precision NOT NULL             -- for which it had a GPU and no trial
 );
 """
-"""The tables of commit e21fc39, the last before they had a version, as its `shared/search/tables.py` spelt them."""
+"""The tables of commit e21fc39, the last before they had a version, as its `shared/search/tables.py` created them."""
 
 ADDS_A_COLUMN = "ALTER TABLE tailfill_workers ADD COLUMN note text"
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """A database of this test's own, still empty."""
+    """Yields an empty database for this test alone."""
     opened = Database(database_url, patience=30)
     yield opened
     opened.close()
@@ -93,7 +93,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def old(database: Database, database_url: str) -> Database:
-    """The same with the tables of e21fc39."""
+    """Returns the same database with the tables of e21fc39."""
     storage = optuna.storages.RDBStorage(database_url.replace("postgresql:", "postgresql+psycopg2:"))
     storage.remove_session()
     storage.engine.dispose()
@@ -112,10 +112,10 @@ def rows(database: Database, sql: str) -> list[Any]:
 
 
 def half_finished(database: Database, drill: Drill) -> None:
-    """Fills in a search of eight trials as e21fc39 would have left it, with a trial in every state that there is.
+    """Writes a search of eight trials as e21fc39 could have left it, with trials in every state.
 
-    0 is complete. 1 is held by a worker that is gone, 2 was given back, both with a checkpoint of one epoch. 3 waits. 4 failed, 5 was
-    withdrawn. The worker of 6 died between telling the result and ending the lease, 7 is a trial that has no lease yet.
+    0 is complete. 1 is held by a worker that has died, and 2 was given back; both have a checkpoint of one epoch. 3 waits. 4 failed, and 5
+    was withdrawn. The worker of 6 died between recording the result and ending the lease. 7 has no lease yet.
     """
     space = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
     study = optuna.create_study(study_name=drill.name, storage=database.storage, direction="minimize")
@@ -178,7 +178,7 @@ def test_a_search_of_an_earlier_version_goes_on_to_its_exact_end(
 ) -> None:
     drill = replace(make_drill(trials=8, lease_seconds=1.0, max_retries=3, first_defaults=False), url=database_url)
     half_finished(old, drill)
-    (before,) = read_searches(database_url, drill.name)  # as `tailfill status` does before anybody goes on
+    (before,) = read_searches(database_url, drill.name)  # as `tailfill status` does before the study is continued
     assert (before.complete, before.failed, before.queued, before.stale) == (2, 1, 2, 1)
     assert before.gpu_seconds == pytest.approx(100 + 480 + 480 + 33, abs=1)
     old.create_tables()
@@ -216,7 +216,7 @@ VERSION_1 = f"{TABLES_OF_E21FC39}{schema.WRITE_DOWN}UPDATE tailfill_schema SET v
 def test_sixteen_racers_migrate_once(
     old: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, tables_before: str | None
 ) -> None:
-    """To a version that adds a column: whoever added it a second time would fail."""
+    """The new version adds a column: adding it a second time would fail."""
     if tables_before is None:
         execute(old, "DROP TABLE tailfill_leases, tailfill_searches, tailfill_workers, tailfill_idle")
     else:
@@ -251,7 +251,7 @@ def test_a_migration_that_fails_leaves_the_earlier_version_whole(
 
 
 def test_tables_without_those_that_were_made_last_are_completed(old: Database) -> None:
-    """As those of a tailfill before e21fc39 are."""
+    """Databases from before e21fc39 have such tables."""
     execute(
         old, "DROP TABLE tailfill_idle; ALTER TABLE tailfill_searches DROP COLUMN wanted, DROP COLUMN lease_seconds"
     )
@@ -267,7 +267,7 @@ def test_tables_are_what_our_statements_take_them_for(database: Database) -> Non
 
 
 def check_columns(database: Database) -> None:
-    """Every column of the database is declared in `tables.py`, with its type, and no other."""
+    """Checks that the database has exactly the columns that `tables.py` declares, with their types."""
     with database.transaction() as connection:
         found = inspect(connection)
         assert {name for name in found.get_table_names() if name.startswith("tailfill_")} == set(tables.OURS.tables)

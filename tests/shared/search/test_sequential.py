@@ -1,4 +1,4 @@
-"""`strategy: sequential` with several workers: its steps are barriers, also where the coordinator and a worker are killed in them."""
+"""Tests `strategy: sequential` with several workers: its steps are barriers, even if the coordinator and a worker are killed in them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MakeDrill = Callable[..., Drill]
 
 @pytest.fixture
 def ledger(database_url: str) -> Iterator[Ledger]:
-    """Of an empty database."""
+    """Yields the ledger of an empty database."""
     with Ledger(database_url) as opened:
         yield opened
 
 
 def steps(ledger: Ledger, drill: Drill) -> list[tuple[str, set[int]]]:
-    """Optuna's studies in the order of the steps, by name, each with its trials."""
+    """Returns Optuna's studies by name, in the order of the steps, each with its trials."""
     sql = """SELECT study_name, array_agg(trial_id) AS trials FROM studies JOIN trials USING (study_id)
              WHERE study_name LIKE :steps GROUP BY study_name ORDER BY study_name"""
     with ledger.database.transaction() as connection:
@@ -36,9 +36,9 @@ def steps(ledger: Ledger, drill: Drill) -> list[tuple[str, set[int]]]:
 
 
 def check_steps(ledger: Ledger, drill: Drill) -> dict[str, Any]:
-    """Each step has exactly its trials, each told once; none was begun before all of the step before had ended; the best value was kept.
+    """Checks that each step has exactly its trials, each with one result, begins after the step before has ended, and keeps the best value.
 
-    Returns the values that the last step ended with.
+    Returns the values after the last step.
     """
     found = steps(ledger, drill)
     assert [name.partition("/")[2][:4] for name, _ in found] == ["0-x-", "1-y-"]
@@ -62,7 +62,7 @@ def check_steps(ledger: Ledger, drill: Drill) -> dict[str, Any]:
 
 
 def in_the_middle(ledger: Ledger, fleet: Fleet, step: int) -> BaseProcess | None:
-    """A worker that holds a trial of the step, of which a checkpoint is kept."""
+    """Returns a worker that holds a trial of the step which has a checkpoint."""
     sql = """SELECT worker FROM tailfill_leases JOIN studies USING (study_id)
              WHERE state = 'held' AND epochs BETWEEN 1 AND 3 AND study_name LIKE :step"""
     with ledger.database.transaction() as connection:
@@ -72,7 +72,7 @@ def in_the_middle(ledger: Ledger, fleet: Fleet, step: int) -> BaseProcess | None
 
 @pytest.mark.timeout(200)
 def test_steps_are_barriers_for_two_workers(ledger: Ledger, make_drill: MakeDrill) -> None:
-    """Of three trials the last one has a worker to itself, and the other waits."""
+    """There are three trials: one worker runs the last, and the other waits."""
     drill = replace(make_drill(0.3, strategy="sequential", trials=3, lease_seconds=60.0), url=ledger.url)
     with Fleet(drill) as fleet:
         fleet.start_at_once(workers=2, coordinators=1)
@@ -87,7 +87,7 @@ def test_steps_are_barriers_for_two_workers(ledger: Ledger, make_drill: MakeDril
 @pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_steps_under_fire(ledger: Ledger, make_drill: MakeDrill) -> None:
-    """In each step the coordinator and a worker are killed in the middle of a trial."""
+    """The coordinator and a worker are killed in the middle of a trial of each step."""
     drill = make_drill(0.15, strategy="sequential", trials=4, epochs=6, max_retries=20, lease_seconds=2.0)
     drill = replace(drill, url=ledger.url)
     with Fleet(drill) as fleet:

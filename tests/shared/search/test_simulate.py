@@ -1,4 +1,4 @@
-"""`tailfill tune simulate`: what it prints."""
+"""Tests what `tailfill tune simulate` prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.hostile import HostileFolder
 
 
 def test_it_counts_and_shows_progress_only(database_url: str, tmp_path: Path) -> None:
-    hostile = HostileFolder(tmp_path / "user")  # where a person works
+    hostile = HostileFolder(tmp_path / "user")  # the user's current folder
     command = str(Path(sys.executable).with_name("tailfill"))
     ended = subprocess.run(
         [command, "tune", "simulate", "--workers", "2", "--trials", "20", "--json"],
@@ -25,11 +25,12 @@ def test_it_counts_and_shows_progress_only(database_url: str, tmp_path: Path) ->
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert (found["trials"], found["finished"], found["failed"]) == (20, 20, 0)
-    assert 2 <= found["connections_peak"] <= 2 * 2 + 2  # two a worker; the coordinator's, and that of who counts them
+    # two per worker, one of the coordinator, and one that counts them
+    assert 2 <= found["connections_peak"] <= 2 * 2 + 2
     assert found["seconds"] > 0
     assert found["trials_a_second"] > 0
     assert 0 < found["claim_ms_median"] <= found["claim_ms_p99"]
     lines = ended.stderr.splitlines()
     assert lines[-1].partition("tune: search ")[2].startswith("20/20 trials")
-    assert all(" tune: search " in line for line in lines), ended.stderr  # no line a trial
+    assert all(" tune: search " in line for line in lines), ended.stderr  # no line per trial
     assert hostile.imported == []

@@ -1,4 +1,4 @@
-"""Optuna's terms for a search space."""
+"""Tests how a search space is expressed in Optuna's terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts against `budget.gpu_hours`: the whole study, and no other."""
+"""Tests what counts against `budget.gpu_hours`: the whole study, and no other one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGITS = "0123456789abcdef"
 
 @pytest.fixture
 def empty(database_url: str) -> Iterator[Database]:
-    """A database of this test's own."""
+    """Yields a database for this test alone."""
     opened = Database(database_url, patience=10)
     opened.create_tables()
     yield opened
@@ -47,7 +47,7 @@ def commit(artifacts: Artifacts, stage: Stage, key: str, gpu: float) -> None:
 
 
 def trial(database: Database, drill: Drill, name: str, device: str, seconds: float) -> tuple[Leases, int]:
-    """A running trial of a search (or a step of one), begun so long ago."""
+    """Adds a running trial of a search (or a step of one) that began so long ago."""
     study = make_study(database, name, drill.search)
     write_search(database, name, study._study_id, SearchStep(name, "", ("x", "y"), {}), drill.search, None)
     budget.fill(database, study, 1, [], repeat_failed=False)
@@ -69,15 +69,15 @@ def test_all_stages_and_all_searches_of_the_study(
     assert spent.gpu_seconds() == 0
     commit(artifacts, "finetune", "f", 1000)
     commit(artifacts, "final", "a", 50)
-    commit(artifacts, "final", "superseded", 50)  # under other settings, but the hours are gone
-    commit(artifacts, "tune", "t", 5000)  # its search's leases say the same
+    commit(artifacts, "final", "superseded", 50)  # under other settings, but the hours are spent
+    commit(artifacts, "tune", "t", 5000)  # the leases of its search count the same time
     commit(replaced(artifacts, "other"), "final", "b", 7000)
     trial(empty, drill, f"study-{DIGITS}", "H100", 200)
     trial(empty, drill, f"study-{DIGITS[::-1]}/0-lr-12345678", "H100", 30)  # a step of a sequential search
     trial(empty, drill, f"study-b-{DIGITS}", "H100", 9000)  # another study
     trial(empty, drill, f"study-{DIGITS[1:]}0", "cpu", 9000)
     now[0] = spending.STORE_SECONDS - 0.1
-    assert spent.gpu_seconds() == pytest.approx(230, abs=5)  # the store was looked at a moment ago
+    assert spent.gpu_seconds() == pytest.approx(230, abs=5)  # the store was read a moment ago
     now[0] = spending.STORE_SECONDS
     assert spent.gpu_seconds() == pytest.approx(1330, abs=5)
 
@@ -88,7 +88,7 @@ def test_work_under_way_and_lost_work_of_other_stages_is_spent(empty: Database, 
 
     for study, gpus, ago in ((artifacts, 2, 100), (artifacts, 0, 900), (replaced(artifacts, "other"), 1, 4000)):
         with process(study, gpus, ago):
-            pass  # it ended, however it did
+            pass  # it has ended, in whichever way
     assert Spending(empty, artifacts).gpu_seconds() == pytest.approx(200, abs=20)
     with process(artifacts, 1, 50) as running:
         running.keep(0)
@@ -96,7 +96,7 @@ def test_work_under_way_and_lost_work_of_other_stages_is_spent(empty: Database, 
         while len(records_under_way(artifacts, "finetune")) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert Spending(empty, artifacts).gpu_seconds() == pytest.approx(250, abs=30)
-        commit(artifacts, "finetune", "f", 333)  # which has them all
+        commit(artifacts, "finetune", "f", 333)  # the manifest includes them all
         assert Spending(empty, artifacts).gpu_seconds() == 333
     with process(artifacts, 1, 10, "superseded"):
         pass
@@ -111,7 +111,7 @@ def test_a_tuning_worker_s_gpu_is_spent_while_it_has_no_trial(empty: Database, a
 
 
 def replaced(artifacts: Artifacts, study: str) -> Artifacts:
-    """The same store for another study."""
+    """Returns the same store for another study."""
     return Artifacts(artifacts.store, study, artifacts.cache)
 
 
@@ -123,6 +123,6 @@ def test_hours_lost_with_a_worker_are_spent(
     with empty.transaction() as connection:
         connection.execute(text("UPDATE tailfill_leases SET expires_at = clock_timestamp() - interval '100 s'"))
     before = spent.gpu_seconds()
-    assert before == pytest.approx(100, abs=2)  # a vanished worker's hours end with its lease
+    assert before == pytest.approx(100, abs=2)  # the hours of a lost worker end with its lease
     assert Leases(empty, 0.001, max_retries=3).reap(study_id) == 1
     assert spent.gpu_seconds() == pytest.approx(before, abs=0.1)

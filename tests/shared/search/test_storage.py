@@ -1,4 +1,4 @@
-"""The connection rules: bounded retries, clear refusals, one connection, creation by many at once."""
+"""Tests the connections: bounded retries, clear refusals, one connection per process, and tables that many processes create at once."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_missing_database_is_refused_for_good(postgres_url: str) -> None:
 
 
 def test_missing_rights_are_refused_for_good(database_url: str) -> None:
-    """Whatever the server says of it and in which language: by the code of the error."""
+    """The code of the error decides, whatever the message and its language."""
     database = Database(database_url)
     database.create_tables()
-    with database.transaction() as connection:  # its owner may take a right from itself
+    with database.transaction() as connection:  # an owner can revoke its own right
         connection.execute(text("REVOKE ALL ON tailfill_searches FROM CURRENT_USER"))
     with pytest.raises(ConfigError, match=r"refuses us .*permission denied for table tailfill_searches") as caught:
         database.call("reading", lambda: _rows(database))
@@ -74,7 +74,7 @@ def test_away_ends_with_unavailable() -> None:
 def test_waits_for_a_server_that_comes_later(
     postgres_url: str, quiet: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that starts is no news; one that takes long, or was there before, is."""
+    """A server that is starting is not logged; one that takes long, or was available before, is."""
     monkeypatch.setattr(storage, "QUIET_SECONDS", quiet)
     caplog.set_level("INFO", "tailfill")
     with socket.socket() as first:
@@ -98,7 +98,7 @@ def test_waits_for_a_server_that_comes_later(
 
 
 def _forward(host: str, port: int, real: int) -> None:
-    """Passes one connection on to the real server, and ends with it."""
+    """Forwards one connection to the real server until it ends."""
     with socket.create_server((host, port)) as server:
         client, _ = server.accept()
         with client, socket.create_connection((host, real)) as upstream:
@@ -187,7 +187,7 @@ def test_storage_without_tables_is_an_error_not_a_hang(database_url: str) -> Non
 
 
 def test_whoever_waits_for_a_connection_that_fails_tries_itself(tmp_path: Path) -> None:
-    """Signs of life and work begin at once: neither sleeps on when the other could not connect."""
+    """Heartbeat and work start at once, and neither keeps waiting if the other could not connect."""
     server = OwnServer(tmp_path / "postgres")
     server.stop()
     database = Database(server.url, patience=60)

@@ -1,4 +1,4 @@
-"""Two owners of one trial: what the first writes after it lost the trial changes nothing for the second."""
+"""Tests two owners of one trial: what the first writes after it lost the trial changes nothing for the second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.search.drill import Drill, FolderTrialCheckpoints
 
 @pytest.fixture
 def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
-    """An open search of one queued trial."""
+    """Makes an open search of one queued trial."""
     drill = make_drill()
     made = make_study(database, drill.name, drill.search)
     write_search(database, drill.name, made._study_id, SearchStep(drill.name, "", ("x", "y"), {}), drill.search, None)
@@ -29,7 +29,7 @@ def study(database: Database, make_drill: Callable[..., Drill]) -> optuna.Study:
 
 
 class Owner:
-    """A claim, and its view of the checkpoints."""
+    """Holds a claim, and its view of the checkpoints."""
 
     def __init__(self, database: Database, study: optuna.Study, folder: Path) -> None:
         self._leases, self._folder = Leases(database, 60), folder
@@ -45,13 +45,13 @@ class Owner:
         )
 
     def save(self, state: str, epoch: int) -> None:
-        """A checkpoint that holds a word."""
+        """Saves a checkpoint that holds a word."""
         file = self._folder / "word"
         file.write_text(state)
         self.checkpoints.save({"state.json": file}, epoch=epoch)
 
     def load(self) -> str | None:
-        """That word."""
+        """Returns the word of the checkpoint."""
         found = self.checkpoints.load()
         return None if found is None else found[0]["state.json"].read_text()
 
@@ -70,13 +70,13 @@ def test_late_owner_overwrites_nothing(database: Database, study: optuna.Study, 
     assert late.load() is None
     late.save("first", 1)
     _take_away(database, study, late.claim)
-    late.claim.check()  # by its own clock the trial is still its own
+    late.claim.check()  # by its own clock it still holds the trial
     owner = Owner(database, study, tmp_path)
     with pytest.raises(LeaseLost):
         late.save("late", 2)
     assert owner.load() == "first"
     owner.save("owner's", 2)
-    late.claim.revoked = False  # as if it had written just before it was told
+    late.claim.revoked = False  # as if it had written just before it learned of the loss
     with pytest.raises(LeaseLost):
         late.save("later", 3)
     assert (owner.claim.epochs, owner.load()) == (2, "owner's")

@@ -1,4 +1,4 @@
-"""A search over how images are made: the real stages, a real PostgreSQL, a tiny study in a folder store."""
+"""Tests a search that varies how images are generated: the real stages, a real PostgreSQL, and a tiny study in a folder store."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def test_equal_settings_are_made_once_and_the_best_are_trained_on(tmp_path: Path
     generated = runs.artifacts.open(final.inputs["generate"])
     assert strength(generated) == best["synthetic"]["generate.image_to_image.strength"]
     assert final.summary["parameters"] == best["synthetic"]
-    # a trial made these very images: there is nothing to generate again
+    # a trial made these images, so there is nothing to generate again
     assert len(runs.artifacts.manifests("generate")) == len(made)

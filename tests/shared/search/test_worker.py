@@ -1,4 +1,4 @@
-"""One worker in this process: what an objective does, and what becomes of its trial."""
+"""Tests one worker in this process: what an objective does, and what happens to its trial."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def test_a_bug_in_the_objective_is_raised_as_it_is(database: Database, make_dril
     drill = make_drill(trials=3, max_failures=2)
 
     def objective(trial: TrialHandle) -> float:
-        raise ZeroDivisionError("abc"[trial.number])  # errors are alike by their class, whatever they say
+        # errors are the same if their classes are, whatever their messages
+        raise ZeroDivisionError("abc"[trial.number])
 
     with coordinated(drill), pytest.raises(ZeroDivisionError):
         new_worker(database, drill).run(Objective(objective))
@@ -268,7 +269,7 @@ def test_objective_that_does_not_stop_is_left(database: Database, make_drill: Ca
     (ended,) = trials(database, drill)
     assert (ended.number, ended.params) == (left.number, left.params)
     assert read_values(ended) == dict(enumerate(drill.curve(ended.params, 3)))
-    assert json.loads((drill.folder / "begun.jsonl").read_text())["epochs"] == 1  # from the checkpoint that it left
+    assert json.loads((drill.folder / "begun.jsonl").read_text())["epochs"] == 1  # from the checkpoint that it saved
 
 
 def test_waits_for_a_coordinator_but_not_for_ever(database: Database, make_drill: Callable[..., Drill]) -> None:

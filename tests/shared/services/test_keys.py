@@ -56,7 +56,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 @pytest.fixture
 def unharmed(seaweedfs: SeaweedFS) -> Iterator[None]:
-    """After the test, the bucket holds what it held, and nothing else."""
+    """Checks that the bucket holds the same objects after the test, and no others."""
     yield
     store = opened(seaweedfs)
     assert list(store.list("")) == ["kept"]
@@ -64,7 +64,7 @@ def unharmed(seaweedfs: SeaweedFS) -> Iterator[None]:
 
 
 def ports(server: Server) -> list[int]:
-    """All that it listens on."""
+    """Returns all ports that the server listens on."""
     found = psutil.Process(server.process.pid).net_connections("tcp")
     listening = sorted(each.laddr.port for each in found if each.status == psutil.CONN_LISTEN)
     assert len(listening) == 2 * len(s3.ROLES)
@@ -77,7 +77,7 @@ def port(server: Server, name: str) -> str:
 
 
 def shell(server: Server, command: str, certificate: Certificate | None = None) -> str:
-    """What `weed shell` says to a command; without the right certificate it asks on and on, and is ended."""
+    """Returns the output of a command of `weed shell`; without the right certificate it retries until it is ended."""
     environment = {"PATH": "", "HOME": "/nowhere"}
     if certificate is not None:
         environment["WEED_GRPC_CA"] = str(certificate.certificate)
@@ -106,7 +106,7 @@ def shell(server: Server, command: str, certificate: Certificate | None = None) 
 
 @pytest.fixture(scope="module")
 def fid(seaweedfs: SeaweedFS) -> str:
-    """Where the object's first part lies on the volume server; also shows that `shell` reaches it with the keys."""
+    """Returns the place of the object's first part on the volume server; also checks that `shell` reaches it with the keys."""
     own = kept_certificate(seaweedfs.server.log.parent / "tls")
     assert "kept" in shell(seaweedfs.server, "fs.ls /buckets/tailfill", own).split()
     found = re.search(r'"fileId": *"(\d+,\w+)"', shell(seaweedfs.server, "fs.meta.cat /buckets/tailfill/kept", own))
@@ -131,7 +131,7 @@ def test_no_port_does_anything_by_http(seaweedfs: SeaweedFS, fid: str) -> None:
                 answered.add(path)
                 assert b"kept" not in body
                 assert b'"fid"' not in body
-    # these say how the server is, whatever the method, and nothing of what it holds
+    # these describe the server, for any method, and nothing of its content
     assert answered <= {"/", "/ui/index.html", "/status", "/cluster/status", "/metrics"}
 
 
@@ -155,10 +155,10 @@ def test_no_port_speaks_grpc_without_the_certificate(seaweedfs: SeaweedFS, tmp_p
             except OSError as error:  # most often an ssl.SSLError
                 refusals.append(str(error))
     certified = [each for each in refusals if "CERTIFICATE" in each or "UNKNOWN_CA" in each]
-    assert len(certified) == len(s3.ROLES), refusals  # a port each; the others speak plain HTTP
+    assert len(certified) == len(s3.ROLES), refusals  # one port each; the others speak plain HTTP
 
 
-@pytest.mark.usefixtures("unharmed", "fid")  # fid has shown that the shell does such things with the certificate
+@pytest.mark.usefixtures("unharmed", "fid")  # fid has checked that the shell can do this with the certificate
 def test_a_shell_without_the_certificate_gets_nowhere(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     commands = "fs.ls /buckets/tailfill\nfs.rm /buckets/tailfill/kept\nvolume.list"
     for certificate in (None, kept_certificate(tmp_path / "another")):
@@ -180,7 +180,7 @@ def test_with_the_keys_an_object_is_still_made_once(seaweedfs: SeaweedFS) -> Non
 
 
 def start_as_it_was(folder: Path) -> SeaweedFS:
-    """Starts SeaweedFS as versions did that asked for keys by S3 only."""
+    """Starts SeaweedFS as earlier versions did, which required keys for S3 only."""
     data = folder / "data"
     data.mkdir(parents=True)
     access, secret = kept_secret(folder / "access-key"), kept_secret(folder / "secret-key")
@@ -208,7 +208,7 @@ def test_objects_of_an_earlier_version_are_still_there(tmp_path: Path) -> None:
     s3._make_bucket(before)
     assert opened(before).create("small", b"data")
     assert opened(before).create("large", CONTENT)
-    with urllib.request.urlopen(  # what this is about
+    with urllib.request.urlopen(  # the subject of this test
         f"http://127.0.0.1:{port(before.server, 'filer.port')}/buckets/tailfill/small", timeout=5
     ) as answer:
         assert answer.read() == b"data"
@@ -226,7 +226,7 @@ def test_objects_of_an_earlier_version_are_still_there(tmp_path: Path) -> None:
 def test_a_certificate_is_made_whole_once_and_for_all(tmp_path: Path) -> None:
     from cryptography import x509
 
-    (tmp_path / "tls.new").mkdir()  # what a process left that was killed here
+    (tmp_path / "tls.new").mkdir()  # what a process leaves that is killed at this point
     (tmp_path / "tls.new" / "certificate.pem").write_text("half")
     found = kept_certificate(tmp_path / "tls")
     contents = [path.read_bytes() for path in dataclasses.astuple(found)]

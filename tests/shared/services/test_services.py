@@ -63,7 +63,7 @@ def report(process: subprocess.Popen[str]) -> dict[str, object]:
 
 
 def servers(workdir: Path) -> list[psutil.Process]:
-    """Processes of servers that work in the folder."""
+    """Returns the processes of servers that work in the folder."""
     found = []
     for process in psutil.process_iter(["name"]):
         try:
@@ -132,7 +132,8 @@ def test_loopback_only_and_secrets_for_the_owner_only(tmp_path: Path) -> None:
     assert not any(Path(name).exists() for name in sockets)
     logs = list(tmp_path.glob("*/*.log"))
     assert len(logs) >= 3
-    secrets.remove(environment["AWS_ACCESS_KEY_ID"])  # a name, which SeaweedFS logs and each request carries openly
+    # a name, which SeaweedFS logs and which each request contains in plain text
+    secrets.remove(environment["AWS_ACCESS_KEY_ID"])
     assert not any(secret in path.read_text() for secret in secrets for path in logs)
     for name in ("postgres/password", "s3/access-key", "s3/secret-key", "s3/tls/key.pem", "s3/tls/certificate.pem"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
@@ -176,7 +177,7 @@ def test_a_work_directory_has_one_user(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_run_are_ended(tmp_path: Path) -> None:
-    """A postmaster that was killed alone, its pid file left, and another process with that number."""
+    """Only the postmaster was killed; its pid file is left, and another process now has its number."""
     from shared.services.postgres import start_postgres
 
     first = start_postgres(tmp_path)
@@ -187,7 +188,7 @@ def test_leftovers_of_a_killed_run_are_ended(tmp_path: Path) -> None:
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     second = start_postgres(tmp_path)
     assert re.sub(r":\d+/", "/", second.url.get_secret_value()) == re.sub(r":\d+/", "/", first.url.get_secret_value())
-    third = start_postgres(tmp_path)  # the second is still there, as if its death signal had been lost
+    third = start_postgres(tmp_path)  # the second still runs, as if its death signal had been lost
     second.server.process.wait(0)
     third.server.stop()
 
@@ -216,7 +217,7 @@ def test_sockets_of_killed_servers_are_removed(tmp_path: Path, monkeypatch: pyte
             killed.bind(str(tmp_path / name))
             killed.listen()
     for path in tmp_path.iterdir():
-        if "filer" not in path.name:  # one that has just been made may be about to listen
+        if "filer" not in path.name:  # a new one may be about to listen
             os.utime(path, (0, 0))
     s3._remove_stale_sockets()
     left = {"seaweedfs-s3-1.sock", "seaweedfs-filer-4.sock", "other.sock"}
@@ -251,6 +252,7 @@ def test_as_root_below_a_folder_that_only_root_may_enter(tmp_path: Path) -> None
     status = Path(f"/proc/{postgres.server.process.pid}/status").read_text()
     assert re.search(r"^Uid:\s65534\s65534\s65534", status, re.M)
     (effective,) = re.findall(r"^CapEff:\s(\w+)", status, re.M)
-    assert int(effective, 16).bit_count() == 1  # of root's rights, only the one to read past permissions
+    # of root's capabilities, only the one that reads in spite of permissions
+    assert int(effective, 16).bit_count() == 1
     assert oct((closed).stat().st_mode & 0o777) == "0o700"
     postgres.server.stop()

@@ -48,10 +48,10 @@ def test_another_file_under_the_same_name_is_another_key(tmp_path: Path, folder_
     before = steps_of(with_file(file), folder_store)
     assert before == steps_of(with_file(file), folder_store)
     file.write_bytes(b"2")
-    os.utime(file, ns=(0, 1))  # as long as before
+    os.utime(file, ns=(0, 1))  # the same size as before
     changed = steps_of(with_file(file), folder_store)
     stages = {step.stage for step in plan(with_file(file)) if step.stage in ("prepare", "finetune", "generate")}
-    assert len(before & changed) == len(stages)  # what no classifier was trained for
+    assert len(before & changed) == len(stages)  # the stages that use no classifier keep their keys
 
 
 def test_a_moved_file_is_the_same(tmp_path: Path, folder_store: FolderStore) -> None:
@@ -102,7 +102,7 @@ def test_a_search_over_files_goes_by_their_names_too(tmp_path: Path, folder_stor
     files[1].write_bytes(b"changed")
     changed = found()
     assert before != changed
-    files[1] = files[1].rename(tmp_path / "c.safetensors")  # the best parameters will name it
+    files[1] = files[1].rename(tmp_path / "c.safetensors")  # the best parameters will contain its name
     assert found() not in (before, changed)
 
 

@@ -1,1 +1,1 @@
-"""What the tests of searches share: processes to be killed, servers to be stopped, and a record of what became of every trial."""
+"""Holds helpers for tests of searches: processes to kill, servers to stop, and a record of what happened to every trial."""

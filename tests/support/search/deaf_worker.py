@@ -1,4 +1,4 @@
-"""A worker process whose objective hears no signal: one epoch, a checkpoint, and then it never comes back."""
+"""Runs a worker process whose objective ignores signals: after one epoch and a checkpoint it never returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.search.drill import Drill, DrillObjective, FolderTrialCheckpo
 
 
 class Deaf(DrillObjective):
-    """Leaves the file `deaf` when it no longer hears."""
+    """Writes the file `deaf` when it begins to ignore signals."""
 
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
         curve = self.drill.curve(trial.parameters, 1)
@@ -24,7 +24,7 @@ class Deaf(DrillObjective):
 
 
 def run(drill: Drill) -> None:
-    """Works in a process of its own."""
+    """Works, as the main function of a process."""
     stop = StopSignal(grace_seconds=1.0)
     stop.install()
     quiet_optuna()

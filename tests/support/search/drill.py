@@ -1,4 +1,4 @@
-"""A search with an objective that takes a moment, run by real processes that tests may kill."""
+"""Defines a search with a short objective, which real processes run that tests may kill."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from shared.search.worker import TrialHandle, Worker
 from shared.stop import StopSignal
 
 GOALS = ((0.3, 0.7), (0.8, 0.2))  # where each objective is least
-BEGUN = "begun.jsonl"  # in a drill's folder: a line for each time that a worker takes a trial up
+BEGUN = "begun.jsonl"  # in a drill's folder: one line for each time that a worker begins or resumes a trial
 
 _log = Log("drill")
 
 
 class Place(Section):
-    """What is searched: a point in the unit square."""
+    """Holds the point in the unit square that is searched."""
 
     x: float = 0.5
     y: float = 0.5
@@ -43,32 +43,32 @@ class Place(Section):
 
 @dataclass(frozen=True)
 class Drill:
-    """A search to be run by real processes."""
+    """Describes a search that real processes run."""
 
     url: str
     name: str
     search: Search
     folder: Path
-    """Where checkpoints are kept, and what the processes tell of themselves."""
+    """The folder for checkpoints, and for the files in which the processes record what they do."""
     epoch_seconds: float = 0.0
     seed: int = 0
     checkpoint_seconds: float = 0.0
-    """How long keeping a checkpoint takes."""
+    """The seconds that saving a checkpoint takes."""
 
     @property
     def spec(self) -> SearchSpec:
-        """Returns what its coordinators and workers are given."""
+        """The description of the search for its coordinators and workers."""
         return SearchSpec(self.name, self.search, self.seed)
 
     def curve(self, parameters: Mapping[str, float], epochs: int) -> list[Values]:
-        """Returns the values that a trial reports, interrupted or not."""
+        """Returns the values that a trial reports, whether it is interrupted or not."""
         curve: list[Values] = []
         for epoch in range(epochs):
             curve.append(self.step(curve, parameters, epoch))
         return curve
 
     def step(self, curve: Sequence[Sequence[float]], parameters: Mapping[str, float], epoch: int) -> Values:
-        """Returns the values of one epoch, one per objective. They depend on all epochs before it, so that a wrong resume shows."""
+        """Returns the values of one epoch, one per objective. They depend on all earlier epochs, so that a wrong resume changes them."""
         place, goals = with_parameters(Place(), parameters), GOALS[: len(self.search.objectives)]
         before = curve[-1] if curve else [0.0] * len(goals)
         return tuple(
@@ -84,7 +84,7 @@ class FolderTrialCheckpoints:
     """Keeps trials' checkpoints in a folder, each written as a whole."""
 
     def __init__(self, folder: Path, seconds: float = 0.0) -> None:
-        """`seconds` is how long a save takes."""
+        """Uses the folder; each save takes at least so many seconds."""
         self.key = "folder"
         self._folder, self._seconds = folder, seconds
 
@@ -102,7 +102,7 @@ class FolderTrialCheckpoints:
         return ({"state.json": path}, {}) if path.exists() else None
 
     def discard(self, key: str, name: str) -> None:
-        """Removes it."""
+        """Removes the checkpoint."""
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
@@ -110,7 +110,7 @@ class FolderTrialCheckpoints:
 
 
 class DrillObjective:
-    """Sleeps epoch by epoch. As in a real training an epoch is reported, and then kept beside the next ones."""
+    """Sleeps in each epoch. As in a real training, an epoch is reported, and then saved while the next ones run."""
 
     def __init__(self, drill: Drill) -> None:
         self.drill = drill
@@ -146,7 +146,7 @@ class DrillObjective:
         return curve
 
     def save(self, trial: TrialHandle, curve: Sequence[Sequence[float]]) -> None:
-        """Keeps the epochs so far as a checkpoint."""
+        """Saves the epochs so far as a checkpoint."""
         path = self.drill.folder / f"state.{os.getpid()}"
         path.write_text(json.dumps(curve))
         trial.checkpoints.save({"state.json": path}, epoch=len(curve))
@@ -155,24 +155,24 @@ class DrillObjective:
         return epochs % self.drill.search.checkpoint_every == 0 and epochs < self.drill.search.epochs
 
     def _note(self, trial: TrialHandle, epochs: int) -> None:
-        """Writes down that a worker begins, or goes on with, a trial, and where."""
+        """Records that a worker begins or resumes a trial, and after how many epochs."""
         begun = {"number": trial.number, "epochs": epochs, "worker": os.getpid(), "at": time.time()}
         with (self.drill.folder / BEGUN).open("a") as file:
             file.write(json.dumps({**begun, "parameters": trial.parameters}) + "\n")
 
 
 def run_worker(drill: Drill, grace_seconds: float = 10.0) -> None:
-    """Works in a process of its own until the search is closed; exits with the code of its error."""
+    """Works, as the main function of a process, until the search is closed; exits with the code of its error."""
     _in_process(lambda stop: _work(drill, stop), grace_seconds)
 
 
 def run_coordinator(drill: Drill) -> None:
-    """Coordinates in a process of its own; leaves what it found in `outcome.json`."""
+    """Coordinates, as the main function of a process; writes the result to `outcome.json`."""
     _in_process(lambda stop: _coordinate(drill, stop))
 
 
 def processes() -> multiprocessing.context.ForkServerContext:
-    """Returns what starts processes that have imported our modules already, so that they start at once and share memory."""
+    """Returns a context whose processes have already imported our modules, so that they start at once and share memory."""
     context = multiprocessing.get_context("forkserver")
     # not this module: the server that forks them has no `tests` on its path
     context.set_forkserver_preload(["shared.search.coordinator", "shared.search.worker", "alembic.command"])

@@ -1,4 +1,4 @@
-"""Processes that work on a drill, what is done to them, and how their search must end."""
+"""Runs and kills the processes that work on a drill, and checks how their search ends."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Fleet:
                 process.join()
 
     def add_worker(self, run: Callable[[Drill], None] = run_worker, drill: Drill | None = None) -> BaseProcess:
-        """Starts one more."""
+        """Starts one more worker."""
         process = self._context.Process(target=run, args=(drill or self._drill,))
         process.start()
         self.workers.append(process)
         return process
 
     def add_coordinator(self) -> BaseProcess:
-        """Starts one more."""
+        """Starts one more coordinator."""
         process = self._context.Process(target=run_coordinator, args=(self._drill,))
         process.start()
         self.coordinators.append(process)
@@ -81,27 +81,29 @@ class Fleet:
             members.append(process)
 
     def strike(self, process: BaseProcess, number: int) -> None:
-        """Sends a signal to a process that may be gone. Who was told to stop and is still there is killed, as a Pod is."""
+        """Sends a signal to a process that may have ended. One that got a signal before is killed, as Kubernetes kills a Pod."""
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL if process.pid in self._told else number)
             self._told.add(process.pid)
 
     def begun(self) -> list[dict[str, Any]]:
-        """Returns what the workers say that they took up."""
+        """Returns the workers' records of the trials that they began or resumed."""
         path = self._drill.folder / BEGUN
         whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
         return [json.loads(line) for line in whole.splitlines()]
 
     def at_work(self) -> list[BaseProcess]:
-        """Returns the workers whose trial has a checkpoint; while there are none, those that have begun a trial, or all: a strike at one that still
-        starts interrupts nothing."""
+        """Returns the workers whose trial has a checkpoint, or else those that have begun a trial, or else all.
+
+        A signal to a worker that is still starting would interrupt nothing.
+        """
         latest = {entry["worker"]: entry["number"] for entry in self.begun()}
         begun = [process for process in self.workers if process.pid in latest]
         kept = [process for process in begun if any(self._drill.folder.glob(f"trial-{latest[process.pid]}-*.json"))]
         return kept or begun or self.workers
 
     def restaff(self, workers: int) -> None:
-        """Puts new workers in place of those that ended."""
+        """Replaces the workers that have ended."""
         for process in list(self.workers):
             if not process.is_alive():
                 self.workers.remove(process)
@@ -110,12 +112,12 @@ class Fleet:
             self.add_worker()
 
     def outcome(self) -> dict[str, Any] | None:
-        """Returns what a coordinator found, or None while the search goes on."""
+        """Returns the result of a coordinator, or None while the search is running."""
         path = self._drill.folder / "outcome.json"
         return json.loads(path.read_bytes()) if path.exists() else None
 
     def until(self, look: Callable[[], T | None], seconds: float = 90.0) -> T:
-        """Waits until there is something to be seen, and returns it; raises AssertionError if it takes longer."""
+        """Waits until `look` returns a truthy value, and returns it; raises AssertionError after so many seconds."""
         end = time.monotonic() + seconds
         while not (seen := look()):
             assert time.monotonic() < end, f"not reached after {seconds} s; {len(self.deaths)} workers ended"
@@ -123,7 +125,7 @@ class Fleet:
         return seen
 
     def join(self, seconds: float) -> list[int | None]:
-        """Waits for all; returns the exit codes of all workers there ever were."""
+        """Waits for all processes, and returns the exit codes of all workers, also of those that were replaced."""
         end = time.monotonic() + seconds
         for process in (*self.workers, *self.coordinators):
             process.join(max(end - time.monotonic(), 0.1))
@@ -137,7 +139,7 @@ def run_when_all_are_there(together: Barrier, run: Callable[[Drill], None], dril
 
 
 def run_silent_worker(drill: Drill) -> None:
-    """Works in a process of its own without a heartbeat: each of its connections is for its work."""
+    """Works, as the main function of a process, without a heartbeat, so that each of its connections is for its work."""
     quiet_optuna()
     database, checkpoints = Database(drill.url), FolderTrialCheckpoints(drill.folder)
     Worker(database, drill.spec, checkpoints, StopSignal()).run(DrillObjective(drill))
@@ -153,9 +155,9 @@ def run_chaos(
     restarts: int = 0,
     coordinator_kills: int = 0,
 ) -> dict[str, Any]:
-    """Runs the drill's search to its end while every second a worker is killed or stopped, `strikes` times; returns its outcome.
+    """Runs the drill's search to its end, and returns its outcome. Every second a worker is killed or stopped, `strikes` times.
 
-    The server is restarted `restarts` times by `restart`. Raises AssertionError when it has not ended within `seconds`.
+    The server is restarted `restarts` times by `restart`. Raises AssertionError if the search has not ended within `seconds`.
     """
     rng = random.Random(seed)
     events = ["restart"] * restarts + ["coordinator"] * coordinator_kills
@@ -163,13 +165,13 @@ def run_chaos(
     end = time.monotonic() + seconds
     ticks = 0
     with Fleet(drill) as fleet:
-        fleet.restaff(workers)  # before there is a coordinator
+        fleet.restaff(workers)  # before the coordinator starts
         fleet.add_coordinator()
         while fleet.outcome() is None:
             assert time.monotonic() < end, f"not over after {seconds} s; {len(fleet.deaths)} workers ended"
             time.sleep(1.0)
             if not fleet.begun():
-                continue  # a slow machine: strike what works, not what starts
+                continue  # on a slow machine, workers may not have started yet
             ticks += 1
             if ticks <= strikes:
                 fleet.strike(rng.choice(fleet.at_work()), rng.choice([signal.SIGKILL, signal.SIGTERM]))
@@ -194,7 +196,7 @@ def run_chaos(
 def check_end(
     database: Database, drill: Drill, study: str | None = None, fixed: dict[str, Any] | None = None
 ) -> list[FrozenTrial]:
-    """Returns the trials, and sees that exactly the budget is finished, and that each has the values of an uninterrupted one.
+    """Checks that exactly the budget is finished, and that each trial has the values of an uninterrupted one; returns the trials.
 
     `study` is a step's, with the values that earlier ones `fixed`.
     """

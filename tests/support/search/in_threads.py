@@ -1,4 +1,4 @@
-"""A worker in this process, with an objective that is a function, and a coordinator in a thread beside it."""
+"""Runs a worker in this process, whose objective is a function, and a coordinator in a thread."""
 
 from __future__ import annotations
 

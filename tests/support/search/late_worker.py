@@ -1,4 +1,4 @@
-"""A worker process whose third epoch takes long. Cut off for longer than its lease it says so, and then tries all that it may not do."""
+"""Runs a worker process whose third epoch takes long. If it loses its lease, it records that, and then tries all forbidden writes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shared.search.worker import TrialHandle, Worker
 from shared.stop import StopSignal
 from tests.support.search.drill import Drill, DrillObjective, FolderTrialCheckpoints
 
-LATE = 99.0  # the values that nobody may see
+LATE = 99.0  # a value that must not be recorded
 PATIENCE = 120.0
 
 
 class Late(DrillObjective):
-    """Leaves the files `long` in that epoch, `stopped` when its trial is stopped, `refused` at the end; waits for `mended` in between."""
+    """Writes the file `long` in that epoch, `stopped` when its trial is stopped, and `refused` at the end, after waiting for `mended`."""
 
     def __call__(self, trial: TrialHandle) -> Sequence[float]:
         folder = self.drill.folder
@@ -37,7 +37,7 @@ class Late(DrillObjective):
         return [LATE]
 
     def _refused(self, trial: TrialHandle) -> list[str]:
-        """Returns what it was kept from."""
+        """Returns the names of the writes that were refused."""
         refused = []
         try:
             trial.report(2, LATE)
@@ -51,7 +51,7 @@ class Late(DrillObjective):
 
 
 def run(drill: Drill) -> None:
-    """Works in a process of its own."""
+    """Works, as the main function of a process."""
     stop = StopSignal()
     stop.install()
     quiet_optuna()

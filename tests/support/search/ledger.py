@@ -1,4 +1,4 @@
-"""What became of trials, change by change: triggers write it down beside Optuna's and our rows, so that a second tell cannot hide."""
+"""Records every change of a trial by triggers on Optuna's tables and ours, so that a value that is written twice is found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
 @dataclass(frozen=True)
 class Change:
-    """A row that was written."""
+    """Holds a row before and after it was written."""
 
     at: float
     trial_id: int
@@ -45,35 +45,35 @@ class Change:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a worker found when it took a trial up."""
+    """Describes one time that a worker began or resumed a trial."""
 
     claim: Change
-    """The change of the lease that the claim was."""
+    """The change of the lease by which the trial was claimed."""
     epochs: int
-    """How many epochs it went on from, as it says itself."""
+    """The number of epochs that were finished before, as the worker recorded it."""
     parameters: dict[str, Any]
 
     @property
     def trial_id(self) -> int:
-        """Returns Optuna's id of the trial."""
+        """Optuna's id of the trial."""
         return self.claim.trial_id
 
     @property
     def lease(self) -> dict[str, Any]:
-        """Returns the row of the lease as the claim left it."""
+        """The row of the lease after the claim."""
         assert self.claim.now is not None
         return self.claim.now
 
 
 class Ledger:
-    """Keeps all changes in a database of a test's own, from the beginning on. It is a context manager."""
+    """Keeps all changes in a test's own database, from the creation of its tables. It is a context manager."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = Database(url)
 
     def __enter__(self) -> Ledger:
-        """Makes the tables."""
+        """Creates the tables and triggers."""
         self.database.create_tables()
         with self.database.transaction() as connection:
             connection.execute(text(TABLE))
@@ -103,7 +103,7 @@ class Ledger:
         return self.changes("tailfill_leases")
 
     def attempts(self, drill: Drill) -> list[Attempt]:
-        """Returns what the workers say that they took up, each with its claim: a worker holds one at a time."""
+        """Returns the attempts that the workers recorded, each with its claim: a worker has one trial at a time."""
         claims, attempts = self.claims(), []
         for line in (drill.folder / BEGUN).read_text().splitlines():
             said = json.loads(line)
@@ -113,7 +113,7 @@ class Ledger:
         return attempts
 
     def check_told_once(self, objectives: int = 1) -> None:
-        """Sees that one write ended each trial, with one value per objective, and that no value was written over by another."""
+        """Checks that one write ended each trial, with one value per objective, and that no value was replaced by another."""
         ends = [end.trial_id for end in self.ends()]
         assert len(ends) == len(set(ends)), ends
         open_ = {change.trial_id for change in self.changes("trials")}.difference(ends)
@@ -131,7 +131,7 @@ class Ledger:
                 assert change.was is None or change.was[value] == change.now[value], change
 
     def check_resumed(self, drill: Drill) -> list[Attempt]:
-        """Sees that every attempt went on from the checkpoint that its claim named; returns those that went on from one."""
+        """Checks that every attempt continued from the checkpoint that its claim named; returns those that continued from one."""
         attempts = self.attempts(drill)
         wrong = [a for a in attempts if a.epochs != a.lease["epochs"] or (a.epochs > 0) != bool(a.lease["checkpoint"])]
         assert not wrong, wrong

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own, which may go away and come back, and a way to one that may be cut."""
+"""Runs a PostgreSQL for one test, which can be stopped and started, and a proxy to a server that can be disconnected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.services.process import start, unprivileged_user
 
 
 class Proxy:
-    """A way to a server that can be cut: what went through it is gone then, and nobody answers until it is mended."""
+    """Forwards connections to a server. `cut` ends them and refuses new ones until `mend`."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -35,7 +35,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Ends all connections, and takes no new one."""
+        """Ends all connections, and refuses new ones."""
         for end in (self._listener, *self._ends):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -43,7 +43,7 @@ class Proxy:
         self._ends.clear()
 
     def mend(self) -> None:
-        """Takes connections again."""
+        """Accepts connections again."""
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self.__enter__()
 
@@ -57,7 +57,7 @@ class Proxy:
                 server = socket.create_connection(self._server)
             except OSError:
                 client.close()
-                continue  # the server is away
+                continue  # the server is stopped
             self._ends += [client, server]
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
@@ -70,14 +70,14 @@ class Proxy:
 
 
 class OwnServer:
-    """A server that can be restarted on the same port."""
+    """Runs a server that can be restarted on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self._postgres = start_postgres(folder)
         self.url = self._postgres.url.get_secret_value()
 
     def new_database(self) -> str:
-        """Makes an empty database; returns its URL."""
+        """Creates an empty database, and returns its URL."""
         name = f"test_{uuid.uuid4().hex}"
         connection = psycopg2.connect(self.url)
         connection.autocommit = True
@@ -87,11 +87,11 @@ class OwnServer:
         return f"{self.url.rpartition('/')[0]}/{name}"
 
     def stop(self) -> None:
-        """Cuts all clients off."""
+        """Stops the server, which disconnects all clients."""
         self._postgres.server.stop()
 
     def start(self) -> None:
-        """Starts it again after a stop."""
+        """Starts the server again after a stop."""
         server = self._postgres.server
         command = [str(part) for part in server.process.args]  # type: ignore[union-attr]
         data = Path(command[command.index("-D") + 1])
@@ -102,13 +102,13 @@ class OwnServer:
         self._postgres = Postgres(new, self._postgres.url)
 
     def restart(self) -> None:
-        """Stops and starts it."""
+        """Stops the server and starts it again."""
         self.stop()
         self.start()
 
 
 def accepts(url: str) -> bool:
-    """Returns whether a server takes connections there."""
+    """Returns whether a server accepts connections at the URL."""
     try:
         psycopg2.connect(url, connect_timeout=2).close()
     except psycopg2.OperationalError:

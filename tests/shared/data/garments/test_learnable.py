@@ -1,4 +1,4 @@
-"""Drawn garments must be worth learning: no group trivial, none hopeless, at the size that the demo uses."""
+"""Tests that drawn garments are worth learning: no label group is trivial or hopeless at the demo's image size."""
 
 from itertools import takewhile
 

@@ -1,4 +1,4 @@
-"""The fingerprint of a source's files: what changes it, and what does not."""
+"""Tests what changes the digest of a source's files, and what does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_added_images_and_edited_labels_change_it(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("a.png,cat")
     first = source_digest(source(tmp_path), SETTINGS)
     assert first == source_digest(source(tmp_path), SETTINGS)
-    (tmp_path / "labels.csv").write_text("a.png,dog")  # as long as before
+    (tmp_path / "labels.csv").write_text("a.png,dog")  # the same size as before
     second = source_digest(source(tmp_path), SETTINGS)
     (tmp_path / "a.png").write_bytes(b"1")
     third = source_digest(source(tmp_path), SETTINGS)
@@ -57,13 +57,14 @@ def test_a_folder_that_is_missing_or_empty(tmp_path: Path) -> None:
 def test_a_bucket_and_a_folder_with_the_same_files_agree(
     tmp_path: Path, s3_store: S3Store, s3_server: Settings
 ) -> None:
-    # in the order of strings `a-b/` comes before `a/`, in that of paths after it
+    # `a-b/` sorts before `a/` as a string, and after it as a path
     files = {"labels.csv": b"a.png,cat", "a/1.png": b"1", "a-b/2.png": b"22", "notes/x.TXT": b"x", "empty.png": b""}
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
         s3_store.put(f"set/{name}", data)
-    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/a/")  # as consoles make folders
+    # web consoles create folders in this way
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/a/")
     s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/of-another/")
     there = FolderSource(source="folder", root=f"{s3_store.url}/set")
     assert source_digest(there, s3_server) == source_digest(source(tmp_path), SETTINGS)

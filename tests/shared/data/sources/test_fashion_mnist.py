@@ -46,7 +46,7 @@ def test_first_images_train_and_last_ones_validate(tmp_path: Path, packed: bool)
     assert len(images) == source.total == 9 * 5 + 2 + 10 * 4 + 120
     shirt = source.schema.column("garment/shirt")
     paths = [image.path for image in images if image.labels[shirt] == 1 and image.split != "test"]
-    # the shirts are items 6, 16, 26 ...: the first two train, the last four of the twelve validate
+    # the shirts are items 6, 16, 26 ...; of the twelve, the first two are for training and the last four for validation
     assert [path.removeprefix("train-images-idx3-ubyte/") for path in paths] == [
         "00006",
         "00016",

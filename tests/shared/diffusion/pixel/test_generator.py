@@ -23,7 +23,7 @@ LABELS = np.array([1, 0, 0, 1], np.int8)
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """A network with random weights, as finetune commits one."""
+    """Returns the files of a network with random weights, in the form that finetune commits."""
     paths = {name: tmp_path / name for name in ("generator.json", "model.safetensors")}
     paths["generator.json"].write_text(json.dumps(describe(SCHEMA, 20, 8)))
     network = build_network(SCHEMA, 20, 8, seed=1)
@@ -59,7 +59,7 @@ def test_the_same_requests_give_the_same_bytes_and_another_seed_another_image(ge
 def test_image_to_image_stays_closer_to_its_start_the_lower_the_strength(
     generator: PixelGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # a flow of zero leaves the noised start as it is, so that only the noising shows
+    # a flow of zero leaves the noised start unchanged, so that the result shows the noising alone
     monkeypatch.setattr(generator, "_network", lambda state, times, labels: torch.zeros_like(state))
     start = shapes(1, side=20).pixels(20)[0]
     strengths = (0.1, 0.5, 1.0)

@@ -26,7 +26,7 @@ CONFIG = PixelFinetune(
 
 
 class StoppingCheckpoints(FolderCheckpoints):
-    """Sends the stop signal when a checkpoint is kept: the training goes on for one step, and must then end."""
+    """Sends the stop signal when a checkpoint is saved. The training then makes one more step, and must end."""
 
     def __init__(self, folder: Path, stop: StopSignal) -> None:
         super().__init__(folder)
@@ -72,7 +72,8 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
         train(CONFIG, tmp_path / "first" / "out", checkpoints, stop)
     found = checkpoints.load()
     assert found is not None
-    assert found[1]["step"] == 6  # due at 5, where the signal came; kept once more at 6, on the way out
+    # one was due at step 5, when the signal came; another was saved at step 6, before the end
+    assert found[1]["step"] == 6
     resumed = FolderCheckpoints(tmp_path / "again")
     resumed.save(found[0], **found[1])
     train(CONFIG, tmp_path / "second" / "out", resumed)
@@ -80,7 +81,7 @@ def test_a_stopped_training_goes_on_and_ends_with_the_same_bytes(
     if device.type == "cpu":
         assert ours.read_bytes() == theirs.read_bytes()
         assert steps_and_losses(tmp_path / "second/out") == steps_and_losses(whole)
-    else:  # a GPU takes some sums in no fixed order
+    else:  # on a GPU the order of some sums varies
         found, wanted = load_file(ours), load_file(theirs)
         assert all(torch.allclose(found[name], wanted[name], rtol=1e-2, atol=1e-3) for name in wanted)
 

@@ -15,7 +15,7 @@ from shared.errors import DataError
 
 @pytest.fixture
 def base(tiny_base: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged."""
+    """Returns a copy of the base that a test may damage."""
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 

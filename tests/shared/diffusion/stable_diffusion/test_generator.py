@@ -31,7 +31,7 @@ RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1
 def trained(
     tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, device: torch.device
 ) -> dict[str, dict[str, Path]]:
-    """The committed files of a full and of a LoRA fine-tuning, each with the text encoder."""
+    """Returns the committed files of a full and of a LoRA fine-tuning, each with the text encoder."""
     found = {}
     for method in ("full", "lora"):
         out = tmp_path_factory.mktemp(method)
@@ -117,7 +117,7 @@ def test_a_mixed_batch_is_drawn_as_its_groups(full: StableDiffusion) -> None:
 def test_images_are_those_of_diffusers_own_pipeline(
     trained: dict[str, dict[str, Path]], tiny_base: Path, method: str, load: Load, device: torch.device
 ) -> None:
-    """The weights are in the standard form, and our sampling is the standard one: the same bytes."""
+    """Our weights have the standard form, and our sampling is the standard one, so the bytes are the same."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None, requires_safety_checker=False)
@@ -130,7 +130,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
         pipeline.unet.load_state_dict(load_file(files["unet.safetensors"]))
         pipeline.text_encoder.load_state_dict(load_file(files["text_encoder.safetensors"]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # numpy's, of the scheduler
+        warnings.simplefilter("ignore", DeprecationWarning)  # a deprecation warning of numpy in the scheduler
         theirs = pipeline(
             "a photo of red square",
             height=32,
@@ -143,7 +143,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
     ours = load(files).sample([SampleRequest(RED_SQUARE, 5)], 2.0, 4)[0]
     if device.type == "cpu":
         assert np.array_equal(ours, (theirs * 255).round().astype(np.uint8))
-    else:  # theirs was drawn on the CPU in float32, ours in bfloat16
+    else:  # diffusers' image was drawn on the CPU in float32, ours in bfloat16
         assert np.abs(ours - theirs * 255).mean() < 3
 
 

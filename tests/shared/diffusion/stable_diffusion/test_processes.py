@@ -12,7 +12,7 @@ from shared.diffusion.stable_diffusion.processes import Rank, processes
 from shared.errors import DataError
 from tests.support.hostile import HostileFolder
 
-PATIENCE_SECONDS = 120  # of a busy machine
+PATIENCE_SECONDS = 120  # on a busy machine
 
 
 def damaged(job: str, rank: Rank) -> None:
@@ -20,7 +20,7 @@ def damaged(job: str, rank: Rank) -> None:
 
 
 class EndsAsItStarts:
-    """A job whose process dies while it reads it."""
+    """Ends the process that unpickles it: a job whose process dies at its start."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (3,)
@@ -54,7 +54,7 @@ def test_a_process_that_dies_as_it_starts_is_not_waited_for(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_what_ends_another_process_is_raised_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hostile = HostileFolder(tmp_path / "user")  # where a person works
+    hostile = HostileFolder(tmp_path / "user")  # the user's current folder
     monkeypatch.chdir(hostile.folder)
     with (
         pytest.raises(DataError, match="image 7: seen by process 1"),

@@ -70,7 +70,7 @@ def finetune(tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.
 
 
 class StopAt(FolderCheckpoints):
-    """Sends the stop signal when the checkpoint of a step is kept."""
+    """Sends the stop signal when the checkpoint of a step is saved."""
 
     def __init__(self, folder: Path, step: int, stop: StopSignal, takes: float = 0.0) -> None:
         super().__init__(folder)
@@ -86,7 +86,10 @@ class StopAt(FolderCheckpoints):
 
 
 def same(a: Path, b: Path, device: torch.device) -> bool:
-    """To the bit on a CPU; a GPU takes some sums in no fixed order, of which Adam makes whole steps where a gradient is near 0."""
+    """Returns whether weights are equal, bit for bit on a CPU.
+
+    On a GPU the order of some sums varies, and Adam turns that into whole steps if a gradient is near 0.
+    """
     one, other = load_file(a), load_file(b)
     if device.type == "cpu":
         return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -140,7 +143,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     with pytest.raises(Stopped):
         finetune("resumed", checkpoints, stop, **values)
     first, last = checkpoints.steps
-    assert first == 7 < last  # the signal came while the checkpoint was kept, and was obeyed after some step
+    # the signal came while the checkpoint was saved, and took effect after one of the next steps
+    assert first == 7 < last
     resumed, resumed_curve = finetune("resumed", checkpoints, **values)
     names = sorted(p.name for p in whole.glob("*.safetensors"))
     expected = ["lora.safetensors"] if "method" in values else ["text_encoder.safetensors", "unet.safetensors"]
@@ -154,7 +158,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 def test_no_checkpoint_that_would_not_fit_into_the_grace_period(finetune: Finetune, tmp_path: Path) -> None:
     stop = StopSignal(grace_seconds=0.2)
-    checkpoints = StopAt(tmp_path / "kept", 7, stop, takes=0.2)  # seconds, of which half the grace period may be used
+    checkpoints = StopAt(tmp_path / "kept", 7, stop, takes=0.2)  # seconds, of which half may be used
     with pytest.raises(Stopped):
         finetune("out", checkpoints, stop, steps=12, checkpoint_every=7)
     assert checkpoints.steps == [7]
@@ -198,7 +202,7 @@ def test_rare_images_train(finetune: Finetune) -> None:
 def test_a_base_that_predicts_the_velocity(finetune: Finetune, tmp_path: Path) -> None:
     base = tiny_pipeline(tmp_path / "v", "v_prediction")
     epsilon, velocity = finetune("epsilon", steps=1)[1], finetune("velocity", steps=1, base=str(base))[1]
-    assert epsilon[0]["loss"] != velocity[0]["loss"]  # equal weights and draws, another target
+    assert epsilon[0]["loss"] != velocity[0]["loss"]  # the weights and draws are equal, the targets differ
 
 
 def test_a_loss_that_is_not_finite_is_explained(finetune: Finetune) -> None:
@@ -210,7 +214,7 @@ def test_a_resolution_that_the_unet_cannot_halve(finetune: Finetune) -> None:
     finetune("out", resolution=40, steps=1)
     base = finetune.base
     config = json.loads((base / "unet/config.json").read_text())
-    assert len(config["block_out_channels"]) == 2  # with the VAE's two: sides come in multiples of 4
+    assert len(config["block_out_channels"]) == 2  # with the two of the VAE, sides must be multiples of 4
     finetune.base = finetune.folder / "deeper"
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         (finetune.base / part).mkdir(parents=True)
@@ -224,14 +228,14 @@ def test_a_resolution_that_the_unet_cannot_halve(finetune: Finetune) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tiny_base: Path, source: BaseSource, tmp_path: Path) -> None:
-    finetune = Finetune(tiny_base, source, tmp_path, torch.device("cpu"))  # two GPUs are needed for the same there
+    # on GPUs, the same test would need two of them
+    finetune = Finetune(tiny_base, source, tmp_path, torch.device("cpu"))
     values: dict[str, Any] = {"batch_size": 4, "steps": 2, "ema": 0.0, "gradient_accumulation": 2}
     one, curve = finetune("one", **values)
     two, shared_curve = finetune("two", processes=2, **values)
     assert [p["loss"] for p in shared_curve] == pytest.approx([p["loss"] for p in curve], rel=1e-4)
     a, b = load_file(one / "unet.safetensors"), load_file(two / "unet.safetensors")
     for name in a:
-        torch.testing.assert_close(
-            a[name], b[name], rtol=1e-3, atol=1e-3
-        )  # Adam's first steps are as large as the rate
+        # Adam's first steps are as large as the learning rate
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-3)
     assert not torch.distributed.is_initialized()
