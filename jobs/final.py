@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinalInputs:
-    """What a final training reads."""
+    """Holds the inputs of a final training."""
 
     images: ImageSet
     """The real images of all splits."""
@@ -49,12 +49,12 @@ class FinalInputs:
 
 @dataclass(frozen=True)
 class FinalResult:
-    """What `final` wrote."""
+    """Holds the files that `final` wrote."""
 
     files: dict[str, Path]
-    """By name."""
+    """The files by name."""
     summary: dict[str, Any]
-    """For the manifest."""
+    """The summary for the manifest."""
 
 
 def run(config: FinalConfig, context: Context) -> Manifest:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` wrote: the files by name, and the manifest's summary."""
+    """Holds the files that `prepare` wrote, by name, and the manifest's summary."""
 
     files: dict[str, Path]
     summary: dict[str, Any]

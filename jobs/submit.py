@@ -40,7 +40,7 @@ log = Log("submit")
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """Which final trainings to run."""
+    """Says which final trainings to run."""
 
     experiment: str | None = None
     """The name of the experiment; None for all experiments."""

@@ -23,7 +23,7 @@ STOPPED = 143  # 128 + SIGTERM
 
 
 class TailfillError(Exception):
-    """Is the base of every error that is shown as one line, without a traceback."""
+    """Serves as the base of every error that is shown as one line, without a traceback."""
 
     exit_code = BUG
 

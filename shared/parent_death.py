@@ -1,4 +1,4 @@
-"""Child processes that the kernel ends when their parent dies, also if it is killed. See PR_SET_PDEATHSIG in prctl(2)."""
+"""Has the kernel end child processes when their parent dies, even if it is killed. See PR_SET_PDEATHSIG in prctl(2)."""
 
 from __future__ import annotations
 

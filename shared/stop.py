@@ -13,7 +13,7 @@ STOP_MARGIN_SECONDS = 5.0  # of the grace period, reserved for the rest of the s
 
 
 class StopSignal:
-    """Is set by SIGTERM or SIGINT. Long work reads it between steps, writes a checkpoint if time allows, and calls `raise_if_set`."""
+    """Tells long work that SIGTERM or SIGINT came. The work reads it between steps, writes a checkpoint if time allows, and calls `raise_if_set`."""
 
     def __init__(self, grace_seconds: float = 30.0) -> None:
         """`grace_seconds` pass between the signal and SIGKILL."""

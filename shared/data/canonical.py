@@ -40,12 +40,12 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 
 @dataclass(frozen=True)
 class Canonical:
-    """Is an image in canonical form, with the values by which duplicates are found."""
+    """Holds an image in canonical form, with the values by which duplicates are found."""
 
     data: bytes
     """Holds the encoded image, PNG or JPEG."""
     digest: bytes
-    """Is a hash of the pixels: equal for equal pixels, whatever the file format was."""
+    """A hash of the pixels: equal for equal pixels, whatever the file format was."""
     perceptual: NDArray[np.uint8]
     """Holds the perceptual hash (pHash, by DCT), 256 bits packed into `[32]`."""
     colours: NDArray[np.uint8]

@@ -16,7 +16,7 @@ from shared.errors import ConfigError, DataError
 
 
 class DatasetInfo(Section):
-    """Is the content of `dataset.json`."""
+    """Holds the content of `dataset.json`."""
 
     source: str
     schema_: LabelSchema = Field(alias="schema")

@@ -31,11 +31,11 @@ class Likeness:
     """Says which of n images are alike: equal, or nearly so."""
 
     first: NDArray[np.int64]
-    """Is `[n]`: the position of the first image with the same pixels."""
+    """The position of the first image with the same pixels, `[n]`."""
     pairs: NDArray[np.int64]
-    """Is `[p, 2]`: pairs of nearly equal images, i < j, each the first with its pixels."""
+    """The pairs of nearly equal images, i < j, each the first with its pixels, `[p, 2]`."""
     distances: NDArray[np.int64]
-    """Is `[p]`: the number of bits in which the pair's perceptual hashes differ."""
+    """The number of bits in which the pair's perceptual hashes differ, `[p]`."""
 
     def clusters(self) -> NDArray[np.int64]:
         """Returns a number per image, `[n]`, the same for images that a chain of alike images connects."""
@@ -48,13 +48,13 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Leak:
-    """Is an image that is alike to one of another split. Both are given by their positions in the set."""
+    """Identifies an image that is similar to one of another split. Both are given by their positions in the set."""
 
     image: int
-    """Is the image that `drop` removes."""
+    """The image that `drop` removes."""
     split: str
     other: int
-    """Is the image of `other_split` that is most alike to it."""
+    """The image of `other_split` that is most alike to it."""
     other_split: str
     distance: int
     """Counts the differing bits of the perceptual hashes; 0 if the pixels are equal."""

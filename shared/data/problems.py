@@ -12,7 +12,7 @@ SHOWN = 20  # lines logged at most; the counts by reason cover the others
 
 
 class BadImage(Exception):
-    """Is raised for one image that cannot be used: `reason` is two or three words, the message has the value.
+    """Says that one image cannot be used: `reason` is two or three words, the message has the value.
 
     Who lists or decodes images catches it and reports it to `Problems`.
     """

@@ -18,7 +18,7 @@ Labels = NDArray[np.int8]
 
 
 class LabelGroup(Section):
-    """Is a question that is asked of each image, with its possible answers."""
+    """Defines a question about each image, with its possible answers."""
 
     name: str
     kind: Literal["one", "any"] = "one"

@@ -1,4 +1,4 @@
-"""Balanced sampling for the training of a generator: images of rare classes are drawn more often."""
+"""Balances the training of a generator: images of rare classes are drawn more often."""
 
 from __future__ import annotations
 

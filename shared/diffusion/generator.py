@@ -1,4 +1,4 @@
-"""The interface of all generators, so that `finetune` and `generate` need not know which one they use."""
+"""Defines the interface of all generators, so that `finetune` and `generate` need not know which one they use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shared.weights.inputs import FetchedBase
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One image to draw."""
+    """Describes one image to draw."""
 
     labels: Labels
     """The labels of the image, `[C]`."""
@@ -37,7 +37,7 @@ class SampleRequest:
 
 
 class Generator(Protocol):
-    """A trained, conditional image generator on one device."""
+    """Draws images with a trained, conditional generator on one device."""
 
     resolution: int
     """The side of its images in pixels."""
@@ -54,7 +54,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Where a generator finds its pretrained base; one that is trained from scratch has none."""
+    """Says where a generator finds its pretrained base; one that is trained from scratch has none."""
 
     settings: Settings
     """The settings, with the credentials of a bucket."""
@@ -68,7 +68,7 @@ class BaseSource:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """The inputs of a generator's training beside its section of the study."""
+    """Holds the inputs of a generator's training beside its section of the study."""
 
     images: ImageSet
     """The training split."""

@@ -1,4 +1,4 @@
-"""The table of generators, which everything reads that must know all of them.
+"""Defines the table of generators, which all code reads that must know all of them.
 
 It imports no torch, so that control may read it too. Functions that need torch are named `module:name`, and
 `pkgutil.resolve_name` finds them when they are called.
@@ -18,7 +18,7 @@ from shared.errors import DataError
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """The files of a generator's pretrained base model, by paths inside its folder or repository."""
+    """Lists the files of a generator's pretrained base model, by paths inside its folder or repository."""
 
     layout: str
     """A description of such a base."""
@@ -30,7 +30,7 @@ class BaseFiles:
 
 @dataclass(frozen=True)
 class GeneratorKind:
-    """The entry of one generator."""
+    """Declares one generator."""
 
     config: type[Finetune]
     """The section `finetune` of a study that chooses it."""

@@ -1,4 +1,4 @@
-"""The sample sheet: real images of each class beside generated ones with the same labels."""
+"""Draws the sample sheet: real images of each class beside generated ones with the same labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a classifier on labelled images: overall, per group and per class.
+"""Computes the scores of a classifier on labelled images: overall, per group and per class.
 
 Unknown labels (-1) are masked everywhere. The scores of a class without a positive label are None, and means leave it out; predicting it
 still counts against the true class. A group without any known label is left out likewise. `evaluate` returns JSON values: floats, or

@@ -1,4 +1,4 @@
-"""Exact and resampling statistics of paired differences, from scipy if it has them."""
+"""Computes exact and resampling statistics of paired differences, with scipy if it has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons of arms with the baseline: paired differences over repetitions, tested exactly and corrected for the number of arms."""
+"""Compares arms with the baseline: paired differences over repetitions are tested exactly and corrected for the number of arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the arms of the verdict had equal search budgets."""
+"""Checks whether the arms of the verdict had equal search budgets."""
 
 from __future__ import annotations
 

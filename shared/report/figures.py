@@ -1,4 +1,4 @@
-"""The figures of a report, chosen by what the study contains."""
+"""Draws the figures of a report, chosen by what the study contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs of the report: the committed files of every stage by role, and the predictions of each repetition."""
+"""Reads the inputs of the report: the committed files of every stage by role, and the predictions of each repetition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The origin and the cost of every committed result."""
+"""Reports the origin and the cost of every committed result."""
 
 from __future__ import annotations
 

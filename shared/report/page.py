@@ -1,4 +1,4 @@
-"""The page: all results of a study in one self-contained HTML file."""
+"""Writes the page: all results of a study in one self-contained HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report for machines: `results.json` (every number of the page) and `results.csv` (a row per experiment and repetition)."""
+"""Writes the report for machines: `results.json` (every number of the page) and `results.csv` (a row per experiment and repetition)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of every repetition on the test split, and the comparisons of the study."""
+"""Computes the scores of every repetition on the test split, and the comparisons of the study."""
 
 from __future__ import annotations
 

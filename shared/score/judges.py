@@ -1,4 +1,4 @@
-"""Out-of-fold judges: classifiers that are trained on all folds but one of the real training images, and on no generated image."""
+"""Trains out-of-fold judges: classifiers that are trained on all folds but one of the real training images, and on no generated image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours in feature space, computed in blocks: 20,000 and 14,000 images need no 20,000 x 14,000 matrix."""
+"""Finds nearest neighbours in feature space, block by block: 20,000 and 14,000 images need no 20,000 x 14,000 matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How plausible the labels of each generated image are to the judges."""
+"""Measures how plausible the labels of each generated image are to the judges."""
 
 from __future__ import annotations
 

@@ -29,13 +29,13 @@ BODY_WIDTH = np.array(
 
 @dataclass(frozen=True)
 class Canvas:
-    """Is a square image of `side` pixels onto which the figure is scaled, turned and moved."""
+    """Draws on a square image of `side` pixels, onto which the figure is scaled, turned and moved."""
 
     side: int
     matrix: Points
-    """Is `[2, 2]` and maps figure coordinates to pixels."""
+    """The matrix `[2, 2]` that maps figure coordinates to pixels."""
     offset: Points
-    """Is `[2]`, added after the matrix, in pixels."""
+    """The offset `[2]` in pixels, which is added after the matrix."""
 
     @classmethod
     def place(cls, side: int, zoom: float, centre: tuple[float, float], angle: float) -> Canvas:
@@ -83,7 +83,7 @@ class Pose:
 
     arms: tuple[Points, Points]
     sway: float
-    """Is the sideways shift of the hip."""
+    """The sideways shift of the hip."""
 
     def shift(self, y: Floats) -> Floats:
         """Returns the sideways shift of the figure's middle at heights y."""

@@ -11,7 +11,7 @@ from shared.data.garments.body import Canvas, Floats, Pose
 from shared.data.garments.shape import Cut, garment_width
 
 Colour = tuple[float, float, float]
-"""Is red, green, blue, 0 to 1."""
+"""Red, green and blue, each from 0 to 1."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
@@ -67,7 +67,7 @@ class Frame:
     """Holds the figure coordinate of every pixel, `[side, side]`, counted from the garment's own middle."""
     y: Floats
     across: Floats
-    """Is x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
+    """Returns x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
 
     @classmethod
     def of(cls, canvas: Canvas, cut: Cut, pose: Pose) -> Frame:

@@ -23,10 +23,10 @@ TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
 
 @dataclass(frozen=True)
 class Row:
-    """Is a row of the table."""
+    """Holds a row of the table."""
 
     line: int
-    """Is the line of the file on which the row begins, from 1."""
+    """The line of the file on which the row begins, from 1."""
     cells: dict[str, str]
     """Maps each column to its text, without blanks around it."""
 

@@ -12,9 +12,7 @@ from shared.settings import Settings
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a tiny Stable Diffusion, which tests must not change."""
     # imported here, so that only tests that need diffusers import it
-    from tests.support.tiny_pipeline import (
-        tiny_pipeline,
-    )
+    from tests.support.tiny_pipeline import tiny_pipeline
 
     return tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
 
