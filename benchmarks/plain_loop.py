@@ -115,7 +115,7 @@ class PlainLoop:
         self.network: nn.Module = self.whole
         """The part of the network that is run on each batch."""
         counts = ClassCounts.of(train.labels, np.ones(train.labels.shape, np.bool_))
-        self.loss = Loss.of(self.schema, arm.training, counts, device)
+        self.loss = Loss.of(self.schema, arm.training, counts, counts, device)
         self.validation_loss = Loss.for_validation(self.schema, arm.training, counts, device)
         augmented = transform(arm.augmentation, arm.training.erasing, resolution)
         self.batches = self.loader(Pictures(train, augmented), workers, shuffle=True)

@@ -90,6 +90,7 @@ class Trial:
     parameters: dict[str, Any]
     checkpoints: Checkpoints
     stop: StopSignal
+    repetition: int | None = None
 
     def report(self, epoch: int, value: float) -> None:
         """Does nothing: no trial is pruned."""

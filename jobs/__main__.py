@@ -276,12 +276,15 @@ def dashboard(workdir: Path | None, port: int) -> None:
 @click.option(
     "--experiment", metavar="NAME", help="Export this experiment's generated images, if experiments differ in them."
 )
+@click.option(
+    "--pool", type=click.IntRange(min=0), metavar="N", help="Export this pool of generated images; 0 if unset."
+)
 @LATEST
-def export(what: str, out: Path, experiment: str | None, workdir: Path | None) -> None:
+def export(what: str, out: Path, experiment: str | None, pool: int | None, workdir: Path | None) -> None:
     """Write the data set, or the generated images, into the folder OUT with a metadata.jsonl."""
     from jobs.cli.export import export_images
 
-    click.echo(export_images(what, out, experiment, workdir))
+    click.echo(export_images(what, out, experiment, pool, workdir))
 
 
 @cli.command()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,7 +17,6 @@ from shared.config.apply_parameters import apply_parameters
 from shared.config.stages import Arm, FinalConfig
 from shared.context import Context
 from shared.errors import DataError
-from shared.search.best_parameters import best_parameters
 from shared.weights.inputs import fetched_models
 
 if TYPE_CHECKING:
@@ -39,10 +37,8 @@ class FinalInputs:
     images: ImageSet
     """The real images of all splits."""
     info: DatasetInfo
-    parameters: Mapping[str, Any]
-    """The best parameters of the search, by path."""
     generated: ImageSet | None = None
-    """All generated images; None if the arm trains on real images only."""
+    """The generated images; None if the arm trains on real images only."""
     scores: pa.Table | None = None
     """A row per generated image."""
 
@@ -58,7 +54,7 @@ class FinalResult:
 
 
 def run(config: FinalConfig, context: Context) -> Manifest:
-    """Fetches the data set, the generated images and the best parameters, trains, tests and commits."""
+    """Fetches the data set and the generated images, trains, tests and commits."""
     import pyarrow.parquet as pq
 
     from shared.classifier.runtime import Runtime
@@ -83,7 +79,7 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         context.settings.cache / "features",
         fetched_models(context),
     )
-    inputs = FinalInputs(images, info, best_parameters(context, config.pinned), generated, scores)
+    inputs = FinalInputs(images, info, generated, scores)
     result = final(config, inputs, runtime, out)
     return context.commit(result.files, result.summary, device_name(runtime.device))
 
@@ -91,8 +87,9 @@ def run(config: FinalConfig, context: Context) -> Manifest:
 def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path) -> FinalResult:
     """Trains and tests one repetition, and writes its files into the folder `out`.
 
-    Repetition r trains with the seed `config.seed + r` on pool r mod replicates. The thresholds of `any` groups are chosen on the
-    validation split. Raises what `fit` and `TrainingData.build` raise, and DataError if there are no test images.
+    The thresholds of `any` groups are chosen on the validation split.
+
+    Raises what `fit` and `TrainingData.build` raise, and DataError if there are no test images.
     """
     from shared.classifier.fit import TrainingData, fit
     from shared.classifier.training_set import effective_training_set
@@ -100,19 +97,18 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
     from shared.metrics.classification import best_thresholds
     from shared.metrics.table import METRICS
 
-    arm, info = apply_parameters(config.arm, inputs.parameters), inputs.info
+    arm, info = apply_parameters(config.arm, config.parameters), inputs.info
     rare = rare_classes(arm.rare, info)
     train, val, test = (inputs.images.of(split) for split in ("train", "val", "test"))
     if len(test) == 0:
         raise DataError("the test set has no images; check the splits that `prepare` made")
-    pool = config.repeat % arm.replicates
-    training = effective_training_set(arm, train, inputs.generated, inputs.scores, pool, rare)
+    training = effective_training_set(arm, train, inputs.generated, inputs.scores, rare)
     data = TrainingData.build(arm, training, val, rare, runtime)
     trained = fit(
         arm,
         data,
         config.final.epochs,
-        config.seed + config.repeat,
+        config.seed,
         runtime.checkpoints("training"),
         runtime.stop,
         on_epoch=_logger(config.final.epochs + arm.training.refit_epochs),
@@ -129,7 +125,7 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
     files["model.safetensors"] = out / "model.safetensors"
     trained.save(files["model.safetensors"])
     summary = {m.name: metrics[m.name] for m in METRICS if m.summary} | {
-        "parameters": dict(inputs.parameters),
+        "parameters": config.parameters,
         "images": {"train": len(train), "added": int(training.generated.sum()), "test": len(test)},
     }
     return FinalResult(files, summary)
@@ -176,6 +172,8 @@ def _write(
 
     predicted = probabilities(logits, schema)
     columns: dict[str, Any] = {"path": pa.array(test.paths, pa.string())}
+    if (units := test.units()) is not None:
+        columns["unit"] = pa.array(units, pa.string())
     for name, where in schema.slices().items():
         columns[f"p_{name}"] = pa.array(list(predicted[:, where]), pa.list_(pa.float32()))
         columns[f"y_{name}"] = pa.array(list(test.labels[:, where]), pa.list_(pa.int8()))

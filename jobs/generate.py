@@ -53,7 +53,9 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     prepared = context.input("prepare")
     info = read_info(context.fetch(prepared, "dataset.json"))
     train = read_shards(context.fetch_all(prepared, "images"), info.schema_).of("train")
-    plan = plan_images(config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed)
+    plan = plan_images(
+        config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed, config.pool
+    )
     blocks = -(-len(plan) // config.generate.batch_size)
     device = pick_device(context.task.resources.device)
     _make_blocks(config, context, plan, train, info.resolution, blocks, device)
@@ -179,7 +181,6 @@ def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], d
     filled: list[str] = images.extra["filled"].to_pylist()
     summary: dict[str, Any] = {
         "images": len(images),
-        "pools": len(set(images.extra["pool"].to_pylist())),
         "classes": {name: filled.count(name) for name in dict.fromkeys(sorted(filled))},
     }
     return context.commit({path.name: path for path in shards}, summary, device)

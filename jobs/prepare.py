@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
 
     from shared.data.dataset import describe, rare_classes
     from shared.data.decode import decode_images
-    from shared.data.imageset import ImageSet
+    from shared.data.imageset import ImageSet, unit_column
     from shared.data.leaks import count_leaks, find_alike, find_leaks, without_leaks, write_leaks
     from shared.data.problems import Problems
     from shared.data.sources.table import open_source
@@ -78,6 +78,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
         [decoded.images[i].path for i in kept],
         split[kept],
         decoded.labels[kept],
+        unit_column([decoded.images[i].group for i in kept]),
     )
     info = describe(
         dataset.source,

@@ -33,10 +33,10 @@ def run(config: ReportConfig, context: Context) -> Manifest:
         results[role] = StageResult(manifest, files)
     files = report(config, results, context.scratch)
     tree = json.loads(files["results.json"].read_text())
-    verdict = tree["verdict"] or {"comparisons": []}
+    verdict = tree["verdict"] or {"arms": []}
     summary = {
         "answer": tree["answer"]["sentence"],
-        "outcomes": {c["arm"]: c["outcome"] for c in verdict["comparisons"]},
+        "outcomes": {arm["arm"]: arm["outcome"] for arm in verdict["arms"]},
     }
     return context.commit(files, summary)
 
@@ -60,8 +60,9 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     study = read_study(config, results)
     scores = score_study(study)
     rule = config.verdict if isinstance(config.verdict, Verdict) else None
-    judged = judge(rule, config.experiments, scores, config.seed) if rule else None
-    answer = find_answer(config, judged, unequal_tuning_warning(study, judged))
+    judged = judge(rule, config.experiments, scores) if rule else None
+    unequal = unequal_tuning_warning(study, judged)
+    answer = find_answer(config, judged, [unequal] if unequal else [])
     log.info("answer", sentence=answer.sentence)
     generated = read_generated(study)
     entries = lineage_entries(results)

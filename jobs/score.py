@@ -1,4 +1,4 @@
-"""`score`: rates how plausible each generated image is to judges trained on real images only, and how near it is to a real image.
+"""`score`: rates how plausible each generated image is to judges trained on real images only, and whether it is a copy of a real image.
 
 It drops no image: an arm accepts images by a filter over these scores (`shared.data.accept`).
 """
@@ -50,6 +50,7 @@ def run(config: ScoreConfig, context: Context) -> Manifest:
 def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> dict[str, Any]:
     """Writes `scores.parquet`, `judges.json` and `copies.png` into `out`, and returns the summary.
 
+    The metrics of the images as a set, for which another classifier is trained, are those of the first pool, which the report shows.
     An interrupted run continues from `runtime.checkpoints`, one per judge. Raises DataError if there are no generated images or their
     provenance is missing, Stopped, and what training raises.
     """
@@ -57,24 +58,23 @@ def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> d
     import pyarrow.parquet as pq
 
     from shared.score.judges import assign_folds, train_judges
-    from shared.score.near_duplicates import copies_sheet, measure_near_duplicates
+    from shared.score.near_duplicates import copies_sheet, find_near_duplicates
     from shared.score.plausibility import out_of_fold_mean
-    from shared.score.set_metrics import classification_accuracy_score, distribution, out_of_fold_accuracy
-    from shared.score.table import check_provenance, score_table, started_from
+    from shared.score.set_metrics import of_set, out_of_fold_accuracy
+    from shared.score.table import check_provenance, is_first_pool, score_table, started_from
 
     check_provenance(images.generated)
-    fold = assign_folds(images.train.labels, config.score.folds, config.seed)
+    fold = assign_folds(images.train, config.score.folds, config.seed)
     predictions, features = train_judges(config, images, fold, runtime)
-    near_duplicates = measure_near_duplicates(features)
-    probabilities = out_of_fold_mean([judge.generated for judge in predictions], fold, started_from(images.generated))
+    made_from = started_from(images.generated)
+    near_duplicates = find_near_duplicates(images, made_from, runtime.stop)
+    probabilities = out_of_fold_mean([judge.generated for judge in predictions], fold, made_from)
     table = score_table(images, probabilities, near_duplicates)
     runtime.stop.raise_if_set()
-    cas = classification_accuracy_score(config, images, predictions, runtime)
-    measures = distribution(images, features, config.seed)
+    measured = of_set(config, images, predictions, features, runtime) if is_first_pool(images.generated) else {}
     judges = {
         "accuracy": out_of_fold_accuracy(images.train, predictions, fold),
-        "cas": cas,
-        **measures,
+        **measured,
         "neighbours": near_duplicates.summary(),
     }
     pq.write_table(table, out / "scores.parquet")
@@ -83,7 +83,6 @@ def score(config: ScoreConfig, images: Images, out: Path, runtime: Runtime) -> d
     return {
         "images": len(images.generated),
         "plausibility": float(np.mean(table["plausibility"].to_numpy())),
-        "cas": cas["accuracy"],
-        "kid": measures["kid"],
+        **({"cas": measured["cas"]["accuracy"], "kid": measured["kid"]} if measured else {}),
         **near_duplicates.summary(),
     }

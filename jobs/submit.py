@@ -10,30 +10,33 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.artifacts.keys import new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters, inherited
+from shared.config.seeds import repetition_seed
 from shared.config.stages import FinalConfig, TuneConfig
-from shared.config.task import Input, Task
+from shared.config.task import BEGINS, ENDS, Input, Task
 from shared.errors import ConfigError, InputError, UnavailableError
-from shared.kube.api import ClusterError
-from shared.kube.manifests import parallelism
+from shared.kube.api import ClusterError, Object
+from shared.kube.manifests import held_tasks, jobs_selector, parallelism
 from shared.kube.release import Release
 from shared.kube.states import job_reason, job_state
 from shared.log import Log
 from shared.metrics.table import METRICS
+from shared.pipeline.blocks import deal
 from shared.pipeline.console import PlainConsole
 from shared.pipeline.plan import Step, make_task
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
 from shared.pipeline.status import StepState, states
-from shared.search.best_parameters import SEARCHES
 
 POLL_SECONDS = 2.0
+UNFINISHED = ("active", "suspended")
+"""The phases of a Job that works, or will."""
 
 log = Log("submit")
 
@@ -58,13 +61,12 @@ def submit_final(release: Release, session: Session, request: SubmitRequest, as_
     tasks = final_tasks(session, request)
     manifests = {task.key: manifest for task in tasks if (manifest := session.artifacts.find("final", task.key))}
     left = [task for task in tasks if task.key not in manifests]
-    at_once = parallelism(release.manifests["final"]) or len(left)
-    created = 0
-    for position, task in enumerate(left):
-        for ahead in left[created : position + at_once]:
-            _create_job(release, ahead)
-        created = max(created, position + at_once)
-        manifests[task.key] = _follow(release, session, task)
+    trainings = {task.key: f"{task.experiment} {_repeat_of(task)}" for task in tasks}
+    seen, created = set[str](), set[str]()
+    while left:
+        created |= _create_jobs(release, session, left, created)
+        manifests[left[0].key] = _follow(release, session, left[0], trainings, seen)
+        left.pop(0)
     rows = [(task, manifests[task.key]) for task in tasks]
     return _as_json(rows) if as_json else _table(rows)
 
@@ -88,37 +90,32 @@ def _tasks_of(session: Session, experiment: str, request: SubmitRequest, rows: S
     # equal experiments share their steps, so that only the roles in the report's needs have each one's name
     roles = session.steps[-1].needs
     own = [step for role, step in roles.items() if role.startswith(f"final/{experiment}/")]
+    seed = next(e.seed for e in session.study.experiments if e.name == experiment)
+    steps = [_repeat(own[number % len(own)], number, seed) for number in range(request.seeds or len(own))]
     committed = {row.step.id: row.manifest for row in rows if row.manifest is not None}
-    step = own[0]
-    missing = sorted(
-        needed.label for role, needed in step.needs.items() if role not in SEARCHES and needed.id not in committed
-    )
-    if missing:
+    needed = {step.id: step for each in steps for role, step in each.needs.items() if role != "tune"}
+    if missing := sorted(step.label for id_, step in needed.items() if id_ not in committed):
         raise InputError(
             f"experiment {experiment}: there is nothing to train on yet: {', '.join(missing)} not committed; "
             "`tailfill status` shows the study's progress"
         )
-    seeds = request.seeds or len(own)
-    searches = [needed for role, needed in step.needs.items() if role in SEARCHES]
-    if request.parameters is None and all(needed.id in committed for needed in searches):
-        repeats = [_repeat(step, number) for number in range(seeds)]
-        return [make_task(session.study, repeat, committed) for repeat in repeats]
+    tune = own[0].needs.get("tune")
+    if request.parameters is None and (tune is None or tune.id in committed):
+        return [make_task(session.study, step, committed) for step in steps]
     parameters = request.parameters
     if parameters is None:
-        config = _config(step)
-        best = _best_so_far(session, searches[0], rows)
-        parameters = inherited(best, config.pinned) if "parameters" in step.needs else best
+        assert tune is not None
+        assert own[0].from_search is not None
+        parameters = inherited(_best_so_far(session, tune, rows), own[0].from_search.without)
         log.info("best parameters so far", experiment=experiment, parameters=parameters)
-    inputs = {
-        role: Input(stage=m.stage, key=m.key, digest=m.digest)
-        for role, needed in step.needs.items()
-        if role not in SEARCHES and (m := committed[needed.id])
-    }
-    return [_task_with(session, step, experiment, number, parameters, inputs) for number in range(seeds)]
+    return [_task_with(session, step, experiment, parameters, committed) for step in steps]
 
 
-def _repeat(step: Step, number: int) -> Step:
-    return replace(step, config=_config(step).model_copy(update={"repeat": number}))
+def _repeat(step: Step, number: int, seed: int) -> Step:
+    """Returns the step of a repetition, which trains with the best parameters of the whole search, not with those of its own repetition."""
+    config = _config(step).model_copy(update={"repeat": number, "seed": repetition_seed(seed, number)})
+    found = step.from_search and replace(step.from_search, repetition=None)
+    return replace(step, config=config, from_search=found)
 
 
 def _config(step: Step) -> FinalConfig:
@@ -127,10 +124,15 @@ def _config(step: Step) -> FinalConfig:
 
 
 def _task_with(
-    session: Session, step: Step, experiment: str, number: int, parameters: Mapping[str, Any], inputs: dict[str, Input]
+    session: Session, step: Step, experiment: str, parameters: Mapping[str, Any], committed: Mapping[str, Manifest]
 ) -> Task:
-    arm = apply_parameters(_config(step).arm, parameters)
-    config = _config(step).model_copy(update={"repeat": number, "arm": arm, "pinned": ()})
+    config = _config(step).model_copy(update={"parameters": dict(parameters)})
+    apply_parameters(config.arm, config.parameters)  # raises for a value that is not allowed, before a Job is created
+    inputs = {
+        role: Input(stage=m.stage, key=m.key, digest=m.digest)
+        for role, needed in step.needs.items()
+        if role != "tune" and (m := committed[needed.id])
+    }
     return new_task(session.study.name, "final", config, inputs, session.study.resources, experiment)
 
 
@@ -163,28 +165,53 @@ def _repeat_of(task: Task) -> int:
     return task.config.repeat
 
 
-def _create_job(release: Release, task: Task) -> None:
-    name = release.job_name(task)
+def _create_jobs(release: Release, session: Session, left: Sequence[Task], created: Collection[str]) -> set[str]:
+    """Creates Jobs for the tasks that no Job works on, as many as may be active beside those `created` before; returns their names."""
+    unfinished = [job for job in _final_jobs(release) if job_state(job).phase in UNFINISHED]
+    held = {key for job in unfinished for _, key in held_tasks(job)}
+    missing = [task for task in left if task.key not in held and not session.artifacts.find("final", task.key)]
+    own = sum(job["metadata"]["name"] in created for job in unfinished)
+    blocks = deal(missing, session.artifacts, parallelism(release.manifests["final"]), own)
+    return {_create_job(release, block) for block in blocks}
+
+
+def _create_job(release: Release, block: Sequence[Task]) -> str:
+    name = release.job_name(block)
     job = release.cluster.get("jobs", name)
     # if it is complete, its result was removed since
-    if job is not None and job_state(job).phase in ("failed", "complete"):
+    if job is not None and job_state(job).phase not in UNFINISHED:
         release.cluster.delete("jobs", name)
-    if release.create_job(task, submitted=True):
-        log.info("submitted", job=name)
+    if release.create_job(block, submitted=True):
+        log.info("submitted", job=name, trainings=len(block))
     else:
         log.info("exists already", job=name)
+    return name
 
 
-def _follow(release: Release, session: Session, task: Task) -> Manifest:
-    """Prints the logs of the task's Pods until it is committed, and returns its manifest; raises InputError if its Job fails."""
-    name, seen, logged = release.job_name(task), set[str](), None
-    training = f"{task.experiment} {_repeat_of(task)}"
+def _final_jobs(release: Release) -> list[Object]:
+    jobs = release.cluster.list("jobs", jobs_selector(release.name))
+    return [job for job in jobs if job["metadata"]["labels"]["app.kubernetes.io/component"] == "final"]
+
+
+def _job_of(release: Release, task: Task) -> Object | None:
+    """Returns the Job that holds the task; if several do, one that is not finished."""
+    holding = [job for job in _final_jobs(release) if ("final", task.key) in held_tasks(job)]
+    return min(holding, key=lambda job: job_state(job).phase not in UNFINISHED, default=None)
+
+
+def _follow(release: Release, session: Session, task: Task, trainings: Mapping[str, str], seen: set[str]) -> Manifest:
+    """Prints the logs of the Pods of the task's Job until it is committed, and returns its manifest; raises InputError if its Job fails.
+
+    `trainings` says what the tasks are called, by key, and `seen` holds the Pods whose logs were printed.
+    """
+    logged = None
     while True:
         if manifest := session.artifacts.find("final", task.key):
             return manifest
-        job = release.cluster.get("jobs", name)
+        job = _job_of(release, task)
         if job is None:
-            raise InputError(f"{name}: the Job was removed before it committed; submit again")
+            raise InputError(f"{trainings[task.key]}: its Job was removed before it committed; submit again")
+        name = job["metadata"]["name"]
         if (state := job_state(job)).phase == "failed":
             raise InputError(f"{name}: failed: {state.reason} {release.failure(job)}")
         pods = release.cluster.list("pods", f"batch.kubernetes.io/job-name={name}")
@@ -195,24 +222,30 @@ def _follow(release: Release, session: Session, task: Task) -> Manifest:
         for pod in pods:
             if pod["metadata"]["name"] not in seen and pod["status"].get("phase") in ("Running", "Succeeded", "Failed"):
                 seen.add(pod["metadata"]["name"])
-                _follow_pod(release, pod["metadata"]["name"], training)
+                _follow_pod(release, pod["metadata"]["name"], trainings[task.key], trainings)
         time.sleep(POLL_SECONDS)
 
 
-def _follow_pod(release: Release, pod: str, training: str) -> None:
+def _follow_pod(release: Release, pod: str, training: str, trainings: Mapping[str, str]) -> None:
+    """Prints the log of a Pod; `training` is what it works on before it says so."""
     try:
         for line in release.cluster.logs(pod):
-            _print_line(training, line)
+            training = _print_line(training, line, trainings)
     except (ClusterError, UnavailableError) as error:  # the training continues without being followed
         log.warning("its log cannot be followed any more", pod=pod, reason=str(error))
 
 
-def _print_line(training: str, line: str) -> None:
-    """Prints a line of a Pod's log as text."""
+def _print_line(training: str, line: str, trainings: Mapping[str, str]) -> str:
+    """Prints a line of a Pod's log as text, after the name of the training that it is of; returns that name."""
     try:
-        PlainConsole().line(training, json.loads(line))
+        values = json.loads(line)
+        if values["event"] == BEGINS:
+            return trainings.get(values["key"], f"{values['experiment']}")
+        if values["event"] != ENDS:
+            PlainConsole().line(training, values)
     except (ValueError, TypeError, KeyError):
         print(f"[{training}] {line}", file=sys.stderr, flush=True)  # no log line: a traceback, or a library's warning
+    return training
 
 
 def _table(rows: Sequence[tuple[Task, Manifest]]) -> str:

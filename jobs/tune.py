@@ -1,29 +1,34 @@
 """`tune`: searches the hyperparameters of one experiment.
 
 `run` coordinates the search in one process, on the CPU, and commits the result. `work` is a worker; any number of them may start and end
-at any time. They share state in PostgreSQL (`shared.search`).
+at any time, and each may go from search to search. They share state in PostgreSQL (`shared.search`).
 
-Commits `trials.parquet`, `importance.json` (for the first objective) and `best.json`: the parameters to train with, by path, both those
-taken over from another experiment and those found. With several objectives it also has the Pareto front from which they are chosen.
+Commits `best.json` (the best trial's parameters by path: those taken over from another experiment and those found; of several
+objectives also the Pareto front, from which they are; of a repeated search also the best trial of each repetition), `trials.parquet`,
+`importance.json` (of the first objective).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.checkpoints import Values
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters
+from shared.config.seeds import repetition_seed
 from shared.config.stages import Arm, TuneConfig
+from shared.config.task import BEGINS, ENDS
 from shared.context import Context
 from shared.errors import ConfigError
 from shared.log import Log
 from shared.search import identity
-from shared.search.best_parameters import best_parameters
-from shared.search.trial_images import TrialImages, make_images
+from shared.search.best_parameters import taken_over
+from shared.search.trial_images import AddedImages, make_images
 from shared.usage import ComputeUsage
 from shared.weights.inputs import fetched_models
 
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
     from shared.classifier.fit import EpochRecord, TrainingData
     from shared.data.imageset import ImageSet
     from shared.search.coordinator import Outcome, Usage
+    from shared.search.results import TrialRecord
+    from shared.search.storage import Database
+    from shared.search.visits import OpenSearch
     from shared.search.worker import TrialHandle
 
 MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
@@ -46,13 +54,13 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     from shared.search.spending import Spending
     from shared.search.storage import Database, quiet_optuna
 
-    inherited, name = best_parameters(context, config.pinned), search_name(config, context)
+    inherited, name = taken_over(config, context), search_name(config, context)
     quiet_optuna()
     database = Database(_database_url(context))
     try:
         coordinator = Coordinator(
             database,
-            SearchSpec(name, config.search, config.seed, context.task.experiment),
+            SearchSpec(name, config.search, config.seed, context.task.experiment, config.repetitions),
             apply_parameters(config.arm, inherited),
             context.stop,
             warm_starts(config, context),
@@ -70,30 +78,66 @@ def run(config: TuneConfig, context: Context) -> Manifest:
     return _commit(config, context, inherited, outcome, usage, names)
 
 
-def work(config: TuneConfig, context: Context) -> None:
-    """Runs trials until the search is closed. Raises Stopped (the trial is queued again), UnavailableError, InputError."""
+def work(open_contexts: Callable[[], Sequence[Context]]) -> None:
+    """Runs trials of the searches of the contexts, which are asked for anew at each look, until all of them are closed.
+
+    Raises Stopped (the trial is queued again), UnavailableError and InputError.
+    """
+    since = time.monotonic()  # a GPU is held while modules are imported
+    contexts = open_contexts()
+    if not contexts:
+        return
     from shared.device import device_name, pick_device
-    from shared.search.heartbeat import Heartbeat
-    from shared.search.search_state import SearchSpec
     from shared.search.storage import Database, quiet_optuna
-    from shared.search.worker import Worker
+    from shared.search.visits import OpenSearch, Visits
 
     quiet_optuna()
-    device = pick_device(context.task.resources.device)
-    database = Database(_database_url(context))
+    device = device_name(pick_device(contexts[0].task.resources.device))
+    database = Database(_database_url(contexts[0]))
+    known = dict[str, OpenSearch]()
+
+    def searches() -> list[OpenSearch]:
+        contexts = open_contexts()
+        for context in contexts:
+            if context.task.key not in known:
+                known[context.task.key] = _open_search(context, database, device, since if not known else None)
+        return [known[context.task.key] for context in contexts]
+
     try:
-        name = search_name(config, context)
-        worker = Worker(
-            database,
-            SearchSpec(name, config.search, config.seed),
-            StoredCheckpoints(context),
-            context.stop,
-            device_name(device),
-        )
-        with Heartbeat(database, name, device_name(device), lambda: context.seconds() - worker.held_seconds()):
-            worker.run(ArmObjective(config, context))
+        Visits(searches).run()
     finally:
         database.close()
+
+
+def _open_search(context: Context, database: Database, device: str, since: float | None) -> OpenSearch:
+    """Returns a search as a worker visits it; `since` says when its first visit began, None when it does."""
+    from shared.device import release_memory
+    from shared.search.heartbeat import Heartbeat
+    from shared.search.search_state import SearchSpec
+    from shared.search.visits import OpenSearch
+    from shared.search.worker import Worker
+
+    task, config = context.task, context.task.config
+    assert isinstance(config, TuneConfig)
+    name, log = search_name(config, context), Log("tune")
+    spec = SearchSpec(name, config.search, config.seed, repetitions=config.repetitions)
+    worker = Worker(database, spec, StoredCheckpoints(context), context.stop, device)
+
+    @contextmanager
+    def visit() -> Iterator[ArmObjective]:
+        nonlocal since
+        begun, held_before = since or time.monotonic(), worker.held_seconds()
+        since = None
+        log.info(BEGINS, key=task.key, experiment=task.experiment)
+        objective = ArmObjective(config, context)
+        with Heartbeat(
+            database, name, device, lambda: time.monotonic() - begun - (worker.held_seconds() - held_before)
+        ):
+            yield objective
+        objective.release()
+        release_memory()
+
+    return OpenSearch(task.key, worker, visit, lambda: log.info(ENDS, key=task.key, experiment=task.experiment))
 
 
 def search_name(config: TuneConfig, context: Context) -> str:
@@ -141,40 +185,49 @@ class ArmObjective:
 
     def __init__(self, config: TuneConfig, context: Context) -> None:
         self._config, self._context = config, context
-        self._arm = apply_parameters(config.arm, best_parameters(context, config.pinned))
+        self._arm = apply_parameters(config.arm, taken_over(config, context))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
-        self._generated: TrialImages | None = None
+        self._added: AddedImages | None = None
         """What `_data` was built with."""
 
     def prepare(self) -> None:
-        """Builds the arm's training data before a trial is claimed, unless each trial has its own images."""
+        """Builds the arm's training data, so that no trial is held meanwhile, unless each trial makes its own images."""
         if self._data is None and self._config.images is None:
-            self._data = self._build(self._arm, None)
+            self._added = self._pool(0)
+            self._data = self._build(self._arm, self._added)
+
+    def release(self) -> None:
+        """Forgets what was built, for whatever the process does next."""
+        self._sets = self._data = self._added = None
 
     def __call__(self, trial: TrialHandle) -> list[float]:
-        """Trains, and returns the mean of each objective over the last five epochs."""
+        """Trains, and returns the mean of each objective over the last five epochs of the classifier that would be deployed."""
         from shared.classifier.fit import fit
+        from shared.classifier.snapshot import deployed
 
-        arm, generated = apply_parameters(self._arm, trial.parameters), None
+        arm, repetition = apply_parameters(self._arm, trial.parameters), trial.repetition or 0
         if self._config.images is not None:
-            generated = make_images(self._config, arm, self._context, trial.stop)
-        if self._data is None or self._generated != generated or not self._data.matches(arm):
+            added: AddedImages | None = make_images(self._config, arm, repetition, self._context, trial.stop)
+        else:
+            added = self._pool(repetition)
+        if self._data is None or self._added != added or not self._data.matches(arm):
             self._data = None  # before the new one is built: two may not fit in memory
-            self._data, self._generated = self._build(arm, generated), generated
+            self._data, self._added = self._build(arm, added), added
         self._report_earlier(trial)
         search = self._config.search
         fitted = fit(
             arm,
             self._data,
             search.epochs,
-            self._config.seed,  # the same for all trials: they differ by their parameters only
+            # the same for all trials of a repetition, and for its final training: they differ by their parameters only
+            repetition_seed(self._config.seed, repetition),
             trial.checkpoints,
             trial.stop,
             lambda record: trial.report(record.epoch, self._values(record)),
             search.checkpoint_every,
         )
-        last = [self._values(record) for record in fitted.history[-MEAN_EPOCHS:]]
+        last = [self._values(record) for record in deployed(fitted.history, search.epochs)[-MEAN_EPOCHS:]]
         return [sum(values) / len(last) for values in zip(*last, strict=True)]
 
     def _report_earlier(self, trial: TrialHandle) -> None:
@@ -189,7 +242,13 @@ class ArmObjective:
     def _values(self, record: EpochRecord) -> list[float]:
         return [float(getattr(record, objective)) for objective in self._config.search.objectives]
 
-    def _build(self, arm: Arm, made: TrialImages | None) -> TrainingData:
+    def _pool(self, number: int) -> AddedImages | None:
+        """Returns the pool of generated images of a repetition; None for an arm with real images only."""
+        if self._config.arm.images == "real":
+            return None
+        return AddedImages(self._context.input(f"generate/{number}"), self._context.input(f"score/{number}"))
+
+    def _build(self, arm: Arm, added: AddedImages | None) -> TrainingData:
         import pyarrow.parquet as pq
 
         from shared.classifier.fit import TrainingData
@@ -208,11 +267,10 @@ class ArmObjective:
             self._sets = images.of("train"), images.of("val"), rare
         train, val, _ = self._sets
         generated = scores = None
-        if arm.images != "real":
-            made = made or TrialImages(context.input("generate"), context.input("score"))
-            generated = read_shards(context.fetch_all(made.images, "images"), info.schema_)
-            scores = pq.read_table(context.fetch(made.scores, "scores.parquet"))
-        training = effective_training_set(arm, train, generated, scores, 0, rare)
+        if added is not None:
+            generated = read_shards(context.fetch_all(added.images, "images"), info.schema_)
+            scores = pq.read_table(context.fetch(added.scores, "scores.parquet"))
+        training = effective_training_set(arm, train, generated, scores, rare)
         runtime = Runtime(
             pick_device(context.task.resources.device),
             context.task.resources,
@@ -245,6 +303,7 @@ def _commit(
         "direction": directions(config.search)[0],
         "objective": config.search.objective,
         **describe_front(outcome.front, config.search, inherited),
+        "repetitions": [_winner(trial, inherited) for trial in outcome.winners],
     }
     files = _files(context.scratch, best, importance(outcome.steps))
     files["trials.parquet"] = context.scratch / "trials.parquet"
@@ -259,6 +318,7 @@ def _commit(
         "failed": states.count("failed"),
         "best": outcome.value,
         "parameters": best["parameters"],
+        "repetitions": [winner["parameters"] for winner in best["repetitions"]],
         "objective": config.search.objective,
         "ended": outcome.ended,
     }
@@ -271,6 +331,13 @@ def _commit(
         cpu_lost=max(usage.lost_seconds - usage.gpu_lost_seconds, 0.0),
     )
     return context.commit(files, summary, max(set(devices), key=devices.count), spent, unfinished)
+
+
+def _winner(trial: TrialRecord | None, inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the best trial of a repetition as `best.json` has it; without one, the parameters that the arm has anyway."""
+    if trial is None:
+        return {"parameters": dict(inherited), "value": None, "number": None}
+    return {"parameters": {**inherited, **trial.parameters}, "value": trial.value, "number": trial.number}
 
 
 def _files(folder: Path, best: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 
 import torch
@@ -38,3 +39,10 @@ def device_name(device: torch.device) -> str:
 def gpu_count(device: torch.device) -> int:
     """Returns the number of GPUs that this process holds; 0 on a CPU."""
     return torch.cuda.device_count() if device.type == "cuda" else 0
+
+
+def release_memory() -> None:
+    """Returns the memory of work that has ended, for the next work of this process."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

@@ -22,14 +22,18 @@ from shared.config.resolve import ResolvedStudy
 from shared.config.search import Choice, Range
 from shared.config.stages import STAGES, TuneConfig
 from shared.config.task import Input, Task
+from shared.pipeline.local_session import current_fingerprints, last_study, local_session
 from shared.pipeline.plan import Step, make_task, plan
+from shared.pipeline.status import states
 from shared.pipeline.warm_start import WarmStart
 from shared.search.identity import search_name, settings_digest
 from shared.weights.digests import weight_locations
-from tests.support.pinned import PINNED, demo_manifests
+from tests.support.pinned import DEMO, PINNED, demo_manifests
+from tests.support.small_study import SMALL_STUDY
 
 ROOT = Path(__file__).parents[1]
 
+VERDICT = "verdict={provisional: true}"
 SPACE = "{generate.guidance: {values: [1.0, 2.0]}, generate.fill_to: {values: [100, 150]}, training.lr: {low: 0.001, high: 0.01}}"
 GENERATION = ["verdict=none", f"experiments.synthetic.search={{space: {SPACE}}}"]
 TAKEN_OVER = [*GENERATION, "experiments.placebo.parameters_from=synthetic", "experiments.placebo.search.trials=0"]
@@ -43,22 +47,26 @@ TABLE = (
 )
 SMALL: dict[str, list[str]] = {
     "overrides": [
-        "experiments.synthetic.generate={fill_to: 200, replicates: 3}", "experiments.synthetic.accept={copies: 0.1}",
-        "experiments.placebo.score={folds: 3}", "experiments.placebo.training={mixup: 0.2, views: 4}", "experiments.placebo.seed=2",
+        "experiments.synthetic.generate={fill_to: 200}", "experiments.synthetic.accept={copies: allow}",
+        "experiments.placebo.score={folds: 3}", "experiments.placebo.training={mixup: 0.2, views: 4}",
         "experiments.real.classifier={head: [64, 32]}", "experiments.synthetic.rare={below: 60, classes: [fabric/leather]}",
         "experiments.synthetic.finetune={steps: 700}", "experiments.placebo.augmentation=hard", "seed=7", "final.seeds=3",
-        "experiments.placebo.synthetic={groups: checked}", "generate.quota={fabric/leather: 12}", "verdict.metric=accuracy",
+        "search.trials=6", "verdict={provisional: true, metric: accuracy, compares: recipes}",
+        "experiments.placebo.synthetic={groups: checked}", "generate.quota={fabric/leather: 12}",
     ],
+    "verdict": [VERDICT],
+    "one-generator": [VERDICT, "verdict.generators=one"],
+    "own-seed": ["verdict=none", "experiments.placebo.seed=2"],
     "other-generator": ["experiments.placebo.finetune={generator: stable-diffusion, base: some/model, method: lora, images: rare}"],
     "search-over-generation": GENERATION,
     "parameters-of-another-search": TAKEN_OVER,
     "parameters-pinned": [*TAKEN_OVER, "experiments.placebo.generate.guidance=3", "experiments.placebo.training.lr=0.002"],
     "warm-start-from-above": ["verdict=none", "experiments.placebo.search.warm_start_from=synthetic"],
-    "warm-start-from-another-study": [f"experiments.{arm}.search.warm_start_from=other/real" for arm in ("real", "synthetic", "placebo")],
+    "warm-start-from-another-study": ["verdict=none", *(f"experiments.{arm}.search.warm_start_from=other/real" for arm in ("real", "synthetic", "placebo"))],
     "sequential": ["verdict=none", "search.strategy=sequential", "search.sampler=cmaes", "search.pruner=none"],
     "several-objectives": ["search.objective=[val_macro_f1, val_loss]", "search.pruner=none", "search.budget={gpu_hours: 3}"],
     "searched-augmentation": ["search.space={augmentation: {values: [none, soft, hard]}, training.erasing: {low: 0.0, high: 0.5}}"],
-    "grid": ["search.strategy=grid", "search.trials=4", "search.first_defaults=false", "search.epochs=5", "search.pruner=none"],
+    "grid": ["verdict=none", "search.strategy=grid", "search.trials=4", "search.first_defaults=false", "search.epochs=5", "search.pruner=none"],
     "no-search": ["search.trials=0", "verdict=none"],
     "real-only": ["verdict=none", "experiments=[{name: real, images: real}]"],
     "hub-weights": HUB,
@@ -88,9 +96,10 @@ def digest(text: str) -> str:
 
 def cases() -> dict[str, tuple[Path, list[str]]]:
     """Returns the study file and the `--set` values of each case."""
-    demo = ROOT / "studies" / "demo.yaml"
-    shipped: dict[str, tuple[Path, list[str]]] = {path.stem: (path, []) for path in sorted(demo.parent.glob("*.yaml"))}
-    return shipped | {name: (demo, sets) for name, sets in SMALL.items()}
+    shipped: dict[str, tuple[Path, list[str]]] = {
+        path.stem: (path, []) for path in sorted((ROOT / "studies").glob("*.yaml"))
+    }
+    return shipped | {name: (SMALL_STUDY, sets) for name, sets in SMALL.items()}
 
 
 def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
@@ -109,7 +118,9 @@ def made_up(task: Task) -> Manifest:
     """Returns a manifest that the task could have committed."""
     summary: dict[str, Any] = {}
     if task.stage == "tune":
-        summary["parameters"] = {path: _value(values) for path, values in _search(task).search.space.items()}
+        best = {path: _value(values) for path, values in _search(task).search.space.items()}
+        repetitions = _search(task).repetitions
+        summary |= {"parameters": best, "repetitions": [best] * (repetitions.count if repetitions else 0)}
     return Manifest(
         study=task.study,
         stage=task.stage,
@@ -165,19 +176,36 @@ def test_ids_and_keys_are_the_pinned_ones(name: str) -> None:
     assert not changed, f"{name}: the ids, keys or fields of these steps differ from tests/pinned/keys.json; {REMEDY}"
 
 
-def test_committed_manifests_keep_their_digests_and_give_the_keys_that_they_gave() -> None:
+def test_committed_manifests_keep_their_digests_and_give_the_keys_that_they_gave(tmp_path: Path) -> None:
     study, manifests = load_study(ROOT / "studies" / "demo.yaml"), demo_manifests()
+    fingerprints = current_fingerprints(study, tmp_path)
     digests = json.loads((PINNED / "demo.json").read_text())
     assert {label: manifest.digest for label, manifest in manifests.items()} == digests
     committed: dict[str, Manifest] = {}
-    for step in plan(study):
+    for step in plan(study, fingerprints.source, fingerprints.weights):
         assert make_task(study, step, committed).key == manifests[step.label].key, step.label
         committed[step.id] = manifests[step.label]
-    assert len(committed) == len(manifests) == 14
+    assert len(committed) == len(manifests) == 36
+
+
+def keep_demo(work: Path) -> None:
+    """Copies the manifests of a finished demo, whose work directory is `work`, into the pins."""
+    with local_session(*last_study(work), work, join=True) as local:
+        session = local.session
+        rows = states(session.study, session.steps, session.artifacts)
+    manifests = {row.step.label: row.manifest for row in rows}
+    missing = [label for label, manifest in manifests.items() if manifest is None]
+    assert not missing, f"{', '.join(missing)} not committed in {work}; run `make demo` to its end first"
+    trees = {label: manifest.model_dump(mode="json") for label, manifest in manifests.items() if manifest is not None}
+    DEMO.write_text(json.dumps(trees, indent=0) + "\n")
 
 
 if __name__ == "__main__":
-    assert sys.argv[1:] == ["--write"], "usage: python tests/test_keys.py --write"
+    usage = "usage: python tests/test_keys.py --write [WORK], WORK of a finished demo, whose manifests are pinned too"
+    assert sys.argv[1:2] == ["--write"], usage
+    assert len(sys.argv) <= 3, usage
+    if sys.argv[2:]:
+        keep_demo(Path(sys.argv[2]))
     pins = {name: described(*planned(file, sets)) for name, (file, sets) in cases().items()}
     (PINNED / "keys.json").write_text(json.dumps(pins, indent=0) + "\n")
     found = {label: manifest.digest for label, manifest in sorted(demo_manifests().items())}

@@ -18,12 +18,13 @@ import psutil
 import pytest
 
 from tests.support.hostile import HostileFolder
+from tests.support.small_study import SMALL_STUDY
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12",
     "finetune.steps=12", "finetune.width=8", "finetune.checkpoint_every=2", "finetune.batch_size=8",
-    "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 1], copies: 0}",
+    "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 1], copies: allow}",
     "search.trials=2", "search.epochs=2", "search.workers=1", "final.epochs=2", "final.seeds=2", "training.batch_size=64",
 ]  # fmt: skip
 
@@ -39,7 +40,7 @@ def environment() -> dict[str, str]:
 
 def run_command(workdir: Path, *sets: str) -> list[str]:
     settings = [part for setting in (*SMALL, *sets) for part in ("--set", setting)]
-    return tailfill("run", str(ROOT / "studies" / "demo.yaml"), "--workdir", str(workdir), *settings)
+    return tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
 
 
 def started_by(workdir: Path) -> list[psutil.Process]:

@@ -29,7 +29,7 @@ rare: {below: 12}
 finetune: {generator: pixel, steps: 2, width: 8, batch_size: 8}
 generate: {fill_to: 14, cap: 9, steps: 2, batch_size: 4}
 score: {epochs: 1, folds: 2}
-accept: {plausibility: [0, 1], copies: 0}
+accept: {plausibility: [0, 1], copies: allow}
 classifier: {model: test_resnet, pretrained: true, trainable: head, head: []}
 training: {batch_size: 16}
 search: {trials: 3, epochs: 1, workers: 1, lease_seconds: 30, objective: val_loss}
@@ -100,7 +100,8 @@ def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
 
 def _check_names(manifests: list[Manifest]) -> None:
     """Checks that the names which users and later stages read have not changed: keys of summaries, and files."""
-    pinned = {manifest.stage: manifest for manifest in demo_manifests().values()}
+    # the first of each stage: the images of further pools are not measured as a set
+    pinned = {manifest.stage: manifest for manifest in reversed(demo_manifests().values())}
     for manifest in manifests:
         if old := pinned.get(manifest.stage):
             assert manifest.summary.keys() == old.summary.keys(), manifest.stage

@@ -45,13 +45,20 @@ class GeneratedImages:
     accept: Accept
 
 
-def generated_images(study: ResolvedStudy, steps: Sequence[Step], experiment: str | None) -> GeneratedImages:
-    """Returns the generated images of the named experiment, or the only ones of the study; raises ConfigError if there are none or several."""
+def generated_images(
+    study: ResolvedStudy, steps: Sequence[Step], experiment: str | None, pool: int = 0
+) -> GeneratedImages:
+    """Returns a pool of the generated images of the named experiment, or of the only ones of the study.
+
+    Raises ConfigError if there are none or several, and if there is no such pool.
+    """
+    if pool >= study.pools:
+        raise ConfigError(f"--pool {pool}: must be below {study.pools}, the number of pools of generated images")
     needs = steps[-1].needs  # the report needs those of every experiment
     by_experiment = {
-        e.name: GeneratedImages(needs[f"generate/{e.name}"], needs[f"score/{e.name}"], e.accept)
+        e.name: GeneratedImages(needs[f"generate/{e.name}/{pool}"], needs[f"score/{e.name}/{pool}"], e.accept)
         for e in study.experiments
-        if f"generate/{e.name}" in needs
+        if f"generate/{e.name}/{pool}" in needs
     }
     names = ", ".join(by_experiment) or "none"
     if experiment is not None:
@@ -153,22 +160,21 @@ def _suffix(data: bytes, path: str) -> str:
     raise DataError(f"image {path}: is neither PNG nor JPEG; run `prepare` again")
 
 
-def export_images(what: str, out: Path, experiment: str | None, workdir: Path | None) -> str:
-    """Writes the data set, or the images generated for an experiment, into `out`; returns a line that counts them.
+def export_images(what: str, out: Path, experiment: str | None, pool: int | None, workdir: Path | None) -> str:
+    """Writes the data set, or a pool of the images generated for an experiment, into `out`; returns a line that counts them.
 
     Raises ConfigError if these images are not committed, or if the experiment is unknown or ambiguous.
     """
-    if what == "dataset" and experiment is not None:
-        raise ConfigError(
-            f"--experiment {experiment}: is for `export generated`; all experiments have the same data set"
-        )
+    given = {"--experiment": experiment, "--pool": pool}
+    if what == "dataset" and (name := next((name for name, value in given.items() if value is not None), None)):
+        raise ConfigError(f"{name} {given[name]}: is for `export generated`; a study has one data set")
     folder = latest_workdir(workdir)
     with local_session(*last_study(folder), folder, join=True) as local:
         session = local.session
         rows = step_status.states(session.study, session.steps, session.artifacts)
         committed = {row.step.id: row.manifest for row in rows}
         prepare = session.steps[-1].needs["prepare"]
-        images = generated_images(session.study, session.steps, experiment) if what == "generated" else None
+        images = generated_images(session.study, session.steps, experiment, pool or 0) if what == "generated" else None
         step = images.generate if images else prepare
         prepared, manifest = committed[prepare.id], committed[step.id]
         if prepared is None or manifest is None:

@@ -19,11 +19,12 @@ from typing import Any
 from jobs.control import load_release_study, open_release_session
 from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
+from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.disk import disk_errors
 from shared.config.load import parse
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
-from shared.kube.manifests import KEY, jobs_selector, workers_selector
+from shared.kube.manifests import held_tasks, jobs_selector, workers_selector
 from shared.kube.release import Release
 from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
 from shared.names import checked_part, path_below, shown
@@ -31,7 +32,7 @@ from shared.pipeline import search_status
 from shared.pipeline import status as step_status
 from shared.pipeline.local_session import WORK
 from shared.pipeline.session import Session
-from shared.pipeline.status import TaskStatus
+from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
 
 
@@ -63,12 +64,23 @@ class ReleaseSnapshot:
             cluster.list("events", field_selector="type=Warning"),
         )
 
-    def task_statuses(self) -> dict[str, TaskStatus]:
-        """Returns the status of each task that has a Job, by `task_id`."""
-        labelled = ((job["metadata"]["labels"], job) for job in self.jobs if job_state(job).phase != "complete")
-        return {
-            f"{labels['app.kubernetes.io/component']}-{labels[KEY]}": self._task_status(job) for labels, job in labelled
-        }
+    def task_statuses(self, artifacts: Artifacts) -> dict[str, TaskStatus]:
+        """Returns the status of each task that has a Job, by `task_id`.
+
+        Of a block, the Job's status is that of the first task that is not committed. The others wait for it; if the Job has failed, control
+        creates another one for them.
+        """
+        statuses = dict[str, TaskStatus]()
+        jobs = [job for job in self.jobs if job_state(job).phase != "complete"]
+        for job in sorted(jobs, key=lambda job: job_state(job).phase == "failed", reverse=True):
+            missing = [held for held in held_tasks(job) if artifacts.find(*held) is None]
+            for position, held in enumerate(missing):
+                if position == 0:
+                    statuses[task_id(*held)] = self._task_status(job)
+                elif job_state(job).phase != "failed":
+                    name = job["metadata"]["name"]
+                    statuses[task_id(*held)] = TaskStatus("pending", f"number {position + 1} of what {name} has left")
+        return statuses
 
     def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
@@ -146,7 +158,8 @@ def status(why: str | None, as_json: bool) -> str:
         if why is not None:
             reasons = step_status.why(session.study, session.steps, session.artifacts, why)
             return json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons
-        rows = step_status.states(session.study, session.steps, session.artifacts, snapshot.task_statuses())
+        statuses = snapshot.task_statuses(session.artifacts)
+        rows = step_status.states(session.study, session.steps, session.artifacts, statuses)
         hints = search_status.Hints(
             f"see `kubectl logs deployment/{release.name}-control`",
             f"`kubectl scale deployment/{release.name}-tune --replicas=2` adds some, unless they are listed below with a reason",

@@ -1,12 +1,13 @@
-"""Implements `tailfill stage`: runs one stage of a task file, in a container or in a process of one machine."""
+"""Implements `tailfill stage`: runs the tasks of a file, all of one stage, in a container or in a process of one machine."""
 
 from __future__ import annotations
 
 import pkgutil
 import tempfile
 import time
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint, libraries
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
-from shared.config.stages import STAGES, stage_named
-from shared.config.task import Task
+from shared.artifacts.store import Store
+from shared.config.stages import STAGES, Stage, stage_named
+from shared.config.task import BEGINS, ENDS, Task, block_of_json
 from shared.context import Context
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
@@ -26,43 +28,99 @@ from shared.stop import StopSignal
 
 
 def run_stage(name: str, file: Path, worker: bool) -> None:
-    """Runs the stage of the task in `file`, unless its key is committed.
+    """Runs the stage of each task in `file`, one after the other, unless its key is committed.
 
-    With `worker`, a worker of the stage is run, if it has any. Raises ConfigError if the file is not a task of the stage `name`, and the errors
-    of the stage.
+    The file is read again after each task, as whoever started this process may have changed it. With `worker`, a worker of the stage is run,
+    if it has any. Raises ConfigError if the file holds anything else than a task of the stage `name`, or a list of them if its processes run
+    blocks, and the errors of the stage.
     """
-    stage_named(name, f"stage {name!r}")
-    task = read_task(file)
-    if task.stage != name:
-        raise ConfigError(
-            f"{file}: is a task of the stage {task.stage}, not of {name}; run `tailfill stage {task.stage}`"
-        )
-    log = Log(name)
+    stage = stage_named(name, f"stage {name!r}")
+    read_tasks(file, stage, worker)  # before anything is opened
     stop = StopSignal()
     stop.install()
     settings = Settings.from_environment()
     stop.grace_seconds = settings.grace_seconds
-    artifacts = Artifacts(open_store(settings), task.study, settings.cache)
+    surroundings = _Surroundings(settings, stop, open_store(settings))
+    log = Log(stage)
+    if worker and STAGES[stage].work is not None:
+        _run_worker(stage, file, surroundings)
+        return
+    done = set[str]()
+    while left := [task for task in read_tasks(file, stage) if task.key not in done]:
+        stop.raise_if_set()
+        _run_one(left[0], surroundings, log)
+        done.add(left[0].key)
+
+
+def _run_one(task: Task, surroundings: _Surroundings, log: Log) -> None:
+    in_block = STAGES[task.stage].blocks
+    if in_block:
+        log.info(BEGINS, key=task.key, experiment=task.experiment)
+    artifacts = surroundings.artifacts(task)
     if artifacts.find(task.stage, task.key) is not None:
         log.info("committed already", key=task.key[:8])
-        return
-    _run(task, artifacts, settings, stop, worker)
+    else:
+        _run(task, artifacts, surroundings.settings, surroundings.stop)
+    if in_block:
+        from shared.device import release_memory
+
+        release_memory()
+        log.info(ENDS, key=task.key, experiment=task.experiment)
 
 
-def _run(
-    task: Task,
-    artifacts: Artifacts,
-    settings: Settings,
-    stop: StopSignal,
-    worker: bool = False,
-    counted: bool = True,
-) -> None:
+def _run_worker(stage: Stage, file: Path, surroundings: _Surroundings) -> None:
+    """Runs a worker of the stage until nothing is left of the tasks in the file, to which others may come meanwhile."""
+    work: Any = pkgutil.resolve_name(str(STAGES[stage].work))
+    contexts = dict[str, Context | None]()
+    with ExitStack() as stack:
+
+        def open_contexts() -> list[Context]:
+            tasks = read_tasks(file, stage, worker=True)
+            for task in tasks:
+                if task.key not in contexts:
+                    contexts[task.key] = _open_context(task)
+            return [context for task in tasks if (context := contexts[task.key]) is not None]
+
+        def _open_context(task: Task) -> Context | None:
+            artifacts = surroundings.artifacts(task)
+            if artifacts.find(stage, task.key) is not None:
+                Log(stage).info("committed already", key=task.key[:8])
+                return None
+            return stack.enter_context(_context(task, artifacts, surroundings.settings, surroundings.stop))
+
+        work(open_contexts)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What all tasks of a process share."""
+
+    settings: Settings
+    stop: StopSignal
+    store: Store
+
+    def artifacts(self, task: Task) -> Artifacts:
+        """Returns the artifacts of the task's study."""
+        return Artifacts(self.store, task.study, self.settings.cache)
+
+
+def _run(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal, counted: bool = True) -> None:
+    with _context(task, artifacts, settings, stop, counted) as context, ExitStack() as stack:
+        run: Any = pkgutil.resolve_name(STAGES[task.stage].run)
+        if counted and task.stage != "tune":  # the leases of its trials record its usage
+            stack.enter_context(context.meter)
+        run(context.task.config, context)
+
+
+@contextmanager
+def _context(
+    task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal, counted: bool = True
+) -> Iterator[Context]:
+    """Yields the surroundings of a run of the task, with a folder of its own for temporary files."""
     started = time.monotonic()
-    kind = STAGES[task.stage]
-    run: Any = pkgutil.resolve_name(kind.work if worker and kind.work else kind.run)
     task = _on_local_device(task, settings)
-    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch, ExitStack() as stack:
-        context = Context(
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+        yield Context(
             task=task,
             artifacts=artifacts,
             settings=settings,
@@ -74,9 +132,6 @@ def _run(
             gpus=_gpus(task),
             counted=counted,
         )
-        if counted and task.stage != "tune":  # the leases of its trials record its usage
-            stack.enter_context(context.meter)
-        run(task.config, context)
 
 
 def _on_local_device(task: Task, settings: Settings) -> Task:
@@ -107,10 +162,15 @@ def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopS
     return manifest
 
 
-def read_task(file: Path) -> Task:
-    """Returns the task in a file; raises ConfigError if the file cannot be read or is not a task."""
+def read_tasks(file: Path, stage: Stage, worker: bool = False) -> list[Task]:
+    """Returns the tasks in a file.
+
+    Raises ConfigError if the file cannot be read, if something in it is no task of the stage, or if it is a list although a process of the
+    stage runs one task, unless it is for a worker.
+    """
     try:
-        task = Task.model_validate_json(file.read_bytes())
+        text = file.read_bytes()
+        tasks = block_of_json(text)
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); control writes task files, see `tailfill run`"
@@ -121,4 +181,12 @@ def read_task(file: Path) -> Task:
         raise ConfigError(
             f"{file}: {path}: {first['msg']}; it was written by another version, run `tailfill run` again"
         ) from error
-    return task
+    if others := sorted({task.stage for task in tasks} - {stage}):
+        raise ConfigError(
+            f"{file}: is a task of the stage {others[0]}, not of {stage}; run `tailfill stage {others[0]}`"
+        )
+    if len(tasks) > 1 and not (worker or STAGES[stage].blocks):
+        raise ConfigError(
+            f"{file}: holds {len(tasks)} tasks, but a process of the stage {stage} runs one; split the file"
+        )
+    return tasks

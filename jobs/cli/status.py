@@ -33,7 +33,8 @@ def status(file: Path | None, sets: Sequence[str], workdir: Path | None, why: st
         if why is not None:
             reasons = step_status.why(session.study, session.steps, session.artifacts, why)
             return json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons
-        rows = step_status.states(session.study, session.steps, session.artifacts, running_tasks(folder))
+        running = running_tasks(folder, session.artifacts)
+        rows = step_status.states(session.study, session.steps, session.artifacts, running)
         searches = search_status.search_states(rows, session.artifacts, session.database_url)
         if as_json:
             return json.dumps(step_status.as_json(rows, search_status.as_json(searches)), indent=1)

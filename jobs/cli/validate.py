@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
-from shared.config.search import Choice
+from shared.config.search import Choice, Verdict
 from shared.config.stages import WeightsConfig
 from shared.diffusion.generators import generator_kind
 from shared.log import Log, duration
@@ -45,7 +45,7 @@ class Forecast:
     files_opened: int = 0
     """The number of these files whose headers were read."""
     fill: dict[str, dict[str, int]] = field(default_factory=dict)
-    """The numbers of images to train on by rare class: `real` ones, and those to `generate`."""
+    """The numbers of images that one training sees, by rare class: `real` ones, and those to `generate`."""
     trials: int = 0
     """The number of trials of all searches."""
     finals: int = 0
@@ -58,6 +58,13 @@ class Forecast:
     """The stages whose hours are not in `hours`."""
     weights: tuple[str, ...] = ()
     """The weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
+    smallest_effect: float | None = None
+    """The smallest difference, as a share, that the verdict would find with a power of 80 %, if the variances are those of
+    `shared.metrics.forecast`; None without a verdict, or if it has too few repetitions or no test image of a judged class."""
+    to_settle: dict[str, int] = field(default_factory=dict)
+    """The numbers of `repetitions` and `test_images` that would find a difference of one percentage point."""
+    test_images: dict[str, int] = field(default_factory=dict)
+    """The number of test images of each judged class; with a metric that counts images alike, of all."""
     gib: float = 0.0
     """The size of the results in the store, without the weights of a generator that is not timed."""
 
@@ -93,6 +100,7 @@ def forecast_study(study: ResolvedStudy) -> Forecast:
     forecast.trials = sum(map(_trials, experiments))
     forecast.finals = sum(e.final.seeds for e in experiments)
     generated = _count_images(study, data, forecast)
+    foresee_verdict(study, data, forecast)
     _time(study, data, generated, forecast)
     return forecast
 
@@ -114,7 +122,7 @@ def generated_sets(experiment: ResolvedExperiment) -> int:
 
 
 def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> int:
-    """Fills in `fill`, and returns how many images are generated over all pools of the first arm with generated images."""
+    """Fills in `fill`, and returns how many images one pool of the first arm with generated images has."""
     from shared.data.schema import class_counts
     from shared.diffusion.quota import plan_images
 
@@ -122,11 +130,39 @@ def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> in
     if arm is None:
         return 0
     labels = data.labels[data.split == "train"]
-    images = plan_images(arm.generate, data.schema, labels, data.rare(arm.rare), study.seed)
+    images = plan_images(arm.generate, data.schema, labels, data.rare(arm.rare), study.seed, 0)
     counts = dict(zip(data.schema.class_names, class_counts(labels).tolist(), strict=True))
     for name, n in Counter(image.filled for image in images).items():
         forecast.fill[name] = {"real": counts.get(name, 0), "generate": n}
     return len(images)
+
+
+def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> None:
+    """Fills in what the verdict would find, with assumed variances."""
+    from shared.data.schema import class_counts
+    from shared.metrics.forecast import assumed_components, needed, smallest_effect
+    from shared.metrics.table import metric_named
+
+    arms = [e for e in study.experiments if e.images == "real+synthetic"]
+    if not isinstance(study.verdict, Verdict) or not arms:
+        return
+    metric, rare = metric_named(study.verdict.metric), data.rare(study.written.rare)
+    counts = class_counts(data.labels[data.split == "test"])
+    if metric.by_class:
+        columns = rare if metric.rare else range(data.schema.width)
+        forecast.test_images = {data.schema.class_names[c]: int(counts[c]) for c in columns}
+    else:
+        forecast.test_images = {"all": forecast.images["test"]}
+    judged = [n for n in forecast.test_images.values() if n]
+    units, repetitions = forecast.images["test"], arms[0].final.seeds
+    if not judged:
+        return
+    components = assumed_components(judged, units) if metric.by_class else assumed_components([], units)
+    level = study.verdict.alpha / sum(e.name != study.verdict.baseline for e in arms)
+    effect = smallest_effect(components, repetitions, units, level)
+    forecast.smallest_effect = effect if math.isfinite(effect) else None
+    design = needed(components, repetitions, units, level)
+    forecast.to_settle = {"repetitions": design.repetitions, "test_images": design.units}
 
 
 def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecast) -> None:
@@ -151,30 +187,32 @@ def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecas
             log.info("timing a few training steps", model=experiment.classifier.model)
             rates[kind] = time_training(arm_of(experiment), study.dataset.resolution, data.schema, study.resources)
         timed = rates[kind]
-        images = train + (0 if experiment.images == "real" else generated // experiment.generate.replicates)
+        images = train + (0 if experiment.images == "real" else generated)
         trials = _trials(experiment)
+        # an epoch takes as many images as there are real ones
         epochs = trials * experiment.search.epochs
-        seconds["tune"] += timed.setup(images) * bool(trials) + epochs * images * timed.seconds_an_image
+        seconds["tune"] += timed.setup(images) * bool(trials) + epochs * train * timed.seconds_an_image
         runs = experiment.final.seeds
-        seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * images * timed.seconds_an_image)
+        seconds["final"] += runs * (timed.setup(images) + experiment.final.epochs * train * timed.seconds_an_image)
         forecast.gib += runs * timed.weight_bytes / 2**30
-    arm = _generating(study.experiments)
+    arm, pools = _generating(study.experiments), study.pools
     if arm is not None:
         timed = next(iter(rates.values()))
         seen = train * (arm.score.folds - 1)  # by all judges together
-        seconds["score"] = timed.setup(seen) + arm.score.epochs * seen * timed.seconds_an_image
+        seconds["score"] = (timed.setup(seen) + arm.score.epochs * seen * timed.seconds_an_image) * pools
         generator = generator_kind(arm.finetune.generator)
         if generator.time is not None:
             log.info("timing a few steps of the generator")
             measure: Time = resolve_name(generator.time)
             step, image = measure(arm.finetune, arm.generate, data.schema, study.resources)
-            sets = max(generated_sets(e) for e in study.experiments)
-            seconds |= {"finetune": step * arm.finetune.steps, "generate": image * generated * sets}
+            sets = pools * max(generated_sets(e) for e in study.experiments)
+            generators = pools if study.generators == "each" else 1
+            seconds |= {"finetune": step * arm.finetune.steps * generators, "generate": image * generated * sets}
         else:
             forecast.not_timed = ("finetune", "generate")
     for stage, (low, middle, high) in ((stage, (s / 3600).tolist()) for stage, s in seconds.items() if s.any()):
         forecast.hours[stage], forecast.hours_range[stage] = middle, (low, high)
-    images = sum(forecast.images.values()) + generated
+    images = sum(forecast.images.values()) + generated * pools
     forecast.gib += images * data.bytes_per_image(study.dataset.resolution) / 2**30
 
 
@@ -188,6 +226,7 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
     for name, fill in forecast.fill.items():
         lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
+    lines += verdict_lines(study, forecast)
     for name in forecast.weights:
         pinned = "" if "@" in name else ", not pinned: the newest commit is used; set its revision"
         lines.append(f"weights: {name} is downloaded once from the Hugging Face hub{pinned}")
@@ -205,6 +244,34 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         f"times were measured on this machine under its present load: load average {load:.1f} on {cores} cores"
     )
     return "\n".join(lines)
+
+
+def verdict_lines(study: ResolvedStudy, forecast: Forecast) -> list[str]:
+    """Returns what the verdict would find, and what it lacks."""
+    from shared.metrics.forecast import ENOUGH_UNITS, TO_SETTLE, Needed, design_text
+    from shared.metrics.table import metric_named
+
+    if not forecast.to_settle or not isinstance(study.verdict, Verdict):
+        return []
+    metric = metric_named(study.verdict.metric).label
+    if forecast.smallest_effect is None:
+        lines = ["verdict: none with so few repetitions (final.seeds)"]
+    else:
+        lines = [
+            f"verdict: would find an effect of {100 * forecast.smallest_effect:.1f} points of {metric} in 80 % of such studies, with the variances of "
+            "docs/statistics.md"
+        ]
+    if forecast.smallest_effect is None or forecast.smallest_effect > TO_SETTLE:
+        design = Needed(forecast.to_settle["repetitions"], forecast.to_settle["test_images"])
+        lines.append(
+            f"verdict: to find an effect of 1 point takes about {design_text(design, forecast.images['test'])}"
+        )
+    if few := {name: n for name, n in forecast.test_images.items() if n < ENOUGH_UNITS}:
+        named = ", ".join(f"{name} has {n}" for name, n in few.items())
+        lines.append(
+            f"verdict: few test images: {named}; a judged class needs {ENOUGH_UNITS} for its interval to hold what it says"
+        )
+    return lines
 
 
 def _about(hours: float, low: float, high: float) -> str:

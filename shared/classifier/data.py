@@ -116,8 +116,10 @@ class TrainingData:
     def batch(self, network: Network, arm: Arm, rows: NDArray[np.int64], seed: int, epoch: int, number: int) -> Tensor:
         """Returns the network's inputs for these rows on the device, augmented as batch `number` of an epoch."""
         if isinstance(self.inputs, FrozenFeatures):
-            views = numpy_generator("views", seed, epoch, number).integers(kept_views(arm) or 1, size=len(rows))
-            return self.inputs.rows(rows, views)
+            own = own_views(arm, seed)
+            return self.inputs.rows(
+                rows, own[numpy_generator("views", seed, epoch, number).integers(len(own), size=len(rows))]
+            )
         images = to_float_images(self.inputs.rows(rows), self.device)
         generator = torch_generator("augment", seed, epoch, number)
         images = augment(images, arm.augmentation, arm.training.erasing, generator)
@@ -140,13 +142,16 @@ class TrainingData:
         with autocast(self.device):
             return network.frozen_outputs(to_float_images(inputs.rows(rows), self.device))
 
-    def counts(self, real_only: bool) -> ClassCounts:
-        """Counts how often each class is seen in the effective training set, or among its real images only."""
+    def counts(self, weight: NDArray[np.float64] | None = None) -> ClassCounts:
+        """Counts how often each class is seen in the effective training set; an image counts with its `weight`, `[n]`, or once."""
         columns = np.concatenate(
             [np.repeat(self.mask[:, g : g + 1], len(group.classes), 1) for g, group in enumerate(self.schema.groups)], 1
         )
-        kept = ~self.generated if real_only else np.ones(len(self), np.bool_)
-        return ClassCounts.of(self.labels[kept], columns[kept])
+        return ClassCounts.of(self.labels, columns, weight)
+
+    def real_counts(self) -> ClassCounts:
+        """Counts how often each class is seen among the real images."""
+        return self.counts((~self.generated).astype(np.float64))
 
 
 def input_settings(arm: Arm) -> dict[str, Any]:
@@ -177,14 +182,29 @@ def kept_views(arm: Arm) -> int | None:
     if views == "fresh" or (views == "auto" and (arm.classifier.trainable == "all" or not is_augmented(arm))):
         return None
     if views == "auto":
-        return MIRRORED_VIEWS if arm.augmentation == "basic" and arm.training.erasing == 0 else AUTO_VIEWS
+        return MIRRORED_VIEWS if is_mirrored_only(arm) else AUTO_VIEWS
     return views
+
+
+def own_views(arm: Arm, seed: int) -> NDArray[np.int64]:
+    """Returns the kept views that a training with this seed draws from: a random half of them, so that repetitions do not share all.
+
+    The two mirrored views of the augmentation `basic` are all that there are, and every training uses both.
+    """
+    kept = kept_views(arm) or 1
+    if kept == 1 or is_mirrored_only(arm):
+        return np.arange(kept)
+    return np.sort(numpy_generator("own views", seed).permutation(kept)[: kept // 2])
+
+
+def is_mirrored_only(arm: Arm) -> bool:
+    """Whether the augmentation only mirrors images, so that each has two views."""
+    return arm.augmentation == "basic" and arm.training.erasing == 0
 
 
 def keeps_unaugmented(arm: Arm) -> bool:
     """Returns whether the unaugmented image is kept beside its views, for the refit of the last layer."""
-    mirrored_only = arm.augmentation == "basic" and arm.training.erasing == 0
-    return arm.training.refit_epochs > 0 and is_augmented(arm) and not mirrored_only
+    return arm.training.refit_epochs > 0 and is_augmented(arm) and not is_mirrored_only(arm)
 
 
 def _views_to_keep(arm: Arm, trunk: Trunk) -> list[View]:

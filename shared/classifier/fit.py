@@ -110,11 +110,12 @@ class _TrainingRun:
         self.saver, self.on_epoch = saver, on_epoch
         self.network = new_network(arm, data, seed)
         self.scaler = grad_scaler(data.device)
-        self.validation_loss = Loss.for_validation(data.schema, arm.training, data.counts(real_only=True), data.device)
+        self.validation_loss = Loss.for_validation(data.schema, arm.training, data.real_counts(), data.device)
         self.labels = torch.from_numpy(data.labels).to(data.device)
         self.mask = torch.from_numpy(data.mask).to(data.device)
         loss_weight = arm.synthetic.loss_weight if arm.synthetic else 1.0
-        self.weight = torch.from_numpy(np.where(data.generated, loss_weight, 1.0).astype(np.float32)).to(data.device)
+        self.image_weight = np.where(data.generated, loss_weight, 1.0)
+        self.weight = torch.from_numpy(self.image_weight.astype(np.float32)).to(data.device)
         self.history: list[EpochRecord] = []
         self.snapshot = saver.load()
         if self.snapshot is not None:
@@ -123,12 +124,11 @@ class _TrainingRun:
 
     def train(self) -> None:
         """Runs the epochs that are not done yet."""
-        loss = Loss.of(self.data.schema, self.arm.training, self.data.counts(real_only=False), self.data.device)
         sampler = Sampler(self.arm, self.data.labels, self.data.generated, self.epochs, self.seed)
         if len(self.history) < self.epochs:
             optimizer = self._optimizer(self.network.trainable_parameters())
             for epoch in range(len(self.history), self.epochs):
-                self._epoch(epoch, optimizer, partial(self._train, loss=loss, sampler=sampler, epoch=epoch))
+                self._epoch(epoch, optimizer, partial(self._train, sampler=sampler, epoch=epoch))
         if len(self.history) < self.epochs + self.arm.training.refit_epochs:
             self._refit()
 
@@ -184,8 +184,10 @@ class _TrainingRun:
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
         self.saver.after_epoch(self.snapshot, left * record.seconds)
 
-    def _train(self, optimizer: torch.optim.Optimizer, loss: Loss, sampler: Sampler, epoch: int) -> tuple[float, float]:
+    def _train(self, optimizer: torch.optim.Optimizer, sampler: Sampler, epoch: int) -> tuple[float, float]:
         training, data = self.arm.training, self.data
+        drawn = data.counts(sampler.expected_draws(epoch) * self.image_weight)
+        loss = Loss.of(data.schema, training, data.counts(), drawn, data.device)
         self.network.train()
         batches = sampler.batches(epoch)
         total, lr = torch.zeros((), device=data.device), 0.0
@@ -233,7 +235,8 @@ class _TrainingRun:
                 parts.append(read.float())
         inputs = torch.cat(parts)
         balanced = training.model_copy(update={"loss": "weighted"})
-        loss = Loss.of(data.schema, balanced, data.counts(real_only=True), data.device)
+        counts = data.real_counts()
+        loss = Loss.of(data.schema, balanced, counts, counts, data.device)
         optimizer = self._optimizer({f"head.{len(hidden)}.{n}": p for n, p in last.named_parameters()}, self.epochs)
 
         def train(optimizer: torch.optim.Optimizer, epoch: int) -> tuple[float, float]:
@@ -352,7 +355,7 @@ def unmasked_targets(labels: Tensor, groups: int) -> Targets:
 
 def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
     """Returns the loss that arms are compared by, of logits `[n, C]` for labels `[n, C]`: no smoothing, mixup or synthetic weights."""
-    loss = Loss.for_validation(schema, arm.training, data.counts(real_only=True), logits.device)
+    loss = Loss.for_validation(schema, arm.training, data.real_counts(), logits.device)
     return float(loss(logits, unmasked_targets(labels, len(schema.groups))))
 
 

@@ -54,15 +54,23 @@ class Loss:
         self._groups, self._smoothing = groups, label_smoothing
 
     @classmethod
-    def of(cls, schema: LabelSchema, training: Training, counts: ClassCounts, device: torch.device) -> Loss:
-        """Returns the loss that training minimises; `counts` are those of the arm's effective training set."""
-        return cls(_groups(schema, training, counts, device), training.label_smoothing)
+    def of(
+        cls, schema: LabelSchema, training: Training, counts: ClassCounts, drawn: ClassCounts, device: torch.device
+    ) -> Loss:
+        """Returns the loss that an epoch minimises.
+
+        `counts` are those of the arm's effective training set: the class weights of `weighted` follow them alone, as equation 1 of the
+        paper has the population of a class in the training set, however it is sampled. `drawn` are the expected counts of what the epoch
+        draws, by their weight in the loss: the shift of `balanced_softmax` is the prior of the distribution that is trained on (Menon et
+        al. 2021), so it changes if generated images are no longer used, and vanishes if the sampler already balances the classes.
+        """
+        return cls(_groups(schema, training, counts, drawn, device), training.label_smoothing)
 
     @classmethod
     def for_validation(cls, schema: LabelSchema, training: Training, real: ClassCounts, device: torch.device) -> Loss:
         """Returns the loss that arms and trials are compared by: no smoothing, no shift, and class weights (if any) of real images."""
         plain = training.model_copy(update={"loss": "weighted" if training.loss == "weighted" else "plain"})
-        return cls(_groups(schema, plain, real, device), 0.0)
+        return cls(_groups(schema, plain, real, real, device), 0.0)
 
     def __call__(self, logits: Tensor, *targets: Targets) -> Tensor:
         """Returns the scalar loss of logits `[n, C]`; several targets (mixup) share an image by their weights.
@@ -98,19 +106,24 @@ class Loss:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """The counts of each class in a set of images, `[C]`."""
+    """The counts of each class in a set of images, `[C]`; fractions if the images have weights."""
 
-    positive: NDArray[np.int64]
-    known: NDArray[np.int64]
+    positive: NDArray[np.float64]
+    known: NDArray[np.float64]
     """The number of images for which it is known whether they have the class."""
 
     @classmethod
-    def of(cls, labels: NDArray[np.int8], mask: NDArray[np.bool_]) -> ClassCounts:
-        """Counts labels `[n, C]`; `mask` `[n, C]` says which entries count."""
-        return cls(((labels == 1) & mask).sum(axis=0), ((labels >= 0) & mask).sum(axis=0))
+    def of(
+        cls, labels: NDArray[np.int8], mask: NDArray[np.bool_], weight: NDArray[np.float64] | None = None
+    ) -> ClassCounts:
+        """Counts labels `[n, C]`, each with the `weight` of its image, `[n]`, or 1; `mask` `[n, C]` says which entries count."""
+        weight = np.ones(len(labels)) if weight is None else weight
+        return cls(weight @ ((labels == 1) & mask), weight @ ((labels >= 0) & mask))
 
 
-def _groups(schema: LabelSchema, training: Training, counts: ClassCounts, device: torch.device) -> list[GroupLoss]:
+def _groups(
+    schema: LabelSchema, training: Training, counts: ClassCounts, drawn: ClassCounts, device: torch.device
+) -> list[GroupLoss]:
     groups = []
     for name, columns in schema.slices().items():
         one = schema.group(name).kind == "one"
@@ -119,11 +132,18 @@ def _groups(schema: LabelSchema, training: Training, counts: ClassCounts, device
         if training.loss == "weighted":
             weight = class_weights(positive) if one else np.maximum(known - positive, 1) / np.maximum(positive, 1)
         elif training.loss == "balanced_softmax":
-            share = np.maximum(positive, 1) / np.maximum(known.max(initial=1), 1)
-            odds = np.maximum(positive, 1) / np.maximum(known - positive, 1)
+            positive, known = drawn.positive[columns], drawn.known[columns]
+            present = _never_zero(positive)
+            share, odds = present / max(known.max(initial=0), present.max()), present / _never_zero(known - positive)
             shift = training.tau * np.log(share if one else odds)
         groups.append(GroupLoss(name, columns, one, _tensor(weight, device), _tensor(shift, device)))
     return groups
+
+
+def _never_zero(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the counts; what does not occur counts like one image, or like the rarest that occurs if that is less."""
+    present = counts > 1e-9 * counts.max(initial=0)
+    return np.where(present, counts, counts[present].min(initial=1.0))
 
 
 def _tensor(values: NDArray[np.float64] | None, device: torch.device) -> Tensor | None:

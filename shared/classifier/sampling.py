@@ -1,8 +1,13 @@
-"""The batches of an epoch; which images each of them holds follows from (seed, epoch)."""
+"""The batches of an epoch; which images each of them holds follows from (seed, epoch).
+
+An epoch has as many batches, and as many images, as one with the real images alone has, whatever generated images add. So arms with and
+without generated images take equally many optimizer steps with equal parameters.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +18,9 @@ from shared.config.stages import Arm
 from shared.data.schema import Labels, class_counts
 
 Rows = NDArray[np.int64]
+
+REAL, GENERATED, MIXED = "order", "order of generated", "order of all"
+"""The images that are drawn together, by the purpose of their random numbers."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +38,64 @@ class Sampler:
     def batches(self, epoch: int) -> list[Rows]:
         """Returns the batches of an epoch (from 0), of nearly equal size, at most `training.batch_size`: a small last one would be a noisy step.
 
-        Without `synthetic.share` every image comes once, real and generated mixed, or with `class_power` as many images are drawn with
-        replacement. With it every batch has that share of generated images, and the epoch ends when every real image has come.
+        An epoch takes as many images as there are real ones. Without `synthetic.share` real and generated images are mixed by their number;
+        with it every batch has that share of generated ones. Images come in random order, pass after pass: an epoch goes on where the
+        previous one stopped, and no image comes again before all others have come. With `class_power` they are drawn with replacement.
         """
-        rng = numpy_generator("order", self.seed, epoch)
-        real, generated = np.flatnonzero(~self.generated), np.flatnonzero(self.generated)
-        size, synthetic = self.arm.training.batch_size, self.arm.synthetic
-        if synthetic is None or len(generated) == 0 or epoch >= synthetic.until * self.epochs:
-            return _split(self._drawn(real, len(real), rng), size)
+        parts = [self._drawn(part, n, epoch) for part, n in self._sizes(epoch).items()]
+        steps = math.ceil(self._real / self.arm.training.batch_size)
+        split = [np.array_split(rows, steps) for rows in parts]
+        # the larger parts of real images meet the smaller ones of generated images
+        ordered = [pieces[::-1] if number else pieces for number, pieces in enumerate(split)]
+        return [np.concatenate(pieces) for pieces in zip(*ordered, strict=True)]
+
+    def expected_draws(self, epoch: int) -> NDArray[np.float64]:
+        """Returns how often each image is expected in an epoch, `[n]`."""
+        expected = np.zeros(len(self.generated))
+        for part, n in self._sizes(epoch).items():
+            rows = self._rows(part)
+            expected[rows] = n * self._probabilities(rows)
+        return expected
+
+    @property
+    def _real(self) -> int:
+        return int((~self.generated).sum())
+
+    def _sizes(self, epoch: int) -> Mapping[str, int]:
+        """Returns how many images an epoch takes, by the part that they are drawn from."""
+        synthetic = self.arm.synthetic
+        if synthetic is None or not self.generated.any() or epoch >= synthetic.until * self.epochs:
+            return {REAL: self._real}
         if synthetic.share is None:
-            every = np.arange(len(self.generated))
-            return _split(self._drawn(every, len(every), rng), size)
-        if synthetic.share >= 1:
-            return _split(self._drawn(generated, len(generated), rng), size)
-        total = round(len(real) / (1 - synthetic.share))
-        steps = math.ceil(total / size)
-        parts = (
-            np.array_split(self._drawn(real, len(real), rng), steps),
-            np.array_split(self._drawn(generated, total - len(real), rng), steps)[
-                ::-1
-            ],  # larger parts meet smaller ones
+            return {MIXED: self._real}
+        generated = round(synthetic.share * self._real)
+        return {REAL: self._real - generated, GENERATED: generated}
+
+    def _rows(self, part: str) -> Rows:
+        return {
+            REAL: np.flatnonzero(~self.generated),
+            GENERATED: np.flatnonzero(self.generated),
+            MIXED: np.arange(len(self.generated)),
+        }[part]
+
+    def _drawn(self, part: str, n: int, epoch: int) -> Rows:
+        """Returns n rows of a part in random order."""
+        rows = self._rows(part)
+        if self.arm.training.class_power > 0:
+            return numpy_generator(part, self.seed, epoch).choice(rows, n, p=self._probabilities(rows))
+        start = sum(self._sizes(earlier).get(part, 0) for earlier in range(epoch))
+        passes = range(start // len(rows), -(-(start + n) // len(rows)))
+        order = [numpy_generator(part, self.seed, number).permutation(rows) for number in passes]
+        first = start % len(rows)
+        return np.concatenate([rows[:0], *order])[first : first + n]
+
+    def _probabilities(self, rows: Rows) -> NDArray[np.float64]:
+        """Returns the probability of each of the rows: equal, or in proportion to (count of its rarest class) ** -class_power."""
+        weight: NDArray[np.float64] = (
+            _rarest_count(self.labels[rows]).astype(np.float64) ** -self.arm.training.class_power
         )
-        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
-
-    def _drawn(self, rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-        """Draws n of the rows in random order: each equally often, or in proportion to (count of its rarest class) ** -class_power."""
-        power = self.arm.training.class_power
-        if power > 0:
-            rarest = _rarest_count(self.labels[rows])
-            weight = rarest.astype(np.float64) ** -power
-            return rng.choice(rows, n, p=weight / weight.sum())
-        rounds = [rng.permutation(rows) for _ in range(math.ceil(n / len(rows)))] if n else [rows[:0]]
-        return np.concatenate(rounds)[:n]
-
-
-def _split(rows: Rows, size: int) -> list[Rows]:
-    return np.array_split(rows, math.ceil(len(rows) / size))
+        shares: NDArray[np.float64] = weight / weight.sum()
+        return shares
 
 
 def _rarest_count(labels: Labels) -> NDArray[np.int64]:

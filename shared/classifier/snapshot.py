@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ class EpochRecord:
     val_macro_f1: float
     val_rare_macro_f1: float
     seconds: float
+
+
+def deployed(history: Sequence[EpochRecord], epochs: int) -> Sequence[EpochRecord]:
+    """Returns the epochs of the classifier that would be deployed: those of the refit after the `epochs` of training, if there is one.
+
+    An objective averages over these alone, since a classifier before its refit is another one.
+    """
+    return history[epochs:] or history
 
 
 def records_json(history: list[EpochRecord]) -> list[dict[str, float | None]]:

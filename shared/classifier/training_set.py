@@ -40,15 +40,14 @@ def effective_training_set(
     train: ImageSet,
     generated: ImageSet | None,
     scores: pa.Table | None,
-    pool: int,
     rare: NDArray[np.int64],
 ) -> TrainingSet:
     """Returns the images an arm trains on.
 
-    `train` is the training split, `generated` has all generated images and `scores` a row for each of them, `pool` is the replicate to
-    use, `rare` the columns of the rare classes. `real` takes the training split only. `real+synthetic` adds the images of the pool that
-    `arm.accept` accepts. `real+copies` adds, for each of those, a copy of the training image whose labels it carries.
-    `training.manual_images` adds the paper's copies with more contrast and sharpening to the real images.
+    `train` is the training split, `generated` has the generated images and `scores` a row for each of them, `rare` the columns of the
+    rare classes. `real` takes the training split only. `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for
+    each of those, a copy of the training image whose labels it carries. `training.manual_images` adds the paper's copies with more
+    contrast and sharpening to the real images.
 
     Raises DataError if an input is missing or does not fit.
     """
@@ -60,8 +59,7 @@ def effective_training_set(
         raise DataError(
             f"images: {arm.images} needs generated images and their scores; run `generate` and `score` first"
         )
-    accepted = accepted_images(arm.accept, generated, scores)
-    rows = np.flatnonzero(accepted & (generated.extra["pool"].to_numpy() == pool))
+    rows = np.flatnonzero(accepted_images(arm.accept, generated, scores))
     mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)

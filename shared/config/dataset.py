@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from shared.config.base import Section
 
 COLUMNS = frozenset({
-    "image", "split", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
+    "image", "split", "unit", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
 })  # fmt: skip
 """Columns that every image set has beside its label groups; no label group may have one of these names."""
 
@@ -75,7 +75,10 @@ class GarmentsSource(Source):
 
 
 class DeepFashionSource(Source):
-    """DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form."""
+    """DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form.
+
+    A path such as `img/Sheer_Blouse/img_0001.jpg` names the product; photographs of one product stay in one split, as far as `prepare` splits.
+    """
 
     source: Literal["deepfashion"]
     """Chooses this source."""
@@ -142,7 +145,7 @@ class CsvSource(Source):
     split_column: str | None = None
     """The column with `train`, `val` or `test`. If unset, images are split by `split`."""
     group_by: str | None = None
-    """A column such as the product or the patient: images with the same value stay in one split."""
+    """A column such as the product or the patient: images with the same value stay in one split, and in one fold of the judges."""
     groups: dict[GroupName, CsvGroup] = Field(min_length=1)
     """The label groups by name."""
 

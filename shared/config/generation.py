@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.config.base import Section
 
@@ -125,7 +125,7 @@ class ImageToImage(Section):
     share: Share = 0.5
     """Share of the images that are generated so."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.65
-    """Share of the noise schedule that is run; 1 keeps nothing of the real image."""
+    """Share of noise that the real image is given, and of `steps` that are run; 1 keeps nothing of the real image."""
 
 
 class Generate(Section):
@@ -143,11 +143,9 @@ class Generate(Section):
     guidance: Annotated[float, Field(ge=0)] = 2.0
     """The scale of classifier-free guidance; 1 turns it off."""
     steps: Annotated[int, Field(ge=1)] = 25
-    """The number of DPM-Solver++ steps."""
+    """The number of evaluations of the network per image: DPM-Solver++ steps of Stable Diffusion; two per step of the pixel generator."""
     image_to_image: ImageToImage | None = None
     """Set it to start a share of the images from real ones; null starts all from noise."""
-    replicates: Annotated[int, Field(ge=1)] = 1
-    """The number of independent pools of images; the final training of repetition s uses pool s mod replicates."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """The number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
 
@@ -161,7 +159,7 @@ class Score(Section):
     epochs: Annotated[int, Field(ge=1)] = 12
     """The number of epochs that a judge is trained for."""
     model: str | None = None
-    """The timm model of the judges and of the features in which nearest neighbours are searched. If unset, the top level's classifier."""
+    """The timm model of the judges. If unset, the top level's classifier."""
 
 
 class Accept(Section):
@@ -169,8 +167,20 @@ class Accept(Section):
 
     plausibility: tuple[Share, Share] = (0.2, 0.95)
     """The least and the greatest probability that the judges may give to the requested label of the filled class."""
-    copies: Share = 0.05
-    """Share of the images, those nearest to a training image, that is rejected."""
+    copies: Literal["refuse", "allow"] = "refuse"
+    """Whether copies of training images are refused: those with nearly the same perceptual hash, mirrored or not, and those that are nearer
+    to a training image than real images are to each other (`copy_quantile`). Copies of validation and test images are refused always."""
+    copy_quantile: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    """How near is too near, with `copies: refuse`: an image is refused if less than this share of the validation images is as near to a
+    training image. About as many honest images are refused with the copies; 0 refuses by perceptual hash only."""
+
+    @field_validator("copies", mode="before")
+    @classmethod
+    def _refuse_share(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            word = "allow" if value == 0 else "refuse"
+            raise ValueError(f"must be 'refuse' or 'allow', no longer a share of the images, got {value}; write {word}")
+        return value
 
     @model_validator(mode="after")
     def _check_order(self) -> Accept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
 from shared.config.paths import value_at, with_parameters
-from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
-from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study, least_seeds
+from shared.config.search import Choice, FloatRange, IntRange, Range, Resources, Search, Verdict
+from shared.config.seeds import hashed_seed
+from shared.config.study import LEAST_REPETITIONS, NAME_PATTERN, Experiment, Overridable, Study, least_seeds
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
@@ -33,11 +35,17 @@ DISCRIMINATORS = {"finetune": "generator"}
 EQUAL_BUDGETS = (
     "search.trials", "search.epochs", "search.strategy", "search.objective", "search.sampler", "search.pruner",
     "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
-    "final.epochs", "final.seeds",
+    "final.epochs",
 )  # fmt: skip
-"""The paths that must be equal in all arms of a verdict."""
+"""The paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
+OPERATIONAL = frozenset({"search.workers", "search.max_retries", "search.lease_seconds", "search.checkpoint_every", "final.checkpoint_every"})  # fmt: skip
+"""The paths in which arms may always differ, since they do not influence a result."""
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
-SEED_STRIDE = 1000  # so that the repetitions of a rerun share no seed with those of the first run
+GENERATED_SECTIONS = ("images", "finetune", "generate", "score", "accept", "synthetic")
+"""The sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
+SEARCHABLE_OF_IMAGES = ("generate", "accept", "synthetic")
+"""The sections whose paths such an arm may search in addition to those of the baseline."""
+LEAST_TRIALS_PER_REPETITION = 2
 
 
 class ResolvedExperiment(Overridable):
@@ -47,7 +55,7 @@ class ResolvedExperiment(Overridable):
     title: str | None
     paper_row: int | None
     seed: int
-    """The study's seed plus 1000 times the experiment's own."""
+    """A hash of the study's seed and the experiment's own."""
     parameters_from: str | None
     pinned: tuple[str, ...]
     """Paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
@@ -83,6 +91,26 @@ class ResolvedStudy:
         return self.written.verdict
 
     @property
+    def repeated(self) -> bool:
+        """Whether each repetition has a search and a pool of generated images of its own, as a verdict needs."""
+        return isinstance(self.verdict, Verdict)
+
+    @property
+    def repetitions(self) -> int:
+        """The number of repetitions: that of the experiment that has most."""
+        return max(experiment.final.seeds for experiment in self.experiments)
+
+    @property
+    def pools(self) -> int:
+        """The number of pools of generated images."""
+        return self.repetitions if self.repeated else 1
+
+    @property
+    def generators(self) -> Literal["each", "one"]:
+        """Whether each pool of generated images has a generator of its own."""
+        return self.verdict.generators if isinstance(self.verdict, Verdict) else "one"
+
+    @property
     def resources(self) -> Resources:
         """The resources that stages may use."""
         return self.written.resources
@@ -114,13 +142,13 @@ def _resolve(
         "name": experiment.name,
         "title": experiment.title,
         "paper_row": experiment.paper_row,
-        "seed": study.seed + SEED_STRIDE * experiment.seed,
+        "seed": hashed_seed("experiment", study.seed, experiment.seed),
         "parameters_from": experiment.parameters_from,
         "pinned": pinned,
     }
     with explain(places, ("experiments", index), ResolvedExperiment):
         resolved = ResolvedExperiment.model_validate_json(json.dumps(merged))
-    return _resolve_views(resolved)
+    return _resolve_sampler(_resolve_views(resolved), isinstance(study.verdict, Verdict))
 
 
 def _resolve_views(experiment: ResolvedExperiment) -> ResolvedExperiment:
@@ -129,6 +157,13 @@ def _resolve_views(experiment: ResolvedExperiment) -> ResolvedExperiment:
     if training.views == "auto" and search.trials and AUGMENTATION_PATHS.intersection(search.space):
         return experiment.model_copy(update={"training": training.model_copy(update={"views": "fresh"})})
     return experiment
+
+
+def _resolve_sampler(experiment: ResolvedExperiment, verdict: bool) -> ResolvedExperiment:
+    if experiment.search.sampler != "auto":
+        return experiment
+    search = experiment.search.model_copy(update={"sampler": "qmc" if verdict else "tpe"})
+    return experiment.model_copy(update={"search": search})
 
 
 def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
@@ -163,7 +198,7 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
             with append_place(("search", "space"), places, index):
                 raise ConfigError(f"{where(('search', 'space'))}: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
-        _check_equal_budgets(study.verdict, experiments, places)
+        _check_verdict(study, study.verdict, experiments, places)
 
 
 def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
@@ -190,7 +225,7 @@ def _check_objectives(search: Search, where: Callable[..., str], places: Mapping
         return
     reasons = {
         "strategy": (search.strategy, ("joint", "random", "grid"), "a sequential search keeps the one best value of each parameter"),
-        "sampler": (search.sampler, ("tpe", "qmc", "gp"), "it follows one objective"),
+        "sampler": (search.sampler, ("auto", "tpe", "qmc", "gp"), "it follows one objective"),
         "pruner": (search.pruner, ("none",), "an unfinished trial is neither better nor worse than another"),
     }  # fmt: skip
     objective = ("search", "objective")
@@ -296,19 +331,13 @@ def _searchable(experiment: ResolvedExperiment) -> list[str]:
     return paths
 
 
-def _check_equal_budgets(
-    verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]
+def _check_verdict(
+    study: Study, verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]
 ) -> None:
-    """Raises ConfigError unless each arm of a verdict has its own search with the same budget, since arms must be tuned equally hard."""
+    """Raises ConfigError for a study whose verdict would not be about its images: too few repetitions, or arms that differ otherwise."""
     position, baseline = next((i, e) for i, e in enumerate(experiments) if e.name == verdict.baseline)
-    comparisons = len(experiments) - 1
-    least = least_seeds(comparisons, verdict.alpha)
-    if comparisons and not verdict.provisional and baseline.final.seeds < least:
-        with append_place(("final", "seeds"), places, position):
-            raise ConfigError(
-                f"final.seeds: must be >= {least} for a verdict over {comparisons} comparisons (2/2^n <= alpha/m), got "
-                f"{baseline.final.seeds}; raise it, or set verdict.provisional: true or verdict: none"
-            )
+    with append_place(("final", "seeds"), places, position):
+        _check_repetitions(verdict, experiments, baseline.final.seeds)
     for index, experiment in enumerate(experiments):
         where = path_text(("experiments", index))
         if experiment.parameters_from is not None:
@@ -316,24 +345,131 @@ def _check_equal_budgets(
                 raise ConfigError(
                     f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
                 )
-        if bool(experiment.search.warm_start_from) != bool(baseline.search.warm_start_from):
-            with append_place(("search", "warm_start_from"), places, index):
+        if experiment.final.seeds != baseline.final.seeds:
+            with append_place(("final", "seeds"), places, index):
                 raise ConfigError(
-                    f"{where}.search.warm_start_from: with a verdict, all arms start from an earlier search's trials or none does, got "
-                    f"{experiment.search.warm_start_from!r} while the baseline {verdict.baseline} has {baseline.search.warm_start_from!r}; "
-                    "set it for all, for none, or set verdict: none"
+                    f"{where}.final.seeds: must equal that of the baseline {verdict.baseline} ({baseline.final.seeds}), since repetitions are "
+                    f"paired, got {experiment.final.seeds}; make them equal, or set verdict: none"
                 )
-        if unsearched := [path for path in baseline.search.space if path not in experiment.search.space]:
-            with append_place(("search", "space"), places, index):
+        _check_repeated_search(experiment, partial(_written_path, study.experiments[index], index), places, index)
+        if experiment.images != "real" and experiment is not baseline:
+            _check_comparable(verdict, experiment, baseline, where, places, index)
+
+
+def _check_repetitions(verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], seeds: int) -> None:
+    judged = sum(e.images == "real+synthetic" and e.name != verdict.baseline for e in experiments)
+    least = least_seeds(judged, verdict.alpha)
+    if len(experiments) > 1 and not verdict.provisional and seeds < least:
+        over = f" over {judged} arms with generated images" if judged > 1 else ""
+        raise ConfigError(
+            f"final.seeds: must be >= {least} for a verdict{over} (2/2^n <= alpha/m, and at least {LEAST_REPETITIONS}), got "
+            f"{seeds}; raise it, or set verdict.provisional: true or verdict: none"
+        )
+
+
+def _check_repeated_search(
+    experiment: ResolvedExperiment, where: Callable[..., str], places: Mapping[Path, str], index: int
+) -> None:
+    """Raises ConfigError unless each repetition can have a search of its own, with as many trials as the others."""
+    search, seeds = experiment.search, experiment.final.seeds
+    if not search.trials:
+        return
+    same_points = "in a repetition all arms try the same points"
+    rules: dict[str, tuple[str | None, tuple[str | None, ...], str]] = {
+        "strategy": (search.strategy, ("joint",), same_points),
+        "sampler": (search.sampler, ("qmc",), same_points),
+        "pruner": (search.pruner, ("none", "median", "halving"), "a repetition has too few trials for brackets"),
+        "warm_start_from": (search.warm_start_from, (None,), "repetitions would share what another search found"),
+    }
+    for name, (value, allowed, why) in rules.items():
+        if value not in allowed:
+            required = " or ".join(map(str, filter(None, allowed))) or "unset"
+            with append_place(("search", name), places, index):
                 raise ConfigError(
-                    f"{where}.search.space: lacks {', '.join(unsearched)}, which the baseline {verdict.baseline} searches; an arm's own "
-                    "space replaces the study's: name them in it too, or set verdict: none"
+                    f"{where(('search', name))}: must be {required} with a verdict ({why}), got {value!r}; change it, or set verdict: none"
                 )
-        for path in EQUAL_BUDGETS:
-            own, expected = value_at(experiment, path), value_at(baseline, path)
-            if own != expected:
-                with append_place(tuple(path.split(".")), places, index):
-                    raise ConfigError(
-                        f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({expected!r}) for a fair verdict, got {own!r}; "
-                        "make them equal, or set verdict: none"
-                    )
+    each, rest = divmod(search.trials, seeds)
+    if rest or each < LEAST_TRIALS_PER_REPETITION:
+        below, above = (max(n, LEAST_TRIALS_PER_REPETITION) * seeds for n in (each, each + 1))
+        with append_place(("search", "trials"), places, index):
+            raise ConfigError(
+                f"{where(('search', 'trials'))}: must be a multiple of final.seeds ({seeds}) and at least {LEAST_TRIALS_PER_REPETITION} per repetition with a "
+                f"verdict, got {search.trials}; set it to {' or '.join(dict.fromkeys(map(str, (below, above))))}, or set verdict: none"
+            )
+    points = _points(search)
+    if points is not None and each > points:
+        with append_place(("search", "trials"), places, index):
+            raise ConfigError(
+                f"{where(('search', 'trials'))}: {search.trials} are {each} per repetition, but search.space has only {points} points; "
+                f"set it to at most {points * seeds}"
+            )
+
+
+def _points(search: Search) -> int | None:
+    """Returns how many points the space has; None if it has a range of real numbers."""
+    sizes = []
+    for values in search.space.values():
+        if isinstance(values, FloatRange):
+            return None
+        sizes.append(values.high - values.low + 1 if isinstance(values, IntRange) else len(values.values))
+    return math.prod(sizes)
+
+
+def _check_comparable(
+    verdict: Verdict,
+    experiment: ResolvedExperiment,
+    baseline: ResolvedExperiment,
+    where: str,
+    places: Mapping[Path, str],
+    index: int,
+) -> None:
+    """Raises ConfigError if an arm with generated images or copies differs from the baseline in what a verdict is not about."""
+    own, expected = _values(experiment), _values(baseline)
+    for path in own:
+        budget = path in EQUAL_BUDGETS
+        allowed = path.split(".")[0] in GENERATED_SECTIONS or path in OPERATIONAL
+        if own[path] == expected.get(path) or (not budget and (allowed or verdict.compares == "recipes")):
+            continue
+        remedy = "make them equal" if budget else "make them equal, or set verdict.compares: recipes"
+        with append_place(tuple(path.split(".")), places, index):
+            raise ConfigError(
+                f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({json.dumps(expected.get(path))}), since the verdict is about "
+                f"the images, got {json.dumps(own[path])}; {remedy}, or set verdict: none"
+            )
+    _check_same_space(verdict, experiment, baseline, where, places, index)
+
+
+def _values(experiment: ResolvedExperiment) -> dict[str, Any]:
+    """Returns an experiment's values by path, without its space and what only names it."""
+    tree = experiment.model_dump(mode="json", exclude={"name", "title", "paper_row", "parameters_from", "pinned"})
+    tree["search"].pop("space")
+    return _flat(tree)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
+
+
+def _check_same_space(
+    verdict: Verdict,
+    experiment: ResolvedExperiment,
+    baseline: ResolvedExperiment,
+    where: str,
+    places: Mapping[Path, str],
+    index: int,
+) -> None:
+    if not experiment.search.trials:
+        return
+    own, expected = experiment.search.space, baseline.search.space
+    differs = [path for path, values in expected.items() if own.get(path) != values]
+    foreign = [path for path in own if path not in expected and path.split(".")[0] not in SEARCHABLE_OF_IMAGES]
+    if differs or (foreign and verdict.compares == "images"):
+        what = f"must search {differs[0]} as" if differs else f"searches {foreign[0]}, unlike"
+        with append_place(("search", "space"), places, index):
+            raise ConfigError(
+                f"{where}.search.space: {what} the baseline {verdict.baseline}; an arm's own space replaces the study's: repeat the baseline's paths in it "
+                f"and add only those of {', '.join(SEARCHABLE_OF_IMAGES)}, or set verdict{'.compares: recipes' if not differs else ': none'}"
+            )

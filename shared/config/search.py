@@ -122,8 +122,9 @@ class Search(Section):
     strategy: Literal["joint", "sequential", "random", "grid"] = "joint"
     """`joint` searches all parameters together with the sampler. `sequential` searches one parameter after the other in the order of
     `space`, with `trials` trials each, and keeps each one's best value. `random` samples the space at random, and `grid` tries its points."""
-    trials: Annotated[int, Field(ge=0)] = 15
-    """The exact number of finished trials; 0 searches nothing and keeps the study's values."""
+    trials: Annotated[int, Field(ge=0)] = 40
+    """The exact number of finished trials; 0 searches nothing and keeps the study's values. With a verdict it is a multiple of `final.seeds`,
+    at least twice that number, since each repetition has a search of its own with an equal share of the trials."""
     epochs: Annotated[int, Field(ge=1)] = 25
     """The number of epochs that a trial is trained for."""
     objective: Objective = "val_macro_f1"
@@ -134,8 +135,9 @@ class Search(Section):
     in one objective without losing in another. The final trainings use the parameters of the front's trial that is best in the first
     objective; the whole front is in `best.json` and in the report. Several objectives need `pruner: none`, and exclude
     `strategy: sequential` and `sampler: cmaes`."""
-    sampler: Literal["tpe", "cmaes", "qmc", "gp"] = "tpe"
-    """Optuna's sampler, which chooses the values of each trial."""
+    sampler: Literal["auto", "tpe", "cmaes", "qmc", "gp"] = "auto"
+    """Optuna's sampler, which chooses the values of each trial. `auto` is `qmc` with a verdict and `tpe` without one. With a verdict it must
+    be `qmc`: in each repetition all arms try the same points of a scrambled Sobol sequence."""
     pruner: Literal["none", "median", "hyperband", "halving"] = "median"
     """Optuna's pruner, which ends trials early if they do badly."""
     startup_trials: Annotated[int, Field(ge=1)] = 5
@@ -143,7 +145,8 @@ class Search(Section):
     prune_after: Annotated[int, Field(ge=0)] = 10
     """The epoch, counted from 0, before which no trial is pruned."""
     first_defaults: bool = True
-    """Whether trial 0 uses the study's own values, if they lie in the space; with a grid, if they are one of its points."""
+    """Whether trial 0, or with a verdict the first trial of each repetition, uses the study's own values, if they lie in the space; with a
+    grid, if they are one of its points."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
     """The parameters to search by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}`; the default is the
     paper's Table 1. Allowed are paths of `training`, `synthetic`, `accept`, `classifier` and `augmentation`, and from `generate` the paths
@@ -155,8 +158,8 @@ class Search(Section):
 
     At most five of its completed trials are taken, the best by its own objective (with several objectives, the first of its front). They
     follow the study's own values and count as `trials`. A trial takes over the values of the parameters that are in this `space` and lie
-    within it, and the sampler chooses the others. `strategy: grid` takes points of its grid only, and tries them first. With a verdict,
-    either all arms have a warm start or none has."""
+    within it, and the sampler chooses the others. `strategy: grid` takes points of its grid only, and tries them first. A study with a
+    verdict has no warm start, since its repetitions would then share what another search found."""
     workers: Annotated[int, Field(ge=1)] = 2
     """The number of workers at the start; `--workers` or `kubectl scale` changes it at any time."""
     budget: Budget = Budget()
@@ -195,7 +198,9 @@ class Final(Section):
     epochs: Annotated[int, Field(ge=1)] = 60
     """The number of epochs that each is trained for."""
     seeds: Annotated[int, Field(ge=1)] = 10
-    """The number of repetitions. Initialisation, order and image pool vary together, and are paired over experiments."""
+    """The number of repetitions. With a verdict each is the whole procedure anew: a search of its own, a pool of generated images of its
+    own, and a training with a seed of its own. Repetitions are paired over experiments. Without a verdict, all repetitions use the best
+    parameters of one search and one pool of images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
     """The number of epochs between two checkpoints in the store. A checkpoint is skipped if it is due while another one is being uploaded,
     or shortly before the end."""
@@ -209,7 +214,14 @@ class Verdict(Section):
     baseline: str = "real"
     """The experiment that the others are compared with."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """The family-wise error rate over all comparisons, by Holm's correction."""
+    """The family-wise error rate over all arms with generated images, by Holm's correction."""
+    generators: Literal["each", "one"] = "each"
+    """Whether each repetition trains a generator of its own, or all draw their images from one. With `one`, which costs less, the verdict
+    holds for this one generator, and the report says so."""
+    compares: Literal["images", "recipes"] = "images"
+    """What arms with generated images or copies may differ in from the baseline. `images` allows `images`, `finetune`, `generate`, `score`,
+    `accept`, `synthetic` and a search over these, so that the verdict is about the images. `recipes` allows any difference, and the report
+    then speaks of recipes."""
     provisional: bool = False
     """Whether fewer seeds than a verdict needs are accepted; the report then says so in place of a verdict."""
 

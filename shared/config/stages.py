@@ -67,6 +67,8 @@ class GenerateConfig(Section):
     """The present location of the base model of `finetune`, which may have been moved since; None if it has no base."""
     rare: Rare
     seed: int
+    pool: int
+    """The number of the pool of images; with a verdict there is one pool per repetition."""
 
 
 class ScoreConfig(WithWeights):
@@ -102,8 +104,6 @@ class Arm(Section):
     rare: Rare
     accept: Accept | None
     """None if the arm has real images only."""
-    replicates: int
-    """The number of pools of generated images; 1 if the arm has real images only."""
     classifier: Classifier
     augmentation: Augmentation
     images: Images
@@ -126,13 +126,24 @@ class TrialImages(Section):
     """The versions of both stages. They are in the keys of the trials' images, and therefore belong in the search's key."""
 
 
+class Repetitions(Section):
+    """How a search is repeated, which a study with a verdict does: each repetition has its own trials, seed and pool of images."""
+
+    count: int
+    """The number of repetitions, `final.seeds`."""
+    seed: int
+    """The study's seed, from which the points follow that all arms try in a repetition."""
+    shared: tuple[str, ...]
+    """The paths that all arms search, in the baseline's order."""
+
+
 class TuneConfig(WithWeights):
     """The config of `tune`.
 
-    Its inputs are `prepare`; `generate` and `score` with images other than `real`, or `finetune` in their place if each trial makes its own
-    images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best trials the search tries first;
-    `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, the `weights/` inputs of `generate`
-    and `score`.
+    Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool with images other than `real`, or `finetune/<pool>` in their
+    place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
+    trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, the
+    `weights/` inputs of `generate` and `score`.
     """
 
     arm: Arm
@@ -142,17 +153,21 @@ class TuneConfig(WithWeights):
     """Paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
     search: Search
     seed: int
+    """The experiment's seed, a hash of the study's and its own."""
+    repetitions: Repetitions | None = None
+    """None if there is one search for all repetitions."""
 
 
 class FinalConfig(WithWeights):
-    """The config of `final`. Its inputs are those of `tune`, and `tune` itself (for its best parameters by path) if there was a search."""
+    """The config of `final`. Its inputs are `prepare`; `generate` and `score` of its pool with images other than `real`; and
+    `weights/<timm model>` for each model that it may start from."""
 
     arm: Arm
-    pinned: tuple[str, ...] = ()
-    """Paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
+    parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The parameters that a search found, by path, which replace the arm's own."""
     final: Final
     seed: int
-    """The study's seed plus the experiment's."""
+    """The repetition's seed, a hash of the experiment's seed and `repeat`."""
     repeat: int
     """The number of this repetition, below `final.seeds`, by which experiments are paired."""
 
@@ -171,8 +186,8 @@ class ReportedExperiment(Section):
 class ReportConfig(Section):
     """The config of `report`.
 
-    Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `finetune/<name>`, `generate/<name>` and
-    `score/<name>` if they ran; and `weights/<name>` for each download from the hub.
+    Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `finetune/<name>/<pool>`,
+    `generate/<name>/<pool>` and `score/<name>/<pool>` if they ran; and `weights/<name>` for each download from the hub.
     """
 
     study: str
@@ -207,11 +222,14 @@ class StageKind:
     run: str
     """The dotted path of the function `run(config, context)`."""
     work: str | None = None
-    """The dotted path of the function that a worker runs; None if the stage has no workers."""
+    """The dotted path of the function that a worker runs, `work(open_contexts)`; None if the stage has no workers. Calling `open_contexts`
+    returns the contexts of the tasks on which it may work now."""
     on_device: bool = False
     """Whether the process itself computes on `resources.device`, and may hold a GPU."""
     sharded: bool = False
     """Whether several processes make the result together, each of them a share by index."""
+    blocks: bool = False
+    """Whether one process runs several of its tasks, one after the other, because there are many of them and each may be short."""
     database: bool = False
     """Whether it needs PostgreSQL."""
     online: bool = False
@@ -226,7 +244,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
     {
         "prepare": StageKind(
             PrepareConfig,
-            version=1,
+            version=2,
             run="jobs.prepare:run",
             operational=("dataset.root",),  # the key contains the digest of its files instead
             report_files=("dataset.json", "images-*"),
@@ -234,7 +252,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         "weights": StageKind(WeightsConfig, version=1, run="jobs.weights:run", online=True),
         "finetune": StageKind(
             FinetuneConfig,
-            version=1,
+            version=2,
             run="jobs.finetune:run",
             on_device=True,
             operational=("finetune.checkpoint_every",),
@@ -242,7 +260,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "generate": StageKind(
             GenerateConfig,
-            version=1,
+            version=2,
             run="jobs.generate:run",
             on_device=True,
             sharded=True,
@@ -251,14 +269,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "score": StageKind(
             ScoreConfig,
-            version=3,
+            version=4,
             run="jobs.score:run",
             on_device=True,
             report_files=("scores.parquet", "judges.json", "copies.png"),
         ),
         "tune": StageKind(
             TuneConfig,
-            version=3,
+            version=4,
             run="jobs.tune:run",
             work="jobs.tune:work",
             database=True,
@@ -274,13 +292,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "final": StageKind(
             FinalConfig,
-            version=3,
+            version=4,
             run="jobs.final:run",
             on_device=True,
+            blocks=True,
             operational=("final.seeds", "final.checkpoint_every"),
             report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json"),
         ),
-        "report": StageKind(ReportConfig, version=4, run="jobs.report:run"),
+        "report": StageKind(ReportConfig, version=5, run="jobs.report:run"),
     }
 )
 """All stages by name, in the order in which they run."""

@@ -130,9 +130,14 @@ class Study(Overridable):
         return self
 
 
-def least_seeds(comparisons: int, alpha: float) -> int:
-    """Returns the least number of paired seeds with which a two-sided sign-flip test can reach alpha after Holm's correction.
+LEAST_REPETITIONS = 6
+"""The fewest repetitions of a verdict: with fewer, its interval is too uncertain to mean what it says."""
 
-    That is the least n with 2/2^n <= alpha/m, for m comparisons.
+
+def least_seeds(comparisons: int, alpha: float) -> int:
+    """Returns the least number of repetitions of a verdict over so many comparisons.
+
+    That is the least n with 2/2^n <= alpha/m, which the sign-flip test needs to reach alpha after Holm's correction, and at least
+    LEAST_REPETITIONS.
     """
-    return math.ceil(math.log2(2 * max(comparisons, 1) / alpha))
+    return max(math.ceil(math.log2(2 * max(comparisons, 1) / alpha)), LEAST_REPETITIONS)

@@ -1,11 +1,16 @@
-"""Defines the task of one stage run: its part of the study, and where its inputs are."""
+"""Defines the task of one stage run: its part of the study, and where its inputs are.
+
+A process of some stages runs a block: several tasks, one after the other. It logs `BEGINS` and `ENDS` with a task's key, by which whoever
+started it knows how far it is.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from shared.config.base import Section
@@ -13,6 +18,11 @@ from shared.config.search import Resources
 from shared.config.stages import STAGES, Stage, StageConfig
 from shared.config.study import Name
 from shared.names import Digest, PartName
+
+BEGINS = "task begins"
+"""The event that a process logs, with the `key`, when it begins a task of a block, or as a worker turns to a task's search."""
+ENDS = "task ends"
+"""The event that it logs, with the `key`, when the task is committed, or the search closed."""
 
 
 class Input(Section):
@@ -53,3 +63,26 @@ class Task(Section):
             raise PydanticCustomError(
                 "stage_config", f"{path}: {first['msg']}".replace("{", "{{").replace("}", "}}")
             ) from error
+
+
+_BLOCK = TypeAdapter(list[Task])
+
+
+def block_json(tasks: Sequence[Task], indent: int | None = None) -> str:
+    """Returns the JSON of a block: a list, or the task itself if there is only one."""
+    texts = [task.model_dump_json(indent=indent, by_alias=True) for task in tasks]
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+
+
+def block_of_json(text: bytes) -> list[Task]:
+    """Returns the tasks of `block_json`; raises ValidationError if it is not the JSON of tasks."""
+    return [Task.model_validate_json(text)] if text.lstrip().startswith(b"{") else _BLOCK.validate_json(text)
+
+
+def references_of_json(text: str | bytes) -> list[tuple[Stage, str]]:
+    """Returns the stage and key of each task of `block_json`, also if another version wrote it; none if it is no JSON of tasks."""
+    try:
+        tree = json.loads(text)
+        return [(task["stage"], str(task["key"])) for task in (tree if isinstance(tree, list) else [tree])]
+    except (ValueError, KeyError, TypeError):
+        return []

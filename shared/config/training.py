@@ -72,7 +72,8 @@ class Training(Section):
     manual_images: Literal["none", "rare", "all"] = "none"
     """The paper's manual images: adds a copy with more contrast and sharper edges of each training image, or of each of a rare class."""
     views: Annotated[int, Field(ge=1)] | Literal["auto", "fresh"] = "auto"
-    """The number of augmented views per image whose features, computed once by the network's frozen layers, each epoch samples from. `fresh`
+    """The number of augmented views per image whose features, computed once by the network's frozen layers, each epoch samples from; a training
+    uses a random half of them, or both of `basic`. `fresh`
     augments the images again in each epoch, which runs the whole network. `auto` is 8; for the augmentation `basic` it is 2, the image and
     its mirror image, which are all its views; it is `fresh` if nothing is frozen or the augmentation is searched."""
 

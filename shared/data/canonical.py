@@ -47,9 +47,9 @@ class Canonical:
     digest: bytes
     """A hash of the pixels: equal for equal pixels, whatever the file format was."""
     perceptual: NDArray[np.uint8]
-    """Holds the perceptual hash (pHash, by DCT), 256 bits packed into `[32]`."""
+    """Is its `perceptual_hash`, `[32]`."""
     colours: NDArray[np.uint8]
-    """Holds the mean colours of a 4 x 4 grid, `[48]`: the perceptual hash ignores colour and plain areas."""
+    """Holds its `mean_colours`, `[48]`: the perceptual hash ignores colour and plain areas."""
 
 
 def canonical(
@@ -71,9 +71,19 @@ def canonical(
     return Canonical(
         data if original and isinstance(content, Path) else encode_image(square),
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
-        np.packbits(imagehash.phash(square, hash_size=HASH_SIDE).hash),
-        np.asarray(square.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)).reshape(-1),
+        perceptual_hash(square),
+        mean_colours(square),
     )
+
+
+def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
+    """Returns the perceptual hash (pHash, by DCT) of an image, 256 bits packed into `[32]`."""
+    return np.packbits(imagehash.phash(image, hash_size=HASH_SIDE).hash)
+
+
+def mean_colours(image: Image.Image) -> NDArray[np.uint8]:
+    """Returns the mean colours of a 4 x 4 grid over an RGB image, `[48]`."""
+    return np.asarray(image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)).reshape(-1)
 
 
 def check_header(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Stores image sets as Parquet shards with one row per image.
 
 The columns are `image` (a struct of bytes and path, as Hugging Face `datasets` reads it), `split`, one column per label group (`one`: the
-class name, null if unknown; `any`: a struct with 1, 0 or null per class), and for generated images their provenance.
+class name, null if unknown; `any`: a struct with 1, 0 or null per class), `unit` if the data set names products, patients and the like, and
+for generated images their provenance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.errors import DataError
 
 ROWS_PER_SHARD = 2048
+UNIT = "unit"
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -29,7 +31,7 @@ IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 class ImageSet:
     """Holds n encoded images in order, with labels `[n, C]` and splits `[n]`.
 
-    `extra` holds the remaining columns (provenance), one row per image.
+    `extra` holds the remaining columns (`unit`, provenance), one row per image.
     """
 
     schema: LabelSchema
@@ -57,12 +59,32 @@ class ImageSet:
         """Returns the images of one split."""
         return self.take(np.flatnonzero(self.split == split))
 
+    def units(self) -> list[str] | None:
+        """Returns the name of the product, the patient and the like that each image shows; None if the data set names none.
+
+        An image for which it names none is a unit of its own, named by its path.
+        """
+        if self.extra is None or UNIT not in self.extra.column_names:
+            return None
+        names = self.extra[UNIT].to_pylist()
+        return [path if name is None else name for name, path in zip(names, self.paths, strict=True)]
+
+    def unit_numbers(self) -> NDArray[np.int64]:
+        """Returns a number per image, `[n]`, the same for images of one unit."""
+        units = self.units()
+        return np.arange(len(self)) if units is None else np.unique(units, return_inverse=True)[1].astype(np.int64)
+
     def pixels(self, resolution: int) -> NDArray[np.uint8]:
         """Returns all images decoded, `[n, resolution, resolution, 3]`, RGB 0 to 255; see `decode`."""
         out = np.empty((len(self), resolution, resolution, 3), np.uint8)
         for i, data in enumerate(self.encoded):
             out[i] = decode(data, resolution, self.paths[i])
         return out
+
+
+def unit_column(groups: Sequence[str | None]) -> pa.Table | None:
+    """Returns the column `unit` for images of these products, patients and the like; None if no image has one."""
+    return pa.table({UNIT: pa.array(groups, pa.string())}) if any(group is not None for group in groups) else None
 
 
 def decode(data: bytes, resolution: int, name: str) -> NDArray[np.uint8]:

@@ -81,7 +81,7 @@ def find_alike(images: Sequence[Canonical], distance: int) -> Likeness:
     for rows in _candidates(hashes, distance):
         for start in range(0, len(rows), BLOCK):
             block, rest = rows[start : start + BLOCK], rows[start:]
-            bits = _differing_bits(hashes[block], hashes[rest])
+            bits = differing_bits(hashes[block], hashes[rest])
             a, b = np.nonzero(bits <= distance)
             keep = b > a  # rest begins with the block itself
             a, b = a[keep], b[keep]
@@ -106,7 +106,7 @@ def _candidates(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[n
             yield np.sort(rows)
 
 
-def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint16]:
+def differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint16]:
     """Returns the Hamming distances `[n, m]` of packed hashes `[n, 4]` and `[m, 4]`."""
     bits = np.zeros((len(a), len(b)), np.uint16)
     for word in range(a.shape[1]):

@@ -73,6 +73,6 @@ def class_counts(labels: Labels) -> NDArray[np.int64]:
     return counts
 
 
-def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_weights(counts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns w_i = 250 / (11 N_i) (paper, equation 1), `[C]`; 0 for a class without images."""
     return np.where(counts > 0, 250.0 / (11.0 * np.maximum(counts, 1)), 0.0)

@@ -14,7 +14,6 @@ Image-to-image starts from the source itself, so that the labels are those of th
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from shared.config.generation import Generate
 from shared.config.near import near
+from shared.config.seeds import hashed_seed
 from shared.data.schema import Labels, LabelSchema, class_counts
 from shared.errors import ConfigError
 
@@ -34,7 +34,7 @@ class PlannedImage:
     index: int
     """The position in the plan, from 0, from which the seed is derived."""
     pool: int
-    """The number of the replicate that it belongs to."""
+    """The number of the pool that it belongs to."""
     seed: int
     filled: str
     """The target that it is made for: `group/class`, or a crossing."""
@@ -65,30 +65,25 @@ class Target:
 
 
 def plan_images(
-    generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int
+    generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int, pool: int
 ) -> list[PlannedImage]:
-    """Returns the plan in the order of its indices; it is the same for the same arguments.
+    """Returns the plan of one pool in the order of its indices; it is the same for the same arguments.
 
-    `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The pools alternate image by image, so that
-    any beginning of the plan holds about as many of each, and within a pool the targets advance together.
+    `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The targets advance together.
 
     Raises ConfigError if `quota` names an unknown class or one without images, if it exceeds `total`, and if there is nothing to make.
     """
-    pools = [_plan_pool(generate, schema, labels, rare, seed, pool) for pool in range(generate.replicates)]
-    turns = sorted((turn, pool) for pool, images in enumerate(pools) for turn in range(len(images)))
     plan = []
-    for index, (turn, pool) in enumerate(turns):
-        filled, source, starts = pools[pool][turn]
+    for index, (filled, source, starts) in enumerate(_drawn(generate, schema, labels, rare, seed, pool)):
         strength = generate.image_to_image.strength if generate.image_to_image is not None and starts else None
         start = source if strength is not None else None
-        plan.append(PlannedImage(index, pool, image_seed(seed, index), filled, source, start, strength))
+        plan.append(PlannedImage(index, pool, image_seed(seed, pool, index), filled, source, start, strength))
     return plan
 
 
-def image_seed(seed: int, index: int) -> int:
-    """Returns the seed of image `index`, 0 to 2^63 - 1: a SHA-256 of the study's seed and the index, so that seeds are unrelated."""
-    digest = hashlib.sha256(f"generate/{seed}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
+def image_seed(seed: int, pool: int, index: int) -> int:
+    """Returns the seed of image `index` of a pool, a hash of the study's seed, the pool and the index, so that seeds are unrelated."""
+    return hashed_seed("generate", seed, pool, index)
 
 
 def wanted_images(
@@ -173,7 +168,7 @@ def _targets(generate: Generate, schema: LabelSchema, labels: Labels, rare: NDAr
     return targets
 
 
-def _plan_pool(
+def _drawn(
     generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int, pool: int
 ) -> list[tuple[str, int, bool]]:
     """Returns the images of one pool in order: the target of each, its source row, and whether it starts from that image.

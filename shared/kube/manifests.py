@@ -1,6 +1,6 @@
-"""Builds a stage's Job: the chart's manifest with a task in it.
+"""Builds a stage's Job: the chart's manifest with a task in it, or with a block of tasks.
 
-The task is an annotation of the Pod, which a downwardAPI volume shows as a file: each Job has its own copy, which is deleted with the Job.
+They are an annotation of the Pod, which a downwardAPI volume shows as a file: each Job has its own copy, which is deleted with the Job.
 `helm/templates/stages-configmap.yaml` says what the chart's manifests contain and what is added here.
 """
 
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared.artifacts.keys import canonical_digest
 from shared.config.stages import STAGES, Stage
-from shared.config.task import Task
+from shared.config.task import Task, block_json, references_of_json
 from shared.errors import ConfigError
 from shared.kube.api import Object
 
 TASK = "tailfill/task"
-"""The annotation of a Pod that holds its task as JSON."""
+"""The annotation of a Pod that holds its task as JSON, or a list of its tasks."""
 KEY = "tailfill/key"
-"""The label of a stage's Job and Pods that holds the first letters of the task's key."""
+"""The label of a stage's Job and Pods that holds the first letters of the key of their task, the first one of a block."""
 SUBMITTED = "tailfill/submitted"
 """The label of a Job that a person submitted, which control does not touch."""
 MANIFEST = "tailfill/manifest"
@@ -63,9 +64,9 @@ def read_manifests(folder: Path) -> dict[Stage, Object]:
     return found
 
 
-def stage_job(manifest: Object, release: str, task: Task, owner: Object, submitted: bool = False) -> Object:
-    """Returns the Job of a task, owned by `owner` (control's ServiceAccount, so that it is deleted with the release)."""
-    job = copy.deepcopy(manifest)
+def stage_job(manifest: Object, release: str, tasks: Sequence[Task], owner: Object, submitted: bool = False) -> Object:
+    """Returns the Job of one or several tasks, owned by `owner` (control's ServiceAccount, so that it is deleted with the release)."""
+    job, task = copy.deepcopy(manifest), tasks[0]
     labels = {KEY: task.key[:KEY_LETTERS]} | ({SUBMITTED: "true"} if submitted else {})
     metadata, pod = job["metadata"], job["spec"]["template"]["metadata"]
     metadata["name"] = job_name(release, task.stage, task.key)
@@ -80,7 +81,7 @@ def stage_job(manifest: Object, release: str, task: Task, owner: Object, submitt
     metadata["annotations"] = {**metadata.get("annotations", {}), MANIFEST: manifest_digest(manifest)}
     for described in (metadata, pod):
         described["labels"] = {**described.get("labels", {}), **labels}
-    text = task_annotation(task)
+    text = task_annotation(tasks)
     pod["annotations"] = {**pod.get("annotations", {}), TASK: text}
     return job
 
@@ -90,16 +91,22 @@ def manifest_digest(manifest: Object) -> str:
     return canonical_digest(manifest)[:KEY_LETTERS]
 
 
-def task_annotation(task: Task) -> str:
-    """Returns the task as a Pod's annotation; raises ConfigError if it is too large for one."""
-    text = task.model_dump_json(by_alias=True)
+def task_annotation(tasks: Sequence[Task]) -> str:
+    """Returns the tasks as a Pod's annotation; raises ConfigError if they are too large for one."""
+    text = block_json(tasks)
     size = len(text.encode())
     if size > LARGEST_TASK:
         raise ConfigError(
-            f"{task.stage} {task.key[:8]}: its task has {size} bytes, a Pod carries at most {LARGEST_TASK}; "
+            f"{tasks[0].stage} {tasks[0].key[:8]}: its task has {size} bytes, a Pod carries at most {LARGEST_TASK}; "
             "split the study: fewer experiments, or fewer final.seeds"
         )
     return text
+
+
+def held_tasks(job: Object) -> list[tuple[Stage, str]]:
+    """Returns the stage and key of each task of a Job, in the order in which its Pod runs them."""
+    annotations = job["spec"]["template"]["metadata"].get("annotations") or {}
+    return references_of_json(annotations.get(TASK, ""))
 
 
 def parallelism(manifest: Object) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +44,13 @@ class Release:
             )
         return cls(settings.release, cluster, read_manifests(CHART / "stages"), owner)
 
-    def job_name(self, task: Task) -> str:
-        """Returns the name of a task's Job."""
-        return job_name(self.name, task.stage, task.key)
+    def job_name(self, tasks: Sequence[Task]) -> str:
+        """Returns the name of the Job of a task or a block, that of its first task."""
+        return job_name(self.name, tasks[0].stage, tasks[0].key)
 
-    def create_job(self, task: Task, submitted: bool = False) -> bool:
-        """Creates the task's Job; returns False if it exists."""
-        body = stage_job(self.manifests[task.stage], self.name, task, self.owner, submitted)
+    def create_job(self, tasks: Sequence[Task], submitted: bool = False) -> bool:
+        """Creates the Job of a task or a block; returns False if one of its name exists."""
+        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, submitted)
         return self.cluster.create("jobs", body)
 
     def failure(self, job: Object) -> str:

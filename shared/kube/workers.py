@@ -88,7 +88,7 @@ def lift_gate(cluster: Cluster, pod: Object, demand: Demand) -> bool:
         {
             "op": "add",
             "path": "/metadata/annotations",
-            "value": {**metadata.get("annotations", {}), TASK: task_annotation(demand.task)},
+            "value": {**metadata.get("annotations", {}), TASK: task_annotation([demand.task])},
         },
         {"op": "add", "path": f"/metadata/labels/{KEY.replace('/', '~1')}", "value": demand.label},
         {"op": "test", "path": f"/spec/schedulingGates/{gate}/name", "value": GATE},

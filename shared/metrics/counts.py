@@ -1,12 +1,12 @@
 """Decisions, their counts per class, and the scores that are computed from counts alone.
 
-Every count array ends in the class axis `[..., C]`. Leading axes may hold bootstrap resamples, so that one formula scores one prediction
-or thousands of resampled ones.
+Every count array ends in the class axis `[..., C]`. The formulas use no operation that complex numbers lack, as `shared.metrics.influence`
+takes their derivatives by a complex step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ Floats = NDArray[np.float64]
 DEFAULT_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
-class DecisionCounts:
+class DecisionCounts(NamedTuple):
     """True and false positives and negatives per class, `[..., C]`, without unknown labels."""
 
     tp: Floats
@@ -51,26 +50,21 @@ def decide(
     return decided
 
 
-def count(decided: NDArray[np.bool_], labels: Labels, weights: NDArray[np.float32] | None = None) -> DecisionCounts:
-    """Counts decisions `[n, C]` against labels `[n, C]` (-1 is masked).
-
-    `weights` `[B, n]` says how often each image occurs in each of B resamples; the counts are then `[B, C]`, exact below 2^24 images.
-    """
-
+def hits_of(decided: NDArray[np.bool_], labels: Labels) -> tuple[NDArray[np.bool_], ...]:
+    """Returns which decisions `[..., n, C]` are true and false positives, false negatives and true negatives of labels `[n, C]` (-1 is masked)."""
     positive, negative = labels == 1, labels == 0
-    hits = np.concatenate([decided & positive, decided & negative, positive, negative], axis=1)
-    summed = hits.sum(axis=0) if weights is None else weights @ hits.astype(np.float32)
-    totals = np.asarray(summed, np.float64)
-    tp, fp, positives, negatives = np.split(totals, 4, axis=-1)
-    return DecisionCounts(tp=tp, fp=fp, fn=positives - tp, tn=negatives - fp)
+    return decided & positive, decided & negative, ~decided & positive, ~decided & negative
+
+
+def count(decided: NDArray[np.bool_], labels: Labels) -> DecisionCounts:
+    """Counts decisions `[n, C]` against labels `[n, C]` (-1 is masked)."""
+    return DecisionCounts(*(hits.sum(axis=0, dtype=np.float64) for hits in hits_of(decided, labels)))
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Returns the elementwise quotient, NaN where the denominator is 0."""
-    quotient: Floats = np.divide(
-        numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0
-    )
-    return quotient
+    defined = np.real(denominator) > 0
+    return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
 
 
 def mean_defined(values: Floats) -> Floats:
@@ -82,7 +76,7 @@ def mean_defined(values: Floats) -> Floats:
 def class_f1(counts: DecisionCounts) -> Floats:
     """Returns 2 TP / (2 TP + FP + FN) per class, `[..., C]`; NaN for a class without a positive label."""
     f1 = ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
-    return np.asarray(np.where(counts.support > 0, f1, np.nan))
+    return np.asarray(np.where(np.real(counts.support) > 0, f1, np.nan))
 
 
 def group_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:

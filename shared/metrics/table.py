@@ -44,8 +44,9 @@ class Metric:
     """The heading of its column with line breaks, if it is not the label."""
 
     from_counts: Callable[[LabelSchema, DecisionCounts, NDArray[np.int64]], Floats] | None = None
-    """Returns `[...]` for the schema, counts `[..., C]` and the columns of the rare classes; NaN if the metric is not defined. One formula
-    scores a prediction and thousands of resampled ones, fast enough for each epoch."""
+    """Returns `[...]` for the schema, counts `[..., C]` and the columns of the rare classes; NaN if the metric is not defined. It is
+    fast enough for each epoch, and its derivatives are the influences of test images: so it is a ratio of counts, or a mean of such, and
+    uses no operation that complex numbers lack."""
     from_evaluation: Callable[[Evaluation], float] | None = None
     """Returns a metric that needs more than counts; NaN if it is not defined."""
     from_training: str | None = None
@@ -55,7 +56,9 @@ class Metric:
     """Returns the metric per label group `[G]`, if it is defined for a group."""
 
     verdict: bool = False
-    """Whether a verdict may use it: then it is a share, and is computed from counts, so that test images can be resampled."""
+    """Whether a verdict may use it: then it is a share, and is computed from counts, so that each test image has an influence on it."""
+    by_class: bool = False
+    """Whether each class counts alike, whatever the number of its test images."""
     larger_is_better: bool = True
     rare: bool = False
     """Whether it scores the rare classes only: it is not defined in a study without any."""
@@ -104,6 +107,7 @@ METRICS = (
         from_counts=lambda schema, counts, rare: mean_defined(class_f1(counts)),
         by_group=lambda seen: seen.group_f1,
         verdict=True,
+        by_class=True,
         headline=True,
         of_generated="macro-F1",
     ),
@@ -115,6 +119,7 @@ METRICS = (
         column=3,
         from_counts=lambda schema, counts, rare: mean_defined(class_f1(counts)[..., rare]),
         verdict=True,
+        by_class=True,
         rare=True,
         headline=True,
         of_generated="macro-F1 of the filled classes",
@@ -128,6 +133,7 @@ METRICS = (
         from_counts=lambda schema, counts, rare: mean_defined(group_balanced_accuracy(schema, counts)),
         by_group=lambda seen: group_balanced_accuracy(seen.schema, seen.counts),
         verdict=True,
+        by_class=True,
     ),
     Metric(
         name="majority_accuracy",

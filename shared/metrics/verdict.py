@@ -1,26 +1,44 @@
-"""Compares arms with the baseline: paired differences over repetitions are tested exactly and corrected for the number of arms."""
+"""Comparisons of arms, and what they let a study say.
+
+A comparison is significant when two p values are at most alpha: that of the exact sign-flip test over the repetitions, on these test images, and
+that of the mean over repetitions and test units (`shared.metrics.two_way`). Both must be, so the larger one counts.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from shared.config.study import least_seeds
-from shared.metrics.statistics import bca_interval, holm, sign_flip_p
-from shared.metrics.table import metric_named
+import numpy as np
 
-Outcome = Literal["helps", "hurts", "no effect found", "too few seeds"]
+from shared.config.study import least_seeds
+from shared.metrics.counts import Floats
+from shared.metrics.forecast import smallest_effect
+from shared.metrics.statistics import holm, sign_flip_p
+from shared.metrics.table import metric_named
+from shared.metrics.two_way import TwoWay
+
+Finding = Literal["better", "worse", "no difference found", "too few repetitions"]
+Outcome = Literal["images help", "recipe helps", "hurts", "no effect found", "too few repetitions"]
 Interval = tuple[float, float]
-ImageInterval = Callable[[str, str, list[int]], Interval | None]
-"""Returns the interval over test images and repetitions for (arm, baseline, paired repeats)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metric of every arm and repetition, and what each test unit adds to it."""
+
+    metric: str
+    values: Mapping[str, Mapping[int, float | None]]
+    """The metric by arm and repetition; None or NaN if it is not defined."""
+    influences: Mapping[tuple[str, int], Floats]
+    """The influence of each test unit on it, `[units]`, by (arm, repetition)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of one arm with the baseline, in the metric's own unit (a share, not percentage points)."""
+    """The comparison of one arm with another, in the metric's own unit (a share, not percentage points)."""
 
     arm: str
     baseline: str
@@ -31,21 +49,15 @@ class Comparison:
     """The number of repetitions in which only one of the two has the metric, or its value is not defined."""
     differences: tuple[float, ...]
     """arm - baseline, per repetition."""
-    difference: float | None
-    """Their mean; None without a pair."""
-    sd: float | None
-    """Their standard deviation (n - 1)."""
-    seed_interval: Interval | None
-    """The interval of the BCa bootstrap over repetitions, on these test images."""
-    image_interval: Interval | None
-    """The interval of the bootstrap over test images and repetitions together."""
-    p: float
-    """The p value of the exact two-sided sign-flip test."""
-    p_holm: float
-    """The p value after Holm's correction over the comparisons of the study."""
-    least: int
-    """The fewest pairs with which this study's test can reach alpha."""
-    outcome: Outcome
+    table: TwoWay | None
+    """The analysis of the differences over repetitions and test units; None with fewer than two of either."""
+    p_repetitions: float
+    """The p value of the exact two-sided sign-flip test over the repetitions."""
+    p_adjusted: float
+    """The larger of both p values; in a verdict after Holm's correction over the arms with generated images."""
+    alpha: float
+    comparisons: int
+    """The number of comparisons that the correction runs over; 1 for a comparison that is not corrected."""
 
     @property
     def n(self) -> int:
@@ -53,9 +65,86 @@ class Comparison:
         return len(self.repeats)
 
     @property
-    def image_interval_has_zero(self) -> bool:
-        """Whether the interval over test images contains 0: another test set could show no difference, or the opposite."""
-        return self.image_interval is not None and self.image_interval[0] <= 0 <= self.image_interval[1]
+    def least(self) -> int:
+        """The fewest pairs with which this comparison can be significant."""
+        return least_seeds(self.comparisons, self.alpha)
+
+    @property
+    def difference(self) -> float | None:
+        """The mean difference; None without a pair."""
+        return math.fsum(self.differences) / self.n if self.n else None
+
+    @property
+    def sd(self) -> float | None:
+        """The standard deviation of the differences (n - 1); None with fewer than two."""
+        return float(np.std(self.differences, ddof=1)) if self.n > 1 else None
+
+    @property
+    def p_units(self) -> float:
+        """The p value over repetitions and test units."""
+        return self.table.p if self.table is not None else 1.0
+
+    @property
+    def p(self) -> float:
+        """The p value of the comparison: the larger of the two."""
+        return max(self.p_repetitions, self.p_units)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval with confidence 1 - alpha over repetitions and test units."""
+        return self.table.interval(1 - self.alpha) if self.table is not None else None
+
+    @property
+    def finding(self) -> Finding:
+        """What the comparison shows; with fewer than `least` pairs it could not have been significant, which is no answer."""
+        if self.n < self.least or self.difference is None:
+            return "too few repetitions"
+        if self.p_adjusted > self.alpha:
+            return "no difference found"
+        return "better" if (self.difference > 0) == metric_named(self.metric).larger_is_better else "worse"
+
+    @property
+    def smallest_effect(self) -> float | None:
+        """The difference that a study with these variances finds with power 80 %; None if it can find none."""
+        if self.table is None:
+            return None
+        effect = smallest_effect(self.table.components, self.n, self.table.units, self.alpha / self.comparisons)
+        return effect if math.isfinite(effect) else None
+
+
+@dataclass(frozen=True)
+class ArmVerdict:
+    """What the study says of an arm with generated images."""
+
+    against_baseline: Comparison
+    against_placebos: tuple[Comparison, ...]
+    p_images: float | None
+    """The p value of the claim that the images help; None if the study cannot claim it."""
+
+    @property
+    def arm(self) -> str:
+        """The arm."""
+        return self.against_baseline.arm
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is said: of the images only if the arm beats the baseline and every placebo."""
+        match self.against_baseline.finding:
+            case "worse":
+                return "hurts"
+            case "no difference found":
+                return "no effect found"
+            case "too few repetitions":
+                return "too few repetitions"
+        claimed = self.p_images is not None and self.p_images <= self.against_baseline.alpha
+        beaten = all(c.finding == "better" for c in self.against_placebos)
+        return "images help" if claimed and beaten else "recipe helps"
+
+    @property
+    def p(self) -> float:
+        """The p value of `outcome`."""
+        claimed = self.p_images if self.outcome == "images help" else None
+        return self.against_baseline.p_adjusted if claimed is None else claimed
 
 
 @dataclass(frozen=True)
@@ -67,11 +156,6 @@ class PairedDifferences:
     """arm - baseline of each of `repeats`."""
     dropped: int
     """The number of other repetitions."""
-
-    @cached_property
-    def p(self) -> float:
-        """The p value of the exact two-sided sign-flip test."""
-        return sign_flip_p(self.differences)
 
 
 def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> PairedDifferences:
@@ -86,77 +170,51 @@ def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
     return PairedDifferences(repeats, tuple(a[r] - b[r] for r in repeats), dropped)
 
 
-def compare(
-    values: Mapping[str, Mapping[int, float | None]],
-    baseline: str,
-    metric: str,
-    alpha: float,
-    image_interval: ImageInterval,
-) -> list[Comparison]:
-    """Compares every other arm of `values` (experiment → repeat → metric) with `baseline`, in their order.
+def give_verdicts(
+    measured: Measured, baseline: str, generated: Sequence[str], placebos: Sequence[str], alpha: float
+) -> list[ArmVerdict]:
+    """Judges the arms with generated images against the baseline and each placebo; without placebos nothing is claimed of the images alone.
 
-    An arm `helps` or `hurts` if its p after Holm's correction is at most alpha. With fewer pairs than the test needs to reach that
-    (2/2^n <= alpha/m) the outcome is `too few seeds`, which is no answer and differs from `no effect found`. Arms without a pair count
-    in m.
+    That the recipe helps or hurts is claimed if the comparison with the baseline is significant after Holm's correction over these arms. That
+    the images help is claimed if the arm beats the baseline and every placebo, so its p value is the largest of them (the intersection-union
+    test, Berger 1982, Technometrics 24), after Holm's correction over these arms. Either kind of claim is false anywhere in the study with
+    a probability of at most alpha.
     """
-    arms = [name for name in values if name != baseline]
-    least = least_seeds(len(arms), alpha)
-    pairs = {arm: paired(values[arm], values[baseline]) for arm in arms}
-    adjusted = holm([pairs[arm].p for arm in arms])
+    m = len(generated)
+    recipes = [compare(measured, arm, baseline, alpha, m) for arm in generated]
+    against = [tuple(compare(measured, arm, placebo, alpha) for placebo in placebos) for arm in generated]
+    p_recipes = holm([c.p for c in recipes])
+    p_images = holm([max(c.p, *(a.p for a in others), 0.0) for c, others in zip(recipes, against, strict=True)])
     return [
-        _comparison(arm, baseline, metric, pairs[arm], p_holm, least, alpha, image_interval)
-        for arm, p_holm in zip(arms, adjusted, strict=True)
+        ArmVerdict(replace(recipe, p_adjusted=p_recipe), others, p_image if others else None)
+        for recipe, others, p_recipe, p_image in zip(recipes, against, p_recipes, p_images, strict=True)
     ]
 
 
-def contrast(
-    values: Mapping[str, Mapping[int, float | None]],
-    arm: str,
-    other: str,
-    metric: str,
-    alpha: float,
-    image_interval: ImageInterval,
-) -> Comparison:
-    """Compares an arm with another that is not the baseline (synthetic with placebo); the p value is not corrected."""
-    pair = paired(values[arm], values[other])
-    return _comparison(arm, other, metric, pair, pair.p, least_seeds(1, alpha), alpha, image_interval)
-
-
-def _comparison(
-    arm: str,
-    baseline: str,
-    metric: str,
-    pair: PairedDifferences,
-    p_holm: float,
-    least: int,
-    alpha: float,
-    image_interval: ImageInterval,
-) -> Comparison:
-    repeats, differences = pair.repeats, pair.differences
-    n = len(repeats)
-    mean = math.fsum(differences) / n if n else None
-    sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1)) if mean is not None and n > 1 else None
+def compare(measured: Measured, arm: str, baseline: str, alpha: float, comparisons: int = 1) -> Comparison:
+    """Compares two arms as one of so many comparisons; its p value is not corrected."""
+    pair = paired(measured.values[arm], measured.values[baseline])
+    table = _table(measured, arm, baseline, pair)
+    p_repetitions = sign_flip_p(pair.differences)
     return Comparison(
         arm=arm,
         baseline=baseline,
-        metric=metric,
-        repeats=repeats,
+        metric=measured.metric,
+        repeats=pair.repeats,
         dropped=pair.dropped,
-        differences=differences,
-        difference=mean,
-        sd=sd,
-        seed_interval=bca_interval(differences, 1 - alpha),
-        image_interval=image_interval(arm, baseline, list(repeats)),
-        p=pair.p,
-        p_holm=p_holm,
-        least=least,
-        outcome=_outcome(metric, n, least, mean, p_holm, alpha),
+        differences=pair.differences,
+        table=table,
+        p_repetitions=p_repetitions,
+        p_adjusted=max(p_repetitions, table.p if table is not None else 1.0),
+        alpha=alpha,
+        comparisons=comparisons,
     )
 
 
-def _outcome(metric: str, n: int, least: int, mean: float | None, p_holm: float, alpha: float) -> Outcome:
-    if n < least or mean is None:
-        return "too few seeds"
-    if p_holm > alpha:
-        return "no effect found"
-    return "helps" if (mean > 0) == metric_named(metric).larger_is_better else "hurts"
+def _table(measured: Measured, arm: str, baseline: str, pair: PairedDifferences) -> TwoWay | None:
+    """Returns the analysis of the differences plus what each test unit adds to them, `[repetitions, units]`, whose mean is theirs."""
+    rows = [
+        difference + measured.influences[arm, repeat] - measured.influences[baseline, repeat]
+        for repeat, difference in zip(pair.repeats, pair.differences, strict=True)
+    ]
+    return TwoWay.of(np.stack(rows)) if len(rows) > 1 and len(rows[0]) > 1 else None

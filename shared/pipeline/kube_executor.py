@@ -1,7 +1,8 @@
 """Runs a study's stages as Jobs of a cluster, in the release's control Pod (`tailfill control`).
 
 A Job is created from the manifest that the chart rendered, when everything that it needs is committed, since a Job that waits would hold its
-GPU. Tuning workers are the Pods of a Deployment that users scale; they get GPUs while there are trials for them.
+GPU. If the tasks of a stage are many, a Job holds a block of them, which its Pod's annotation lists; control keeps no list of its own. Tuning
+workers are the Pods of a Deployment that users scale; they get GPUs while there are trials for them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import (
     MANIFEST,
     SUBMITTED,
+    held_tasks,
     jobs_selector,
     manifest_digest,
     parallelism,
@@ -24,6 +28,7 @@ from shared.kube.manifests import (
 from shared.kube.release import Release
 from shared.kube.states import at_work, job_state
 from shared.log import Log
+from shared.pipeline.blocks import deal
 from shared.pipeline.plan import Step
 from shared.pipeline.scheduler import CompletedStep
 from shared.pipeline.session import Session
@@ -38,19 +43,29 @@ CLOCK_SKEW_SECONDS = 60.0  # by which the clocks of nodes and API server may dif
 
 log = Log("control")
 
+Reference = tuple[Stage, str]
+"""The stage and key of a task, by which it is found in a Job."""
+
 
 @dataclass
 class _JobTask:
-    """A task whose work is done by a Job."""
+    """A task whose work is done by a Job, alone or in a block."""
 
     step: Step
     task: Task
+    job: str = ""
+    """The name of the Job that holds it, or failed to be created."""
     failed: str | None = None
     """Why it failed, in the words of Kubernetes and of its Pod; None if it has not failed."""
     not_before: float = 0.0
     """The time, by the monotonic clock, before which a missing Job is not created again."""
     kept_until: float = math.inf
     """When Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
+
+    @property
+    def reference(self) -> Reference:
+        """The stage and key of its task."""
+        return self.task.stage, self.task.key
 
 
 class KubeExecutor:
@@ -68,6 +83,8 @@ class KubeExecutor:
         self._store_checked = time.monotonic()
         self._committed = set[str]()
         """Ids of steps whose result the last check of the store found while their Job was not complete."""
+        self._failed_at: dict[str, Reference | None] = {}
+        """The task at which a Job failed, by the Job's uid; None if all its tasks were committed."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Accepts the task, whose Job the next `advance` creates."""
@@ -88,30 +105,66 @@ class KubeExecutor:
         self._workers.advance(
             [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
         )
-        completed = self._committed_elsewhere(jobs)
+        holders = self._holders(jobs.values())
+        completed = self._committed_elsewhere(holders)
         completed_ids = {done.step.id for done in completed}
+        ready = []
         for entry in (entry for id_, entry in self.tasks.items() if id_ not in completed_ids):
-            job = jobs.get(self.release.job_name(entry.task))
+            job = holders.get(entry.reference)
             if job is None:
-                completed += self._create_job(entry, active)
+                ready.append(entry)
                 continue
-            state = job_state(job)
+            entry.job, state = job["metadata"]["name"], job_state(job)
             if state.phase == "complete":
-                completed.append(CompletedStep(entry.step, _seconds(job)))
+                completed.append(CompletedStep(entry.step, self._seconds(entry, job)))
             elif state.phase == "failed" and entry.failed is None:
-                self._record_failure(entry, " ".join(filter(None, [state.reason, self.release.failure(job)])))
+                self._record_failure([entry], " ".join(filter(None, [state.reason, self.release.failure(job)])))
                 entry.kept_until = _kept_until(job)
+        completed += self._create_jobs(ready, active)
         for done in completed:  # last, since an error after the removal of a step would lose it
             del self.tasks[done.step.id]
         return completed
 
-    def _record_failure(self, entry: _JobTask, reason: str) -> None:
-        if entry.failed != reason:
+    def _holders(self, jobs: Iterable[Object]) -> dict[Reference, Object]:
+        """Returns the Job of each task that has one.
+
+        A Job that failed at one task of its block does not hold those after it. Of two Jobs, the one counts that is further.
+        """
+        phases = ("complete", "active", "suspended", "failed")
+        holders = dict[Reference, Object]()
+        for job in sorted(jobs, key=lambda job: phases.index(job_state(job).phase)):
+            held = held_tasks(job)
+            if job_state(job).phase == "failed":
+                failed_at = self._find_failure(job, held)
+                held = [] if failed_at is None else [failed_at]
+            for reference in held:
+                holders.setdefault(reference, job)
+        return holders
+
+    def _find_failure(self, job: Object, held: Sequence[Reference]) -> Reference | None:
+        """Returns the task at which a Job failed: its only one, or the first of its block that is not committed."""
+        uid = job["metadata"].get("uid", job["metadata"]["name"])
+        if uid not in self._failed_at:
+            missing = (reference for reference in held if self.session.artifacts.find(*reference) is None)
+            self._failed_at[uid] = held[0] if len(held) == 1 else next(missing, None)
+        return self._failed_at[uid]
+
+    def _seconds(self, entry: _JobTask, job: Object) -> float | None:
+        """Returns how long the work of a complete Job took, or that of one task of its block."""
+        if len(held_tasks(job)) == 1:
+            return _job_seconds(job)
+        manifest = self.session.artifacts.find(*entry.reference)
+        return None if manifest is None else manifest.run.seconds
+
+    def _record_failure(self, entries: Sequence[_JobTask], reason: str) -> None:
+        first = entries[0]
+        if first.failed != reason:
             log.error(
-                f"{entry.step.label}: its Job {self.release.job_name(entry.task)} failed: {reason}; fix it with `helm upgrade`, "
+                f"{_labels(entries)}: its Job {first.job} failed: {reason}; fix it with `helm upgrade`, "
                 "or delete that Job (or control's Pod) to try again"
             )
-        entry.failed = reason
+        for entry in entries:
+            entry.failed = reason
 
     def end(self) -> None:
         """Leaves the Jobs alone, which continue without control."""
@@ -123,14 +176,16 @@ class KubeExecutor:
         running Pod and were created from another manifest, such as one with a missing image. The latter three are created again. A running Job
         that is in the plan is left alone.
         """
-        entries = {self.release.job_name(entry.task): entry for entry in self.tasks.values()}
+        entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
             active = job_state(job).phase in ("active", "suspended")
-            if active and name not in entries and SUBMITTED not in job["metadata"]["labels"]:
+            held = held_tasks(job)
+            known = [entries[reference] for reference in held if reference in entries]
+            if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):
                 log.info("a Job that is not in the plan any more is deleted", job=name)
-            elif name in entries and not active:
+            elif known and not active:
                 log.info("a Job is created again", job=name, was=job_state(job).phase)
-            elif name in entries and not at_work(job) and not self._is_current(job, entries[name]):
+            elif known and not at_work(job) and not self._is_current(job, known[0]):
                 log.info("a Job without a running Pod is created again from its new manifest", job=name)
             else:
                 continue
@@ -139,53 +194,95 @@ class KubeExecutor:
         self._workers.scale_once()
         self._cleaned_up = True
 
+    def _left_the_plan(self, held: Sequence[Reference], entries: Mapping[Reference, _JobTask]) -> bool:
+        """Returns whether none of the tasks is to be done any more, or one of them is neither in the plan nor committed."""
+        others = [reference for reference in held if reference not in entries]
+        return len(others) == len(held) or any(self.session.artifacts.find(*other) is None for other in others)
+
     def _is_current(self, job: Object, entry: _JobTask) -> bool:
         created_from = job["metadata"].get("annotations", {}).get(MANIFEST)
         return bool(created_from == manifest_digest(self.release.manifests[entry.task.stage]))
 
-    def _create_job(self, entry: _JobTask, active: Counter[str]) -> list[CompletedStep]:
-        """Creates the task's Job, unless its stage has as many active ones as it may; returns the step if it was committed meanwhile."""
-        stage = entry.task.stage
-        most = parallelism(self.release.manifests[stage])
-        if (most is not None and active[stage] >= most) or time.monotonic() < entry.not_before:
-            return []
-        if self.session.artifacts.find(stage, entry.task.key) is not None:
-            return [CompletedStep(entry.step, None)]
-        if time.time() >= entry.kept_until:  # Kubernetes has removed its failed Job, which no user did to try again
-            entry.not_before = time.monotonic() + STORE_SECONDS
-            return []
+    def _create_jobs(self, ready: Sequence[_JobTask], active: Counter[str]) -> list[CompletedStep]:
+        """Creates Jobs for tasks without one, as many as each stage may have; returns the steps that were committed meanwhile."""
+        completed = []
+        for stage in dict.fromkeys(entry.task.stage for entry in ready):
+            most = parallelism(self.release.manifests[stage])
+            if most is not None and active[stage] >= most:
+                continue
+            waiting = dict[str, _JobTask]()
+            for entry in (entry for entry in ready if entry.task.stage == stage):
+                if time.monotonic() < entry.not_before:
+                    continue
+                if self.session.artifacts.find(stage, entry.task.key) is not None:
+                    completed.append(CompletedStep(entry.step, None))
+                elif (
+                    time.time() >= entry.kept_until
+                ):  # Kubernetes has removed its failed Job, which no user did to try again
+                    entry.not_before = time.monotonic() + STORE_SECONDS
+                else:
+                    waiting[entry.task.key] = entry
+            tasks = [entry.task for entry in waiting.values()]
+            for block in deal(tasks, self.session.artifacts, most, active[stage]):
+                self._create_job([waiting[task.key] for task in block], active)
+        return completed
+
+    def _create_job(self, block: Sequence[_JobTask], active: Counter[str]) -> None:
+        tasks = [entry.task for entry in block]
+        name = self.release.job_name(tasks)
+        for entry in block:
+            entry.job = name
         try:
-            if self.release.create_job(entry.task):
-                log.info(f"{entry.step.label}: begun", job=self.release.job_name(entry.task))
-            entry.failed, entry.kept_until = None, math.inf  # a user deleted the failed Job, to have it created again
-            active[stage] += 1
+            if self.release.create_job(tasks):
+                log.info(f"{_labels(block)}: begun", job=name)
+            for entry in block:
+                entry.failed, entry.kept_until = (
+                    None,
+                    math.inf,
+                )  # a user deleted the failed Job, to have it created again
+            active[tasks[0].stage] += 1
         except ClusterError as error:  # a policy or a quota, which does not concern the other tasks
-            self._record_failure(entry, str(error))
-            entry.not_before = time.monotonic() + REJECTED_SECONDS
-        return []
+            self._record_failure(block, str(error))
+            for entry in block:
+                entry.not_before = time.monotonic() + REJECTED_SECONDS
 
-    def _committed_elsewhere(self, jobs: dict[str, Object]) -> list[CompletedStep]:
-        """Returns the steps that another machine has committed while their Job here waits for a node or has failed, and deletes the Job.
+    def _committed_elsewhere(self, holders: Mapping[Reference, Object]) -> list[CompletedStep]:
+        """Returns the steps that a running Job has committed of its block, or another machine while the Job waits for a node or has failed.
 
-        The store is checked every `STORE_SECONDS`.
+        In the latter case the Job is deleted if nothing is left for it. The store is checked every `STORE_SECONDS`.
         """
         if time.monotonic() - self._store_checked < STORE_SECONDS:
             return []
         self._store_checked = time.monotonic()
         before, self._committed = self._committed, set()
         completed = []
+        left: dict[str, bool] = {}  # whether a task of a Job that does no work is left, by the Job's name
         for id_, entry in self.tasks.items():
-            job = jobs.get(self.release.job_name(entry.task))
-            if job is None or job_state(job).phase == "complete" or (job_state(job).phase == "active" and at_work(job)):
+            job = holders.get(entry.reference)
+            if job is None or job_state(job).phase == "complete":
                 continue
-            if self.session.artifacts.find(entry.task.stage, entry.task.key) is None:
+            working = job_state(job).phase == "active" and at_work(job)
+            if working and len(held_tasks(job)) == 1:
                 continue
-            # a Job whose own Pod has just committed is complete by the next check, and is kept for users to inspect
-            self._committed.add(id_)
-            if id_ in before:
+            manifest, name = self.session.artifacts.find(*entry.reference), job["metadata"]["name"]
+            if manifest is not None and working:
+                completed.append(CompletedStep(entry.step, manifest.run.seconds))
+                continue
+            if manifest is not None:
+                # a Job whose own Pod has just committed is complete by the next check, and is kept for users to inspect
+                self._committed.add(id_)
+            done = manifest is not None and id_ in before
+            if done:
                 completed.append(CompletedStep(entry.step, None))
-                self.release.cluster.delete("jobs", job["metadata"]["name"])
+            left[name] = left.get(name, False) or working or not done
+        for name in (name for name, tasks_left in left.items() if not tasks_left):
+            self.release.cluster.delete("jobs", name)
         return completed
+
+
+def _labels(entries: Sequence[_JobTask]) -> str:
+    """Returns the label of the first task's step, and how many others there are."""
+    return entries[0].step.label + (f" and {len(entries) - 1} more" if len(entries) > 1 else "")
 
 
 def _kept_until(job: Object) -> float:
@@ -197,7 +294,7 @@ def _kept_until(job: Object) -> float:
     return datetime.fromisoformat(failed["lastTransitionTime"]).timestamp() + float(ttl) - CLOCK_SKEW_SECONDS
 
 
-def _seconds(job: Object) -> float | None:
+def _job_seconds(job: Object) -> float | None:
     status = job["status"]
     begun, ended = status.get("startTime"), status.get("completionTime")
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() if begun and ended else None

@@ -1,25 +1,31 @@
 """Runs a study's stages as processes of this machine, the same ones that a cluster runs as Jobs.
 
-It decides which process gets a core or a GPU, and which failed ones are started again.
+It decides which process gets a core or a GPU, and which failed ones are started again. Where many tasks may be short, as final trainings are, a
+process runs one after the other: it is given the next task while it works on the one before, so that nothing waits for imports, and no task
+waits behind a long one while a slot is free. Tuning workers are alike: each takes trials of all searches that are open.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from shared import errors
+from shared.artifacts.artifacts import Artifacts
 from shared.config.resolve import ResolvedStudy
+from shared.config.search import Search
 from shared.config.stages import STAGES, FinetuneConfig, TuneConfig
-from shared.config.task import Task
+from shared.config.task import BEGINS, ENDS, Task, block_json, references_of_json
 from shared.diffusion.generators import generator_kind
 from shared.log import duration
 from shared.names import path_below
@@ -35,23 +41,52 @@ FIRST_WAIT_SECONDS = 2.0
 MALLOC_SETTINGS = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 TASKS = "tasks"
 """The folder in the work directory with the task files of its stages."""
+WORKERS_FILE = "tune-workers.json"
+"""The file there with the searches that are open, from which all tuning workers take trials."""
+START_SECONDS = 15.0  # that a process takes to start, about: a training that is longer keeps no other one waiting
 GRACE_SECONDS = 3.0  # Ctrl-C ends everything within 5 seconds, and the services need 2 of them
 
 
-@dataclass
-class _RunningStep:
-    """A step in progress: the processes that run, and those that may still start."""
+@dataclass(frozen=True)
+class _Begun:
+    """A task that was begun and is not completed."""
 
     step: Step
+    task: Task
+
+
+@dataclass(eq=False)
+class _Work:
+    """Processes that run the tasks of one file, and those that may still start."""
+
+    file: Path
+    tasks: list[_Begun]
+    """In the order in which they are run. Each is removed when it is completed."""
+    block: bool = False
+    """Whether it is one process that may get further tasks."""
     processes: list[StageProcess] = field(default_factory=list)
     pending: list[Launch] = field(default_factory=list)
     """Processes that wait for a free slot, or for the end of a retry's wait."""
-    retries: dict[str, int] = field(default_factory=dict)
-    """The number of retries by the name of the launch."""
     not_before: float = 0.0
-    """The time, by the monotonic clock, before which no process of the step starts."""
-    started: float | None = None
-    """When its first process got a slot, by the monotonic clock."""
+    """The time, by the monotonic clock, before which no process starts."""
+    since: float | None = None
+    """When the first process got a slot or, in a block, the task before the present one ended, by the monotonic clock."""
+    begun_at: float | None = None
+    """When the process of a block began the task in work, by the monotonic clock; None while it starts."""
+    ended: bool = False
+    """Whether its process has ended a task since it was started."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is a block that no process has begun."""
+        return self.block and not self.processes
+
+    def write(self) -> None:
+        """Writes the file anew, as a whole, since a process may be reading it."""
+        text = block_json([begun.task for begun in self.tasks], indent=1)
+        fresh = self.file.with_suffix(".part")
+        fresh.write_text(text)
+        fresh.replace(self.file)
 
 
 @dataclass
@@ -103,15 +138,31 @@ def gpus_of_step(step: Step, gpus: int) -> int:
     return generator_kind(config.generator).most_gpus(config, gpus)
 
 
-def running_tasks(workdir: Path) -> dict[str, TaskStatus]:
-    """Returns the tasks that processes of this machine work on for a work directory, by `task_id`, whichever command started them."""
+def running_tasks(workdir: Path, artifacts: Artifacts) -> dict[str, TaskStatus]:
+    """Returns the tasks that processes of this machine work on for a work directory, by `task_id`, whichever command started them.
+
+    Of a block that is the first task that is not committed; a tuning worker works on all searches of its file.
+    """
     tasks = str((workdir / TASKS).resolve())
     running = dict[str, TaskStatus]()
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or ()
-        files = [Path(word) for word in command if word.startswith(tasks) and word.endswith(".json")]
-        running |= {file.stem: TaskStatus("running") for file in files}
+        for file in (Path(word) for word in command if word.startswith(tasks) and word.endswith(".json")):
+            present = _uncommitted(file, artifacts)
+            for task in present if "--worker" in command else itertools.islice(present, 1):
+                running[task] = TaskStatus("running")
     return running
+
+
+def _uncommitted(file: Path, artifacts: Artifacts) -> Iterator[str]:
+    """Yields the ids of a file's tasks that are not committed, in order."""
+    try:
+        found = references_of_json(file.read_bytes())
+    except OSError:
+        return  # the process has ended, and the folder is gone
+    for stage, key in found:
+        if artifacts.find(stage, key) is None:
+            yield task_id(stage, key)
 
 
 class LocalExecutor:
@@ -141,26 +192,44 @@ class LocalExecutor:
         self.free = list(range(self.slots.count))
         self.held: dict[int, list[int]] = {}  # pid → slots
         self.lines: Lines = queue.Queue()
-        self.running: list[_RunningStep] = []
+        self.running: list[_Work] = []
+        self.pool = _Work(self.tasks / WORKERS_FILE, [])
+        """The tuning workers, and the searches that are not closed."""
+        self.labels: dict[int, str] = {}
+        """What processes say that they work on, as the label of a step, by pid."""
+        self.retries = Counter[str]()
+        """The retries of processes by the name of the launch, in a block by the label of the task that was in work, since a task ended."""
+        self.completed: list[CompletedStep] = []
         # earlier steps of the plan get free slots first
         self.order = {step.id: position for position, step in enumerate(steps)}
 
     def begin(self, step: Step, task: Task) -> None:
         """Queues the step's processes."""
-        file = path_below(self.tasks, f"{task_id(task.stage, task.key)}.json", step.label)
-        file.write_text(task.model_dump_json(indent=1, by_alias=True))
-        self.running.append(_RunningStep(step, pending=self._launches(step, file)))
+        begun = _Begun(step, task)
+        if isinstance(step.config, TuneConfig):
+            self.pool.tasks.append(begun)
+            self.pool.write()
+        self._queue(begun)
+
+    def _queue(self, begun: _Begun) -> _Work:
+        name = f"{task_id(begun.task.stage, begun.task.key)}.json"
+        work = _Work(path_below(self.tasks, name, begun.step.label), [begun], STAGES[begun.task.stage].blocks)
+        work.write()
+        work.pending = self._launches(begun.step, work.file)
+        self.running.append(work)
+        return work
 
     def advance(self) -> list[CompletedStep]:
         """Starts processes in free slots, and returns the completed steps; raises the error of a process that failed for good."""
         self._show_lines()
-        completed = self._collect()
+        self._collect()
         self._fill_slots()
+        completed, self.completed = self.completed, []
         return completed
 
     def end(self) -> None:
         """Ends all processes: by SIGTERM, and by SIGKILL after GRACE_SECONDS."""
-        processes = [p for running in self.running for p in running.processes]
+        processes = [p for work in [*self.running, self.pool] for p in work.processes]
         for process in processes:
             process.signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -171,36 +240,100 @@ class LocalExecutor:
 
     def _launches(self, step: Step, file: Path) -> list[Launch]:
         command = ("stage", step.stage, "--config", str(file))
-        if isinstance(step.config, TuneConfig):
-            workers = self.workers or step.config.search.workers
-            coordinator = Launch(step.label, command, {}, takes_slot=False)
-            return [
-                coordinator,
-                *(Launch(f"{step.label} worker {i}", (*command, "--worker"), {}) for i in range(workers)),
-            ]
         if STAGES[step.stage].sharded:
             count = self.slots.count
             return [
                 Launch(f"{step.label} {i}", command, {"JOB_COMPLETION_INDEX": str(i), "TAILFILL_COUNT": str(count)})
                 for i in range(count)
             ]
-        return [Launch(step.label, command, {}, most_gpus=gpus_of_step(step, self.slots.gpus))]
+        coordinates = isinstance(step.config, TuneConfig)
+        return [
+            Launch(step.label, command, {}, takes_slot=not coordinates, most_gpus=gpus_of_step(step, self.slots.gpus))
+        ]
+
+    def _staff_pool(self) -> None:
+        """Queues as many workers as the open searches ask for together, but no more than there are slots."""
+        pool = self.pool
+        asked = sum(self.workers or _search(begun).workers for begun in pool.tasks)
+        count = min(asked, self.slots.count)
+        if len(pool.processes) + len(pool.pending) > count:
+            pool.pending = pool.pending[: max(count - len(pool.processes), 0)]
+        names = {launch.name for launch in [*pool.pending, *(process.launch for process in pool.processes)]}
+        free = (name for i in itertools.count() if (name := f"worker {i}") not in names)
+        command = ("stage", "tune", "--config", str(pool.file), "--worker")
+        pool.pending += [
+            Launch(next(free), command, {}) for _ in range(count - len(pool.processes) - len(pool.pending))
+        ]
+
+    def _in_order(self) -> list[_Work]:
+        """Returns all work in the order of the plan."""
+        alive = [work for work in [*self.running, self.pool] if work.tasks]
+        return sorted(alive, key=lambda work: min(self.order[begun.step.id] for begun in work.tasks))
 
     def _fill_slots(self) -> None:
-        for running in sorted(self.running, key=lambda r: self.order[r.step.id]):
-            if time.monotonic() < running.not_before:
+        self._staff_pool()
+        for work in self._in_order():
+            if time.monotonic() < work.not_before:
                 continue
-            for launch in list(running.pending):
+            for launch in list(work.pending):
                 if launch.takes_slot and not self.free:
                     continue  # a coordinator later in the list needs no slot
-                running.pending.remove(launch)
-                slots = self.slots.take(self.free, launch.most_gpus) if launch.takes_slot else []
-                if launch.takes_slot:  # a coordinator starts at once, even if there is no slot for its workers
-                    running.started = running.started or time.monotonic()
-                process = start(launch, {**self.environment, **self.slots.environment(slots or [0])}, self.lines)
-                running.processes.append(process)
-                self.held[process.process.pid] = slots
-                self.free = [slot for slot in self.free if slot not in slots]
+                work.pending.remove(launch)
+                self._start(work, launch)
+        self._feed_blocks()
+        self._split_blocks()
+
+    def _start(self, work: _Work, launch: Launch) -> None:
+        slots = self.slots.take(self.free, launch.most_gpus) if launch.takes_slot else []
+        if launch.takes_slot:  # a coordinator starts at once, even if there is no slot for its workers
+            work.since = work.since or time.monotonic()
+        process = start(launch, {**self.environment, **self.slots.environment(slots or [0])}, self.lines)
+        work.ended, work.begun_at = False, None
+        work.processes.append(process)
+        self.held[process.process.pid] = slots
+        self.free = [slot for slot in self.free if slot not in slots]
+
+    def _feed_blocks(self) -> None:
+        """Gives each block the task that it will need next."""
+        for work in self._blocks_at_work():
+            source = self._find_next(work) if len(work.tasks) == 1 else None
+            if source is None:
+                continue
+            work.tasks.append(source.tasks.pop())
+            work.write()
+            if source.tasks:
+                source.write()
+            else:
+                self.running.remove(source)
+
+    def _find_next(self, work: _Work) -> _Work | None:
+        """Returns the work whose last task a block is given: one that waits, unless something else should have the slot first.
+
+        If nothing waits, it is a block whose process is still starting.
+        """
+        due = [other for other in self._in_order() if time.monotonic() >= other.not_before]
+        queued = [other for other in due if any(launch.takes_slot for launch in other.pending)]
+        if queued:
+            same = queued[0].waiting and queued[0].tasks[0].task.stage == work.tasks[0].task.stage
+            return queued[0] if same else None
+        starting = (other for other in self._blocks_at_work() if not other.ended and len(other.tasks) > 1)
+        return next(starting, None) if work.ended else None
+
+    def _split_blocks(self) -> None:
+        """Takes from a block the task that waits behind a long one, if there is a slot for it."""
+        if not self.free or any(work.pending for work in self._in_order()):
+            return
+        for work in self._blocks_at_work():
+            # the first task of a process takes as long as its imports, too
+            most = START_SECONDS if work.ended else 2 * START_SECONDS
+            if len(work.tasks) > 1 and work.begun_at is not None and time.monotonic() - work.begun_at > most:
+                begun = work.tasks.pop()
+                work.write()
+                self._queue(begun)
+                return
+
+    def _blocks_at_work(self) -> list[_Work]:
+        return [work for work in self.running if work.block and work.processes]
 
     # -- the output of processes, and how they end
 
@@ -210,45 +343,106 @@ class LocalExecutor:
                 process, line = self.lines.get_nowait()
             except queue.Empty:
                 return
-            self.console.line(process.launch.name, line)
+            if line["event"] not in (BEGINS, ENDS) or "key" not in line:
+                self.console.line(self._name(process), line)
+            elif line["event"] == BEGINS:
+                self._task_begins(process, line["key"])
+            else:
+                self._task_ends(process, line["key"])
 
-    def _collect(self) -> list[CompletedStep]:
-        completed = []
-        for running in list(self.running):
-            for process in list(running.processes):
+    def _name(self, process: StageProcess) -> str:
+        """Returns what a process is called in messages, by what it works on now: `final real 3`, or `tune real worker 1`."""
+        label = self.labels.get(process.process.pid)
+        if process in self.pool.processes:
+            return f"{label or 'tune'} {process.launch.name}"
+        return label or process.launch.name
+
+    def _task_begins(self, process: StageProcess, key: str) -> None:
+        for work in [*self.running, self.pool]:
+            for begun in work.tasks:
+                if begun.task.key == key:
+                    self.labels[process.process.pid] = begun.step.label
+                    work.begun_at = time.monotonic()
+                    work.since = work.since or work.begun_at  # of a search, which begins with its first worker
+
+    def _task_ends(self, process: StageProcess, key: str) -> None:
+        """Completes the task of a block, or notes that a search is closed."""
+        self.console.finished(self._name(process))
+        works = [self.pool] if process in self.pool.processes else [work for work in self.running if work.block]
+        for work in works:
+            for begun in [begun for begun in work.tasks if begun.task.key == key]:
+                work.tasks.remove(begun)
+                self.retries.pop(begun.step.label if work.block else process.launch.name, None)
+                work.ended = True
+                if work is not self.pool:
+                    self._complete(work, begun)
+                work.write()
+
+    def _complete(self, work: _Work, begun: _Begun) -> None:
+        now = time.monotonic()
+        self.completed.append(CompletedStep(begun.step, None if work.since is None else now - work.since))
+        work.since = now
+
+    def _collect(self) -> None:
+        for work in [*self.running, self.pool]:
+            for process in list(work.processes):
                 code = process.process.poll()
                 if code is not None:
-                    self._process_ended(running, process, code)
-            if not running.processes and not running.pending:
-                self.running.remove(running)
-                seconds = None if running.started is None else time.monotonic() - running.started
-                completed.append(CompletedStep(running.step, seconds))
-        return completed
+                    self._process_ended(work, process, code)
+            if work in self.running and not work.processes and not work.pending:
+                self.running.remove(work)
+                for begun in work.tasks:
+                    self._complete(work, begun)
 
-    def _process_ended(self, running: _RunningStep, process: StageProcess, code: int) -> None:
-        running.processes.remove(process)
-        self.console.finished(process.launch.name)
+    def _process_ended(self, work: _Work, process: StageProcess, code: int) -> None:
+        process.reader.join(1.0)  # its last lines may not have been read yet
+        self._show_lines()
+        name = self._name(process)
+        work.processes.remove(process)
+        self.console.finished(name)
+        self.labels.pop(process.process.pid, None)
         self.free += self.held.pop(process.process.pid, [])
         if code == errors.COMMITTED:
             if not process.launch.takes_slot:
-                running.pending = []  # the search is over, so that workers without a slot are not needed
+                self.pool.tasks = [begun for begun in self.pool.tasks if begun not in work.tasks]
+                self.pool.write()
+            elif work.block and work.ended:
+                self._queue_again(work)  # it had ended before it saw the last task that it was given
             return
-        process.reader.join(1.0)  # its last lines may not have been read yet
-        self._show_lines()
+        if work.block and not work.tasks:
+            return  # it was lost after its last task
         logged, tail = "\n".join(process.errors), "\n".join(process.tail)
         # for a bug the traceback says more than the errors logged before it
         reason = (tail or logged if code == errors.BUG else logged or tail) or f"ended with code {code}"
         if code in (errors.UNAVAILABLE, errors.STOPPED) or code < 0:
-            self._retry(running, process, reason)
+            self._retry(work, process, name, reason)
             return
         kind = {errors.INPUT: errors.InputError}.get(code, StageFailed)
-        raise kind(f"{process.launch.name}: {reason}")
+        raise kind(f"{name}: {reason}")
 
-    def _retry(self, running: _RunningStep, process: StageProcess, reason: str) -> None:
-        retries = running.retries[process.launch.name] = running.retries.get(process.launch.name, 0) + 1
+    def _retry(self, work: _Work, process: StageProcess, name: str, reason: str) -> None:
+        retried = name if work.block else process.launch.name
+        self.retries[retried] += 1
+        retries = self.retries[retried]
         if retries > MAX_RETRIES:
-            raise errors.UnavailableError(f"{process.launch.name}: gave up after {MAX_RETRIES} retries: {reason}")
+            raise errors.UnavailableError(f"{name}: gave up after {MAX_RETRIES} retries: {reason}")
         wait = FIRST_WAIT_SECONDS * 2 ** (retries - 1) * random.uniform(0.5, 1.5)
-        self.console.say(f"{process.launch.name}: {reason}; retry {retries} of {MAX_RETRIES} in {duration(wait)}")
-        running.not_before = time.monotonic() + wait
-        running.pending.append(process.launch)
+        self.console.say(f"{name}: {reason}; retry {retries} of {MAX_RETRIES} in {duration(wait)}")
+        if work.block:
+            work = self._queue_again(work)
+        else:
+            work.pending.append(process.launch)
+        work.not_before = time.monotonic() + wait
+
+    def _queue_again(self, work: _Work) -> _Work:
+        """Queues each task of a block whose process has ended; returns the work of the first."""
+        self.running.remove(work)
+        queued = [self._queue(begun) for begun in work.tasks]
+        if queued:
+            queued[0].since = work.since
+        return (queued or [work])[0]
+
+
+def _search(begun: _Begun) -> Search:
+    assert isinstance(begun.task.config, TuneConfig)
+    return begun.task.config.search

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -12,6 +12,8 @@ from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import inherited
 from shared.config.paths import with_parameters
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
+from shared.config.search import Verdict
+from shared.config.seeds import repetition_seed
 from shared.config.stages import (
     STAGES,
     Arm,
@@ -19,6 +21,7 @@ from shared.config.stages import (
     FinetuneConfig,
     GenerateConfig,
     PrepareConfig,
+    Repetitions,
     ReportConfig,
     ReportedExperiment,
     ScoreConfig,
@@ -31,7 +34,29 @@ from shared.config.stages import (
 )
 from shared.config.task import Input, Task
 from shared.pipeline.warm_start import WarmStart
+from shared.search.best_parameters import best_parameters
 from shared.weights.roles import BASE, JUDGES, Value, hub_base, hub_models, role_of, searched_values
+
+
+@dataclass(frozen=True)
+class SearchedParameters:
+    """Says which of the parameters that the search in the role `tune` found are set in a step's config."""
+
+    paths: tuple[str, ...] | None = None
+    """None takes all of them."""
+    without: tuple[str, ...] = ()
+    """Paths that the experiment sets itself, which another experiment's search does not replace."""
+    repetition: int | None = None
+    """The repetition whose best trial counts; None takes the best trial of all."""
+
+    def of(self, tune: Manifest) -> dict[str, Value]:
+        """Returns the parameters by path, given the manifest of the search."""
+        found = best_parameters(tune.summary, self.repetition)
+        return {
+            path: value
+            for path, value in inherited(found, self.without).items()
+            if self.paths is None or path in self.paths
+        }
 
 
 @dataclass(frozen=True)
@@ -44,9 +69,9 @@ class Step:
     """Its name in messages, e.g. `final synthetic 3`."""
     config: StageConfig
     needs: Mapping[str, Step]
-    from_search: tuple[str, ...] = ()
-    """Paths of the config whose values are the best that the search in the role `tune` found. That search is not an input of the task then,
-    since images that a trial generated with the same values are the same images."""
+    from_search: SearchedParameters | None = None
+    """What the search in the role `tune` found for this step. The search itself is not an input of the task then: only the values are in its
+    key, so that a result stays when a longer search ends with the same ones."""
     warm_start: WarmStart | None = None
     """The search of another study that is its input `warm_start`."""
 
@@ -56,7 +81,8 @@ class Step:
         needs = {role: step.id for role, step in self.needs.items()}
         if self.warm_start is not None:
             needs["warm_start"] = self.warm_start.name
-        return canonical_digest([self.stage, keyed(self.stage, self.config), needs, self.from_search])
+        found = None if self.from_search is None else asdict(self.from_search)
+        return canonical_digest([self.stage, keyed(self.stage, self.config), needs, found])
 
 
 def make_task(study: ResolvedStudy, step: Step, committed: Mapping[str, Manifest]) -> Task:
@@ -66,13 +92,18 @@ def make_task(study: ResolvedStudy, step: Step, committed: Mapping[str, Manifest
     """
     manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
     config = step.config
-    if step.from_search:
-        best = manifests.pop("tune").summary["parameters"]
-        config = with_parameters(config, {path: best[path] for path in step.from_search if path in best})
+    if step.from_search is not None:
+        config = _with_found(config, step.from_search.of(manifests.pop("tune")))
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
     if step.warm_start is not None:
         inputs["warm_start"] = step.warm_start.committed()
     return new_task(study.name, step.stage, config, inputs, study.resources, step.experiment)
+
+
+def _with_found(config: StageConfig, found: dict[str, Value]) -> StageConfig:
+    if isinstance(config, FinalConfig):
+        return config.model_copy(update={"parameters": found})
+    return with_parameters(config, found)
 
 
 def plan(
@@ -96,14 +127,19 @@ class _ParameterSource:
 
     tune: Step | None = None
     """Its own search, or the one whose parameters it takes over."""
-    from_search: tuple[str, ...] = ()
+    generation: tuple[str, ...] = ()
     """The paths of `generate` among the parameters."""
+    without: tuple[str, ...] = ()
+    """Paths that the experiment sets itself, if the search is another's."""
     searched: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """The values between which a search chooses, for the paths that name weights."""
 
 
 class _Planner:
-    """Builds the plan, experiment by experiment, since each may use steps of those above it."""
+    """Builds the plan, experiment by experiment, since each may use steps of those above it.
+
+    With a verdict there is one pool of generated images per repetition, by its number; without one, pool 0 is the only one.
+    """
 
     def __init__(
         self,
@@ -115,6 +151,8 @@ class _Planner:
         self.study, self.weights, self.warm_starts = study, weights, warm_starts
         self.steps: dict[str, Step] = {}
         self.sources: dict[str | None, _ParameterSource] = {None: _ParameterSource()}
+        self.repetitions = range(study.repetitions)
+        self.pools = range(study.pools)
         rare, seed = study.written.rare, study.seed
         config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=rare, seed=seed)
         self.prepare = self._add(Step("prepare", None, "prepare", config, {}))
@@ -122,24 +160,26 @@ class _Planner:
     def plan(self) -> list[Step]:
         experiments = self.study.experiments
         reported: dict[str, Step] = {"prepare": self.prepare}
-        data_of = {}
-        for experiment in experiments:  # the plan's first steps get the first free slots: those that most others need
-            if experiment.images != "real":
-                self._generator(experiment)
-                if not generation_settings(experiment) and experiment.parameters_from is None:
-                    self._images(experiment, _ParameterSource())
+        data_of: dict[str, list[dict[str, Step]]] = {}
+        for pool in self.pools:  # the plan's first steps get the first free slots: those that most others need
+            for experiment in experiments:
+                if experiment.images != "real":
+                    self._generator(experiment, pool)
+                    if not generation_settings(experiment) and experiment.parameters_from is None:
+                        self._images(experiment, _ParameterSource(), pool)
         for experiment in experiments:
             source = self._search(experiment)
-            data = data_of[experiment.name] = self._images(experiment, source)
-            roles = {role: step for role, step in data.items() if role != "prepare"}
+            data_of[experiment.name] = [self._images(experiment, source, pool) for pool in self.pools]
+            for pool, data in zip(self.pools, data_of[experiment.name], strict=True):
+                own = {role: step for role, step in data.items() if role != "prepare"}
+                reported |= {f"{role}/{experiment.name}/{pool}": step for role, step in own.items()}
             if experiment.search.trials and source.tune is not None:
-                roles["tune"] = source.tune
-            reported |= {f"{role}/{experiment.name}": step for role, step in roles.items()}
-        for repeat in range(max(e.final.seeds for e in experiments)):
+                reported[f"tune/{experiment.name}"] = source.tune
+        for repeat in self.repetitions:
             for experiment in experiments:
                 if repeat < experiment.final.seeds:
-                    step = self._final(experiment, repeat, data_of[experiment.name])
-                    reported[f"final/{experiment.name}/{repeat}"] = step
+                    data = data_of[experiment.name][repeat if self.study.repeated else 0]
+                    reported[f"final/{experiment.name}/{repeat}"] = self._final(experiment, repeat, data)
         for step in self.steps.values():
             if step.stage == "weights":
                 reported[step.label.replace(" ", "/")] = step
@@ -157,15 +197,19 @@ class _Planner:
     def _search(self, experiment: ResolvedExperiment) -> _ParameterSource:
         """Adds the experiment's search, if it has one, and returns where its parameters come from."""
         above = self.sources[experiment.parameters_from]
-        taken_over = tuple(inherited(dict.fromkeys(above.from_search), experiment.pinned))
+        taken_over = tuple(inherited(dict.fromkeys(above.generation), experiment.pinned))
         searched_above = inherited(above.searched, experiment.pinned)
         own = {p: searched_above.get(p, ()) + values for p, values in searched_values(experiment).items()}
-        source = self.sources[experiment.name] = _ParameterSource(above.tune, taken_over, searched_above | own)
+        source = self.sources[experiment.name] = _ParameterSource(
+            above.tune, taken_over, experiment.pinned, searched_above | own
+        )
         if experiment.search.trials:
             searched = generation_settings(experiment)
-            # if the search varies how images are generated, each trial has its own made
-            data = self._generator(experiment) if searched else self._images(experiment, source)
-            needs = data | self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
+            needs = self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
+            for pool in self.pools:
+                # if the search varies how images are generated, each trial has its own made
+                data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
+                needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
             if searched:
                 needs |= self._judges(_judges_of(self.study, experiment))
             name, warm_start = experiment.search.warm_start_from, None
@@ -176,7 +220,8 @@ class _Planner:
             config = _tune_config(self.study, experiment)
             label = f"tune {experiment.name}"
             source.tune = self._add(Step("tune", experiment.name, label, config, needs, warm_start=warm_start))
-            source.from_search += tuple(path for path in searched if path not in taken_over)
+            source.generation += tuple(path for path in searched if path not in taken_over)
+            source.without = ()
         return source
 
     def _weights(self, config: WeightsConfig) -> Step:
@@ -196,47 +241,62 @@ class _Planner:
         named = hub_base(experiment.finetune)
         return {BASE: self._weights(named)} if named else {}
 
-    def _generator(self, experiment: ResolvedExperiment) -> dict[str, Step]:
-        """Adds the experiment's generator, and returns the steps that `generate` reads, by role."""
-        config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=self.study.seed)
+    def _numbered(self, stage: str, pool: int) -> str:
+        return f"{stage} {pool}" if len(self.pools) > 1 else stage
+
+    def _generator(self, experiment: ResolvedExperiment, pool: int) -> dict[str, Step]:
+        """Adds the experiment's generator of a pool, and returns the steps that `generate` reads, by role."""
+        number = pool if self.study.generators == "each" else 0
+        seed = repetition_seed(self.study.seed, number)
+        config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=seed)
         base = self._base(experiment)
         needs = {"prepare": self.prepare} | base
-        finetune = self._add(Step("finetune", experiment.name, "finetune", config, needs))
+        label = self._numbered("finetune", pool) if self.study.generators == "each" else "finetune"
+        finetune = self._add(Step("finetune", experiment.name, label, config, needs))
         return {"prepare": self.prepare, "finetune": finetune} | base
 
-    def _images(self, experiment: ResolvedExperiment, source: _ParameterSource) -> dict[str, Step]:
-        """Adds the steps that make the images that an arm trains on, and returns them by role."""
+    def _images(self, experiment: ResolvedExperiment, source: _ParameterSource, pool: int) -> dict[str, Step]:
+        """Adds the steps that make a pool of the images that an arm trains on, and returns them by role."""
         if experiment.images == "real":
             return {"prepare": self.prepare}
-        needs = self._generator(experiment)
+        needs = self._generator(experiment, pool)
         made_from = {role: step for role, step in needs.items() if role != BASE}
-        if source.from_search and source.tune:
-            needs = needs | {"tune": source.tune}
+        found, own = None, ""
+        if source.generation and source.tune:
+            needs, own = needs | {"tune": source.tune}, f" {experiment.name}"
+            found = SearchedParameters(source.generation, repetition=pool if self.study.repeated else None)
         config = GenerateConfig(
             generate=experiment.generate,
             base=experiment.finetune.base_location,
             rare=experiment.rare,
             seed=self.study.seed,
+            pool=pool,
         )
-        own = f" {experiment.name}" if source.from_search else ""
-        generate = self._add(Step("generate", experiment.name, f"generate{own}", config, needs, source.from_search))
+        label = self._numbered(f"generate{own}", pool)
+        generate = self._add(Step("generate", experiment.name, label, config, needs, found))
         judges = _judges_of(self.study, experiment)
         judged = {"prepare": self.prepare, "generate": generate} | self._judges(judges)
-        score = self._add(Step("score", experiment.name, f"score{own}", judges, judged))
+        score = self._add(Step("score", experiment.name, self._numbered(f"score{own}", pool), judges, judged))
         return {**made_from, "generate": generate, "score": score}
 
     def _final(self, experiment: ResolvedExperiment, repeat: int, data: dict[str, Step]) -> Step:
-        name, tune = experiment.name, self.sources[experiment.name].tune
-        role = "tune" if experiment.search.trials else "parameters"
+        name, source = experiment.name, self.sources[experiment.name]
         config = FinalConfig(
             arm=arm_of(experiment),
-            pinned=experiment.pinned,
             final=experiment.final,
-            seed=experiment.seed,
+            seed=repetition_seed(experiment.seed, repeat),
             repeat=repeat,
         )
-        needs = data | self._models(experiment) | ({role: tune} if tune else {})
-        return self._add(Step("final", name, f"final {name} {repeat}", config, needs))
+        read = {role: step for role, step in data.items() if role != "finetune"}
+        needs, found = read | self._models(experiment), None
+        if source.tune is not None:
+            needs["tune"] = source.tune
+            found = SearchedParameters(without=source.without, repetition=repeat if self.study.repeated else None)
+        return self._add(Step("final", name, f"final {name} {repeat}", config, needs, found))
+
+
+SAME_FOR_ALL_POOLS = ("prepare", BASE)
+"""The roles of the inputs of `tune` that do not depend on the pool."""
 
 
 def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment) -> ScoreConfig:
@@ -256,7 +316,6 @@ def arm_of(experiment: ResolvedExperiment) -> Arm:
     return Arm(
         rare=experiment.rare,
         accept=None if real else experiment.accept,
-        replicates=1 if real else experiment.generate.replicates,
         classifier=experiment.classifier,
         augmentation=experiment.augmentation,
         images=experiment.images,
@@ -275,7 +334,21 @@ def _tune_config(study: ResolvedStudy, experiment: ResolvedExperiment) -> TuneCo
             seed=study.seed,
             versions={"generate": STAGES["generate"].version, "score": STAGES["score"].version},
         )
-    return TuneConfig(arm=arm, images=images, pinned=experiment.pinned, search=experiment.search, seed=experiment.seed)
+    return TuneConfig(
+        arm=arm,
+        images=images,
+        pinned=tuple(sorted(experiment.pinned)),
+        search=experiment.search,
+        seed=experiment.seed,
+        repetitions=_repetitions(study),
+    )
+
+
+def _repetitions(study: ResolvedStudy) -> Repetitions | None:
+    if not isinstance(study.verdict, Verdict):
+        return None
+    baseline = next(e for e in study.experiments if e.name == study.verdict.baseline)
+    return Repetitions(count=study.repetitions, seed=study.seed, shared=tuple(baseline.search.space))
 
 
 def _report_config(study: ResolvedStudy) -> ReportConfig:

@@ -26,7 +26,9 @@ class Hints:
 
     resume: str = RESUME_HINT
     """The hint if no coordinator is running."""
-    workers: str = "one starts when a slot of `tailfill run` is free, or by `kubectl scale`"
+    workers: str = (
+        "one comes from another search, or starts when a slot of `tailfill run` is free, or by `kubectl scale`"
+    )
     """The hint if no worker is alive."""
 
 

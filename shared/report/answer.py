@@ -1,17 +1,25 @@
-"""The study's answer in plain words: one sentence, and what a reader needs to interpret it."""
+"""The study's answer in plain words: a headline, and what a reader needs to interpret it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from shared.config.stages import ReportConfig
+from shared.metrics.forecast import ENOUGH_UNITS, TO_SETTLE, design_text, needed
 from shared.metrics.table import metric_named
-from shared.metrics.verdict import Comparison, Interval
-from shared.report.scores import Comparisons
+from shared.metrics.verdict import ArmVerdict, Comparison, Interval, Outcome
+from shared.report.scores import Comparisons, FewImages
 
 Tone = Literal["good", "bad", "neutral", "open"]
-TONES: dict[str, Tone] = {"helps": "good", "hurts": "bad", "no effect found": "neutral", "too few seeds": "open"}
+TONES: dict[Outcome, Tone] = {
+    "images help": "good",
+    "recipe helps": "good",
+    "hurts": "bad",
+    "no effect found": "neutral",
+    "too few repetitions": "open",
+}
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,11 @@ class Answer:
     tone: Tone
     sentence: str
     readings: tuple[str, ...]
-    """Further sentences: the other arms, the placebo, other test images."""
+    """Further sentences: what it would take to settle the question, the other arms, and comparisons that are no verdicts."""
     warning: str | None
     """Why the result is not a verdict, or None if it is one."""
-    caution: str | None = None
-    """Another reason to read the comparison with care: arms that were not tuned equally."""
+    cautions: tuple[str, ...] = ()
+    """Other reasons to read the result with care: arms that were not tuned equally, classes with few test images."""
 
 
 def points(value: float) -> str:
@@ -44,35 +52,145 @@ def interval_text(interval: Interval | None) -> str:
     return "not defined" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
 
 
-def numbers(comparison: Comparison, alpha: float) -> str:
-    """Returns a comparison in numbers: `rare macro-F1 +1.8 points (95 % interval +0.4 to +3.1, p = 0.012, 10 seeds)`."""
-    metric = metric_named(comparison.metric).label
-    if comparison.difference is None:
-        return f"{metric} has no paired repetition"
-    seeds = f"{comparison.n} {'seed' if comparison.n == 1 else 'seeds'}"
-    parts = (interval_words(comparison, alpha), p_text(comparison.p_holm), seeds)
-    return f"{metric} {points(comparison.difference)} points ({', '.join(parts)})"
-
-
-def interval_words(comparison: Comparison, alpha: float) -> str:
-    """Returns the interval over test images and seeds, with its confidence."""
-    return f"{(1 - alpha) * 100:g} % interval {interval_text(comparison.image_interval)}"
-
-
-def find_answer(config: ReportConfig, judged: Comparisons | None, caution: str | None = None) -> Answer:
-    """Returns the answer to whether generated images helped; if no arm has them, it is about the first arm beside the baseline."""
+def find_answer(config: ReportConfig, judged: Comparisons | None, cautions: Sequence[str] = ()) -> Answer:
+    """Returns the answer to whether generated images help; of several arms with generated images, the first is in the headline."""
     if judged is None:
         return Answer("open", "This study asks for no verdict; its results are below.", (), None)
-    if not judged.comparisons:
+    if not judged.with_baseline:
         return Answer("open", "There is one experiment, and nothing to compare it with.", (), None)
+    cautions = (*cautions, *([_few_images(judged.few, judged.rule.alpha)] if judged.few else []))
     if judged.all_zero:
-        return Answer("open", _nothing_recognised(judged.rule.metric), (), _warning(judged), caution)
-    main = _main(config, judged)
-    others = [c for c in judged.comparisons if c is not main]
-    readings = [f"{_subject(config, c)} {_predicate(c)}: {numbers(c, judged.rule.alpha)}." for c in others]
-    readings[:0] = _placebo_readings(config, judged, main) + _image_reading(main)
-    sentence = f"{_subject(config, main)} {_predicate(main)}: {numbers(main, judged.rule.alpha)}."
-    return Answer(TONES[main.outcome], sentence, tuple(readings), _warning(judged), caution)
+        return Answer("open", _nothing_recognised(judged.rule.metric), (), _warning(judged), cautions)
+    words = _Words(config, judged)
+    if not judged.verdicts:
+        sentence = "No arm of this study has generated images, so it gives no verdict; its arms are compared below."
+        return Answer("open", sentence, tuple(map(words.reading, judged.readings)), None, cautions)
+    main, *others = judged.verdicts
+    readings = [
+        *words.to_settle(main),
+        *(words.headline(verdict) for verdict in others),
+        *(words.reading(c) for c in judged.readings if not words.in_headline(c)),
+    ]
+    return Answer(TONES[main.outcome], words.headline(main), tuple(readings), _warning(judged), cautions)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The sentences about the arms of a study."""
+
+    config: ReportConfig
+    judged: Comparisons
+
+    def headline(self, verdict: ArmVerdict) -> str:
+        """Returns what is said of an arm with generated images, and what cannot be said of it."""
+        against = verdict.against_baseline
+        where = " on this training set" + (" with this generator" if self.judged.rule.generators == "one" else "")
+        numbers = f"{where}: {self._numbers(against)}"
+        match verdict.outcome:
+            case "images help":
+                beaten = " and ".join(self._against(c) for c in verdict.against_placebos)
+                return f"{self._images(verdict.arm)} help{numbers}, and {beaten}; together {p_text(verdict.p)}."
+            case "recipe helps":
+                said = (
+                    f"{self._recipe(verdict.arm)} helps{numbers}. {self._not_of_images(verdict, 'that the images do')}"
+                )
+            case "hurts":
+                said = (
+                    f"{self._recipe(verdict.arm)} hurts{numbers}. {self._not_of_images(verdict, 'that the images do')}"
+                )
+            case "no effect found":
+                effect = against.smallest_effect
+                found = f"; one of {_size(effect)} would have been found in 80 % of such studies" if effect else ""
+                subject = self._recipe(verdict.arm, "the") if self._recipes else self._images(verdict.arm).lower()
+                said = f"No effect of {subject} was found{numbers}{found}. {self._not_of_images(verdict, '')}"
+            case "too few repetitions":
+                said = f"{self._images(verdict.arm)} cannot be judged yet: {self._numbers(against)}."
+        return said.strip()
+
+    def reading(self, comparison: Comparison) -> str:
+        """Returns a comparison that is no verdict, in numbers and without a claim."""
+        if comparison.difference is None:
+            return f"A reading, no verdict: “{comparison.arm}” and “{comparison.baseline}” have no paired repetition."
+        return (
+            f"A reading, no verdict: “{comparison.arm}” {points(comparison.difference)} points against “{comparison.baseline}” "
+            f"({self._interval(comparison)}, {p_text(comparison.p)}, not corrected)."
+        )
+
+    def in_headline(self, comparison: Comparison) -> bool:
+        """Returns whether the headline of an arm has this comparison with a placebo."""
+        shown = (v for v in self.judged.verdicts if v.outcome in ("images help", "recipe helps"))
+        return any(comparison in verdict.against_placebos for verdict in shown)
+
+    def to_settle(self, verdict: ArmVerdict) -> list[str]:
+        """Returns what it takes to settle an effect of one point, if no effect was found and this study could not."""
+        against = verdict.against_baseline
+        effect = against.smallest_effect
+        if verdict.outcome != "no effect found" or against.table is None or effect is None or effect <= TO_SETTLE:
+            return []
+        level = against.alpha / against.comparisons
+        design = needed(against.table.components, against.n, against.table.units, level)
+        return [f"To settle an effect of 1 point takes about {design_text(design, against.table.units)}."]
+
+    @property
+    def _recipes(self) -> bool:
+        return self.judged.rule.compares == "recipes"
+
+    def _not_of_images(self, verdict: ArmVerdict, claim: str) -> str:
+        """Returns what the verdict leaves open of the images alone; `claim` is empty if no effect was found."""
+        if self._recipes:
+            return "The recipes may differ in more than their images, so this is no answer about the images alone."
+        if not verdict.against_placebos:
+            open_question = (
+                "whether images or recipe are the cause"
+                if claim
+                else "whether images or recipe would be the cause of one"
+            )
+            return f"Without a placebo this study cannot say {open_question}."
+        if verdict.outcome == "recipe helps":
+            return f"It is not shown {claim}: {' and '.join(self._against(c) for c in verdict.against_placebos)}."
+        return ""
+
+    def _images(self, arm: str) -> str:
+        if self._recipes:
+            return self._recipe(arm)
+        return "Generated images" if len(self.judged.verdicts) == 1 else f"Generated images (“{arm}”)"
+
+    def _recipe(self, arm: str, article: str = "The") -> str:
+        alone = len(self.judged.verdicts) == 1 and not self._recipes
+        return f"{article} recipe with generated images" if alone else f"{article} recipe “{arm}”"
+
+    def _numbers(self, comparison: Comparison) -> str:
+        """Returns a comparison in numbers: `rare macro-F1 +1.8 points against real images (95 % interval +0.4 to +3.1, p = 0.012, 10 repetitions)`."""
+        metric = metric_named(comparison.metric).label
+        if comparison.difference is None:
+            return f"{metric} has no paired repetition"
+        repetitions = f"{comparison.n} {'repetition' if comparison.n == 1 else 'repetitions'}"
+        details = f"{self._interval(comparison)}, {p_text(comparison.p_adjusted)}, {repetitions}"
+        return f"{metric} {points(comparison.difference)} points against {self._name(comparison.baseline)} ({details})"
+
+    def _against(self, comparison: Comparison) -> str:
+        """Returns a comparison with a placebo: `+1.6 points against the placebo, copies of real images (+0.2 to +3.0, p = 0.020)`."""
+        if comparison.difference is None:
+            return f"no paired repetition with {self._name(comparison.baseline)}"
+        return (
+            f"{points(comparison.difference)} points against {self._name(comparison.baseline)} "
+            f"({interval_text(comparison.interval)}, {p_text(comparison.p)})"
+        )
+
+    def _name(self, arm: str) -> str:
+        images = next(e.images for e in self.config.experiments if e.name == arm)
+        alone = sum(e.images == images for e in self.config.experiments) == 1
+        if images == "real+copies" and alone:
+            return "the placebo, copies of real images"
+        return "real images" if images == "real" and alone else f"“{arm}”"
+
+    def _interval(self, comparison: Comparison) -> str:
+        return f"{(1 - comparison.alpha) * 100:g} % interval {interval_text(comparison.interval)}"
+
+
+def _size(effect: float) -> str:
+    text = f"{effect * 100:.1f}"
+    return f"{text} {'point' if text == '1.0' else 'points'}"
 
 
 def _nothing_recognised(name: str) -> str:
@@ -84,72 +202,24 @@ def _nothing_recognised(name: str) -> str:
     )
 
 
-def _main(config: ReportConfig, judged: Comparisons) -> Comparison:
-    """Returns the comparison of the headline: that of the first synthetic arm, or else the first one."""
-    synthetic = [e.name for e in config.experiments if e.images == "real+synthetic"]
-    return next((c for c in judged.comparisons if c.arm in synthetic), judged.comparisons[0])
-
-
-def _subject(config: ReportConfig, comparison: Comparison) -> str:
-    by_name = {e.name: e for e in config.experiments}
-    images = by_name[comparison.arm].images
-    alone = sum(e.images == images for e in config.experiments) == 1
-    if by_name[comparison.baseline].images == "real" and images != "real":
-        words = "Generated images" if images == "real+synthetic" else "Copies of real images"
-        return words if alone else f"{words} (“{comparison.arm}”)"
-    return f"The arm “{comparison.arm}”"
-
-
-def _predicate(comparison: Comparison) -> str:
-    return {
-        "helps": "helped",
-        "hurts": "hurt",
-        "no effect found": "made no difference that this study could find",
-        "too few seeds": "cannot be judged yet",
-    }[comparison.outcome]
-
-
-def _placebo_readings(config: ReportConfig, judged: Comparisons, main: Comparison) -> list[str]:
-    """Returns sentences that compare the arm with the same recipe on copies of real images."""
-    readings = []
-    for contrast in (c for c in judged.against_placebo if c.arm == main.arm):
-        if contrast.difference is None or contrast.outcome == "too few seeds":
-            continue
-        interval = interval_words(contrast, judged.rule.alpha)
-        detail = (
-            f"{points(contrast.difference)} points against “{contrast.baseline}” ({interval}, {p_text(contrast.p)})"
-        )
-        if main.outcome == "helps" and contrast.outcome == "helps":
-            readings.append(f"They did more than copies of real images under the same recipe do: {detail}.")
-        elif main.outcome == "helps" and contrast.outcome == "no effect found":
-            readings.append(
-                f"But only as much as copies of real images do, as far as this study can tell: {detail}; "
-                "the gain may be the recipe's, not the images'."
-            )
-        elif contrast.outcome == "hurts":
-            readings.append(f"Copies of real images under the same recipe did better: {detail}.")
-        else:
-            readings.append(f"Beside copies of real images under the same recipe: {detail}.")
-    return readings
-
-
-def _image_reading(main: Comparison) -> list[str]:
-    if main.outcome not in ("helps", "hurts") or not main.image_interval_has_zero:
-        return []
-    return [
-        "The interval over test images and seeds holds zero: the difference is clear on these test images, "
-        "and another test set of this size might not show it."
-    ]
+def _few_images(few: Sequence[FewImages], alpha: float) -> str:
+    named = ", ".join(f"{c.name} has {c.units}" for c in few[:6]) + (
+        f", and {len(few) - 6} more" if len(few) > 6 else ""
+    )
+    return (
+        f"Few test images: {named}, and a judged class needs {ENOUGH_UNITS}. With fewer, an interval of {(1 - alpha) * 100:g} % may hold the "
+        "true difference less often than it says. Read the result with that in mind, or give the test split more images."
+    )
 
 
 def _warning(judged: Comparisons) -> str | None:
-    short = [c for c in judged.comparisons if c.outcome == "too few seeds"]
+    short = [v.against_baseline for v in judged.verdicts if v.outcome == "too few repetitions"]
     if not short:
         return None
     have, least = min(c.n for c in short), max(c.least for c in short)
-    m = len(judged.comparisons)
+    m = len(judged.verdicts)
     return (
-        f"Not a verdict: {have} paired {'seed' if have == 1 else 'seeds'}, and {m} "
+        f"Not a verdict: {have} paired {'repetition' if have == 1 else 'repetitions'}, and {m} "
         f"{'comparison needs' if m == 1 else 'comparisons need'} at least {least} (the smallest two-sided p is 2/2ⁿ, and it must come to "
         f"{judged.rule.alpha:g}/{m}). Set final.seeds to {least} or more and run the study again: what is finished is kept."
     )

@@ -31,9 +31,9 @@ def incomplete_searches(study: StudyInputs) -> list[IncompleteSearch]:
 
 def unequal_tuning_warning(study: StudyInputs, judged: Comparisons | None) -> str | None:
     """Returns a warning if the arms of the verdict did not have equal numbers of finished trials, else None."""
-    if judged is None or not judged.comparisons:
+    if judged is None or not judged.verdicts:
         return None
-    names = [judged.rule.baseline, *(comparison.arm for comparison in judged.comparisons)]
+    names = [judged.rule.baseline, *(c.arm for c in judged.with_baseline if c not in judged.others)]
     counts = {name: finished_trials(study, name) for name in names}
     if len(set(counts.values())) == 1:
         return None

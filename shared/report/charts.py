@@ -26,7 +26,7 @@ def series(index: int) -> dict[str, Any]:
 def forest(
     comparisons: Sequence[Comparison], labels: Mapping[str, str], series_numbers: Mapping[str, int], alpha: float
 ) -> Plot:
-    """Draws each arm's difference from the baseline: a dot per seed, the mean, the interval over images and seeds, and that over seeds."""
+    """Draws each arm's difference from the baseline: a dot per repetition, the mean, and the interval over repetitions and test images."""
     with style():
         figure, (axes,) = new_figure(WIDE, 0.7 + 0.62 * len(comparisons))
         axes.axvline(0, color=INK, linewidth=1)
@@ -34,15 +34,9 @@ def forest(
             line_style = series(series_numbers[comparison.arm])
             values = np.array(comparison.differences) * 100
             axes.plot(values, np.full(len(values), row + 0.24), linestyle="", markersize=4, alpha=0.55, **line_style)
-            for interval, width in ((comparison.image_interval, 2.2), (comparison.seed_interval, 6.0)):
-                if interval is not None:
-                    axes.plot(
-                        [100 * interval[0], 100 * interval[1]],
-                        [row, row],
-                        color=line_style["color"],
-                        linewidth=width,
-                        alpha=0.6,
-                    )
+            if comparison.interval is not None:
+                low, high = comparison.interval
+                axes.plot([100 * low, 100 * high], [row, row], color=line_style["color"], linewidth=4.0, alpha=0.6)
             if comparison.difference is not None:
                 axes.plot(100 * comparison.difference, row, markersize=9, markeredgecolor=INK, **line_style)
         axes.set_yticks(range(len(comparisons)), [labels[c.arm] for c in comparisons])

@@ -46,7 +46,7 @@ def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, ge
     trained = [e for e in study.experiments if e.finals]
     series_numbers = {e.config.name: i for i, e in enumerate(study.experiments)}
     shown = _shown(trained, judged)
-    compared = [c for c in judged.comparisons if c.n] if judged else []
+    compared = [c for c in judged.with_baseline if c.n] if judged else []
     labels = {e.config.name: e.label for e in study.experiments}
     return Figures(
         verdicts=charts.forest(compared, labels, series_numbers, judged.rule.alpha) if judged and compared else None,

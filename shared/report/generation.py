@@ -35,6 +35,7 @@ class GeneratedSet:
     """The name of the first experiment that uses it; unique on the page."""
     used_by: list[str]
     images: ImageSet
+    """The images of the first pool, as all that follows is about this one."""
     pools: int
     accept: Accept | None
     accepted: NDArray[np.bool_]
@@ -50,12 +51,8 @@ class GeneratedSet:
 
     def class_counts_of_first_pool(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the numbers of accepted and of refused images per class in the first pool, `[C]` each."""
-        first = self._pool() == 0
         labels = self.images.labels
-        return class_counts(labels[first & self.accepted]), class_counts(labels[first & ~self.accepted])
-
-    def _pool(self) -> NDArray[np.int64]:
-        return _extra(self.images, "pool").astype(np.int64)
+        return class_counts(labels[self.accepted]), class_counts(labels[~self.accepted])
 
 
 def read_generated(study: StudyInputs) -> list[GeneratedSet]:
@@ -73,7 +70,6 @@ def _read(study: StudyInputs, users: list[Experiment]) -> GeneratedSet:
     first = users[0]
     assert first.generate is not None
     images = read_shards(first.generate.shards("images"), study.schema)
-    pool = _extra(images, "pool")
     accept = first.arm.accept if first.arm else None
     accepted = np.ones(len(images), bool)
     scores: pa.Table = first.score.table("scores.parquet") if first.score else None
@@ -88,7 +84,7 @@ def _read(study: StudyInputs, users: list[Experiment]) -> GeneratedSet:
         name=first.config.name,
         used_by=[user.config.name for user in users],
         images=images,
-        pools=len(np.unique(pool)),
+        pools=first.pools,
         accept=accept,
         accepted=accepted,
         plausibility=scores["plausibility"].to_numpy().astype(np.float64) if scores is not None else None,

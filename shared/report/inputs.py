@@ -43,7 +43,8 @@ class StageResult:
 
 
 Results = Mapping[str, StageResult]
-"""The results by role: `prepare`, `final/<experiment>/<repeat>`, and `tune/<experiment>`, `finetune/…`, `generate/…`, `score/…`."""
+"""The results by role: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, and `finetune/<experiment>/<pool>`, `generate/…`,
+`score/…`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Predictions:
     """Labels `[n, C]`."""
     thresholds: NDArray[np.float64]
     """Thresholds `[C]`, of `any` groups."""
+    units: list[str]
+    """What was sampled as one, by image: its group (a product, a patient) if the data set names groups, else the image itself."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class Experiment:
     finals: dict[int, StageResult]
     tune: StageResult | None
     finetune: StageResult | None
+    """That of the first pool of generated images, as the two below."""
     generate: StageResult | None
     score: StageResult | None
+    pools: int
+    """The number of pools of generated images."""
 
     @property
     def label(self) -> str:
@@ -121,10 +127,10 @@ def read_study(config: ReportConfig, results: Results) -> StudyInputs:
     for experiment in config.experiments:
         prefix = f"final/{experiment.name}/"
         finals = {int(role.removeprefix(prefix)): r for role, r in results.items() if role.startswith(prefix)}
-        others = {
-            stage: results.get(f"{stage}/{experiment.name}") for stage in ("tune", "finetune", "generate", "score")
-        }
-        experiments.append(Experiment(experiment, dict(sorted(finals.items())), **others))
+        first = {stage: results.get(f"{stage}/{experiment.name}/0") for stage in ("finetune", "generate", "score")}
+        pools = sum(role.startswith(f"generate/{experiment.name}/") for role in results)
+        tune = results.get(f"tune/{experiment.name}")
+        experiments.append(Experiment(experiment, dict(sorted(finals.items())), tune, **first, pools=pools))
     return StudyInputs(config, info, rare_classes(config.rare, info), experiments, results)
 
 
@@ -147,6 +153,7 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
         np.concatenate(probabilities, axis=1).astype(np.float32),
         np.concatenate(labels, axis=1).astype(np.int8),
         _thresholds(result.json("thresholds.json"), schema),
+        table["unit" if "unit" in table.column_names else "path"].to_pylist(),
     )
 
 

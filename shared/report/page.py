@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from shared.log import duration
 from shared.metrics.table import METRICS, Format, metric_named
-from shared.report.answer import Answer, interval_text, p_text, points
+from shared.report.answer import TONES, Answer, interval_text, p_text, points
 from shared.report.budget_parity import incomplete_searches
 from shared.report.figures import Figures
 from shared.report.generation import GeneratedSet
@@ -34,6 +34,8 @@ MEASURES = {
 NEARNESS = {
     "median_ratio": "Median neighbour ratio of generated images among training images",
     "held_out_median_ratio": "Median neighbour ratio of held-out real images",
+    "copies": "Generated images that are copies of a training image by their perceptual hash",
+    "leaks": "Generated images that are copies of a validation or test image by their perceptual hash; they are never accepted",
     "near_copies": "Generated images nearer to a training image than 99 % of held-out real images",
     "near_test_copies": "Generated images nearer to a test image than 99 % of held-out real images (reported, not used for selection)",
 }
@@ -94,6 +96,7 @@ def render(report: Report) -> str:
         hours=hours,
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
+        tones=TONES,
         verdict_metric=metric_named(report.judged.rule.metric) if report.judged else None,
         # losses come first, as in the paper's table
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shared.metrics.table import COLUMNS, METRICS
+from shared.metrics.verdict import Comparison
 from shared.report.answer import Answer
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StudyInputs
@@ -20,6 +22,13 @@ from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """The columns of the paper's Table 3, by their names in `training:`."""
+SCHEMA = 2
+"""The version of the tree of `results.json`: it is raised when a key goes, or changes its meaning."""
+COMPARISON = (
+    "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",
+    "p", "p_adjusted", "p_repetitions", "p_units", "least", "alpha", "comparisons",
+)  # fmt: skip
+"""The properties of a comparison that the tree has under their own names."""
 
 
 def parameters(experiment: Experiment) -> dict[str, Any]:
@@ -46,8 +55,12 @@ def results_tree(
     entries: list[LineageEntry],
     costs: list[StageCost],
 ) -> dict[str, Any]:
-    """Returns all numbers as a JSON tree: shares, not percentage points, and None for a number that is not defined."""
+    """Returns all numbers as a JSON tree: shares, not percentage points, and None for a number that is not defined.
+
+    `docs/statistics.md` lists its keys.
+    """
     return {
+        "schema": SCHEMA,
         "study": study.config.study,
         "seed": study.config.seed,
         "answer": asdict(answer),
@@ -86,8 +99,32 @@ def _verdict(judged: Comparisons | None) -> dict[str, Any] | None:
         return None
     return {
         **judged.rule.model_dump(mode="json"),
-        "comparisons": [asdict(comparison) for comparison in judged.comparisons],
-        "against_placebo": [asdict(comparison) for comparison in judged.against_placebo],
+        "arms": [
+            {
+                "arm": verdict.arm,
+                "outcome": verdict.outcome,
+                "p": verdict.p,
+                "p_images": verdict.p_images,
+                "against_baseline": _comparison(verdict.against_baseline),
+                "against_placebos": [_comparison(c) for c in verdict.against_placebos],
+            }
+            for verdict in judged.verdicts
+        ],
+        "readings": [_comparison(c) for c in (*judged.placebos, *judged.others)],
+        "few_test_units": {few.name: few.units for few in judged.few},
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """Returns a comparison; what rests on repetitions and test units is None with fewer than two of either."""
+    table = comparison.table
+    return {
+        **{name: getattr(comparison, name) for name in COMPARISON},
+        "smallest_effect": comparison.smallest_effect,
+        "test_units": table.units if table else None,
+        "standard_error": math.sqrt(table.variance) if table else None,
+        "freedom": table.freedom if table else None,
+        "components": asdict(table.components) if table else None,
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,14 @@ from shared.config.stages import ReportedExperiment
 from shared.data.schema import LabelSchema
 from shared.errors import DataError
 from shared.metrics.classification import evaluate
-from shared.metrics.counts import Floats, decide
-from shared.metrics.resample import Decisions, clustered_interval, resampled_scores
+from shared.metrics.counts import decide
+from shared.metrics.forecast import ENOUGH_UNITS
+from shared.metrics.influence import influences
 from shared.metrics.table import METRICS, metric_named
-from shared.metrics.verdict import Comparison, Interval, compare, contrast
+from shared.metrics.verdict import ArmVerdict, Comparison, Measured, compare, give_verdicts
 from shared.report.inputs import Predictions, StudyInputs, read_predictions
+
+ALL_IMAGES = "all test images"
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,28 @@ class StudyScores:
         return Spread.of([s["groups"][group][metric] for (name, _), s in self.metrics.items() if name == experiment])
 
     @cached_property
-    def decisions(self) -> Decisions:
-        """The predicted classes of every repetition; the labels are empty if there is none."""
-        labels = next((p.labels for p in self.predictions.values()), np.empty((0, self.schema.width), np.int8))
-        decided = {who: decide(self.schema, p.probabilities, p.thresholds) for who, p in self.predictions.items()}
-        return Decisions(self.schema, labels, self.rare, decided)
+    def units(self) -> NDArray[np.int64]:
+        """The number of each test image's unit, `[n]` from 0, in the order of `Predictions.units`; empty if nothing was predicted."""
+        first = next(iter(self.predictions.values()), None)
+        return np.unique(first.units if first else [], return_inverse=True)[1].astype(np.int64)
+
+    def unit_counts(self) -> NDArray[np.int64]:
+        """Returns the number of test units with each class, `[C]`."""
+        first = next(iter(self.predictions.values()), None)
+        if first is None:
+            return np.zeros(self.schema.width, np.int64)
+        return np.array([len(np.unique(self.units[column == 1])) for column in first.labels.T], np.int64)
+
+    def measured(self, metric: str) -> Measured:
+        """Returns a metric of every repetition, with the influence of each test unit on it."""
+        entry = metric_named(metric)
+        values: dict[str, dict[int, float | None]] = {}
+        influence = {}
+        for (name, repeat), p in self.predictions.items():
+            values.setdefault(name, {})[repeat] = self.metrics[name, repeat][metric]
+            decided = decide(self.schema, p.probabilities, p.thresholds)
+            influence[name, repeat] = influences(entry, self.schema, decided, p.labels, self.rare, self.units)
+        return Measured(metric, values, influence)
 
 
 def score_study(study: StudyInputs) -> StudyScores:
@@ -84,7 +104,7 @@ def score_study(study: StudyInputs) -> StudyScores:
             role = f"final/{experiment.config.name}/{repeat}"
             read = read_predictions(result, study.schema, role)
             first = next(iter(predictions.values()), read)
-            if read.paths != first.paths or not np.array_equal(read.labels, first.labels):
+            if (read.paths, read.units) != (first.paths, first.units) or not np.array_equal(read.labels, first.labels):
                 raise DataError(f"{role}: was tested on other images than the others; run it again (--rerun final)")
             predictions[experiment.config.name, repeat] = read
             written = result.json("metrics.json") or {}
@@ -100,46 +120,70 @@ def score_study(study: StudyInputs) -> StudyScores:
 
 
 @dataclass(frozen=True)
+class FewImages:
+    """A judged class with so few test units that the interval may be too narrow."""
+
+    name: str
+    units: int
+
+
+@dataclass(frozen=True)
 class Comparisons:
-    """The comparisons of the study: arms with the baseline (the verdicts), and synthetic arms with placebos."""
+    """What the study compares: the arms with generated images, which it judges, and further pairs of arms, which it only reads."""
 
     rule: Verdict
-    comparisons: list[Comparison]
-    against_placebo: list[Comparison]
+    verdicts: list[ArmVerdict]
+    placebos: list[Comparison]
+    """The placebo arms against the baseline: readings, not corrected."""
+    others: list[Comparison]
+    """Further arms with real images only against the baseline: readings, not corrected."""
+    few: list[FewImages] = field(default_factory=list)
+    """The judged classes with fewer than 20 test units, all test images as one class if the metric counts images."""
     all_zero: bool = False
     """Whether the metric is exactly 0, its worst, in every repetition of every arm, so that no difference can be found."""
 
-    def of(self, arm: str) -> Comparison | None:
-        """Returns an arm's comparison with the baseline."""
-        return next((c for c in self.comparisons if c.arm == arm), None)
+    @property
+    def with_baseline(self) -> list[Comparison]:
+        """All comparisons with the baseline: verdicts first."""
+        return [*(verdict.against_baseline for verdict in self.verdicts), *self.placebos, *self.others]
+
+    @property
+    def readings(self) -> list[Comparison]:
+        """All comparisons that are not verdicts: arms against placebos first."""
+        return [*(c for verdict in self.verdicts for c in verdict.against_placebos), *self.placebos, *self.others]
 
 
-def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: StudyScores, seed: int) -> Comparisons:
-    """Compares all arms with the baseline, and each synthetic arm with each placebo, by the rule's metric."""
-    confidence = 1 - rule.alpha
-    resampled: dict[tuple[str, int], Floats] = (
-        resampled_scores(scores.decisions, rule.metric, seed) if scores.predictions else {}
-    )
-
-    def image_interval(arm: str, baseline: str, repeats: list[int]) -> Interval | None:
-        return clustered_interval(resampled, arm, baseline, repeats, confidence, seed)
-
-    values = {e.name: scores.values(e.name, rule.metric) for e in experiments}
-    synthetic = [e.name for e in experiments if e.images == "real+synthetic"]
-    copies = [e.name for e in experiments if e.images == "real+copies"]
+def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: StudyScores) -> Comparisons:
+    """Judges each arm with generated images against the baseline and the placebos, and compares the other arms with the baseline."""
+    measured = scores.measured(rule.metric)
+    values = {e.name: measured.values.get(e.name, {}) for e in experiments}
+    measured = replace(measured, values=values)
+    arms: dict[str, list[str]] = {"real+synthetic": [], "real+copies": [], "real": []}
+    for experiment in experiments:
+        if experiment.name != rule.baseline:
+            arms[experiment.images].append(experiment.name)
+    placebos = arms["real+copies"] if rule.compares == "images" else []
     return Comparisons(
         rule,
-        compare(values, rule.baseline, rule.metric, rule.alpha, image_interval),
-        [
-            contrast(values, arm, placebo, rule.metric, rule.alpha, image_interval)
-            for arm in synthetic
-            for placebo in copies
-            if rule.baseline not in (arm, placebo)
-        ],
+        give_verdicts(measured, rule.baseline, arms["real+synthetic"], placebos, rule.alpha),
+        [compare(measured, arm, rule.baseline, rule.alpha) for arm in arms["real+copies"]],
+        [compare(measured, arm, rule.baseline, rule.alpha) for arm in arms["real"]],
+        _few(rule.metric, scores),
         metric_named(rule.metric).larger_is_better and _all_zero(values.values()),
     )
 
 
-def _all_zero(arms: Iterable[dict[int, float | None]]) -> bool:
+def _few(metric: str, scores: StudyScores) -> list[FewImages]:
+    if not scores.predictions:
+        return []
+    judged = {ALL_IMAGES: int(scores.units.max(initial=-1)) + 1}
+    if metric_named(metric).by_class:
+        counts = scores.unit_counts()
+        columns = scores.rare if metric_named(metric).rare else np.arange(scores.schema.width)
+        judged = {scores.schema.class_names[c]: int(counts[c]) for c in columns if counts[c]}
+    return [FewImages(name, units) for name, units in judged.items() if units < ENOUGH_UNITS]
+
+
+def _all_zero(arms: Iterable[Mapping[int, float | None]]) -> bool:
     known = [value for values in arms for value in values.values() if value is not None]
     return bool(known) and not any(known)

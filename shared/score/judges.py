@@ -20,7 +20,8 @@ from shared.classifier.training_set import TrainingSet
 from shared.config.dataset import Rare
 from shared.config.stages import Arm, ScoreConfig
 from shared.data.imageset import ImageSet
-from shared.data.schema import Labels, class_counts
+from shared.data.split import stratify
+from shared.errors import DataError
 from shared.log import Log
 
 Probabilities = NDArray[np.float32]
@@ -41,11 +42,10 @@ class Images:
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """The pooled features `[n, F]` of each image set, from the first judge's network."""
+    """The pooled features `[n, F]` of image sets, from the first judge's network."""
 
     train: NDArray[np.float32]
     val: NDArray[np.float32]
-    test: NDArray[np.float32]
     generated: NDArray[np.float32]
 
 
@@ -63,7 +63,6 @@ def judge_arm(config: ScoreConfig) -> Arm:
     return Arm(
         rare=Rare(below=None),
         accept=None,
-        replicates=1,
         classifier=config.judge,
         augmentation=config.augmentation,
         images="real",
@@ -72,19 +71,18 @@ def judge_arm(config: ScoreConfig) -> Arm:
     )
 
 
-def assign_folds(labels: Labels, folds: int, seed: int) -> NDArray[np.int64]:
-    """Returns the fold of each training image, `[n]`, 0 to `folds` - 1; fold sizes differ by one image at most.
+def assign_folds(train: ImageSet, folds: int, seed: int) -> NDArray[np.int64]:
+    """Returns the fold of each training image, `[n]`, 0 to `folds` - 1, stratified over all label groups, so that each has its part of the tail.
 
-    The folds are stratified by the rarest class of each image: the images of one such class are dealt out in turn, so that every fold
-    has its part of the tail.
+    Images of one product or patient are in one fold: a judge that saw one of them knows the others. Raises DataError if there are fewer of
+    these than folds.
     """
-    counts = class_counts(labels)
-    rarest = np.where(labels == 1, counts, np.iinfo(np.int64).max).argmin(axis=1)
-    order = np.random.default_rng([seed, folds]).permutation(len(labels))
-    order = order[np.argsort(rarest[order], kind="stable")]
-    fold = np.empty(len(labels), np.int64)
-    fold[order] = np.arange(len(labels)) % folds
-    return fold
+    units = train.unit_numbers()
+    if (found := len(np.unique(units))) < folds:
+        raise DataError(
+            f"score.folds: must be at most the {found} products, patients and the like of train, got {folds}"
+        )
+    return stratify(train.labels, units, [1 / folds] * folds, seed)
 
 
 def train_judges(

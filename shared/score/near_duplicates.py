@@ -1,4 +1,4 @@
-"""Near-duplicates among the generated images: suspected copies of training images, and leaks of test images."""
+"""Near-duplicates among the generated images: copies of training images, and leaks of validation and test images."""
 
 from __future__ import annotations
 
@@ -10,63 +10,126 @@ from PIL import Image
 
 from shared.data.imageset import ImageSet, decode
 from shared.data.sheet import contact_sheet
-from shared.score.judges import FeatureSets, Images
-from shared.score.neighbours import Neighbours, nearest, nearest_other, neighbour_ratio
+from shared.score.appearance import Appearances, Neighbours, appearances, features, hash_matches, nearest
+from shared.score.judges import Images
+from shared.score.neighbours import distance_to_kth
+from shared.stop import StopSignal
 
-PAIRS = 12  # pairs that are shown, the most similar first
-COPY_QUANTILE = 0.01  # a near copy has a smaller ratio than this quantile of held-out real images
+PAIRS = 12  # pairs that are shown, copies by their hash first, then the nearest
+DENSITY_NEIGHBOURS = 5
+"""A distance is compared with the neighbour's distance to its own neighbour of this rank: in a dense part of the data set honest images are
+near to others, too (as the adaptive threshold of Carlini et al. 2023, Extracting Training Data from Diffusion Models)."""
+COPY_QUANTILE = 0.01  # what the summary counts as near, as `accept.copy_quantile` does by default
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The nearest real image of each generated one, and for comparison the distances of held-out real images."""
+    """The real images that each generated image is most alike to, `[n]` each, and for comparison how near held-out real images are."""
 
+    copy_of: NDArray[np.int64]
+    """The training image that it is a copy of by its perceptual hash; -1 if there is none."""
+    copy_bits: NDArray[np.int64]
+    """The bits in which their hashes differ."""
+    leak_of: list[str | None]
+    """The path of the validation or test image that it is a copy of by its perceptual hash."""
     train: Neighbours
+    """The nearest training image, apart from that which an image was made from and others of the same product or patient."""
     train_ratio: NDArray[np.float32]
+    """The distance to it over its own distance to its fifth nearest training image."""
+    as_near: NDArray[np.float32]
+    """The share of the validation images whose ratio is as small or smaller."""
     test: Neighbours
+    """The nearest test image."""
     test_ratio: NDArray[np.float32]
-    reference: NDArray[np.float32]
-    """The neighbour ratio of the validation images among the training images."""
-    test_reference: NDArray[np.float32]
-    """The neighbour ratio of the validation images among the test images."""
+    test_as_near: NDArray[np.float32]
+    """The share of the validation images that are as near to a test image, or nearer."""
+    held_out: NDArray[np.float32]
+    """The ratio of the validation images among the training images, `[m]`."""
 
     def summary(self) -> dict[str, float | int]:
-        """Returns median ratios, and how many generated images are nearer to a real one than 99 % of the validation images are."""
+        """Returns median ratios, and how many generated images are copies, leaks, and nearer to a real one than real images are."""
         return {
             "median_ratio": float(np.median(self.train_ratio)),
-            "held_out_median_ratio": float(np.median(self.reference)),
-            "near_copies": int((self.train_ratio < np.quantile(self.reference, COPY_QUANTILE)).sum()),
-            "near_test_copies": int((self.test_ratio < np.quantile(self.test_reference, COPY_QUANTILE)).sum()),
+            "held_out_median_ratio": float(np.median(self.held_out)),
+            "copies": int((self.copy_of >= 0).sum()),
+            "leaks": sum(path is not None for path in self.leak_of),
+            "near_copies": int((self.as_near < COPY_QUANTILE).sum()),
+            "near_test_copies": int((self.test_as_near < COPY_QUANTILE).sum()),
         }
 
 
-def measure_near_duplicates(features: FeatureSets) -> NearDuplicates:
-    """Finds the nearest real images in feature space.
+def find_near_duplicates(images: Images, made_from: NDArray[np.int64], stop: StopSignal) -> NearDuplicates:
+    """Compares the generated images with all real ones.
 
-    Ratios compare with a real image's own distance: that of a training image is to its nearest other training image, that of a test
-    image to its nearest training image.
+    `made_from` is the training row that an image was made from, `[n]`, -1 for none; it is expected to be near to that one. Raises Stopped.
     """
-    own = nearest_other(features.train).distance
-    own_test = nearest(features.test, features.train).distance
-    train, test = nearest(features.generated, features.train), nearest(features.generated, features.test)
+    train, val, test, generated = (
+        appearances(each, stop) for each in (images.train, images.val, images.test, images.generated)
+    )
+    copy_of, copy_bits = hash_matches(generated, train)
+    unit = images.train.unit_numbers()
+    exempt = (np.where(made_from >= 0, unit[np.maximum(made_from, 0)], -1), unit)
+    near_train, near_test = nearest(generated, train, stop, exempt), nearest(generated, test, stop)
+    own, own_test = _own_distances(train, train), _own_distances(test, train)
+    train_ratio, test_ratio = _ratio(near_train, own), _ratio(near_test, own_test)
+    held_out = _ratio(nearest(val, train, stop), own)
     return NearDuplicates(
-        train,
-        neighbour_ratio(train, own),
-        test,
-        neighbour_ratio(test, own_test),
-        neighbour_ratio(nearest(features.val, features.train), own),
-        neighbour_ratio(nearest(features.val, features.test), own_test),
+        copy_of,
+        copy_bits,
+        _leaks(images, val, test, generated),
+        near_train,
+        train_ratio,
+        _share_as_small(train_ratio, held_out),
+        near_test,
+        test_ratio,
+        _share_as_small(test_ratio, _ratio(nearest(val, test, stop), own_test)),
+        held_out,
     )
 
 
-def copies_sheet(images: Images, near_duplicates: NearDuplicates) -> Image.Image:
-    """Draws the generated images that are nearest to a training image, each beside that image."""
+def copies_sheet(images: Images, found: NearDuplicates) -> Image.Image:
+    """Draws the copies among the generated images and then those that are nearest to a training image, each beside that image."""
+    copied = found.copy_of >= 0
+    # by the bits of copies first, then by the ratio of the others
+    order = np.lexsort((found.train_ratio, np.where(copied, found.copy_bits, 0), ~copied))
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for row in np.argsort(near_duplicates.train_ratio, kind="stable")[:PAIRS].tolist():
-        pixels += [_thumbnail(images.generated, row), _thumbnail(images.train, int(near_duplicates.train.index[row]))]
-        captions += [f"generated\nratio {near_duplicates.train_ratio[row]:.2f}", "nearest\nreal image"]
+    for row in order[:PAIRS].tolist():
+        real = int(found.copy_of[row] if copied[row] else found.train.index[row])
+        pixels += [_thumbnail(images.generated, row), _thumbnail(images.train, real)]
+        how = f"copy: {found.copy_bits[row]} bits" if copied[row] else f"ratio {found.train_ratio[row]:.2f}"
+        captions += [f"generated\n{how}", "nearest\nreal image"]
     return contact_sheet(pixels, captions, columns=6)
+
+
+def _own_distances(images: Appearances, train: Appearances) -> NDArray[np.float32]:
+    """Returns how far each image is from its fifth nearest training image other than itself, `[n]`.
+
+    If images are equal, their own distance counts as a thousandth of the median, so that ratios stay finite.
+    """
+    own = distance_to_kth(
+        features(images.thumbnails), features(train.thumbnails), DENSITY_NEIGHBOURS, other=images is train
+    )
+    return np.maximum(own, max(float(np.median(own)) * 1e-3, 1e-12)).astype(np.float32)
+
+
+def _ratio(found: Neighbours, own: NDArray[np.float32]) -> NDArray[np.float32]:
+    ratio: NDArray[np.float32] = found.distance / own[found.index]
+    return ratio
+
+
+def _share_as_small(values: NDArray[np.float32], held_out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the share of held-out values that are at most as large, `[n]`."""
+    return (np.searchsorted(np.sort(held_out), values, side="right") / len(held_out)).astype(np.float32)
+
+
+def _leaks(images: Images, val: Appearances, test: Appearances, generated: Appearances) -> list[str | None]:
+    """Returns the path of the test image, or else of the validation image, that each generated image is a copy of."""
+    in_test, in_val = hash_matches(generated, test)[0].tolist(), hash_matches(generated, val)[0].tolist()
+    return [
+        images.test.paths[t] if t >= 0 else images.val.paths[v] if v >= 0 else None
+        for t, v in zip(in_test, in_val, strict=True)
+    ]
 
 
 def _thumbnail(images: ImageSet, row: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from shared.metrics.table import METRICS
 from shared.score.distribution import kernel_distance, precision_recall_density_coverage
 from shared.score.judges import FeatureSets, Images, JudgePredictions, train_classifier
 from shared.score.plausibility import group_accuracy
-from shared.score.table import all_filled, first_pool
+from shared.score.table import all_filled
 
 
 def out_of_fold_accuracy(
@@ -28,15 +28,22 @@ def out_of_fold_accuracy(
     return group_accuracy(train.schema, probabilities, train.labels)
 
 
+def of_set(
+    config: ScoreConfig, images: Images, predictions: list[JudgePredictions], features: FeatureSets, runtime: Runtime
+) -> dict[str, Any]:
+    """Returns all metrics of the generated images as a set: `cas`, and the distances between their distribution and that of real images."""
+    cas = classification_accuracy_score(config, images, predictions, runtime)
+    return {"cas": cas, **distribution(images, features, config.seed)}
+
+
 def classification_accuracy_score(
     config: ScoreConfig, images: Images, predictions: list[JudgePredictions], runtime: Runtime
 ) -> dict[str, Any]:
-    """Returns the scores on real validation images of a classifier trained on the first pool alone (Ravuri and Vinyals 2019).
+    """Returns the scores on real validation images of a classifier trained on the generated images alone (Ravuri and Vinyals 2019).
 
     The key `real` holds the judges' mean for comparison.
     """
-    pool = first_pool(images.generated)
-    trained = train_classifier(config, images.generated.take(pool), images.val, "cas", 0, runtime)
+    trained = train_classifier(config, images.generated, images.val, "cas", 0, runtime)
     schema, labels = images.val.schema, images.val.labels
     filled = all_filled(images.generated)
     own = evaluate(schema, trained.val_probabilities, labels, filled)
@@ -50,12 +57,14 @@ def classification_accuracy_score(
 
 
 def distribution(images: Images, features: FeatureSets, seed: int) -> dict[str, float | None]:
-    """Returns KID, precision, recall, density and coverage of the first pool against real train and val images of the filled classes."""
+    """Returns KID, precision, recall, density and coverage of the generated images against real train and val images of the filled classes."""
     filled = all_filled(images.generated)
     rows = [(real.labels[:, filled] == 1).any(axis=1) for real in (images.train, images.val)]
     real = np.concatenate([features.train[rows[0]], features.val[rows[1]]])
-    generated = features.generated[first_pool(images.generated)]
-    return {"kid": kernel_distance(real, generated, seed), **precision_recall_density_coverage(real, generated)}
+    return {
+        "kid": kernel_distance(real, features.generated, seed),
+        **precision_recall_density_coverage(real, features.generated),
+    }
 
 
 def _mean(values: list[float | None]) -> float | None:

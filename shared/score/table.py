@@ -23,10 +23,10 @@ def check_provenance(generated: ImageSet) -> None:
         raise DataError(f"generate: the images have no column {missing[0]!r}; run `generate` again (--rerun generate)")
 
 
-def first_pool(generated: ImageSet) -> NDArray[np.int64]:
-    """Returns the rows of pool 0, the images that one training uses."""
+def is_first_pool(generated: ImageSet) -> bool:
+    """Returns whether the images are those of pool 0."""
     assert generated.extra is not None
-    return np.flatnonzero(generated.extra["pool"].to_numpy() == 0)
+    return not generated.extra["pool"].to_numpy().any()
 
 
 def filled_classes(generated: ImageSet) -> list[list[int]]:
@@ -47,11 +47,11 @@ def started_from(generated: ImageSet) -> NDArray[np.int64]:
     return np.asarray(pc.fill_null(pc.cast(generated.extra["start"], pa.int64()), -1), np.int64)
 
 
-def score_table(images: Images, probabilities: Probabilities, near_duplicates: NearDuplicates) -> pa.Table:
+def score_table(images: Images, probabilities: Probabilities, found: NearDuplicates) -> pa.Table:
     """Returns the table of `scores.parquet`: a row per generated image, in their order."""
     generated = images.generated
     assert generated.extra is not None
-    schema = generated.schema
+    schema, train = generated.schema, images.train.paths
     groups = target_probabilities(schema, probabilities, generated.labels)
     # the plausibility of a crossing is that of its less plausible class
     plausibility = [row[columns].min() for row, columns in zip(probabilities, filled_classes(generated), strict=True)]
@@ -60,9 +60,13 @@ def score_table(images: Images, probabilities: Probabilities, near_duplicates: N
             "index": pc.cast(generated.extra["index"], pa.int64()),
             **{f"p_{group.name}": groups[:, i] for i, group in enumerate(schema.groups)},
             "plausibility": np.array(plausibility, np.float32),
-            "neighbour": pa.array([images.train.paths[i] for i in near_duplicates.train.index], pa.string()),
-            "neighbour_ratio": near_duplicates.train_ratio,
-            "test_neighbour": pa.array([images.test.paths[i] for i in near_duplicates.test.index], pa.string()),
-            "test_ratio": near_duplicates.test_ratio,
+            "copy_of": pa.array([train[i] if i >= 0 else None for i in found.copy_of.tolist()], pa.string()),
+            "leak_of": pa.array(found.leak_of, pa.string()),
+            "neighbour": pa.array([train[i] for i in found.train.index.tolist()], pa.string()),
+            "neighbour_ratio": found.train_ratio,
+            "as_near": found.as_near,
+            "test_neighbour": pa.array([images.test.paths[i] for i in found.test.index.tolist()], pa.string()),
+            "test_ratio": found.test_ratio,
+            "test_as_near": found.test_as_near,
         }
     )

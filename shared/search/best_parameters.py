@@ -1,22 +1,26 @@
-"""The parameters that an arm is given by its inputs: the best of its own search, or those that it takes over from another's."""
+"""The parameters that an arm is given by a search: its own, or another experiment's that it takes over."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from shared.config.apply_parameters import inherited
+from shared.config.stages import TuneConfig
 from shared.context import Context
 
-SEARCHES = ("tune", "parameters")
-"""Roles of the inputs that bring parameters: an experiment's own search, or another experiment's."""
+
+def best_parameters(summary: Mapping[str, Any], repetition: int | None = None) -> dict[str, Any]:
+    """Returns the best parameters by path, given the summary of a committed search.
+
+    They are those of the best trial of a repetition, or of the best trial of all if `repetition` is None.
+    """
+    best: dict[str, Any] = summary["parameters"] if repetition is None else summary["repetitions"][repetition]
+    return best
 
 
-def best_parameters(context: Context, pinned: Sequence[str]) -> dict[str, Any]:
-    """Returns the best parameters by path, without those that the experiment sets itself (`pinned`) if they are another's."""
-    for role in SEARCHES:
-        if role in context.task.inputs:
-            best = json.loads(context.fetch(context.input(role), "best.json").read_bytes())["parameters"]
-            return inherited(best, pinned if role == "parameters" else ())
-    return {}
+def taken_over(config: TuneConfig, context: Context) -> dict[str, Any]:
+    """Returns the parameters that a search takes over from another experiment's: all but those that the experiment sets itself."""
+    if "parameters" not in context.task.inputs:
+        return {}
+    return inherited(best_parameters(context.input("parameters").summary), config.pinned)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,6 +23,7 @@ from shared.search import budget, statements
 from shared.search.budget import TrialCounts
 from shared.search.heartbeat import forget_old
 from shared.search.leases import Leases
+from shared.search.repetitions import repetition_points
 from shared.search.results import StepResult, TrialRecord, read_step
 from shared.search.search_state import (
     Direction,
@@ -39,6 +40,11 @@ from shared.search.tables import leases, studies
 from shared.stop import StopSignal
 
 TICK_SECONDS = 1.0
+
+Counts = Mapping[int | None, TrialCounts]
+"""What there is of each repetition's trials; None is the key of a search that is not repeated."""
+Shares = Mapping[int | None, int]
+"""How many finished trials each repetition ends with."""
 
 _log = Log("tune")
 
@@ -71,6 +77,8 @@ class Outcome:
     ended: str
     """Why it ended: `complete`, or what ended it short."""
     steps: list[StepResult] = field(default_factory=list)
+    winners: list[TrialRecord | None] = field(default_factory=list)
+    """The best trial of each repetition, None for one without a complete trial; empty if the search is not repeated."""
 
     @property
     def front(self) -> list[TrialRecord]:
@@ -123,6 +131,8 @@ class Coordinator:
             result = self._database.call("reading the results", partial(read_step, self._database, study, step))
             outcome.steps.append(result)
             self._keep_best(outcome, result)
+            if self._spec.repetitions is not None:
+                outcome.winners = self._winners(result)
             if self._ended is not None:
                 break
         if not any(trial.state == "complete" for result in outcome.steps for trial in result.trials):
@@ -174,31 +184,46 @@ class Coordinator:
         outcome.parameters = {**outcome.parameters, **best.parameters}
         outcome.value, outcome.number = best.value, best.number
 
+    def _winners(self, result: StepResult) -> list[TrialRecord | None]:
+        """Returns the best trial of each repetition, and warns of one that has none."""
+        repetitions = [number for number in self._spec.budgets if number is not None]
+        each = self._search.trials // len(repetitions)
+        winners = [result.best_of(repetition, each, self._search) for repetition in repetitions]
+        for repetition, winner in zip(repetitions, winners, strict=True):
+            if winner is None:
+                _log.warning("a repetition has no complete trial; it uses the arm's own values", repetition=repetition)
+        return winners
+
     # -- one step
 
     def _drive(self, step: SearchStep, study: Study) -> None:
         """Ticks until the step has its trials, or the search has spent its budget."""
         wanted = target(self._search, {path: self._search.space[path] for path in step.parameters})
+        budgets = self._spec.budgets
+        # a repetition's trials count up to its own share
+        each = dict.fromkeys(budgets, wanted // len(budgets))
         counts = self._database.call("counting trials", lambda: self._counts(study))
-        finished = self._finished(step, study, wanted, counts.finished)
-        for _ in _log.progress(finished, f"search {step.label}".strip(), wanted, "trials", counts.finished):
+        done = _finished(counts, each)
+        finished = self._finished(step, study, each, done)
+        for _ in _log.progress(finished, f"search {step.label}".strip(), sum(each.values()), "trials", done):
             pass
 
-    def _finished(self, step: SearchStep, study: Study, wanted: int, done: int) -> Iterator[int]:
+    def _finished(self, step: SearchStep, study: Study, each: Shares, done: int) -> Iterator[int]:
         """Yields once per newly finished trial."""
         while True:
             self._stop.raise_if_set()
-            counts, over = self._database.call(
-                "coordinating", lambda: self._tick(step, study, wanted), check=self._stop.raise_if_set
+            finished, over = self._database.call(
+                "coordinating", lambda: self._tick(step, study, each), check=self._stop.raise_if_set
             )
-            yield from range(done, counts.finished)
-            done = max(done, counts.finished)
+            yield from range(done, finished)
+            done = max(done, finished)
             if over:
                 return
             self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
 
-    def _tick(self, step: SearchStep, study: Study, wanted: int) -> tuple[TrialCounts, bool]:
-        """Does one round, which bears being repeated and run by several at once; returns the counts, and whether the step is over.
+    def _tick(self, step: SearchStep, study: Study, each: Shares) -> tuple[int, bool]:
+        """Does one round, which bears being repeated and run by several at once; returns how many trials are finished, and whether the step
+        is over.
 
         If a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
         another look might miss something: workers have seen the search closed, and gone.
@@ -208,38 +233,46 @@ class Coordinator:
         if not self._database.back_within(self._search.lease_seconds):
             self._leases.reap(study._study_id)
         counts = self._counts(study)
-        if counts.live > wanted and budget.trim(self._database, study._study_id, wanted):
-            counts = self._counts(study)
+        for repetition, own in counts.items():
+            wanted = each.get(repetition, 0)  # none of a repetition that a smaller final.seeds has ended
+            if own.live > wanted:
+                budget.trim(self._database, study._study_id, wanted, repetition)
+        counts = self._counts(study)
         self._ended = None
-        if _complete(counts, wanted):
-            return counts, True
-        self._spent = self._limit_reached(counts) or self._spent
-        if self._spent is None and counts.live < wanted:
-            self._fill(step, study, wanted, counts)
+        if _complete(counts, each):
+            return _finished(counts, each), True
+        self._spent = self._limit_reached(TrialCounts.total(counts.values())) or self._spent
+        if self._spent is None:
+            self._fill(step, study, each, counts)
         self._write(step, study, self._spent)
         counts = self._counts(study)
+        finished = _finished(counts, each)
         if self._spent is None:
-            return counts, _complete(counts, wanted)
-        self._ended = self._spent if counts.finished < wanted else None
-        return counts, counts.held == 0
+            return finished, _complete(counts, each)
+        self._ended = self._spent if finished < sum(each.values()) else None
+        return finished, TrialCounts.total(counts.values()).held == 0
 
-    def _counts(self, study: Study) -> TrialCounts:
+    def _counts(self, study: Study) -> Counts:
         self._leases.adopt(study._study_id)
         return budget.count(self._database, study._study_id)
 
-    def _fill(self, step: SearchStep, study: Study, wanted: int, counts: TrialCounts) -> None:
+    def _fill(self, step: SearchStep, study: Study, each: Shares, counts: Counts) -> None:
+        """Creates the trials that budgets lack, repetition by repetition: a worker then trains on one pool of images after the other."""
         space = {path: self._search.space[path] for path in step.parameters}
         first = {path: self._own[path] for path in step.parameters if path in self._own}
+        first = first if self._search.first_defaults else {}
         warm = [point for w in self._warm if (point := {p: w[p] for p in step.parameters if p in w})]
-        points = planned_points(
-            self._search,
-            space,
-            self._spec.seed,
-            first if self._search.first_defaults else {},
-            warm,
-            wanted + counts.failed,
-        )
-        budget.fill(self._database, study, wanted, points, repeat_failed=self._search.strategy == "grid")
+        for repetition, wanted in each.items():
+            own = counts.get(repetition)
+            if own is not None and own.live >= wanted:
+                continue
+            number = wanted + (own.failed if own is not None else 0)
+            if repetition is None or self._spec.repetitions is None:
+                points = planned_points(self._search, space, self._spec.seed, first, warm, number)
+            else:
+                points = repetition_points(self._search, self._spec.repetitions, repetition, first, number)
+            repeat_failed = self._search.strategy == "grid"
+            budget.fill(self._database, study, wanted, points, repeat_failed, repetition)
         self._leases.adopt(study._study_id)
 
     def _limit_reached(self, counts: TrialCounts) -> str | None:
@@ -261,8 +294,13 @@ class Coordinator:
         write_search(self._database, self._spec.name, study._study_id, step, self._search, closed, progress)
 
 
-def _complete(counts: TrialCounts, wanted: int) -> bool:
-    return counts.finished >= wanted and counts.held == 0 and counts.queued == 0
+def _finished(counts: Counts, each: Shares) -> int:
+    return sum(min(counts[number].finished, wanted) for number, wanted in each.items() if number in counts)
+
+
+def _complete(counts: Counts, each: Shares) -> bool:
+    left = TrialCounts.total(counts.values())
+    return _finished(counts, each) >= sum(each.values()) and left.held == 0 and left.queued == 0
 
 
 def _better(new: float, old: float, towards: Direction) -> bool:

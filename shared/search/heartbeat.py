@@ -45,6 +45,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> None:
+        self._seen = self._try("writing the heartbeat", self._beat)  # at once: other workers choose a search by it
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -54,10 +55,8 @@ class Heartbeat:
             self._try("ending the heartbeat", self._leave)
 
     def _run(self) -> None:
-        while True:
+        while not self._over.wait(HEARTBEAT_SECONDS):
             self._seen = self._try("writing the heartbeat", self._beat)
-            if self._over.wait(HEARTBEAT_SECONDS):
-                return
 
     def _try(self, what: str, write: Callable[[], bool]) -> bool:
         try:

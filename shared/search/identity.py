@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from shared.artifacts.keys import canonical_digest, keyed
@@ -9,6 +10,7 @@ from shared.config.search import Search
 from shared.config.stages import STAGES, TuneConfig
 from shared.config.task import Input
 
+_POOL = re.compile(r"(finetune|generate|score)/\d+")
 OPERATIONAL = frozenset(
     {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
 )
@@ -16,13 +18,19 @@ OPERATIONAL = frozenset(
 
 
 def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], generation: int) -> str:
-    """Returns the name of the Optuna study: the tune key without trials, workers and budgets, so that raising them continues the search.
+    """Returns the name of the Optuna study: the tune key without trials, repetitions, workers and budgets, so that raising them continues
+    the search.
 
     `generation` says how often its result was forgotten.
     """
     described = keyed("tune", config)
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
-    digests = {role: source.digest for role, source in inputs.items()}
+    if described["repetitions"] is not None:
+        del described["repetitions"]["count"]
+    # further pools of images follow from the settings and the seed that the first was made with
+    digests = {
+        role: source.digest for role, source in inputs.items() if not _POOL.fullmatch(role) or role.endswith("/0")
+    }
     return f"{study}-{canonical_digest([STAGES['tune'].version, described, digests, generation])[:16]}"
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from shared.config.search import Range, Search
 from shared.search.intermediate_values import Values, read_values
+from shared.search.repetitions import REPETITION
 from shared.search.search_state import SearchStep, directions, read_search
 from shared.search.space import Parameters, inside
 from shared.search.storage import Database
@@ -50,6 +51,8 @@ class TrialRecord:
     """How many workers were lost with it."""
     front: bool
     """Whether no other trial is better in one objective and as good in the rest."""
+    repetition: int | None
+    """The repetition that it belongs to; None if the search is not repeated."""
 
     @property
     def value(self) -> float | None:
@@ -74,6 +77,15 @@ class StepResult:
         """
         front = [trial for trial in self.trials if trial.front]
         return min(front, key=partial(_rank, signs=_signs(search)), default=None)
+
+    def best_of(self, repetition: int, trials: int, search: Search) -> TrialRecord | None:
+        """Returns the best trial of a repetition among its first `trials` that did not fail; None if none of these is complete.
+
+        Further ones, which a larger budget has begun, do not count, so that all arms choose among equally many.
+        """
+        own = [trial for trial in self.trials if trial.repetition == repetition and trial.state != "failed"][:trials]
+        complete = [trial for trial in own if trial.state == "complete"]
+        return min(complete, key=partial(_rank, signs=_signs(search)), default=None)
 
 
 def _signs(search: Search) -> list[int]:
@@ -111,6 +123,7 @@ def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
                 claims=lease.claims,
                 losses=lease.losses,
                 front=trial.number in front,
+                repetition=trial.user_attrs.get(REPETITION),
             )
         )
     devices = [row.device for row in rows if row.device]
@@ -179,7 +192,18 @@ def trials_table(steps: Sequence[StepResult], paths: Sequence[str], objectives: 
     `front`.
     """
     records = [trial for result in steps for trial in result.trials]
-    plain = ("step", "number", "state", "failure", "started", "seconds", "lost_seconds", "claims", "losses")
+    plain = (
+        "step",
+        "number",
+        "repetition",
+        "state",
+        "failure",
+        "started",
+        "seconds",
+        "lost_seconds",
+        "claims",
+        "losses",
+    )
     columns: dict[str, pa.Array] = {
         name: pa.array([getattr(r, name) for r in records], _TYPES.get(name, pa.string())) for name in plain
     }
@@ -198,6 +222,7 @@ def trials_table(steps: Sequence[StepResult], paths: Sequence[str], objectives: 
 
 _TYPES = {
     "number": pa.int32(),
+    "repetition": pa.int32(),
     "seconds": pa.float64(),
     "lost_seconds": pa.float64(),
     "claims": pa.int32(),

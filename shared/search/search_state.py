@@ -8,20 +8,27 @@ from typing import Any, Literal, TypeAlias
 
 import optuna
 from optuna.study import Study
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.config.search import Search
+from shared.config.stages import Repetitions
 from shared.search.identity import settings_digest
+from shared.search.monitor import ALIVE_SECONDS
 from shared.search.storage import Database
-from shared.search.tables import NOW, leases, searches
+from shared.search.tables import NOW, SECOND, leases, searches, workers
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 
 _QUEUED = select(1).where(leases.c.study_id == searches.c.study_id, leases.c.state == "queued").exists()
-_READ = select(*searches.c["study_id", "step", "settings", "closed"], _QUEUED.label("queued")).where(
-    searches.c.name == bindparam("search")
+_WORKERS = (
+    select(func.count())
+    .where(workers.c.search == searches.c.name, workers.c.seen_at > NOW - ALIVE_SECONDS * SECOND)
+    .scalar_subquery()
 )
+_READ = select(
+    *searches.c["study_id", "step", "settings", "closed"], _QUEUED.label("queued"), _WORKERS.label("workers")
+).where(searches.c.name == bindparam("search"))
 _INSERT = insert(searches).values(
     {column.name: bindparam(column.name) for column in searches.c if column.name not in ("began_at", "ticked_at")}
     | {"ticked_at": NOW}
@@ -42,6 +49,13 @@ class SearchSpec:
     seed: int
     experiment: str | None = None
     """Whose search it is, for the monitor."""
+    repetitions: Repetitions | None = None
+    """None if there is one search for all repetitions."""
+
+    @property
+    def budgets(self) -> list[int | None]:
+        """The repetitions that have a budget of trials of their own; `[None]` if the search is not repeated."""
+        return [None] if self.repetitions is None else list(range(self.repetitions.count))
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,8 @@ class SearchRow:
     """Why no trial is handed out any more under these settings; None while the search is open."""
     queued: bool
     """Whether a trial waits for a worker."""
+    workers: int
+    """How many workers had a heartbeat lately."""
 
 
 def directions(search: Search) -> list[Direction]:
@@ -110,7 +126,7 @@ def read_search(database: Database, name: str) -> SearchRow | None:
         return None
     step = json.loads(row.step)
     step["parameters"] = tuple(step["parameters"])
-    return SearchRow(row.study_id, SearchStep(**step), row.settings, row.closed, row.queued)
+    return SearchRow(row.study_id, SearchStep(**step), row.settings, row.closed, row.queued, row.workers)
 
 
 def write_search(

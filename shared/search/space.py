@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import random
 import warnings
 from collections.abc import Mapping
@@ -12,14 +14,16 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 
 from shared.config.base import Section
 from shared.config.paths import value_at
 from shared.config.search import Choice, IntRange, Range, Search
-from shared.errors import ConfigError
 
 Parameters = dict[str, Any]
+SOBOL_DRAWS = 16  # per wanted point, at most
+SOBOL_DIMENSIONS = 64
+"""More than spaces have, so that a further path does not change the others: the scrambling of a dimension depends on how many there are."""
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
@@ -58,8 +62,10 @@ def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
                 return CmaEsSampler(seed=own, n_startup_trials=search.startup_trials, warn_independent_sampling=False)
             case "gp":
                 return GPSampler(seed=own, n_startup_trials=search.startup_trials)
-            case "qmc":
-                return RandomSampler(seed=own)  # its points are planned ahead
+            case "auto" | "qmc":
+                return RandomSampler(
+                    seed=own
+                )  # the points of `qmc` are planned ahead, and a resolved study has no `auto`
 
 
 def make_pruner(search: Search) -> BasePruner:
@@ -100,17 +106,42 @@ def planned_points(
     elif search.strategy == "random":
         planned = _drawn(RandomSampler(seed=seed), space, number)
     elif search.sampler == "qmc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            try:
-                planned = _drawn(QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False), space, number)
-            except ModuleNotFoundError as error:
-                raise ConfigError(
-                    f"search.sampler: qmc needs {error.name}, which is not in control's image; have the coordinator run in that of the "
-                    "workers: the chart's value stages.tune.image"
-                ) from error
+        planned = sobol_points(space, seed, number)
     points = [*([first] if first else []), *warm, *planned]
     return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def sobol_points(space: Mapping[str, Range], seed: int, number: int) -> list[Parameters]:
+    """Returns `number` different points of a scrambled Sobol sequence (Owen 1998, by scipy), or all points if the space has fewer.
+
+    The points of a shorter sequence are the first of a longer one, and a further dimension does not change the others.
+    """
+    from scipy.stats.qmc import Sobol
+
+    engine = Sobol(max(SOBOL_DIMENSIONS, len(space)), scramble=True, rng=np.random.default_rng(seed))
+    points: dict[str, Parameters] = {}
+    drawn, limit = 0, SOBOL_DRAWS * max(number, 1)
+    while len(points) < number and drawn < limit:  # equal ones are left out, and a small space has no more
+        block = max(drawn, 64)  # with the first block, a power of two each time, as Sobol points are balanced by
+        for row in engine.random(block).tolist():
+            point = {path: _at(values, share) for (path, values), share in zip(space.items(), row, strict=False)}
+            points.setdefault(json.dumps(point), point)
+        drawn += block
+    return list(points.values())[:number]
+
+
+def _at(values: Range, share: float) -> Any:
+    """Returns the value at a share of the range, 0 <= share < 1, on its own scale."""
+    if isinstance(values, Choice):
+        return values.values[int(share * len(values.values))]
+    low, high = (
+        math.log(end) if values.log else end for end in (values.low, values.high + isinstance(values, IntRange))
+    )
+    value = low + share * (high - low)
+    value = math.exp(value) if values.log else value
+    if isinstance(values, IntRange):
+        return min(int(value), values.high)
+    return min(max(value, values.low), values.high)
 
 
 def _distribution(values: Range) -> BaseDistribution:

@@ -43,14 +43,16 @@ TABLES = (
 # -- the budget and the leases
 
 COUNT_TRIALS = """
-SELECT count(*) FILTER (WHERE t.state = 'COMPLETE') AS complete,
+SELECT r.value_json AS repetition, count(*) FILTER (WHERE t.state = 'COMPLETE') AS complete,
   count(*) FILTER (WHERE t.state = 'PRUNED') AS pruned,
   count(*) FILTER (WHERE t.state = 'FAIL' AND l.state <> 'withdrawn') AS failed,
   count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state = 'held') AS held,
   count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state <> 'held') AS queued,
   count(*) FILTER (WHERE t.state IN ('WAITING', 'RUNNING') AND l.state <> 'held' AND l.claims > 0) AS begun,
   coalesce(sum(l.losses), 0) AS losses
-FROM trials t JOIN tailfill_leases l USING (trial_id) WHERE t.study_id = :study
+FROM trials t JOIN tailfill_leases l USING (trial_id)
+  LEFT JOIN trial_user_attributes r ON r.trial_id = t.trial_id AND r.key = 'repetition'
+WHERE t.study_id = :study GROUP BY r.value_json
 """
 
 CLAIM = """

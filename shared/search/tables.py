@@ -39,6 +39,13 @@ trial_system_attributes = Table(
     Column("key", Text),
     Column("value_json", Text),
 )
+trial_user_attributes = Table(
+    "trial_user_attributes",
+    OPTUNAS,
+    Column("trial_id", Integer),
+    Column("key", Text),
+    Column("value_json", Text),
+)
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 """The states of a trial that Optuna never changes again."""
 

@@ -16,19 +16,17 @@ from shared.context import Context
 from shared.stop import StopSignal
 from shared.weights.roles import BASE, JUDGES
 
-POOLS = 1  # trials train on the first; a study with more makes them for its final trainings
-
 
 @dataclass(frozen=True)
-class TrialImages:
-    """The images that a trial generates, and their scores."""
+class AddedImages:
+    """The generated images that an arm trains on, and their scores."""
 
     images: Manifest
     scores: Manifest
 
 
-def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal) -> TrialImages:
-    """Returns the images of `arm.generate`, which are made here if they are not committed yet.
+def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop: StopSignal) -> AddedImages:
+    """Returns the pool of images of `arm.generate`, which are made here if they are not committed yet.
 
     `stop` is the trial's: it ends the work when the trial is lost too. Raises what the two stages raise.
     """
@@ -37,17 +35,17 @@ def make_images(config: TuneConfig, arm: Arm, context: Context, stop: StopSignal
     assert arm.generate is not None
     weights = named_weights(wanted.judges, config.weights)
     judges = wanted.judges.model_copy(update={"weights": weights})
-    generate = arm.generate.model_copy(update={"replicates": POOLS})
+    read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
     images = _done(
         "generate",
-        GenerateConfig(generate=generate, base=wanted.base, rare=arm.rare, seed=wanted.seed),
-        {role: known[role] for role in ("prepare", "finetune", BASE) if role in known},
+        GenerateConfig(generate=arm.generate, base=wanted.base, rare=arm.rare, seed=wanted.seed, pool=pool),
+        read | {role: known[role] for role in (BASE,) if role in known},
         context,
         stop,
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
     inputs = {role: known[role] for role in ("prepare", JUDGES) if role in known} | {"generate": made}
-    return TrialImages(images, _done("score", judges, inputs, context, stop))
+    return AddedImages(images, _done("score", judges, inputs, context, stop))
 
 
 def _done(stage: Stage, config: StageConfig, inputs: dict[str, Input], context: Context, stop: StopSignal) -> Manifest:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any, Protocol
 
 import optuna
@@ -28,6 +29,7 @@ from shared.search.heartbeat import worker_label
 from shared.search.identity import settings_digest
 from shared.search.intermediate_values import Values, as_values, read_values, write_values
 from shared.search.leases import Claim, LeaseLost, Leases, fail
+from shared.search.repetitions import REPETITION, RepetitionStudy
 from shared.search.search_state import SearchRow, SearchSpec, SearchStep, read_search
 from shared.search.space import distributions, make_pruner, make_sampler
 from shared.search.storage import Database
@@ -49,6 +51,16 @@ class NotFinite(Exception):
 
 class Pruned(Exception):
     """The pruner ends the trial."""
+
+
+class Turn(Enum):
+    """What a look at a search showed, and what the worker did about it."""
+
+    NOT_BEGUN = "no coordinator has begun it under these settings"
+    EMPTY = "no trial waits for a worker"
+    READY = "a trial waits for a worker"
+    WORKED = "a trial was run"
+    CLOSED = "the search is closed"
 
 
 class Objective(Protocol):
@@ -99,6 +111,8 @@ class TrialHandle:
     ) -> None:
         """`reported` holds the epochs whose values are kept already."""
         self.number = trial.number
+        self.repetition: int | None = trial.user_attrs.get(REPETITION)
+        """The repetition that the trial belongs to; None if the search is not repeated."""
         self.parameters = parameters
         """The values by path: those that are searched, and those that earlier steps ended with."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
@@ -151,25 +165,54 @@ class Worker:
     def run(self, objective: Objective) -> None:
         """Returns when the search is closed. Raises Stopped, UnavailableError, or what failed three trials in a row."""
         waited_since = time.monotonic()
-        while True:
-            self.stop.raise_if_set()
-            row = self._call("reading the search", lambda: read_search(self.database, self._spec.name))
-            if row is not None and row.closed is not None and row.settings == self._settings:
-                _log.info("search is closed", reason=row.closed, trials=self.done)
-                return
-            if row is not None and row.closed is None:
+        while (turn := self.turn(objective)) is not Turn.CLOSED:
+            if turn is not Turn.NOT_BEGUN:
                 waited_since = time.monotonic()
-                if self._work_once(row, objective):
-                    continue
-            elif time.monotonic() - waited_since > self._patience:  # none, or one closed under another budget
-                raise UnavailableError(
-                    f"search {self._spec.name}: no coordinator has begun it for {self._patience:.0f} s; see that one runs"
-                )
-            self.stop.wait(POLL_SECONDS * random.uniform(0.5, 1.5))
+            self.check_patience(waited_since)
+            if turn is not Turn.WORKED:
+                self.pause()
+
+    def turn(self, objective: Objective) -> Turn:
+        """Runs a trial if one waits; returns at once if none does. Raises the same as `run`."""
+        row = self._read()
+        turn = self._judge(row)
+        if turn is Turn.READY:
+            assert row is not None
+            return Turn.WORKED if self._work_once(row, objective) else Turn.EMPTY
+        if turn is Turn.CLOSED:
+            assert row is not None
+            _log.info("search is closed", reason=row.closed, trials=self.done)
+        return turn
+
+    def look(self) -> tuple[Turn, int]:
+        """Returns how the search is, and how many workers it has."""
+        row = self._read()
+        return self._judge(row), 0 if row is None else row.workers
+
+    def check_patience(self, waited_since: float) -> None:
+        """Raises UnavailableError if no coordinator has begun the search since then, by the monotonic clock, for too long."""
+        if time.monotonic() - waited_since > self._patience:
+            raise UnavailableError(
+                f"search {self._spec.name}: no coordinator has begun it for {self._patience:.0f} s; see that one runs"
+            )
+
+    def pause(self) -> None:
+        """Waits before the next look at an empty queue."""
+        self.stop.wait(POLL_SECONDS * random.uniform(0.5, 1.5))
+
+    def _read(self) -> SearchRow | None:
+        self.stop.raise_if_set()
+        row: SearchRow | None = self._call("reading the search", lambda: read_search(self.database, self._spec.name))
+        return row
+
+    def _judge(self, row: SearchRow | None) -> Turn:
+        if row is None or (row.closed is not None and row.settings != self._settings):
+            return Turn.NOT_BEGUN  # or closed under another budget
+        if row.closed is not None:
+            return Turn.CLOSED
+        return Turn.READY if row.queued else Turn.EMPTY
 
     def _work_once(self, row: SearchRow, objective: Objective) -> bool:
-        if not row.queued:
-            return False
         objective.prepare()
         self._call(
             "opening the storage", lambda: self.database.storage
@@ -231,7 +274,8 @@ class Worker:
 
     def _suggest(self, claim: Claim, step: SearchStep) -> tuple[TrialHandle, Trial]:
         """Gives the trial its parameters: its old ones if it was begun before, the missing ones if it was half-suggested."""
-        study = self._load(step)
+        repetition = self.database.storage.get_trial(claim.trial_id).user_attrs.get(REPETITION)
+        study = self._load(step, repetition)
         with self.database.guarded(self.leases.guard(claim)):
             study.get_trials(deepcopy=False)  # as `ask` does: the storage's cache must know the trial
             stored = self.database.storage.get_trial(claim.trial_id)
@@ -242,10 +286,17 @@ class Worker:
         parameters = {**step.fixed, **values}
         return TrialHandle(self, claim, trial, step, parameters, set(read_values(stored))), trial
 
-    def _load(self, step: SearchStep) -> Study:
-        """Loads the study anew each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones."""
+    def _load(self, step: SearchStep, repetition: int | None) -> Study:
+        """Loads the study anew each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones.
+
+        A trial of a repetition sees those of its own repetition only.
+        """
         storage = self._study._storage if self._study is not None else self.database.storage
-        self._study = optuna.load_study(study_name=step.study, storage=storage, pruner=make_pruner(self._search))
+        pruner = make_pruner(self._search)
+        if repetition is None:
+            self._study = optuna.load_study(study_name=step.study, storage=storage, pruner=pruner)
+        else:
+            self._study = RepetitionStudy.load(step.study, storage, pruner, repetition)
         return self._study
 
     def report(self, claim: Claim, trial: Trial, epoch: int, values: Values | None) -> bool:

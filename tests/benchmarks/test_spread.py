@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.spread import main
+from tests.support.small_study import SMALL_STUDY
 
-STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"
+STUDY = SMALL_STUDY
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "search.epochs=2",
     "classifier.trainable=head", "training.views=2",

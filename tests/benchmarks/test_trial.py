@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from benchmarks.plain_loop import transform
 from benchmarks.trial import main
 from shared.config.training import Augmentation
+from tests.support.small_study import SMALL_STUDY
 
-STUDY = Path(__file__).parents[2] / "studies" / "demo.yaml"
+STUDY = SMALL_STUDY
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "search.epochs=2",
     "classifier.trainable=head", "augmentation=hard", "training.views=2", "training.erasing=0.5",

@@ -4,10 +4,12 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
@@ -44,6 +46,17 @@ def test_it_commits_what_the_report_reads(whole: FinalResult) -> None:
     assert table.num_rows == 40
     assert set(read(whole, "thresholds.json")) == {"marks/dark", "marks/noisy"}
     assert whole.summary["images"] == {"train": 60, "added": 0, "test": 40}
+
+
+def test_it_names_the_products_of_the_test_images_if_the_data_set_does(tmp_path: Path) -> None:
+    images, info = dataset()
+    products = [f"product {i // 2}" for i in range(len(images) - 1)]
+    images = replace(images, extra=pa.table({"unit": pa.array([*products, None], pa.string())}))
+    named = final(config(1), FinalInputs(images, info, {}), runtime(NoCheckpoints()), tmp_path)
+    table = pq.read_table(named.files["predictions.parquet"])
+    assert table.schema.field("unit").type == pa.string()
+    assert table["unit"].to_pylist() == images.of("test").units()
+    assert table["unit"].to_pylist()[-1] == images.paths[-1]
 
 
 def test_its_metrics_are_those_of_its_predictions(whole: FinalResult) -> None:
@@ -100,11 +113,11 @@ def test_a_signal_ends_it_before_the_test_split_is_read(tmp_path: Path) -> None:
     stop.set()
     images, info = dataset()
     with pytest.raises(Stopped):
-        final(config(1), FinalInputs(images, info, {}), runtime(NoCheckpoints(), stop), tmp_path)
+        final(config(1), FinalInputs(images, info), runtime(NoCheckpoints(), stop), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_test_images_there_is_nothing_to_judge(tmp_path: Path) -> None:
     images, info = dataset(test=0)
     with pytest.raises(DataError, match="test set has no images"):
-        final(config(1), FinalInputs(images, info, {}), runtime(NoCheckpoints()), tmp_path)
+        final(config(1), FinalInputs(images, info), runtime(NoCheckpoints()), tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from tests.support.small_study import SMALL_STUDY
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -46,7 +47,7 @@ def test_bad_usage_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_bad_study_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = fails(["validate", str(STUDIES / "demo.yaml"), "--set", "training.lrr=1"], capsys)
+    code, text = fails(["validate", str(SMALL_STUDY), "--set", "training.lrr=1"], capsys)
     assert code == 2
     assert "training.lrr: unknown key; did you mean lr?" in text
     assert "Traceback" not in text

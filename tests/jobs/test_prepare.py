@@ -206,8 +206,30 @@ def test_a_product_stays_in_one_split_and_any_groups_are_stratified(tmp_path: Pa
     _, info, images = prepared(root, dataset)
     split = dict(zip(images.paths, images.split.tolist(), strict=True))
     assert all(split[f"{n}.png"] == split[f"{n + 1}.png"] for n in range(0, 120, 2))
+    assert images.units() == [str(int(path.removesuffix(".png")) // 2) for path in images.paths]
     assert [info.counts[s]["tag/b"] for s in ("train", "val", "test")] == pytest.approx([28, 6, 6], abs=1)
     assert [info.counts[s]["tag/c"] for s in ("train", "val", "test")] == pytest.approx([11, 2, 2], abs=1)
+
+
+def test_photographs_of_a_garment_stay_in_one_split_of_deepfashion(tmp_path: Path, prepared: Any) -> None:
+    """`img/<product>/`: a part of the source's train becomes val here, by product."""
+    kinds = [f"{name} {kind}" for kind in range(1, 7) for name in (f"a{kind}", f"b{kind}")]
+    photographs = [f"img/Product_{i // 4}/img_{i:03d}.jpg" for i in range(120)]
+    lists = {"list_attr_cloth.txt": kinds, "train.txt": photographs, "val.txt": ["img/x.jpg", "img/y.jpg"]}
+    labels = [" ".join(str(int(i // 4 % (k + 2) == 0)) for k in range(6)) for i in range(120)]
+    lists |= {"train_attr.txt": labels, "val_attr.txt": ["0 0 0 0 0 0", "1 1 1 1 1 1"]}
+    for number, path in enumerate([*photographs, "img/x.jpg", "img/y.jpg"]):
+        picture(tmp_path / "data" / path, "red", number)
+    (tmp_path / "data" / "Anno_fine").mkdir()
+    for name, lines in lists.items():
+        (tmp_path / "data" / "Anno_fine" / name).write_text("\n".join(lines))
+    _, info, images = prepared(tmp_path / "data", {"source": "deepfashion", "root": "unused", "resolution": 16})
+    assert info.sizes["train"] + info.sizes["val"] == 120
+    assert info.sizes["val"] in (16, 20)  # of 18, in fours
+    units = {split: set(images.of(split).units() or ()) for split in ("train", "val", "test")}
+    assert len(units["train"] | units["val"]) == 30
+    assert not units["train"] & units["val"]
+    assert units["test"] == {"img/x.jpg", "img/y.jpg"}
 
 
 def test_a_rare_class_that_cannot_be_judged(tmp_path: Path, prepared: Any) -> None:

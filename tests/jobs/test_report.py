@@ -51,15 +51,66 @@ def full_tree(full: dict[str, Path]) -> dict[str, Any]:
 
 
 def test_the_verdict_of_a_clear_gain(full_tree: dict[str, Any]) -> None:
-    outcomes = {c["arm"]: c["outcome"] for c in full_tree["verdict"]["comparisons"]}
-    assert outcomes == {"synthetic": "helps", "placebo": "no effect found"}
+    (verdict,) = full_tree["verdict"]["arms"]
+    assert (verdict["arm"], verdict["outcome"]) == ("synthetic", "images help")
     assert re.match(
-        r"Generated images helped: rare macro-F1 \+\d+\.\d points \(95 % interval .*, 8 seeds\)\.$",
+        r"Generated images help on this training set: rare macro-F1 \+\d+\.\d points against real images \(95 % interval .*, 8 repetitions\), "
+        r"and \+\d+\.\d points against the placebo, copies of real images \(.*\); together p = 0\.\d+\.$",
         full_tree["answer"]["sentence"],
     )
     assert full_tree["answer"]["warning"] is None
-    (contrast,) = full_tree["verdict"]["against_placebo"]
-    assert (contrast["arm"], contrast["baseline"]) == ("synthetic", "placebo")
+    (placebo,) = verdict["against_placebos"]
+    assert (placebo["arm"], placebo["baseline"], placebo["finding"]) == ("synthetic", "placebo", "better")
+    assert verdict["p"] == verdict["p_images"] == max(verdict["against_baseline"]["p"], placebo["p"])
+    assert [(c["arm"], c["finding"]) for c in full_tree["verdict"]["readings"]] == [("placebo", "no difference found")]
+    against = verdict["against_baseline"]
+    assert against["test_units"] == 400
+    low, high = against["interval"]
+    assert (low + high) / 2 == pytest.approx(against["difference"]) == pytest.approx(np.mean(against["differences"]))
+    variances = {name: sd**2 for name, sd in against["components"].items()}
+    if min(variances.values()) > 0:
+        error = variances["repetition"] / 8 + variances["unit"] / 400 + variances["rest"] / 3200
+        assert against["standard_error"] ** 2 == pytest.approx(error)
+
+
+def test_results_json_is_as_documented(full_tree: dict[str, Any]) -> None:
+    """The list of keys in docs/statistics.md, and no other; schema counts what changed."""
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    lists = text[text.index("## results.json") :]
+    for where, found in (
+        ("top level", full_tree),
+        ("`verdict`", full_tree["verdict"]),
+        ("`arms`", full_tree["verdict"]["arms"][0]),
+        ("comparison", full_tree["verdict"]["arms"][0]["against_baseline"]),
+    ):
+        (row,) = [line for line in lists.splitlines() if line.startswith(f"| {where}")]
+        assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == set(found), where
+    assert full_tree["schema"] == 2
+
+
+def test_groups_of_images_are_the_test_units(tmp_path: Path) -> None:
+    """Ten images of each product: as many values, and a tenth as many units, whose counts may be too few to judge by."""
+    found = []
+    for grouped in (False, True):
+        maker = StudyMaker(tmp_path / str(grouped), train=120, test=400)
+        for name in ("real", "other"):
+            for repeat in range(6):
+                maker.final(name, "real", repeat, 2.0, 2.0, ())
+                if grouped:
+                    path = maker.results[f"final/{name}/{repeat}"].files["predictions.parquet"]
+                    table = pq.read_table(path)
+                    pq.write_table(table.append_column("unit", pa.array([f"p{i // 10}" for i in range(400)])), path)
+        study = read_study(report_config([("real", "real"), ("other", "real")]), maker.results)
+        judged = judge(Verdict(metric="accuracy"), study.config.experiments, score_study(study))
+        found.append(judged.others[0])
+    alone, joined = found
+    assert alone.table is not None
+    assert joined.table is not None
+    assert (alone.table.units, joined.table.units) == (400, 40)
+    assert joined.difference == alone.difference == pytest.approx(joined.table.mean)
+    assert joined.table.of_repetitions == pytest.approx(alone.table.of_repetitions / 10)
+    scores = score_study(study)
+    assert scores.unit_counts().max() <= 40
 
 
 def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[str, Any]) -> None:
@@ -118,15 +169,24 @@ def better(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyInputs, Study
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.verdict], ids=lambda metric: metric.name)
 def test_a_verdict_may_rest_on_it(better: tuple[StudyInputs, StudyScores], metric: Metric) -> None:
     study, scores = better
-    judged = judge(Verdict.model_validate({"metric": metric.name}), study.config.experiments, scores, 0)
-    (found,) = judged.comparisons
-    assert found.outcome == "helps"
-    assert found.image_interval is not None
-    assert found.image_interval[0] > 0
+    rule = Verdict.model_validate({"metric": metric.name})
+    generated = [
+        e.model_copy(update={"images": "real+synthetic"} if e.name == "better" else {})
+        for e in study.config.experiments
+    ]
+    judged = judge(rule, tuple(generated), scores)
+    (verdict,) = judged.verdicts
+    found = verdict.against_baseline
+    assert verdict.outcome == "recipe helps"
+    assert found.interval is not None
+    assert found.interval[0] > 0
     real, other = (scores.spread(name, metric.name).mean for name in ("real", "better"))
     assert found.difference == pytest.approx((other or 0.0) - (real or 0.0))
-    assert find_answer(study.config, judged).sentence.startswith(f"The arm “better” helped: {metric.label} +")
-    drawn = forest(judged.comparisons, {"real": "Real", "better": "Better"}, {"better": 1}, 0.05)
+    config = study.config.model_copy(update={"experiments": tuple(generated)})
+    assert f"helps on this training set: {metric.label} +" in find_answer(config, judged).sentence
+    judged_classes = {few.name for few in judged.few}
+    assert ("pattern/lattice" in judged_classes) == metric.by_class  # 80 test images, about one of them of this class
+    drawn = forest(judged.with_baseline, {"real": "Real", "better": "Better"}, {"better": 1}, 0.05)
     assert f"{metric.label}, points against Real" in drawn.svg
 
 
@@ -136,11 +196,11 @@ def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> No
     assert 0 < generated["accepted"] < generated["images"]
     assert sum(c["accepted"] for c in generated["classes"]) == generated["accepted"]
     cost = {c["stage"]: c for c in full_tree["cost"]}
-    assert (cost["final"]["results"], cost["generate"]["results"]) == (24, 1)
+    assert (cost["final"]["results"], cost["generate"]["results"]) == (24, 2)
     assert cost["prepare"]["gpu_seconds"] == 0
     assert cost["prepare"]["cpu_seconds"] == cost["prepare"]["wall_seconds"] > 0
-    assert full_tree["answer"]["caution"] is None
-    assert len(full_tree["lineage"]) == 31  # prepare, finetune, generate, score, 3 tunes, 24 finals
+    assert all(caution.startswith("Few test images:") for caution in full_tree["answer"]["cautions"])
+    assert len(full_tree["lineage"]) == 34  # prepare; finetune, generate, score of two pools; 3 tunes, 24 finals
 
 
 def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path) -> None:
@@ -148,14 +208,16 @@ def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path)
     spent = "search.budget.gpu_hours of 2.5 are spent"
     maker.tune("real", 15, budget={"gpu_hours": 2.5})
     maker.tune("other", 4, spent, {"gpu_hours": 2.5})
-    for name in ("real", "other", "heir"):
+    for name in ("real", "other", "heir", "rival"):  # the last one is a reading, which may be tuned otherwise
         maker.final(name, "real", 0, 2.0, 2.0, ())
-    config = report_config([("real", "real"), ("other", "real"), ("heir", "real")])
-    heir = config.experiments[2].model_copy(update={"parameters_from": "real"})  # it rests on the same trials as `real`
-    config = config.model_copy(update={"experiments": (*config.experiments[:2], heir)})
+    config = report_config(
+        [("real", "real"), ("other", "real+synthetic"), ("heir", "real+synthetic"), ("rival", "real")]
+    )
+    heir = config.experiments[2].model_copy(update={"parameters_from": "real"})  # as many trials stand behind it
+    config = config.model_copy(update={"experiments": (*config.experiments[:2], heir, config.experiments[3])})
     files = job.report(config, maker.results, tmp_path)
     tree = json.loads(files["results.json"].read_text())
-    assert tree["answer"]["caution"].startswith(
+    assert tree["answer"]["cautions"][0].startswith(
         f"Not tuned alike: finished trials behind the arms are “real” 15, “other” 4 ({spent}), “heir” 15."
     )
     assert (tree["searches"]["other"]["ended"], tree["budget_gpu_hours"]) == (spent, [2.5])
@@ -226,7 +288,8 @@ def test_few_seeds_are_said_at_the_top_and_equal_inputs_give_equal_numbers(tmp_p
     text, tree = files["index.html"].read_text(), json.loads(files["results.json"].read_text())
     top = text[: text.index("<nav")]
     assert "Not a verdict:" in top
-    assert "at least 7" in top
+    assert "at least 6" in top
+    assert "Few test images:" in top
     assert "cannot be judged yet" in top
     assert json.loads(job.report(config, results, tmp_path)["results.json"].read_text()) == tree
 
@@ -238,16 +301,16 @@ def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> N
     for name in ("real", "other"):
         for repeat in range(2):
             maker.final(name, "real", repeat, 3.0, -60.0, rare)
-    files = job.report(report_config([("real", "real"), ("other", "real")]), maker.results, tmp_path)
+    files = job.report(report_config([("real", "real"), ("other", "real+synthetic")]), maker.results, tmp_path)
     tree, text = json.loads(files["results.json"].read_text()), files["index.html"].read_text()
     assert {e["metrics"]["rare_macro_f1"]["mean"] for e in tree["experiments"]} == {0.0}
     assert tree["answer"]["sentence"].startswith(
         "No arm recognises the rare classes at all: rare macro-F1 is 0 in every"
     )
-    assert text.count(tree["answer"]["sentence"]) == 3  # description, top, verdict
+    assert re.sub("</?span>", "", text).count(tree["answer"]["sentence"]) == 3  # description, top, verdict
     maker.final("real", "real", 1, 3.0, 3.0, ())
     tree = json.loads(
-        job.report(report_config([("real", "real"), ("other", "real")]), maker.results, tmp_path)[
+        job.report(report_config([("real", "real"), ("other", "real+synthetic")]), maker.results, tmp_path)[
             "results.json"
         ].read_text()
     )
@@ -258,7 +321,7 @@ def test_arms_that_recognise_no_rare_class_are_not_compared(tmp_path: Path) -> N
 def test_each_row_of_pictures_says_whether_its_images_were_accepted(tmp_path: Path) -> None:
     maker = StudyMaker(tmp_path / "in", train=120, test=80)
     maker.generate("synthetic", ("neckline/square", "fabric/faux"), each=4, pools=1)
-    path = maker.results["score/synthetic"].files["scores.parquet"]
+    path = maker.results["score/synthetic/0"].files["scores.parquet"]
     scores = pq.read_table(path)
     plausibility = pa.array([0.01] * 4 + [0.5] * 4, pa.float32())  # the study accepts plausibilities from 0.2 to 0.95
     pq.write_table(scores.set_column(scores.schema.get_field_index("plausibility"), "plausibility", plausibility), path)
@@ -284,8 +347,8 @@ def test_several_labels_unknown_ones_and_no_rare_class(tmp_path: Path) -> None:
     files = job.report(config, maker.results, tmp_path)
     tree = json.loads(files["results.json"].read_text())
     assert tree["rare"] == []
-    assert tree["verdict"]["comparisons"][0]["difference"] is None
-    assert "has no paired repetition" in tree["answer"]["sentence"]
+    assert tree["verdict"]["readings"][0]["difference"] is None
+    assert "have no paired repetition" in tree["answer"]["readings"][0]
     assert "any number" in files["index.html"].read_text()
 
 
@@ -340,7 +403,7 @@ def context(tmp_path: Path) -> Context:
             maker.final(name, "real", repeat, 2.0, 2.0, ())
     artifacts = Artifacts(FolderStore(tmp_path / "store"), "sample", tmp_path / "cache")
     inputs = {role: _committed(artifacts, result) for role, result in maker.results.items()}
-    config = report_config([("real", "real"), ("other", "real")], provisional=True)
+    config = report_config([("real", "real"), ("other", "real+synthetic")], provisional=True)
     task = Task(study="sample", stage="report", key="k" * 64, config=config.model_dump(mode="json"), inputs=inputs)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -361,7 +424,7 @@ def test_run_reads_from_the_store_and_commits(context: Context) -> None:
     manifest = job.run(config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) == manifest
     assert {"index.html", "results.json", "results.csv", "plots/verdicts.png"} <= {f.name for f in manifest.files}
-    assert manifest.summary["outcomes"] == {"other": "too few seeds"}
+    assert manifest.summary["outcomes"] == {"other": "too few repetitions"}
     assert "cannot be judged yet" in manifest.summary["answer"]
     assert "Not a verdict" in context.artifacts.fetch(manifest.file("index.html")).read_text()
 

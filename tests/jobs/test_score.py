@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.classifier.runtime import Runtime
 from shared.config.dataset import GarmentsSource
-from shared.config.generation import Score
+from shared.config.generation import Accept, Score
 from shared.config.search import Resources
 from shared.config.stages import ScoreConfig, Stage
 from shared.config.task import Input, Task
 from shared.config.training import Classifier, Training
 from shared.context import Context
+from shared.data.accept import accepted_images
 from shared.data.dataset import describe
 from shared.data.garments import garment_image, read_garments
 from shared.data.imageset import ImageSet, write_shards
@@ -78,7 +80,7 @@ def images() -> Images:
     return Images(train, val, test, generated_from(train, test))
 
 
-def generated_from(train: ImageSet, test: ImageSet) -> ImageSet:
+def generated_from(train: ImageSet, test: ImageSet, pool: int = 0) -> ImageSet:
     """Returns new drawings with the labels of the first training images, then exact copies of training images and of test images."""
     new = [garment_image(train.schema, train.labels[i], "train", 5000 + i, SIDE, SEED) for i in range(NEW)]
     encoded = [*(png(i.content) for i in new), *train.encoded[:COPIES], *test.encoded[:TEST_COPIES]]
@@ -89,7 +91,7 @@ def generated_from(train: ImageSet, test: ImageSet) -> ImageSet:
     extra = pa.table(
         {
             "index": pa.array(range(n), pa.int64()),
-            "pool": pa.array([i % 2 for i in range(n)], pa.int32()),
+            "pool": pa.array([pool] * n, pa.int32()),
             "filled": pa.array(filled),
             "start": pa.array(start, pa.int64()),
         }
@@ -120,10 +122,11 @@ def test_a_row_an_image_with_every_column(images: Images, scored: tuple[Path, di
     table = pq.read_table(scored[0] / "scores.parquet")
     groups = [f"p_{group.name}" for group in images.train.schema.groups]
     assert table.column_names == [
-        "index", *groups, "plausibility", "neighbour", "neighbour_ratio", "test_neighbour", "test_ratio",
+        "index", *groups, "plausibility", "copy_of", "leak_of",
+        "neighbour", "neighbour_ratio", "as_near", "test_neighbour", "test_ratio", "test_as_near",
     ]  # fmt: skip
     assert table["index"].to_pylist() == list(range(NEW + COPIES + TEST_COPIES))
-    for name in [*groups, "plausibility", "neighbour_ratio", "test_ratio"]:
+    for name in [*groups, "plausibility", "neighbour_ratio", "as_near", "test_ratio", "test_as_near"]:
         assert table.schema.field(name).type == pa.float32()
         assert np.isfinite(table[name].to_numpy()).all()
     # the first group is the filled one
@@ -132,14 +135,22 @@ def test_a_row_an_image_with_every_column(images: Images, scored: tuple[Path, di
 
 def test_copies_are_found(images: Images, scored: tuple[Path, dict[str, Any]]) -> None:
     table = pq.read_table(scored[0] / "scores.parquet")
-    ratio, test_ratio = table["neighbour_ratio"].to_numpy(), table["test_ratio"].to_numpy()
-    copies = slice(NEW, NEW + COPIES)
-    assert (ratio[copies] < 0.01).all()
-    assert table["neighbour"].to_pylist()[copies] == images.train.paths[:COPIES]
-    assert (test_ratio[NEW + COPIES :] < 0.01).all()
-    assert table["test_neighbour"].to_pylist()[NEW + COPIES :] == images.test.paths[:TEST_COPIES]
-    assert ratio[:NEW].min() > 0.01
-    assert scored[1]["near_copies"] >= COPIES
+    honest, copies, leaks = slice(0, NEW), slice(NEW, NEW + COPIES), slice(NEW + COPIES, None)
+    assert table["copy_of"].to_pylist()[copies] == images.train.paths[:COPIES]
+    assert table["leak_of"].to_pylist()[leaks] == images.test.paths[:TEST_COPIES]
+    assert table["copy_of"].null_count == NEW + TEST_COPIES
+    assert table["leak_of"].null_count == NEW + COPIES
+    assert table["test_neighbour"].to_pylist()[leaks] == images.test.paths[:TEST_COPIES]
+    assert (table["test_as_near"].to_numpy()[leaks] == 0).all()
+    # the copies say that they were made from the images that they are copies of, and so are near to no other
+    assert not set(table["neighbour"].to_pylist()[copies]) & set(images.train.paths[:COPIES])
+    assert table["neighbour_ratio"].to_numpy()[honest].min() > 0.3
+    assert scored[1]["copies"] == COPIES
+    assert scored[1]["leaks"] == TEST_COPIES
+    accept = Accept(plausibility=(0.0, 1.0))
+    accepted = accepted_images(accept, images.generated, table)
+    assert accepted[honest].sum() >= NEW - 1
+    assert not accepted[NEW:].any()
     with Image.open(scored[0] / "copies.png") as sheet:
         assert sheet.width > 300
 
@@ -153,6 +164,16 @@ def test_the_whole_is_measured(images: Images, scored: tuple[Path, dict[str, Any
     for name in ("kid", "precision", "recall", "density", "coverage"):
         assert judges[name] is not None
     assert scored[1]["images"] == len(images.generated)
+
+
+def test_the_images_of_further_pools_are_scored_alike_and_not_measured_as_a_set(
+    images: Images, scored: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    further = replace(images, generated=generated_from(images.train, images.test, pool=3))
+    summary = score(CONFIG, further, tmp_path, make_runtime())
+    assert (tmp_path / "scores.parquet").read_bytes() == (scored[0] / "scores.parquet").read_bytes()
+    assert set(json.loads((tmp_path / "judges.json").read_text())) == {"accuracy", "neighbours"}
+    assert scored[1].keys() - summary.keys() == {"cas", "kid"}
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from jobs.cli.release import read_parameters
-from jobs.submit import SubmitRequest, _table, final_tasks
+from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_tasks, submit_final
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
 from shared.config.stages import FinalConfig, TuneConfig
 from shared.config.task import Task
-from shared.config.training import Training
 from shared.errors import ConfigError, InputError, UnavailableError
+from shared.kube.manifests import held_tasks
+from shared.kube.release import Release
 from shared.metrics.table import METRICS
 from shared.pipeline.plan import plan
 from shared.pipeline.search_status import name_of_search
@@ -25,10 +28,13 @@ from shared.search.leases import Leases
 from shared.search.search_state import SearchStep, make_study, write_search
 from shared.search.storage import Database, quiet_optuna
 from shared.settings import Settings
-from tests.support.committed import commit_steps
+from tests.support.committed import commit_steps, commit_task
+from tests.support.kube_server import kube_server
+from tests.support.small_study import SMALL_STUDY
 
 ROOT = Path(__file__).parents[2]
-STUDY = load_study(ROOT / "studies" / "demo.yaml")
+STUDY = load_study(SMALL_STUDY, ["verdict={provisional: true}"])
+"""It has a verdict, so each repetition has a pool of images and a search of its own."""
 STEPS = plan(STUDY)
 
 
@@ -43,7 +49,8 @@ def open_study(folder: Path, *stages: str) -> Session:
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     study = open_study(tmp_path, "prepare", "finetune")
     with pytest.raises(
-        InputError, match="experiment synthetic: there is nothing to train on yet: generate, score not committed"
+        InputError,
+        match="experiment synthetic: there is nothing to train on yet: generate 0, generate 1, score 0, score 1 not committed",
     ):
         final_tasks(study, SubmitRequest("synthetic"))
     with pytest.raises(
@@ -90,7 +97,7 @@ def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defin
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
     study = open_study(tmp_path, "prepare", "finetune", "generate", "score")
     (task,) = final_tasks(study, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
-    assert arm(task).lr == 0.0123
+    assert parameters(task) == {"training.lr": 0.0123}
     assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
     assert Task.model_validate_json(task.model_dump_json()) == task
     with pytest.raises(ConfigError, match=r"training\.lr"):
@@ -108,7 +115,7 @@ def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: p
 
 
 CHAIN = load_study(
-    ROOT / "studies" / "demo.yaml",
+    SMALL_STUDY,
     [
         "verdict=none",
         "search.strategy=sequential",
@@ -138,9 +145,9 @@ def found(session: Session, label: str, fixed: dict[str, float], parameters: dic
         database.close()
 
 
-def arm(task: Task) -> Training:
+def parameters(task: Task) -> dict[str, Any]:
     assert isinstance(task.config, FinalConfig)
-    return task.config.arm.training
+    return task.config.parameters
 
 
 def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, database_url: str) -> None:
@@ -153,16 +160,16 @@ def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, dat
         final_tasks(study, SubmitRequest("a", 1))
     found(study, "tune a", {}, {"training.lr": 0.001})
     (own,) = final_tasks(study, SubmitRequest("a", 1))
-    assert arm(own).lr == 0.001
-    # the experiment's own values take precedence over those that it takes over
+    assert parameters(own) == {"training.lr": 0.001}
+    # what the experiment sets itself stands over what it takes over
     (taken,) = final_tasks(study, SubmitRequest("b", 1))
-    assert arm(taken).lr == 0.007
+    assert parameters(taken) == {}
     with pytest.raises(InputError, match="tune c: has no complete trial yet"):
         final_tasks(study, SubmitRequest("c", 1))
     # in a later step of a sequential search, the best values of the earlier steps count
     found(study, "tune a", {"training.lr": 0.002}, {"training.dropout": 9.0})
     (own,) = final_tasks(study, SubmitRequest("a", 1))
-    assert (arm(own).lr, arm(own).dropout) == (0.002, CHAIN.written.training.dropout)
+    assert parameters(own) == {"training.lr": 0.002}
 
 
 def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:
@@ -173,3 +180,61 @@ def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:
     for bad in ("nowhere.yaml", "{", "{}", '{"parameters": 1}'):
         with pytest.raises(ConfigError, match="--params"):
             read_parameters(bad)
+
+
+def final_manifest(parallelism: int) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/component": "final", "app.kubernetes.io/instance": "study"}
+    metadata = {"labels": labels, "annotations": {"tailfill/parallelism": str(parallelism)}}
+    return {"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels}}}}
+
+
+def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune")
+    request = SubmitRequest("real", 5)
+    tasks = final_tasks(session, request)
+    commit_task(tasks[0], session.artifacts)
+    with kube_server() as (server, client):
+        owner = {"metadata": {"name": "study-control", "uid": "1"}}
+        release = Release("study", client, {"final": final_manifest(2)}, owner)
+        release.create_job([tasks[2]])  # by control
+        held: dict[str, list[int]] = {}
+
+        def work(_: float) -> None:
+            """One more training is committed between two looks, by whichever Job holds it."""
+            numbers = {task.key: repeat_of(task) for task in tasks}
+            held.update({name: [numbers[key] for _, key in held_tasks(job)] for name, job in server.jobs.items()})
+            commit_task(next(t for t in tasks if not session.artifacts.find("final", t.key)), session.artifacts)
+
+        monkeypatch.setattr("jobs.submit.time.sleep", work)
+        monkeypatch.setattr("jobs.submit._table", lambda rows: [repeat_of(task) for task, _ in rows])
+        assert submit_final(release, session, request, False) == [0, 1, 2, 3, 4]
+    assert sorted(held.values()) == [[1, 4], [2], [3]]
+
+
+def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
+    session = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune")
+    tasks = final_tasks(session, SubmitRequest("real", 2))
+    with kube_server() as (server, client):
+        release = Release("study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}})
+        release.create_job(tasks, submitted=True)
+        server.end(release.job_name(tasks), "Failed")
+        with pytest.raises(InputError, match=f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"):
+            _follow(release, session, tasks[1], {task.key: "real" for task in tasks}, set())
+
+
+def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFixture[str]) -> None:
+    names, shown = {"a" * 64: "real 0", "b" * 64: "real 1"}, "real 0"
+    for line in (
+        {"event": "torch is imported", "level": "info"},
+        {"event": "task ends", "key": "a" * 64, "experiment": "real", "level": "info"},
+        {"event": "task begins", "key": "b" * 64, "experiment": "real", "level": "info"},
+        {"event": "epoch 1/2", "level": "info"},
+        {"event": "task begins", "key": "c" * 64, "experiment": "other", "level": "info"},
+        {"event": "epoch 1/2", "level": "info"},
+    ):
+        shown = _print_line(shown, json.dumps(line), names)
+    _print_line(shown, "a warning", names)
+    said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a warning"]
+    assert capsys.readouterr().err.splitlines() == said

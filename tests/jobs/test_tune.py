@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import text
 
 import shared.classifier.fit
 import shared.search.coordinator  # two threads that import it at once could see it half imported
+import shared.search.visits
 import shared.search.worker
 from jobs import tune
 from shared.artifacts.artifacts import Artifacts
@@ -30,7 +32,8 @@ from shared.classifier.fit import EpochRecord, fit
 from shared.config.dataset import Rare
 from shared.config.paths import with_parameters
 from shared.config.search import Budget, FloatRange, Resources, Search
-from shared.config.stages import Arm, TuneConfig
+from shared.config.seeds import repetition_seed
+from shared.config.stages import Arm, Repetitions, TuneConfig
 from shared.config.task import Input
 from shared.config.training import Classifier, Training
 from shared.context import Context
@@ -61,7 +64,14 @@ def _images(count: int) -> ImageSet:
     return ImageSet(SCHEMA, encoded, [f"{i}.png" for i in range(count)], split, labels)
 
 
-def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path], gpu_seconds: float = 0.0) -> Input:
+def _commit(
+    artifacts: Artifacts,
+    stage: Any,
+    key: str,
+    files: dict[str, Path],
+    summary: dict[str, Any] | None = None,
+    gpu_seconds: float = 0.0,
+) -> Input:
     uploaded = tuple(artifacts.upload(name, path) for name, path in sorted(files.items()))
     run = Run(created="", seconds=1.0, device="cpu", device_seconds=gpu_seconds, code="", libraries={})
     manifest = artifacts.commit(
@@ -73,7 +83,7 @@ def _commit(artifacts: Artifacts, stage: Any, key: str, files: dict[str, Path], 
             config={},
             inputs={},
             files=uploaded,
-            summary={},
+            summary=summary or {},
             run=run,
         )
     )
@@ -92,11 +102,11 @@ def inputs(artifacts: Artifacts, tmp_path: Path) -> dict[str, Input]:
     info = tmp_path / "dataset.json"
     info.write_text(describe("made", SCHEMA, 16, images.labels, images.split).model_dump_json(by_alias=True))
     shards = {path.name: path for path in write_shards(images, tmp_path, "images")}
-    best = tmp_path / "best.json"
-    best.write_text(json.dumps({"parameters": {"training.dropout": 0.1, "training.beta1": 0.8}}))
     return {
         "prepare": _commit(artifacts, "prepare", "p", {"dataset.json": info, **shards}),
-        "parameters": _commit(artifacts, "tune", "t", {"best.json": best}),
+        "parameters": _commit(
+            artifacts, "tune", "t", {}, {"parameters": {"training.dropout": 0.1, "training.beta1": 0.8}}
+        ),
     }
 
 
@@ -108,7 +118,6 @@ def _config(**search: Any) -> TuneConfig:
     arm = Arm(
         rare=Rare(below=None),
         accept=None,
-        replicates=1,
         classifier=Classifier(model="test_resnet", pretrained=False, trainable="all", head=(8,)),
         augmentation="none",
         images="real",
@@ -133,12 +142,17 @@ def _context(
     )
 
 
+def _work(*contexts: Context) -> None:
+    """One worker for the searches of these contexts."""
+    tune.work(lambda: contexts)
+
+
 def _searched(config: TuneConfig, artifacts: Artifacts, inputs: dict[str, Input], url: str, folder: Path) -> Manifest:
     """Runs a whole search by a worker and its coordinator."""
     worker, coordinator = (
         _context(config, artifacts, inputs, url, folder / name, StopSignal()) for name in ("worker", "coordinator")
     )
-    thread = threading.Thread(target=tune.work, args=(config, worker))
+    thread = threading.Thread(target=tune.work, args=(lambda: [worker],))
     thread.start()
     manifest = tune.run(config, coordinator)
     thread.join()
@@ -168,12 +182,12 @@ def test_search_stopped_and_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(tune.ArmObjective, "_values", interrupt)
         with pytest.raises(Stopped):
-            tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
+            _work(_context(config, artifacts, inputs, database_url, tmp_path / "w1", stop))
     key = _context(config, artifacts, inputs, "postgresql://h/d", tmp_path / "x", stop).task.key
     kept = artifacts.load_checkpoint("tune", key, "trial-0-1-2")  # the first claim's second
     assert kept is not None
     assert kept[1]["epoch"] == 2
-    tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w2", StopSignal()))
+    _work(_context(config, artifacts, inputs, database_url, tmp_path / "w2", StopSignal()))
     coordinator.join()
     (manifest,) = committed
     _check(manifest, config, artifacts)
@@ -183,6 +197,36 @@ def test_search_stopped_and_resumed(
     again = tune.run(undisturbed, _context(undisturbed, artifacts, inputs, database_url, tmp_path / "a", StopSignal()))
     assert again.summary == manifest.summary
     _check_curve_of_resumed_trial(config, artifacts, inputs, manifest, tmp_path, database_url)
+
+
+@pytest.mark.slow
+def test_one_worker_goes_from_search_to_search(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [_config(trials=2, epochs=2), _config(trials=3, epochs=2).model_copy(update={"seed": 2})]
+    built: list[int] = []
+    build = tune.ArmObjective._build
+
+    def counted(self: tune.ArmObjective, *arguments: Any) -> Any:
+        built.append(self._config.seed)
+        return build(self, *arguments)
+
+    monkeypatch.setattr(tune.ArmObjective, "_build", counted)
+
+    def context(config: TuneConfig, role: str) -> Context:
+        return _context(config, artifacts, inputs, database_url, tmp_path / f"{role}{config.seed}", StopSignal())
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = [pool.submit(tune.run, config, context(config, "c")) for config in configs]
+        _work(*(context(config, "w") for config in configs))
+        assert [done.result().summary["complete"] for done in ended] == [2, 3]
+    assert sorted(built) == [1, 2]  # each arm's data once
+    database = Database(database_url)
+    try:
+        with database.transaction() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM tailfill_workers")) == 0  # it has left both
+    finally:
+        database.close()
 
 
 def _check(manifest: Manifest, config: TuneConfig, artifacts: Artifacts) -> None:
@@ -215,8 +259,36 @@ def _check_curve_of_resumed_trial(
     objective = tune.ArmObjective(config, _context(config, artifacts, inputs, url, tmp_path / "u", StopSignal()))
     objective.prepare()
     assert objective._data is not None
-    fitted = fit(objective._arm, objective._data, 3, config.seed, NoCheckpoints(), StopSignal())
+    seed = repetition_seed(config.seed, 0)
+    fitted = fit(objective._arm, objective._data, 3, seed, NoCheckpoints(), StopSignal())
     assert [record.val_loss for record in fitted.history] == rows[0]["curve"]
+
+
+@pytest.mark.slow
+def test_each_repetition_has_its_own_trials_seed_and_winner(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def watched(*arguments: Any) -> Any:
+        seeds.append(arguments[3])
+        return fit(*arguments)
+
+    monkeypatch.setattr(shared.classifier.fit, "fit", watched)
+    repetitions = Repetitions(count=2, seed=9, shared=("training.lr",))
+    config = _config(trials=4, epochs=2, sampler="qmc").model_copy(update={"repetitions": repetitions})
+    del inputs["parameters"]
+    manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
+    assert seeds == [repetition_seed(config.seed, number) for number in (0, 0, 1, 1)]
+    rows = pq.read_table(artifacts.fetch(manifest.file("trials.parquet"))).to_pylist()
+    assert [row["repetition"] for row in rows] == [0, 0, 1, 1]
+    best = json.loads(artifacts.fetch(manifest.file("best.json")).read_bytes())
+    for number, winner in enumerate(best["repetitions"]):
+        own = [row for row in rows if row["repetition"] == number]
+        assert winner["value"] == min(row["value"] for row in own)
+        assert winner["parameters"]["training.lr"] == rows[winner["number"]]["training.lr"]
+    assert best["value"] == min(winner["value"] for winner in best["repetitions"])
+    assert manifest.summary["repetitions"] == [winner["parameters"] for winner in best["repetitions"]]
 
 
 def _spent(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -270,7 +342,7 @@ def test_trial_that_a_spent_budget_left_goes_on_from_its_checkpoint_under_a_larg
         committed = pool.submit(tune.run, config, context)
         _after(patch, 1, 1, stop.set)
         with pytest.raises(Stopped):
-            tune.work(config, _context(config, artifacts, inputs, database_url, tmp_path / "w", stop))
+            _work(_context(config, artifacts, inputs, database_url, tmp_path / "w", stop))
         artifacts.store.put(f"tiny/tune/{context.task.key}/checkpoints/trial-0-1-1.json", b"of a killed worker")
         spent[0] = 2.0
         manifest = committed.result()
@@ -392,6 +464,6 @@ def test_study_goes_by_the_content_of_weights(artifacts: Artifacts, inputs: dict
 def test_without_a_database_it_says_so(artifacts: Artifacts, inputs: dict[str, Input], tmp_path: Path) -> None:
     context = _context(_config(), artifacts, inputs, "", tmp_path / "d", StopSignal())
     context.settings = Settings.from_environment({})
-    for role in (tune.run, tune.work):
+    for role in (lambda: tune.run(_config(), context), lambda: _work(context)):
         with pytest.raises(ConfigError, match="DATABASE_URL: is not set"):
-            role(_config(), context)
+            role()

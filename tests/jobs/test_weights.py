@@ -150,7 +150,7 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     assert made["base_files"] == {file.name: file.digest for file in manifest.files}
     study.keep(tuned)
     drawing = GenerateConfig(
-        generate=Generate(fill_to=4, steps=2, batch_size=4), base="some/model", rare=Rare(below=5), seed=1
+        generate=Generate(fill_to=4, steps=2, batch_size=4), base="some/model", rare=Rare(below=5), seed=1, pool=0
     )
     images = generate.run(drawing, study.context("generate", drawing))
     assert images is not None

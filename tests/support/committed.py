@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.fingerprint import fingerprint
 from shared.artifacts.manifest import Manifest
 from shared.config.resolve import ResolvedStudy
+from shared.config.stages import TuneConfig
 from shared.config.task import Task
 from shared.context import Context
 from shared.pipeline.plan import Step, make_task
@@ -48,4 +50,12 @@ def commit_task(task: Task, artifacts: Artifacts, files: Mapping[str, Path] = Ma
         stop=StopSignal(),
         code=lambda: (fingerprint(task.stage), {}),
     )
-    return context.commit(files, {})
+    return context.commit(files, _summary(task))
+
+
+def _summary(task: Task) -> dict[str, Any]:
+    """The summary of a search that found no parameters; nothing of another stage's is read."""
+    if not isinstance(task.config, TuneConfig):
+        return {}
+    repetitions = task.config.repetitions
+    return {"parameters": {}, "repetitions": [{}] * (repetitions.count if repetitions else 0)}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from shared.config.load import load_study
 from shared.config.stages import Stage, StageConfig, WeightsConfig
 from shared.pipeline.plan import plan
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
-_CONFIGS: dict[Stage, StageConfig] = {step.stage: step.config for step in plan(load_study(DEMO))}
+_CONFIGS: dict[Stage, StageConfig] = {step.stage: step.config for step in plan(load_study(SMALL_STUDY))}
 _CONFIGS["weights"] = WeightsConfig(kind="timm", name="test_resnet", revision=None)
 
 

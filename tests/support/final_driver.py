@@ -87,7 +87,6 @@ def config(epochs: int, repeat: int = 0) -> FinalConfig:
     arm = {
         "rare": {"below": 20},
         "accept": None,
-        "replicates": 1,
         "classifier": {"model": "test_resnet.r160_in1k", "pretrained": False, "trainable": "layer4", "head": [16]},
         "augmentation": "hard",
         "images": "real",
@@ -109,7 +108,7 @@ def small_final(folder: Path, epochs: int) -> FinalResult:
     out.mkdir(parents=True, exist_ok=True)
     found, info = dataset()
     checkpoints = DurableCheckpoints(folder / "checkpoints")
-    return final(config(epochs), FinalInputs(found, info, {}), runtime(checkpoints), out)
+    return final(config(epochs), FinalInputs(found, info), runtime(checkpoints), out)
 
 
 if __name__ == "__main__":

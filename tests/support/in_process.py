@@ -13,6 +13,7 @@ import shared.classifier.fit
 import shared.diffusion.load
 import shared.score.judges
 import shared.search.coordinator
+import shared.search.visits
 import shared.search.worker  # noqa: F401 - these are imported before the second thread starts, which could see them half imported
 from jobs import tune
 from jobs.cli.stage import run_within
@@ -63,7 +64,7 @@ class InProcess:
             coordinating = pool.submit(tune.run, config, coordinator)
             coordinating.add_done_callback(lambda done: done.exception() and worker.stop.set())
             try:
-                tune.work(config, worker)
+                tune.work(lambda: [worker])
             except BaseException:
                 coordinator.stop.set()
                 raise

@@ -59,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.give(201, job)
         if self.command == "DELETE":
             return self.give(200 if jobs.pop(name, None) else 404, {"message": "gone"})
+        if name:
+            return self.give(200, jobs[name]) if name in jobs else self.give(404, {"message": "gone"})
         return self.give(200, {"items": list(jobs.values())})
 
     do_GET = do_POST = do_DELETE = do_PATCH = answer

@@ -12,13 +12,12 @@ from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
 from shared.pipeline.plan import Step, plan
 from tests.support.committed import commit_steps
-
-DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
+from tests.support.small_study import SMALL_STUDY
 
 
 def commit_all(*sets: str, files: Callable[[Step], dict[str, Path]] | None = None) -> None:
     """Commits every step of the study, the report with a page; `files` returns what another step commits."""
-    study = load_study(DEMO, sets)
+    study = load_study(SMALL_STUDY, sets)
     artifacts = Artifacts(FolderStore(Path("store")), study.name, Path("cache"))
 
     def step_files(step: Step) -> dict[str, Path]:
@@ -33,7 +32,7 @@ def commit_all(*sets: str, files: Callable[[Step], dict[str, Path]] | None = Non
 
 def run(*sets: str, as_json: bool = False) -> str:
     """Runs the study, and returns what the command prints."""
-    return run_study(DEMO, sets, None, None, (), "json", as_json)
+    return run_study(SMALL_STUDY, sets, None, None, (), "json", as_json)
 
 
 def status(*sets: str, file: Path | None = None, why: str | None = None) -> str:

@@ -118,24 +118,28 @@ class StudyMaker:
         )
 
     def generate(self, experiment: str, rare: tuple[str, ...], each: int = 30, pools: int = 2) -> None:
-        """Adds the results of `finetune`, `generate` and `score` of an experiment."""
-        out = self._out(f"generate/{experiment}")
+        """Adds the results of `finetune`, `generate` and `score` of each pool of an experiment's images."""
+        for pool in range(pools):
+            self._pool(experiment, rare, each, pool)
+
+    def _pool(self, experiment: str, rare: tuple[str, ...], each: int, pool: int) -> None:
+        out = self._out(f"generate/{experiment}/{pool}")
         steps = [{"step": s, "loss": 1 / (1 + s / 100), "seconds": s / 5} for s in range(0, 1000, 100)]
         (out / "curve.json").write_text(json.dumps(steps))
         self._sheet(out / "samples.png")
         self.commit(
-            f"finetune/{experiment}",
+            f"finetune/{experiment}/{pool}",
             {n: out / n for n in ("curve.json", "samples.png")},
             {"steps": 1000, "loss": 0.1},
             {},
             ("prepare",),
         )
-        filled = [name for name in rare for _ in range(each)] * pools
+        filled = [name for name in rare for _ in range(each)]
         columns = [self.schema.column(name) for name in filled]
         source = np.array([self.random.choice(np.flatnonzero(self.labels[: self.train, c] == 1)) for c in columns])
         n = len(filled)
         extra = pa.table({
-            "index": np.arange(n), "pool": np.repeat(np.arange(pools, dtype=np.int32), n // pools), "filled": filled, "source": source,
+            "index": np.arange(n), "pool": np.full(n, pool, np.int32), "filled": filled, "source": source,
             "prompt": ["a garment"] * n,
         })  # fmt: skip
         images = ImageSet(
@@ -148,18 +152,19 @@ class StudyMaker:
         )
         shards = write_shards(images, out, "images")
         self.commit(
-            f"generate/{experiment}",
+            f"generate/{experiment}/{pool}",
             {p.name: p for p in shards},
-            {"images": n, "pools": pools},
+            {"images": n},
             {},
-            ("prepare", f"finetune/{experiment}"),
+            ("prepare", f"finetune/{experiment}/{pool}"),
         )
-        self._score(experiment, out, n)
+        self._score(f"{experiment}/{pool}", out, n)
 
-    def _score(self, experiment: str, out: Path, n: int) -> None:
+    def _score(self, images: str, out: Path, n: int) -> None:
         scores = pa.table({
             "index": np.arange(n), "plausibility": self.random.beta(2.2, 1.6, n).astype(np.float32),
             "neighbour_ratio": self.random.gamma(9, 0.12, n).astype(np.float32), "test_ratio": self.random.gamma(10, 0.12, n).astype(np.float32),
+            "as_near": np.linspace(0, 1, n, dtype=np.float32), "copy_of": pa.nulls(n, pa.string()), "leak_of": pa.nulls(n, pa.string()),
         })  # fmt: skip
         pq.write_table(scores, out / "scores.parquet")
         judges = {
@@ -176,16 +181,23 @@ class StudyMaker:
             "recall": 0.42,
             "density": 0.83,
             "coverage": 0.56,
-            "neighbours": {"median_ratio": 1.06, "held_out_median_ratio": 1.1, "near_copies": 3, "near_test_copies": 1},
+            "neighbours": {
+                "median_ratio": 1.06,
+                "held_out_median_ratio": 1.1,
+                "copies": 2,
+                "leaks": 0,
+                "near_copies": 3,
+                "near_test_copies": 1,
+            },
         }
         (out / "judges.json").write_text(json.dumps(judges))
         self._sheet(out / "copies.png")
         self.commit(
-            f"score/{experiment}",
+            f"score/{images}",
             {n: out / n for n in ("scores.parquet", "judges.json", "copies.png")},
             {},
             {},
-            ("prepare", f"generate/{experiment}"),
+            ("prepare", f"generate/{images}"),
         )
 
     def tune(
@@ -290,10 +302,10 @@ class StudyMaker:
         files = {n: out / n for n in ("predictions.parquet", "curve.json", "metrics.json")}
         real = images == "real"
         arm = Arm(
-            rare=Rare(below=40), accept=None if real else Accept(), replicates=1 if real else 2, classifier=Classifier(), augmentation="hard", images=images,
+            rare=Rare(below=40), accept=None if real else Accept(), classifier=Classifier(), augmentation="hard", images=images,
             training=Training(), synthetic=None if real else Synthetic(),
         )  # fmt: skip
-        inputs = ("prepare",) if real else ("prepare", f"generate/{experiment}", f"score/{experiment}")
+        inputs = ("prepare",) if real else ("prepare", f"generate/{experiment}/0", f"score/{experiment}/0")
         self.commit(
             f"final/{experiment}/{repeat}",
             files,
@@ -356,7 +368,8 @@ def three_arms(
     rare = tuple(name for name, n in zip(maker.schema.class_names, counts, strict=True) if 0 < n < 40)
     maker.generate("synthetic", rare)
     for stage in ("finetune", "generate", "score"):
-        maker.results[f"{stage}/placebo"] = maker.results[f"{stage}/synthetic"]
+        for pool in range(2):
+            maker.results[f"{stage}/placebo/{pool}"] = maker.results[f"{stage}/synthetic/{pool}"]
     for name, images, more in (
         ("real", "real", 0.0),
         ("synthetic", "real+synthetic", gain),

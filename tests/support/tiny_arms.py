@@ -47,7 +47,6 @@ def make_arm(**changes: dict[str, object] | str | int | None) -> Arm:
     tree: dict[str, object] = {
         "rare": {"below": None, "classes": ["colour/blue"]},
         "accept": None,
-        "replicates": 1,
         "classifier": {"model": "test_resnet.r160_in1k", "pretrained": False, "trainable": "all", "head": [16]},
         "augmentation": "none",
         "images": "real",

@@ -3,14 +3,14 @@
 The files are `list_attr_cloth.txt` (a count, a header, then `name type` lines), `{train,val,test}.txt` (image paths),
 `{train,val,test}_attr.txt` (six integers per line: the position of the class among those of its type), and optionally `*_bbox.txt`; each has
 header lines or none, under `Anno_fine/` or `split/`. Images are at `img/...` under the root, or under `Img/`, into which the distribution unpacks
-them.
+them. The distribution has a folder per product below `img/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -139,8 +139,14 @@ def _images(split: _Split, root: Path, schema: LabelSchema, check: PathCheck, pr
         corners = _box(box, where, problems) if box is not None else None
         if box is not None and corners is None:
             continue
-        images.append(SourceImage(checked[0], where, checked[1], labels, split.name, box=corners))
+        images.append(SourceImage(checked[0], where, checked[1], labels, split.name, _product(checked[0]), corners))
     return images
+
+
+def _product(path: str) -> str | None:
+    """Returns the product that a path such as `img/Sheer_Blouse/img_0001.jpg` names; None if the images lie in `img/` itself."""
+    folder = PurePosixPath(path).parent
+    return str(folder) if len(folder.parts) > 1 else None
 
 
 def _labels(text: str, schema: LabelSchema, where: str, problems: Problems) -> Labels | None:

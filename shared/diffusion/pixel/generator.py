@@ -1,19 +1,23 @@
-"""Draws images with the trained pixel generator: DPM-Solver++ on the flow, classifier-free guidance, and image-to-image."""
+"""Draws images with the trained pixel generator: the midpoint method on the flow, classifier-free guidance, and image-to-image."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
 from shared.diffusion.generator import BaseSource, Generator, SampleRequest
 from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_network
+
+SHIFT = 0.3
+"""How much closer together the steps are near the image than near the noise, after the time shift of Esser et al. 2024 (Scaling Rectified
+Flow Transformers), whose shifts are above 1. Fine texture forms last: of a pixel's standard deviation of 0.1, 12 evaluations in even steps
+keep 93 %, with this shift 99 %."""
 
 
 class PixelGenerator(Generator):
@@ -56,31 +60,28 @@ class PixelGenerator(Generator):
     def _denoise(
         self, requests: Sequence[SampleRequest], strength: float | None, guidance: float, steps: int
     ) -> torch.Tensor:
-        """Returns the images `[n, 3, r, r]` of requests of one strength; their values are near -1 to 1."""
-        scheduler = flow_solver(steps)
+        """Returns the images `[n, 3, r, r]`, in -1 to 1, of requests of one strength."""
         side = self.resolution
         # drawn on the CPU: a seed's noise is then the same on every device
         noise = torch.stack(
             [torch.randn((3, side, side), generator=torch.Generator().manual_seed(r.seed)) for r in requests]
         ).to(self._device)
-        first = 0 if strength is None else steps - max(1, round(steps * strength))
-        scheduler.set_begin_index(first)
-        state = noise
-        if strength is not None:
-            share = scheduler.sigmas[first].to(self._device)
-            state = (1 - share) * self._starts(requests) + share * noise
+        state = noise if strength is None else (1 - strength) * self._starts(requests) + strength * noise
         labels = torch.from_numpy(np.stack([r.labels for r in requests])).to(self._device)
-        # the solver rounds its timesteps down to whole numbers; the network gets the exact ones
-        for timestep, sigma in zip(scheduler.timesteps[first:], scheduler.sigmas[first:-1], strict=True):
-            flow = self._flow(state, sigma * TRAIN_TIMESTEPS, labels, guidance)
-            state = scheduler.step(flow, timestep, state, return_dict=False)[0]
-        return state
 
-    def _flow(self, state: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, guidance: float) -> torch.Tensor:
+        def flow(state: torch.Tensor, share: float) -> torch.Tensor:
+            image = state - share * self._flow(state, share * TRAIN_TIMESTEPS, labels, guidance)
+            # guidance may push the predicted image out of the range of images
+            return (state - image.clamp(-1, 1)) / share
+
+        start = 1.0 if strength is None else strength
+        return integrate(flow, state, start, max(1, round(steps * start)))
+
+    def _flow(self, state: torch.Tensor, timestep: float, labels: torch.Tensor, guidance: float) -> torch.Tensor:
         """Returns the flow with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none."""
         if self._device.type == "cuda":
             state = state.contiguous(memory_format=torch.channels_last)
-        times = timestep.to(self._device, torch.float32).expand(len(state))
+        times = torch.full((len(state),), timestep, device=self._device)
         if guidance == 1:
             flow: torch.Tensor = self._network(state, times, labels)
             return flow
@@ -98,21 +99,29 @@ class PixelGenerator(Generator):
         return torch.from_numpy(starts).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def flow_solver(steps: int) -> DPMSolverMultistepScheduler:
-    """Returns a DPM-Solver++ of second order (Lu et al. 2022) for a rectified flow, set to `steps` steps.
+def integrate(
+    flow: Callable[[torch.Tensor, float], torch.Tensor], state: torch.Tensor, start: float, evaluations: int
+) -> torch.Tensor:
+    """Returns the image at the end of a rectified flow, followed from a share of noise `start`, 0 to 1, with that many evaluations of
+    `flow(state, share)`.
 
-    Guidance may push the predicted image out of -1 to 1; `thresholding` with a maximum of 1 limits it at each step.
+    A step takes two evaluations, at its start and in its middle (the midpoint method, of second order, which never asks for the flow at the
+    image itself); if their number is odd, the first step takes one and is half as long. Multistep methods such as DPM-Solver++ end in a step
+    of first order, which returns the mean of what the image could be, and so loses variance at few steps.
     """
-    scheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=TRAIN_TIMESTEPS,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        thresholding=True,
-        sample_max_value=1.0,
-    )
-    with warnings.catch_warnings():  # diffusers 0.42 hands numpy a tensor in a way that numpy 2 deprecates
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        scheduler.set_timesteps(steps)
-    return scheduler
+    shares = noise_shares(start, evaluations)
+    for number, (share, following) in enumerate(pairwise(shares)):
+        middle = (share + following) / 2
+        slope = flow(state, share)
+        if number > 0 or evaluations % 2 == 0:
+            slope = flow(state + (middle - share) * slope, middle)
+        state = state + (following - share) * slope
+    return state
+
+
+def noise_shares(start: float, evaluations: int) -> list[float]:
+    """Returns the shares of noise at which steps begin, from `start` to 0; closer together near 0 by SHIFT."""
+    unshifted = start / (SHIFT + (1 - SHIFT) * start)
+    done = [0, *range(2 - evaluations % 2, evaluations + 1, 2)]
+    times = [unshifted * (1 - each / evaluations) for each in done]
+    return [SHIFT * time / (1 - (1 - SHIFT) * time) for time in times]

@@ -205,4 +205,4 @@ class PixelTrainer:
         progress: dict[str, Any] = json.loads(files[PROGRESS].read_text())
         self.curve, self._pending = progress["curve"], progress["pending"]
         self._earlier_seconds = progress["seconds"]
-        log.info("going on from a checkpoint", step=self.step)
+        log.info("continuing from a checkpoint", step=self.step)

@@ -93,11 +93,14 @@ def test_generated_images_with_scores_and_the_filter(tmp_path: Path, folder_stor
             "plausibility": [0.5, 0.1, 0.9],
             "neighbour_ratio": [1.0, 2.0, math.nan],
             "neighbour": ["n"] * 3,
+            "as_near": [1.0] * 3,
+            "copy_of": pa.nulls(3, pa.string()),
+            "leak_of": pa.nulls(3, pa.string()),
         }
     )
     pq.write_table(scores, tmp_path / "scores.parquet")
     scored = committed(artifacts, "score", {"scores.parquet": tmp_path / "scores.parquet"})
-    export(artifacts, prepared, generated, scored, tmp_path / "out", Accept(copies=0.0))
+    export(artifacts, prepared, generated, scored, tmp_path / "out", Accept(copies="allow"))
     found = rows(tmp_path / "out")
     assert [row["accepted"] for row in found] == [True, False, True]
     assert [row["prompt"] for row in found] == ["x", "y", "z"]
@@ -119,8 +122,8 @@ def test_scores_of_another_set(tmp_path: Path) -> None:
 
 
 TWO_SETS = (
-    "experiments=[{name: real}, {name: a, images: real+synthetic, generate: {guidance: 1.0}, accept: {copies: 0.0}},"
-    " {name: b, images: real+synthetic, generate: {guidance: 3.0}, accept: {copies: 0.0, plausibility: [0.5, 1.0]}}]"
+    "experiments=[{name: real}, {name: a, images: real+synthetic, generate: {guidance: 1.0}, accept: {copies: allow}},"
+    " {name: b, images: real+synthetic, generate: {guidance: 3.0}, accept: {copies: refuse, plausibility: [0.5, 1.0]}}]"
 )
 
 
@@ -144,9 +147,9 @@ def image_files(step: Step) -> dict[str, Path]:
         return {path.name: path for path in write_shards(made, folder, "images")}
     if step.stage == "score":
         guidance = guidance_of(step.needs["generate"])
-        table = pa.table(
-            {"index": [0, 1, 2], "plausibility": [guidance / 10, 0.6, 0.7], "neighbour_ratio": [1.0, 1.0, 1.0]}
-        )
+        none = pa.nulls(3, pa.string())
+        columns = {"plausibility": [guidance / 10, 0.6, 0.7], "as_near": [1.0] * 3, "copy_of": none, "leak_of": none}
+        table = pa.table({"index": [0, 1, 2], **columns})
         pq.write_table(table, folder / "scores.parquet")
         return {"scores.parquet": folder / "scores.parquet"}
     return {}
@@ -154,7 +157,7 @@ def image_files(step: Step) -> dict[str, Path]:
 
 def exported(experiment: str | None) -> list[dict[str, object]]:
     out = Path(f"out-{experiment}")
-    export_images("generated", out, experiment, None)
+    export_images("generated", out, experiment, None, None)
     return [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
 
 
@@ -170,9 +173,12 @@ def test_each_experiment_s_images_with_their_own_scores_and_filter() -> None:
         exported(None)
     with pytest.raises(ConfigError, match=r"--experiment real: has no generated images; experiments that have: a, b"):
         exported("real")
-    with pytest.raises(ConfigError, match="all experiments have the same data set"):
-        export_images("dataset", Path("out"), "a", None)
-    assert export_images("dataset", Path("out"), None, None) == "3 images in out"
+    for experiment, pool in (("a", None), (None, 0)):
+        with pytest.raises(ConfigError, match="is for `export generated`; a study has one data set"):
+            export_images("dataset", Path("out"), experiment, pool, None)
+    assert export_images("dataset", Path("out"), None, None, None) == "3 images in out"
+    with pytest.raises(ConfigError, match="--pool 1: must be below 1, the number of pools"):
+        export_images("generated", Path("out-pool"), "a", 1, None)
 
 
 @pytest.mark.usefixtures("empty_folder")

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from jobs.cli import release
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.folder import FolderStore
+from shared.artifacts.keys import new_task
+from shared.config.load import load_study
 from shared.errors import ArtifactError, InputError, TailfillError, UnavailableError
+from shared.kube.manifests import stage_job
+from shared.pipeline.plan import plan
+from shared.pipeline.status import task_id
+from tests.support.committed import commit_task
 
 
 @pytest.mark.parametrize(("code", "error"), [(75, UnavailableError), (2, InputError)])
@@ -74,3 +82,42 @@ def test_an_archive_that_is_no_report(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ArtifactError, match=said):
         fetch(archive, tmp_path / "report", monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["report"])
+
+
+def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> None:
+    study = load_study(Path(__file__).parents[3] / "studies" / "demo.yaml")
+    config = next(step for step in plan(study) if step.stage == "final").config
+    tasks = [
+        new_task(study.name, "final", config.model_copy(update={"repeat": number}), {}, study.resources)
+        for number in range(6)
+    ]
+    artifacts = Artifacts(FolderStore(tmp_path / "store"), study.name, tmp_path / "cache")
+    commit_task(tasks[0], artifacts)
+    owner = {"metadata": {"name": "study-control", "uid": "1"}}
+
+    def block(*numbers: int) -> dict[str, Any]:
+        labels = {"app.kubernetes.io/component": "final"}
+        manifest = {"metadata": {"labels": labels}, "spec": {"template": {"metadata": {"labels": labels}}}}
+        return stage_job(manifest, "study", [tasks[number] for number in numbers], owner)
+
+    working, failed = block(0, 1, 2), block(3, 4, 5)
+    name = working["metadata"]["name"]
+    condition = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": ""}
+    failed["status"] = {"conditions": [condition]}
+    again = block(4)
+    pods = [
+        {
+            "metadata": {"name": one, "labels": {"batch.kubernetes.io/job-name": one}},
+            "spec": {},
+            "status": {"phase": "Running"},
+        }
+        for one in (name, again["metadata"]["name"])
+    ]
+    snapshot = release.ReleaseSnapshot("study", [], [working, failed, again], pods, [], [])
+    statuses = snapshot.task_statuses(artifacts)
+    states = {number: statuses.get(task_id("final", task.key)) for number, task in enumerate(tasks)}
+    assert {number: state.state if state else None for number, state in states.items()} == {
+        0: None, 1: "running", 2: "pending", 3: "failed", 4: "running", 5: None
+    }  # fmt: skip
+    assert states[2] is not None
+    assert states[2].detail == f"number 2 of what {name} has left"

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.cli.report import print_report
 from shared.errors import ArtifactError, ConfigError
-from tests.support.local_commands import DEMO, commit_all, run, status
+from tests.support.local_commands import SMALL_STUDY, commit_all, run, status
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -33,7 +33,7 @@ def test_a_bucket_chooses_no_place_for_the_report(tmp_path: Path, field: str, va
     tree["files"][0][field] = value.replace("/absolute", str(tmp_path / "absolute"))
     manifest.write_text(json.dumps(tree))
     before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "work")}
-    for command in (run, lambda: print_report(None, False), lambda: status(file=DEMO)):
+    for command in (run, lambda: print_report(None, False), lambda: status(file=SMALL_STUDY)):
         with pytest.raises(ArtifactError, match=rf"manifest\.json: not a manifest .*files\.0\.{field}") as caught:
             command()
         assert caught.value.exit_code == 2

@@ -13,7 +13,7 @@ from jobs.cli.run import run_study
 from shared.config.load import load_study
 from shared.errors import ArtifactError, ConfigError, Stopped, UnavailableError
 from shared.pipeline.local_session import last_study, local_session
-from tests.support.local_commands import DEMO, commit_all, run, status
+from tests.support.local_commands import SMALL_STUDY, commit_all, run, status
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -49,13 +49,13 @@ def test_a_bucket_needs_a_store_that_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_a_work_directory_inside_of_the_data(tmp_path: Path) -> None:
     sets = [f"dataset={{source: folder, root: {tmp_path}}}"]
     with pytest.raises(ConfigError, match=r"work/demo: lies inside of the data, .*; name a work directory elsewhere"):
-        run_study(DEMO, sets, None, None, [], "text", False)
+        run_study(SMALL_STUDY, sets, None, None, [], "text", False)
     assert not Path("work").exists()
 
 
 def test_an_unknown_stage_to_rerun() -> None:
     with pytest.raises(ConfigError, match="--rerun train: there is no such stage"):
-        run_study(DEMO, (), None, None, ("train",), "json", False)
+        run_study(SMALL_STUDY, (), None, None, ("train",), "json", False)
 
 
 def test_a_second_command_is_kept_out_and_may_look(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.cli.validate import Forecast, describe, generated_sets
+from jobs.cli.validate import Forecast, describe, foresee_verdict, generated_sets, verdict_lines
 from shared.config.load import load_study
+from shared.data.preview import preview
 from shared.diffusion.generators import GENERATORS
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "generate.fill_to=14",
     "training.batch_size=8", "finetune.width=8", "finetune.batch_size=4", "generate.batch_size=4", "generate.steps=2",
@@ -24,23 +25,24 @@ SMALL = [
 
 def validate(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     sets = [part for setting in SMALL for part in ("--set", setting)]
-    main(["validate", str(DEMO), *sets, *arguments])
+    main(["validate", str(SMALL_STUDY), *sets, *arguments])
     return capsys.readouterr().out
 
 
 def test_a_valid_study_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:
-    assert validate(capsys) == f"{DEMO}: valid (real, synthetic, placebo)\n"
+    assert validate(capsys) == f"{SMALL_STUDY}: valid (real, synthetic, placebo)\n"
     assert json.loads(validate(capsys, "--json")) == {"study": "demo", "experiments": ["real", "synthetic", "placebo"]}
 
 
 def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
-    found = json.loads(validate(capsys, "--plan", "--json"))
+    verdict = "verdict={provisional: true, generators: one}"
+    found = json.loads(validate(capsys, "--plan", "--json", "--set", verdict))
     assert found["stages"] == {
         "prepare": 1,
         "finetune": 1,
-        "generate": 1,
-        "score": 1,
+        "generate": 2,
+        "score": 2,
         "tune": 3,
         "final": 6,
         "report": 1,
@@ -56,8 +58,12 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     for stage, (low, high) in found["hours_range"].items():
         assert 0 < low <= found["hours"][stage] <= high
     assert found["gib"] > 0
-    words = describe(load_study(DEMO), Forecast(**found)).splitlines()
-    assert words[0].startswith("study demo: 14 stages (1 prepare, 1 finetune, ")
+    assert found["smallest_effect"] is None  # two repetitions are too few for a verdict
+    assert found["to_settle"]["repetitions"] >= 6
+    assert all(name.partition("/")[2] and n >= 0 for name, n in found["test_images"].items())
+    words = describe(load_study(SMALL_STUDY, [verdict]), Forecast(**found)).splitlines()
+    assert "verdict: none with so few repetitions (final.seeds)" in words
+    assert words[0].startswith("study demo: 16 stages (1 prepare, 1 finetune, ")
     assert "search: 12 trials; final: 6 trainings" in words
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
     assert words[1].startswith("images: 300 train, ")
@@ -72,7 +78,7 @@ def test_weights_of_the_hub_are_named_and_not_fetched(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sets = [part for setting in SMALL for part in ("--set", setting) if not setting.startswith("finetune")]
     base = "finetune={generator: stable-diffusion, base: some/model, revision: abc, resolution: 32}"
-    main(["validate", str(DEMO), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
+    main(["validate", str(SMALL_STUDY), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
     lines = capsys.readouterr().out.splitlines()
     assert f"finetune, generate: not timed; {GENERATORS['stable-diffusion'].untimed}" in lines
     assert [line for line in lines if line.startswith("weights: ")] == [
@@ -91,7 +97,7 @@ def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
         else "training.lr: {low: 0.1, high: 0.2}"
     )
     settings = ["verdict=none", f"experiments.synthetic.search={{trials: {trials}, space: {{{space}}}}}"]
-    (synthetic,) = (e for e in load_study(DEMO, settings).experiments if e.name == "synthetic")
+    (synthetic,) = (e for e in load_study(SMALL_STUDY, settings).experiments if e.name == "synthetic")
     assert generated_sets(synthetic) == sets
 
 
@@ -138,3 +144,25 @@ def test_data_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
     with pytest.raises(SystemExit, match="2"):
         validate(capsys, "--plan", "--set", f"dataset={{source: folder, resolution: 32, root: {tmp_path}/none}}")
     assert f"{tmp_path}/none: there is no such folder" in capsys.readouterr().err
+
+
+def test_the_plan_says_which_effect_a_verdict_finds() -> None:
+    sets = ["final.seeds=10", "search.trials=20", "verdict={metric: accuracy}", "dataset.test=400"]
+    forecast = Forecast(stages={}, images={"train": 300, "val": 60, "test": 400})
+    study = load_study(SMALL_STUDY, sets)
+    data = preview(study.dataset, None, study.seed)
+    foresee_verdict(study, data, forecast)
+    assert forecast.test_images == {"all": 400}
+    assert forecast.smallest_effect == pytest.approx(0.0276, abs=0.0005)  # 2.8 √(.012²/10 + .15²/400 + .3²/4000)
+    assert forecast.to_settle["test_images"] > 400
+    first, second = verdict_lines(study, forecast)
+    assert "would find an effect of 2.8 points of accuracy in 80 % of such studies" in first
+    assert re.search(
+        r"1 point takes about [\d.]+ times as many test images of every class, and \d+ repetitions", second
+    )
+    forecast.test_images = {"fabric/faux": 5, "fabric/denim": 40}
+    assert verdict_lines(study, forecast)[-1].startswith("verdict: few test images: fabric/faux has 5; a judged class")
+    none = load_study(SMALL_STUDY, ["verdict=none"])
+    quiet = Forecast(stages={}, images=forecast.images)
+    foresee_verdict(none, data, quiet)
+    assert verdict_lines(none, quiet) == []

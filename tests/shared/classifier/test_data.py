@@ -30,7 +30,7 @@ RARE = np.array([2])
 @pytest.fixture
 def build(device: torch.device) -> Build:
     def build(arm: Arm, train: ImageSet, val: ImageSet, **options: Any) -> TrainingData:
-        training = effective_training_set(arm, train, None, None, 0, RARE)
+        training = effective_training_set(arm, train, None, None, RARE)
         return TrainingData.build(arm, training, val, RARE, Runtime(device, Resources(), **options))
 
     return build
@@ -162,6 +162,6 @@ def test_a_signal_ends_the_computation_between_blocks(
 def test_counts_of_labels_that_count(build: Build) -> None:
     images = make_images(10)
     data = build(make_arm(), images, images)
-    counts = data.counts(real_only=False)
+    counts = data.counts()
     assert counts.positive[:3].sum() == 9  # one image's colour is unknown
     assert counts.known.tolist() == [9, 9, 9, 10, 9]

@@ -21,12 +21,16 @@ from shared.classifier.fit import (
     TrainingDiverged,
     TrainingFailed,
     fit,
+    unmasked_targets,
 )
+from shared.classifier.loss import ClassCounts, Loss
 from shared.classifier.runtime import Runtime
+from shared.classifier.sampling import Sampler
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
+from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.stop import StopSignal
 from tests.support.tiny_arms import make_arm
@@ -51,10 +55,10 @@ HARD = make_arm(
 @pytest.fixture
 def build(device: torch.device) -> Build:
     def build(arm: Arm, train: ImageSet, val: ImageSet, generated: ImageSet | None = None) -> TrainingData:
-        scores = (
-            pa.table({"plausibility": np.full(20, 0.5), "neighbour_ratio": np.full(20, 0.5)}) if generated else None
-        )
-        training = effective_training_set(arm, train, generated, scores, 0, RARE)
+        nothing = pa.nulls(20, pa.string())
+        columns = {"plausibility": np.full(20, 0.5), "as_near": np.ones(20), "copy_of": nothing, "leak_of": nothing}
+        scores = pa.table(columns) if generated else None
+        training = effective_training_set(arm, train, generated, scores, RARE)
         return TrainingData.build(arm, training, val, RARE, Runtime(device, Resources()))
 
     return build
@@ -303,8 +307,8 @@ def test_data_of_another_arm_is_a_programming_error(train: ImageSet, val: ImageS
 def test_validation_loss_does_not_know_what_is_searched(
     train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
 ) -> None:
-    """Smoothing, mixup and weights of generated images change the training, but not the measure of a network."""
-    accept = {"plausibility": [0.2, 0.9], "copies": 0.0}
+    """Smoothing, mixup and weights of generated images change the training, not how a network is measured."""
+    accept = {"plausibility": [0.2, 0.9], "copies": "refuse"}
     arms = [
         make_arm(
             images="real+synthetic", accept=accept, synthetic={"loss_weight": weight},
@@ -320,7 +324,7 @@ def test_validation_loss_does_not_know_what_is_searched(
 def test_the_refit_uses_real_images_only_and_moves_the_last_layer_only(
     train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
 ) -> None:
-    accept = {"plausibility": [0.2, 0.9], "copies": 0.0}
+    accept = {"plausibility": [0.2, 0.9], "copies": "refuse"}
     options: dict[str, Any] = {"images": "real+synthetic", "accept": accept, "synthetic": {"share": 0.5, "until": 0.5}}
     without = make_arm(**options, classifier={"trainable": "head"})
     with_refit = make_arm(**options, classifier={"trainable": "head"}, training={"refit_epochs": 2})
@@ -330,3 +334,64 @@ def test_the_refit_uses_real_images_only_and_moves_the_last_layer_only(
     a, b = first.network.state_dict(), second.network.state_dict()
     changed = {name for name in a if not torch.equal(a[name], b[name])}
     assert changed == {"head.3.weight", "head.3.bias"}
+
+
+def test_the_prior_is_that_of_the_epoch(device: torch.device) -> None:
+    """70 real and 330 generated images of a rare class, with the settings of studies/deepfashion.yaml."""
+    schema = LabelSchema(groups=(LabelGroup(name="a", classes=("rare", "other")),))
+    rare = np.concatenate([np.arange(4420) < 70, np.arange(1680) < 330])
+    labels = np.stack([rare, ~rare], 1).astype(np.int8)
+    generated = np.arange(6100) >= 4420
+    assert np.log(rare.mean()) == pytest.approx(-2.72, abs=0.005)  # what the pool's counts say
+    priors = {}
+    for power in (0.0, 1.0):
+        arm = make_arm(
+            images="real+synthetic",
+            accept={"plausibility": [0.2, 0.9], "copies": "refuse"},
+            synthetic={"share": 0.2, "loss_weight": 0.5, "until": 0.6},
+            training={"loss": "balanced_softmax", "batch_size": 128, "class_power": power},
+        )
+        weight = np.where(generated, 0.5, 1.0)
+        sampler = Sampler(arm, labels, generated, 10, 0)
+        for epoch in (5, 6):
+            drawn = ClassCounts.of(labels, np.ones_like(labels, bool), sampler.expected_draws(epoch) * weight)
+            loss = Loss.of(schema, arm.training, drawn, drawn, device)
+            logits = torch.zeros(1, 2, device=device)
+            value = loss(logits, unmasked_targets(torch.tensor([[1, 0]], device=device), 1))
+            priors[power, epoch] = -float(value)
+    assert priors[0.0, 5] == pytest.approx(-3.33, abs=0.005)
+    assert priors[0.0, 6] == pytest.approx(-4.15, abs=0.005)
+    assert priors[1.0, 5] == pytest.approx(np.log(0.5), abs=0.005)  # balanced already
+    assert priors[1.0, 6] == pytest.approx(np.log(0.5), abs=0.005)
+
+
+def test_an_epoch_trains_with_the_prior_of_what_it_draws(
+    train: ImageSet, val: ImageSet, generated: ImageSet, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = {"plausibility": [0.2, 0.9], "copies": "refuse"}
+    arm = make_arm(
+        images="real+synthetic",
+        accept=accept,
+        synthetic={"share": 0.5, "loss_weight": 0.5, "until": 0.5},
+        training={"loss": "balanced_softmax"},
+        classifier={"trainable": "head"},
+    )
+    data = build(arm, train, val, generated)
+    seen: list[ClassCounts] = []
+    of = Loss.of
+
+    def spied(schema: Any, training: Any, counts: ClassCounts, drawn: ClassCounts, device: torch.device) -> Loss:
+        seen.append(drawn)
+        return of(schema, training, counts, drawn, device)
+
+    monkeypatch.setattr(Loss, "of", spied)
+    run(arm, data, 2)
+    shares = [counts.positive[2] / counts.known[2] for counts in seen]
+    known = train.labels[:, 0] >= 0
+    real = (train.labels[known, 2] == 1).mean()
+    sources = np.arange(20) * 2  # of `generated`
+    labels = train.labels[sources]
+    added = labels[:, 0] >= 0
+    weights = np.array([0.5 * known.sum() / 60, 0.25 * added.sum() / 20])  # of what is known
+    assert shares[0] == pytest.approx(np.average([real, (labels[added, 2] == 1).mean()], weights=weights))
+    assert shares[1] == pytest.approx(real)

@@ -34,7 +34,7 @@ def test_weighted_is_the_papers_formula(seed: int, smoothing: float) -> None:
     labels = one_labels(12, seed)
     counts = ClassCounts.of(labels, np.ones_like(labels, bool))
     logits = torch.randn(12, 5, generator=torch.Generator().manual_seed(seed))
-    loss = Loss.of(ONE, Training(loss="weighted", label_smoothing=smoothing), counts, CPU)
+    loss = Loss.of(ONE, Training(loss="weighted", label_smoothing=smoothing), counts, counts, CPU)
     weight = torch.tensor(class_weights(counts.positive), dtype=torch.float32)
     expected = sum(
         torch.nn.CrossEntropyLoss(weight=weight[c], label_smoothing=smoothing)(
@@ -48,7 +48,7 @@ def test_weighted_is_the_papers_formula(seed: int, smoothing: float) -> None:
 def test_what_is_masked_or_unknown_does_not_count() -> None:
     labels, logits = one_labels(6, 0), torch.randn(6, 5)
     counts = ClassCounts.of(labels, np.ones_like(labels, bool))
-    loss = Loss.of(ONE, Training(loss="weighted"), counts, CPU)
+    loss = Loss.of(ONE, Training(loss="weighted"), counts, counts, CPU)
     kept = loss(logits[:4], targets(labels[:4], 2))
     unknown = labels.copy()
     unknown[4:] = -1
@@ -65,7 +65,7 @@ def test_what_is_masked_or_unknown_does_not_count() -> None:
 def test_balanced_softmax_is_cross_entropy_of_shifted_logits() -> None:
     labels, logits = one_labels(20, 3), torch.randn(20, 5)
     counts = ClassCounts.of(labels, np.ones_like(labels, bool))
-    loss = Loss.of(ONE, Training(loss="balanced_softmax", tau=0.5), counts, CPU)
+    loss = Loss.of(ONE, Training(loss="balanced_softmax", tau=0.5), counts, counts, CPU)
     shift = 0.5 * torch.tensor(counts.positive / 20).log().float()
     expected = sum(
         F.cross_entropy(logits[:, c] + shift[c], torch.from_numpy(labels[:, c]).argmax(1))
@@ -79,16 +79,28 @@ def test_balanced_softmax_is_cross_entropy_of_shifted_logits() -> None:
     assert torch.allclose(plain(logits, targets(labels, 2)), torch.as_tensor(unshifted))
 
 
+def test_the_prior_of_balanced_softmax_is_that_of_what_is_drawn() -> None:
+    logits = torch.zeros(1, 5)
+    labels = np.array([[1, 0, 0, 1, 0]], np.int8)
+    pool = ClassCounts(np.array([90.0, 9, 1, 50, 50]), np.full(5, 100.0))
+    drawn = ClassCounts(np.array([40.0, 30, 0.5, 35.25, 35.25]), np.full(5, 70.5))
+    loss = Loss.of(ONE, Training(loss="balanced_softmax"), pool, drawn, CPU)
+    assert float(loss(logits, targets(labels, 2))) == pytest.approx(-np.log(40 / 70.5) - np.log(0.5), abs=1e-6)
+    absent = ClassCounts(np.array([40.0, 30.5, 0, 35.25, 35.25]), np.full(5, 70.5))
+    loss = Loss.of(ONE, Training(loss="balanced_softmax"), pool, absent, CPU)
+    assert float(loss(logits, targets(labels, 2))) == pytest.approx(-np.log(40 / 71.5) - np.log(0.5), abs=1e-6)
+
+
 def test_any_groups_have_masked_binary_cross_entropy() -> None:
     labels = np.array([[1, 0], [0, -1], [1, 1], [-1, -1]], np.int8)
     logits = torch.randn(4, 2)
     counts = ClassCounts.of(labels, np.ones_like(labels, bool))
     known = torch.from_numpy(labels >= 0)
     wanted = torch.from_numpy(labels == 1).float()
-    plain = Loss.of(ANY, Training(loss="plain"), counts, CPU)(logits, targets(labels, 1))
+    plain = Loss.of(ANY, Training(loss="plain"), counts, counts, CPU)(logits, targets(labels, 1))
     assert torch.allclose(plain, F.binary_cross_entropy_with_logits(logits[known], wanted[known]))
     positives = torch.tensor([1 / 2, 1 / 1])  # negatives over positives
-    weighted = Loss.of(ANY, Training(loss="weighted"), counts, CPU)(logits, targets(labels, 1))
+    weighted = Loss.of(ANY, Training(loss="weighted"), counts, counts, CPU)(logits, targets(labels, 1))
     each = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=positives, reduction="none")
     assert torch.allclose(weighted, each[known].mean())
 
@@ -98,7 +110,7 @@ def test_mixup_with_itself_changes_nothing(schema: LabelSchema) -> None:
     labels = one_labels(8, 1)[:, : schema.width]
     logits = torch.randn(8, schema.width)
     counts = ClassCounts.of(labels, np.ones_like(labels, bool))
-    loss = Loss.of(schema, Training(label_smoothing=0.1), counts, CPU)
+    loss = Loss.of(schema, Training(label_smoothing=0.1), counts, counts, CPU)
     whole = targets(labels, len(schema.groups))
     everyone, share = torch.arange(8), torch.rand(8)
     mixed = loss(logits, whole.take(everyone, share), whole.take(everyone, 1 - share))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,13 +19,49 @@ def sampler(real: int, generated: int, **changes: object) -> Sampler:
     return Sampler(make_arm(**changes), labels, np.arange(real + generated) >= real, epochs=10, seed=3)
 
 
-@given(st.integers(1, 70), st.integers(0, 30), st.integers(2, 40))
-def test_naturally_every_image_comes_once(real: int, generated: int, size: int) -> None:
-    s = sampler(real, generated, training={"batch_size": size}, synthetic={})
-    batches = s.batches(0)
-    assert sorted(np.concatenate(batches)) == list(range(real + generated))
-    assert max(map(len, batches)) <= size
-    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+SYNTHETIC = [None, {}, {"share": 0.3}, {"share": 1.0}, {"share": 0.0}, {"until": 0.5}, {"share": 0.5, "until": 0.5}]
+
+
+@given(
+    st.integers(1, 70), st.integers(0, 90), st.integers(2, 40), st.sampled_from([0.0, 0.5]), st.sampled_from(SYNTHETIC)
+)
+def test_steps_and_images_are_those_of_the_real_images_alone(
+    real: int, generated: int, size: int, power: float, synthetic: dict[str, float] | None
+) -> None:
+    training = {"batch_size": size, "class_power": power}
+    baseline = sampler(real, 0, training=training)
+    other = sampler(real, generated, training=training, synthetic=synthetic)
+    for epoch in range(10):
+        sizes = [sorted(map(len, s.batches(epoch))) for s in (baseline, other)]
+        assert sizes[0] == sizes[1]
+        assert sum(sizes[0]) == real
+        assert sizes[0][-1] <= size
+        assert sizes[0][-1] - sizes[0][0] <= 1
+
+
+@given(st.integers(1, 70), st.integers(0, 30), st.sampled_from(SYNTHETIC))
+def test_no_image_comes_again_before_all_others_of_its_kind(
+    real: int, generated: int, synthetic: dict[str, float] | None
+) -> None:
+    s = sampler(real, generated, training={"batch_size": 9}, synthetic=synthetic)
+    mixed = synthetic is not None and "share" not in synthetic and generated > 0
+    last = 10 if synthetic is None or "until" not in synthetic else 5
+    drawn = np.bincount(np.concatenate([row for epoch in range(last) for row in s.batches(epoch)]), minlength=real)
+    for kind in [drawn] if mixed else [drawn[:real], np.r_[drawn[real:], np.zeros(real + generated - len(drawn), int)]]:
+        assert np.ptp(kind) <= 1 if len(kind) else True
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7])
+@pytest.mark.parametrize("synthetic", SYNTHETIC)
+def test_expected_draws_are_the_mean_of_what_is_drawn(power: float, synthetic: dict[str, float] | None) -> None:
+    options = {"training": {"batch_size": 16, "class_power": power}, "synthetic": synthetic}
+    for epoch in (0, 9):
+        draws = np.zeros(60)
+        for seed in range(150):
+            s = replace(sampler(40, 20, **options), seed=seed)
+            draws += np.bincount(np.concatenate(s.batches(epoch)), minlength=60) / 150
+        assert s.expected_draws(epoch).sum() == pytest.approx(40)
+        assert np.abs(draws - s.expected_draws(epoch)).max() < 0.5
 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:
@@ -33,14 +71,11 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
-def test_share_holds_in_every_batch_and_real_images_come_once(share: float) -> None:
-    s = sampler(90, 7, training={"batch_size": 20}, synthetic={"share": share})
-    batches = s.batches(0)
-    every = np.concatenate(batches)
-    assert sorted(every[every < 90]) == list(range(90))
+def test_share_holds_in_every_batch(share: float) -> None:
+    batches = sampler(90, 7, training={"batch_size": 20}, synthetic={"share": share}).batches(0)
+    assert sum((batch >= 90).sum() for batch in batches) == round(share * 90)
     for batch in batches:
         assert (batch >= 90).mean() == pytest.approx(share, abs=1.5 / len(batch))
-        assert len(batch) <= 21
 
 
 def test_until_ends_the_use_of_generated_images() -> None:
@@ -52,7 +87,7 @@ def test_until_ends_the_use_of_generated_images() -> None:
 def test_share_zero_and_one() -> None:
     assert (np.concatenate(sampler(30, 10, synthetic={"share": 0.0}).batches(0)) < 30).all()
     only = np.concatenate(sampler(30, 10, synthetic={"share": 1.0}).batches(0))
-    assert sorted(only) == list(range(30, 40))
+    assert sorted(only) == sorted(3 * list(range(30, 40)))
 
 
 def test_class_power_one_balances() -> None:

@@ -10,28 +10,29 @@ from shared.errors import DataError
 from tests.support.tiny_arms import make_arm
 
 RARE = np.array([2])
-ACCEPT = {"plausibility": [0.2, 0.9], "copies": 0.0}
+ACCEPT = {"plausibility": [0.2, 0.9], "copies": "refuse"}
 
 
 def scores(n: int, **columns: list[float]) -> pa.Table:
-    values = {name: np.full(n, 0.5, np.float32) for name in ("plausibility", "neighbour_ratio", "p_colour", "p_shade")}
-    return pa.table(values | {name: np.array(v, np.float32) for name, v in columns.items()})
+    values = {name: np.full(n, 0.5, np.float32) for name in ("plausibility", "as_near", "p_colour", "p_shade")}
+    values |= {name: np.array(v, np.float32) for name, v in columns.items()}
+    return pa.table(values | dict.fromkeys(("copy_of", "leak_of"), pa.nulls(n, pa.string())))
 
 
 def test_real_is_the_training_split(train: ImageSet, generated: ImageSet) -> None:
-    found = effective_training_set(make_arm(), train, generated, scores(20), 0, RARE)
+    found = effective_training_set(make_arm(), train, generated, scores(20), RARE)
     assert found.images.paths == train.paths
     assert not found.generated.any()
     assert found.loss_mask.all()
 
 
-def test_synthetic_adds_what_its_pool_lets_in(train: ImageSet, generated: ImageSet) -> None:
+def test_synthetic_adds_the_accepted_images(train: ImageSet, generated: ImageSet) -> None:
     plausibility = [0.1 if i == 3 else 0.5 for i in range(20)]
     arm = make_arm(images="real+synthetic", accept=ACCEPT, synthetic={})
-    found = effective_training_set(arm, train, generated, scores(20, plausibility=plausibility), 1, RARE)
-    assert found.images.paths[60:] == [f"generated/{i}.png" for i in range(1, 20, 2) if i != 3]
-    assert found.generated.tolist() == [False] * 60 + [True] * 9
-    assert found.loss_mask.shape == (69, 2)
+    found = effective_training_set(arm, train, generated, scores(20, plausibility=plausibility), RARE)
+    assert found.images.paths[60:] == [f"generated/{i}.png" for i in range(20) if i != 3]
+    assert found.generated.tolist() == [False] * 60 + [True] * 19
+    assert found.loss_mask.shape == (79, 2)
 
 
 def test_the_placebo_has_the_same_labels_and_masks_with_real_pixels(train: ImageSet, generated: ImageSet) -> None:
@@ -39,7 +40,7 @@ def test_the_placebo_has_the_same_labels_and_masks_with_real_pixels(train: Image
     sets = [
         effective_training_set(
             make_arm(images=images, accept=ACCEPT, synthetic={"groups": "checked"}),
-            train, generated, scores(20, p_shade=p_shade), 0, RARE,
+            train, generated, scores(20, p_shade=p_shade), RARE,
         )
         for images in ("real+synthetic", "real+copies")
     ]  # fmt: skip
@@ -49,19 +50,19 @@ def test_the_placebo_has_the_same_labels_and_masks_with_real_pixels(train: Image
     assert np.array_equal(synthetic.loss_mask, placebo.loss_mask)
     assert not synthetic.loss_mask[60:, 1].all()
     assert synthetic.loss_mask[60:, 0].all()
-    assert placebo.images.encoded[61] == train.encoded[4]
-    assert synthetic.images.encoded[61] == generated.encoded[2]
+    assert placebo.images.encoded[62] == train.encoded[4]
+    assert synthetic.images.encoded[62] == generated.encoded[2]
 
 
 def test_manual_images_are_added_as_real_ones(train: ImageSet) -> None:
     rare = int((train.labels[:, 2] == 1).sum())
-    found = effective_training_set(make_arm(training={"manual_images": "rare"}), train, None, None, 0, RARE)
+    found = effective_training_set(make_arm(training={"manual_images": "rare"}), train, None, None, RARE)
     assert len(found) == 60 + rare
     assert not found.generated.any()
     assert (found.images.labels[60:, 2] == 1).all()
     pixels = found.images.take(np.arange(58, 62)).pixels(32)
     assert pixels.shape == (4, 32, 32, 3)
-    every = effective_training_set(make_arm(training={"manual_images": "all"}), train, None, None, 0, RARE)
+    every = effective_training_set(make_arm(training={"manual_images": "all"}), train, None, None, RARE)
     assert len(every) == 120
     before, after = (images.pixels(32).astype(float) for images in (train, every.images.take(np.arange(60, 120))))
     assert after.std(axis=(1, 2, 3)).mean() > 1.2 * before.std(axis=(1, 2, 3)).mean()
@@ -70,8 +71,8 @@ def test_manual_images_are_added_as_real_ones(train: ImageSet) -> None:
 def test_missing_or_unfitting_scores_are_errors(train: ImageSet, generated: ImageSet) -> None:
     arm = make_arm(images="real+synthetic", accept=ACCEPT, synthetic={"groups": "checked"})
     with pytest.raises(DataError, match="needs generated images"):
-        effective_training_set(arm, train, None, None, 0, RARE)
+        effective_training_set(arm, train, None, None, RARE)
     with pytest.raises(DataError, match="has 7 rows for 20"):
-        effective_training_set(arm, train, generated, scores(7), 0, RARE)
+        effective_training_set(arm, train, generated, scores(7), RARE)
     with pytest.raises(DataError, match="no column 'p_colour'"):
-        effective_training_set(arm, train, generated, scores(20).drop_columns(["p_colour"]), 0, RARE)
+        effective_training_set(arm, train, generated, scores(20).drop_columns(["p_colour"]), RARE)

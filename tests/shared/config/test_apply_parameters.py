@@ -14,7 +14,6 @@ from shared.errors import ConfigError
 ARM = Arm(
     rare=Rare(),
     accept=None,
-    replicates=1,
     classifier=Classifier(),
     augmentation="none",
     images="real",
@@ -31,7 +30,7 @@ def test_values_are_set_by_path() -> None:
 
 
 def test_what_an_arm_has_not_is_skipped() -> None:
-    assert apply_parameters(ARM, {"generate.guidance": 3.0, "synthetic.share": 0.3, "accept.copies": 0.1}) == ARM
+    assert apply_parameters(ARM, {"generate.guidance": 3.0, "synthetic.share": 0.3, "accept.copy_quantile": 0.1}) == ARM
     making = ARM.model_copy(update={"generate": Generate(image_to_image=ImageToImage())})
     changed = apply_parameters(making, {"generate.guidance": 3.0, "generate.image_to_image.strength": 0.9}).generate
     assert changed == Generate(guidance=3.0, image_to_image=ImageToImage(strength=0.9))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -21,8 +20,9 @@ from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError
 from shared.pipeline.plan import plan
 from shared.pipeline.warm_start import WarmStart
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = yaml.safe_load((Path(__file__).parents[3] / "studies" / "demo.yaml").read_text())
+DEMO = yaml.safe_load((SMALL_STUDY).read_text())
 BASE = {"base": "some/model", "revision": "a"}
 FINETUNE = {
     name: {"generator": name, "resolution": 32} | (BASE if kind.base else {}) for name, kind in GENERATORS.items()
@@ -42,6 +42,7 @@ OTHER_VALUES: dict[str, Any] = {
     "finetune.phrases": {"fabric/leather": "leather"},
     "search.space": {"training.tau": {"low": 0.0, "high": 1.0}},
     "search.objective": ["val_macro_f1", "val_loss"],
+    "search.sampler": "cmaes",
     "search.warm_start_from": "other/real",
     "dataset.keep": {"shirt": 4},
     "dataset.groups": {"other": {"column": "kind"}},
@@ -59,7 +60,7 @@ OPTIONAL = [name for name, field in Study.model_fields.items() if field.default 
 """The sections that a study may leave out."""
 BASES: dict[str, dict[str, Any]] = {
     "demo": {**DEMO, "verdict": "none", "experiments": [*DEMO["experiments"], {"name": "plain"}]},
-    "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 7}},
+    "verdict": {**DEMO, "final": {"epochs": 2, "seeds": 8}, "search": {**DEMO["search"], "trials": 32}},
     **{name: {**DEMO, "verdict": "none", "finetune": values} for name, values in FINETUNE.items()},
     **{name: {**DEMO, "verdict": "none", "dataset": {"source": name, **values}} for name, values in DATASETS.items()},
     **{name: {**DEMO, "verdict": "none", name: OTHER_VALUES.get(name, {})} for name in OPTIONAL},

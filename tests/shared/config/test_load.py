@@ -113,6 +113,8 @@ KINDS = "true or false or a whole number or a number or a string"
         ("search.budget.gpu_hours=x", 'search.budget.gpu_hours: must be a number or null, got "x"'),
         ("search.objective={}", "search.objective: must be one of 'val_loss', "),
         ("classifier.pretrained=3", "classifier.pretrained: must be true or false or a string, got 3"),
+        ("accept.copies=0.05", "accept.copies: must be 'refuse' or 'allow', no longer a share of the images, got 0.05; write refuse"),
+        ("accept.copies=0", "accept.copies: must be 'refuse' or 'allow', no longer a share of the images, got 0; write allow"),
         ("accept.plausibility=[0.1]", "accept.plausibility: must have at least 2 entries, got [0.1]"),
         ("accept.plausibility=[0, 0.1, 0.2]", "accept.plausibility: must have at most 2 entries, got [0, 0.1, 0.2]"),
         ("experiments=[]", "experiments: must have at least 1 entry, got []"),
@@ -163,7 +165,10 @@ experiments:
             r"search\.space: 'training\.lrr' is not a value.* in .* line 9",
         ),
         ("finetune: {generator: pixel}\nfinal:\n  seeds: 2\n", r"final\.seeds: must be >= 6 .* in .* line 8"),
-        ("finetune: {generator: pixel}\n", r"experiments\[1\]\.search\.trials: must equal .*got 9; .* in .* line 5"),
+        (
+            "finetune: {generator: pixel}\n",
+            r"experiments\[1\]\.search\.trials: must be a multiple of .*got 9; .* in .* line 5",
+        ),
     ],
 )
 def test_an_error_between_sections_names_its_line(tmp_path: Path, text: str, error: str) -> None:
@@ -243,11 +248,13 @@ def test_an_experiment_that_stands_twice(tmp_path: Path) -> None:
 def test_a_verdict_asks_for_enough_seeds_and_equal_budgets(tmp_path: Path) -> None:
     text = MINIMAL.replace("verdict: none", "verdict: {baseline: real}") + "  - {name: other, images: real+copies}\n"
     assert load_study(write(tmp_path, text)).written.final.seeds == 10
-    with pytest.raises(ConfigError, match=r"final\.seeds: must be >= 6 for a verdict over 1 comparisons"):
+    with pytest.raises(
+        ConfigError, match=r"final\.seeds: must be >= 6 for a verdict \(2/2\^n <= alpha/m, and at least 6\), got 5"
+    ):
         load_study(write(tmp_path, text), ["final.seeds=5"])
     assert load_study(write(tmp_path, text), ["final.seeds=5", "verdict.provisional=true"]).written.final.seeds == 5
     with pytest.raises(
-        ConfigError, match=r"experiments\[1\]\.search\.trials: must equal that of the baseline real \(15\)"
+        ConfigError, match=r"experiments\[1\]\.search\.trials: must equal that of the baseline real \(40\)"
     ):
         load_study(write(tmp_path, text), ["experiments.other.search.trials=30"])
     with pytest.raises(

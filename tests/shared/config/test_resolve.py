@@ -8,8 +8,10 @@ import pytest
 
 from shared.config.generation import PixelFinetune, StableDiffusionFinetune
 from shared.config.load import study_from_tree
+from shared.config.resolve import ResolvedStudy
 from shared.config.search import FloatRange
-from shared.config.study import least_seeds
+from shared.config.seeds import repetition_seed
+from shared.config.study import LEAST_REPETITIONS, least_seeds
 from shared.errors import ConfigError
 
 
@@ -68,14 +70,18 @@ def test_another_generator_starts_from_its_own_defaults() -> None:
     assert b.finetune.steps == 1500
 
 
-def test_seeds_add_up() -> None:
-    study = study_from_tree(tree(seed=3, experiments=[{"name": "a"}, {"name": "again", "seed": 2}]))
-    assert [e.seed for e in study.experiments] == [3, 2003]
+def test_seeds_of_studies_and_experiments_are_unrelated() -> None:
+    arms = [{"name": str(seed), "seed": seed} for seed in range(4)]
+    seeds = [e.seed for seed in range(4) for e in study_from_tree(tree(seed=seed, experiments=arms)).experiments]
+    repetitions = {repetition_seed(seed, number) for seed in seeds for number in range(20)}
+    assert len(repetitions) == 16 * 20
+    assert all(0 <= seed < 2**62 for seed in repetitions)
 
 
 def test_least_seeds_for_a_verdict() -> None:
     # 2/2^n <= .05/m: 6 seeds for one comparison, 7 for two and three, 8 for four
     assert [least_seeds(m, 0.05) for m in (1, 2, 3, 4)] == [6, 7, 7, 8]
+    assert least_seeds(1, 0.2) == LEAST_REPETITIONS
 
 
 @pytest.mark.parametrize(
@@ -84,7 +90,7 @@ def test_least_seeds_for_a_verdict() -> None:
         ("real+synthetic", "generate.guidance", {"low": 1, "high": 3}, "generates images again for each value; give it a few `values`"),
         ("real+synthetic", "generate.image_to_image.strength", {"values": [0.4, 0.6]}, "set generate.image_to_image"),
         ("real", "generate.guidance", {"values": [1.0, 2.0]}, "has no meaning with images: real"),
-        ("real+synthetic", "generate.replicates", {"values": [1, 2]}, "cannot be searched"),
+        ("real+synthetic", "generate.batch_size", {"values": [1, 2]}, "cannot be searched"),
         ("real+synthetic", "generate.guidance", {"values": [1.0, -2.0]}, r"generate\.guidance\.values\[1\]: must be >= 0, got -2\.0; name values"),
     ],
 )  # fmt: skip
@@ -93,20 +99,62 @@ def test_settings_of_generate_in_a_space(images: str, path: str, values: dict[st
         study_from_tree(tree(experiments=[{"name": "a", "images": images, "search": {"space": {path: values}}}]))
 
 
+SPACE = {"training.lr": {"low": 0.1, "high": 0.2}}
+TAU = {"training.tau": {"low": 0, "high": 2}}
+SHARE = {"synthetic.share": {"low": 0.1, "high": 0.5}}
+
+
+def compared(arm: dict[str, Any], **verdict: Any) -> ResolvedStudy:
+    arms = [{"name": "a"}, {"name": "b", "images": "real+synthetic", **arm}]
+    return study_from_tree(tree(search={"space": SPACE}, verdict={"baseline": "a", **verdict}, experiments=arms))
+
+
 @pytest.mark.parametrize(
-    ("search", "error"),
+    ("arm", "error"),
     [
-        (
-            {"space": {"training.tau": {"low": 0, "high": 2}}},
-            "search.space: lacks training.lr, which the baseline a searches",
-        ),
-        ({"budget": {"wall_hours": 1}}, "search.budget.wall_hours: must equal that of the baseline a"),
+        ({"search": {"space": TAU}}, "search.space: must search training.lr as the baseline a"),
+        ({"search": {"space": SPACE | TAU}}, "search.space: searches training.tau, unlike the baseline a"),
+        ({"search": {"space": {"training.lr": {"low": 0.1, "high": 0.3}}}}, "search.space: must search training.lr as the baseline a"),
+        ({"search": {"budget": {"wall_hours": 1}}}, r"search.budget.wall_hours: must equal that of the baseline a \(null\)"),
+        ({"training": {"loss": "plain"}}, r'training.loss: must equal that of the baseline a \("weighted"\), .* about the images, got "plain"'),
+        ({"training": {"mixup": 1.0}}, "training.mixup: must equal .*, or set verdict.compares: recipes"),
+        ({"augmentation": "hard"}, "augmentation: must equal"),
+        ({"classifier": {"model": "resnet18"}}, "classifier.model: must equal"),
+        ({"rare": {"below": 7}}, "rare.below: must equal"),
+        ({"seed": 1}, "seed: must equal"),
+        ({"final": {"epochs": 7}}, "final.epochs: must equal"),
+    ],
+)  # fmt: skip
+def test_an_arm_with_generated_images_differs_from_the_baseline_in_these_alone(arm: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        compared(arm)
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {"search": {"space": SPACE | SHARE}},
+        {"generate": {"guidance": 3.0}, "accept": {"plausibility": [0.1, 0.9]}, "synthetic": {"share": 0.5}},
+        {"finetune": {"steps": 7}, "score": {"folds": 2}},
+        {"search": {"workers": 5, "lease_seconds": 100.0}, "final": {"checkpoint_every": 9}},
     ],
 )
-def test_arms_with_a_verdict_are_tuned_alike(search: dict[str, Any], error: str) -> None:
-    arms = [{"name": "a"}, {"name": "b", "search": search}]
-    space = {"training.lr": {"low": 0.1, "high": 0.2}}
-    with pytest.raises(ConfigError, match=error):
-        study_from_tree(tree(search={"space": space}, verdict={"baseline": "a"}, experiments=arms))
-    wider = [{"name": "a"}, {"name": "b", "search": {"space": {**space, "training.tau": {"low": 0, "high": 2}}}}]
-    study_from_tree(tree(search={"space": space}, verdict={"baseline": "a"}, experiments=wider))
+def test_what_an_arm_with_generated_images_may_differ_in(arm: dict[str, Any]) -> None:
+    compared(arm)
+
+
+def test_recipes_may_differ_in_anything_but_their_budgets() -> None:
+    recipe = {"training": {"mixup": 1.0}, "search": {"space": SPACE | TAU}}
+    compared(recipe, compares="recipes")
+    with pytest.raises(ConfigError, match=r"search\.epochs: must equal .*; make them equal, or set verdict: none"):
+        compared({**recipe, "search": {"epochs": 7}}, compares="recipes")
+
+
+def test_further_arms_with_real_images_may_differ_in_anything_but_the_number_of_repetitions() -> None:
+    real = {"name": "c", "training": {"loss": "plain"}, "search": {"trials": 0}, "seed": 5}
+    arms = [{"name": "a"}, {"name": "b", "images": "real+synthetic"}, real]
+    study_from_tree(tree(verdict={"baseline": "a"}, experiments=arms))
+    with pytest.raises(
+        ConfigError, match=r"experiments\[2\]\.final\.seeds: must equal .* repetitions are paired, got 7"
+    ):
+        study_from_tree(tree(verdict={"baseline": "a"}, experiments=[*arms[:2], real | {"final": {"seeds": 7}}]))

@@ -42,7 +42,7 @@ def test_one_objective_or_several() -> None:
         ({"objective": ["val_loss"] * 2}, r"search\.objective: names val_loss twice, .* name each objective once"),
         ({"objective": BOTH}, r"^search\.pruner: must be none with several objectives .* got 'median'; set"),
         ({"objective": BOTH, "pruner": "none", "strategy": "sequential"}, r"search\.strategy: must be joint or random or grid .* got 'seq"),
-        ({"objective": BOTH, "pruner": "none", "sampler": "cmaes"}, r"search\.sampler: must be tpe or qmc or gp .* got 'cmaes'"),
+        ({"objective": BOTH, "pruner": "none", "sampler": "cmaes"}, r"search\.sampler: must be auto or tpe or qmc or gp .* got 'cmaes'"),
     ],
 )  # fmt: skip
 def test_refused_objectives(search: dict[str, Any], message: str) -> None:
@@ -97,7 +97,7 @@ def test_a_choice_names_each_value_once(values: list[Any], refused: str) -> None
 
 
 def test_a_verdict_compares_arms_with_the_same_objectives() -> None:
-    experiments = [{"name": "real"}, {"name": "other", "search": {"objective": BOTH[::-1]}}]
+    experiments = [{"name": "real"}, {"name": "other", "images": "real+copies", "search": {"objective": BOTH[::-1]}}]
     with pytest.raises(ConfigError, match=r"experiments\[1\]\.search\.objective: must equal that of the baseline real"):
         study_from_tree(
             tree({"objective": BOTH, "pruner": "none"}, verdict={"provisional": True}, experiments=experiments)
@@ -135,13 +135,26 @@ def test_another_study_s_search_has_two_names(name: str) -> None:
         study_from_tree(warm(name))
 
 
-def test_a_verdict_s_arms_all_begin_from_an_earlier_search_or_none_does() -> None:
-    experiments = [{"name": "real"}, {"name": "other", "search": {"warm_start_from": "real"}}]
-    verdict = {"provisional": True}
-    with pytest.raises(
-        ConfigError,
-        match=r"experiments\[1\]\.search\.warm_start_from: with a verdict, all arms .* got 'real' while the baseline real has None",
-    ):
-        study_from_tree(tree({}, verdict=verdict, experiments=experiments))
-    both = [{"name": "real", "search": {"warm_start_from": "theirs/real"}}, experiments[1]]
-    assert study_from_tree(tree({}, verdict=verdict, experiments=both)).verdict != "none"
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"warm_start_from": "theirs/real"}, r"search\.warm_start_from: must be unset .* got 'theirs/real'; change it"),
+        ({"strategy": "sequential"}, r"search\.strategy: must be joint .* got 'sequential'"),
+        ({"sampler": "tpe"}, r"search\.sampler: must be qmc with a verdict \(in a repetition all arms try the same points\), got 'tpe'"),
+        ({"pruner": "hyperband"}, r"search\.pruner: must be none or median or halving .* got 'hyperband'"),
+        ({"trials": 15}, r"search\.trials: must be a multiple of final\.seeds \(10\) .* got 15; set it to 20, or"),
+        ({"trials": 10}, r"search\.trials: .* at least 2 per repetition .* got 10; set it to 20, or"),
+        ({"trials": 35}, r"search\.trials: .* got 35; set it to 30 or 40, or"),
+        ({"trials": 40, "space": {"augmentation": {"values": ["soft", "hard"]}}}, r"search\.trials: 40 are 4 per repetition, .* only 2 points; .* at most 20"),
+    ],
+)  # fmt: skip
+def test_what_a_search_with_a_verdict_cannot_do(search: dict[str, Any], message: str) -> None:
+    experiments = [{"name": "real"}, {"name": "other", "images": "real+copies"}]
+    with pytest.raises(ConfigError, match=message):
+        study_from_tree(tree(search, verdict={}, experiments=experiments))
+
+
+def test_the_sampler_follows_from_the_verdict() -> None:
+    experiments = [{"name": "real"}]
+    found = [study_from_tree(tree({}, verdict=verdict, experiments=experiments)) for verdict in ({}, "none")]
+    assert [study.experiments[0].search.sampler for study in found] == ["qmc", "tpe"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shared.data.imageset import ImageSet, decode, from_table, read_shards, to_table, write_shards
+from shared.data.imageset import ImageSet, decode, from_table, read_shards, to_table, unit_column, write_shards
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.errors import DataError
 
@@ -41,6 +41,19 @@ def image_set(labels: Labels, schema: LabelSchema = SCHEMA, extra: pa.Table | No
         labels,
         extra,
     )
+
+
+def test_units_are_products_or_else_single_images() -> None:
+    labels = random_labels(SCHEMA, 4)
+    assert image_set(labels).units() is None
+    assert image_set(labels).unit_numbers().tolist() == [0, 1, 2, 3]
+    assert unit_column([None, None]) is None
+    images = from_table(to_table(image_set(labels, extra=unit_column(["b", None, "a", "b"]))), SCHEMA)
+    assert images.units() == ["b", "p/1.png", "a", "b"]
+    assert images.take(np.array([3, 1])).units() == ["b", "p/1.png"]
+    first, alone, other, last = images.unit_numbers().tolist()
+    assert first == last
+    assert len({first, alone, other}) == 3
 
 
 def random_labels(schema: LabelSchema, n: int, seed: int = 0) -> Labels:

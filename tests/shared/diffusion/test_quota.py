@@ -34,8 +34,8 @@ LABELS = labels_of((0, 0, 100), (1, 0, 18), (1, 1, 2), (2, 0, 5), (0, 1, 8))
 RARE = np.array([1, 2, 4])  # leather 20, faux 5, square 10
 
 
-def plan(generate: Generate, seed: int = 0, labels: Labels = LABELS) -> list[PlannedImage]:
-    return plan_images(generate, SCHEMA, labels, RARE, seed)
+def plan(generate: Generate, seed: int = 0, labels: Labels = LABELS, pool: int = 0) -> list[PlannedImage]:
+    return plan_images(generate, SCHEMA, labels, RARE, seed, pool)
 
 
 def carried(images: list[PlannedImage], labels: Labels = LABELS) -> dict[str, int]:
@@ -81,19 +81,27 @@ def test_image_to_image_starts_its_exact_share_from_the_source_itself() -> None:
     assert all(image.strength is None for image in images if image.start is None)
 
 
-def test_any_beginning_of_the_plan_holds_the_pools_and_the_classes_evenly() -> None:
-    images = plan(Generate(quota={FAUX: 20, LEATHER: 40, SQUARE: 0}, replicates=3))
-    assert [image.pool for image in images[:6]] == [0, 1, 2, 0, 1, 2]
-    half = [image for image in images[: len(images) // 2] if image.pool == 1]
+def test_any_beginning_of_the_plan_holds_the_classes_evenly() -> None:
+    images = plan(Generate(quota={FAUX: 20, LEATHER: 40, SQUARE: 0}))
+    half = images[: len(images) // 2]
     assert Counter(image.filled for image in half) == {FAUX: 10, LEATHER: 20}
-    by_pool = [[image.source for image in images if image.pool == pool] for pool in range(3)]
-    assert by_pool[0] != by_pool[1]
 
 
-def test_seeds_follow_from_study_and_index() -> None:
-    images = plan(Generate(fill_to=50), seed=4)
-    assert [image.seed for image in images] == [image_seed(4, i) for i in range(len(images))]
-    assert len({image_seed(seed, index) for seed in range(20) for index in range(500)}) == 10_000
+def test_pools_differ_in_their_sources_and_seeds_and_not_in_their_numbers() -> None:
+    first, second = (plan(Generate(quota={FAUX: 20, LEATHER: 40, SQUARE: 0}), pool=pool) for pool in (0, 1))
+    assert [image.source for image in first] != [image.source for image in second]
+    assert not {image.seed for image in first} & {image.seed for image in second}
+    assert Counter(image.filled for image in first) == Counter(image.filled for image in second)
+    assert {image.pool for image in second} == {1}
+
+
+def test_seeds_follow_from_study_pool_and_index() -> None:
+    images = plan(Generate(fill_to=50), seed=4, pool=2)
+    assert [image.seed for image in images] == [image_seed(4, 2, i) for i in range(len(images))]
+    assert (
+        len({image_seed(seed, pool, index) for seed in range(10) for pool in range(2) for index in range(500)})
+        == 10_000
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,7 @@ def test_seeds_follow_from_study_and_index() -> None:
 )
 def test_what_cannot_be_planned_is_one_line_with_the_counts(generate: Generate, rare: np.ndarray, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        plan_images(generate, SCHEMA, LABELS, rare, 0)
+        plan_images(generate, SCHEMA, LABELS, rare, 0, 0)
     assert "\n" not in str(caught.value)
 
 
@@ -120,7 +128,7 @@ def test_what_cannot_be_planned_is_one_line_with_the_counts(generate: Generate, 
     cap=st.floats(0.5, 6),
     total=st.none() | st.integers(1, 200),
     share=st.floats(0, 1),
-    replicates=st.integers(1, 3),
+    pool=st.integers(0, 3),
     seed=st.integers(0, 2**32),
 )
 def test_any_plan_keeps_its_promises(
@@ -129,28 +137,24 @@ def test_any_plan_keeps_its_promises(
     cap: float,
     total: int | None,
     share: float,
-    replicates: int,
+    pool: int,
     seed: int,
 ) -> None:
     labels = labels_of(*counts)
-    generate = Generate(
-        fill_to=fill_to, cap=cap, total=total, replicates=replicates, image_to_image=ImageToImage(share=share)
-    )
+    generate = Generate(fill_to=fill_to, cap=cap, total=total, image_to_image=ImageToImage(share=share))
     rare = np.array([c for c in RARE if class_counts(labels)[c]], np.int64)
     try:
         wanted = wanted_images(generate, SCHEMA, class_counts(labels), rare)
     except ConfigError:
         with pytest.raises(ConfigError):
-            plan_images(generate, SCHEMA, labels, rare, seed)
+            plan_images(generate, SCHEMA, labels, rare, seed, pool)
         return
-    images = plan_images(generate, SCHEMA, labels, rare, seed)
-    assert images == plan_images(generate, SCHEMA, labels, rare, seed)
+    images = plan_images(generate, SCHEMA, labels, rare, seed, pool)
+    assert images == plan_images(generate, SCHEMA, labels, rare, seed, pool)
     assert [image.index for image in images] == list(range(len(images)))
-    for pool in range(replicates):
-        mine = [image for image in images if image.pool == pool]
-        assert total is None or len(mine) == total
-        counted = class_counts(labels[[image.source for image in mine]])
-        made = Counter(image.filled for image in mine)
-        for name, number in wanted.items():
-            assert made[name] == number if total is not None else made[name] <= number <= counted[SCHEMA.column(name)]
+    assert total is None or len(images) == total
+    counted = class_counts(labels[[image.source for image in images]])
+    made = Counter(image.filled for image in images)
+    for name, number in wanted.items():
+        assert made[name] == number if total is not None else made[name] <= number <= counted[SCHEMA.column(name)]
     assert all(labels[image.source, SCHEMA.column(image.filled)] == 1 for image in images)

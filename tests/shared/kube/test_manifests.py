@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from shared.config.stages import STAGES
-from shared.config.task import Task
+from shared.config.task import Task, block_of_json
 from shared.errors import ConfigError
-from shared.kube.manifests import job_name, manifest_digest, parallelism, read_manifests, stage_job, task_annotation
+from shared.kube.manifests import (
+    held_tasks,
+    job_name,
+    manifest_digest,
+    parallelism,
+    read_manifests,
+    stage_job,
+    task_annotation,
+)
 from tests.support.configs import any_config
 
 MANIFEST: dict[str, Any] = {
@@ -28,7 +36,7 @@ TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config=any_con
 
 def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     before = json.dumps(MANIFEST)
-    job = stage_job(MANIFEST, "study", TASK, OWNER)
+    job = stage_job(MANIFEST, "study", [TASK], OWNER)
     assert json.dumps(MANIFEST) == before
     assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
@@ -42,15 +50,27 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
     assert parallelism(MANIFEST) == 2
     assert (
-        stage_job(MANIFEST, "study", TASK, OWNER, submitted=True)["metadata"]["labels"]["tailfill/submitted"] == "true"
+        stage_job(MANIFEST, "study", [TASK], OWNER, submitted=True)["metadata"]["labels"]["tailfill/submitted"]
+        == "true"
     )
+
+
+def test_the_job_of_a_block_holds_its_tasks_in_order_and_has_the_first_one_s_name() -> None:
+    second = TASK.model_copy(update={"key": "f" * 64, "experiment": "synthetic"})
+    job = stage_job(MANIFEST, "study", [TASK, second], OWNER)
+    assert job["metadata"]["name"] == "study-final-01234567"
+    assert held_tasks(job) == [("final", TASK.key), ("final", second.key)]
+    annotation = job["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
+    assert block_of_json(annotation.encode()) == [TASK, second]
+    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER)) == [("final", TASK.key)]
+    assert held_tasks(MANIFEST) == []
 
 
 def test_a_task_that_no_pod_can_carry() -> None:
     with pytest.raises(
         ConfigError, match=r"final 01234567: its task has \d+ bytes, a Pod carries at most 250000; split the study"
     ):
-        task_annotation(TASK.model_copy(update={"experiment": "y" * 260_000}))
+        task_annotation([TASK.model_copy(update={"experiment": "y" * 260_000})])
 
 
 def test_a_chart_of_another_version(tmp_path: Path) -> None:

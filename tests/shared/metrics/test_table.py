@@ -16,7 +16,6 @@ import pytest
 from shared.config.search import ObjectiveName, Verdict
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.metrics.classification import evaluate
-from shared.metrics.resample import Decisions, resampled_scores
 from shared.metrics.table import COLUMNS, METRICS, Format, Metric, Place, metric_named
 
 SCHEMA = LabelSchema(
@@ -70,9 +69,6 @@ def test_a_metric_that_is_not_there_is_said_with_the_near_ones() -> None:
 
 
 def test_an_entry_that_could_not_be_used_is_refused() -> None:
-    nothing = Decisions(SCHEMA, np.empty((0, 5), np.int8), np.array([2]), {})
-    with pytest.raises(ValueError, match="ece: cannot be resampled"):
-        resampled_scores(nothing, "ece", 0)
     entry: dict[str, Any] = {"name": "m", "label": "m", "format": "share", "place": "files", "column": 0}
     with pytest.raises(ValueError, match="metric m: needs exactly one of"):
         Metric(**entry)

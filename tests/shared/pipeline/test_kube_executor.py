@@ -10,12 +10,14 @@ import pytest
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
+from shared.artifacts.keys import new_task
 from shared.config.load import load_study
 from shared.config.stages import STAGES
 from shared.config.task import Task
 from shared.errors import UnavailableError
 from shared.kube import api
 from shared.kube.api import Cluster
+from shared.kube.manifests import held_tasks
 from shared.kube.release import Release
 from shared.pipeline import kube_executor as cluster
 from shared.pipeline.kube_executor import KubeExecutor
@@ -24,8 +26,9 @@ from shared.pipeline.session import Session
 from shared.settings import Settings
 from tests.support.committed import commit_task
 from tests.support.kube_server import KubeServer, kube_server
+from tests.support.small_study import SMALL_STUDY
 
-STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.yaml")
+STUDY = load_study(SMALL_STUDY)
 STEPS = plan(STUDY)
 PREPARE = make_task(STUDY, STEPS[0], {})
 
@@ -140,7 +143,7 @@ def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_aga
 
 
 def test_a_submitted_job_is_left_alone(here: Here) -> None:
-    here.jobs().release.create_job(PREPARE, submitted=True)
+    here.jobs().release.create_job([PREPARE], submitted=True)
     here.jobs(other(1)).advance()
     assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
 
@@ -223,3 +226,99 @@ def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> Non
             jobs.advance()
     here.server.refusals = {}
     assert [ended.step.label for ended in jobs.advance()] == [PREPARE.key]
+
+
+FINAL = next(step for step in STEPS if step.stage == "final")
+
+
+def final(number: int) -> Task:
+    """A training of the study without a search by whose trials to tell how long it takes."""
+    return new_task(STUDY.name, "final", FINAL.config.model_copy(update={"repeat": number}), {}, STUDY.resources)
+
+
+def held(here: Here) -> dict[str, list[int]]:
+    """Which trainings each Job holds, by its name."""
+    numbers = {final(number).key: number for number in range(20)}
+    return {name: [numbers[key] for _, key in held_tasks(job)] for name, job in here.server.jobs.items()}
+
+
+def name_of(number: int) -> str:
+    return f"study-final-{final(number).key[:8]}"
+
+
+def test_ready_trainings_are_dealt_to_as_many_jobs_as_may_run(here: Here) -> None:
+    tasks = [final(number) for number in range(7)]
+    jobs = here.jobs(*tasks, **{"tailfill/parallelism": "2"})
+    jobs.advance()
+    assert held(here) == {name_of(0): [0, 2, 4, 6], name_of(1): [1, 3, 5]}
+    assert jobs.advance() == []
+    assert len(here.server.created) == 2
+    for task in tasks[::2]:
+        commit_task(task, here.artifacts)
+    here.server.end(name_of(0))
+    assert [done.step.label for done in jobs.advance()] == [task.key for task in tasks[::2]]
+    assert len(here.server.created) == 2
+
+
+def test_a_slot_that_is_free_first_does_not_get_all_trainings(here: Here) -> None:
+    jobs = here.jobs(final(9), **{"tailfill/parallelism": "2"})
+    jobs.advance()
+    for number in range(6):
+        jobs.begin(step_of(final(number)), final(number))
+    jobs.advance()
+    assert held(here) == {name_of(9): [9], name_of(0): [0, 1, 2]}
+
+
+def step_of(task: Task) -> Step:
+    step = Step(task.stage, None, task.key, task.config, {})
+    step.__dict__["id"] = task.key
+    return step
+
+
+def test_a_control_that_starts_deals_what_no_job_holds(here: Here) -> None:
+    here.jobs(*(final(number) for number in range(3)), **{"tailfill/parallelism": "1"}).advance()
+    here.server.jobs[name_of(0)]["status"] = {"active": 1, "ready": 1}
+    commit_task(final(0), here.artifacts)
+    later = here.jobs(*(final(number) for number in range(1, 6)), **{"tailfill/parallelism": "2"})
+    later.advance()
+    assert held(here) == {name_of(0): [0, 1, 2], name_of(3): [3, 4]}
+
+
+def test_a_running_block_with_a_training_that_left_the_plan_is_dealt_anew(here: Here) -> None:
+    here.jobs(final(0), final(1), **{"tailfill/parallelism": "1"}).advance()
+    here.server.jobs[name_of(0)]["status"] = {"active": 1, "ready": 1}
+    here.jobs(final(1), final(2), **{"tailfill/parallelism": "1"}).advance()
+    assert held(here) == {name_of(1): [1, 2]}
+
+
+def test_a_block_fails_at_one_training_and_the_others_go_on(here: Here) -> None:
+    tasks = [final(number) for number in range(4)]
+    jobs = here.jobs(*tasks, **{"tailfill/parallelism": "1"})
+    jobs.advance()
+    commit_task(tasks[0], here.artifacts)
+    here.server.end(name_of(0), "Failed")
+    assert [done.step.label for done in jobs.advance()] == [tasks[0].key]
+    assert {entry.task.key: entry.failed for entry in jobs.tasks.values()} == {
+        tasks[1].key: "BackoffLimitExceeded", tasks[2].key: None, tasks[3].key: None
+    }  # fmt: skip
+    assert held(here) == {name_of(0): [0, 1, 2, 3], name_of(2): [2, 3]}
+    del here.server.jobs[name_of(0)]  # by a person, to try again
+    here.server.jobs[name_of(2)]["status"] = {"active": 1, "ready": 1}
+    jobs.advance()
+    assert held(here) == {name_of(2): [2, 3]}  # no more than one at once
+    for task in tasks[2:]:
+        commit_task(task, here.artifacts)
+    here.server.end(name_of(2))
+    jobs.advance()
+    assert held(here) == {name_of(2): [2, 3], name_of(1): [1]}
+    assert [entry.failed for entry in jobs.tasks.values()] == [None]
+
+
+def test_what_a_running_block_has_committed_is_seen_before_it_ends(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
+    jobs = here.jobs(final(0), final(1), **{"tailfill/parallelism": "1"})
+    jobs.advance()
+    here.server.jobs[name_of(0)]["status"] = {"active": 1, "ready": 1}
+    commit_task(final(0), here.artifacts)
+    assert [done.step.label for done in jobs.advance()] == [final(0).key]
+    assert list(here.server.jobs) == [name_of(0)]

@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from shared.config.load import load_study
+from shared.config.stages import STAGES, TuneConfig
+from shared.config.task import Input
 from shared.errors import ConfigError
-from shared.pipeline.plan import Step, plan
+from shared.pipeline.plan import SearchedParameters, Step, plan
+from shared.search.identity import search_name
+from tests.support.pinned import demo_manifests
+from tests.support.small_study import SMALL_STUDY
 
 STUDIES = Path(__file__).parents[3] / "studies"
+VERDICT = "verdict={provisional: true}"
 
 
 def told(step: Step) -> dict[str, Any]:
@@ -21,10 +27,43 @@ def told(step: Step) -> dict[str, Any]:
 
 
 def test_equal_stages_of_several_arms_are_one() -> None:
-    steps = plan(load_study(STUDIES / "demo.yaml"))
+    steps = plan(load_study(SMALL_STUDY, [VERDICT]))
     counts = Counter(step.stage for step in steps)
-    # synthetic and placebo share generator, images and scores, but each arm has its own search
-    assert counts == {"prepare": 1, "finetune": 1, "generate": 1, "score": 1, "tune": 3, "final": 6, "report": 1}
+    # synthetic and placebo share generators, images and scores, of which each repetition has its own; each arm has its own search
+    assert counts == {"prepare": 1, "finetune": 2, "generate": 2, "score": 2, "tune": 3, "final": 6, "report": 1}
+
+
+def test_one_generator_draws_the_images_of_all_repetitions() -> None:
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT, "verdict.generators=one"]))}
+    assert [label for label in steps if label.startswith("finetune")] == ["finetune"]
+    assert [label for label in steps if label.startswith("generate")] == ["generate 0", "generate 1"]
+    assert all(steps[f"generate {pool}"].needs["finetune"] is steps["finetune"] for pool in range(2))
+
+
+def test_a_repetition_has_its_own_images_seed_and_parameters() -> None:
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT]))}
+    tune = steps["tune synthetic"]
+    assert {f"{stage}/{pool}" for stage in ("generate", "score") for pool in range(2)} < tune.needs.keys()
+    finals = [steps[f"final {arm} {repeat}"] for arm in ("real", "synthetic") for repeat in range(2)]
+    assert [step.needs["tune"].label for step in finals] == ["tune real"] * 2 + ["tune synthetic"] * 2
+    assert [step.from_search and step.from_search.repetition for step in finals] == [0, 1, 0, 1]
+    seeds = [told(step)["seed"] for step in finals]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    for repeat, step in enumerate(finals[2:]):
+        assert step.needs["generate"] is tune.needs[f"generate/{repeat}"]
+        assert step.needs["score"].needs["generate"] is step.needs["generate"]
+        assert told(step.needs["generate"])["pool"] == repeat
+    assert told(steps["finetune 0"])["seed"] != told(steps["finetune 1"])["seed"]
+
+
+def test_all_repetitions_share_one_search_and_one_pool_without_a_verdict() -> None:
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, ["verdict=none"]))}
+    assert {"finetune", "generate", "score"} < steps.keys()
+    finals = [steps[f"final synthetic {repeat}"] for repeat in range(2)]
+    assert [step.from_search and step.from_search.repetition for step in finals] == [None, None]
+    assert finals[0].needs["generate"] is finals[1].needs["generate"]
+    assert told(steps["tune synthetic"])["repetitions"] is None
 
 
 def test_each_step_stands_behind_what_it_needs() -> None:
@@ -39,18 +78,18 @@ def test_the_paper_s_chain_of_parameters() -> None:
     tunes = [label for label in steps if label.startswith("tune")]
     assert tunes == [f"tune row-{i}" for i in (1, 2, 3, 6, 7, 8, 9, 13, 14)]
     assert steps["tune row-3"].needs["parameters"] is steps["tune row-2"]
-    # rows without a search take the parameters of the last search above them in their chain
-    assert steps["final row-4 0"].needs["parameters"] is steps["tune row-2"]
+    # rows without a search take the parameters of the last search up their chain
+    assert steps["final row-4 0"].needs["tune"] is steps["tune row-2"]
     assert steps["tune row-6"].needs["parameters"] is steps["tune row-3"]
-    assert steps["final row-12 0"].needs["parameters"] is steps["tune row-6"]
+    assert steps["final row-12 0"].needs["tune"] is steps["tune row-6"]
     assert steps["final row-7 0"].needs["tune"] is steps["tune row-7"]
     assert "parameters" not in steps["tune row-8"].needs
 
 
 def test_a_threshold_generates_nothing_again() -> None:
-    path = STUDIES / "demo.yaml"
+    path = SMALL_STUDY
     before = {step.id: step.stage for step in plan(load_study(path))}
-    after = {step.id: step.stage for step in plan(load_study(path, ["accept.copies=0.1"]))}
+    after = {step.id: step.stage for step in plan(load_study(path, ["accept.copies=allow"]))}
     changed = {after[step] for step in after.keys() - before.keys()}
     assert changed == {"tune", "final", "report"}
     assert Counter(after[s] for s in after.keys() & before.keys())["final"] == 2  # the real arm has no threshold
@@ -63,14 +102,52 @@ def test_data_that_changed_are_prepared_again() -> None:
 
 
 def test_more_seeds_keep_those_that_are_there() -> None:
-    path = STUDIES / "demo.yaml"
-    before = {step.id for step in plan(load_study(path)) if step.stage != "report"}
-    after = {step.id for step in plan(load_study(path, ["final.seeds=7", "search.workers=4"]))}
+    path = SMALL_STUDY
+    before = {step.id for step in plan(load_study(path, ["verdict=none"])) if step.stage != "report"}
+    after = {step.id for step in plan(load_study(path, ["verdict=none", "final.seeds=7", "search.workers=4"]))}
     assert before < after
 
 
+def test_more_repetitions_keep_the_images_and_continue_the_searches() -> None:
+    path, more = SMALL_STUDY, [VERDICT, "final.seeds=7", "search.trials=14"]
+    before, after = plan(load_study(path, [VERDICT])), plan(load_study(path, more))
+    made = ("prepare", "finetune", "generate", "score")
+    assert {step.id for step in before if step.stage in made} < {step.id for step in after if step.stage in made}
+
+    def names(steps: list[Step]) -> list[str]:
+        searches = [step for step in steps if step.stage == "tune"]
+        inputs = [{role: Input(stage=s.stage, key=s.id, digest=s.id) for role, s in t.needs.items()} for t in searches]
+        configs = [step.config for step in searches]
+        return [search_name("demo", c, i, 0) for c, i in zip(configs, inputs, strict=True) if isinstance(c, TuneConfig)]
+
+    assert names(before) == names(after)
+    assert names(before) != names(plan(load_study(path, [VERDICT, "generate.guidance=3"])))
+
+
+def parameters(step: Step, searches: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The parameters of a final training, if the searches ended with these summaries."""
+    assert step.from_search is not None
+    tune = next(m for m in demo_manifests().values() if m.stage == "tune")
+    return step.from_search.of(tune.model_copy(update={"summary": searches[step.needs["tune"].label]}))
+
+
+def test_a_final_training_s_parameters_are_its_repetition_s() -> None:
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT]))}
+    summary = {"parameters": {"training.lr": 9.0}, "repetitions": [{"training.lr": 1.0}, {"training.lr": 2.0}]}
+    found = [parameters(steps[f"final real {repeat}"], {"tune real": summary}) for repeat in range(2)]
+    assert found == summary["repetitions"]
+
+
+def test_what_an_experiment_sets_itself_is_not_taken_over() -> None:
+    sets = ["verdict=none", "experiments.placebo.parameters_from=synthetic", "experiments.placebo.search.trials=0"]
+    steps = {s.label: s for s in plan(load_study(SMALL_STUDY, [*sets, "experiments.placebo.training.lr=1"]))}
+    summary = {"tune synthetic": {"parameters": {"training.lr": 9.0, "training.dropout": 0.5}}}
+    assert parameters(steps["final placebo 0"], summary) == {"training.dropout": 0.5}
+    assert parameters(steps["final synthetic 0"], summary) == {"training.lr": 9.0, "training.dropout": 0.5}
+
+
 def test_resources_are_in_no_key() -> None:
-    path = STUDIES / "demo.yaml"
+    path = SMALL_STUDY
     assert [s.id for s in plan(load_study(path))] == [s.id for s in plan(load_study(path, ["resources.cache_gib=1"]))]
 
 
@@ -78,14 +155,15 @@ SETTINGS = "{generate.guidance: {values: [1.0, 2.0]}, training.lr: {low: 0.001, 
 
 
 def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_final_trainings() -> None:
-    study = load_study(STUDIES / "demo.yaml", ["verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}"])
+    study = load_study(SMALL_STUDY, ["verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}"])
     steps = plan(study)
     (tune,) = (step for step in steps if step.label == "tune synthetic")
-    assert tune.needs.keys() == {"prepare", "finetune"}
-    assert told(tune)["images"]["versions"] == {"generate": 1, "score": 3}
+    assert tune.needs.keys() == {"prepare", "finetune/0"}
+    versions = {stage: STAGES[stage].version for stage in ("generate", "score")}
+    assert told(tune)["images"]["versions"] == versions
     searched, given = (next(s for s in steps if s.label == f"final {arm} 0") for arm in ("synthetic", "placebo"))
     assert searched.needs["generate"].needs["tune"] is tune
-    assert searched.needs["generate"].from_search == ("generate.guidance",)
+    assert searched.needs["generate"].from_search == SearchedParameters(("generate.guidance",))
     assert told(searched)["arm"]["generate"] is None
     # the placebo's search does not vary the images, so it has those of the study
     assert "tune" not in given.needs["generate"].needs
@@ -98,13 +176,12 @@ def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> Non
         "experiments.placebo.parameters_from=synthetic",
         "experiments.placebo.search.trials=0",
     ]
-    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", sets))}
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, sets))}
     assert steps["final placebo 0"].needs["generate"] is steps["final synthetic 0"].needs["generate"]
     pinned = {
-        step.label: step
-        for step in plan(load_study(STUDIES / "demo.yaml", [*sets, "experiments.placebo.generate.guidance=3"]))
+        step.label: step for step in plan(load_study(SMALL_STUDY, [*sets, "experiments.placebo.generate.guidance=3"]))
     }
-    assert pinned["final placebo 0"].needs["generate"].from_search == ()
+    assert pinned["final placebo 0"].needs["generate"].from_search is None
     assert told(pinned["final placebo 0"].needs["generate"])["generate"]["guidance"] == 3
 
 
@@ -112,15 +189,19 @@ def test_arms_that_share_images_share_their_judges() -> None:
     for study in ("paper-replay.yaml", "paper.yaml"):  # its rows differ in training and augmentation
         counts = Counter(step.stage for step in plan(load_study(STUDIES / study)))
         assert counts["generate"] == counts["score"] == 1
-    demo = STUDIES / "demo.yaml"
+    demo, one = SMALL_STUDY, "verdict=none"
     (dropout, folds) = (
-        Counter(step.stage for step in plan(load_study(demo, [f"experiments.placebo.{setting}"])))["score"]
+        Counter(step.stage for step in plan(load_study(demo, [one, f"experiments.placebo.{setting}"])))["score"]
         for setting in ("training.dropout=0.4", "score.folds=3")
     )
     assert (dropout, folds) == (1, 2)  # its own `score:` still has an effect
 
 
-HUB = ["finetune={generator: stable-diffusion, base: some/model, resolution: 32}", "classifier.pretrained=true"]
+HUB = [
+    "verdict=none",
+    "finetune={generator: stable-diffusion, base: some/model, resolution: 32}",
+    "classifier.pretrained=true",
+]
 
 
 def needs(step: Step) -> set[str]:
@@ -128,7 +209,7 @@ def needs(step: Step) -> set[str]:
 
 
 def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
-    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", HUB))}
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, HUB))}
     assert [label for label in steps if label.startswith("weights")] == ["weights some/model", "weights test_resnet"]
     assert told(steps["weights some/model"]) == {"kind": "stable-diffusion", "name": "some/model", "revision": None}
     assert needs(steps["finetune"]) == needs(steps["generate"]) == {"weights/base"}
@@ -140,13 +221,13 @@ def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
 
 def test_only_a_hub_s_name_is_fetched(tmp_path: Path) -> None:
     for base in (tmp_path, "s3://bucket/base", "a/b/c", "./some/model"):
-        sets = [HUB[0], f"finetune.base={base}"]
-        assert not [s for s in plan(load_study(STUDIES / "demo.yaml", sets)) if s.stage == "weights"]
+        sets = [*HUB[:2], f"finetune.base={base}"]
+        assert not [s for s in plan(load_study(SMALL_STUDY, sets)) if s.stage == "weights"]
 
 
 def test_a_pin_is_in_the_key_of_the_weights_and_of_all_behind_them() -> None:
     def ids(*sets: str) -> dict[str, str]:
-        return {step.label: step.id for step in plan(load_study(STUDIES / "demo.yaml", [*HUB, *sets]))}
+        return {step.label: step.id for step in plan(load_study(SMALL_STUDY, [*HUB, *sets]))}
 
     before = ids()
     classifier, base = ids(f"classifier.revision={'a' * 40}"), ids(f"finetune.revision={'b' * 40}")
@@ -166,7 +247,7 @@ def test_weights_that_a_search_may_choose() -> None:
         "experiments.placebo.parameters_from=real",
         "experiments.placebo.search.trials=0",
     ]
-    study = STUDIES / "demo.yaml"
+    study = SMALL_STUDY
     steps = {step.label: step for step in plan(load_study(study, sets))}
     both = {"weights/test_resnet", "weights/test_vit"}
     assert needs(steps["tune real"]) == needs(steps["final real 0"]) == needs(steps["final placebo 0"]) == both
@@ -180,7 +261,7 @@ def test_weights_that_a_search_may_choose() -> None:
 
 def test_trials_that_make_their_own_images_are_given_what_these_need() -> None:
     sets = [*HUB, "verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}", "score.model=test_vit"]
-    steps = {step.label: step for step in plan(load_study(STUDIES / "demo.yaml", sets))}
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, sets))}
     assert needs(steps["tune synthetic"]) == {"weights/base", "weights/judges", "weights/test_resnet"}
     assert told(steps["tune synthetic"].needs["weights/judges"])["name"] == "test_vit"
     assert needs(steps["final synthetic 0"]) == {"weights/test_resnet"}

@@ -15,8 +15,9 @@ from shared.pipeline.plan import Step, plan
 from shared.pipeline.scheduler import CompletedStep, Scheduler, StageFailed
 from shared.stop import StopSignal
 from tests.support.committed import commit_steps, commit_task
+from tests.support.small_study import SMALL_STUDY
 
-STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.yaml", ["final.seeds=1"])
+STUDY = load_study(SMALL_STUDY, ["final.seeds=1"])
 
 
 class Instant:

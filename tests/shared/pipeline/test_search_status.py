@@ -24,8 +24,8 @@ from shared.search.identity import search_name, settings_digest
 from shared.search.monitor import SearchSnapshot
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SEARCH = Search(max_failures=3)
 
 
@@ -66,7 +66,7 @@ DONE = "all trials are finished; their results are not committed yet"
         ),
         (
             {"queued": 1, "workers": 0},
-            "1 trial queued and no worker alive; one starts when a slot of `tailfill run` is free, or by `kubectl scale`",
+            "1 trial queued and no worker alive; one comes from another search, or starts when a slot of `tailfill run` is free, or by `kubectl scale`",
         ),
         ({"queued": 2}, "2 workers starting: training data are prepared before the first trial"),
         (
@@ -103,7 +103,8 @@ def test_what_is_shown() -> None:
     assert text.splitlines() == [
         "tune real: step 2 of 6 (1-lr): 3 of 10 trials done (1 pruned), 0 running, 1 queued, 7 left; no value yet",
         "  0 workers alive; 0.50 GPU-hours used, 0.01 of them lost; 3.20 of 10 GPU-hours of the study's budget spent; time left not known yet",
-        "  nothing moves: 1 trial queued and no worker alive; one starts when a slot of `tailfill run` is free, or by `kubectl scale`",
+        "  nothing moves: 1 trial queued and no worker alive; "
+        "one comes from another search, or starts when a slot of `tailfill run` is free, or by `kubectl scale`",
     ]  # fmt: skip
     several = snapshot(bests=(0.61234, 0.4), front=1)
     assert "left; best val_macro_f1 0.6123, best val_loss 0.4, 1 trial on the Pareto front\n" in describe(
@@ -131,7 +132,7 @@ def test_time_left(values: dict[str, Any], budget: Budget, spent: float, left: f
 
 def prepared(folder: Path) -> tuple[Study, Artifacts, list[StepState]]:
     """Returns the demo with its data set committed: the search on real images is ready, and the others wait."""
-    study = load_study(DEMO, ())
+    study = load_study(SMALL_STUDY, ())
     steps = plan(study)
     artifacts = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache")
     task = make_task(study, steps[0], {})
@@ -192,7 +193,7 @@ def test_a_database_that_is_away_is_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_away_is_the_error() -> None:
-    study = load_study(DEMO, ())
+    study = load_study(SMALL_STUDY, ())
     endpoint = f"http://127.0.0.1:{_unused_port()}"
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL_S3": endpoint}
     store = S3Store("bucket", "", Settings.from_environment(keys), attempts=1)

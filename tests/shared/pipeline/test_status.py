@@ -16,8 +16,8 @@ from shared.errors import ConfigError
 from shared.pipeline import status
 from shared.pipeline.plan import Step, plan
 from tests.support.committed import commit_steps
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 ARMS = (
     "experiments=[{name: real}, {name: a, images: real+synthetic, generate: {guidance: 1.0}, training: {dropout: 0.1}},"
     " {name: b, images: real+synthetic, generate: {guidance: 3.0}, training: {dropout: 0.2}}]"
@@ -30,7 +30,7 @@ def artifacts(folder_store: FolderStore, tmp_path: Path) -> Artifacts:
 
 
 def planned(*sets: str, source: str | None = None) -> tuple[Study, list[Step]]:
-    study = load_study(DEMO, sets)
+    study = load_study(SMALL_STUDY, sets)
     return study, plan(study, source)
 
 

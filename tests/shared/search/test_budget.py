@@ -72,12 +72,12 @@ def test_lowered_budget_withdraws_what_nobody_began(database: Database, study: o
     leases.start(begun[0])
     leases.give_back(begun[0])
     assert budget.trim(database, study._study_id, 2) == 3
-    counts = budget.count(database, study._study_id)
+    counts = budget.count(database, study._study_id)[None]
     assert (counts.held, counts.queued, counts.begun, counts.failed, counts.live) == (2, 1, 1, 0, 3)
     assert budget.trim(database, study._study_id, 2) == 0
     assert budget.fill(database, study, 5, [], False) == 2
     leases.adopt(study._study_id)
-    assert budget.count(database, study._study_id).live == 5
+    assert budget.count(database, study._study_id)[None].live == 5
 
 
 def test_rows_that_were_counted_too_early_make_none_too_many(
@@ -137,7 +137,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.leases.adopt(self.id)
         self.leases.reconcile(self.id)
         write_search(self.database, self.study.study_name, self.id, SearchStep("s", "", ("x",), {}), Search(), None)
-        counts = budget.count(self.database, self.id)
+        counts = budget.TrialCounts.total(budget.count(self.database, self.id).values())
         if counts.live < self.target:
             budget.fill(self.database, self.study, self.target, [{"x": 0.5}], False)
         elif counts.live > self.target:
@@ -230,7 +230,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @rule()
     def coordinate(self) -> None:
         self._coordinate()
-        counts = budget.count(self.database, self.id)
+        counts = budget.TrialCounts.total(budget.count(self.database, self.id).values())
         assert counts.live >= self.target
         assert counts.live == self.target or counts.queued == counts.begun
 
@@ -240,7 +240,7 @@ class BudgetMachine(RuleBasedStateMachine):
         finished = {i for i, t in trials.items() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)}
         assert finished == set(self.told)
         assert all(trials[i].values == [value] for i, value in self.told.items())
-        counts = budget.count(self.database, self.id)
+        counts = budget.TrialCounts.total(budget.count(self.database, self.id).values())
         assert counts.failed == len(self.failed)
         assert counts.finished == len(self.told)
 
@@ -270,7 +270,7 @@ class BudgetMachine(RuleBasedStateMachine):
             with self.database.guarded(self.leases.guard(claim)):
                 self.database.storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, [0.0])
             self.leases.finish(claim)
-        counts = budget.count(self.database, self.id)
+        counts = budget.TrialCounts.total(budget.count(self.database, self.id).values())
         assert (counts.held, counts.queued) == (0, 0)
         assert counts.finished == expected
         assert counts.failed == len(self.failed)

@@ -361,7 +361,7 @@ def test_lowered_while_a_trial_runs_withdraws_what_is_queued(
                 earlier.result()
             study = optuna.load_study(study_name=drill.name, storage=database.storage)._study_id
             deadline = time.monotonic() + 10
-            while budget.count(database, study).queued:
+            while budget.count(database, study)[None].queued:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             assert not later.done()
@@ -372,7 +372,7 @@ def test_lowered_while_a_trial_runs_withdraws_what_is_queued(
                 stop.set()
     for each in databases:
         each.close()
-    counts = budget.count(database, study)
+    counts = budget.count(database, study)[None]
     assert (outcome.ended, [trial.number for trial in outcome.steps[0].trials]) == ("complete", [0, 1])
     assert (counts.complete, counts.failed, counts.live, unfinished) == (2, 0, 2, [])
 

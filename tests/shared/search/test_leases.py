@@ -113,7 +113,7 @@ def test_closing_waits_for_claims_under_way(database: Database, study: optuna.St
 
     def close_and_count() -> None:
         _close(database, study)
-        held.append(budget.count(database, study._study_id).held)
+        held.append(budget.count(database, study._study_id)[None].held)
 
     _both(
         claiming, lambda: Leases(claiming, 60).claim(study.study_name, study._study_id, "test", "cpu"), close_and_count
@@ -206,7 +206,7 @@ def test_lost_worker_is_retried_from_its_checkpoint_and_then_given_up(database: 
     frozen = database.storage.get_trial(claim.trial_id)
     assert frozen.state == TrialState.FAIL
     assert frozen.user_attrs["failure"] == "lost with its worker 3 times without progress"
-    counts = budget.count(database, study._study_id)
+    counts = budget.count(database, study._study_id)[None]
     assert (counts.failed, counts.held, counts.losses) == (1, 0, 5)
 
 
@@ -229,7 +229,7 @@ def test_result_told_before_the_lease_ended_is_found(database: Database, study: 
     assert _reap(database, study) == 0
     leases.reconcile(study._study_id)
     assert _row(database, claim).state == "done"  # type: ignore[attr-defined]
-    counts = budget.count(database, study._study_id)
+    counts = budget.count(database, study._study_id)[None]
     assert (counts.complete, counts.held, counts.queued) == (1, 0, 2)
 
 

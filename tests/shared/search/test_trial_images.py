@@ -11,15 +11,15 @@ import pytest
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
 from tests.support.in_process import InProcess
+from tests.support.small_study import SMALL_STUDY
 
-DEMO = Path(__file__).parents[3] / "studies" / "demo.yaml"
 SPACE = "{generate.image_to_image.strength: {values: [0.4, 0.9]}, synthetic.share: {low: 0.1, high: 0.3}}"
 SETS = [
     "verdict=none",
     "dataset.train=200", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=2", "rare={below: null, classes: [fabric/faux]}",
     "finetune.steps=2", "finetune.width=8", "finetune.batch_size=8",
     "generate={fill_to: 12, cap: 9, steps: 2, batch_size: 4, image_to_image: {share: 0.5, strength: 0.4}}",
-    "score.epochs=1", "accept={plausibility: [0, 1], copies: 0}",
+    "score.epochs=1", "accept={plausibility: [0, 1], copies: allow}",
     "search={trials: 3, epochs: 1, lease_seconds: 30}", "final={epochs: 1, seeds: 1}", "training.batch_size=64",
     f"experiments.synthetic.search={{space: {SPACE}}}", f"experiments.placebo.search={{space: {SPACE}}}",
 ]  # fmt: skip
@@ -31,7 +31,7 @@ def strength(generated: Manifest) -> float:
 
 @pytest.mark.slow
 def test_equal_settings_are_made_once_and_the_best_are_trained_on(tmp_path: Path, database_url: str) -> None:
-    runs = InProcess(load_study(DEMO, SETS), tmp_path, database_url)
+    runs = InProcess(load_study(SMALL_STUDY, SETS), tmp_path, database_url)
     best = {}
     for arm in ("synthetic", "placebo"):
         committed = runs.run(runs.steps[f"tune {arm}"])

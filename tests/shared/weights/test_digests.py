@@ -17,18 +17,19 @@ from shared.errors import DataError
 from shared.pipeline.plan import plan
 from shared.settings import Settings
 from shared.weights.digests import weight_digests
+from tests.support.small_study import SMALL_STUDY
 
 STUDIES = Path(__file__).parents[3] / "studies"
 SETTINGS = Settings.from_environment({})
 
 
 def with_file(file: object) -> Study:
-    return load_study(STUDIES / "demo.yaml", [f"classifier.pretrained={file}"])
+    return load_study(SMALL_STUDY, [f"classifier.pretrained={file}"])
 
 
 def with_base(base: object) -> Study:
     sets = ["finetune={generator: stable-diffusion, resolution: 32}", f"finetune.base={base}"]
-    return load_study(STUDIES / "demo.yaml", sets)
+    return load_study(SMALL_STUDY, sets)
 
 
 def steps_of(study: Study, kept: FolderStore, settings: Settings = SETTINGS) -> set[str]:
@@ -96,7 +97,7 @@ def test_a_search_over_files_goes_by_their_names_too(tmp_path: Path, folder_stor
 
     def found() -> set[str]:
         choice = f"search.space={{classifier.pretrained: {{values: ['{files[0]}', '{files[1]}']}}}}"
-        return steps_of(load_study(STUDIES / "demo.yaml", [choice]), folder_store)
+        return steps_of(load_study(SMALL_STUDY, [choice]), folder_store)
 
     before = found()
     files[1].write_bytes(b"changed")

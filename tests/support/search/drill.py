@@ -17,6 +17,7 @@ from shared.artifacts.checkpoints import AsyncCheckpointer
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import Search
+from shared.config.stages import Repetitions
 from shared.errors import TailfillError
 from shared.log import Log, configure
 from shared.names import checked_part
@@ -53,12 +54,13 @@ class Drill:
     epoch_seconds: float = 0.0
     seed: int = 0
     checkpoint_seconds: float = 0.0
-    """The seconds that saving a checkpoint takes."""
+    """How long keeping a checkpoint takes."""
+    repetitions: Repetitions | None = None
 
     @property
     def spec(self) -> SearchSpec:
-        """The description of the search for its coordinators and workers."""
-        return SearchSpec(self.name, self.search, self.seed)
+        """Returns what its coordinators and workers are given."""
+        return SearchSpec(self.name, self.search, self.seed, repetitions=self.repetitions)
 
     def curve(self, parameters: Mapping[str, float], epochs: int) -> list[Values]:
         """Returns the values that a trial reports, whether it is interrupted or not."""

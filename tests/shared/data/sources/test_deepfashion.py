@@ -88,6 +88,14 @@ def test_the_counts_stand_beside_the_papers_and_an_unlabelled_test_is_not_used(t
     )
 
 
+def test_the_folder_of_a_photograph_is_its_product(tmp_path: Path) -> None:
+    distribution(tmp_path, splits=("train", "val"))
+    paths = ["img/Sheer_Blouse/img_0001.jpg", "img/Sheer_Blouse/img_0002.jpg", "img/a.jpg"]
+    write(tmp_path / "Anno_fine", "train.txt", paths)
+    images = list(read(tmp_path)[0].images)
+    assert [image.group for image in images] == ["img/Sheer_Blouse", "img/Sheer_Blouse", None, None, None, None]
+
+
 def test_boxes(tmp_path: Path) -> None:
     distribution(tmp_path)
     write(tmp_path / "Anno_fine", "train_bbox.txt", ["1 2 30 40", "9 9 9 9", "a b c d"])

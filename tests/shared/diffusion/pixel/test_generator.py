@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from shared.diffusion.generator import BaseSource, Generator, SampleRequest
 from shared.diffusion.load import load_generator
-from shared.diffusion.pixel.generator import PixelGenerator, flow_solver
+from shared.diffusion.pixel.generator import PixelGenerator, integrate, noise_shares
 from shared.diffusion.pixel.model import LabelEmbedding, build_network, describe
 from shared.diffusion.samples import sample_sheet
 from shared.errors import DataError
@@ -66,9 +67,8 @@ def test_image_to_image_stays_closer_to_its_start_the_lower_the_strength(
     drawn = generator.sample([request(5, start=start, strength=s) for s in strengths], 1.0, 10)
     distances = [float(np.abs(image.astype(float) - start).mean()) for image in drawn]
     assert distances == sorted(distances)
-    # full strength starts at the noisiest level of the solver, 0.999, where a thousandth of the image is left
-    free = generator.sample([request(5)], 1.0, 10)[0]
-    assert np.abs(drawn[2].astype(int) - free).mean() < 3
+    # full strength keeps nothing of the start
+    np.testing.assert_array_equal(drawn[2], generator.sample([request(5)], 1.0, 10)[0])
 
 
 def test_a_request_has_start_and_strength_or_neither(generator: PixelGenerator) -> None:
@@ -83,23 +83,130 @@ def test_guidance_runs_from_no_labels_over_plain_to_more(
     generator: PixelGenerator, guidance: float, device: torch.device
 ) -> None:
     network = generator._network
-    state, time = torch.randn(2, 3, 20, 20, device=device), torch.tensor(300.0, device=device)
+    state, time = torch.randn(2, 3, 20, 20, device=device), 300.0
     labels = torch.from_numpy(np.stack([LABELS] * 2)).to(device)
     with torch.inference_mode():
-        plain = network(state, time.expand(2), labels)
-        without = network(state, time.expand(2), torch.full_like(labels, -1))
+        times = torch.full((2,), time, device=device)
+        plain = network(state, times, labels)
+        without = network(state, times, torch.full_like(labels, -1))
         found = generator._flow(state, time, labels, guidance)
     near = (1e-3, 1e-4) if device.type == "cpu" else (2e-2, 2e-2)  # a GPU's convolutions round to TF32
     torch.testing.assert_close(found, without + guidance * (plain - without), rtol=near[0], atol=near[1])
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Independent pixels of a mixture of Gaussians, whose flow is known exactly."""
+
+    means: tuple[float, ...]
+    sd: float
+    weights: tuple[float, ...]
+    asked: list[float] = field(default_factory=list)
+    """The shares of noise that the flow was asked for."""
+
+    def flow(self, state: torch.Tensor, share: float) -> torch.Tensor:
+        """E[noise - image | state], by Bayes' rule over the components."""
+        self.asked.append(share)
+        kept, variance = 1 - share, (1 - share) ** 2 * self.sd**2 + share**2
+        means, weights = torch.tensor(self.means, dtype=state.dtype), torch.tensor(self.weights, dtype=state.dtype)
+        off = state[..., None] - kept * means
+        belief = (weights.log() - off.square() / (2 * variance)).softmax(-1)
+        image = (belief * (means + kept * self.sd**2 / variance * off)).sum(-1)
+        return (state - image) / share
+
+    def samples(self, n: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(7)
+        component = torch.multinomial(torch.tensor(self.weights), n, replacement=True, generator=generator)
+        return torch.tensor(self.means)[component] + self.sd * torch.randn(n, generator=generator)
+
+
+NOISE = torch.randn(40_000, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("sd", "least"), [(0.05, 0.045), (0.10, 0.095), (0.2, 0.19), (0.5, 0.475)])
+def test_twelve_evaluations_keep_the_spread_of_the_data(sd: float, least: float) -> None:
+    data = Mixture((0.2,), sd, (1.0,))
+    drawn = integrate(data.flow, NOISE, 1.0, 12)
+    assert len(data.asked) == 12
+    assert least <= drawn.std() <= 1.03 * sd
+    assert drawn.mean() == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize("evaluations", [11, 12, 25])
+def test_two_modes_are_drawn_in_their_shares_and_with_their_spread(evaluations: int) -> None:
+    data = Mixture((-0.5, 0.4), 0.1, (0.3, 0.7))
+    drawn = integrate(data.flow, NOISE, 1.0, evaluations)
+    lower = drawn < 0
+    assert lower.float().mean() == pytest.approx(0.3, abs=0.015)
+    for part, mean in ((drawn[lower], -0.5), (drawn[~lower], 0.4)):
+        assert part.mean() == pytest.approx(mean, abs=0.015)
+        assert 0.093 <= part.std() <= 0.11
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.65])
+def test_image_to_image_keeps_the_spread_too(strength: float) -> None:
+    data = Mixture((-0.5, 0.4), 0.1, (0.3, 0.7))
+    real = data.samples(len(NOISE))
+    drawn = integrate(data.flow, (1 - strength) * real + strength * NOISE, strength, 8)
+    assert len(data.asked) == 8
+    assert data.asked[0] == pytest.approx(strength)
+    assert drawn.std() == pytest.approx(float(real.std()), rel=0.02)
+    assert 0.09 <= drawn[drawn < 0].std() <= 0.11
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 6, 25])
+@pytest.mark.parametrize("start", [1.0, 0.4])
+def test_as_many_evaluations_as_asked_for_of_ever_less_noise(evaluations: int, start: float) -> None:
+    data = Mixture((0.0,), 0.3, (1.0,))
+    integrate(data.flow, NOISE[:10], start, evaluations)
+    assert len(data.asked) == evaluations
+    assert data.asked == sorted(data.asked, reverse=True)
+    assert min(data.asked) > 0
+    shares = noise_shares(start, evaluations)
+    assert shares[0] == pytest.approx(start)
+    assert shares[-1] == 0
+
+
 def test_the_solver_finds_the_one_image_of_a_flow_that_is_known() -> None:
     image, noise = torch.rand(1, 3, 8, 8) * 2 - 1, torch.randn(1, 3, 8, 8)
-    solver, state = flow_solver(6), noise
-    for timestep, sigma in zip(solver.timesteps, solver.sigmas[:-1], strict=True):
-        flow = (state - image) / sigma  # of the straight line from the image to this state
-        state = solver.step(flow, timestep, state, return_dict=False)[0]
-    torch.testing.assert_close(state, image, atol=1e-4, rtol=1e-4)
+    # the straight line from the image to a state
+    found = integrate(lambda state, share: (state - image) / share, noise, 1.0, 6)
+    torch.testing.assert_close(found, image, atol=1e-4, rtol=1e-4)
+
+
+def test_strength_is_the_share_of_noise_and_of_the_steps(
+    generator: PixelGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def network(state: torch.Tensor, times: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        asked.append(float(times[0]))
+        return torch.zeros_like(state)
+
+    monkeypatch.setattr(generator, "_network", network)
+    start = shapes(1, side=20).pixels(20)[0]
+    generator.sample([request(5, start=start, strength=0.4)], 1.0, 10)
+    assert len(asked) == 4
+    assert asked[0] == pytest.approx(400)
+    asked.clear()
+    generator.sample([request(5)], 1.0, 10)
+    assert len(asked) == 10
+    assert asked[0] == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 9.0])
+def test_predicted_images_are_cut_to_the_range_of_images(
+    generator: PixelGenerator, monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    """A network that sees one white image, and none without labels: guidance would push it beyond white."""
+
+    def network(state: torch.Tensor, times: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        image = torch.where((labels >= 0).any(1), 0.9, 0.0).view(-1, 1, 1, 1)
+        return (state - image) / (times / 1000).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(generator, "_network", network)
+    drawn = generator.sample([request(1), request(2)], guidance, 6)
+    assert np.unique(drawn).tolist() == [round((min(0.9 * guidance, 1.0) + 1) * 127.5)]
 
 
 def test_the_prompt_names_what_is_known(generator: PixelGenerator) -> None:

@@ -1,0 +1,44 @@
+"""How much each test unit moves a metric: the linear part of the metric in the weights of the units.
+
+A unit is what was sampled into the test split as one: an image, or all images of one product or patient. The infinitesimal jackknife (Jaeckel 1972;
+Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 6) approximates the error of a metric T by that of a mean: with a
+weight per unit, 1 for each of n, unit i has the influence n dT/dw_i. The influences of a metric of shares sum to 0.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.schema import Labels, LabelSchema
+from shared.metrics.counts import DecisionCounts, Floats, hits_of
+from shared.metrics.table import Metric
+
+STEP = 1e-100  # nothing is subtracted, so the step may be so small that its square vanishes
+
+
+def influences(
+    metric: Metric,
+    schema: LabelSchema,
+    decided: NDArray[np.bool_],
+    labels: Labels,
+    rare: NDArray[np.int64],
+    units: NDArray[np.int64],
+) -> Floats:
+    """Returns the influence of each unit on the metric, `[..., units]`, for decisions `[..., n, C]`, labels `[n, C]` and the unit of each image, `[n]`.
+
+    Units are numbered from 0 without a gap. An influence is the derivative of the metric's own formula along what the unit adds to the
+    counts, NaN if the metric is not defined. It is taken by a complex step, which is exact to rounding: Im f(x + ih) / h (Squire
+    and Trapp 1998, SIAM Review 40). Raises ValueError for a metric that is not computed from counts.
+    """
+    if metric.from_counts is None:
+        raise ValueError(f"{metric.name}: has no influence per image, as it is not computed from counts alone")
+    order = np.argsort(units, kind="stable")
+    first = np.flatnonzero(np.diff(units[order], prepend=-1))
+    hits = hits_of(decided[..., order, :], labels[order])
+    parts = [np.add.reduceat(kind, first, axis=-2, dtype=np.float64) for kind in hits]
+    stepped = [cast(Floats, part.sum(axis=-2, keepdims=True) + 1j * STEP * part) for part in parts]
+    moved = metric.from_counts(schema, DecisionCounts(*stepped), rare)
+    return np.where(np.isnan(moved), np.nan, len(first) * np.imag(moved) / STEP)

@@ -1,0 +1,115 @@
+"""The mean of a repetitions × test units table, and its error if both the repetitions and the units were drawn anew.
+
+The model is Y[r, i] = mean + repetition r + unit i + rest, all three random: the one that is used for readers and cases in diagnostic imaging (Dorfman,
+Berbaum and Metz 1992, Investigative Radiology 27; Hillis 2007, Statistics in Medicine 26). `docs/statistics.md` has the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from scipy.special import stdtr, stdtrit
+
+from shared.metrics.counts import Floats
+
+ROUNDING = 1e-12  # shares: differences that are equal but for rounding have no variance
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations of the three sources of error, in the unit of the metric."""
+
+    repetition: float
+    """Of a repetition's difference, if there were no end of test units."""
+    unit: float
+    """Of a test unit's influence on the difference, if there were no end of repetitions."""
+    rest: float
+    """Of what is left: how much a unit's influence differs from repetition to repetition."""
+
+    def standard_error(self, repetitions: float, units: float) -> float:
+        """Returns the standard error of the mean over so many repetitions and units; either may be infinite."""
+        variance = self.repetition**2 / repetitions + self.unit**2 / units + self.rest**2 / repetitions / units
+        return math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """The mean squares of a table of k repetitions and n units, with one value per cell."""
+
+    mean: float
+    repetitions: int
+    units: int
+    of_repetitions: float
+    """MSR = n Σ (row mean - mean)² / (k - 1)."""
+    of_units: float
+    """MSI = k Σ (column mean - mean)² / (n - 1)."""
+    of_rest: float
+    """MSE, the mean square of what rows and columns leave."""
+
+    @classmethod
+    def of(cls, table: Floats) -> TwoWay:
+        """Returns the analysis of a table `[k, n]`; raises ValueError unless it has at least two rows and two columns."""
+        k, n = table.shape
+        if k < 2 or n < 2:
+            raise ValueError(f"a table of {k} repetitions and {n} units: needs at least two of each")
+        mean = table.mean()
+        rows, columns = table.mean(axis=1) - mean, table.mean(axis=0) - mean
+        rest = (table - mean - rows[:, None] - columns[None, :]) ** 2
+        return cls(
+            float(mean),
+            k,
+            n,
+            float(n * (rows**2).sum() / (k - 1)),
+            float(k * (columns**2).sum() / (n - 1)),
+            float(rest.sum() / ((k - 1) * (n - 1))),
+        )
+
+    @property
+    def variance(self) -> float:
+        """The variance of the mean, max(MSR + MSI - MSE, MSR, MSI) / (kn).
+
+        The first is unbiased for σ²_r / k + σ²_i / n + σ²_e / (kn); the other two are its value if a component is 0, below which an
+        estimate can fall by chance alone.
+        """
+        return max(self._both, self.of_repetitions, self.of_units) / (self.repetitions * self.units)
+
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2), at least k - 1."""
+        k, n = self.repetitions, self.units
+        largest = max(self._both, self.of_repetitions, self.of_units)
+        if largest <= 0:
+            return k - 1
+        if self._both < largest:
+            return k - 1 if self.of_repetitions >= self.of_units else max(n - 1, k - 1)
+        spread = self.of_repetitions**2 / (k - 1) + self.of_units**2 / (n - 1) + self.of_rest**2 / ((k - 1) * (n - 1))
+        return max(k - 1, largest**2 / spread)
+
+    @property
+    def _both(self) -> float:
+        return self.of_repetitions + self.of_units - self.of_rest
+
+    @cached_property
+    def p(self) -> float:
+        """The two-sided p value of the mean by Student's t; 1 for a mean of 0."""
+        if abs(self.mean) <= ROUNDING:
+            return 1.0
+        error = math.sqrt(self.variance)
+        return 0.0 if error <= ROUNDING else float(2 * stdtr(self.freedom, -abs(self.mean) / error))
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Returns the interval of the mean that holds the true one in this share of studies."""
+        half = float(stdtrit(self.freedom, (1 + confidence) / 2)) * math.sqrt(self.variance)
+        return self.mean - half, self.mean + half
+
+    @property
+    def components(self) -> Components:
+        """The components by equating mean squares with their expectations; one that comes out negative is 0."""
+        k, n = self.repetitions, self.units
+        return Components(
+            math.sqrt(max(self.of_repetitions - self.of_rest, 0.0) / n),
+            math.sqrt(max(self.of_units - self.of_rest, 0.0) / k),
+            math.sqrt(self.of_rest),
+        )

@@ -1,0 +1,143 @@
+"""How images look, whatever they show: perceptual hashes and thumbnails, by which copies are found.
+
+No network is used: one that was trained on the images or their labels knows them, and pooled features of one that was not lose copies that
+are cut a little at the border (measured: docs/copies.md). Thumbnails that are aligned first lose none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from shared.data.canonical import mean_colours, perceptual_hash
+from shared.data.imageset import ImageSet, decode
+from shared.data.leaks import COLOUR_LEVELS, differing_bits
+from shared.score.neighbours import Features, squared_distances
+from shared.stop import StopSignal
+
+COPY_BITS = 24
+"""The bits, of 256, in which the perceptual hashes of an image and its copy may differ. A copy saved as JPEG of quality 50, at three quarters
+of its size or with noise differs in up to about 24; the most alike images of Fashion-MNIST that are none differ in 36, of DeepFashion in 50."""
+HASHED_SIDE = 64  # pixels, to which the hash resizes anyway
+SIDE = 48  # pixels of a thumbnail that is cut
+COMPARED_SIDE = 16  # pixels of one that is compared
+CUT_SIDES = (46, 44, 42, 40, 38)  # pixels of the parts of a thumbnail that are compared too: up to a fifth is cut off
+CHUNK = 1024  # images that are computed at once, for memory
+BLOCK = 256
+
+Window = tuple[int, int, int]
+"""Left, top and side in pixels of a square part of a thumbnail."""
+
+
+def _windows() -> tuple[Window, ...]:
+    corners = [(side, sorted({0, (SIDE - side) // 2, SIDE - side})) for side in CUT_SIDES]
+    return ((0, 0, SIDE), *((left, top, side) for side, offsets in corners for left in offsets for top in offsets))
+
+
+WINDOWS = _windows()
+WHOLE = WINDOWS[0]
+
+
+@dataclass(frozen=True)
+class Appearances:
+    """How each of n images looks."""
+
+    hashes: NDArray[np.uint64]
+    """The perceptual hashes of the images and of their mirror images, `[2, n, 4]`."""
+    colours: NDArray[np.int16]
+    """The mean colours of a 4 x 4 grid, alike, `[2, n, 48]`."""
+    thumbnails: torch.Tensor
+    """uint8 `[n, 3, 48, 48]`."""
+
+    def __len__(self) -> int:
+        return len(self.thumbnails)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest image of a reference set for each of another."""
+
+    index: NDArray[np.int64]
+    """Positions in the reference set, `[n]`."""
+    distance: NDArray[np.float32]
+    """Euclidean distances of the thumbnails, `[n]`."""
+
+
+def appearances(images: ImageSet, stop: StopSignal) -> Appearances:
+    """Decodes the images and returns how they look. Raises DataError if one cannot be decoded, and Stopped."""
+    n = len(images)
+    hashes, colours = np.empty((2, n, 32), np.uint8), np.empty((2, n, 48), np.int16)
+    thumbnails = np.empty((n, SIDE, SIDE, 3), np.uint8)
+    for i, data in enumerate(images.encoded):
+        stop.raise_if_set()
+        image = Image.fromarray(decode(data, HASHED_SIDE, images.paths[i]))
+        for side, shown in enumerate((image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
+            hashes[side, i], colours[side, i] = perceptual_hash(shown), mean_colours(shown)
+        thumbnails[i] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return Appearances(hashes.view(np.uint64), colours, torch.from_numpy(thumbnails.transpose(0, 3, 1, 2).copy()))
+
+
+def hash_matches(queries: Appearances, reference: Appearances) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the reference image that each query, or its mirror image, is a copy of by its hash, and the differing bits, `[n]` each.
+
+    It is the one with the fewest differing bits, of those that differ in at most COPY_BITS and whose colours agree; -1 if there is none.
+    """
+    index, fewest = np.full(len(queries), -1, np.int64), np.full(len(queries), COPY_BITS + 1, np.int64)
+    for side in range(2):
+        for start in range(0, len(queries), BLOCK):
+            rows = slice(start, start + BLOCK)
+            bits = differing_bits(queries.hashes[side, rows], reference.hashes[0]).astype(np.int64)
+            a, b = np.nonzero(bits <= COPY_BITS)
+            colours = np.abs(queries.colours[side, start + a] - reference.colours[0, b]).mean(axis=1)
+            unlike = colours > COLOUR_LEVELS
+            bits[a[unlike], b[unlike]] = COPY_BITS + 1
+            nearest = bits.argmin(axis=1) if len(reference) else np.zeros(0, np.int64)
+            least = bits[np.arange(len(nearest)), nearest]
+            closer = start + np.flatnonzero(least < fewest[rows])
+            index[closer], fewest[closer] = nearest[closer - start], least[closer - start]
+    return index, fewest
+
+
+def nearest(
+    queries: Appearances,
+    reference: Appearances,
+    stop: StopSignal,
+    exempt: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> Neighbours:
+    """Returns the reference image that each query, or its mirror image, is nearest to: to the whole of it, or to a part of at least 63 %.
+
+    `exempt` has a number per query, -1 for none, and one per reference image: images with the same number are not compared. Raises Stopped.
+    """
+    distance, index = np.full(len(queries), np.inf, np.float32), np.zeros(len(queries), np.int64)
+    shown = [features(thumbnails) for thumbnails in (queries.thumbnails, queries.thumbnails.flip(3))]
+    for window in WINDOWS:
+        stop.raise_if_set()
+        parts = features(reference.thumbnails, window)
+        for points in shown:
+            for start, block in squared_distances(points, parts):
+                rows = slice(start, start + len(block))
+                if exempt is not None:
+                    same = exempt[0][rows, None] == exempt[1][None, :]
+                    block[torch.from_numpy(same)] = torch.inf
+                least, position = block.min(dim=1)
+                closer = start + np.flatnonzero(least.numpy() < distance[rows])
+                distance[closer], index[closer] = least.numpy()[closer - start], position.numpy()[closer - start]
+    return Neighbours(index, np.sqrt(distance))
+
+
+def features(thumbnails: torch.Tensor, window: Window = WHOLE) -> Features:
+    """Returns the part of each thumbnail within the window, 16 x 16 pixels of 0 to 1 in a row, `[n, 768]`."""
+    left, top, side = window
+    size = (COMPARED_SIDE, COMPARED_SIDE)
+    parts = [
+        functional.interpolate(
+            chunk[:, :, top : top + side, left : left + side].float() / 255, size, mode="bilinear", antialias=True
+        ).flatten(1)
+        for chunk in torch.split(thumbnails, CHUNK)
+    ]
+    return torch.cat(parts).numpy()

@@ -1,0 +1,54 @@
+"""The repetitions of a search: its trials belong to one each, try the same points in all arms, and are compared among themselves only."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from shared.config.search import Search
+from shared.config.seeds import hashed_seed
+from shared.config.stages import Repetitions
+from shared.search.space import Parameters, sobol_points
+
+REPETITION = "repetition"
+"""The user attribute of a trial that holds the number of its repetition; a trial of a search that is not repeated has none."""
+
+
+def repetition_points(
+    search: Search, repetitions: Repetitions, repetition: int, first: Parameters, number: int
+) -> list[Parameters]:
+    """Returns the first `number` points of a repetition, the same in all arms of a study as far as their spaces are the same.
+
+    The arm's own values `first` come first, if there are any. Paths that only some arms search are the last dimensions, so that they do
+    not change the others.
+    """
+    order = [*repetitions.shared, *(path for path in search.space if path not in repetitions.shared)]
+    space = {path: search.space[path] for path in order}
+    points = sobol_points(space, hashed_seed("points", repetitions.seed, repetition), number)
+    points = [{path: point[path] for path in search.space} for point in points]
+    own = [first] if first else []
+    return [*own, *(point for point in points if point not in own)][:number]
+
+
+class RepetitionStudy(Study):
+    """An Optuna study as a trial of one repetition sees it, so that its pruner compares it with trials of the same repetition."""
+
+    repetition: int
+
+    @classmethod
+    def load(
+        cls, name: str, storage: optuna.storages.BaseStorage, pruner: optuna.pruners.BasePruner, repetition: int
+    ) -> RepetitionStudy:
+        """Loads the study of that name; raises KeyError if there is none."""
+        study = cls(name, storage, pruner=pruner)
+        study.repetition = repetition
+        return study
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = super()._get_trials(deepcopy, states, use_cache)
+        return [trial for trial in trials if trial.user_attrs.get(REPETITION) == self.repetition]

@@ -1,0 +1,82 @@
+"""A worker process goes from search to search: it stays with one while that has trials, and ends when all of them are closed.
+
+What the trials of a search have in common is built once per visit. A visit therefore ends only when the search is closed, or when it has had
+no trial for a while and another one has.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from shared.search.worker import Objective, Turn, Worker
+
+NEXT_STEP_SECONDS = (
+    3.0  # without a trial before a worker leaves; the next step of a sequential search begins within two
+)
+
+
+@dataclass(frozen=True)
+class OpenSearch:
+    """A search that a worker process may visit."""
+
+    key: str
+    """The key of its task."""
+    worker: Worker
+    visit: Callable[[], AbstractContextManager[Objective]]
+    """Begins a visit, which shows the worker's heartbeat and gives the objective."""
+    ended: Callable[[], None]
+    """Is called once, when the search is found closed."""
+
+
+class Visits:
+    """The visits of one worker process."""
+
+    def __init__(self, searches: Callable[[], Sequence[OpenSearch]]) -> None:
+        """`searches` returns those that there are; it is called often, as others may come."""
+        self._searches = searches
+        self._closed = set[str]()
+        self._waited_since = time.monotonic()
+
+    def run(self) -> None:
+        """Returns when all searches are closed.
+
+        Raises Stopped, InputError or what failed three trials of a search in a row, and UnavailableError if there is no coordinator of any.
+        """
+        while open_ := self._open():
+            search = _choose(open_)
+            with search.visit() as objective:
+                self._stay(search, objective)
+
+    def _open(self) -> list[OpenSearch]:
+        return [search for search in self._searches() if search.key not in self._closed]
+
+    def _stay(self, search: OpenSearch, objective: Objective) -> None:
+        empty_since = time.monotonic()
+        while True:
+            turn, now = search.worker.turn(objective), time.monotonic()
+            if turn is Turn.CLOSED:
+                self._closed.add(search.key)
+                search.ended()
+                return
+            if turn is Turn.WORKED:
+                empty_since = self._waited_since = time.monotonic()
+                continue
+            others = {other.worker.look()[0] for other in self._open() if other.key != search.key}
+            if not {turn, *others}.isdisjoint({Turn.EMPTY, Turn.READY}):
+                self._waited_since = now
+            search.worker.check_patience(self._waited_since)
+            if Turn.READY in others and now - empty_since >= NEXT_STEP_SECONDS:
+                return
+            search.worker.pause()
+
+
+def _choose(searches: Sequence[OpenSearch]) -> OpenSearch:
+    """Returns the search to visit next: one with trials, if any has, and of those one with the fewest workers."""
+    looks = [(search, *search.worker.look()) for search in searches]
+    order = [Turn.READY, Turn.EMPTY, Turn.NOT_BEGUN, Turn.CLOSED]
+    best = min((order.index(turn), workers) for _, turn, workers in looks)
+    return random.choice([search for search, turn, workers in looks if (order.index(turn), workers) == best])
