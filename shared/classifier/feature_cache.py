@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.log import Log
-from shared.names import path_below
+from shared.names import checked_part, path_below
 
 ABANDONED = 3600.0
 """Seconds after which an unfinished file is taken to be that of a killed process."""
@@ -66,7 +66,8 @@ class FeatureCache:
             log.warning("a computed block cannot be cached", path=path, reason=str(error))
 
     def _path(self, name: str) -> Path:
-        return path_below(self.folder, f"{name[:2]}/{name}.npy", "cached block")
+        own = checked_part(name, "cached block")
+        return path_below(self.folder, f"{own[:2]}/{own}.npy", "cached block")
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

@@ -319,6 +319,7 @@ def quiet_s3() -> Iterator[None]:
 @example("a\0b")
 @example("../../y")
 @example("a/../../../../b")
+@example("home/..")
 @given(name=NAMES)
 def test_a_name_writes_nowhere_else(way: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder, quiet_s3():
