@@ -171,7 +171,7 @@ def _create_jobs(release: Release, session: Session, left: Sequence[Task], creat
     held = {key for job in unfinished for _, key in held_tasks(job)}
     missing = [task for task in left if task.key not in held and not session.artifacts.find("final", task.key)]
     own = sum(job["metadata"]["name"] in created for job in unfinished)
-    blocks = deal(missing, session.artifacts, parallelism(release.manifests["final"]), own)
+    blocks = deal(missing, parallelism(release.manifests["final"]), own)
     return {_create_job(release, block) for block in blocks}
 
 

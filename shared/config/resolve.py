@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
 from shared.config.paths import value_at, with_parameters
-from shared.config.search import Choice, FloatRange, IntRange, Range, Resources, Search, Verdict
+from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
-from shared.config.study import LEAST_REPETITIONS, NAME_PATTERN, Experiment, Overridable, Study, least_seeds
+from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
+from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
@@ -40,6 +40,7 @@ EQUAL_BUDGETS = (
 """The paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
 OPERATIONAL = frozenset({"search.workers", "search.max_retries", "search.lease_seconds", "search.checkpoint_every", "final.checkpoint_every"})  # fmt: skip
 """The paths in which arms may always differ, since they do not influence a result."""
+AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 GENERATED_SECTIONS = ("images", "finetune", "generate", "score", "accept", "synthetic")
 """The sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
@@ -92,7 +93,7 @@ class ResolvedStudy:
 
     @property
     def repeated(self) -> bool:
-        """Whether each repetition has a search and a pool of generated images of its own, as a verdict needs."""
+        """Returns whether each repetition has a search and a pool of generated images of its own, as a verdict needs."""
         return isinstance(self.verdict, Verdict)
 
     @property
@@ -107,7 +108,7 @@ class ResolvedStudy:
 
     @property
     def generators(self) -> Literal["each", "one"]:
-        """Whether each pool of generated images has a generator of its own."""
+        """Returns whether each pool of generated images has a generator of its own."""
         return self.verdict.generators if isinstance(self.verdict, Verdict) else "one"
 
     @property
@@ -198,7 +199,7 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
             with append_place(("search", "space"), places, index):
                 raise ConfigError(f"{where(('search', 'space'))}: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
-        _check_verdict(study, study.verdict, experiments, places)
+        check_verdict(study.verdict, experiments, places)
 
 
 def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
@@ -329,147 +330,3 @@ def _searchable(experiment: ResolvedExperiment) -> list[str]:
         if isinstance(section, Section):
             paths += [f"{root}.{field}" for field in type(section).model_fields]
     return paths
-
-
-def _check_verdict(
-    study: Study, verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]
-) -> None:
-    """Raises ConfigError for a study whose verdict would not be about its images: too few repetitions, or arms that differ otherwise."""
-    position, baseline = next((i, e) for i, e in enumerate(experiments) if e.name == verdict.baseline)
-    with append_place(("final", "seeds"), places, position):
-        _check_repetitions(verdict, experiments, baseline.final.seeds)
-    for index, experiment in enumerate(experiments):
-        where = path_text(("experiments", index))
-        if experiment.parameters_from is not None:
-            with append_place(("parameters_from",), places, index):
-                raise ConfigError(
-                    f"{where}.parameters_from: an arm with a verdict runs its own search, got {experiment.parameters_from!r}; remove it, or set verdict: none"
-                )
-        if experiment.final.seeds != baseline.final.seeds:
-            with append_place(("final", "seeds"), places, index):
-                raise ConfigError(
-                    f"{where}.final.seeds: must equal that of the baseline {verdict.baseline} ({baseline.final.seeds}), since repetitions are "
-                    f"paired, got {experiment.final.seeds}; make them equal, or set verdict: none"
-                )
-        _check_repeated_search(experiment, partial(_written_path, study.experiments[index], index), places, index)
-        if experiment.images != "real" and experiment is not baseline:
-            _check_comparable(verdict, experiment, baseline, where, places, index)
-
-
-def _check_repetitions(verdict: Verdict, experiments: tuple[ResolvedExperiment, ...], seeds: int) -> None:
-    judged = sum(e.images == "real+synthetic" and e.name != verdict.baseline for e in experiments)
-    least = least_seeds(judged, verdict.alpha)
-    if len(experiments) > 1 and not verdict.provisional and seeds < least:
-        over = f" over {judged} arms with generated images" if judged > 1 else ""
-        raise ConfigError(
-            f"final.seeds: must be >= {least} for a verdict{over} (2/2^n <= alpha/m, and at least {LEAST_REPETITIONS}), got "
-            f"{seeds}; raise it, or set verdict.provisional: true or verdict: none"
-        )
-
-
-def _check_repeated_search(
-    experiment: ResolvedExperiment, where: Callable[..., str], places: Mapping[Path, str], index: int
-) -> None:
-    """Raises ConfigError unless each repetition can have a search of its own, with as many trials as the others."""
-    search, seeds = experiment.search, experiment.final.seeds
-    if not search.trials:
-        return
-    same_points = "in a repetition all arms try the same points"
-    rules: dict[str, tuple[str | None, tuple[str | None, ...], str]] = {
-        "strategy": (search.strategy, ("joint",), same_points),
-        "sampler": (search.sampler, ("qmc",), same_points),
-        "pruner": (search.pruner, ("none", "median", "halving"), "a repetition has too few trials for brackets"),
-        "warm_start_from": (search.warm_start_from, (None,), "repetitions would share what another search found"),
-    }
-    for name, (value, allowed, why) in rules.items():
-        if value not in allowed:
-            required = " or ".join(map(str, filter(None, allowed))) or "unset"
-            with append_place(("search", name), places, index):
-                raise ConfigError(
-                    f"{where(('search', name))}: must be {required} with a verdict ({why}), got {value!r}; change it, or set verdict: none"
-                )
-    each, rest = divmod(search.trials, seeds)
-    if rest or each < LEAST_TRIALS_PER_REPETITION:
-        below, above = (max(n, LEAST_TRIALS_PER_REPETITION) * seeds for n in (each, each + 1))
-        with append_place(("search", "trials"), places, index):
-            raise ConfigError(
-                f"{where(('search', 'trials'))}: must be a multiple of final.seeds ({seeds}) and at least {LEAST_TRIALS_PER_REPETITION} per repetition with a "
-                f"verdict, got {search.trials}; set it to {' or '.join(dict.fromkeys(map(str, (below, above))))}, or set verdict: none"
-            )
-    points = _points(search)
-    if points is not None and each > points:
-        with append_place(("search", "trials"), places, index):
-            raise ConfigError(
-                f"{where(('search', 'trials'))}: {search.trials} are {each} per repetition, but search.space has only {points} points; "
-                f"set it to at most {points * seeds}"
-            )
-
-
-def _points(search: Search) -> int | None:
-    """Returns how many points the space has; None if it has a range of real numbers."""
-    sizes = []
-    for values in search.space.values():
-        if isinstance(values, FloatRange):
-            return None
-        sizes.append(values.high - values.low + 1 if isinstance(values, IntRange) else len(values.values))
-    return math.prod(sizes)
-
-
-def _check_comparable(
-    verdict: Verdict,
-    experiment: ResolvedExperiment,
-    baseline: ResolvedExperiment,
-    where: str,
-    places: Mapping[Path, str],
-    index: int,
-) -> None:
-    """Raises ConfigError if an arm with generated images or copies differs from the baseline in what a verdict is not about."""
-    own, expected = _values(experiment), _values(baseline)
-    for path in own:
-        budget = path in EQUAL_BUDGETS
-        allowed = path.split(".")[0] in GENERATED_SECTIONS or path in OPERATIONAL
-        if own[path] == expected.get(path) or (not budget and (allowed or verdict.compares == "recipes")):
-            continue
-        remedy = "make them equal" if budget else "make them equal, or set verdict.compares: recipes"
-        with append_place(tuple(path.split(".")), places, index):
-            raise ConfigError(
-                f"{where}.{path}: must equal that of the baseline {verdict.baseline} ({json.dumps(expected.get(path))}), since the verdict is about "
-                f"the images, got {json.dumps(own[path])}; {remedy}, or set verdict: none"
-            )
-    _check_same_space(verdict, experiment, baseline, where, places, index)
-
-
-def _values(experiment: ResolvedExperiment) -> dict[str, Any]:
-    """Returns an experiment's values by path, without its space and what only names it."""
-    tree = experiment.model_dump(mode="json", exclude={"name", "title", "paper_row", "parameters_from", "pinned"})
-    tree["search"].pop("space")
-    return _flat(tree)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return flat
-
-
-def _check_same_space(
-    verdict: Verdict,
-    experiment: ResolvedExperiment,
-    baseline: ResolvedExperiment,
-    where: str,
-    places: Mapping[Path, str],
-    index: int,
-) -> None:
-    if not experiment.search.trials:
-        return
-    own, expected = experiment.search.space, baseline.search.space
-    differs = [path for path, values in expected.items() if own.get(path) != values]
-    foreign = [path for path in own if path not in expected and path.split(".")[0] not in SEARCHABLE_OF_IMAGES]
-    if differs or (foreign and verdict.compares == "images"):
-        what = f"must search {differs[0]} as" if differs else f"searches {foreign[0]}, unlike"
-        with append_place(("search", "space"), places, index):
-            raise ConfigError(
-                f"{where}.search.space: {what} the baseline {verdict.baseline}; an arm's own space replaces the study's: repeat the baseline's paths in it "
-                f"and add only those of {', '.join(SEARCHABLE_OF_IMAGES)}, or set verdict{'.compares: recipes' if not differs else ': none'}"
-            )

@@ -47,6 +47,8 @@ class Task(Section):
     config: StageConfig
     inputs: dict[str, Input] = Field(default_factory=dict)
     resources: Resources = Resources()
+    expected_seconds: float | None = None
+    """About how many seconds it takes, by the pace of the search that found its parameters. None if nothing tells; it is in no key."""
 
     @field_validator("config", mode="before")
     @classmethod

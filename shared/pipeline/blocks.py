@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shared.artifacts.artifacts import Artifacts
-from shared.config.stages import STAGES, FinalConfig
+from shared.config.stages import STAGES
 from shared.config.task import Task, block_json
 from shared.kube.manifests import LARGEST_TASK
 
-BLOCK_SECONDS = (
-    300.0  # of work in a Job; pulling nothing, a Pod starts and imports for about 15 s, which is a twentieth of it
-)
-TRAININGS_WITHOUT_PACE = 4  # in a Job if there was no search by whose trials to tell how long a training takes
+BLOCK_SECONDS = 300.0
+"""The seconds of work in a Job: a Pod whose image is on the node starts and imports for about 15 s, which is a twentieth of them."""
+TRAININGS_WITHOUT_PACE = 4
+"""The number of trainings in a Job if no search tells how long one takes."""
 
 
-def deal(tasks: Sequence[Task], artifacts: Artifacts, most: int | None, active: int = 0) -> list[list[Task]]:
+def deal(tasks: Sequence[Task], most: int | None, active: int = 0) -> list[list[Task]]:
     """Returns blocks of tasks of one stage, each for a Job; tasks that are left out wait until fewer Jobs are active.
 
-    A block has as many tasks as take BLOCK_SECONDS by the pace of the search's trials: short trainings share a start-up, and long ones keep
+    A block has as many tasks as are expected to take BLOCK_SECONDS: short trainings share a start-up, and long ones keep
     a Job, with its retries, of their own. If at most `most` Jobs may be active, of which `active` are, it has no more than its share among
     `most` Jobs, so that none has all of them because it came first. A stage without blocks gets one task per Job.
     """
@@ -28,7 +27,9 @@ def deal(tasks: Sequence[Task], artifacts: Artifacts, most: int | None, active: 
         return []
     if not STAGES[tasks[0].stage].blocks:
         return [[task] for task in tasks[:free]]
-    size = max(int(BLOCK_SECONDS * len(tasks) / _seconds(tasks, artifacts)), 1)
+    unknown = BLOCK_SECONDS / TRAININGS_WITHOUT_PACE
+    seconds = sum(unknown if task.expected_seconds is None else task.expected_seconds for task in tasks)
+    size = max(int(BLOCK_SECONDS * len(tasks) / seconds), 1)
     if most is None:
         count, dealt = math.ceil(len(tasks) / size), list(tasks)
     else:
@@ -46,29 +47,3 @@ def _split(block: Sequence[Task]) -> list[list[Task]]:
             parts.append([])
         parts[-1].append(task)
     return parts
-
-
-def _seconds(tasks: Sequence[Task], artifacts: Artifacts) -> float:
-    """Returns about how many seconds the tasks take together."""
-    paces = dict[str, float | None]()
-    total = 0.0
-    for task in tasks:
-        source = task.inputs.get("tune") or task.inputs.get("parameters")
-        key = source.key if source else ""
-        if key not in paces:
-            paces[key] = _epoch_seconds(task, artifacts)
-        pace, config = paces[key], task.config
-        assert isinstance(config, FinalConfig)
-        epochs = config.final.epochs + config.arm.training.refit_epochs
-        total += BLOCK_SECONDS / TRAININGS_WITHOUT_PACE if pace is None else pace * epochs
-    return total
-
-
-def _epoch_seconds(task: Task, artifacts: Artifacts) -> float | None:
-    """Returns how long an epoch of a trial took on average in the search that gives the task its parameters, or None if there was none."""
-    source = task.inputs.get("tune") or task.inputs.get("parameters")
-    if source is None:
-        return None
-    search = artifacts.open(source)
-    spent, trials = search.run.device_seconds + (search.run.cpu_seconds or 0.0), search.summary.get("trials")
-    return spent / trials / search.config["search"]["epochs"] if trials and spent else None

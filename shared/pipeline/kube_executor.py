@@ -223,7 +223,7 @@ class KubeExecutor:
                 else:
                     waiting[entry.task.key] = entry
             tasks = [entry.task for entry in waiting.values()]
-            for block in deal(tasks, self.session.artifacts, most, active[stage]):
+            for block in deal(tasks, most, active[stage]):
                 self._create_job([waiting[task.key] for task in block], active)
         return completed
 

@@ -91,13 +91,25 @@ def make_task(study: ResolvedStudy, step: Step, committed: Mapping[str, Manifest
     Raises ConfigError if its warm start, a search of another study, is not committed.
     """
     manifests = {role: committed[needed.id] for role, needed in step.needs.items()}
-    config = step.config
+    config, expected = step.config, None
     if step.from_search is not None:
-        config = _with_found(config, step.from_search.of(manifests.pop("tune")))
+        tune = manifests.pop("tune")
+        config, expected = _with_found(config, step.from_search.of(tune)), _expected_seconds(config, tune)
     inputs = {role: Input(stage=m.stage, key=m.key, digest=m.digest) for role, m in manifests.items()}
     if step.warm_start is not None:
         inputs["warm_start"] = step.warm_start.committed()
-    return new_task(study.name, step.stage, config, inputs, study.resources, step.experiment)
+    task = new_task(study.name, step.stage, config, inputs, study.resources, step.experiment)
+    return task.model_copy(update={"expected_seconds": expected})
+
+
+def _expected_seconds(config: StageConfig, tune: Manifest) -> float | None:
+    """Returns about how long a final training takes if an epoch takes as long as in the trials of a search, which is on the same devices."""
+    trials = tune.summary.get("trials")
+    spent = tune.run.device_seconds + (tune.run.cpu_seconds or 0.0)
+    if not isinstance(config, FinalConfig) or not trials or not spent:
+        return None
+    pace = spent / trials / tune.config["search"]["epochs"]
+    return float(pace * (config.final.epochs + config.arm.training.refit_epochs))
 
 
 def _with_found(config: StageConfig, found: dict[str, Value]) -> StageConfig:

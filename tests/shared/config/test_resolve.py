@@ -113,11 +113,11 @@ def compared(arm: dict[str, Any], **verdict: Any) -> ResolvedStudy:
     ("arm", "error"),
     [
         ({"search": {"space": TAU}}, "search.space: must search training.lr as the baseline a"),
-        ({"search": {"space": SPACE | TAU}}, "search.space: searches training.tau, unlike the baseline a"),
+        ({"search": {"space": SPACE | TAU}}, "search.space: must not search training.tau, which the baseline a does not"),
         ({"search": {"space": {"training.lr": {"low": 0.1, "high": 0.3}}}}, "search.space: must search training.lr as the baseline a"),
         ({"search": {"budget": {"wall_hours": 1}}}, r"search.budget.wall_hours: must equal that of the baseline a \(null\)"),
         ({"training": {"loss": "plain"}}, r'training.loss: must equal that of the baseline a \("weighted"\), .* about the images, got "plain"'),
-        ({"training": {"mixup": 1.0}}, "training.mixup: must equal .*, or set verdict.compares: recipes"),
+        ({"training": {"mixup": 1.0}}, "training.mixup: must equal .*; make them equal, set verdict.compares: recipes, or set verdict: none"),
         ({"augmentation": "hard"}, "augmentation: must equal"),
         ({"classifier": {"model": "resnet18"}}, "classifier.model: must equal"),
         ({"rare": {"below": 7}}, "rare.below: must equal"),

@@ -138,14 +138,14 @@ def test_another_study_s_search_has_two_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"warm_start_from": "theirs/real"}, r"search\.warm_start_from: must be unset .* got 'theirs/real'; change it"),
-        ({"strategy": "sequential"}, r"search\.strategy: must be joint .* got 'sequential'"),
-        ({"sampler": "tpe"}, r"search\.sampler: must be qmc with a verdict \(in a repetition all arms try the same points\), got 'tpe'"),
-        ({"pruner": "hyperband"}, r"search\.pruner: must be none or median or halving .* got 'hyperband'"),
+        ({"warm_start_from": "theirs/real"}, r"search\.warm_start_from: must be unset .* got \"theirs/real\"; change it"),
+        ({"strategy": "sequential"}, r"search\.strategy: must be joint .* got \"sequential\""),
+        ({"sampler": "tpe"}, r"search\.sampler: must be qmc with a verdict \(in a repetition all arms try the same points\), got \"tpe\""),
+        ({"pruner": "hyperband"}, r"search\.pruner: must be none or median or halving .* got \"hyperband\""),
         ({"trials": 15}, r"search\.trials: must be a multiple of final\.seeds \(10\) .* got 15; set it to 20, or"),
         ({"trials": 10}, r"search\.trials: .* at least 2 per repetition .* got 10; set it to 20, or"),
         ({"trials": 35}, r"search\.trials: .* got 35; set it to 30 or 40, or"),
-        ({"trials": 40, "space": {"augmentation": {"values": ["soft", "hard"]}}}, r"search\.trials: 40 are 4 per repetition, .* only 2 points; .* at most 20"),
+        ({"trials": 40, "space": {"augmentation": {"values": ["soft", "hard"]}}}, r"search\.trials: must be at most 20, since .* has 2 points .* got 40"),
     ],
 )  # fmt: skip
 def test_what_a_search_with_a_verdict_cannot_do(search: dict[str, Any], message: str) -> None:
