@@ -1,4 +1,4 @@
-"""How long a whole study takes at an earlier commit and now: the same small study, in turns.
+"""Measures how long a whole study takes at an earlier commit and now: the same small study, in turns.
 
 python -m benchmarks.study STUDY.yaml FROM [--set PATH=VALUE] [--turns N] [--json FILE]
 
@@ -33,7 +33,7 @@ class StudyRun:
     load: float
     """The machine's load average at its end."""
     stages: int
-    """How many stages were committed."""
+    """The number of stages that were committed."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -198,7 +198,7 @@ def own_views(arm: Arm, seed: int) -> NDArray[np.int64]:
 
 
 def is_mirrored_only(arm: Arm) -> bool:
-    """Whether the augmentation only mirrors images, so that each has two views."""
+    """Returns whether the augmentation only mirrors images, so that each has two views."""
     return arm.augmentation == "basic" and arm.training.erasing == 0
 
 

@@ -26,7 +26,7 @@ GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValida
 
 
 class Split(Section):
-    """How images are split if the source has no splits of its own. The split is stratified over all label groups."""
+    """Says how images are split if the source has no splits of its own. The split is stratified over all label groups."""
 
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Share of the images used for validation; if the source has a test split, the share of its training images."""
@@ -47,7 +47,7 @@ class Source(Section):
     """How an image becomes square: `squash` resizes it without keeping its aspect ratio, `crop` cuts out its middle, `pad` adds a margin in
     its border colour."""
     split: Split = Split()
-    """How images are split if the source has no splits of its own."""
+    """Says how images are split if the source has no splits of its own."""
     on_bad: Literal["fail", "skip"] = "fail"
     """What happens to an unreadable image or a wrong label: `fail` ends the stage, `skip` leaves the image out and counts it."""
     on_leak: Literal["fail", "drop", "keep"] = "drop"
@@ -173,7 +173,7 @@ Dataset = Annotated[
 
 
 class Rare(Section):
-    """Which classes are rare: those with few training images, those that are named, or both."""
+    """Says which classes are rare: those with few training images, those that are named, or both."""
 
     below: Annotated[int, Field(ge=1)] | None = 500
     """A class with fewer training images than this is rare; null makes no class rare by its count."""

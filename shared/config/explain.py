@@ -219,7 +219,7 @@ class _Location:
     model: type[BaseModel] | None
     """The model that declares the last step of `path`."""
     in_member: bool
-    """Whether pydantic's location ends in the name of a union's member."""
+    """Returns whether pydantic's location ends in the name of a union's member."""
 
 
 def _location(detail: ErrorDetails, root: type[BaseModel]) -> _Location:

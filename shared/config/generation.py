@@ -129,7 +129,7 @@ class ImageToImage(Section):
 
 
 class Generate(Section):
-    """How many images of which classes are generated, and how they are sampled."""
+    """Says how many images of which classes are generated, and how they are sampled."""
 
     fill_to: Annotated[int, Field(ge=1)] = 500
     """The number of training images, real and generated, up to which each rare class is filled, as far as `cap` allows."""
@@ -163,7 +163,7 @@ class Score(Section):
 
 
 class Accept(Section):
-    """Which generated images an arm trains on: a filter over the columns of `score`, so that changing it generates nothing again."""
+    """Says which generated images an arm trains on: a filter over the columns of `score`, so that changing it generates nothing again."""
 
     plausibility: tuple[Share, Share] = (0.2, 0.95)
     """The least and the greatest probability that the judges may give to the requested label of the filled class."""

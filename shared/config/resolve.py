@@ -88,7 +88,7 @@ class ResolvedStudy:
 
     @property
     def verdict(self) -> Verdict | Literal["none"]:
-        """How the study decides between helps, hurts and no effect found."""
+        """Returns how the study decides between helps, hurts and no effect found."""
         return self.written.verdict
 
     @property

@@ -207,7 +207,7 @@ class Final(Section):
 
 
 class Verdict(Section):
-    """How the study decides between helps, hurts and no effect found."""
+    """Says how the study decides between helps, hurts and no effect found."""
 
     metric: Literal["rare_macro_f1", "macro_f1", "accuracy", "balanced_accuracy"] = "rare_macro_f1"
     """The metric on the test split that is compared."""

@@ -127,7 +127,7 @@ class TrialImages(Section):
 
 
 class Repetitions(Section):
-    """How a search is repeated, which a study with a verdict does: each repetition has its own trials, seed and pool of images."""
+    """Says how a search is repeated, as a study with a verdict does: each repetition has its own trials, seed and pool of images."""
 
     count: int
     """The number of repetitions, `final.seeds`."""

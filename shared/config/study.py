@@ -25,15 +25,15 @@ class Overridable(Section):
     """
 
     rare: Rare = Rare()
-    """Which classes are rare. The study is about these, and images are generated for them only."""
+    """Says which classes are rare. The study is about these, and images are generated for them only."""
     finetune: AnyFinetune
     """The generator of images, and how it is trained."""
     generate: Generate = Generate()
-    """How many images are generated for each rare class, and how they are sampled."""
+    """Says how many images are generated for each rare class, and how they are sampled."""
     score: Score = Score()
-    """How the generated images are judged."""
+    """Says how the generated images are judged."""
     accept: Accept = Accept()
-    """Which generated images are used in training, by their scores."""
+    """Says which generated images are used in training, by their scores."""
     classifier: Classifier = Classifier()
     """The network of the classifier, and which part of it is trained."""
     augmentation: Augmentation = "soft"
@@ -43,9 +43,9 @@ class Overridable(Section):
     """The images that an experiment trains on: the real ones alone; with the accepted generated images in addition (`real+synthetic`); or, as
     a placebo, with copies of real images in place of the generated ones, and all else equal (`real+copies`)."""
     training: Training = Training()
-    """How the classifier is trained."""
+    """Says how the classifier is trained."""
     synthetic: Synthetic = Synthetic()
-    """How the training uses generated images, or the placebo's copies."""
+    """Says how the training uses generated images, or the placebo's copies."""
     search: Search = Search()
     """The search for the best hyperparameters."""
     final: Final = Final()
@@ -99,7 +99,7 @@ class Study(Overridable):
     dataset: Dataset
     """The labelled images and their source."""
     verdict: Verdict | Literal["none"] = Verdict()
-    """How the study decides whether generated images help. `none` gives no verdict."""
+    """Says how the study decides whether generated images help. `none` gives no verdict."""
     resources: Resources = Resources()
     """The device, processes and memory that stages may use."""
     experiments: tuple[Experiment, ...] = Field(min_length=1)

@@ -35,7 +35,7 @@ class Classifier(Section):
 
 
 class Training(Section):
-    """How the classifier is trained. The paper's seven tunable parameters come first."""
+    """Says how the classifier is trained. The paper's seven tunable parameters come first."""
 
     lr: Annotated[float, Field(gt=0)] = 3e-3
     """The learning rate after the warm-up."""
@@ -79,7 +79,7 @@ class Training(Section):
 
 
 class Synthetic(Section):
-    """How generated images, or the placebo's copies, enter the training."""
+    """Says how generated images, or the placebo's copies, enter the training."""
 
     share: Share | None = None
     """Share of each batch that is generated. If unset, generated images are mixed in by their number."""

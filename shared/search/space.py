@@ -50,7 +50,7 @@ def own_values(section: Section, space: Mapping[str, Range]) -> Parameters:
 
 def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
     """Returns the sampler for one trial. Its seed follows from the search's and the trial's number: with one worker the search repeats itself."""
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    own = _sampler_seed(seed, number)
     if search.strategy in ("random", "grid"):
         return RandomSampler(seed=own)
     with warnings.catch_warnings():
@@ -66,6 +66,11 @@ def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
                 return RandomSampler(
                     seed=own
                 )  # the points of `qmc` are planned ahead, and a resolved study has no `auto`
+
+
+def _sampler_seed(*numbers: int) -> int:
+    """Returns a seed that follows from the numbers; Optuna's samplers take 32 bits, and an experiment's seed has 62."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def make_pruner(search: Search) -> BasePruner:
@@ -104,7 +109,7 @@ def planned_points(
         # another would stand in the place of a point of the grid
         first, warm = first if first in grid else {}, [point for point in warm if point in grid]
     elif search.strategy == "random":
-        planned = _drawn(RandomSampler(seed=seed), space, number)
+        planned = _drawn(RandomSampler(seed=_sampler_seed(seed)), space, number)
     elif search.sampler == "qmc":
         planned = sobol_points(space, seed, number)
     points = [*([first] if first else []), *warm, *planned]

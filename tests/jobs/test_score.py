@@ -27,7 +27,6 @@ from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.classifier.runtime import Runtime
-from shared.config.dataset import GarmentsSource
 from shared.config.generation import Accept, Score
 from shared.config.search import Resources
 from shared.config.stages import ScoreConfig, Stage
@@ -36,13 +35,14 @@ from shared.config.training import Classifier, Training
 from shared.context import Context
 from shared.data.accept import accepted_images
 from shared.data.dataset import describe
-from shared.data.garments import garment_image, read_garments
+from shared.data.garments import garment_image
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import DataError, Stopped
 from shared.metrics.table import METRICS
 from shared.score.judges import Images
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.copied_images import garments
 
 torch.set_num_threads(1)
 
@@ -65,18 +65,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    source = read_garments(
-        GarmentsSource(source="garments", resolution=SIDE, train=100, val=50, test=50, rare_eval=0), SEED
-    )
-    drawn = list(source.images)
-
-    def subset(split: str) -> ImageSet:
-        chosen = [image for image in drawn if image.split == split]
-        labels = np.stack([image.labels for image in chosen])
-        encoded = [png(image.content) for image in chosen]
-        return ImageSet(source.schema, encoded, [i.path for i in chosen], np.full(len(chosen), split), labels)
-
-    train, val, test = subset("train"), subset("val"), subset("test")
+    train, val, test = garments(SIDE, 100, 50, 50, SEED).values()
     return Images(train, val, test, generated_from(train, test))
 
 

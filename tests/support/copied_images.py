@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from shared.config.dataset import GarmentsSource
 from shared.data.garments import read_garments
 from shared.data.imageset import ImageSet
+from shared.data.source import SourceImage
 
 
 def garments(side: int, train: int, val: int, test: int, seed: int = 11) -> dict[str, ImageSet]:
@@ -22,10 +24,16 @@ def garments(side: int, train: int, val: int, test: int, seed: int = 11) -> dict
     sets = {}
     for split in ("train", "val", "test"):
         chosen = [image for image in drawn if image.split == split]
-        encoded = [png(Image.fromarray(image.content)) for image in chosen]  # type: ignore[arg-type]
+        encoded = [png(Image.fromarray(drawn_pixels(image))) for image in chosen]
         labels = np.stack([image.labels for image in chosen])
         sets[split] = ImageSet(listing.schema, encoded, [i.path for i in chosen], np.full(len(chosen), split), labels)
     return sets
+
+
+def drawn_pixels(image: SourceImage) -> NDArray[np.uint8]:
+    """Returns the pixels of an image that was drawn, and is no file."""
+    assert isinstance(image.content, np.ndarray)
+    return image.content
 
 
 def png(image: Image.Image) -> bytes:

@@ -13,8 +13,11 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
+from shared.diffusion.generator import BaseSource, Finetuning
+from shared.stop import StopSignal
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 SCHEMA = LabelSchema(
@@ -107,3 +110,17 @@ def tiny_images(count: int = 12, side: int = 32) -> ImageSet:
         Image.fromarray(pixels).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
     return ImageSet(SCHEMA, encoded, [f"{i}.png" for i in range(count)], np.full(count, "train"), labels)
+
+
+def tiny_finetuning(out: Path, source: BaseSource, device: torch.device, seed: int = 1) -> Finetuning:
+    """Returns the inputs of a training that keeps no checkpoint and is not stopped."""
+    return Finetuning(
+        images=tiny_images(),
+        rare=np.array([1]),
+        seed=seed,
+        device=device,
+        out=out,
+        checkpoints=NoCheckpoints(),
+        stop=StopSignal(),
+        base=source,
+    )

@@ -156,7 +156,7 @@ class PixelTrainer:
     # -- state
 
     def averaged(self) -> dict[str, torch.Tensor]:
-        """The exponential moving average of the weights, by name."""
+        """Returns the exponential moving average of the weights, by name."""
         return dict(zip(self._parameters, self._ema.shadow_params, strict=True))
 
     def _tensors(self) -> dict[str, torch.Tensor]:

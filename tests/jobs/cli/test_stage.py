@@ -7,7 +7,6 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.usage import records_under_way
 
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Names a store, and restores signal handlers and loggers afterwards."""
-    monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path / "cache"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("stage_surroundings")
 
 
 @pytest.fixture

@@ -13,24 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.__main__ import main
 from shared.config.task import BEGINS, ENDS, Input, Task, block_json
 from shared.errors import BUG, COMMITTED, INPUT, STOPPED
-from tests.support.finals import artifacts_of, prepared
+from shared.pipeline.plan import make_task, plan
+from tests.support.finals import artifacts_of, finals_study, prepared
 
 EPOCHS = 3
 
 
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store, and signal handlers and loggers given back."""
-    monkeypatch.setenv("TAILFILL_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path / "cache"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("stage_surroundings")
 
 
 @pytest.fixture
@@ -91,7 +85,14 @@ def test_trainings_in_one_process_are_those_of_processes_of_their_own(
     alone = tmp_path / "alone"
     prepared(alone, EPOCHS, 3)
     (alone / "task.json").write_text(block_json(tasks[2:]))
-    environment = {**os.environ, "TAILFILL_STORE": str(alone / "store"), "TAILFILL_CACHE": str(alone / "cache")}
+    # as many threads as here, since sums depend on their number
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {
+        **os.environ,
+        **threads,
+        "TAILFILL_STORE": str(alone / "store"),
+        "TAILFILL_CACHE": str(alone / "cache"),
+    }
     command = [sys.executable, "-m", "jobs", "stage", "final", "--config", str(alone / "task.json")]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     last, same = (artifacts_of(folder).find("final", tasks[2].key) for folder in (tmp_path, alone))
@@ -192,9 +193,8 @@ def test_a_list_is_for_stages_whose_processes_run_blocks(
 ) -> None:
     assert run_block(tmp_path, *tasks, stage="tune") == INPUT
     assert "is a task of the stage final, not of tune; run `tailfill stage final`" in capsys.readouterr().err
-    prepare = artifacts_of(tmp_path).find("prepare", tasks[0].inputs["prepare"].key)
-    assert prepare is not None
-    one = Task(study="finals", stage="prepare", key=prepare.key, config=prepare.config, inputs={})  # type: ignore[arg-type]
+    study = finals_study(EPOCHS, 3)
+    one = make_task(study, plan(study)[0], {})
     assert run_block(tmp_path, one, one, stage="prepare") == INPUT
     assert "holds 2 tasks, but a process of the stage prepare runs one" in capsys.readouterr().err
     assert run_block(tmp_path, stage="final") == COMMITTED  # a list of none: nothing is left

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.fingerprint import modules_of
 from shared.config.generation import AnyFinetune, Finetune, Generate
 from shared.config.search import Resources
 from shared.diffusion import generator
-from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, Time, Train
+from shared.diffusion.generator import BaseSource, SampleRequest, Time, Train
 from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kind
 from shared.diffusion.load import load_generator
 from shared.errors import DataError, Stopped
 from shared.stop import StopSignal
-from tests.support.tiny_pipeline import SCHEMA, tiny_images
+from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 
 ROOT = Path(__file__).parents[3]
 every = pytest.mark.parametrize(("name", "kind"), GENERATORS.items(), ids=GENERATORS)
@@ -60,20 +60,6 @@ class StoppingCheckpoints(FolderCheckpoints):
         super().save(files, **values)
         self.steps.append(values["step"])
         self._stop.set()
-
-
-def tiny_finetuning(out: Path, source: BaseSource, device: torch.device) -> Finetuning:
-    """Returns the inputs of a training that keeps no checkpoint and is not stopped."""
-    return Finetuning(
-        images=tiny_images(),
-        rare=np.array([1]),
-        seed=1,
-        device=device,
-        out=out,
-        checkpoints=NoCheckpoints(),
-        stop=StopSignal(),
-        base=source,
-    )
 
 
 def package_of(name: str) -> str:

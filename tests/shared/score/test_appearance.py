@@ -5,24 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from shared.errors import Stopped
-from shared.score.appearance import COPY_BITS, WHOLE, WINDOWS, appearances, features, hash_matches, nearest
+from shared.score.appearance import COPY_BITS, WHOLE, WINDOWS, Appearances, appearances, features, hash_matches, nearest
 from shared.stop import StopSignal
-from tests.support.copied_images import copied, garments, generated_set
+from tests.support.copied_images import copied, garments, generated_set, png
 
 SETS = garments(32, 100, 50, 50)
 TRAIN = SETS["train"]
 SEEN = appearances(TRAIN, StopSignal())
 
 
-def of(encoded: list[bytes]) -> object:
+def of(encoded: list[bytes]) -> Appearances:
     return appearances(generated_set(TRAIN, encoded), StopSignal())
 
 
 @pytest.mark.parametrize("how", ["exact", "mirrored"])
 def test_a_hash_names_the_image_that_was_copied(how: str) -> None:
-    index, bits = hash_matches(of(copied(TRAIN, range(30), how)), SEEN)  # type: ignore[arg-type]
+    index, bits = hash_matches(of(copied(TRAIN, range(30), how)), SEEN)
     assert index.tolist() == list(range(30))
     assert (bits == 0).all()
 
@@ -34,18 +35,14 @@ def test_an_image_like_none_has_no_match() -> None:
 
 
 def test_a_plain_image_of_another_colour_is_no_copy() -> None:
-    from PIL import Image
-
-    from tests.support.copied_images import png
-
     plain = [png(Image.new("RGB", (32, 32), colour)) for colour in ("red", "blue", "red")]
     look = of(plain)
-    assert hash_matches(look, look)[0].tolist() == [0, 1, 0]  # type: ignore[arg-type]
+    assert hash_matches(look, look)[0].tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("how", ["exact", "mirrored", "cut by 3 %", "mirrored and cut by 10 %", "jpeg 50"])
 def test_the_nearest_is_the_image_that_was_copied(how: str) -> None:
-    found = nearest(of(copied(TRAIN, range(30), how)), SEEN, StopSignal())  # type: ignore[arg-type]
+    found = nearest(of(copied(TRAIN, range(30), how)), SEEN, StopSignal())
     assert found.index.tolist() == list(range(30))
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.config.search import Choice, FloatRange, IntRange, Range, Search
+from shared.config.seeds import hashed_seed
 from shared.config.training import Training
 from shared.errors import ConfigError
 from shared.search.space import (
@@ -78,7 +79,10 @@ def test_every_pruner_judges(pruner: Any) -> None:
 
 def test_planned_points_are_the_same_anywhere_and_each_once() -> None:
     for search in (Search(strategy="random", space=SPACE), Search(sampler="qmc", space=SPACE)):
-        few, many = (planned_points(search, SPACE, 3, {"lr": 3e-3}, [{"lr": 5e-3}], n) for n in (5, 9))
+        few, many = (
+            planned_points(search, SPACE, hashed_seed("experiment", 3, 0), {"lr": 3e-3}, [{"lr": 5e-3}], n)
+            for n in (5, 9)
+        )
         assert many[: len(few)] == few
         assert few[:2] == [{"lr": 3e-3}, {"lr": 5e-3}]
         assert len({tuple(point.items()) for point in many}) == len(many) == 11

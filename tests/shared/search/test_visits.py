@@ -186,12 +186,12 @@ def test_a_signal_gives_the_trial_back_and_ends_the_visits(
 
 def test_the_heartbeat_says_where_a_worker_is(make_drill: Callable[..., Drill], database: Database) -> None:
     first, second = two(make_drill, trials=1)
-    seen: dict[str, tuple[int, int]] = {}
+    seen: dict[str, list[int]] = {}
 
     def note(name: str) -> Objective:
         def objective(trial: TrialHandle) -> float:
             rows = [read_search(database, drill.name) for drill in (first, second)]
-            seen[name] = tuple(row.workers if row else 0 for row in rows)  # type: ignore[assignment]
+            seen[name] = [row.workers if row else 0 for row in rows]
             return 1.0
 
         return FunctionObjective(objective)
@@ -201,4 +201,4 @@ def test_the_heartbeat_says_where_a_worker_is(make_drill: Callable[..., Drill], 
     with coordinated(first), coordinated(second):
         wait_for(lambda: begun(database, first) and begun(database, second))
         traveller.run()
-    assert seen == {first.name: (1, 0), second.name: (0, 1)}
+    assert seen == {first.name: [1, 0], second.name: [0, 1]}

@@ -17,6 +17,7 @@ from shared.artifacts.checkpoints import AsyncCheckpointer
 from shared.config.base import Section
 from shared.config.paths import with_parameters
 from shared.config.search import Search
+from shared.config.seeds import hashed_seed
 from shared.config.stages import Repetitions
 from shared.errors import TailfillError
 from shared.log import Log, configure
@@ -52,7 +53,8 @@ class Drill:
     folder: Path
     """The folder for checkpoints, and for the files in which the processes record what they do."""
     epoch_seconds: float = 0.0
-    seed: int = 0
+    seed: int = hashed_seed("experiment", 0, 0)
+    """An experiment's seed, which is large."""
     checkpoint_seconds: float = 0.0
     """How long keeping a checkpoint takes."""
     repetitions: Repetitions | None = None

@@ -12,16 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.artifacts.checkpoints import NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
-from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
+from shared.diffusion.generator import BaseSource, SampleRequest
 from shared.diffusion.load import load_generator
 from shared.diffusion.stable_diffusion.generator import StableDiffusion
 from shared.diffusion.stable_diffusion.train import finetune_stable_diffusion
 from shared.errors import DataError
 from shared.settings import Settings
-from shared.stop import StopSignal
-from tests.support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
+from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images, tiny_pipeline
 
 Load = Callable[[dict[str, Path]], StableDiffusion]
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)
@@ -48,16 +46,8 @@ def trained(
             warmup_steps=0,
             ema=0.0,
         )
-        finetuning = Finetuning(
-            images=tiny_images(),
-            rare=np.array([1]),
-            seed=0,
-            device=device,
-            out=out,
-            checkpoints=NoCheckpoints(),
-            stop=StopSignal(),
-            base=BaseSource(Settings.from_environment({}), out),
-        )
+        source = BaseSource(Settings.from_environment({}), out)
+        finetuning = tiny_finetuning(out, source, device, seed=0)
         finetune_stable_diffusion(config, finetuning)
         found[method] = {path.name: path for path in out.iterdir()}
     return found
