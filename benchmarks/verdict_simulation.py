@@ -35,7 +35,7 @@ SPREAD_DRAWS = 200_000
 
 @dataclass(frozen=True)
 class Design:
-    """How a study repeats its trainings."""
+    """Says how a study repeats its trainings."""
 
     name: str
     repetitions: int

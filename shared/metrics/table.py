@@ -56,16 +56,16 @@ class Metric:
     """Returns the metric per label group `[G]`, if it is defined for a group."""
 
     verdict: bool = False
-    """Whether a verdict may use it: then it is a share, and is computed from counts, so that each test image has an influence on it."""
+    """Tells whether a verdict may use it: then it is a share, and is computed from counts, so that each test image has an influence on it."""
     by_class: bool = False
-    """Whether each class counts alike, whatever the number of its test images."""
+    """Tells whether each class counts alike, whatever the number of its test images."""
     larger_is_better: bool = True
     rare: bool = False
-    """Whether it scores the rare classes only: it is not defined in a study without any."""
+    """Tells whether it scores the rare classes only: it is not defined in a study without any."""
     summary: bool = True
-    """Whether it is in the summary of `final`'s manifest."""
+    """Tells whether it is in the summary of `final`'s manifest."""
     headline: bool = False
-    """Whether it is in short tables: that of `submit final`, and that of the label groups if it has `by_group`."""
+    """Tells whether it is in short tables: that of `submit final`, and that of the label groups if it has `by_group`."""
     of_generated: str = ""
     """The name on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
 

@@ -33,9 +33,9 @@ class Draw:
     rows: NDArray[np.int64]
     """The rows of the images, `[b]`."""
     flipped: NDArray[np.bool_]
-    """Whether each image is mirrored, `[b]`."""
+    """Tells whether each image is mirrored, `[b]`."""
     captionless: NDArray[np.bool_]
-    """Whether each caption is left out, for classifier-free guidance, `[b]`."""
+    """Tells whether each caption is left out, for classifier-free guidance, `[b]`."""
     timesteps: torch.Tensor
     """The timestep of each image, `[b]`."""
     posterior_noise: torch.Tensor
