@@ -9,8 +9,10 @@ so that one image of a batch can be augmented again with the same parameters.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -25,7 +27,12 @@ BRIGHTNESS, SATURATION, HUE, CONTRAST = 0.2, 0.2, 0.05, 0.2  # colour jitter: re
 HARD = 0.5  # probability of sharpening, and of additional contrast
 SHARPNESS, HARD_CONTRAST = 2.0, 1.5  # factors as in torchvision: 1 changes nothing
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.2), (0.3, 3.3)  # random erasing (Zhong et al. 2017)
+NUMBERS = 20  # random numbers per image, at most
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+Uniform = Callable[[], Tensor]
+"""Returns random numbers in 0 to 1, one per image, `[n]`."""
 
 
 @dataclass(frozen=True)
@@ -47,39 +54,36 @@ class AugmentationParameters:
     erased: Tensor | None = None
     """Random erasing, `[n, 8]`: whether, area, aspect, vertical and horizontal place, RGB; all in 0 to 1 except the aspect."""
 
-    def take(self, rows: Tensor) -> AugmentationParameters:
-        """Returns the parameters of these images."""
-        return AugmentationParameters(*(None if value is None else value[rows] for value in self._values()))
 
-    @classmethod
-    def concatenated(cls, parts: list[AugmentationParameters]) -> AugmentationParameters:
-        """Concatenates the parameters of several batches of one augmentation."""
-        columns = zip(*(part._values() for part in parts), strict=True)
-        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
-
-    def _values(self) -> list[Tensor | None]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-
-def draw(
-    n: int, kind: Augmentation, erasing: float, generator: Generator, flip: Tensor | None = None
-) -> AugmentationParameters:
+def draw(n: int, kind: Augmentation, erasing: float, generator: Generator) -> AugmentationParameters:
     """Draws the parameters for n images.
 
-    `erasing` is the probability that a random rectangle is filled with one colour. `flip` (bool `[n]`) says which images are mirrored,
-    instead of a random choice. The augmentation `none` changes nothing but what erasing does.
+    `erasing` is the probability that a random rectangle is filled with one colour. The augmentation `none` changes nothing but what
+    erasing does.
     """
+    return _draw(lambda: torch.rand(n, generator=generator), kind, erasing)
+
+
+def draw_each(seeds: Sequence[int], kind: Augmentation, erasing: float, flip: Tensor) -> AugmentationParameters:
+    """Draws the parameters of each image from a seed of its own, of 128 bits; `flip` (bool `[n]`) says which images are mirrored."""
+    numbers = np.stack(
+        [np.random.Generator(np.random.Philox(key=seed)).random(NUMBERS, np.float32) for seed in seeds], 1
+    )
+    columns = iter(torch.from_numpy(numbers))
+    return _draw(lambda: next(columns), kind, erasing, flip)
+
+
+def _draw(uniform: Uniform, kind: Augmentation, erasing: float, flip: Tensor | None = None) -> AugmentationParameters:
     flipped = affine = colour = contrast = sharpened = harder = None
     if kind != "none":
-        drawn = torch.rand(n, generator=generator) < FLIP
-        flipped = drawn if flip is None else flip
+        flipped = uniform() < FLIP if flip is None else flip
     if flipped is not None and kind in ("soft", "hard"):
-        affine = _draw_affine(flipped, generator)
-        colour, contrast = _draw_jitter(n, generator)
+        affine = _draw_affine(flipped, uniform)
+        colour, contrast = _draw_jitter(uniform)
     if kind == "hard":
-        sharpened = _bernoulli(n, HARD, generator).bool()
-        harder = 1.0 + (HARD_CONTRAST - 1.0) * _bernoulli(n, HARD, generator)
-    erased = _draw_erasing(n, erasing, generator) if erasing > 0 else None
+        sharpened = _bernoulli(HARD, uniform).bool()
+        harder = 1.0 + (HARD_CONTRAST - 1.0) * _bernoulli(HARD, uniform)
+    erased = _draw_erasing(erasing, uniform) if erasing > 0 else None
     return AugmentationParameters(flipped, affine, colour, contrast, sharpened, harder, erased)
 
 
@@ -116,49 +120,47 @@ def mixup_pairs(n: int, alpha: float, generator: Generator) -> tuple[Tensor, Ten
     return partner, torch.where(a + b > 0, a / (a + b).clamp_min(1e-30), torch.ones(n))
 
 
-def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
-    return torch.rand(n, generator=generator) * (high - low) + low
+def _between(low: float, high: float, uniform: Uniform) -> Tensor:
+    return uniform() * (high - low) + low
 
 
-def _bernoulli(n: int, probability: float, generator: Generator) -> Tensor:
-    return (torch.rand(n, generator=generator) < probability).float()
+def _bernoulli(probability: float, uniform: Uniform) -> Tensor:
+    return (uniform() < probability).float()
 
 
-def _draw_affine(flipped: Tensor, generator: Generator) -> Tensor:
-    n = len(flipped)
-    angle = torch.deg2rad(_uniform(n, -DEGREES, DEGREES, generator))
-    shear = torch.tan(torch.deg2rad(_uniform(n, -SHEAR, SHEAR, generator)))
-    zoom = _uniform(n, 1.0, ZOOM, generator) * _uniform(n, 1.0 - SCALE, 1.0 + SCALE, generator)
-    shift = _uniform(2 * n, -2 * SHIFT, 2 * SHIFT, generator).view(n, 2)  # grid coordinates span 2
+def _draw_affine(flipped: Tensor, uniform: Uniform) -> Tensor:
+    angle = torch.deg2rad(_between(-DEGREES, DEGREES, uniform))
+    shear = torch.tan(torch.deg2rad(_between(-SHEAR, SHEAR, uniform)))
+    zoom = _between(1.0, ZOOM, uniform) * _between(1.0 - SCALE, 1.0 + SCALE, uniform)
+    across, down = (_between(-2 * SHIFT, 2 * SHIFT, uniform) for _ in range(2))  # grid coordinates span 2
     mirror = 1.0 - 2.0 * flipped.float()
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     rows = [
-        torch.stack([mirror * cos, mirror * (shear * cos - sin), shift[:, 0]], 1),
-        torch.stack([sin, shear * sin + cos, shift[:, 1]], 1),
+        torch.stack([mirror * cos, mirror * (shear * cos - sin), across], 1),
+        torch.stack([sin, shear * sin + cos, down], 1),
     ]
     return torch.stack(rows, 1)
 
 
-def _draw_jitter(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def _draw_jitter(uniform: Uniform) -> tuple[Tensor, Tensor]:
     """Draws brightness, saturation and hue as one colour matrix per image (the hue rotates the chroma plane of YIQ), and the contrast."""
-    brightness = _uniform(n, 1 - BRIGHTNESS, 1 + BRIGHTNESS, generator)
-    saturation = _uniform(n, 1 - SATURATION, 1 + SATURATION, generator)
-    turn = _uniform(n, -HUE, HUE, generator) * 2 * torch.pi
-    contrast = _uniform(n, 1 - CONTRAST, 1 + CONTRAST, generator)
-    chroma = torch.zeros(n, 3, 3)
+    brightness = _between(1 - BRIGHTNESS, 1 + BRIGHTNESS, uniform)
+    saturation = _between(1 - SATURATION, 1 + SATURATION, uniform)
+    turn = _between(-HUE, HUE, uniform) * 2 * torch.pi
+    contrast = _between(1 - CONTRAST, 1 + CONTRAST, uniform)
+    chroma = torch.zeros(len(turn), 3, 3)
     chroma[:, 0, 0] = 1.0
     chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * torch.cos(turn)
     chroma[:, 1, 2], chroma[:, 2, 1] = -saturation * torch.sin(turn), saturation * torch.sin(turn)
     to_yiq = torch.tensor(_TO_YIQ)
-    return (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(n, 1, 1), contrast
+    return (torch.linalg.inv(to_yiq) @ chroma @ to_yiq) * brightness.view(-1, 1, 1), contrast
 
 
-def _draw_erasing(n: int, probability: float, generator: Generator) -> Tensor:
-    chosen = _bernoulli(n, probability, generator)
-    area = _uniform(n, *ERASED_AREA, generator)
-    aspect = torch.exp(_uniform(n, math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), generator))
-    down, across = torch.rand(n, generator=generator), torch.rand(n, generator=generator)
-    return torch.cat([torch.stack([chosen, area, aspect, down, across], 1), torch.rand(n, 3, generator=generator)], 1)
+def _draw_erasing(probability: float, uniform: Uniform) -> Tensor:
+    chosen = _bernoulli(probability, uniform)
+    area = _between(*ERASED_AREA, uniform)
+    aspect = torch.exp(_between(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1]), uniform))
+    return torch.stack([chosen, area, aspect, *(uniform() for _ in range(5))], 1)
 
 
 def _warp(images: Tensor, affine: Tensor) -> Tensor:

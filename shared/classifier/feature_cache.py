@@ -1,16 +1,16 @@
-"""A cache of arrays in files of a node-local folder, which all processes on the node share.
+"""A cache of arrays in a SQLite database in a node-local folder, which all processes on the node share.
 
-It never exceeds its limit in bytes: the least recently used files are removed first.
+It never takes more than its limit in bytes: the least recently used rows are removed first. A process may be killed at any moment; what
+it had not committed is computed again, and so is a damaged row or file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-import tempfile
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,56 +18,115 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.log import Log
-from shared.names import checked_part, path_below
 
-ABANDONED = 3600.0
-"""Seconds after which an unfinished file is taken to be that of a killed process."""
-LOCK = ".lock"
+DATABASE, LOCK = "outputs.sqlite", ".lock"
+PAGE = 32768
+"""The bytes of a page. A few pooled features share one; activations of 200 kB take seven."""
+ROOTS = 6
+"""The pages of an empty database."""
+PATIENCE = 30.0
+"""Seconds to wait for another process's transaction."""
+RECENT = 600.0
+"""Seconds in which several uses of a row count as one, so that reading mostly writes nothing."""
+TRANSACTION = 32 * 2**20
+"""Bytes that are written in one transaction: the log, which holds them beside the database, grows no larger by itself."""
+VARIABLES, EVICTED = 500, 8
+"""Keys per query, and rows that are removed at once."""
+ATTEMPTS = 5
+"""Attempts to write rows while other processes' reading keeps the log from being emptied."""
+SETUP = (
+    f"PRAGMA page_size = {PAGE}",
+    "PRAGMA auto_vacuum = INCREMENTAL",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = OFF",  # a power failure may damage the file, which is then computed again
+    "PRAGMA wal_autocheckpoint = 1",
+    # a use changes the small row only: SQLite writes a changed row anew
+    "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS outputs (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS by_use ON entries (used, id)",
+)
 
 log = Log("classifier")
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Arrays by name. Another process may remove one at any time, so a reader must be able to compute it again."""
+    """Rows of bytes by key. Another process may remove one at any time, so a reader must be able to compute it again."""
 
     folder: Path
     limit: float
-    """The most bytes of all files together, apart from those being written, one per process."""
+    """The most bytes that the database and its log take."""
 
-    def read(self, name: str, n: int, dtype: np.dtype[np.generic]) -> NDArray[np.generic] | None:
-        """Returns the array of that name, memory-mapped, or None if there is none of n rows of this type."""
-        path = self._path(name)
+    def read(self, keys: Sequence[bytes], out: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Fills the rows of `out`, C-contiguous `[n, …]`, whose keys are cached; returns which these are, `[n]`."""
+        found = np.zeros(len(keys), np.bool_)
+        if len(keys) == 0 or not self._path.exists():
+            return found
+        rows = out.reshape(len(keys), -1).view(np.uint8)
+        places: dict[bytes, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        wanted, now = list(places), _now()
+        used: list[int] = []
+        damaged: list[int] = []
         try:
-            found: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-            os.utime(path)  # marks it as recently used
-        except FileNotFoundError:
-            return None
-        except (ValueError, EOFError, OSError) as error:
-            log.warning("a cached block cannot be read and is computed again", path=path, reason=str(error))
-            return None
-        return found if found.dtype == dtype and len(found) == n else None
+            with self._open() as database:
+                for start in range(0, len(wanted), VARIABLES):
+                    part = wanted[start : start + VARIABLES]
+                    query = f"SELECT id, key, used, checksum, value FROM entries JOIN outputs USING (id) WHERE key IN ({_marks(part)})"
+                    for number, key, last, checksum, value in database.execute(query, part):
+                        if len(value) != rows.shape[1] or checksum != _checksum(key, value):
+                            damaged.append(number)
+                            continue
+                        for place in places[key]:
+                            rows[place] = np.frombuffer(value, np.uint8)
+                            found[place] = True
+                        if last < now:
+                            used.append(number)
+                with contextlib.suppress(sqlite3.OperationalError):  # another process writes; the next use will count
+                    _mark_used(database, used, now)
+                    _remove(database, damaged)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
+        return found
 
-    def write(self, name: str, values: NDArray[np.generic]) -> None:
-        """Writes an array atomically after removing old ones; does nothing if it cannot fit or the disk is full."""
-        path = self._path(name)
+    def write(self, keys: Sequence[bytes], values: NDArray[np.generic]) -> None:
+        """Adds the rows of `values`, `[n, …]`, after removing old ones; does nothing if they cannot fit or the disk is full."""
+        if len(keys) == 0:
+            return
+        rows = np.ascontiguousarray(values).reshape(len(keys), -1).view(np.uint8)
+        n = max(1, int(min(TRANSACTION, self.limit / 16) // rows.shape[1]))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+            with self._open() as database:
+                for start in range(0, len(keys), n):
+                    self._add(database, keys[start : start + n], rows[start : start + n])
+        except (OSError, sqlite3.Error) as error:
+            log.warning("computed outputs cannot be cached", path=self._path, reason=str(error))
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / DATABASE
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Opens the database, which is made if there is none, and discards it if it turns out to be damaged."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        inode = None
+        with contextlib.ExitStack() as stack:
             try:
-                with os.fdopen(handle, "wb") as file:
-                    np.save(file, values)
                 with self._lock():
-                    if self._make_room(os.path.getsize(temporary)):
-                        os.replace(temporary, path)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("a computed block cannot be cached", path=path, reason=str(error))
-
-    def _path(self, name: str) -> Path:
-        own = checked_part(name, "cached block")
-        return path_below(self.folder, f"{own[:2]}/{own}.npy", "cached block")
+                    # isolation_level None: transactions begin where they are written
+                    database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
+                    stack.callback(database.close)
+                    inode = self._inode()
+                    for statement in SETUP:
+                        database.execute(statement)
+                yield database
+            except sqlite3.OperationalError:  # busy, full or not writable
+                raise
+            except sqlite3.DatabaseError:
+                self._discard(inode)
+                raise
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -76,23 +135,102 @@ class FeatureCache:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _make_room(self, size: int) -> bool:
-        """Removes the least recently used files until `size` bytes fit; returns False if they never would."""
-        files = sorted(self._files())
-        used = sum(bytes_ for _, bytes_, _ in files)
-        if size > self.limit:
-            return False
-        for _, bytes_, path in files:
-            if used + size <= self.limit:
-                break
-            path.unlink(missing_ok=True)
-            used -= bytes_
-        return True
+    def _inode(self) -> int | None:
+        return self._path.stat().st_ino if self._path.exists() else None
 
-    def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Yields the time of last use, size and path of each finished or abandoned file."""
-        for path in self.folder.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # its writer has just renamed or removed it
-                found = path.stat()
-                if path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED:
-                    yield found.st_mtime, found.st_size, path
+    def _discard(self, inode: int | None) -> None:
+        """Removes a damaged database, unless another process has done so and begun a new one."""
+        with self._lock():
+            if self._inode() == inode:
+                # its log first: that of an old database must not meet a new one
+                for suffix in ("-wal", "-shm", ""):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    def _add(self, database: sqlite3.Connection, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
+        size = int(rows.nbytes * 1.25) + 4 * PAGE  # small rows do not fill a page
+        # beside the database: the log as it is, what this transaction adds to it, and what it removes
+        limit = self.limit - 4 * size
+        if limit < ROOTS * PAGE:
+            return
+        for _ in range(ATTEMPTS):
+            with _transaction(database):
+                if emptied := self._logged() <= size:
+                    _make_room(database, limit - size)
+                    _insert(database, keys, rows)
+            if emptied:
+                break
+            # another process read while the log should have been emptied
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if _number(database, "page_count") * PAGE > limit:  # it was higher
+            database.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _logged(self) -> int:
+        log_file = Path(f"{self._path}-wal")
+        return log_file.stat().st_size if log_file.exists() else 0
+
+
+def _insert(database: sqlite3.Connection, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
+    now = _now()
+    for key, row in zip(keys, rows, strict=True):
+        value = row.tobytes()
+        entry = (key, now, _checksum(key, value))
+        added = database.execute("INSERT OR IGNORE INTO entries (key, used, checksum) VALUES (?, ?, ?)", entry)
+        if added.rowcount:
+            database.execute("INSERT INTO outputs VALUES (?, ?)", (added.lastrowid, value))
+
+
+def _make_room(database: sqlite3.Connection, limit: float) -> None:
+    """Removes the least recently used rows until the others take at most `limit` bytes."""
+    while (_number(database, "page_count") - _number(database, "freelist_count")) * PAGE > limit:
+        oldest = database.execute(f"SELECT id FROM entries ORDER BY used, id LIMIT {EVICTED}").fetchall()
+        if not oldest:
+            return
+        _delete(database, [number for (number,) in oldest])
+
+
+def _now() -> int:
+    return int(time.time() // RECENT)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _number(database: sqlite3.Connection, pragma: str) -> int:
+    return int(database.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _checksum(key: bytes, value: bytes) -> int:
+    """Returns the sum of the words of a row and of its key, which differs if a page of the row is lost or another's."""
+    width = next(width for width in (8, 4, 2, 1) if len(value) % width == 0)
+    words = int(np.frombuffer(value, f"u{width}").sum(dtype=np.uint64))
+    return (words + int.from_bytes(key[:8], "little")) % 2**63
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+            database.execute("ROLLBACK")
+        raise
+
+
+def _mark_used(database: sqlite3.Connection, numbers: Sequence[int], now: int) -> None:
+    if numbers:
+        with _transaction(database):
+            database.executemany("UPDATE entries SET used = ? WHERE id = ?", [(now, number) for number in numbers])
+
+
+def _remove(database: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    if numbers:
+        with _transaction(database):
+            _delete(database, numbers)
+
+
+def _delete(database: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    for table in ("entries", "outputs"):
+        database.executemany(f"DELETE FROM {table} WHERE id = ?", [(number,) for number in numbers])

@@ -1,17 +1,19 @@
 """What does not change between epochs: decoded pixels, and the outputs of the frozen backbone.
 
-The outputs are cached on local disk in blocks, each named by a hash of everything that it depends on, so that trials, seeds and
-processes on one node share them.
+The outputs are cached on local disk, each by a hash of everything that it depends on: the network, the image and the view. So trials,
+repetitions, judges over folds, and arms with and without generated images share them on one node.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import os
+import random
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import timm
@@ -20,16 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.artifacts.checkpoints import AsyncCheckpointer
-from shared.classifier.augment import AugmentationParameters, apply, draw
+from shared.classifier.augment import apply, draw_each
 from shared.classifier.feature_cache import FeatureCache
 from shared.classifier.model import Trunk
 from shared.classifier.precision import autocast, to_float_images
-from shared.classifier.rng import torch_generator
 from shared.config.training import Augmentation
 from shared.data.imageset import ImageSet, decode
+from shared.log import Log
+from shared.stop import StopSignal
 
-BLOCK = 256  # images per block: seconds of work on a CPU, so an interruption loses little
-CPU_BATCH, GPU_BATCH = 32, 256
+BLOCK = 256  # outputs per block: seconds of work on a CPU, so an interruption loses little
+CPU_BATCH, GPU_BATCH = 32, 128
+
+log = Log("classifier")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,21 @@ class View:
 
 
 UNAUGMENTED = View()
+
+
+def image_digests(images: ImageSet) -> list[bytes]:
+    """Returns a hash of each encoded image."""
+    return [hashlib.sha256(data).digest() for data in images.encoded]
+
+
+def view_seed(digest: bytes, view: View) -> int:
+    """Returns the 128-bit seed of the random parameters of an image's view, whatever network sees it."""
+    return int.from_bytes(hashlib.blake2b(digest + _name_of(view), digest_size=16).digest(), "little")
+
+
+@cache
+def _name_of(view: View) -> bytes:
+    return json.dumps(asdict(view), sort_keys=True).encode()
 
 
 def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
@@ -60,19 +80,19 @@ def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
 
 
 class FrozenBackbone:
-    """The frozen backbone, whose outputs are cached on disk by block of images.
+    """The frozen backbone, whose outputs are cached on disk by image and view.
 
-    `files` is the node-local cache; without one no output outlives the process.
+    It runs batches of one size, which are filled up if need be: then an image's output does not depend on its place in a batch or on the
+    other images, and is the same, to the bit on a CPU, whatever the cache holds. `files` is the node-local cache; without one no output
+    outlives the process.
     """
 
     def __init__(self, trunk: Trunk, device: torch.device, files: FeatureCache | None) -> None:
         self.trunk, self.device, self.files = trunk, device, files
         # pooled features are small; activations are stored in half precision
         self.dtype = torch.float32 if trunk.all_frozen else torch.float16
+        self.batch = GPU_BATCH if device.type == "cuda" else min(CPU_BATCH, trunk.at_once)
         self._identity = self._backbone_identity()
-        self._batch = GPU_BATCH if device.type == "cuda" else CPU_BATCH
-        self._decoded: tuple[ImageSet, Tensor] | None = None
-        """The pixels of the last block, which its next view needs too."""
 
     def output_shape(self) -> tuple[int, ...]:
         """Returns the shape of the output for one image."""
@@ -81,74 +101,94 @@ class FrozenBackbone:
             return tuple(self.trunk.frozen_part(blank).shape[1:])
 
     def stream(self, images: ImageSet) -> Iterator[NDArray[np.generic]]:
-        """Yields the outputs of the unaugmented images, block by block."""
-        starts = range(0, len(images), BLOCK)
-        yield from self.blocks((images.take(np.arange(s, min(s + BLOCK, len(images)))), UNAUGMENTED) for s in starts)
+        """Yields the outputs of the unaugmented images, `[n, …]`, for at most BLOCK images at a time."""
+        digests, shape = image_digests(images), self.output_shape()
+        for start in range(0, len(images), BLOCK):
+            rows = np.arange(start, min(start + BLOCK, len(images)))
+            out = torch.empty(len(rows), *shape, dtype=self.dtype).numpy()
+            self.fill(out, images, [(digests[row], UNAUGMENTED) for row in rows], rows)
+            yield out
 
-    def blocks(self, wanted: Iterable[tuple[ImageSet, View]]) -> Iterator[NDArray[np.generic]]:
-        """Yields the outputs of at most BLOCK images each, `[n, …]`, from the cache or computed.
+    def fill(
+        self,
+        out: NDArray[np.generic],
+        images: ImageSet,
+        wanted: Sequence[tuple[bytes, View]],
+        rows: NDArray[np.int64],
+        what: str | None = None,
+        stop: StopSignal | None = None,
+    ) -> None:
+        """Fills `out`, `[m, …]`, from the cache or by computing, and caches what it computed while the next block is computed.
 
-        A computed block is written while the next one is computed.
+        `wanted` are the digests of the images at `rows`, and their views. Equal rows should be neighbours: they are decoded together. `what`
+        names the outputs in the log. Raises Stopped between blocks.
         """
+        keys = [self.key(digest, view) for digest, view in wanted]
+        missing = np.flatnonzero(~self.read(keys, out))
+        blocks = np.split(missing, range(BLOCK, len(missing), BLOCK)) if len(missing) else []
+        # in an order of its own per process, so that processes that start together find what others have computed
+        random.Random(os.getpid()).shuffle(blocks)
         with AsyncCheckpointer() as checkpointer:
-            for images, view in wanted:
-                yield self._block(images, view, checkpointer)
-        self._decoded = None
+            for block in log.progress(blocks, what, len(blocks), "blocks") if what and blocks else blocks:
+                if stop is not None:
+                    stop.raise_if_set()
+                found = np.empty((len(block), *out.shape[1:]), out.dtype)
+                left = np.flatnonzero(~self.read([keys[i] for i in block], found))
+                if len(left):
+                    chosen = block[left]
+                    own, place = np.unique(rows[chosen], return_inverse=True)
+                    pixels = torch.from_numpy(decoded(images.take(own), self.trunk.resolution))[place]
+                    found[left] = self.computed(pixels, [wanted[i] for i in chosen]).cpu().numpy()
+                    if self.files is not None:
+                        checkpointer.begin(partial(self.files.write, [keys[i] for i in chosen], found[left]))
+                out[block] = found
 
-    def _block(self, images: ImageSet, view: View, checkpointer: AsyncCheckpointer) -> NDArray[np.generic]:
-        key = self.key(images, view)
-        found = self.kept(key, len(images))
-        if found is not None:
-            return found
-        batches = np.split(np.arange(len(images)), range(self._batch, len(images), self._batch))
-        drawn = [self.drawn(key, view, number, len(rows)) for number, rows in enumerate(batches)]
-        pixels = self._pixels(images)
-        parts = [self.computed(pixels[rows], part) for rows, part in zip(batches, drawn, strict=True)]
-        result: NDArray[np.generic] = torch.cat(parts).cpu().numpy()
-        if self.files is not None:
-            checkpointer.begin(partial(self.files.write, key, result))
-        return result
+    def read(self, keys: Sequence[bytes], out: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Fills the rows of `out`, C-contiguous `[m, …]`, that are cached, and returns which these are, `[m]`."""
+        return self.files.read(keys, out) if self.files is not None else np.zeros(len(keys), np.bool_)
 
-    def kept(self, key: str, n: int) -> NDArray[np.generic] | None:
-        """Returns the cached outputs of a block of n images, or None."""
-        return self.files.read(key, n, torch.empty(0, dtype=self.dtype).numpy().dtype) if self.files else None
+    def computed(self, pixels: Tensor, wanted: Sequence[tuple[bytes, View]]) -> Tensor:
+        """Returns the outputs `[m, …]` for pixels, uint8 `[m, 3, r, r]`, on the device and in the type that is cached.
 
-    def batch_of(self, row: int) -> tuple[int, int]:
-        """Returns the number of the batch, within its block, in which a row is augmented, and its position in that batch."""
-        return divmod(row % BLOCK, self._batch)
+        `wanted` are the digests of the images and their views, from which the random parameters of the augmentation follow.
+        """
+        kinds = [(view.augmentation, view.erasing) for _, view in wanted]
+        parts, order = [], []
+        for kind in dict.fromkeys(kinds):  # an augmentation's steps are the same for a whole batch
+            at = np.flatnonzero([other == kind for other in kinds])
+            for start in range(0, len(at), self.batch):
+                chosen = at[start : start + self.batch]
+                full = chosen[np.arange(self.batch) % len(chosen)]
+                drawn = draw_each(
+                    [view_seed(*wanted[i]) for i in full],
+                    *kind,
+                    torch.tensor([wanted[i][1].number % 2 == 1 for i in full]),
+                )
+                with autocast(self.device):
+                    images = apply(to_float_images(pixels[torch.from_numpy(full)], self.device), drawn)
+                    parts.append(self.trunk.frozen_outputs(images)[: len(chosen)].to(self.dtype))
+                order.append(chosen)
+        places = torch.from_numpy(np.argsort(np.concatenate(order)))
+        return torch.cat(parts)[places.to(self.device)]
 
-    def batch_length(self, images: int, row: int) -> int:
-        """Returns the number of images in the batch of a row, in a set of `images` images."""
-        return min(self._batch, images - row // self._batch * self._batch)
+    def key(self, digest: bytes, view: View) -> bytes:
+        """Returns a hash of everything that the output for an image, by its digest, depends on."""
+        return hashlib.blake2b(digest + _name_of(view), key=self._identity, digest_size=16).digest()
 
-    def drawn(self, key: str, view: View, number: int, n: int) -> AugmentationParameters:
-        """Returns the parameters of batch `number`, of n images, of the block with that key."""
-        flip = torch.full((n,), view.number % 2 == 1)
-        return draw(n, view.augmentation, view.erasing, torch_generator("view", int(key[:12], 16), number), flip)
-
-    def computed(self, pixels: Tensor, drawn: AugmentationParameters) -> Tensor:
-        """Returns the outputs `[n, …]` for pixels, uint8 `[n, 3, r, r]`, on the device and in the type that is cached."""
-        with autocast(self.device):
-            return self.trunk.frozen_outputs(apply(to_float_images(pixels, self.device), drawn)).to(self.dtype)
-
-    def _pixels(self, images: ImageSet) -> Tensor:
-        if self._decoded is None or self._decoded[0] is not images:
-            self._decoded = images, torch.from_numpy(decoded(images, self.trunk.resolution))
-        return self._decoded[1]
-
-    def key(self, images: ImageSet, view: View) -> str:
-        """Returns a hash of everything that the values of a block depend on."""
-        key = hashlib.sha256(self._identity.encode())
-        key.update(json.dumps(asdict(view), sort_keys=True).encode())
-        for data in images.encoded:
-            key.update(hashlib.sha256(data).digest())
-        return key.hexdigest()
-
-    def _backbone_identity(self) -> str:
+    def _backbone_identity(self) -> bytes:
         trunk = self.trunk
         digest = hashlib.sha256()
         for name, tensor in trunk.frozen_part.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        facts = [str(trunk.frozen_part), trunk.resolution, trunk.mean, trunk.std, self.device.type, timm.__version__]
-        return json.dumps([digest.hexdigest(), *facts])
+        facts = [
+            str(trunk.frozen_part),
+            trunk.resolution,
+            trunk.mean,
+            trunk.std,
+            str(self.dtype),
+            self.batch,
+            self.device.type,
+        ]
+        digest.update(json.dumps([*facts, timm.__version__, torch.__version__]).encode())
+        return digest.digest()

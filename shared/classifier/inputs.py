@@ -5,17 +5,12 @@ They are held in memory as far as the budget allows. The rest is computed again,
 
 from __future__ import annotations
 
-import os
-import random
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.classifier.augment import AugmentationParameters
-from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded
+from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded, image_digests
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal
@@ -24,6 +19,8 @@ Rows = NDArray[np.int64]
 
 PIXELS_SHARE = 0.25
 """The share of the memory for decoded images if not all outputs fit."""
+DISK_SHARE = 0.8
+"""The share of the disk that is filled ahead; the rest is for what a database takes beside its rows."""
 
 log = Log("classifier")
 
@@ -77,22 +74,23 @@ class FrozenFeatures:
         if fitting < len(images):
             beyond = images.take(np.arange(fitting, len(images)))
             self._pixels = Pixels(beyond, frozen.trunk.resolution, pixels_budget, torch.device("cpu"))
+        self._digests = image_digests(images)
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
-        self._keys: dict[tuple[int, int], str] = {}
-        work = self._blocks_to_compute(fitting, BLOCK * size)
-        blocks = {start: self._block(start) for start, _ in work}
-
-        def requests() -> Iterator[tuple[ImageSet, View]]:
-            for start, v in work:
-                if stop is not None:
-                    stop.raise_if_set()
-                yield blocks[start], views[v]
-
-        made = frozen.blocks(requests())
-        for (start, v), values in zip(log.progress(work, what, len(work), "blocks"), made, strict=True):
-            end = min(start + BLOCK, fitting)
-            if end > start:
-                kept.numpy()[start:end, v] = values[: end - start]
+        rows, numbers = np.divmod(np.arange(len(images) * len(views)), len(views))
+        inside = fitting * len(views)
+        frozen.fill(
+            kept.numpy().reshape(inside, *shape),
+            images,
+            self._wanted(rows[:inside], numbers[:inside]),
+            rows[:inside],
+            what,
+            stop,
+        )
+        on_disk = int(DISK_SHARE * frozen.files.limit // size) if frozen.files is not None else 0
+        for start in range(inside, min(inside + on_disk, len(rows)), BLOCK):
+            part = slice(start, start + BLOCK)
+            scratch = np.empty((len(rows[part]), *shape), kept.numpy().dtype)
+            frozen.fill(scratch, images, self._wanted(rows[part], numbers[part]), rows[part], None, stop)
         self.kept = _on_gpu_if_small(kept, frozen.device)
 
     @property
@@ -113,60 +111,20 @@ class FrozenFeatures:
         out[_tensor_on(~inside, device)] = self._read_or_recompute(rows[~inside], views[~inside]).to(torch.float32)
         return out
 
-    def _blocks_to_compute(self, fitting: int, block_bytes: int) -> list[tuple[int, int]]:
-        """Returns the blocks to compute as (first row, view): those that fit in memory, then as many as fit on disk."""
-        order = random.Random(os.getpid())
-        parts = []
-        for first, last in ((0, fitting), (-(-fitting // BLOCK) * BLOCK, len(self.images))):
-            starts, numbers = list(range(first, last, BLOCK)), list(range(len(self.views)))
-            # in an order of its own per process, so that processes that start together find blocks that others have computed
-            order.shuffle(starts)
-            order.shuffle(numbers)
-            parts.append([(start, v) for start in starts for v in numbers])
-        files = self.frozen.files
-        return parts[0] + parts[1][: int(files.limit // block_bytes) if files else 0]
-
-    def _block(self, start: int) -> ImageSet:
-        return self.images.take(np.arange(start, min(start + BLOCK, len(self.images))))
-
-    def _key(self, row: int, view: int) -> str:
-        where = row // BLOCK * BLOCK, view
-        if where not in self._keys:
-            self._keys[where] = self.frozen.key(self._block(where[0]), self.views[view])
-        return self._keys[where]
+    def _wanted(self, rows: Rows, views: Rows) -> list[tuple[bytes, View]]:
+        return [(self._digests[row], self.views[view]) for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
 
     def _read_or_recompute(self, rows: Rows, views: Rows) -> Tensor:
         """Returns outputs that are not in memory, from disk or computed."""
-        out = torch.empty(len(rows), *self.kept.shape[2:], dtype=self.frozen.dtype, device=self.frozen.device)
-        missing = np.ones(len(rows), np.bool_)
-        for at in _groups(rows // BLOCK, views):
-            start = int(rows[at[0]]) // BLOCK * BLOCK
-            length = min(BLOCK, len(self.images) - start)
-            found = self.frozen.kept(self._key(start, int(views[at[0]])), length)
-            if found is not None:
-                out[_tensor_on(at, out.device)] = torch.tensor(found[rows[at] - start]).to(out.device)
-                missing[at] = False
-        at = np.flatnonzero(missing)
-        if len(at):
-            out[_tensor_on(at, out.device)] = self._recompute(rows[at], views[at])
-        return out
-
-    def _recompute(self, rows: Rows, views: Rows) -> Tensor:
-        """Computes the outputs with the augmentation of their blocks."""
-        places, drawn = [], []
-        batches = np.array([self.frozen.batch_of(int(row)) for row in rows])
-        for at in _groups(rows // BLOCK * BLOCK + batches[:, 0], views):
-            row, view = int(rows[at[0]]), int(views[at[0]])
-            length = self.frozen.batch_length(len(self.images), row)
-            whole = self.frozen.drawn(self._key(row, view), self.views[view], int(batches[at[0], 0]), length)
-            drawn.append(whole.take(torch.from_numpy(batches[at, 1])))
-            places.append(at)
-        order = np.concatenate(places)
-        assert self._pixels is not None
-        computed = self.frozen.computed(
-            self._pixels.rows(rows[order] - len(self.kept)), AugmentationParameters.concatenated(drawn)
-        )
-        return computed[_tensor_on(np.argsort(order), computed.device)]
+        wanted = self._wanted(rows, views)
+        out = torch.empty(len(rows), *self.kept.shape[2:], dtype=self.frozen.dtype)
+        found = self.frozen.read([self.frozen.key(*each) for each in wanted], out.numpy())
+        missing = np.flatnonzero(~found)
+        if len(missing):
+            assert self._pixels is not None
+            pixels = self._pixels.rows(rows[missing] - len(self.kept)).cpu()
+            out[torch.from_numpy(missing)] = self.frozen.computed(pixels, [wanted[i] for i in missing]).cpu()
+        return out.to(self.frozen.device)
 
 
 def _rows_that_fit(n: int, row_bytes: int, budget: float, what: str) -> int:
@@ -180,13 +138,6 @@ def _rows_that_fit(n: int, row_bytes: int, budget: float, what: str) -> int:
             share_kept=round(fitting / n, 2),
         )
     return fitting
-
-
-def _groups(first: Rows, second: Rows) -> Iterator[Rows]:
-    """Yields the positions of each pair of values."""
-    _, group = np.unique(np.stack([first, second], 1), axis=0, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
 def _tensor_on(values: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from typing import cast
 
 import timm
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from shared.config.training import Classifier
@@ -64,6 +66,11 @@ class Trunk:
         self.model.to(device)
         return self
 
+    @property
+    def at_once(self) -> int:
+        """The most images that should go through the frozen backbone together on a CPU."""
+        return max(1, CPU_PIXELS // self.resolution**2)
+
     def copy(self) -> Trunk:
         """Returns a trunk with a trained part of its own; the frozen part, which nobody changes, is shared."""
         return copy.deepcopy(self, {id(module): module for module in self.frozen_part.modules()})
@@ -72,7 +79,7 @@ class Trunk:
         """Returns the inputs of `trained_part` for float images `[n, 3, r, r]` in 0 to 1, without gradients."""
         if not self.has_frozen_layers:
             return self.normalised(images)
-        at_once = max(1, CPU_PIXELS // self.resolution**2) if images.device.type == "cpu" else len(images)
+        at_once = self.at_once if images.device.type == "cpu" else len(images)
         with torch.no_grad():
             return torch.cat([self.frozen_part(self.normalised(part)) for part in torch.split(images, at_once)])
 
@@ -206,23 +213,117 @@ def _split_at_first_trainable(
         return model, nn.Identity()
     if prefix == "all":
         return nn.Identity(), model
-    frozen, trained = _split_children(model, prefix)
-    if not frozen:
-        return nn.Identity(), model
     try:
-        same = torch.equal(nn.Sequential(*trained)(nn.Sequential(*frozen)(images)), pooled)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # the children do not run in order
+        parts = _split_transformer(model, prefix, images) or _split_children(model, prefix)
+        if parts is None:
+            return nn.Identity(), model
+        same = torch.equal(parts[1](parts[0](images)), pooled)
+    except (
+        AssertionError,
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ):  # they do not run in this order
         same = False
-    if not same:
+    if parts is None or not same:
         log.warning(
             "the frozen backbone is computed in every epoch: the model's parts do not run one after the other",
             prefix=prefix,
         )
         return nn.Identity(), model
-    return nn.Sequential(*frozen), nn.Sequential(*trained)
+    return parts
 
 
-def _split_children(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
+class _FrozenBlocks(nn.Module):
+    """A transformer up to a block: patches, positions, class and register tokens, and the blocks before it."""
+
+    def __init__(self, model: nn.Module, blocks: int) -> None:
+        super().__init__()
+        self.architecture = str(cast(dict[str, object], model.pretrained_cfg).get("architecture"))
+        # timm's own forward pass over fewer blocks; modules and parameters are those of the model
+        self.model = _shallow_copy(model)
+        self.model.blocks = cast(nn.Sequential, model.blocks)[:blocks]
+        self.model.norm = nn.Identity()
+        for name in ("fc_norm", "head_drop", "head", "attn_pool"):
+            setattr(self.model, name, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns tokens `[n, t, d]` for normalised images `[n, 3, r, r]`."""
+        return cast(Callable[[Tensor], Tensor], self.model.forward_features)(images)
+
+    def extra_repr(self) -> str:
+        """Returns the architecture, which says what the modules do not: how tokens and positions are joined."""
+        return self.architecture
+
+
+class _TrainedBlocks(nn.Module):
+    """A transformer from a block on: the other blocks, the norm and the pooling."""
+
+    def __init__(self, model: nn.Module, blocks: int, images: Tensor) -> None:
+        super().__init__()
+        self.blocks = cast(nn.Sequential, model.blocks)[blocks:]
+        self.norm = model.norm
+        self.pool = _shallow_copy(model)
+        for name in ("patch_embed", "blocks", "norm", "norm_pre"):
+            setattr(self.pool, name, None)
+        self.pool._parameters = {}  # of the tokens and positions
+        self.rope = _rotations(model, images)[blocks:]
+        """The rotary position embedding per block, which depends on the size of the images alone."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns pooled features `[n, F]` for tokens `[n, t, d]`."""
+        for block, rope in zip(self.blocks, self.rope, strict=True):
+            tokens = block(tokens) if rope is None else block(tokens, rope=rope.to(tokens.device))
+        tokens = cast(nn.Module, self.norm)(tokens)
+        return cast(Callable[..., Tensor], self.pool.forward_head)(tokens, pre_logits=True)
+
+
+def _rotations(model: VisionTransformer | Eva, images: Tensor) -> list[Tensor | None]:
+    """Returns the rotary position embedding that each block is given, or None per block."""
+    rope = getattr(model, "rope", None)
+    if rope is None:
+        return [None] * len(model.blocks)
+    if getattr(rope, "feat_shape", None) is not None:
+        embedding = rope.get_embed()
+    else:
+        embedding = rope.get_embed(shape=model.patch_embed.dynamic_feat_size(images.shape[-2:]))
+    return list(embedding) if getattr(model, "rope_mixed", False) else [embedding] * len(model.blocks)
+
+
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    """Returns a module with the same submodules and parameters, whose own may be replaced."""
+    result = copy.copy(module)
+    for registry in ("_modules", "_parameters", "_buffers"):
+        setattr(result, registry, dict(getattr(module, registry)))
+    return result
+
+
+def _split_transformer(model: nn.Module, prefix: str, images: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    """Returns a vision transformer of timm split before the first block, or the norm, that `prefix` names; None if it is no such split.
+
+    Its children do not run one after the other: tokens and positions are parameters of the model itself.
+    """
+    if not isinstance(model, VisionTransformer | Eva) or not isinstance(model.blocks, nn.Sequential | nn.ModuleList):
+        return None
+    first, _, rest = prefix.partition(".")
+    if first == "blocks":
+        number = int(rest.partition(".")[0] or 0)
+    elif first in ("norm", "fc_norm", "attn_pool"):
+        number = len(model.blocks)
+    else:
+        return None
+    return _FrozenBlocks(model, number), _TrainedBlocks(model, number, images)
+
+
+def _split_children(module: nn.Module, prefix: str) -> tuple[nn.Module, nn.Module] | None:
+    """Returns the model split before the child that `prefix` names; None if that is the first."""
+    before, after = _children_around(module, prefix)
+    return (nn.Sequential(*before), nn.Sequential(*after)) if before else None
+
+
+def _children_around(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
     """Returns the children before the one that `prefix` names, and those from it on; it splits nested Sequentials on the way."""
     first, _, rest = prefix.partition(".")
     children = dict(module.named_children())
@@ -230,6 +331,6 @@ def _split_children(module: nn.Module, prefix: str) -> tuple[list[nn.Module], li
     before, after = list(children.values())[:position], list(children.values())[position + 1 :]
     inner = children[first]
     if rest and isinstance(inner, nn.Sequential) and rest.partition(".")[0] in dict(inner.named_children()):
-        inner_before, inner_after = _split_children(inner, rest)
+        inner_before, inner_after = _children_around(inner, rest)
         return before + inner_before, inner_after + after
     return before, [inner, *after]

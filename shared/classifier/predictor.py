@@ -64,7 +64,7 @@ class TrainedClassifier:
         """Yields the outputs of the frozen backbone on the device, block by block."""
         if self.network.parts.has_frozen_layers:
             for outputs in self.frozen.stream(images):
-                yield torch.tensor(outputs).to(self.device, torch.float32)  # a copy: outputs may be a file's, read-only
+                yield torch.from_numpy(outputs).to(self.device, torch.float32)
             return
         for start in range(0, len(images), BLOCK):
             block = images.take(np.arange(start, min(start + BLOCK, len(images))))

@@ -91,11 +91,9 @@ class Sampler:
 
     def _probabilities(self, rows: Rows) -> NDArray[np.float64]:
         """Returns the probability of each of the rows: equal, or in proportion to (count of its rarest class) ** -class_power."""
-        weight: NDArray[np.float64] = (
-            _rarest_count(self.labels[rows]).astype(np.float64) ** -self.arm.training.class_power
-        )
-        shares: NDArray[np.float64] = weight / weight.sum()
-        return shares
+        weight = _rarest_count(self.labels[rows]).astype(np.float64) ** -self.arm.training.class_power
+        probabilities: NDArray[np.float64] = weight / weight.sum()
+        return probabilities
 
 
 def _rarest_count(labels: Labels) -> NDArray[np.int64]:

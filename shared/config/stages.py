@@ -269,14 +269,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "score": StageKind(
             ScoreConfig,
-            version=4,
+            version=5,
             run="jobs.score:run",
             on_device=True,
             report_files=("scores.parquet", "judges.json", "copies.png"),
         ),
         "tune": StageKind(
             TuneConfig,
-            version=4,
+            version=5,
             run="jobs.tune:run",
             work="jobs.tune:work",
             database=True,
@@ -292,7 +292,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "final": StageKind(
             FinalConfig,
-            version=4,
+            version=5,
             run="jobs.final:run",
             on_device=True,
             blocks=True,

@@ -57,12 +57,14 @@ class Training(Section):
     """The number of epochs over which the learning rate rises from 0, before its cosine decay."""
     loss: Literal["weighted", "plain", "balanced_softmax"] = "weighted"
     """`weighted` is cross-entropy with the weight 250/(11 N) per class (equation 1 of the paper), `plain` has no weights, and
-    `balanced_softmax` shifts the logits by tau · log of the class shares (Ren et al. 2020, Menon et al. 2021)."""
+    `balanced_softmax` shifts the logits by tau · log of the class shares (Ren et al. 2020, Menon et al. 2021) among the
+    images that the epoch draws, by their weight in the loss."""
     tau: Annotated[float, Field(ge=0)] = 1.0
     """The strength of the shift of `balanced_softmax`."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The strength of class balancing. An image is sampled with a probability proportional to n^-class_power, where n is the number of
-    training images of its rarest class: 0 is the natural distribution (each image once per epoch), 1 balanced."""
+    training images of its rarest class: 0 is the natural distribution (no image again before all others), 1 balanced. An epoch takes as many
+    images as there are real ones, whatever generated images add."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup's Beta distribution; 0 turns mixup off."""
     erasing: Share = 0.0

@@ -30,7 +30,6 @@ from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
-from shared.classifier.feature_cache import FeatureCache
 from shared.config.dataset import CsvSource
 from shared.config.task import Input
 from shared.data.imageset import ImageSet
@@ -248,12 +247,6 @@ def table(box: Sandbox, name: str) -> None:
     read_csv(config, box.inside, Problems("skip"))
 
 
-def blocks(box: Sandbox, name: str) -> None:
-    files = FeatureCache(box.inside / "features", 1e9)
-    files.write(name, np.zeros(1))
-    files.read(name, 1, np.dtype(np.float64))
-
-
 WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a manifest's file": lambda box, name: read_manifest(box, files=[{"name": name, "digest": box.blob.digest, "size": 1}]),
     "a manifest's digest": lambda box, name: read_manifest(box, files=[{"name": "a", "digest": name, "size": 1}]),
@@ -290,7 +283,6 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "an archive of a report": unpacked,
     "a label file": listed,
     "a table": table,
-    "kept features": blocks,
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
 CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table"}

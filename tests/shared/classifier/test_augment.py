@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from shared.classifier.augment import AugmentationParameters, _draw_affine, _warp, apply, augment, draw, mixup_pairs
+from shared.classifier.augment import _draw_affine, _warp, apply, augment, draw_each, mixup_pairs
 from shared.config.training import Augmentation
 
 KINDS: list[Augmentation] = ["none", "basic", "soft", "hard"]
@@ -43,25 +45,35 @@ def test_none_changes_nothing_and_basic_mirrors_half() -> None:
 def test_a_given_flip_is_used() -> None:
     images = torch.rand(3, 3, 8, 8, generator=seeded())
     flip = torch.tensor([True, False, True])
-    out = apply(images, draw(3, "basic", 0.0, seeded(), flip))
+    out = apply(images, draw_each([1, 2, 3], "basic", 0.0, flip))
     assert torch.equal(out[0], images[0].flip(2))
     assert torch.equal(out[1], images[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_single_images_can_be_made_again(kind: Augmentation) -> None:
-    images = torch.rand(6, 3, 24, 24, generator=seeded())
-    drawn, rows = draw(6, kind, 0.5, seeded(1)), torch.tensor([4, 1])
-    again = AugmentationParameters.concatenated([drawn.take(rows[:1]), drawn.take(rows[1:])])
-    assert torch.equal(apply(images[rows], again), apply(images, drawn)[rows])
+def test_an_image_is_augmented_by_its_own_seed(kind: Augmentation) -> None:
+    images, flip = torch.rand(6, 3, 24, 24, generator=seeded()), torch.arange(6) % 2 == 0
+    seeds = [3, 2**127, 5, 8, 13, 21]
+    every = apply(images, draw_each(seeds, kind, 0.5, flip))
+    order = [4, 1, 4, 0, 2, 5]
+    again = apply(images[order], draw_each([seeds[i] for i in order], kind, 0.5, flip[order]))
+    assert torch.equal(again, every[order])
+    if kind in ("soft", "hard"):
+        other = apply(images, draw_each([seed + 1 for seed in seeds], kind, 0.5, flip))
+        assert all(not torch.equal(a, b) for a, b in zip(every, other, strict=True))
+
+
+def uniform(n: int) -> Callable[[], torch.Tensor]:
+    generator = seeded()
+    return lambda: torch.rand(n, generator=generator)
 
 
 def test_moving_keeps_a_plain_image_plain_and_a_centred_dot_near_the_middle() -> None:
     grey = torch.full((5, 3, 32, 32), 0.25)
-    assert torch.allclose(_warp(grey, _draw_affine(torch.zeros(5, dtype=torch.bool), seeded())), grey)
+    assert torch.allclose(_warp(grey, _draw_affine(torch.zeros(5, dtype=torch.bool), uniform(5))), grey)
     dot = torch.zeros(50, 1, 33, 33)
     dot[:, :, 14:19, 14:19] = 1
-    moved = _warp(dot.expand(-1, 3, -1, -1).contiguous(), _draw_affine(torch.arange(50) % 2 == 0, seeded()))[:, 0]
+    moved = _warp(dot.expand(-1, 3, -1, -1).contiguous(), _draw_affine(torch.arange(50) % 2 == 0, uniform(50)))[:, 0]
     at = torch.arange(33.0)
     row = (moved.sum(2) * at).sum(1) / moved.sum((1, 2))
     assert float((row - 16).abs().max()) < 0.1 * 33

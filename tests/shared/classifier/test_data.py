@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from shared.classifier import inputs as inputs_module
 from shared.classifier.data import TrainingData
 from shared.classifier.fit import new_network
 from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View
@@ -118,41 +117,65 @@ def test_an_empty_set_is_a_data_error(train: ImageSet, build: Build) -> None:
         build(make_arm(), train, train.take(np.arange(0)))
 
 
-def test_blocks_are_computed_once_on_a_node(
+def test_outputs_are_computed_once_on_a_node(
     train: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     arm = make_arm(classifier={"trainable": "head"}, augmentation="hard", training={"views": 2, "erasing": 0.5})
     first = build(arm, train, val, cache=tmp_path)
-    files = sorted(tmp_path.rglob("*.npy"))
-    assert len(files) == 3  # two views of the training images, and one of the validation images
     monkeypatch.setattr(FrozenBackbone, "computed", None)  # a second computation would fail
     second = build(arm, train, val, cache=tmp_path)
     assert torch.equal(first.inputs.kept, second.inputs.kept)
+    fold = np.arange(60)[
+        ::-2
+    ].copy()  # as a judge has them: some of the images in another order, and the others as validation
+    third = build(arm, train.take(fold), val, cache=tmp_path)
+    assert torch.equal(first.inputs.kept[fold], third.inputs.kept)
     monkeypatch.undo()
-    for file in files:
+    for file in tmp_path.glob("outputs.sqlite"):
         file.write_bytes(file.read_bytes()[:100])
-    third = build(arm, train, val, cache=tmp_path)
-    assert torch.equal(first.inputs.kept, third.inputs.kept)
+    fourth = build(arm, train, val, cache=tmp_path)
+    assert torch.equal(first.inputs.kept, fourth.inputs.kept)
 
 
-def test_blocks_depend_on_weights_images_and_view(train: ImageSet, tmp_path: Path, device: torch.device) -> None:
+def test_only_images_that_are_new_are_computed(
+    train: ImageSet, val: ImageSet, generated: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Build
+) -> None:
+    arm = make_arm(classifier={"trainable": "head"}, augmentation="soft")
+    build(arm, train, val, cache=tmp_path)
+    both = ImageSet(train.schema, [*generated.encoded, *train.encoded], [*generated.paths, *train.paths],
+                    np.r_[generated.split, train.split], np.r_[generated.labels, train.labels])  # fmt: skip
+    alone = build(arm, both, val)
+    counted: list[int] = []
+    computed = FrozenBackbone.computed
+
+    def counting(self: FrozenBackbone, pixels: torch.Tensor, wanted: Any) -> torch.Tensor:
+        counted.append(len(pixels))
+        return computed(self, pixels, wanted)
+
+    monkeypatch.setattr(FrozenBackbone, "computed", counting)
+    data = build(arm, both, val, cache=tmp_path)
+    assert sum(counted) == 20 * 8
+    if data.device.type == "cpu":
+        assert torch.equal(data.inputs.kept, alone.inputs.kept)
+
+
+def test_keys_depend_on_weights_image_and_view(device: torch.device) -> None:
     arm = make_arm(classifier={"trainable": "head"})
     parts = [FrozenBackbone(build_trunk(arm.classifier, 32, seed), device, None) for seed in (0, 1)]
-    two, other = train.take(np.arange(2)), train.take(np.arange(1, 3))
     keys = {
-        parts[0].key(two, UNAUGMENTED),
-        parts[1].key(two, UNAUGMENTED),
-        parts[0].key(other, UNAUGMENTED),
-        parts[0].key(two, View("basic")),
+        parts[0].key(b"one", UNAUGMENTED),
+        parts[1].key(b"one", UNAUGMENTED),
+        parts[0].key(b"other", UNAUGMENTED),
+        parts[0].key(b"one", View("basic")),
+        parts[0].key(b"one", View("basic", number=1)),
     }
-    assert len(keys) == 4
-    assert FrozenBackbone(build_trunk(arm.classifier, 32, 0), device, None).key(two, UNAUGMENTED) in keys
+    assert len(keys) == 5
+    assert FrozenBackbone(build_trunk(arm.classifier, 32, 0), device, None).key(b"one", UNAUGMENTED) in keys
 
 
 def test_a_signal_ends_the_computation_between_blocks(
-    train: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Build
+    train: ImageSet, val: ImageSet, tmp_path: Path, build: Build
 ) -> None:
-    monkeypatch.setattr(inputs_module, "BLOCK", 16)
     stop = StopSignal()
     stop.set()
     with pytest.raises(Stopped):

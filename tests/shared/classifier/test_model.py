@@ -58,8 +58,54 @@ def test_nested_blocks_can_be_cut() -> None:
     assert all(name.startswith("blocks.6.") for name in trunk.trainable)
 
 
-def test_a_model_whose_parts_are_no_sequence_is_trained_whole() -> None:
-    trunk = build_trunk(Classifier(model="test_vit.r160_in1k", pretrained=False, trainable="blocks"), 32)
+@pytest.mark.parametrize(
+    ("model", "trainable"),
+    [
+        ("vit_tiny_patch16_224", "blocks.11"),
+        ("vit_tiny_patch16_224", "blocks.9.mlp"),
+        ("vit_tiny_patch16_224", "norm"),
+        ("test_vit", "blocks"),
+        ("test_vit2", "blocks.7"),
+        ("test_vit2", "fc_norm"),
+        ("test_vit3", "attn_pool"),
+        ("deit_tiny_distilled_patch16_224", "blocks.11"),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", "blocks.11"),
+        ("eva02_tiny_patch14_224", "blocks.11"),  # rotary positions
+        ("vit_small_patch16_dinov3.lvd1689m", "blocks.11"),
+        ("vit_small_patch16_rope_mixed_224.naver_in1k", "blocks.11"),  # rotary positions of its own per block
+    ],
+)
+def test_frozen_blocks_of_transformers_are_split_off(model: str, trainable: str) -> None:
+    trunk = build_trunk(Classifier(model=model, pretrained=False, trainable=trainable), 112)
+    assert trunk.has_frozen_layers
+    net = Network(trunk.copy(), build_head(trunk.features, (16,), 5, 0.0)).eval()
+    images = torch.rand(3, 3, 112, 112)
+    with torch.no_grad():
+        whole = net.head(net.trunk(net.parts.normalised(images)))
+        assert torch.equal(net(net.frozen_outputs(images)), whole)
+    assert all(not p.requires_grad for p in net.parts.frozen_part.parameters())
+    net.train()
+    net(net.frozen_outputs(images)).sum().backward()
+    trained = {name for name, p in net.trainable_parameters().items() if p.grad is not None}
+    assert trained == set(net.trainable_parameters())  # those of the copy, and all of them
+    assert {name.removeprefix("trunk.") for name in trained if name.startswith("trunk.")} == set(trunk.trainable)
+    frozen = {id(p) for p in trunk.frozen_part.parameters()}
+    assert frozen.isdisjoint(id(p) for p in trunk.model.parameters() if p.requires_grad)
+
+
+def test_the_identity_of_frozen_blocks_has_their_tokens_and_positions() -> None:
+    trunk = build_trunk(Classifier(model="test_vit", pretrained=False, trainable="blocks.5"), 32)
+    names = {name.removeprefix("model.") for name in trunk.frozen_part.state_dict()}
+    assert {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.4.norm1.weight"} <= names
+    assert not any(name.startswith(("blocks.5", "norm")) for name in names)
+    assert "test_vit" in str(trunk.frozen_part)
+
+
+def test_a_model_whose_parts_are_no_sequence_is_trained_whole(caplog: pytest.LogCaptureFixture) -> None:
+    trunk = build_trunk(Classifier(model="test_vit", pretrained=False, trainable="patch_embed"), 32)
+    assert not trunk.has_frozen_layers
+    trunk = build_trunk(Classifier(model="beit_base_patch16_224", pretrained=False, trainable="blocks.11"), 32)
+    assert "computed in every epoch" in caplog.text
     assert not trunk.has_frozen_layers
     assert trunk.features == trunk.trained_part(torch.rand(1, 3, 32, 32)).shape[1]
 
