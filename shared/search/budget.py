@@ -1,12 +1,12 @@
-"""The budget is exact because it is rows, not a counter: there are exactly N trials of Optuna that did not fail.
+"""Keeps the budget of a search: its number of trials. It is exact because rows are counted: exactly N of Optuna's trials did not fail.
 
-A row is created in the same transaction, and under the same lock, in which the rows are counted; whoever else counts at that moment waits
-for it. So neither two coordinators nor a lost answer to a commit make one row too many.
+Rows are counted and created in one transaction and under one lock, for which every other coordinator waits. So neither two coordinators nor
+a lost answer to a commit can create a row too many.
 
-Rows are created WAITING, at most `WINDOW` ahead of the workers: a sampler reads every unfinished row anew.
+Rows are created WAITING, at most `WINDOW` ahead of the workers, because a sampler reads every unfinished row anew.
 
-A search that is repeated has one such budget per repetition, all in one study of Optuna's: a row's user attribute `repetition` says to
-which it belongs.
+A repeated search has one such budget per repetition, all in one Optuna study. The user attribute `repetition` of a trial says
+to which one it belongs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _WITHDRAW = update(leases).where(leases.c.trial_id == bindparam("trial"), _UNTOU
 
 @dataclass(frozen=True)
 class TrialCounts:
-    """How many trials of a study are in which state."""
+    """Counts the trials of a study by their state."""
 
     complete: int
     pruned: int
@@ -70,18 +70,18 @@ class TrialCounts:
     held: int
     queued: int
     begun: int
-    """How many of the queued ones have a checkpoint or had a worker before."""
+    """Counts the queued trials that have a checkpoint or had a worker before."""
     losses: int
-    """How many workers were lost."""
+    """Counts how often a worker was lost with a trial."""
 
     @property
     def finished(self) -> int:
-        """Returns how many count for the budget: complete and pruned ones."""
+        """Returns the number of trials that count for the budget: complete and pruned ones."""
         return self.complete + self.pruned
 
     @property
     def live(self) -> int:
-        """Returns how many rows did not fail."""
+        """Returns the number of trials that did not fail."""
         return self.finished + self.held + self.queued
 
     @classmethod
@@ -92,7 +92,7 @@ class TrialCounts:
 
 
 def count(database: Database, study_id: int) -> dict[int | None, TrialCounts]:
-    """Counts the trials of a study by repetition (None: those that belong to none); all of them must have lease rows (`Leases.adopt`)."""
+    """Counts the trials of a study by repetition (None if they belong to none); all of them must have lease rows (`Leases.adopt`)."""
     with database.transaction() as connection:
         rows = connection.execute(text(statements.COUNT_TRIALS), {"study": study_id}).all()
     return {
@@ -111,10 +111,10 @@ def fill(
     repeat_failed: bool,
     repetition: int | None = None,
 ) -> int:
-    """Creates WAITING trials up to `target` rows of the repetition that did not fail (and `WINDOW` queued); returns how many.
+    """Creates WAITING trials until `target` trials of the repetition did not fail, or `WINDOW` are queued; returns how many it created.
 
-    Each takes the first of `points`, in order, that no row has yet; with `repeat_failed` those that only failed rows have come last. If
-    there is none left the sampler chooses. A faster coordinator's rows end this one's turn.
+    Each trial gets the first of `points` that no trial has yet. With `repeat_failed`, points that only failed trials have come last. If no
+    point is left, the sampler chooses. The call ends early if another coordinator creates trials meanwhile.
     """
     own = {} if repetition is None else {REPETITION: repetition}
     live, queued, tried, alive = _rows(database, study._study_id, repetition)
@@ -136,10 +136,10 @@ def fill(
 
 
 def trim(database: Database, study_id: int, target: int, repetition: int | None = None) -> int:
-    """Withdraws trials of the repetition beyond `target` that nobody has begun, the newest first; returns how many.
+    """Withdraws trials of the repetition beyond `target` that no worker has begun, the newest first; returns how many.
 
-    Optuna cannot remove a trial, and a WAITING one would wait for ever: it becomes FAIL, and its lease `withdrawn`, so that it counts as
-    no failure and is in no table. Trials that were begun end as usual.
+    Optuna cannot remove a trial, and a WAITING one would wait for ever. So its state becomes FAIL and its lease `withdrawn`, by which it
+    counts as no failure and is in no table. Trials that were begun end as usual.
     """
     with database.transaction() as connection:
         rows = connection.scalars(_TO_WITHDRAW, _budget_of(study_id, repetition)).all()
@@ -190,8 +190,9 @@ def _lock(connection: Connection, study_id: int) -> None:
 
 
 def _rows(database: Database, study_id: int, repetition: int | None) -> tuple[int, int, set[str], set[str]]:
-    """Returns how many rows did not fail, how many are WAITING, and the points (as Optuna spells them) of all rows and of those that did
-    not fail."""
+    """Returns how many trials did not fail, how many are WAITING, and the points (in Optuna's spelling) of all trials and of those
+    that did not fail.
+    """
     with database.transaction() as connection:
         rows = connection.execute(_ROWS, _budget_of(study_id, repetition)).all()
     alive = [row for row in rows if row.state != "FAIL"]

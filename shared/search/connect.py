@@ -1,4 +1,4 @@
-"""How we connect to PostgreSQL, and which of its errors no retry mends."""
+"""Connects to PostgreSQL, and tells which of its errors no retry can correct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFUSED = {
     "3D000",  # no such database
     "42501",  # no privilege
 }
-"""SQLSTATE codes that mean a refusal."""
+"""Lists the SQLSTATE codes that mean a refusal."""
 _REFUSALS = (
     "password authentication failed",
     "no password supplied",
@@ -28,10 +28,10 @@ _REFUSALS = (
 
 
 def is_refusal(error: Exception) -> bool:
-    """Returns whether the driver's error says that asking again is of no use.
+    """Returns whether the driver's error means that no retry can succeed.
 
-    The code of the error decides. Only an attempt to connect gives none: libpq knows it, and psycopg2 does not pass it on. There the
-    server's words are all there is.
+    The error's code decides. An error of connecting has none, since psycopg2 does not pass on what libpq knows; then the
+    server's words decide.
     """
     code = getattr(error, "pgcode", None)
     if code is not None:
@@ -41,5 +41,5 @@ def is_refusal(error: Exception) -> bool:
 
 
 def refusal(label: str, message: str) -> str:
-    """Returns what a person reads then; `label` is the server and database, without the password."""
+    """Returns the message about a refusal; `label` is the server and database, without the password."""
     return f"DATABASE_URL: PostgreSQL at {label} refuses us ({message}); check user, password and database"

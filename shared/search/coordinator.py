@@ -1,7 +1,7 @@
-"""The coordinator: makes the study, keeps its budget of rows, takes trials from workers that are gone, and says when it is over.
+"""Coordinates a search: creates the Optuna study, keeps its budget of trials, takes trials from lost workers, and decides when it ends.
 
-What it knows stands in PostgreSQL. It may be killed at any moment and run again, and two at once do no harm: rows are counted and created
-under a lock, leases are taken by a changed owner, and a step is opened only while it lacks trials.
+All its state is in PostgreSQL. It may be killed at any moment and run again, and two coordinators at once do no harm: trials are counted
+and created under a lock, a lease is taken by changing its owner, and a step is opened only while it lacks trials.
 """
 
 from __future__ import annotations
@@ -42,52 +42,52 @@ from shared.stop import StopSignal
 TICK_SECONDS = 1.0
 
 Counts = Mapping[int | None, TrialCounts]
-"""What there is of each repetition's trials; None is the key of a search that is not repeated."""
+"""Maps each repetition to the counts of its trials; None is the key of a search that is not repeated."""
 Shares = Mapping[int | None, int]
-"""How many finished trials each repetition ends with."""
+"""Maps each repetition to the number of finished trials with which it ends."""
 
 _log = Log("tune")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a search has cost so far, its running trials included."""
+    """Sums up what a search has cost so far, including its running trials."""
 
     wall_seconds: float
     used_seconds: float
-    """For how long workers held trials, on whatever device."""
+    """Counts the seconds for which workers held trials on any device, or a GPU without a trial."""
     lost_seconds: float
-    """How much of it was work that was lost with a worker."""
+    """Counts the seconds of work that was lost with a worker."""
     gpu_seconds: float
-    """How much of what was used was on a GPU."""
+    """Counts those of `used_seconds` that were on a GPU."""
     gpu_lost_seconds: float
-    """How much of what was lost was on a GPU."""
+    """Counts those of `lost_seconds` that were on a GPU."""
 
 
 @dataclass
 class Outcome:
-    """What a search ended with."""
+    """Holds what a search ended with."""
 
     parameters: Parameters
-    """The best values that were found, by path; empty if no trial was completed."""
+    """Holds the best values that were found, by path; empty if no trial was completed."""
     value: float | None
-    """The value of the first objective that the best trial reached."""
+    """Is the value of the first objective in the best trial."""
     number: int | None
-    """The number that the best trial has in its step."""
+    """Is the number of the best trial in its step."""
     ended: str
-    """Why it ended: `complete`, or what ended it short."""
+    """Says why the search ended: `complete`, or what ended it early."""
     steps: list[StepResult] = field(default_factory=list)
     winners: list[TrialRecord | None] = field(default_factory=list)
-    """The best trial of each repetition, None for one without a complete trial; empty if the search is not repeated."""
+    """Holds the best trial of each repetition, None if the repetition has no complete trial; empty if the search is not repeated."""
 
     @property
     def front(self) -> list[TrialRecord]:
-        """Returns the trials of the Pareto front, than which no other is better."""
+        """Returns the trials of the Pareto front: those than which no other trial is better."""
         return [trial for result in self.steps for trial in result.trials if trial.front]
 
 
 class Coordinator:
-    """Coordinates one search."""
+    """Coordinates one search: calls `run` until it returns or raises."""
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class Coordinator:
         warm: Sequence[Parameters] = (),
         study_gpu_seconds: Callable[[], float] | None = None,
     ) -> None:
-        """`section` holds the values that the paths of the space name, `warm` the points to try first.
+        """Takes the `section` whose values the paths of the space name, and the points `warm` to try first.
 
-        `study_gpu_seconds` returns what counts against `budget.gpu_hours`: what this search alone has used if it is None. Raises
-        ConfigError if there is nothing to search, or a path that the section lacks.
+        `study_gpu_seconds` returns what counts against `budget.gpu_hours`; if it is None, this search alone counts. Raises ConfigError if
+        there is nothing to search, or if the section lacks a path of the space.
         """
         self._database, self._spec, self._search = database, spec, spec.search
         self._stop, self._warm = stop, list(warm)
@@ -114,7 +114,7 @@ class Coordinator:
         self._ended: str | None = None
 
     def run(self) -> Outcome:
-        """Returns when the search is over. Raises Stopped, UnavailableError, and InputError if no trial could be completed."""
+        """Runs the search until it is over. Raises Stopped, UnavailableError, and InputError if no trial could be completed."""
         self._database.create_tables()
         self._database.call("forgetting old workers", partial(forget_old, self._database))
         outcome = Outcome({}, None, None, "complete")
@@ -142,14 +142,14 @@ class Coordinator:
         return outcome
 
     def usage(self) -> Usage:
-        """Returns the sums over the leases of all steps."""
+        """Returns what the search has cost, summed over the leases of all steps."""
         names = {"name": self._spec.name, "steps": f"{self._spec.name}/%"}
         with self._database.transaction() as connection:
             row = connection.execute(text(statements.USAGE), names).one()
         return Usage(float(row.wall), float(row.used), float(row.lost), float(row.gpu), float(row.gpu_lost))
 
     def unfinished_checkpoints(self) -> list[str]:
-        """Returns the places of the checkpoints from which trials go on if the search does, under a larger budget."""
+        """Returns the places of the checkpoints from which trials continue if the search continues with a larger budget."""
         ours = or_(studies.c.study_name == self._spec.name, studies.c.study_name.like(f"{self._spec.name}/%"))
         checkpoints = (
             select(leases.c.checkpoint)
@@ -162,7 +162,7 @@ class Coordinator:
     # -- steps
 
     def _turns(self) -> list[tuple[str, ...]]:
-        """Returns which parameters are searched together, in order."""
+        """Returns the groups of parameters that are searched together, in order."""
         paths = tuple(self._search.space)
         return [(path,) for path in paths] if self._search.strategy == "sequential" else [paths]
 
@@ -175,7 +175,9 @@ class Coordinator:
         return SearchStep(study, label, parameters, dict(kept))
 
     def _keep_best(self, outcome: Outcome, result: StepResult) -> None:
-        """Keeps the step's best trial, unless what was kept before is as good (a later step tries the kept values anew only if told to)."""
+        """Keeps the step's best trial in the outcome unless the one kept before is as good: a later step tries the kept values
+        again only if told to.
+        """
         best = result.best(self._search)
         if best is None or best.value is None:
             return
@@ -197,7 +199,7 @@ class Coordinator:
     # -- one step
 
     def _drive(self, step: SearchStep, study: Study) -> None:
-        """Ticks until the step has its trials, or the search has spent its budget."""
+        """Calls `_tick` until the step has its trials or the search has spent its budget."""
         wanted = target(self._search, {path: self._search.space[path] for path in step.parameters})
         budgets = self._spec.budgets
         # a repetition's trials count up to its own share
@@ -222,11 +224,11 @@ class Coordinator:
             self._stop.wait(min(TICK_SECONDS, self._search.lease_seconds / 4) * random.uniform(0.5, 1.5))
 
     def _tick(self, step: SearchStep, study: Study, each: Shares) -> tuple[int, bool]:
-        """Does one round, which bears being repeated and run by several at once; returns how many trials are finished, and whether the step
-        is over.
+        """Does one round of work, which may be repeated or run by several processes at once; returns how many trials are finished,
+        and whether the step is over.
 
-        If a budget is spent, what is still to end is counted after the closing: until then trials are claimed. It stays spent, though
-        another look might miss something: workers have seen the search closed, and gone.
+        If a budget is spent, the running trials are counted after the search is closed, because trials are claimed until then. A spent
+        budget stays spent in later rounds, because workers have seen the search closed and have ended.
         """
         self._leases.adopt(study._study_id)
         self._leases.reconcile(study._study_id)
@@ -257,7 +259,7 @@ class Coordinator:
         return budget.count(self._database, study._study_id)
 
     def _fill(self, step: SearchStep, study: Study, each: Shares, counts: Counts) -> None:
-        """Creates the trials that budgets lack, repetition by repetition: a worker then trains on one pool of images after the other."""
+        """Creates the trials that the budgets lack, repetition by repetition, so that a worker trains on one pool of images after the other."""
         space = {path: self._search.space[path] for path in step.parameters}
         first = {path: self._own[path] for path in step.parameters if path in self._own}
         first = first if self._search.first_defaults else {}
@@ -276,7 +278,7 @@ class Coordinator:
         self._leases.adopt(study._study_id)
 
     def _limit_reached(self, counts: TrialCounts) -> str | None:
-        """Returns why no more trials are begun, or None."""
+        """Returns why no more trials may begin, or None if they may."""
         limits = self._search.budget
         if counts.failed > self._search.max_failures:
             return f"{counts.failed} trials failed, search.max_failures is {self._search.max_failures}"

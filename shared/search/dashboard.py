@@ -1,4 +1,4 @@
-"""Serves Optuna's dashboard on the searches in a database, for looking only."""
+"""Serves Optuna's dashboard of the searches in a database, read-only."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _log = Log("dashboard")
 
 
 def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str], None]) -> None:
-    """Serves until the signal; `ready` is told the address. The page comes from this process, so that no other sees `url`.
+    """Serves the dashboard until the stop signal, and calls `ready` with its address. It runs in this process, so that no other one sees `url`.
 
-    Raises ConfigError if nothing has been searched yet or the port is taken, and what the database raises.
+    Raises ConfigError if nothing has been searched yet or the port is taken, and what the database raises if it is unavailable.
     """
     from optuna_dashboard import wsgi
 
@@ -43,7 +43,7 @@ def serve_dashboard(url: str, port: int, stop: StopSignal, ready: Callable[[str]
 
 
 def looking_only(application: Application) -> Application:
-    """Lets requests that read through only: what the dashboard writes would bypass the leases, and deleting a study would end a search."""
+    """Lets only reading requests through: what the dashboard writes would bypass the leases, and deleting a study would end a search."""
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
@@ -54,9 +54,9 @@ def looking_only(application: Application) -> Application:
 
 
 def by_own_name(application: Application) -> Application:
-    """Lets requests through only if they name this machine.
+    """Lets requests through only if their Host header names this machine.
 
-    A page from elsewhere may have its own name resolve to this machine (DNS rebinding), and then read what the browser is given here.
+    A page from elsewhere could let its own name resolve to this machine (DNS rebinding), and so read what is served here.
     """
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -1,6 +1,6 @@
-"""The heartbeat of a worker, which beats even while the worker holds no trial: a row in `tailfill_workers`, renewed beside its work.
+"""Shows that a worker is alive, even while it holds no trial: its heartbeat renews a row in `tailfill_workers` from a thread.
 
-A row in `tailfill_idle` is renewed with it and stays: for how long the worker has had a GPU and no trial.
+It also renews a row in `tailfill_idle`, which counts the seconds in which the worker had a GPU and no trial. That row stays.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _log = Log("tune")
 
 
 def worker_label() -> str:
-    """Returns host and process, by which people know a worker; leases and heartbeats name the same."""
+    """Returns `host/process`, by which leases, heartbeats and messages name this worker."""
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
 class Heartbeat:
-    """Shows that this process lives for as long as the block runs; uses the worker's own connection.
+    """Shows that this process is alive while the `with` block runs; uses the worker's own connection.
 
-    Only the monitor reads it: a beat that fails is logged and not missed, as trials go by leases.
+    Monitors read it, and workers that choose a search. A beat that fails is only logged, since leases decide who holds a trial.
     """
 
     def __init__(self, database: Database, search: str, device: str, idle_seconds: Callable[[], float]) -> None:
-        """`idle_seconds` says for how long the process has been without a trial in all."""
+        """Takes `idle_seconds`, which returns for how many seconds in all the process has been without a trial."""
         self._database, self._search, self._device = database, search, device
         self._idle_seconds, self._process = idle_seconds, uuid.uuid4()
         self._over = threading.Event()

@@ -1,4 +1,4 @@
-"""A small HTTP server for pages to look at: bounded in threads and time, whoever connects."""
+"""Runs a small HTTP server for pages that people or Prometheus read; it limits threads and time, whoever connects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def listen(host: str, port: int, application: Application) -> WSGIServer:
-    """Makes a server of the application that listens; raises OSError or OverflowError if it cannot."""
+    """Returns a server of the application that already listens; raises OSError or OverflowError if it cannot."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     kind = type("Server", (_Server,), {"address_family": family})
     return make_server(str(address[0]), port, application, kind, _Handler)
@@ -29,7 +29,7 @@ def listen(host: str, port: int, application: Application) -> WSGIServer:
 
 @contextlib.contextmanager
 def serving(server: WSGIServer) -> Iterator[None]:
-    """Has the server answer, from a thread, for as long as the block runs, and closes it."""
+    """Lets the server answer from a thread while the `with` block runs, and closes it at the end."""
     with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
         thread.start()
@@ -44,7 +44,7 @@ def serving(server: WSGIServer) -> Iterator[None]:
 class _Connection:
     began: float
     asked: bool = False
-    """Whether its request has come."""
+    """Says whether its request has arrived."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -76,12 +76,12 @@ class _Server(ThreadingMixIn, WSGIServer):
             return True
 
     def asked(self, request: socket.socket) -> None:
-        """Notes that the request of the connection has come."""
+        """Notes that the request of the connection has arrived."""
         with self._changed:
             self._open[request].asked = True
 
     def service_actions(self) -> None:
-        """Ends connections that have lasted too long; called several times a second."""
+        """Ends connections that have lasted too long; called several times per second."""
         with self._changed:
             for request, connection in self._open.items():
                 if time.monotonic() - connection.began > SECONDS:
@@ -101,7 +101,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 def _end(request: socket.socket) -> None:
-    """Has the connection's thread see its end."""
+    """Shuts down the connection, so that its thread ends."""
     with contextlib.suppress(OSError):  # its client has ended it
         request.shutdown(socket.SHUT_RDWR)
 
@@ -111,9 +111,9 @@ class _Handler(WSGIRequestHandler):
     server: _Server
 
     def get_environ(self) -> dict[str, Any]:
-        """Returns the request's WSGI environment. It is called when the whole request has arrived, which this notes."""
+        """Returns the request's WSGI environment. Being called means that the whole request has arrived, which it notes."""
         self.server.asked(self.connection)
         return super().get_environ()
 
     def log_message(self, *_: Any) -> None:
-        """Prints nothing: one line per request would hide the other output."""
+        """Prints nothing, since one line per request would hide the other output."""

@@ -1,4 +1,4 @@
-"""What a search is called in PostgreSQL, and which settings it is searched with; without Optuna, whose import is slow."""
+"""Computes the name of a search in PostgreSQL and the digest of its settings; it does not import Optuna, which is slow to import."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _POOL = re.compile(r"(finetune|generate|score)/\d+")
 OPERATIONAL = frozenset(
     {"trials", "workers", "budget", "max_failures", "max_retries", "lease_seconds", "checkpoint_every"}
 )
-"""The settings of a search that may change while it goes on."""
+"""Lists the settings of a search that may change while it runs."""
 
 
 def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], generation: int) -> str:
     """Returns the name of the Optuna study: the tune key without trials, repetitions, workers and budgets, so that raising them continues
     the search.
 
-    `generation` says how often its result was forgotten.
+    `generation` is the number of times that its result was forgotten.
     """
     described = keyed("tune", config)
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
@@ -40,5 +40,5 @@ def searches_of(study: str) -> str:
 
 
 def settings_digest(search: Search) -> str:
-    """Returns a digest that tells the settings under which a search was closed from others: a raised budget opens the search again."""
+    """Returns a digest of the settings under which a search is closed: if they change, as with a raised budget, the search opens again."""
     return canonical_digest(search.model_dump(mode="json"))

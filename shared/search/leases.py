@@ -1,11 +1,12 @@
-"""Who works on which trial: one lease row per trial, taken, renewed, given back, finished, and reaped when its worker is gone.
+"""Keeps leases, which say who works on which trial. Each trial has a lease row that is claimed, renewed, given back, finished, or
+reaped when its worker is lost.
 
-A claim's owner token is the fence. Every write of Optuna on a trial's behalf begins with `guard`, in the same transaction: it renews the
-lease if the token still stands, and forbids the write if it does not. Expiry only tells the reaper whom to take: an expired lease that
-nobody took is renewed like any other. All times are the server's `clock_timestamp()`; a worker judges by its own monotonic clock,
-counted from the last renewal that it *sent*.
+A claim's owner token is a fencing token. Every write of Optuna for a trial begins with `guard`, in the same transaction: it renews the
+lease if the row still has the token, and otherwise forbids the write. Expiry only tells the reaper which leases it may take: an expired
+lease that nobody took is renewed like any other. All times are the server's `clock_timestamp()`; a worker judges by its own monotonic
+clock, counted from the last renewal that it *sent*.
 
-A trial is finished exactly when Optuna's row is terminal, which Optuna never changes again; so every reap looks there first.
+A trial is finished exactly if its Optuna row has a final state, which Optuna never changes again; so every reap looks there first.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _seconds(interval: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _released(end: ColumnElement[Any], lost: bool) -> dict[str, Any]:
-    """Returns what becomes of a lease row whose claim ends at the moment `end`, its seconds counted.
+    """Returns the new values of a lease row whose claim ends at the moment `end`, with its seconds added.
 
     `lost` says whether work since the last checkpoint is lost with it.
     """
@@ -127,46 +128,46 @@ _HOLD = (
 
 
 class LeaseLost(Exception):
-    """Another worker may have the trial now: stop working on it, and report nothing."""
+    """Says that another worker may have the trial now: stop working on it, and report nothing."""
 
 
 class Raced(Exception):
-    """The row changed before our write: someone else was faster, and there is nothing to do."""
+    """Says that another process changed the row before our write, so that there is nothing to do."""
 
 
 @dataclass
 class Claim:
-    """A claim is one worker's hold on one trial."""
+    """Describes one worker's hold on one trial."""
 
     trial_id: int
     owner: str
     number: int
     """Says which claim of this trial it is, from 1: no two have the same."""
     epochs: int
-    """How many epochs are done in its last checkpoint; 0 if it has none."""
+    """Counts the epochs that are done in its last checkpoint; 0 if it has none."""
     checkpoint: str | None
-    """Where that checkpoint is: `<task key>/<name>`."""
+    """Names the place of that checkpoint: `<task key>/<name>`."""
     deadline: float
-    """The moment of time.monotonic() until which nobody else takes the trial."""
+    """Is the moment of time.monotonic() until which no other worker takes the trial."""
     revoked: bool = field(default=False)
-    """Whether the server said that the trial is no longer ours."""
+    """Says whether the server told us that the trial is no longer ours."""
 
     @property
     def lost(self) -> bool:
-        """Returns whether someone else may have the trial."""
+        """Returns whether another worker may have the trial."""
         return self.revoked or time.monotonic() >= self.deadline
 
     def check(self) -> None:
-        """Raises LeaseLost if someone else may have the trial."""
+        """Raises LeaseLost if another worker may have the trial."""
         if self.lost:
             raise LeaseLost(f"trial {self.trial_id}: its lease ran out while the database was unavailable")
 
 
 class Leases:
-    """The lease table, as workers and the coordinator use it."""
+    """Reads and writes the lease table, for workers and for the coordinator."""
 
     def __init__(self, database: Database, seconds: float, max_retries: int = 0) -> None:
-        """`seconds` says how long a silent worker keeps its trial, `max_retries` how often a trial may lose its worker without progress."""
+        """Takes how many `seconds` a silent worker keeps its trial, and how often a trial may lose its worker without progress (`max_retries`)."""
         self._database = database
         self.seconds = seconds
         self._max_retries = max_retries
@@ -176,8 +177,8 @@ class Leases:
     def claim(self, search: str, study_id: int, worker: str, device: str) -> Claim | None:
         """Takes a queued trial, preferring one that was begun; returns None if there is none or the search is closed.
 
-        It locks the search's row, so that whoever closes the search waits for claims under way and then counts them. A claim whose answer
-        was lost on the way is reaped when it expires.
+        It locks the search's row, so that whoever closes the search waits for running claims and then counts them. A claim whose answer was
+        lost is reaped when it expires.
         """
         owner, sent = uuid.uuid4().hex, time.monotonic()
         values = {"owner": owner, "worker": worker, "device": device, "study": study_id, "search": search}
@@ -197,12 +198,12 @@ class Leases:
         return True
 
     def renew(self, claim: Claim) -> None:
-        """Moves the expiry on; raises LeaseLost if the trial was taken from us."""
+        """Extends the lease; raises LeaseLost if the trial was taken from us."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
 
     def guard(self, claim: Claim) -> Guard:
-        """Returns a guard that renews the lease and locks its row until the transaction ends, or raises LeaseLost."""
+        """Returns a guard that renews the lease and locks its row until the transaction ends, or raises LeaseLost if it is lost."""
 
         def check(connection: Connection) -> None:
             sent = time.monotonic()
@@ -214,7 +215,7 @@ class Leases:
         return check
 
     def checkpointed(self, claim: Claim, epochs: int, place: str, age: float = 0.0) -> None:
-        """Records that the store holds the trial's state of `age` seconds ago, after so many epochs, at `place`; raises LeaseLost."""
+        """Records that the checkpoint at `place` holds the trial's state after so many epochs, `age` seconds ago; raises LeaseLost."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
             values = {"trial": claim.trial_id, "done": epochs, "place": place, "age": age}
@@ -231,7 +232,7 @@ class Leases:
         claim.revoked = True
 
     def finish(self, claim: Claim) -> None:
-        """Ends the lease of a trial that Optuna holds as finished."""
+        """Ends the lease of a trial that is finished in Optuna."""
         with self._database.transaction() as connection:
             connection.execute(_FINISH, _held(claim))
         claim.revoked = True
@@ -239,20 +240,20 @@ class Leases:
     # -- the coordinator's side
 
     def adopt(self, study_id: int) -> None:
-        """Makes the missing lease rows of Optuna's trials. A trial found RUNNING has no worker that we know: it is queued."""
+        """Creates missing lease rows for Optuna's trials. A RUNNING trial without a lease has no known worker, so it is queued."""
         with self._database.transaction() as connection:
             connection.execute(_ADOPT, {"study": study_id})
 
     def reconcile(self, study_id: int) -> None:
-        """Ends the leases of trials that Optuna holds as finished: their worker went between the two writes."""
+        """Ends the leases of trials that are finished in Optuna: their worker was lost between the two writes."""
         with self._database.transaction() as connection:
             connection.execute(_RECONCILE, {"study": study_id})
 
     def reap(self, study_id: int) -> int:
         """Queues the trials of silent workers from their last checkpoint, or fails them after `max_retries`; returns how many.
 
-        Nothing is taken within one lease of a restart of the server, as workers could not renew while it was down; the caller waits as
-        long after its own reconnects.
+        Nothing is taken until one lease has passed since the server restarted, as workers could not renew while it was down. The caller
+        waits equally long after it lost its own connection.
         """
         with self._database.transaction() as connection:
             rows = connection.execute(_EXPIRED, {"study": study_id, "seconds": self.seconds}).all()
@@ -286,7 +287,7 @@ class Leases:
 
 
 def fail(database: Database, guard: Guard, trial_id: int, reason: str) -> None:
-    """Makes the trial FAIL, with the reason where people look (user attribute `failure`)."""
+    """Sets the trial's state to FAIL, and its user attribute `failure` to the reason."""
     with database.guarded(guard):
         database.storage.set_trial_user_attr(trial_id, "failure", reason)
         database.storage.set_trial_state_values(trial_id, TrialState.FAIL)

@@ -1,6 +1,6 @@
-"""`/metrics` for Prometheus: what the monitor sees of the searches, read from PostgreSQL when Prometheus asks for it.
+"""Provides Prometheus' `/metrics`: what the monitor reads about the searches from PostgreSQL, each time that Prometheus scrapes it.
 
-Every value is labelled with study and experiment; those that count since the beginning are counters, whatever process serves them.
+Every value has the labels study and experiment. Values that count since the search began are counters, whatever process serves them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = Log("metrics")
 
 
 class SearchMetrics(Collector):
-    """Collects the metrics of a study's searches; if an experiment has several, those of the one that was coordinated last."""
+    """Collects the metrics of a study's searches; if an experiment has several searches, the one that was coordinated last counts."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class SearchMetrics(Collector):
         steps: Callable[[], Mapping[tuple[str, str], int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`steps` returns how many steps of each stage are in which state; it is None if nobody knows."""
+        """Takes `steps`, which returns how many steps of each stage are in which state, or None if that is not known."""
         self._study, self._read, self._steps, self._clock = study, read, steps, clock
         self._lock = threading.Lock()
         self._cached: list[Metric] = []

@@ -1,4 +1,4 @@
-"""Serves `/metrics` if the environment names a port. The client library is imported only then."""
+"""Serves `/metrics` if the environment names a port; only then is the Prometheus client imported."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def metrics_served(
     steps: Callable[[], Mapping[tuple[str, str], int]] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int | None]:
-    """Serves the searches whose name matches `names` for as long as the block runs, and yields the port, None if `settings` name none.
+    """Serves the metrics of the searches whose name matches `names` while the block runs; yields the port, or None if `settings` name none.
 
-    `steps` returns how many steps of each stage are in which state. Raises ConfigError if the port or the address cannot be listened on.
+    `steps` returns how many steps of each stage are in which state. Raises ConfigError if it cannot listen on the port or the address.
     """
     if not settings.metrics_port:
         yield None

@@ -1,6 +1,6 @@
-"""What the searches of a study look like from outside: plain SQL that writes nothing, on a connection of its own, without Optuna.
+"""Reads the state of a study's searches from outside: by plain SQL that writes nothing, on a connection of its own, without Optuna.
 
-Every number of a snapshot is of one moment (a repeatable read), every age by the server's clock.
+All numbers of a snapshot are of one moment (a repeatable read), and all ages are by the server's clock.
 """
 
 from __future__ import annotations
@@ -23,60 +23,60 @@ STALE_SHARE = 0.5  # of a lease is left, though a worker that lives renews it si
 
 @dataclass(frozen=True)
 class SearchSnapshot:
-    """What a search looks like at one moment: its current step; seconds and losses are summed over all steps."""
+    """Holds the state of a search at one moment: of its current step, but seconds and losses are summed over all steps."""
 
     name: str
     experiment: str | None
     settings: str
-    """The digest of the settings that its coordinator has."""
+    """Is the digest of its coordinator's settings."""
     closed: str | None
-    """Why no trial is handed out any more; None while the search is open."""
+    """Says why no trial is handed out any more; None while the search is open."""
     label: str
-    """What the step is called; empty if the search has one step only."""
+    """Names the step; empty if the search has only one."""
     position: int
-    """Which step it is, from 1."""
+    """Is the number of the step, from 1."""
     steps: int
     wanted: int
-    """How many finished trials the step ends with."""
+    """Is the number of finished trials with which the step ends."""
     complete: int
     pruned: int
     failed: int
     running: int
-    """How many trials have a worker that renews its lease."""
+    """Counts the trials whose worker renews its lease."""
     stale: int
-    """How many trials have a worker that does not."""
+    """Counts the trials whose worker does not."""
     queued: int
     holders: list[str]
-    """Which workers (`host/process`) hold a trial."""
+    """Names the workers (`host/process`) that hold a trial."""
     lost_worker: str | None
-    """Which worker has the stale lease that ends last."""
+    """Names the worker whose stale lease ends last."""
     reaped_in: float | None
-    """In how many seconds the last stale lease has run out and its trial is queued again."""
+    """Is the number of seconds until the last stale lease has run out and its trial is queued again."""
     bests: tuple[float, ...]
-    """The best value of each objective, whichever trial reached it; empty if no trial is complete."""
+    """Holds the best value of each objective, whichever trial reached it; empty if no trial is complete."""
     front: int | None
-    """How many trials are on the Pareto front of several objectives; None if there is one objective."""
+    """Counts the trials on the Pareto front of several objectives; None if there is one objective."""
     last_failure: str | None
     workers: int
-    """How many workers had a heartbeat or renewed a lease lately."""
+    """Counts the workers that had a heartbeat or renewed a lease lately."""
     resumes: int
-    """How many claims were of trials that had been begun before."""
+    """Counts the claims of trials that had been begun before."""
     losses: int
-    """How many workers were lost with a trial."""
+    """Counts how often a worker was lost with a trial."""
     trial_seconds: float | None
-    """How long the finished trials of the step took on average, what was lost of them included."""
+    """Is the mean number of seconds of the step's finished trials, including what was lost of them."""
     running_seconds: float
-    """For how long the trials that are held now have been held."""
+    """Counts the seconds for which the trials that are held now have been held."""
     used_seconds: float
-    """For how long workers held trials, on whatever device, or a GPU without a trial."""
+    """Counts the seconds for which workers held trials on any device, or a GPU without a trial."""
     lost_seconds: float
     gpu_seconds: float
-    """How much of what was used was on a GPU."""
+    """Counts those of `used_seconds` that were on a GPU."""
     gpu_lost_seconds: float
     wall_seconds: float
-    """How long ago the search began."""
+    """Counts the seconds since the search began."""
     ticked_seconds: float
-    """How long ago a coordinator last wrote to the search."""
+    """Counts the seconds since a coordinator last wrote to the search."""
 
     @property
     def best(self) -> float | None:
@@ -95,7 +95,9 @@ class SearchSnapshot:
 
     @property
     def seconds_left(self) -> float | None:
-        """Returns in how many seconds the search ends, by the finished trials' pace and the workers alive; None while there is no pace."""
+        """Returns the seconds until the search ends, by the pace of the finished trials and the workers that are alive; None if
+        there is no pace yet.
+        """
         if self.closed is not None or self.trial_seconds is None or not self.workers:
             return None
         later = (self.steps - self.position) * self.wanted

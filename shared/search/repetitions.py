@@ -1,4 +1,6 @@
-"""The repetitions of a search: its trials belong to one each, try the same points in all arms, and are compared among themselves only."""
+"""Repeats a search: each trial belongs to one repetition, which tries the same points in all arms, and is compared only with
+trials of its own repetition.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from shared.config.stages import Repetitions
 from shared.search.space import Parameters, sobol_points
 
 REPETITION = "repetition"
-"""The user attribute of a trial that holds the number of its repetition; a trial of a search that is not repeated has none."""
+"""Names the user attribute of a trial that holds the number of its repetition; a trial of a search that is not repeated has none."""
 
 
 def repetition_points(
@@ -34,7 +36,7 @@ def repetition_points(
 
 
 class RepetitionStudy(Study):
-    """An Optuna study as a trial of one repetition sees it, so that its pruner compares it with trials of the same repetition."""
+    """Restricts an Optuna study to the trials of one repetition, so that its pruner compares a trial only with those."""
 
     repetition: int
 

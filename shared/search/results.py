@@ -1,4 +1,4 @@
-"""What a search found: its trials, the best of them, which parameters mattered, and what another search tries first."""
+"""Reads what a search found: its trials, the best of them, which parameters mattered, and what another search tries first."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ WARM_TRIALS = 5
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as `trials.parquet` holds it."""
+    """Holds a trial as `trials.parquet` has it."""
 
     step: str
     number: int
     state: str
-    """What it ended as: `complete`, `pruned` or `failed`."""
+    """Says how it ended: `complete`, `pruned` or `failed`."""
     values: Values
-    """One value per objective; a failed trial has none, a pruned one has those of its last epoch."""
+    """Holds one value per objective; a failed trial has none, a pruned one has those of its last epoch."""
     parameters: dict[str, Any]
     curve: list[Values]
-    """The values that were reported, by epoch."""
+    """Holds the reported values by epoch."""
     failure: str | None
     started: str | None
-    """When it began, in the local time of the database's clients, as ISO 8601 writes it."""
+    """Says when it began, in ISO 8601, in the local time of the database's clients."""
     seconds: float
-    """For how long workers held it."""
+    """Counts the seconds for which workers held it."""
     lost_seconds: float
     claims: int
-    """How often a worker took it up."""
+    """Counts how often a worker claimed it."""
     losses: int
-    """How many workers were lost with it."""
+    """Counts the workers that were lost with it."""
     front: bool
-    """Whether no other trial is better in one objective and as good in the rest."""
+    """Says whether no other trial is better in one objective and as good in the rest."""
     repetition: int | None
-    """The repetition that it belongs to; None if the search is not repeated."""
+    """Is the repetition that it belongs to; None if the search is not repeated."""
 
     @property
     def value(self) -> float | None:
@@ -62,7 +62,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found: its finished and failed trials."""
+    """Holds what a step found: its finished and failed trials."""
 
     step: SearchStep
     study: Study
@@ -73,7 +73,7 @@ class StepResult:
     def best(self, search: Search) -> TrialRecord | None:
         """Returns the trial of the front with the best value of the first objective, None if there is none.
 
-        Among equal ones the next objective decides, and at last the number.
+        If several trials are equal, the next objective decides, and finally the number.
         """
         front = [trial for trial in self.trials if trial.front]
         return min(front, key=partial(_rank, signs=_signs(search)), default=None)
@@ -81,7 +81,7 @@ class StepResult:
     def best_of(self, repetition: int, trials: int, search: Search) -> TrialRecord | None:
         """Returns the best trial of a repetition among its first `trials` that did not fail; None if none of these is complete.
 
-        Further ones, which a larger budget has begun, do not count, so that all arms choose among equally many.
+        Further trials, which a larger budget has begun, do not count, so that all arms choose among equally many.
         """
         own = [trial for trial in self.trials if trial.repetition == repetition and trial.state != "failed"][:trials]
         complete = [trial for trial in own if trial.state == "complete"]
@@ -89,7 +89,7 @@ class StepResult:
 
 
 def _signs(search: Search) -> list[int]:
-    """Returns what the values of each objective are multiplied by, so that less is better."""
+    """Returns the sign by which the values of each objective are multiplied, so that lower is better."""
     return [1 if direction == "minimize" else -1 for direction in directions(search)]
 
 
@@ -139,7 +139,7 @@ def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
 def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the direction of each of several objectives, and the trials of the front, best first; nothing for one objective.
 
-    `inherited` are parameters that all trials were trained with besides.
+    `inherited` holds further parameters with which all trials were trained.
     """
     if len(search.objectives) == 1:
         return {}
@@ -156,7 +156,8 @@ def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapp
 
 
 def importance(steps: Sequence[StepResult]) -> dict[str, float]:
-    """Returns the share of each parameter in how much the first objective varied; they sum to 1. Empty if fewer than two trials completed.
+    """Returns the share of each parameter in the variation of the first objective. The shares sum to 1; there are none if fewer
+    than two trials completed.
 
     Parameters that were searched together are judged by PED-ANOVA. Those that were searched one after the other are judged by the spread
     (greatest minus least value) of their own step, as each step varies nothing else.
@@ -259,9 +260,9 @@ def warm_points(table: pa.Table, best: Mapping[str, Any], space: Mapping[str, Ra
 
 
 def best_so_far(url: str, name: str, search: Search) -> Parameters | None:
-    """Returns what a search under way has found, None if it has found nothing yet.
+    """Returns the best parameters that a running search has found so far, None if it has found none.
 
-    That is what the steps before the current one ended with; in the first step it is the best complete trial's values. Raises
+    They are those with which the steps before the current one ended; in the first step they are those of the best complete trial. Raises
     UnavailableError if PostgreSQL is unavailable.
     """
     database = Database(url)

@@ -1,9 +1,9 @@
-"""The version of our tables, and the statements that bring a database from each version to the next.
+"""Holds the version of our tables, and the statements that migrate a database from each version to the next.
 
-To change the tables, append a migration here and change `tables.py` alike. Databases are migrated by `Database.create_tables`. Workers
-and the monitor only look: they wait for a coordinator to migrate an older database, and refuse a newer one, as everybody does.
+To change the tables, append a migration here and change `tables.py` alike. Databases are migrated by `Database.create_tables`. Workers and
+the monitor never migrate: they wait until a coordinator migrates an older database. All refuse a newer one.
 
-Without SQLAlchemy, as the monitor does without it.
+This module does not import SQLAlchemy, because the monitor does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from shared.errors import ConfigError
 
 UNVERSIONED = 1
-"""The version of tables that were made before versions were written down."""
+"""Is the version of tables that were created before versions were recorded."""
 
 _VERSION_1 = """
 CREATE TABLE IF NOT EXISTS tailfill_leases (
@@ -63,25 +63,25 @@ CREATE TABLE IF NOT EXISTS tailfill_idle (
 # `IF NOT EXISTS` throughout: before versions were written down, tables were made and completed by running this anew
 
 MIGRATIONS = (_VERSION_1,)
-"""The first makes version 1 in an empty database, each further one the version after."""
+"""Lists the migrations: the first creates version 1 in an empty database, and each further one creates the version after."""
 
 WRITE_DOWN = """
 CREATE TABLE tailfill_schema (version integer NOT NULL);
 CREATE UNIQUE INDEX tailfill_schema_one_row ON tailfill_schema ((true));
 INSERT INTO tailfill_schema VALUES (0);
 """
-"""Makes the place where the version stands from then on."""
+"""Creates the table that records the version from then on."""
 
 
 def version_of(made: bool, written: int | None) -> int:
-    """Returns the version of a database's tables, 0 if it has none; `made` says whether it has, `written` is what it says itself."""
+    """Returns the version of a database's tables, 0 if it has none; `made` says whether they exist, and `written` is the version that is recorded."""
     return written if written is not None else UNVERSIONED if made else 0
 
 
 def check_version(version: int, label: str) -> bool:
-    """Returns whether our tables have today's version, False if they are yet to be migrated; raises ConfigError if they are newer.
+    """Returns whether our tables have the present version, False if they are older; raises ConfigError if they are newer.
 
-    `label` is the server and database.
+    `label` names the server and database in the message.
     """
     if version > len(MIGRATIONS):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What workers and coordinators share of a search: what it is, its row in PostgreSQL, and the step that is searched now."""
+"""Describes what workers and coordinators share about a search: its definition, its row in PostgreSQL, and the step that is searched now."""
 
 from __future__ import annotations
 
@@ -41,67 +41,67 @@ _WRITE = _INSERT.on_conflict_do_update(
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """A search as its coordinator and its workers must agree on it."""
+    """Defines a search; its coordinator and its workers have the same definition."""
 
     name: str
-    """What it is called in PostgreSQL (`identity.search_name`)."""
+    """Is its name in PostgreSQL (`identity.search_name`)."""
     search: Search
     seed: int
     experiment: str | None = None
-    """Whose search it is, for the monitor."""
+    """Names the experiment for the monitor."""
     repetitions: Repetitions | None = None
-    """None if there is one search for all repetitions."""
+    """Describes the repetitions that have a search each; None if there is one search for all."""
 
     @property
     def budgets(self) -> list[int | None]:
-        """The repetitions that have a budget of trials of their own; `[None]` if the search is not repeated."""
+        """Lists the repetitions that have a budget of trials of their own; `[None]` if the search is not repeated."""
         return [None] if self.repetitions is None else list(range(self.repetitions.count))
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """One Optuna study: the whole search, or one parameter's turn in a sequential one."""
+    """Describes one Optuna study: the whole search, or one parameter's turn in a sequential one."""
 
     study: str
-    """What it is called in Optuna."""
+    """Is its name in Optuna."""
     label: str
-    """What checkpoints and tables call it; empty if the search has one step only."""
+    """Names it in checkpoints and tables; empty if the search has only one step."""
     parameters: tuple[str, ...]
-    """Which paths are searched."""
+    """Lists the paths that are searched."""
     fixed: dict[str, Any]
-    """The values that earlier steps ended with, by path."""
+    """Holds the values with which earlier steps ended, by path."""
 
     def checkpoint_name(self, number: int) -> str:
-        """Returns what the names of a trial's checkpoints in the store begin with."""
+        """Returns the prefix of the names of a trial's checkpoints in the store."""
         return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
 
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """Where a search is, as its coordinator tells the monitor."""
+    """Says where a search stands, for the monitor; its coordinator writes it."""
 
     experiment: str | None = None
     wanted: int = 0
-    """How many finished trials the step ends with."""
+    """Is the number of finished trials with which the step ends."""
     position: int = 1
-    """Which step it is, from 1."""
+    """Is the number of the step, from 1."""
     steps: int = 1
 
 
 @dataclass(frozen=True)
 class SearchRow:
-    """What a worker must know before it claims a trial."""
+    """Holds what a worker must know of a search before it claims a trial."""
 
     study_id: int
     step: SearchStep
     settings: str
-    """The digest of the settings that it is searched with, its budget included."""
+    """Is the digest of the settings with which it is searched, including its budget."""
     closed: str | None
-    """Why no trial is handed out any more under these settings; None while the search is open."""
+    """Says why no trial is handed out any more under these settings; None while the search is open."""
     queued: bool
-    """Whether a trial waits for a worker."""
+    """Says whether a trial waits for a worker."""
     workers: int
-    """How many workers had a heartbeat lately."""
+    """Counts the workers that had a heartbeat lately."""
 
 
 def directions(search: Search) -> list[Direction]:
@@ -138,7 +138,7 @@ def write_search(
     closed: str | None,
     progress: SearchProgress = SearchProgress(),
 ) -> None:
-    """Writes down which step is searched now, under which settings, and why the search is closed if it is."""
+    """Records which step is searched now, under which settings, and why the search is closed if it is."""
     values = {
         "name": name,
         "study_id": study_id,

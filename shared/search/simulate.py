@@ -1,4 +1,6 @@
-"""`tailfill tune simulate`: a search with a trivial objective and real processes shows count, connections, throughput and claim latency."""
+"""Runs `tailfill tune simulate`: a search with a trivial objective and real processes, which measures count, connections,
+throughput and claim latency.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ _log = Log("simulate")
 
 
 class Place(Section):
-    """What is searched: a point in the unit square."""
+    """Defines what is searched: a point in the unit square."""
 
     x: float = 0.5
     y: float = 0.5
@@ -47,15 +49,15 @@ class Place(Section):
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a simulation showed."""
+    """Holds the measurements of a simulation."""
 
     workers: int
     trials: int
     finished: int
-    """How many trials are complete or pruned; equal to `trials`."""
+    """Counts the complete and the pruned trials; it should equal `trials`."""
     failed: int
     seconds: float
-    """How long it took from the first worker's start to the last trial's end."""
+    """Counts the seconds from the first worker's start to the last trial's end."""
     trials_a_second: float
     connections_peak: int
     claim_ms_median: float
@@ -63,9 +65,9 @@ class Simulated:
 
 
 def simulate(url: str, workers: int, trials: int) -> Simulated:
-    """Runs `trials` trials of a trivial objective by `workers` processes, and removes them from the database afterwards.
+    """Runs `trials` trials of a trivial objective in `workers` processes, and removes them from the database afterwards.
 
-    Raises ConfigError if the server allows too few connections or a newer tailfill made the tables.
+    Raises ConfigError if the server allows too few connections or a newer tailfill created the tables.
     """
     quiet_optuna()
     search = Search(
@@ -137,7 +139,7 @@ def _summary(
 
 
 class _Distance:
-    """An objective that takes no time: how far a point is from a corner."""
+    """Computes in no time how far a point is from a corner."""
 
     def prepare(self) -> None:
         """Builds nothing."""
@@ -149,7 +151,7 @@ class _Distance:
 
 
 class _NoTrialCheckpoints:
-    """Keeps nothing: no trial is longer than an epoch."""
+    """Saves nothing, since no trial is longer than an epoch."""
 
     key = "none"
 
@@ -164,7 +166,7 @@ class _NoTrialCheckpoints:
 
 
 def _work(url: str, spec: SearchSpec, folder: Path) -> None:
-    """Works in a process of its own until the search is closed; leaves in the folder how long its claims took."""
+    """Works on trials, in a process of its own, until the search is closed; writes into the folder how long its claims took."""
     stop = StopSignal()
     stop.install()
     configure("text", logging.WARNING)  # a person wants to read the coordinator's progress, not a line per trial

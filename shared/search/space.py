@@ -1,4 +1,4 @@
-"""The search space in Optuna's terms: distributions, samplers, pruners, and the points that are planned ahead."""
+"""Translates a search space into Optuna's terms: distributions, samplers, pruners, and the points that are planned ahead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from shared.config.search import Choice, IntRange, Range, Search
 Parameters = dict[str, Any]
 SOBOL_DRAWS = 16  # per wanted point, at most
 SOBOL_DIMENSIONS = 64
-"""More than spaces have, so that a further path does not change the others: the scrambling of a dimension depends on how many there are."""
+"""Is greater than the number of dimensions of any space, so that a further path does not change the others: how a dimension is scrambled
+depends on how many there are."""
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
@@ -32,7 +33,7 @@ def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
 
 
 def inside(values: Range, value: Any) -> bool:
-    """Returns whether a value is one that the range can give."""
+    """Returns whether a value lies in the range or among its choices."""
     if isinstance(values, Choice):
         return any(type(v) is type(value) and v == value for v in values.values)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -43,13 +44,15 @@ def inside(values: Range, value: Any) -> bool:
 
 
 def own_values(section: Section, space: Mapping[str, Range]) -> Parameters:
-    """Returns the section's own values of the parameters, as far as they lie in the space; raises ConfigError for a path that it lacks."""
+    """Returns the section's own values of the parameters, if they lie in the space; raises ConfigError for a path that the section lacks."""
     values = {path: value_at(section, path) for path in space}
     return {path: value for path, value in values.items() if inside(space[path], value)}
 
 
 def make_sampler(search: Search, seed: int, number: int) -> BaseSampler:
-    """Returns the sampler for one trial. Its seed follows from the search's and the trial's number: with one worker the search repeats itself."""
+    """Returns the sampler for one trial. Its seed follows from the search's seed and the trial's number, so that with one worker
+    the search is reproducible.
+    """
     own = _sampler_seed(seed, number)
     if search.strategy in ("random", "grid"):
         return RandomSampler(seed=own)
@@ -74,7 +77,7 @@ def _sampler_seed(*numbers: int) -> int:
 
 
 def make_pruner(search: Search) -> BasePruner:
-    """Returns the pruner. The worker sees to it that none prunes before `prune_after` epochs and `startup_trials` trials."""
+    """Returns the pruner. The worker ensures that it prunes no trial before `prune_after` epochs and `startup_trials` trials."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match search.pruner:
@@ -89,7 +92,7 @@ def make_pruner(search: Search) -> BasePruner:
 
 
 def target(search: Search, space: Mapping[str, Range]) -> int:
-    """Returns how many finished trials the search (of one step) ends with: `trials`, or fewer if a grid of choices has fewer points."""
+    """Returns the number of finished trials with which a step of the search ends: `trials`, or fewer if a grid of choices has fewer points."""
     if search.strategy != "grid":
         return search.trials
     return min(search.trials, len(_grid(space, search.trials)))
@@ -98,7 +101,8 @@ def target(search: Search, space: Mapping[str, Range]) -> int:
 def planned_points(
     search: Search, space: Mapping[str, Range], seed: int, first: Parameters, warm: list[Parameters], number: int
 ) -> list[Parameters]:
-    """Returns the points known ahead, about `number` of them, in order: our own values, the best of an earlier search, the strategy's.
+    """Returns the points that are known ahead, about `number` of them, in order: the study's own values, the best of an earlier
+    search, the strategy's.
 
     Grid, random and quasi-random points do not depend on results, so they are planned here, each once, whatever the number of workers.
     """
@@ -136,7 +140,7 @@ def sobol_points(space: Mapping[str, Range], seed: int, number: int) -> list[Par
 
 
 def _at(values: Range, share: float) -> Any:
-    """Returns the value at a share of the range, 0 <= share < 1, on its own scale."""
+    """Returns the value at a fraction `share` of the range, 0 <= share < 1, on the range's scale."""
     if isinstance(values, Choice):
         return values.values[int(share * len(values.values))]
     low, high = (
@@ -168,7 +172,7 @@ def _drawn(sampler: BaseSampler, space: Mapping[str, Range], number: int) -> lis
 
 
 def _grid(space: Mapping[str, Range], number: int) -> list[Parameters]:
-    """Returns all choices crossed with equally many levels of each range: as many levels as fit in `number` points, at least two."""
+    """Returns the grid: all choices crossed with as many levels of each range as fit in `number` points, at least two."""
     fixed = 1
     for values in space.values():
         fixed *= len(values.values) if isinstance(values, Choice) else 1

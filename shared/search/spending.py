@@ -1,6 +1,7 @@
-"""What a whole study has spent on GPUs so far.
+"""Counts the GPU seconds that a whole study has spent so far.
 
-Its searches are counted by their leases, its other stages by their results and by the records of work on results that are not committed.
+Its searches are counted by their leases, its other stages by their results and, if these are not committed yet, by the records
+of the work on them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ STORE_SECONDS = 60.0  # between two looks at what is in the store; the leases ar
 
 
 class Spending:
-    """Counts the GPU seconds of one study, lost and running work included, under whatever keys.
+    """Counts the GPU seconds of one study under any keys, including lost and running work.
 
-    What `--rerun` forgot of other stages than tune does not count.
+    Work on results that `--rerun` removed does not count, except that of searches.
     """
 
     def __init__(self, database: Database, artifacts: Artifacts, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +33,7 @@ class Spending:
         self._other_stages, self._looked = 0.0, -float("inf")
 
     def gpu_seconds(self) -> float:
-        """Returns them; raises what the store and the database raise."""
+        """Returns the GPU seconds of the whole study; raises what the store and the database raise."""
         from sqlalchemy import text  # `status` needs the other function only
 
         if self._clock() - self._looked >= STORE_SECONDS:

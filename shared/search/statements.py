@@ -1,9 +1,9 @@
-"""The SQL that reads better as SQL: what locks, what aggregates, and what the monitor asks.
+"""Holds the statements that are clearer as SQL text: those that lock, those that aggregate, and those of the monitor.
 
 Everything else is an expression over `shared.search.tables`. SQLAlchemy's statements spell a parameter `:name`. The monitor does without
 SQLAlchemy, whose import takes longer than its whole query, so its statements spell a parameter `%(name)s`, as psycopg2 does.
 
-In all of them `l` is a lease, `t` the trial of Optuna's that it belongs to, `s` a search or one of Optuna's studies.
+In all of them `l` is a lease, `t` the Optuna trial that it belongs to, and `s` a search or an Optuna study.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _HELD_SECONDS = (
     "CASE WHEN l.state = 'held' THEN extract(epoch FROM "
     "greatest(least(clock_timestamp(), l.expires_at) - l.claimed_at, interval '0')) ELSE 0 END"
 )
-"""For how long the lease is held by now, beyond what `used_seconds` counts: until its end at the latest, as a reaper would count it."""
+"""Counts the seconds for which the lease has been held beyond what `used_seconds` counts: until its end at most, as a reaper would count."""
 _GPU_SECONDS = f"(l.gpu_seconds + CASE WHEN l.device = 'cpu' THEN 0 ELSE {_HELD_SECONDS} END)"
-"""For how long the trial of the lease has had a GPU by now."""
+"""Counts the seconds for which the trial of the lease has had a GPU."""
 
 
 def _idle_gpu_seconds(condition: str) -> str:
-    """Returns for how long workers have had a GPU and no trial, in searches that satisfy the condition: they start, and build features."""
+    """Returns the seconds in which workers had a GPU but no trial, as when they start or build features, in searches that satisfy the condition."""
     return f"(SELECT coalesce(sum(i.gpu_seconds), 0) FROM tailfill_idle i WHERE i.search {condition})"
 
 
@@ -33,12 +33,12 @@ LOCK_BUDGET = "SELECT pg_advisory_xact_lock(7627116, :study)"  # "tal" in ASCII
 """Lets one process at a time count and change the trials of a study, until its transaction ends."""
 
 LIMIT_IDLE_TRANSACTIONS = "SET idle_in_transaction_session_timeout = 20000"  # milliseconds
-"""Has the server end a transaction whose client has fallen silent, so that its row locks go."""
+"""Lets the server end a transaction whose client is silent, so that its row locks are released."""
 
 TABLES = (
     "SELECT to_regclass('tailfill_idle') IS NOT NULL AS made, to_regclass('tailfill_schema') IS NOT NULL AS versioned"
 )
-"""Says whether our tables exist (`tailfill_idle` is made last), and whether their version is written down."""
+"""Says whether our tables exist (`tailfill_idle` is created last), and whether their version is recorded."""
 
 # -- the budget and the leases
 
@@ -64,7 +64,7 @@ WHERE trial_id = (
   ORDER BY epochs > 0 DESC, trial_id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING trial_id, claims, epochs, checkpoint
 """
-"""Takes a queued trial that no other claim has locked, and locks the row of the search, whose closing therefore waits for it."""
+"""Takes a queued trial that no other claim has locked, and locks the row of the search, so that closing the search waits for it."""
 
 # -- what has been spent
 

@@ -1,7 +1,7 @@
-"""PostgreSQL: one pooled connection per process, shared by Optuna's storage and our own tables, with bounded retries.
+"""Gives each process one pooled connection to PostgreSQL, which Optuna's storage and our own tables share, with bounded retries.
 
-Optuna writes nothing on behalf of a lease without `Database.guarded`: the guard's statement is the first of the very transaction in
-which Optuna writes, so that the check and the write are one. (A lock held on a second connection would be lost with it.)
+Optuna writes nothing for a lease without `Database.guarded`: the guard's statement is the first in the same transaction in which Optuna
+writes, so that the check and the write are atomic. (A lock on a second connection would be lost with that connection.)
 
 Nothing here outlives a transaction on the server: there are no session-level locks and no LISTEN, so PgBouncer in transaction mode
 suffices.
@@ -40,7 +40,7 @@ _log = Log("search")
 
 
 class Database:
-    """A PostgreSQL database: Optuna's storage (`storage`), and transactions on our own tables (`transaction`).
+    """Gives access to a PostgreSQL database: to Optuna's storage (`storage`), and to our own tables (`transaction`).
 
     `url` is `postgresql://user:password@host:port/database`; no message repeats its password, and no attribute that is printed holds it.
     """
@@ -59,7 +59,7 @@ class Database:
 
     @property
     def storage(self) -> RDBStorage:
-        """Returns Optuna's storage; its tables must exist (`create_tables`, or `has_tables`: ours are made last)."""
+        """Returns Optuna's storage; its tables must exist (see `create_tables` and `has_tables`: ours are created last)."""
         if self._storage is None:
             storage = RDBStorage(
                 "postgresql+psycopg2://",
@@ -83,7 +83,7 @@ class Database:
 
     @contextmanager
     def guarded(self, guard: Guard) -> Iterator[None]:
-        """Has `guard` begin every transaction that Optuna begins in the block on this thread; it raises to forbid the transaction."""
+        """Runs `guard` at the start of every transaction that Optuna begins in the block on this thread; `guard` raises to forbid the transaction."""
         assert getattr(self._guards, "current", None) is None, "guards do not nest"
         self._guards.current = guard
         try:
@@ -103,7 +103,7 @@ class Database:
         patience: float | None = None,
         check: Callable[[], None] | None = None,
     ) -> T:
-        """Returns the result of `operation`, which is tried again while the database is unavailable and must bear being run twice.
+        """Returns the result of `operation`, which is repeated while the database is unavailable, so that running it twice must do no harm.
 
         `what` says in messages what the operation does. `check` runs before each new try and may raise (a lost lease, a signal). Raises
         UnavailableError after `patience` seconds, and ConfigError if the server refuses for good.
@@ -148,9 +148,9 @@ class Database:
                 return result
 
     def create_tables(self) -> None:
-        """Makes Optuna's tables and ours if they are missing, and migrates ours if they are older; any number of processes may do it at once.
+        """Creates Optuna's tables and ours if they are missing, and migrates ours if they are older; any number of processes may do it at once.
 
-        Raises ConfigError if another Optuna version or a newer tailfill made the tables.
+        Raises ConfigError if another Optuna version or a newer tailfill created the tables.
         """
 
         def create() -> None:
@@ -180,7 +180,7 @@ class Database:
         made.engine.dispose()
 
     def has_tables(self) -> bool:
-        """Returns whether a coordinator has made the tables, in today's version; raises ConfigError if they are newer."""
+        """Returns whether a coordinator has created the tables in the present version; raises ConfigError if they are newer."""
         if not self._has_tables:
             with self.transaction() as connection:
                 version = schema.version_of(*_stored_version(connection))
@@ -217,13 +217,13 @@ class Database:
 
 
 def _stored_version(connection: sqlalchemy.Connection) -> tuple[bool, int | None]:
-    """Returns whether our tables exist, and the version that is written down, None if there is none."""
+    """Returns whether our tables exist, and the version that is recorded, None if there is none."""
     made, versioned = connection.execute(text(statements.TABLES)).one()
     return made, connection.scalar(select(schema_version.c.version)) if versioned else None
 
 
 def quiet_optuna() -> None:
-    """Sends Optuna's warnings to our own log, and its progress nowhere."""
+    """Sends Optuna's warnings to our own log, and discards its progress messages."""
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -243,7 +243,8 @@ def _connection_arguments(url: str) -> tuple[dict[str, Any], str]:
 def _database_error(error: BaseException | None) -> Exception | None:
     """Returns the error that says that the database was unavailable, busy or full, or refuses us; None for any other error.
 
-    Optuna wraps the driver's errors, and one of its second tries ends in SQLAlchemy's complaint about the first: so the whole chain counts.
+    Optuna wraps the driver's errors, and a retry of its own may end in an error of SQLAlchemy's about the first attempt, so the
+    whole chain counts.
     """
     while error is not None:
         if isinstance(error, DBAPIError):

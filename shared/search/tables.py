@@ -1,5 +1,6 @@
-"""The tables of a search as SQLAlchemy sees them: ours as they are now (`schema.py` says how they came to be), and the columns of
-Optuna's that our statements read."""
+"""Declares the tables of a search for SQLAlchemy: ours in their present version (`schema.py` has the migrations), and the columns of Optuna's
+tables that our statements read.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ trial_user_attributes = Table(
     Column("value_json", Text),
 )
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
-"""The states of a trial that Optuna never changes again."""
+"""Lists the states of a trial that Optuna never changes again."""
 
 # -- ours
 
@@ -108,6 +109,6 @@ schema_version = Table("tailfill_schema", OURS, Column("version", Integer, nulla
 # -- time, by the server's clock alone
 
 NOW = func.clock_timestamp(type_=DateTime(timezone=True))
-"""The server's time, which goes on within a transaction, unlike that of `now()`."""
+"""Is the server's time, which advances within a transaction, unlike that of `now()`."""
 SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
-"""An interval to be multiplied. It has no type, since SQLAlchemy does not multiply intervals."""
+"""Is an interval of a second, for multiplication. It has no type, since SQLAlchemy does not multiply intervals."""

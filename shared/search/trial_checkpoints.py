@@ -1,7 +1,8 @@
-"""Checkpoints of trials, which several workers may own one after the other: only the one that the lease names counts.
+"""Saves checkpoints of trials, which several workers may hold one after the other: only the checkpoint that the lease names counts.
 
-Each has a name of its own, made of its claim and its turn. So whoever lost the trial and does not know it yet touches nothing that the
-next owner reads or writes; no lease names what it still writes, which goes with all the others when the search is committed.
+Each has a name of its own, made of the number of its claim and its number within the claim. So a worker that has lost the trial
+without knowing it changes nothing that the next one reads or writes. No lease names what it still writes, which is removed with
+all others when the search is committed.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from shared.search.leases import Claim
 
 
 class TrialCheckpoints(Protocol):
-    """Where checkpoints of trials are kept, by task key and name."""
+    """Stores checkpoints of trials, by task key and name."""
 
     key: str
-    """The task key under which this worker saves."""
+    """Is the task key under which this worker saves."""
 
     def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
         """Writes the checkpoint of that name."""
@@ -28,21 +29,21 @@ class TrialCheckpoints(Protocol):
         """Returns a checkpoint, None if there is none; the key may be that of the same search with another budget."""
 
     def discard(self, key: str, name: str) -> None:
-        """Removes a checkpoint that nobody needs any more."""
+        """Removes a checkpoint that is no longer needed."""
 
 
 class FencedCheckpoints:
-    """A trial's checkpoints as one claim sees them."""
+    """Gives a claim access to the checkpoints of its trial."""
 
     def __init__(
         self, checkpoints: TrialCheckpoints, claim: Claim, name: str, note: Callable[[int, str, float], None]
     ) -> None:
-        """`note` has the lease name a checkpoint, by its epochs, its place and the seconds since then, or raises LeaseLost."""
+        """Takes `note`, which records in the lease a checkpoint's epochs, its place and the seconds since its state, or raises LeaseLost."""
         self._checkpoints, self._claim, self._name, self._note = checkpoints, claim, name, note
         self._saves = 0
 
     def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        """Writes a checkpoint beside the one that counts, and then makes it that one. Raises LeaseLost."""
+        """Writes a checkpoint beside the one that counts, and then makes the new one count. Raises LeaseLost."""
         self._claim.check()
         begun = time.monotonic()
         self._saves += 1
@@ -60,7 +61,7 @@ class FencedCheckpoints:
 
 
 def discard(checkpoints: TrialCheckpoints, place: str | None) -> None:
-    """Removes the checkpoint that a lease named, if it named one."""
+    """Removes the checkpoint that a lease named, if it named any."""
     if place is not None:
         key, _, name = place.partition("/")
         checkpoints.discard(key, name)

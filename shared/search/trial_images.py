@@ -1,7 +1,7 @@
-"""The generated images of a trial, if the search varies how they are made.
+"""Makes the generated images of a trial, if the search varies how they are generated.
 
-They are results of `generate` and `score` under the keys that these stages have everywhere: equal settings are made once, by the trial
-that asks first, and read by every other one, by the other arms, and by the final trainings.
+They are results of `generate` and `score` under the usual keys of these stages. So images for equal settings are generated once, by the
+trial that first needs them, and are read by all other trials, other arms and the final trainings.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from shared.weights.roles import BASE, JUDGES
 
 @dataclass(frozen=True)
 class AddedImages:
-    """The generated images that an arm trains on, and their scores."""
+    """Holds the generated images that an arm trains on, and their scores."""
 
     images: Manifest
     scores: Manifest
 
 
 def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop: StopSignal) -> AddedImages:
-    """Returns the pool of images of `arm.generate`, which are made here if they are not committed yet.
+    """Returns the pool of images of `arm.generate`, which it makes if they are not committed yet.
 
-    `stop` is the trial's: it ends the work when the trial is lost too. Raises what the two stages raise.
+    `stop` is the trial's stop signal, which also ends the work when the trial is lost. Raises what the two stages raise.
     """
     wanted, known = config.images, context.task.inputs
     assert wanted is not None

@@ -1,7 +1,7 @@
-"""A worker process goes from search to search: it stays with one while that has trials, and ends when all of them are closed.
+"""Moves a worker process from search to search: it stays with one while that has trials, and ends when all are closed.
 
-What the trials of a search have in common is built once per visit. A visit therefore ends only when the search is closed, or when it has had
-no trial for a while and another one has.
+What all trials of a search need is built once per visit. A visit therefore ends only when the search is closed, or when it has had no trial
+for a while and another search has one.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ NEXT_STEP_SECONDS = (
 
 @dataclass(frozen=True)
 class OpenSearch:
-    """A search that a worker process may visit."""
+    """Describes a search that is open to a worker process."""
 
     key: str
-    """The key of its task."""
+    """Is the key of its task."""
     worker: Worker
     visit: Callable[[], AbstractContextManager[Objective]]
-    """Begins a visit, which shows the worker's heartbeat and gives the objective."""
+    """Begins a visit, which sends the worker's heartbeat and yields the objective."""
     ended: Callable[[], None]
     """Is called once, when the search is found closed."""
 
 
 class Visits:
-    """The visits of one worker process."""
+    """Runs the visits of one worker process."""
 
     def __init__(self, searches: Callable[[], Sequence[OpenSearch]]) -> None:
-        """`searches` returns those that there are; it is called often, as others may come."""
+        """Takes `searches`, which returns the present searches; it is called often, as more may appear."""
         self._searches = searches
         self._closed = set[str]()
         self._waited_since = time.monotonic()
 
     def run(self) -> None:
-        """Returns when all searches are closed.
+        """Works until all searches are closed.
 
-        Raises Stopped, InputError or what failed three trials of a search in a row, and UnavailableError if there is no coordinator of any.
+        Raises Stopped, InputError or what failed three trials of a search in a row, and UnavailableError if no search has a coordinator.
         """
         while open_ := self._open():
             search = _choose(open_)
@@ -75,7 +75,7 @@ class Visits:
 
 
 def _choose(searches: Sequence[OpenSearch]) -> OpenSearch:
-    """Returns the search to visit next: one with trials, if any has, and of those one with the fewest workers."""
+    """Returns the search to visit next: one with waiting trials if there is any, and among these the one with the fewest workers."""
     looks = [(search, *search.worker.look()) for search in searches]
     order = [Turn.READY, Turn.EMPTY, Turn.NOT_BEGUN, Turn.CLOSED]
     best = min((order.index(turn), workers) for _, turn, workers in looks)

@@ -1,8 +1,8 @@
-"""A worker: takes trials while there are any, and loses none when it is stopped, cut off or killed.
+"""Runs trials as a worker, while there are any, and loses none when it is stopped, disconnected or killed.
 
 When a signal comes, the objective writes a checkpoint and raises Stopped, the trial goes back to the queue, and the process exits with 143.
-An objective that does not come back within the grace period is left where it is: the trial is given back from the last checkpoint, and the
-process ends. A worker that is cut off from the database waits as long as its lease holds, then drops the trial, which someone else may have.
+If the objective does not return within the grace period, the trial is given back with its last checkpoint, and the process ends. A worker
+that is cut off from the database waits as long as its lease holds, and then drops the trial, which another worker may have.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _log = Log("tune")
 
 
 class NotFinite(Exception):
-    """The objective is no longer a finite number."""
+    """Says that the objective is no longer a finite number."""
 
 
 class Pruned(Exception):
-    """The pruner ends the trial."""
+    """Says that the pruner ends the trial."""
 
 
 class Turn(Enum):
-    """What a look at a search showed, and what the worker did about it."""
+    """Says what a worker found in a search, and whether it ran a trial."""
 
     NOT_BEGUN = "no coordinator has begun it under these settings"
     EMPTY = "no trial waits for a worker"
@@ -64,17 +64,17 @@ class Turn(Enum):
 
 
 class Objective(Protocol):
-    """What a search minimises or maximises."""
+    """Computes what a search minimises or maximises, by training a trial."""
 
     def prepare(self) -> None:
         """Builds what all trials share, before the first is claimed."""
 
     def __call__(self, trial: TrialHandle) -> float | Sequence[float]:
-        """Trains one trial and returns its value, or one per objective; reports each epoch, honours `trial.stop`."""
+        """Trains one trial and returns its value, or one per objective; reports each epoch, and ends early at `trial.stop`."""
 
 
 class TrialStop(StopSignal):
-    """A stop signal that is set by the process's own, and when the trial is no longer ours."""
+    """Signals a stop if the process is to stop, or if the trial is no longer ours."""
 
     def __init__(self, outer: StopSignal, claim: Claim) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class TrialStop(StopSignal):
 
 
 class TrialHandle:
-    """What an objective sees of its trial."""
+    """Gives an objective access to its trial."""
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ class TrialHandle:
         parameters: dict[str, Any],
         reported: set[int],
     ) -> None:
-        """`reported` holds the epochs whose values are kept already."""
+        """Takes the epochs whose values are stored already as `reported`."""
         self.number = trial.number
         self.repetition: int | None = trial.user_attrs.get(REPETITION)
-        """The repetition that the trial belongs to; None if the search is not repeated."""
+        """Is the repetition that the trial belongs to; None if the search is not repeated."""
         self.parameters = parameters
-        """The values by path: those that are searched, and those that earlier steps ended with."""
+        """Holds the values by path: those that are searched, and those with which earlier steps ended."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
         self.checkpoints: Checkpoints = FencedCheckpoints(
             worker.checkpoints,
@@ -125,7 +125,7 @@ class TrialHandle:
         self._worker, self._claim, self._trial, self._reported = worker, claim, trial, reported
 
     def report(self, epoch: int, value: float | Sequence[float]) -> None:
-        """Records the value of an epoch (counted from 0), or one per objective; what is recorded already is kept.
+        """Records the value of an epoch (counted from 0), or one value per objective; a value that is recorded already stays.
 
         Raises NotFinite for a value that is no finite number, LeaseLost, and Pruned if the pruner ends the trial.
         """
@@ -148,7 +148,7 @@ class Worker:
         device: str = "cpu",
         patience: float = COORDINATOR_SECONDS,
     ) -> None:
-        """`patience` says for how many seconds it waits for a coordinator to begin the search."""
+        """Takes the `patience`: for how many seconds it waits until a coordinator begins the search."""
         self.database, self.stop, self.checkpoints = database, stop, checkpoints
         self.leases = Leases(database, spec.search.lease_seconds)
         self._spec, self._search, self._device, self._patience = spec, spec.search, device, patience
@@ -157,13 +157,13 @@ class Worker:
         self._study: Study | None = None
         self._failures: list[type[Exception]] = []
         self.done = 0
-        """How many trials this worker finished."""
+        """Counts the trials that this worker finished."""
         self._held_seconds, self._held_since = 0.0, math.inf
         self.claim_seconds: list[float] = []
-        """How long each claim took."""
+        """Lists how many seconds each claim took."""
 
     def run(self, objective: Objective) -> None:
-        """Returns when the search is closed. Raises Stopped, UnavailableError, or what failed three trials in a row."""
+        """Runs trials until the search is closed. Raises Stopped, UnavailableError, or what failed three trials in a row."""
         waited_since = time.monotonic()
         while (turn := self.turn(objective)) is not Turn.CLOSED:
             if turn is not Turn.NOT_BEGUN:
@@ -185,12 +185,12 @@ class Worker:
         return turn
 
     def look(self) -> tuple[Turn, int]:
-        """Returns how the search is, and how many workers it has."""
+        """Returns the state of the search, and how many workers it has."""
         row = self._read()
         return self._judge(row), 0 if row is None else row.workers
 
     def check_patience(self, waited_since: float) -> None:
-        """Raises UnavailableError if no coordinator has begun the search since then, by the monotonic clock, for too long."""
+        """Raises UnavailableError if no coordinator has begun the search although the worker has waited since `since` (monotonic) for too long."""
         if time.monotonic() - waited_since > self._patience:
             raise UnavailableError(
                 f"search {self._spec.name}: no coordinator has begun it for {self._patience:.0f} s; see that one runs"
@@ -233,7 +233,7 @@ class Worker:
 
     @contextmanager
     def _holding(self, since: float) -> Iterator[None]:
-        """Counts the seconds from before the claim until after its end, so that what leases count is never counted as idle too."""
+        """Counts the seconds from before the claim until after its end, so that no second is counted both by the lease and as idle."""
         self._held_since = since
         try:
             yield
@@ -242,7 +242,7 @@ class Worker:
             self._held_seconds += time.monotonic() - since
 
     def held_seconds(self) -> float:
-        """Returns for how long it has held trials."""
+        """Returns for how many seconds it has held trials."""
         return self._held_seconds + max(time.monotonic() - self._held_since, 0.0)
 
     def _run_trial(self, claim: Claim, step: SearchStep, objective: Objective) -> None:
@@ -273,7 +273,7 @@ class Worker:
             self._tell(claim, trial, step, TrialState.COMPLETE, values)
 
     def _suggest(self, claim: Claim, step: SearchStep) -> tuple[TrialHandle, Trial]:
-        """Gives the trial its parameters: its old ones if it was begun before, the missing ones if it was half-suggested."""
+        """Gives the trial its parameters: it keeps those that it has from an earlier claim, and the sampler suggests the missing ones."""
         repetition = self.database.storage.get_trial(claim.trial_id).user_attrs.get(REPETITION)
         study = self._load(step, repetition)
         with self.database.guarded(self.leases.guard(claim)):
@@ -300,7 +300,7 @@ class Worker:
         return self._study
 
     def report(self, claim: Claim, trial: Trial, epoch: int, values: Values | None) -> bool:
-        """Records the values of an epoch, unless they are None; returns whether the trial is to be pruned."""
+        """Records the values of an epoch, unless they are None; returns whether the pruner ends the trial."""
 
         def write() -> bool:
             with self.database.guarded(self.leases.guard(claim)):
@@ -311,7 +311,7 @@ class Worker:
         return bool(self._call("reporting an epoch", write, claim))
 
     def note_checkpoint(self, claim: Claim, epochs: int, place: str, age: float) -> None:
-        """Has the lease name a checkpoint of a state that is `age` seconds old; raises LeaseLost."""
+        """Records in the lease a checkpoint whose state is `age` seconds old; raises LeaseLost."""
         self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place, age), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
@@ -360,7 +360,7 @@ class Worker:
             raise error
 
     def give_back(self, claim: Claim) -> None:
-        """Queues the trial again, from its last checkpoint."""
+        """Queues the trial again, to continue from its last checkpoint."""
         if not claim.lost:
             self.database.call(
                 "giving a trial back", lambda: self.leases.give_back(claim), patience=STOP_MARGIN_SECONDS
@@ -368,7 +368,7 @@ class Worker:
             _log.info("trial given back", trial_id=claim.trial_id, epochs_done=claim.epochs)
 
     def leave(self, claim: Claim) -> None:
-        """Ends the process from beside an objective that does not come back within the grace period."""
+        """Ends the process if an objective does not return within the grace period; called from another thread."""
         try:
             self.give_back(claim)
         finally:
@@ -376,14 +376,14 @@ class Worker:
             os._exit(STOPPED)
 
     def _call(self, what: str, operation: Callable[[], Any], claim: Claim | None = None) -> Any:
-        """Calls the database; while a trial is held, patience lasts as long as its lease."""
+        """Calls the database; while a trial is held, it retries for as long as the lease holds."""
         if claim is None:
             return self.database.call(what, operation, check=self.stop.raise_if_set)
         return self.database.call(what, operation, patience=float("inf"), check=claim.check)
 
 
 class _Renewal:
-    """Renews a lease beside the objective, and ends the process if a stopped objective does not come back."""
+    """Renews a lease from a thread beside the objective, and ends the process if a stopped objective does not return."""
 
     def __init__(self, worker: Worker, claim: Claim) -> None:
         self._worker, self._claim = worker, claim
@@ -426,7 +426,7 @@ def _finite(value: float | Sequence[float], when: str = "") -> Values:
 
 
 def describe(error: Exception) -> str:
-    """Returns one line that says what failed a trial."""
+    """Returns one line that says why a trial failed."""
     kind = type(error).__name__
     if _is_out_of_memory(error):
         kind = "out of memory"
@@ -436,7 +436,7 @@ def describe(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Returns whether memory ran out, by the class of the error and of what caused it; torch is not imported, so its classes go by name."""
+    """Returns whether memory ran out, by the class of the error and of its causes. torch's classes are compared by name, as torch is not imported."""
     while error is not None:
         named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
         if named or isinstance(error, MemoryError) or getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY:
