@@ -11,7 +11,7 @@ from shared.config.base import Section
 COLUMNS = frozenset({
     "image", "split", "unit", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
 })  # fmt: skip
-"""Columns that every image set has beside its label groups; no label group may have one of these names."""
+"""Lists the columns that every image set has beside its label groups; no label group may have one of these names."""
 
 
 def _reject_reserved_name(name: str) -> str:
@@ -22,60 +22,60 @@ def _reject_reserved_name(name: str) -> str:
 
 GROUP_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$"
 GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValidator(_reject_reserved_name)]
-"""The name of a label group: letters, digits, underscores and hyphens, since it becomes the name of a column."""
+"""Names a label group, with letters, digits, underscores and hyphens, since it becomes the name of a column."""
 
 
 class Split(Section):
     """Says how images are split if the source has no splits of its own. The split is stratified over all label groups."""
 
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Share of the images used for validation; if the source has a test split, the share of its training images."""
+    """Sets the share of the images used for validation. If the source has a test split, it is the share of its training images."""
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Share of the images used for testing; unused if the source has a test split."""
+    """Sets the share of the images used for testing; unused if the source has a test split."""
 
 
 class Source(Section):
-    """The settings that all image sources share."""
+    """Holds the settings that all image sources share."""
 
     label_files: ClassVar[frozenset[str]] = frozenset({".csv", ".txt", ".tsv"})
-    """The endings of files that hold labels. A data set is identified by their content and by the size of all other files, as an edited label
-    seldom changes a file's size."""
+    """Lists the endings of files that hold labels. A data set is identified by their content and by the size of all other files, as an edited
+    label seldom changes a file's size."""
 
     resolution: Annotated[int, Field(ge=16, le=1024)] = 224
-    """Side in pixels of the square images that `prepare` stores; at least the resolution of the generator and of the classifier."""
+    """Sets the side in pixels of the square images that `prepare` stores. It is at least the resolution of the generator and of the classifier."""
     fit: Literal["squash", "crop", "pad"] = "squash"
-    """How an image becomes square: `squash` resizes it without keeping its aspect ratio, `crop` cuts out its middle, `pad` adds a margin in
-    its border colour."""
+    """Says how an image becomes square: `squash` resizes it without keeping its aspect ratio, `crop` cuts out its middle, `pad`
+    adds a margin in its border colour."""
     split: Split = Split()
     """Says how images are split if the source has no splits of its own."""
     on_bad: Literal["fail", "skip"] = "fail"
-    """What happens to an unreadable image or a wrong label: `fail` ends the stage, `skip` leaves the image out and counts it."""
+    """Says what happens to an unreadable image or a wrong label: `fail` ends the stage, `skip` leaves the image out and counts it."""
     on_leak: Literal["fail", "drop", "keep"] = "drop"
-    """What happens if two splits contain the same, or nearly the same, image: `fail` ends the stage, `drop` removes it from the split that
-    comes first in train, val, test, and `keep` only reports it."""
+    """Says what happens if two splits contain the same, or nearly the same, image: `fail` ends the stage, `drop` removes it from the split
+    that comes first in train, val, test, and `keep` only reports it."""
     leak_distance: Annotated[int, Field(ge=0, le=16)] = 4
-    """The number of perceptual-hash bits, of 256, in which two images may differ and still count as the same. Images with equal pixels always
-    do. Saving a photograph again as JPEG or at another size changes 0 to 4 bits, cutting 2 % off its border 6 to 32."""
+    """Sets the number of perceptual-hash bits, of 256, in which two images may differ and still count as the same. Images with equal pixels
+    always do. Saving a photograph again as JPEG or at another size changes 0 to 4 bits, cutting 2 % off its border 6 to 32."""
 
 
 class GarmentsSource(Source):
-    """Drawn clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
+    """Draws clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
 
     source: Literal["garments"]
     """Chooses this source."""
     root: ClassVar[None] = None  # drawn images are stored nowhere; every other source has a folder or a bucket's prefix
     train: Annotated[int, Field(ge=100)] = 2400
-    """The number of training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
+    """Sets the number of training images, with the class proportions of the DeepFashion copy in the paper's labelling."""
     val: Annotated[int, Field(ge=50)] = 600
-    """The number of validation images."""
+    """Sets the number of validation images."""
     test: Annotated[int, Field(ge=50)] = 800
-    """The number of test images."""
+    """Sets the number of test images."""
     rare_eval: Annotated[int, Field(ge=0)] = 30
-    """The least number of validation and of test images per class; images are added to classes that have fewer."""
+    """Sets the least number of validation and of test images per class; images are added to classes that have fewer."""
 
 
 class DeepFashionSource(Source):
-    """DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form.
+    """Reads DeepFashion's *Category and Attribute Prediction* with its fine annotations, as distributed or as a copy in the same form.
 
     A path such as `img/Sheer_Blouse/img_0001.jpg` names the product; photographs of one product stay in one split, as far as `prepare` splits.
     """
@@ -83,35 +83,35 @@ class DeepFashionSource(Source):
     source: Literal["deepfashion"]
     """Chooses this source."""
     root: str
-    """The folder that holds `img/` and `Anno_fine/` or `split/`; a path or `s3://bucket/prefix`."""
+    """Names the folder that holds `img/` and `Anno_fine/` or `split/`; a path or `s3://bucket/prefix`."""
     crop: bool = False
-    """Whether each image is cut to its bounding box (`*_bbox.txt`)."""
+    """Says whether each image is cut to its bounding box (`*_bbox.txt`)."""
 
 
 class FolderSource(Source):
-    """One folder per class, or `train/`, `val/` and `test/` with one folder per class in each."""
+    """Reads one folder per class, or `train/`, `val/` and `test/` with one folder per class in each."""
 
     source: Literal["folder"]
     """Chooses this source."""
     root: str
-    """The folder that holds the folders; a path or `s3://bucket/prefix`."""
+    """Names the folder that holds the folders: a path or `s3://bucket/prefix`."""
     group: GroupName = "label"
-    """The name of the only label group."""
+    """Names the only label group."""
 
 
 class CsvGroup(Section):
-    """A label group of a CSV file."""
+    """Describes a label group of a CSV file."""
 
     kind: Literal["one", "any"] = "one"
-    """Whether an image has `one` class of the group, or `any` number of them (multi-label)."""
+    """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
     column: str | None = None
-    """The column with the class name (`one`), or with a list of names such as `a|b|c` (`any`). A blank cell means unknown."""
+    """Names the column with the class name (`one`), or with a list of names such as `a|b|c` (`any`). A blank cell means unknown."""
     columns: tuple[str, ...] | None = None
-    """With `kind: any`, one 0/1 column per class. A blank cell means unknown."""
+    """Lists, with `kind: any`, one 0/1 column per class. A blank cell means unknown."""
     separator: Annotated[str, Field(min_length=1)] = "|"
-    """The text between the names of a list, with `kind: any`."""
+    """Sets the text between the names of a list, with `kind: any`."""
     classes: tuple[str, ...] | None = None
-    """The allowed classes in order. If unset, all that are in the column, sorted."""
+    """Lists the allowed classes in order. If unset, they are all that are in the column, sorted."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> CsvGroup:
@@ -128,43 +128,43 @@ class CsvGroup(Section):
 
 
 class CsvSource(Source):
-    """A CSV file with one row per image."""
+    """Reads a CSV file with one row per image."""
 
     source: Literal["csv"]
     """Chooses this source."""
     root: str
-    """The folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
+    """Names the folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
-    """The path of the CSV file inside `root`."""
+    """Gives the path of the CSV file inside `root`."""
     delimiter: Literal[",", ";", "\t"] = ","
-    """The character between two cells."""
+    """Sets the character between two cells."""
     path_column: str = "path"
-    """The column with the path of the image."""
+    """Names the column with the path of the image."""
     image_folder: str = "."
-    """The folder inside `root` that the images' paths are relative to."""
+    """Names the folder inside `root` that the images' paths are relative to."""
     split_column: str | None = None
-    """The column with `train`, `val` or `test`. If unset, images are split by `split`."""
+    """Names the column with `train`, `val` or `test`. If unset, images are split by `split`."""
     group_by: str | None = None
-    """A column such as the product or the patient: images with the same value stay in one split, and in one fold of the judges."""
+    """Names a column such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
     groups: dict[GroupName, CsvGroup] = Field(min_length=1)
-    """The label groups by name."""
+    """Describes the label groups by name."""
 
 
 class FashionMnistSource(Source):
-    """A folder with Fashion-MNIST's four IDX files, gzipped or not."""
+    """Reads a folder with Fashion-MNIST's four IDX files, gzipped or not."""
 
     source: Literal["fashion-mnist"]
     """Chooses this source."""
     root: str
-    """The folder that holds the files; a path or `s3://bucket/prefix`."""
+    """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
     resolution: Annotated[int, Field(ge=16, le=1024)] = 28
-    """Side in pixels of the images that `prepare` stores."""
+    """Sets the side in pixels of the images that `prepare` stores."""
     per_class: Annotated[int, Field(ge=1)] | None = None
-    """The number of training images kept per class, the first ones. If unset, all of them."""
+    """Sets the number of training images kept per class, the first ones. If unset, all are kept."""
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    """The number of training images kept of single classes, e.g. `{shirt: 40}`, which makes the data set long-tailed."""
+    """Sets the number of training images kept of single classes, e.g. `{shirt: 40}`, which makes the data set long-tailed."""
     val_per_class: Annotated[int, Field(ge=1)] = 200
-    """The number of validation images per class, taken from those that follow the training images."""
+    """Sets the number of validation images per class, taken from those that follow the training images."""
 
 
 Dataset = Annotated[
@@ -176,6 +176,6 @@ class Rare(Section):
     """Says which classes are rare: those with few training images, those that are named, or both."""
 
     below: Annotated[int, Field(ge=1)] | None = 500
-    """A class with fewer training images than this is rare; null makes no class rare by its count."""
+    """Sets the number of training images below which a class is rare; null makes no class rare by its count."""
     classes: tuple[str, ...] = ()
-    """Classes that are rare whatever their count, as `group/class`, e.g. `fabric/leather`."""
+    """Lists classes that are rare whatever their count, as `group/class`, e.g. `fabric/leather`."""

@@ -71,7 +71,7 @@ def requirement(error: ValidationError) -> str:
 
 
 Refused = tuple[ErrorDetails, list[ErrorDetails]]
-"""The first error of a refused value, and all its errors that say what else would be allowed, one per member of a union."""
+"""Holds the first error of a refused value, and all its errors that say what else would be allowed, one per member of a union."""
 
 
 def _group_by_value(details: list[ErrorDetails], root: type[BaseModel]) -> list[Refused]:
@@ -210,14 +210,14 @@ def place_text(path: Path, places: Mapping[Path, str]) -> str:
 
 @dataclass(frozen=True)
 class _Location:
-    """The location of an error in a study."""
+    """Describes where in a study an error is."""
 
     path: Path
-    """The path of the value, without pydantic's own steps, which name members of unions."""
+    """Is the path of the value, without pydantic's own steps, which name members of unions."""
     kind: Any
-    """The type that is declared there; None if there is none, as for an unknown key."""
+    """Is the type that is declared there; None if there is none, as for an unknown key."""
     model: type[BaseModel] | None
-    """The model that declares the last step of `path`."""
+    """Is the model that declares the last step of `path`."""
     in_member: bool
     """Returns whether pydantic's location ends in the name of a union's member."""
 

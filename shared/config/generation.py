@@ -12,107 +12,107 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Finetune(Section):
-    """The settings that all generators share."""
+    """Holds the settings that all generators share."""
 
     finer_than_data: ClassVar[bool] = False
-    """Whether `resolution` may exceed the data set's; only a pretrained base knows how finer images look."""
+    """Says whether `resolution` may exceed the data set's; only a pretrained base knows how finer images look."""
 
     steps: Annotated[int, Field(ge=1)] = 1500
-    """The number of optimizer steps."""
+    """Sets the number of optimizer steps."""
     batch_size: Annotated[int, Field(ge=1)] = 64
-    """The number of training images per batch."""
+    """Sets the number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """The learning rate after the warm-up."""
+    """Sets the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """The number of steps over which the learning rate rises from 0."""
+    """Sets the number of steps over which the learning rate rises from 0."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """The decay of the exponential moving average of the weights, which is what is stored. 0 stores the last weights."""
+    """Sets the decay of the exponential moving average of the weights, which is what is stored. 0 stores the last weights."""
     class_power: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """The strength of class balancing. An image is sampled with a probability proportional to n^-class_power, where n is the number of
+    """Sets the strength of class balancing. An image is sampled with a probability proportional to n^-class_power, where n is the number of
     training images of its rarest class: 0 is the natural distribution, 0.5 square-root balancing, 1 balanced."""
     condition_dropout: Share = 0.1
-    """Share of the training images whose labels or caption are left out, for classifier-free guidance."""
+    """Sets the share of the training images whose labels or caption are left out, for classifier-free guidance."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
-    """The number of steps between two checkpoints in the store. Stable Diffusion skips a checkpoint that is due while another one is being
-    uploaded."""
+    """Sets the number of steps between two checkpoints in the store. Stable Diffusion skips a checkpoint that is due while another
+    one is being uploaded."""
 
     @property
     def base_location(self) -> str | None:
-        """The folder, `s3://bucket/prefix` or hub name of its pretrained base; None if it is trained from scratch."""
+        """Is the folder, `s3://bucket/prefix` or hub name of its pretrained base; None if it is trained from scratch."""
         return None
 
     @property
     def base_revision(self) -> str | None:
-        """The commit that pins a base from the hub; None if nothing pins it."""
+        """Is the commit that pins a base from the hub; None if nothing pins it."""
         return None
 
 
 class PixelFinetune(Finetune):
-    """A small label-conditioned rectified flow in pixel space, trained from scratch on all classes jointly. It runs on a CPU."""
+    """Trains a small label-conditioned rectified flow in pixel space from scratch, on all classes jointly. A CPU is enough."""
 
     generator: Literal["pixel"]
     """Chooses this generator."""
     resolution: Annotated[int, Field(ge=16, le=128, multiple_of=4)] = 32
-    """Side in pixels of the generated images, which are resized to the data set's resolution afterwards."""
+    """Sets the side in pixels of the generated images, which are resized to the data set's resolution afterwards."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
-    """The number of channels of the first block; the others have two and three times as many."""
+    """Sets the number of channels of the first block; the others have two and three times as many."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """The number of training images per batch."""
+    """Sets the number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """The learning rate after the warm-up."""
+    """Sets the learning rate after the warm-up."""
     flip: bool = True
-    """Whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
+    """Says whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
 
 class StableDiffusionFinetune(Finetune):
-    """Any Stable Diffusion model of version 1 or 2."""
+    """Finetunes any Stable Diffusion model of version 1 or 2."""
 
     finer_than_data: ClassVar[bool] = True
 
     generator: Literal["stable-diffusion"]
     """Chooses this generator."""
     base: str = "CompVis/stable-diffusion-v1-1"
-    """The pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository."""
+    """Names the pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository."""
     revision: str | None = None
-    """The commit of the hub repository, which should be pinned. If unset, the newest commit when the weights are downloaded."""
+    """Pins the commit of the hub repository, which is recommended. If unset, it is the newest commit when the weights are downloaded."""
     method: Literal["full", "lora"] = "full"
-    """Whether all weights of the U-Net are trained (`full`), or low-rank adapters only (`lora`)."""
+    """Says whether all weights of the U-Net are trained (`full`), or low-rank adapters only (`lora`)."""
     rank: Annotated[int, Field(ge=1)] = 16
-    """The rank of the LoRA matrices."""
+    """Sets the rank of the LoRA matrices."""
     text_encoder: bool = False
-    """Whether the text encoder is trained too."""
+    """Says whether the text encoder is trained too."""
     images: Literal["all", "rare"] = "all"
-    """Whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
+    """Says whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
     resolution: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = 512
-    """Side in pixels of the training images and of the generated images."""
+    """Sets the side in pixels of the training images and of the generated images."""
     caption: str = "a photo of {labels}"
-    """The template of an image's caption. `{labels}` is replaced by the phrases of the image's classes in the order of the groups,
+    """Sets the template of an image's caption. `{labels}` is replaced by the phrases of the image's classes in the order of the groups,
     `{<group>}` by the phrase of one group."""
     phrases: dict[str, str] = Field(default_factory=dict)
-    """The phrase for a class in captions, as `group/class: phrase`. The default is the class name with spaces in place of underscores."""
+    """Sets the phrase for a class in captions, as `group/class: phrase`. The default is the class name with spaces in place of underscores."""
     batch_size: Annotated[int, Field(ge=1)] = 4
-    """The number of training images per batch."""
+    """Sets the number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
-    """The learning rate after the warm-up."""
+    """Sets the learning rate after the warm-up."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """The precision of training and sampling on a GPU; a CPU always uses fp32."""
+    """Sets the precision of training and sampling on a GPU; a CPU always uses fp32."""
     min_snr: Annotated[float, Field(gt=0)] | None = 5.0
-    """Gamma of the min-SNR loss weight (Hang et al. 2023); null uses the unweighted loss."""
+    """Sets gamma of the min-SNR loss weight (Hang et al. 2023); null uses the unweighted loss."""
     gradient_checkpointing: bool = True
-    """Whether activations are recomputed in the backward pass, which is a third slower and needs several times less GPU memory."""
+    """Says whether activations are recomputed in the backward pass, which is a third slower and needs several times less GPU memory."""
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
-    """The number of batches of `batch_size` images whose gradients are averaged into one step."""
+    """Sets the number of batches of `batch_size` images whose gradients are averaged into one step."""
     flip: bool = True
-    """Whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
+    """Says whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
     @property
     def base_location(self) -> str:
-        """The location of the base, as the study names it."""
+        """Is the location of the base, as the study names it."""
         return self.base
 
     @property
     def base_revision(self) -> str | None:
-        """The commit that the study pins; None if it pins none."""
+        """Is the commit that the study pins; None if it pins none."""
         return self.revision
 
 
@@ -120,58 +120,61 @@ AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discrimin
 
 
 class ImageToImage(Section):
-    """Image-to-image generation: some images start from a real training image with noise instead of from pure noise."""
+    """Starts some images from a real training image with noise, instead of from pure noise."""
 
     share: Share = 0.5
-    """Share of the images that are generated so."""
+    """Sets the share of the images that start from a real one."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.65
-    """Share of noise that the real image is given, and of `steps` that are run; 1 keeps nothing of the real image."""
+    """Sets the share of noise that is added to the real image, and of `steps` that are run; 1 keeps nothing of the real image."""
 
 
 class Generate(Section):
     """Says how many images of which classes are generated, and how they are sampled."""
 
     fill_to: Annotated[int, Field(ge=1)] = 500
-    """The number of training images, real and generated, up to which each rare class is filled, as far as `cap` allows."""
+    """Sets the number of training images, real and generated, up to which each rare class is filled, as far as `cap` allows."""
     cap: Annotated[float, Field(gt=0)] = 5.0
-    """The most images generated for a class, as a multiple of its real ones."""
+    """Limits the images generated for a class, as a multiple of its real ones."""
     quota: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    """The exact number of images to generate, by `group/class` or a combination `group/class & group/class`. It replaces `fill_to` and `cap`
-    for these."""
+    """Sets the exact number of images to generate, by `group/class` or a combination `group/class & group/class`. It replaces
+    `fill_to` and `cap` for these."""
     total: Annotated[int, Field(ge=1)] | None = None
-    """The exact number of images over all rare classes (1,236 in the paper), shared in proportion to what each class lacks."""
+    """Sets the exact number of images over all rare classes (1,236 in the paper), shared in proportion to what each class lacks."""
     guidance: Annotated[float, Field(ge=0)] = 2.0
-    """The scale of classifier-free guidance; 1 turns it off."""
+    """Sets the scale of classifier-free guidance; 1 turns it off."""
     steps: Annotated[int, Field(ge=1)] = 25
-    """The number of evaluations of the network per image: DPM-Solver++ steps of Stable Diffusion; two per step of the pixel generator."""
+    """Sets the number of evaluations of the network per image. They are the DPM-Solver++ steps of Stable Diffusion; a step of the
+    pixel generator takes two."""
     image_to_image: ImageToImage | None = None
-    """Set it to start a share of the images from real ones; null starts all from noise."""
+    """Starts a share of the images from real ones, if it is set; null starts all from noise."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """The number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
+    """Sets the number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
 
 
 class Score(Section):
-    """The out-of-fold judges of generated images. They are trained on real images only, with the `classifier`, `augmentation` and `training`
-    of the study's top level; an experiment's own values of these do not change them."""
+    """Describes the out-of-fold judges of generated images. They are trained on real images only, with the `classifier`, `augmentation` and
+    `training` of the study's top level; an experiment's own values of these do not change them.
+    """
 
     folds: Annotated[int, Field(ge=2)] = 3
-    """The number of folds of the training images, with one judge each."""
+    """Sets the number of folds of the training images, with one judge each."""
     epochs: Annotated[int, Field(ge=1)] = 12
-    """The number of epochs that a judge is trained for."""
+    """Sets the number of epochs for which a judge is trained."""
     model: str | None = None
-    """The timm model of the judges. If unset, the top level's classifier."""
+    """Names the timm model of the judges. If unset, it is the top level's classifier."""
 
 
 class Accept(Section):
     """Says which generated images an arm trains on: a filter over the columns of `score`, so that changing it generates nothing again."""
 
     plausibility: tuple[Share, Share] = (0.2, 0.95)
-    """The least and the greatest probability that the judges may give to the requested label of the filled class."""
+    """Sets the least and the greatest probability that the judges may give to the requested label of the filled class."""
     copies: Literal["refuse", "allow"] = "refuse"
-    """Whether copies of training images are refused: those with nearly the same perceptual hash, mirrored or not, and those that are nearer
-    to a training image than real images are to each other (`copy_quantile`). Copies of validation and test images are refused always."""
+    """Says whether copies of training images are refused: those with nearly the same perceptual hash, mirrored or not, and those
+    that are nearer to a training image than real images are to each other (`copy_quantile`). Copies of validation and test
+    images are always refused."""
     copy_quantile: Annotated[float, Field(ge=0, le=0.5)] = 0.01
-    """How near is too near, with `copies: refuse`: an image is refused if less than this share of the validation images is as near to a
+    """Says how near is too near, with `copies: refuse`: an image is refused if less than this share of the validation images is as near to a
     training image. About as many honest images are refused with the copies; 0 refuses by perceptual hash only."""
 
     @field_validator("copies", mode="before")

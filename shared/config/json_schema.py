@@ -7,7 +7,7 @@ import json
 from shared.config.study import Study
 
 FIRST = ("name", "seed", "dataset")
-"""The keys with which a study file begins; the sections that experiments may override follow."""
+"""Lists the keys with which a study file begins; the sections that experiments may override follow."""
 
 
 def study_schema() -> str:

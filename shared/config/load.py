@@ -18,14 +18,14 @@ from shared.config.study import Study
 from shared.errors import ConfigError
 
 Place = str
-"""Where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
+"""Says where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
 
 MAX_DEPTH = 40
 RANGE_FIELDS = {name for kind in (FloatRange, IntRange, Choice) for name in kind.model_fields}
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader with the numbers of YAML 1.2: `1e-05` is one, while PyYAML's 1.1 reads a string."""
+    """Loads YAML with the numbers of YAML 1.2: `1e-05` is one, while PyYAML's 1.1 reads a string."""
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -1,4 +1,4 @@
-"""Words what a failed lookup suggests: similar names, or all names."""
+"""Writes what a failed lookup suggests: similar names, or all names."""
 
 from __future__ import annotations
 

@@ -24,66 +24,66 @@ from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
-"""The sections whose paths a search space may name, since an arm is trained with them."""
+"""Lists the sections whose paths a search space may name, since an arm is trained with them."""
 SEARCHABLE_GENERATION = (
     "generate.guidance", "generate.steps", "generate.image_to_image.share", "generate.image_to_image.strength",
     "generate.fill_to", "generate.cap",
 )  # fmt: skip
-"""The other paths that it may name, which say how the images that an arm is trained with are generated."""
+"""Lists the other paths that it may name. They say how the images are generated with which an arm is trained."""
 DISCRIMINATORS = {"finetune": "generator"}
-"""The key that chooses the kind of a section, for the sections of several kinds."""
+"""Names the key that chooses the kind of a section, for the sections that have several kinds."""
 EQUAL_BUDGETS = (
     "search.trials", "search.epochs", "search.strategy", "search.objective", "search.sampler", "search.pruner",
     "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
     "final.epochs",
 )  # fmt: skip
-"""The paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
+"""Lists the paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
 OPERATIONAL = frozenset({"search.workers", "search.max_retries", "search.lease_seconds", "search.checkpoint_every", "final.checkpoint_every"})  # fmt: skip
-"""The paths in which arms may always differ, since they do not influence a result."""
+"""Lists the paths in which arms may always differ, since they do not influence a result."""
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 GENERATED_SECTIONS = ("images", "finetune", "generate", "score", "accept", "synthetic")
-"""The sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
+"""Lists the sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
 SEARCHABLE_OF_IMAGES = ("generate", "accept", "synthetic")
-"""The sections whose paths such an arm may search in addition to those of the baseline."""
+"""Lists the sections whose paths such an arm may search in addition to those of the baseline."""
 LEAST_TRIALS_PER_REPETITION = 2
 
 
 class ResolvedExperiment(Overridable):
-    """An experiment with every value filled in."""
+    """Holds an experiment with every value filled in."""
 
     name: str
     title: str | None
     paper_row: int | None
     seed: int
-    """A hash of the study's seed and the experiment's own."""
+    """Is a hash of the study's seed and the experiment's own."""
     parameters_from: str | None
     pinned: tuple[str, ...]
-    """Paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
+    """Lists the paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
 
 
 @dataclass(frozen=True)
 class ResolvedStudy:
-    """A valid study with every value of every experiment filled in, which all later steps work with."""
+    """Holds a valid study with every value of every experiment filled in, which all later steps work with."""
 
     written: Study
-    """The study as it is written in the file, with `--set` applied."""
+    """Holds the study as it is written in the file, with `--set` applied."""
     experiments: tuple[ResolvedExperiment, ...]
-    """The experiments in the order of the file."""
+    """Holds the experiments in the order of the file."""
 
     @property
     def name(self) -> str:
-        """The study's name."""
+        """Is the study's name."""
         return self.written.name
 
     @property
     def seed(self) -> int:
-        """The study's seed, from which each experiment's seed follows."""
+        """Is the study's seed, from which each experiment's seed follows."""
         return self.written.seed
 
     @property
     def dataset(self) -> Dataset:
-        """The image source."""
+        """Describes the image source."""
         return self.written.dataset
 
     @property
@@ -98,12 +98,12 @@ class ResolvedStudy:
 
     @property
     def repetitions(self) -> int:
-        """The number of repetitions: that of the experiment that has most."""
+        """Is the number of repetitions: that of the experiment that has the most."""
         return max(experiment.final.seeds for experiment in self.experiments)
 
     @property
     def pools(self) -> int:
-        """The number of pools of generated images."""
+        """Is the number of pools of generated images."""
         return self.repetitions if self.repeated else 1
 
     @property
@@ -113,7 +113,7 @@ class ResolvedStudy:
 
     @property
     def resources(self) -> Resources:
-        """The resources that stages may use."""
+        """Describes the resources that stages may use."""
         return self.written.resources
 
 

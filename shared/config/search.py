@@ -10,16 +10,16 @@ from shared.config.base import Section
 
 
 class FloatRange(Section):
-    """A range of real numbers, both ends included."""
+    """Describes a range of real numbers, both ends included."""
 
     kind: Literal["float"] = "float"
     """Chooses a range of real numbers; a mapping with `low` and `high` is one by default."""
     low: float
-    """The least value."""
+    """Sets the least value."""
     high: float
-    """The greatest value."""
+    """Sets the greatest value."""
     log: bool = False
-    """Whether it is sampled on a logarithmic scale."""
+    """Says whether it is sampled on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _check_order(self) -> FloatRange:
@@ -31,16 +31,16 @@ class FloatRange(Section):
 
 
 class IntRange(Section):
-    """A range of whole numbers, both ends included."""
+    """Describes a range of whole numbers, both ends included."""
 
     kind: Literal["int"]
     """Chooses a range of whole numbers."""
     low: int
-    """The least value."""
+    """Sets the least value."""
     high: int
-    """The greatest value."""
+    """Sets the greatest value."""
     log: bool = False
-    """Whether it is sampled on a logarithmic scale."""
+    """Says whether it is sampled on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _check_order(self) -> IntRange:
@@ -52,12 +52,12 @@ class IntRange(Section):
 
 
 class Choice(Section):
-    """A list of at least two values."""
+    """Lists at least two values."""
 
     kind: Literal["choice"] = "choice"
     """Chooses a list of values; a mapping with `values` is one by default."""
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
-    """The values to choose from, at least two."""
+    """Lists the values to choose from, at least two."""
 
     @field_validator("values")
     @classmethod
@@ -94,13 +94,14 @@ def _paper_space() -> dict[str, Range]:
 
 
 class Budget(Section):
-    """Limits that end a search before its number of trials; null is no limit."""
+    """Sets limits that end a search before its number of trials; null is no limit."""
 
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    """The GPU-hours that the whole study may use, all experiments together. Hours of its stages and of its searches count under whatever
-    settings they ran, and lost hours count too. Once they are spent, no trial starts, running trials end, and the final trainings still run."""
+    """Limits the GPU-hours that the whole study may use, all experiments together. Hours of its stages and of its searches count,
+    whatever the settings were with which they ran, and lost hours count too. Once they are spent, no trial starts, running
+    trials end, and the final trainings still run."""
     wall_hours: Annotated[float, Field(gt=0)] | None = None
-    """The hours since this search began."""
+    """Limits the hours since this search began."""
 
 
 ObjectiveName = Literal["val_loss", "val_macro_f1", "val_rare_macro_f1", "val_accuracy"]
@@ -117,62 +118,66 @@ Objective = Annotated[
 
 
 class Search(Section):
-    """The hyperparameter search of an experiment."""
+    """Describes the hyperparameter search of an experiment."""
 
     strategy: Literal["joint", "sequential", "random", "grid"] = "joint"
-    """`joint` searches all parameters together with the sampler. `sequential` searches one parameter after the other in the order of
-    `space`, with `trials` trials each, and keeps each one's best value. `random` samples the space at random, and `grid` tries its points."""
+    """Says in which order the parameters are searched, and how. `joint` searches all parameters together with the sampler. `sequential`
+    searches one parameter after the other in the order of `space`, with `trials` trials each, and keeps each one's best value. `random`
+    samples the space at random, and `grid` tries its points."""
     trials: Annotated[int, Field(ge=0)] = 40
-    """The exact number of finished trials; 0 searches nothing and keeps the study's values. With a verdict it is a multiple of `final.seeds`,
-    at least twice that number, since each repetition has a search of its own with an equal share of the trials."""
+    """Sets the exact number of finished trials; 0 searches nothing and keeps the study's values. With a verdict it is a multiple of
+    `final.seeds`, at least twice that number, since each repetition has a search of its own with an equal share of the trials."""
     epochs: Annotated[int, Field(ge=1)] = 25
-    """The number of epochs that a trial is trained for."""
+    """Sets the number of epochs for which a trial is trained."""
     objective: Objective = "val_macro_f1"
-    """What the search optimizes: the mean of this metric over the last five epochs. `val_loss`, the paper's, is minimized, and the others
-    are maximized.
+    """Says what the search optimizes: the mean of this metric over the last five epochs. `val_loss`, the paper's, is minimized,
+    and the others are maximized.
 
     With a list of objectives, e.g. `[val_macro_f1, val_loss]`, the search looks for the Pareto front: the trials that no other trial beats
     in one objective without losing in another. The final trainings use the parameters of the front's trial that is best in the first
     objective; the whole front is in `best.json` and in the report. Several objectives need `pruner: none`, and exclude
-    `strategy: sequential` and `sampler: cmaes`."""
+    `strategy: sequential` and `sampler: cmaes`.
+    """
     sampler: Literal["auto", "tpe", "cmaes", "qmc", "gp"] = "auto"
-    """Optuna's sampler, which chooses the values of each trial. `auto` is `qmc` with a verdict and `tpe` without one. With a verdict it must
-    be `qmc`: in each repetition all arms try the same points of a scrambled Sobol sequence."""
+    """Names Optuna's sampler, which chooses the values of each trial. `auto` is `qmc` with a verdict and `tpe` without one. With a verdict it
+    must be `qmc`: in each repetition all arms try the same points of a scrambled Sobol sequence."""
     pruner: Literal["none", "median", "hyperband", "halving"] = "median"
-    """Optuna's pruner, which ends trials early if they do badly."""
+    """Names Optuna's pruner, which ends trials early if they do badly."""
     startup_trials: Annotated[int, Field(ge=1)] = 5
-    """The number of random trials before the sampler learns and before any trial is pruned."""
+    """Sets the number of random trials before the sampler learns and before any trial is pruned."""
     prune_after: Annotated[int, Field(ge=0)] = 10
-    """The epoch, counted from 0, before which no trial is pruned."""
+    """Sets the epoch, counted from 0, before which no trial is pruned."""
     first_defaults: bool = True
-    """Whether trial 0, or with a verdict the first trial of each repetition, uses the study's own values, if they lie in the space; with a
-    grid, if they are one of its points."""
+    """Says whether trial 0, or with a verdict the first trial of each repetition, uses the study's own values, if they lie in the space; with
+    a grid, if they are one of its points."""
     space: dict[str, Range] = Field(default_factory=_paper_space)
-    """The parameters to search by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}`; the default is the
+    """Lists the parameters to search by their path in the study, e.g. `training.lr: {low: 0.0001, high: 0.01, log: true}`; the default is the
     paper's Table 1. Allowed are paths of `training`, `synthetic`, `accept`, `classifier` and `augmentation`, and from `generate` the paths
     `guidance`, `steps`, `image_to_image.share`, `image_to_image.strength`, `fill_to` and `cap`, each with a few `values`. Images for equal
     settings are generated once, by the first trial that needs them, and the final trainings use the images of the best trial."""
     warm_start_from: str | None = None
-    """An earlier search whose best trials are tried first: an experiment above that has its own search, or `study/experiment` for the newest
-    finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
+    """Names an earlier search whose best trials are tried first: an experiment above that has its own search, or `study/experiment` for the
+    newest finished search of another study's experiment in the same store (on one machine: the same TAILFILL_STORE or --workdir).
 
     At most five of its completed trials are taken, the best by its own objective (with several objectives, the first of its front). They
     follow the study's own values and count as `trials`. A trial takes over the values of the parameters that are in this `space` and lie
     within it, and the sampler chooses the others. `strategy: grid` takes points of its grid only, and tries them first. A study with a
-    verdict has no warm start, since its repetitions would then share what another search found."""
+    verdict has no warm start, since its repetitions would then share what another search found.
+    """
     workers: Annotated[int, Field(ge=1)] = 2
-    """The number of workers at the start; `--workers` or `kubectl scale` changes it at any time."""
+    """Sets the number of workers at the start; `--workers` or `kubectl scale` changes it at any time."""
     budget: Budget = Budget()
-    """Limits that end the search before its number of trials."""
+    """Sets limits that end the search before its number of trials."""
     max_failures: Annotated[int, Field(ge=0)] = 10
-    """The number of failed trials after which the search ends early. Each failed trial is replaced by a new one."""
+    """Sets the number of failed trials after which the search ends early. Each failed trial is replaced by a new one."""
     max_retries: Annotated[int, Field(ge=0)] = 3
-    """How often a trial whose worker was lost is queued again without progress before it counts as failed."""
+    """Limits how often a trial whose worker was lost is queued again without progress, before it counts as failed."""
     lease_seconds: Annotated[float, Field(gt=0)] = 90.0
-    """The seconds without a heartbeat after which a worker loses its trial; more than the minute for which a database may be unavailable."""
+    """Sets the seconds without a heartbeat after which a worker loses its trial. They are more than the minute for which a
+    database may be unavailable."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
-    """The number of epochs between two checkpoints of a trial in the store. A checkpoint is skipped if it is due while another one is being
-    uploaded, or shortly before the end."""
+    """Sets the number of epochs between two checkpoints of a trial in the store. A checkpoint is skipped if it is due while another one is
+    being uploaded, or shortly before the end."""
 
     @field_validator("objective")
     @classmethod
@@ -188,51 +193,52 @@ class Search(Section):
 
     @property
     def objectives(self) -> tuple[ObjectiveName, ...]:
-        """All objectives, the deciding one first."""
+        """Lists all objectives, the deciding one first."""
         return (self.objective,) if isinstance(self.objective, str) else self.objective
 
 
 class Final(Section):
-    """The final trainings, which are judged on the test split."""
+    """Describes the final trainings, which are judged on the test split."""
 
     epochs: Annotated[int, Field(ge=1)] = 60
-    """The number of epochs that each is trained for."""
+    """Sets the number of epochs of each training."""
     seeds: Annotated[int, Field(ge=1)] = 10
-    """The number of repetitions. With a verdict each is the whole procedure anew: a search of its own, a pool of generated images of its
+    """Sets the number of repetitions. With a verdict each is the whole procedure anew: a search of its own, a pool of generated images of its
     own, and a training with a seed of its own. Repetitions are paired over experiments. Without a verdict, all repetitions use the best
     parameters of one search and one pool of images."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
-    """The number of epochs between two checkpoints in the store. A checkpoint is skipped if it is due while another one is being uploaded,
-    or shortly before the end."""
+    """Sets the number of epochs between two checkpoints in the store. A checkpoint is skipped if it is due while another one is being
+    uploaded, or shortly before the end."""
 
 
 class Verdict(Section):
     """Says how the study decides between helps, hurts and no effect found."""
 
     metric: Literal["rare_macro_f1", "macro_f1", "accuracy", "balanced_accuracy"] = "rare_macro_f1"
-    """The metric on the test split that is compared."""
+    """Names the metric on the test split that is compared."""
     baseline: str = "real"
-    """The experiment that the others are compared with."""
+    """Names the experiment that the others are compared with."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """The family-wise error rate over all arms with generated images, by Holm's correction."""
+    """Sets the family-wise error rate over all arms with generated images, by Holm's correction."""
     generators: Literal["each", "one"] = "each"
-    """Whether each repetition trains a generator of its own, or all draw their images from one. With `one`, which costs less, the verdict
+    """Says whether each repetition trains a generator of its own, or all draw their images from one. With `one`, which costs less, the verdict
     holds for this one generator, and the report says so."""
     compares: Literal["images", "recipes"] = "images"
-    """What arms with generated images or copies may differ in from the baseline. `images` allows `images`, `finetune`, `generate`, `score`,
-    `accept`, `synthetic` and a search over these, so that the verdict is about the images. `recipes` allows any difference, and the report
-    then speaks of recipes."""
+    """Says in what arms with generated images or copies may differ from the baseline. `images` allows `images`, `finetune`, `generate`,
+    `score`, `accept`, `synthetic` and a search over these, so that the verdict is about the images. `recipes` allows any difference, and
+    the report then speaks of recipes."""
     provisional: bool = False
-    """Whether fewer seeds than a verdict needs are accepted; the report then says so in place of a verdict."""
+    """Says whether fewer seeds than a verdict needs are accepted; the report then says so in place of a verdict."""
 
 
 class Resources(Section):
-    """The resources that the study's stages may use. They are part of no key: a study on another machine is the same study."""
+    """Describes the resources that the study's stages may use. They are part of no key: a study on another machine is the same study."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """The device that stages compute on; `auto` uses a GPU if there is one."""
+    """Names the device on which stages compute; `auto` uses a GPU if there is one."""
     processes: Annotated[int, Field(ge=1)] | None = None
-    """The number of stage processes that run at the same time on one machine. If unset, one per GPU, or one per core without a GPU."""
+    """Sets the number of stage processes that run at the same time on one machine. If unset, it is one per GPU, or one per core if
+    there is no GPU."""
     cache_gib: Annotated[float, Field(gt=0)] = 4.0
-    """The memory in GiB that one training may fill with decoded images or features, and the local disk that the stored features of all
+    """Limits the memory in GiB that one training may fill with decoded images or features, and the local disk that the stored features of all
     trainings on a node may fill. What does not fit is computed each time that it is needed."""

@@ -15,11 +15,11 @@ from shared.config.training import Augmentation, Classifier, Images, Synthetic, 
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-"""A name of at most 40 lower-case letters, digits and inner hyphens, since it becomes part of S3 keys and of Kubernetes names."""
+"""Is a name of at most 40 lower-case letters, digits and inner hyphens, since it becomes part of S3 keys and of Kubernetes names."""
 
 
 class Overridable(Section):
-    """The sections that the study sets for all experiments, and that each experiment may override.
+    """Holds the sections that the study sets for all experiments, and that each experiment may override.
 
     A section that is declared here can be overridden and searched. One that is declared in `Study` is the same for all experiments.
     """
@@ -27,7 +27,7 @@ class Overridable(Section):
     rare: Rare = Rare()
     """Says which classes are rare. The study is about these, and images are generated for them only."""
     finetune: AnyFinetune
-    """The generator of images, and how it is trained."""
+    """Describes the generator of images, and how it is trained."""
     generate: Generate = Generate()
     """Says how many images are generated for each rare class, and how they are sampled."""
     score: Score = Score()
@@ -35,37 +35,37 @@ class Overridable(Section):
     accept: Accept = Accept()
     """Says which generated images are used in training, by their scores."""
     classifier: Classifier = Classifier()
-    """The network of the classifier, and which part of it is trained."""
+    """Describes the network of the classifier, and which part of it is trained."""
     augmentation: Augmentation = "soft"
-    """The augmentation of the training images, by its name in the paper's Table 2 (the table's `synthetic` is `hard` with
-    `images: real+synthetic`). `none` augments nothing."""
+    """Names the augmentation of the training images, by its name in the paper's Table 2 (the table's `synthetic` is `hard` with `images:
+    real+synthetic`). `none` augments nothing."""
     images: Images = "real"
-    """The images that an experiment trains on: the real ones alone; with the accepted generated images in addition (`real+synthetic`); or, as
-    a placebo, with copies of real images in place of the generated ones, and all else equal (`real+copies`)."""
+    """Says on which images an experiment trains: the real ones alone; with the accepted generated images in addition (`real+synthetic`); or,
+    as a placebo, with copies of real images in place of the generated ones, and all else equal (`real+copies`)."""
     training: Training = Training()
     """Says how the classifier is trained."""
     synthetic: Synthetic = Synthetic()
     """Says how the training uses generated images, or the placebo's copies."""
     search: Search = Search()
-    """The search for the best hyperparameters."""
+    """Describes the search for the best hyperparameters."""
     final: Final = Final()
-    """The final trainings, which are tested on the test split."""
+    """Describes the final trainings, which are tested on the test split."""
 
 
 class _ExperimentBase(Section):
-    """A row of the result table: the study with some values replaced. A mapping is merged into the study's, key by key."""
+    """Describes a row of the result table: the study with some values replaced. A mapping is merged into the study's, key by key."""
 
     name: Name
-    """The experiment's name, unique in the study."""
+    """Names the experiment, uniquely in the study."""
     title: str | None = None
-    """A short title for the report."""
+    """Gives a short title for the report."""
     parameters_from: str | None = None
-    """The name of an experiment above whose best parameters this one starts from: those that its own search found, or that it took over
-    itself. This experiment's own overrides and search take precedence."""
+    """Names an experiment above whose best parameters this one starts from: those that its own search found, or that it took over itself. This
+    experiment's own overrides and search take precedence."""
     paper_row: Annotated[int, Field(ge=1, le=14)] | None = None
-    """The row of the paper's Table 3 that the report shows beside this experiment."""
+    """Chooses the row of the paper's Table 3 that the report shows beside this experiment."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Another seed makes a rerun of the same experiment, with another initialisation and order, on the same data and generated images."""
+    """Seeds the experiment. Another seed repeats it with another initialisation and order, on the same data and generated images."""
 
 
 def _override_fields() -> dict[str, Any]:
@@ -90,20 +90,20 @@ else:
 
 
 class Study(Overridable):
-    """A study asks one question about one data set: do generated images of the rare classes help, and with which parameters?"""
+    """Asks one question about one data set: do generated images of the rare classes help, and with which parameters?"""
 
     name: Name
-    """The study's name, under which its results are stored."""
+    """Names the study, whose results are stored under this name."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """The seed from which every random choice of the study follows."""
+    """Seeds every random choice in the study."""
     dataset: Dataset
-    """The labelled images and their source."""
+    """Describes the labelled images and their source."""
     verdict: Verdict | Literal["none"] = Verdict()
     """Says how the study decides whether generated images help. `none` gives no verdict."""
     resources: Resources = Resources()
-    """The device, processes and memory that stages may use."""
+    """Sets the device, processes and memory that stages may use."""
     experiments: tuple[Experiment, ...] = Field(min_length=1)
-    """The rows of the result table."""
+    """Describes the rows of the result table."""
 
     @model_validator(mode="after")
     def _check_experiment_names(self) -> Study:
@@ -131,11 +131,11 @@ class Study(Overridable):
 
 
 LEAST_REPETITIONS = 6
-"""The fewest repetitions of a verdict: with fewer, its interval is too uncertain to mean what it says."""
+"""Is the least number of repetitions of a verdict: with fewer, its interval is too uncertain to mean what it says."""
 
 
 def least_seeds(comparisons: int, alpha: float) -> int:
-    """Returns the least number of repetitions of a verdict over so many comparisons.
+    """Returns the least number of repetitions of a verdict with so many comparisons.
 
     That is the least n with 2/2^n <= alpha/m, which the sign-flip test needs to reach alpha after Holm's correction, and at least
     LEAST_REPETITIONS.

@@ -1,7 +1,7 @@
 """Defines the task of one stage run: its part of the study, and where its inputs are.
 
-A process of some stages runs a block: several tasks, one after the other. It logs `BEGINS` and `ENDS` with a task's key, by which whoever
-started it knows how far it is.
+In some stages, a process runs a block: several tasks, one after the other. It logs `BEGINS` and `ENDS` with a task's key, from which the
+process that started it knows its progress.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ from shared.config.study import Name
 from shared.names import Digest, PartName
 
 BEGINS = "task begins"
-"""The event that a process logs, with the `key`, when it begins a task of a block, or as a worker turns to a task's search."""
+"""Is the event that a process logs, with the `key`, when it begins a task of a block, or as a worker turns to a task's search."""
 ENDS = "task ends"
-"""The event that it logs, with the `key`, when the task is committed, or the search closed."""
+"""Is the event that it logs, with the `key`, when the task is committed or the search is closed."""
 
 
 class Input(Section):
-    """A reference to a committed artifact that a stage reads."""
+    """Refers to a committed artifact that a stage reads."""
 
     study: Name | None = Field(default=None, exclude_if=lambda study: study is None)
-    """The study that committed it, if it is another one in the same store."""
+    """Names the study that committed it, if it is another one in the same store."""
     stage: Stage
     key: PartName
     digest: Digest
-    """The digest of its manifest's content. It records the lineage, and a changed input changes this stage's key by it."""
+    """Is the digest of its manifest's content. It records the lineage, and a changed input changes this stage's key by it."""
 
 
 class Task(Section):
-    """One run of one stage: the content of the file that `tailfill stage NAME --config FILE` reads."""
+    """Describes one run of one stage: the content of the file that `tailfill stage NAME --config FILE` reads."""
 
     study: Name
     stage: Stage
     key: PartName
     experiment: str | None = None
-    """The experiment's name for logs. Equal tasks of several experiments run once, under the name of the first."""
+    """Is the experiment's name for logs. Equal tasks of several experiments run once, under the name of the first."""
     config: StageConfig
     inputs: dict[str, Input] = Field(default_factory=dict)
     resources: Resources = Resources()
     expected_seconds: float | None = None
-    """About how many seconds it takes, by the pace of the search that found its parameters. None if nothing tells; it is in no key."""
+    """Estimates the seconds that it takes, from the pace of the search that found its parameters. It is None if there is no such
+    search, and is in no key."""
 
     @field_validator("config", mode="before")
     @classmethod
@@ -77,12 +78,12 @@ def block_json(tasks: Sequence[Task], indent: int | None = None) -> str:
 
 
 def block_of_json(text: bytes) -> list[Task]:
-    """Returns the tasks of `block_json`; raises ValidationError if it is not the JSON of tasks."""
+    """Returns the tasks of `block_json`; raises ValidationError if the JSON is not that of tasks."""
     return [Task.model_validate_json(text)] if text.lstrip().startswith(b"{") else _BLOCK.validate_json(text)
 
 
 def references_of_json(text: str | bytes) -> list[tuple[Stage, str]]:
-    """Returns the stage and key of each task of `block_json`, also if another version wrote it; none if it is no JSON of tasks."""
+    """Returns the stage and key of each task of `block_json`, even if another version wrote it; none if the JSON is not that of tasks."""
     try:
         tree = json.loads(text)
         return [(task["stage"], str(task["key"])) for task in (tree if isinstance(tree, list) else [tree])]

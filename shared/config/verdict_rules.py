@@ -1,4 +1,4 @@
-"""Checks what a study with a verdict must be: enough repetitions, a search in each, and arms that differ in their images alone."""
+"""Checks what a study with a verdict must have: enough repetitions, a search in each, and arms that differ only in their images."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ EQUAL_BUDGETS = (
     "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
     "final.epochs",
 )  # fmt: skip
-"""The paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
+"""Lists the paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
 OPERATIONAL = frozenset(path for kind in STAGES.values() for path in kind.operational)
-"""The paths in which arms may always differ, since they do not influence a result."""
+"""Lists the paths in which arms may always differ, since they do not influence a result."""
 GENERATED_SECTIONS = ("images", "finetune", "generate", "score", "accept", "synthetic")
-"""The sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
+"""Lists the sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
 SEARCHABLE_OF_IMAGES = ("generate", "accept", "synthetic")
-"""The sections whose paths such an arm may search in addition to those of the baseline."""
+"""Lists the sections whose paths such an arm may search in addition to those of the baseline."""
 OF_AN_EXPERIMENT = ("seed", "parameters_from")
-"""The compared paths that a study does not set for all experiments; others that an experiment sets itself are in its `pinned`."""
+"""Lists the compared paths that a study does not set for all experiments; others that an experiment sets itself are in its `pinned`."""
 LEAST_TRIALS_PER_REPETITION = 2
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """An experiment in its place in the study file, so that an error names that place."""
+    """Holds an experiment and its place in the study file, so that an error names that place."""
 
     experiment: ResolvedExperiment
     index: int
@@ -145,7 +145,7 @@ def _check_comparable(verdict: Verdict, arm: _Arm, baseline: ResolvedExperiment)
 
 
 def _values(experiment: ResolvedExperiment) -> dict[str, Any]:
-    """Returns an experiment's values by path, without its space and what only names it."""
+    """Returns an experiment's values by path, without its search space and what only names it."""
     tree = experiment.model_dump(mode="json", exclude={"name", "title", "paper_row", "parameters_from", "pinned"})
     tree["search"].pop("space")
     return _flat(tree)

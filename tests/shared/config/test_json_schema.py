@@ -12,7 +12,7 @@ def test_the_schema_is_closed_and_described() -> None:
     schema = json.loads(study_schema())
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"name", "dataset", "finetune", "experiments"}
-    assert schema["properties"]["seed"]["description"].startswith("The seed from which every random choice")
+    assert schema["properties"]["seed"]["description"].startswith("Seeds every random choice")
 
 
 def test_every_section_and_key_has_a_meaning() -> None:
