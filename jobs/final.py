@@ -35,12 +35,12 @@ class FinalInputs:
     """Holds the inputs of a final training."""
 
     images: ImageSet
-    """The real images of all splits."""
+    """Holds the real images of all splits."""
     info: DatasetInfo
     generated: ImageSet | None = None
-    """The generated images; None if the arm trains on real images only."""
+    """Holds the generated images; None if the arm trains on real images only."""
     scores: pa.Table | None = None
-    """A row per generated image."""
+    """Holds a row per generated image."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class FinalResult:
     """Holds the files that `final` wrote."""
 
     files: dict[str, Path]
-    """The files by name."""
+    """Holds the files by name."""
     summary: dict[str, Any]
-    """The summary for the manifest."""
+    """Holds the summary for the manifest."""
 
 
 def run(config: FinalConfig, context: Context) -> Manifest:

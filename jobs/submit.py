@@ -36,7 +36,7 @@ from shared.pipeline.status import StepState, states
 
 POLL_SECONDS = 2.0
 UNFINISHED = ("active", "suspended")
-"""The phases of a Job that works, or will."""
+"""Lists the phases of a Job that runs, or will run."""
 
 log = Log("submit")
 
@@ -46,11 +46,11 @@ class SubmitRequest:
     """Says which final trainings to run."""
 
     experiment: str | None = None
-    """The name of the experiment; None for all experiments."""
+    """Names the experiment; None stands for all experiments."""
     seeds: int | None = None
-    """The number of repetitions per experiment; None for the study's `final.seeds`."""
+    """Is the number of repetitions per experiment; None takes the study's `final.seeds`."""
     parameters: Mapping[str, Any] | None = None
-    """The parameters by path; None for the best found so far."""
+    """Holds the parameters by path; None takes the best found so far."""
 
 
 def submit_final(release: Release, session: Session, request: SubmitRequest, as_json: bool) -> str:
@@ -194,7 +194,7 @@ def _final_jobs(release: Release) -> list[Object]:
 
 
 def _job_of(release: Release, task: Task) -> Object | None:
-    """Returns the Job that holds the task; if several do, one that is not finished."""
+    """Returns the Job that holds the task; if several do, it is one that is not finished."""
     holding = [job for job in _final_jobs(release) if ("final", task.key) in held_tasks(job)]
     return min(holding, key=lambda job: job_state(job).phase not in UNFINISHED, default=None)
 

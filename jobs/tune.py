@@ -189,7 +189,7 @@ class ArmObjective:
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
         self._data: TrainingData | None = None
         self._added: AddedImages | None = None
-        """What `_data` was built with."""
+        """Holds the images with which `_data` was built."""
 
     def prepare(self) -> None:
         """Builds the arm's training data, so that no trial is held meanwhile, unless each trial makes its own images."""
@@ -198,7 +198,7 @@ class ArmObjective:
             self._data = self._build(self._arm, self._added)
 
     def release(self) -> None:
-        """Forgets what was built, for whatever the process does next."""
+        """Releases what was built, so that the process can do other work."""
         self._sets = self._data = self._added = None
 
     def __call__(self, trial: TrialHandle) -> list[float]:

@@ -14,7 +14,7 @@ MOST = 200
 QUANTILES = (0.1, 0.5, 0.9)
 
 Range = NDArray[np.float64]
-"""The low, middle and high value `[3]`, at QUANTILES."""
+"""Holds the low, middle and high value `[3]`, at QUANTILES."""
 
 
 def spread(times: Sequence[float]) -> Range:
@@ -41,12 +41,12 @@ class Repeats:
 
     @property
     def first(self) -> float:
-        """The seconds of the first run, which is left out of `times`."""
+        """Counts the seconds of the first run, which is left out of `times`."""
         return self._all[0]
 
     @property
     def times(self) -> list[float]:
-        """The seconds of each later run."""
+        """Lists the seconds of each later run."""
         return self._all[1:]
 
     def add(self, seconds: float) -> None:

@@ -32,22 +32,22 @@ class Context:
     artifacts: Artifacts
     settings: Settings
     scratch: Path
-    """An empty folder for temporary files, which is removed when the stage ends."""
+    """Is an empty folder for temporary files, which is removed when the stage ends."""
     stop: StopSignal
     code: Callable[[], tuple[str, dict[str, str]]]
     """Returns the fingerprint of the stage's code, and the versions of the libraries that compute."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds that only increase; tests pass their own."""
+    """Returns seconds that only increase; tests pass their own clock."""
     started: float | None = None
-    """When the work began, by the clock; None means now."""
+    """Is the time at which the work began, by the clock; None means now."""
     gpus: int = 0
-    """The number of GPUs that this process holds."""
+    """Is the number of GPUs that this process holds."""
     run_stage: Callable[[Task, StopSignal], Manifest] = _runs_no_stage
     """Runs another stage's task in this process unless its result is committed, so that stages need not import each other."""
     counted: bool = True
-    """False if the work is part of another stage's, whose seconds include this one's."""
+    """Is False if the work is part of another stage's, whose seconds include this one's."""
     earlier_seconds: float = 0.0
-    """The wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
+    """Counts the wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
     meter: Meter = field(init=False)
     """Measures this process's work; whoever starts the stage starts it too."""
 

@@ -1,4 +1,4 @@
-"""SHA-256 digests of files and streams, which name blobs and tell whether bytes are the expected ones."""
+"""Computes SHA-256 digests of files and streams, which name blobs and tell whether bytes are the expected ones."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def _valid_part(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_valid_name)]
-"""The type of a field that is a path below some folder."""
+"""Is the type of a field that is a path below some folder."""
 PartName = Annotated[str, AfterValidator(_valid_part)]
-"""The type of a field that is one part of such a path."""
+"""Is the type of a field that is one part of such a path."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""The type of a field that is a SHA-256 in hexadecimal digits."""
+"""Is the type of a field that is a SHA-256 in hexadecimal digits."""

@@ -1,4 +1,4 @@
-"""Bounded retries of calls to services that may be unavailable for a moment.
+"""Retries calls to services that may be unavailable for a moment, a limited number of times.
 
 retrying(UnavailableError, attempts=4, backoff=Backoff(1.0), warn=partial(log.warning, "retry"), check=stop.raise_if_set)(call)
 """
@@ -23,11 +23,11 @@ class Backoff:
     """Waits between attempts, which double and vary at random."""
 
     first: float
-    """Seconds of the first wait, before it varies; 0 retries at once."""
+    """Is the first wait in seconds, before it varies; 0 retries at once."""
     longest: float = math.inf
-    """Seconds after which waits no longer double."""
+    """Is the longest wait in seconds, from which waits no longer double."""
     jitter: tuple[float, float] = (0.5, 1.5)
-    """The range of the random factor of each wait."""
+    """Is the range of the random factor of each wait."""
 
     def seconds(self, state: RetryCallState) -> float:
         """Returns how long to wait after an attempt that failed."""
@@ -45,7 +45,7 @@ def retrying(
     attempts: int,
     check: Callable[[], None] | None = None,
 ) -> Retrying:
-    """Returns what calls a function again while it raises one of `errors`; the last attempt's error is raised as it is.
+    """Returns a function that calls another one again while that raises one of `errors`; the last attempt's error is raised unchanged.
 
     It ends after so many `attempts`. Before each wait it calls `warn` with the keywords
     `attempt` (which one failed, from 1), `seconds` (of the wait) and `error`. `check` is called five times per second during a wait, and

@@ -1,4 +1,4 @@
-"""Reads the environment, which no other module does.
+"""Reads the environment; no other module does.
 
 A pod gets these variables from the chart, a process on one machine from `tailfill run`.
 """
@@ -21,41 +21,42 @@ class Settings:
     """Holds what a process learns from its environment. Secrets mask themselves in `repr`."""
 
     store: str | None
-    """`TAILFILL_STORE`: where artifacts are stored, `s3://bucket[/prefix]` or a folder."""
+    """`TAILFILL_STORE`: says where artifacts are stored, `s3://bucket[/prefix]` or a folder."""
     s3_endpoint: str | None
-    """`AWS_ENDPOINT_URL_S3`: an S3 server other than Amazon's."""
+    """`AWS_ENDPOINT_URL_S3`: names an S3 server other than Amazon's."""
     s3_access_key: SecretStr | None
-    """`AWS_ACCESS_KEY_ID`."""
+    """`AWS_ACCESS_KEY_ID`: identifies the keys of the store."""
     s3_secret_key: SecretStr | None
-    """`AWS_SECRET_ACCESS_KEY`."""
+    """`AWS_SECRET_ACCESS_KEY`: is the secret of these keys."""
     s3_session_token: SecretStr | None
     """`AWS_SESSION_TOKEN`: belongs to temporary keys."""
     s3_region: str
-    """`AWS_REGION`; `us-east-1` if unset, which every S3 server accepts."""
+    """`AWS_REGION`: names the region; `us-east-1` if unset, which every S3 server accepts."""
     database_url: SecretStr | None
-    """`DATABASE_URL`: `postgresql://user:password@host:port/database` of the Optuna studies."""
+    """`DATABASE_URL`: is the address `postgresql://user:password@host:port/database` of the Optuna studies."""
     cache: Path
-    """`TAILFILL_CACHE`: the folder of blobs by digest that the processes of one node share; safe to delete."""
+    """`TAILFILL_CACHE`: names the folder of blobs by digest that the processes of one node share; safe to delete."""
     index: int
-    """`JOB_COMPLETION_INDEX`: this pod's index in an Indexed Job; 0 if unset."""
+    """`JOB_COMPLETION_INDEX`: is this pod's index in an Indexed Job; 0 if unset."""
     count: int
-    """`TAILFILL_COUNT`: the number of indexes of the Job; 1 if unset."""
+    """`TAILFILL_COUNT`: is the number of indexes of the Job; 1 if unset."""
     grace_seconds: float
-    """`TAILFILL_GRACE_SECONDS`: seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
+    """`TAILFILL_GRACE_SECONDS`: is the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None
-    """`TAILFILL_DEVICE`: the device of this process, which overrides `resources.device`; the chart sets it by whether a Pod has a GPU."""
+    """`TAILFILL_DEVICE`: names the device of this process, and overrides `resources.device`. The chart sets it according to
+    whether a Pod has a GPU."""
     hub_token: SecretStr | None
     """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
-    """`TAILFILL_RELEASE`: the name of the Helm release; set in its control Pod only."""
+    """`TAILFILL_RELEASE`: is the name of the Helm release; set in its control Pod only."""
     namespace: str
-    """`TAILFILL_NAMESPACE`: the namespace of the control Pod."""
+    """`TAILFILL_NAMESPACE`: names the namespace of the control Pod."""
     create_bucket: bool
-    """`TAILFILL_CREATE_BUCKET`: whether control creates the store's bucket, as it must on the chart's own S3 server."""
+    """`TAILFILL_CREATE_BUCKET`: says whether control creates the store's bucket, which the chart's own S3 server needs."""
     metrics_port: int
-    """`TAILFILL_METRICS_PORT`: the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
+    """`TAILFILL_METRICS_PORT`: is the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
-    """`TAILFILL_METRICS_HOST`: the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
+    """`TAILFILL_METRICS_HOST`: is the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

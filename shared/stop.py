@@ -16,7 +16,7 @@ class StopSignal:
     """Tells long work that SIGTERM or SIGINT came. The work reads it between steps, writes a checkpoint if time allows, and calls `raise_if_set`."""
 
     def __init__(self, grace_seconds: float = 30.0) -> None:
-        """`grace_seconds` pass between the signal and SIGKILL."""
+        """Takes the number of seconds between the signal and SIGKILL."""
         self.grace_seconds = grace_seconds
         self._event = threading.Event()
         self._set_at = math.inf  # by time.monotonic()

@@ -31,15 +31,16 @@ class Record(Section):
     """Holds one process's work on a result."""
 
     gpus: int
-    """The number of GPUs that the process holds; 0 on a CPU."""
+    """Is the number of GPUs that the process holds; 0 on a CPU."""
     seconds: float
-    """The wall seconds so far."""
+    """Counts the wall seconds so far."""
     kept: float
-    """The seconds up to its last checkpoint or part, from which another process continues. The others are lost if it ends now."""
+    """Counts the seconds up to its last checkpoint or part, from which another process continues. The seconds after it are lost if
+    the process ends now."""
 
     @property
     def gpu_seconds(self) -> float:
-        """The GPU seconds: the wall seconds times the number of GPUs."""
+        """Is the number of GPU seconds: the wall seconds times the number of GPUs."""
         return self.gpus * self.seconds
 
 
@@ -48,13 +49,13 @@ class ComputeUsage:
     """Holds the seconds of work on a result, summed over all processes that took part in it."""
 
     gpu: float = 0.0
-    """GPU seconds."""
+    """Counts the GPU seconds."""
     cpu: float = 0.0
-    """Seconds of processes without a GPU."""
+    """Counts the seconds of processes without a GPU."""
     gpu_lost: float = 0.0
-    """The GPU seconds whose work was lost with a process."""
+    """Counts the GPU seconds whose work was lost with a process."""
     cpu_lost: float = 0.0
-    """The seconds without a GPU whose work was lost with a process."""
+    """Counts the seconds without a GPU whose work was lost with a process."""
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> ComputeUsage:
@@ -88,7 +89,7 @@ class Meter:
         self._gpus, self._started, self._kept, self._clock = gpus, started, 0.0, clock
         self._over, self._warned = False, False
         self._store_unavailable = False
-        """Whether the store was unavailable for the last record."""
+        """Says whether the store was unavailable for the last record."""
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 

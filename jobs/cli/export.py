@@ -38,7 +38,7 @@ log = Log("export")
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """The steps that make an experiment's generated images, and its filter over them."""
+    """Holds the steps that make an experiment's generated images, and its filter over them."""
 
     generate: Step
     score: Step

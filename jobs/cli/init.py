@@ -31,19 +31,19 @@ TRIALS = 4  # per repetition
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The properties of labelled images from which a study is written."""
+    """Holds the properties of labelled images from which a study is written."""
 
     source: InferredSource
     schema: LabelSchema
     images: list[SourceImage]
     train_counts: NDArray[np.int64]
-    """`[C]`, the expected number of training images of each class."""
+    """Holds the expected number of training images of each class, `[C]`."""
     sides: list[int]
-    """The shorter sides of some images, in pixels."""
+    """Lists the shorter sides of some images, in pixels."""
     bad: list[str]
-    """The first problems, one line each."""
+    """Lists the first problems, one line each."""
     bad_total: int
-    """The number of all problems."""
+    """Counts all problems."""
 
 
 def init(data: Path, out: Path) -> list[str]:

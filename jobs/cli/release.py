@@ -38,18 +38,18 @@ from shared.settings import Settings
 
 @dataclass(frozen=True)
 class ReleaseSnapshot:
-    """The objects of a release in the Kubernetes API at one moment."""
+    """Holds the objects of a release in the Kubernetes API at one moment."""
 
     release: str
     control: list[Object]
-    """The Pods of control."""
+    """Lists the Pods of control."""
     jobs: list[Object]
     pods: list[Object]
-    """The Pods of the Jobs."""
+    """Lists the Pods of the Jobs."""
     workers: list[Object]
-    """The Pods of tuning workers."""
+    """Lists the Pods of tuning workers."""
     events: list[Object]
-    """The warnings in the namespace."""
+    """Lists the warnings in the namespace."""
 
     @classmethod
     def take(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
@@ -67,7 +67,7 @@ class ReleaseSnapshot:
     def task_statuses(self, artifacts: Artifacts) -> dict[str, TaskStatus]:
         """Returns the status of each task that has a Job, by `task_id`.
 
-        Of a block, the Job's status is that of the first task that is not committed. The others wait for it; if the Job has failed, control
+        In a block, the Job's status is that of the first task that is not committed. The others wait for it; if the Job has failed, control
         creates another one for them.
         """
         statuses = dict[str, TaskStatus]()
@@ -102,7 +102,7 @@ class ReleaseSnapshot:
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs that the release's Pods hold."""
+        """Is the number of GPUs that the release's Pods hold."""
         return gpus_held([*self.pods, *self.workers])
 
     def _control_line(self) -> str:

@@ -93,7 +93,7 @@ def _run_worker(stage: Stage, file: Path, surroundings: _Surroundings) -> None:
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What all tasks of a process share."""
+    """Holds what all tasks of a process share."""
 
     settings: Settings
     stop: StopSignal

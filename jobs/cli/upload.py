@@ -40,20 +40,20 @@ LONGEST_KEY = LONGEST_NAME - 200  # bytes; the prefix is part of the key
 
 @dataclass(frozen=True)
 class UploadResult:
-    """The content of the bucket after an upload."""
+    """Describes the content of the bucket after an upload."""
 
     root: str
-    """The target, `s3://bucket/prefix`."""
+    """Is the target, `s3://bucket/prefix`."""
     files: int
-    """The number of files in the folder."""
+    """Counts the files in the folder."""
     bytes: int
-    """The total size of these files."""
+    """Is the total size of these files."""
     sent: int
-    """The number of files that were uploaded; the others existed already."""
+    """Counts the files that were uploaded; the others existed already."""
     others: tuple[str, ...]
     """Objects below the target that are not in the folder. They are kept, and a study reads them too."""
     setting: str
-    """The path of the study's value that names such a folder."""
+    """Is the path of the study's value that names such a folder."""
 
 
 def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:

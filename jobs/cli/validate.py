@@ -34,39 +34,39 @@ log = Log("validate")
 
 @dataclass
 class Forecast:
-    """The work that a study would do."""
+    """Describes the work that a study would do."""
 
     stages: dict[str, int]
-    """The number of steps by stage."""
+    """Counts the steps by stage."""
     images: dict[str, int]
-    """The number of images by split, before `prepare` decodes them."""
+    """Counts the images by split, before `prepare` decodes them."""
     files: int = 0
-    """The number of images that are files."""
+    """Counts the images that are files."""
     files_opened: int = 0
-    """The number of these files whose headers were read."""
+    """Counts those of these files whose headers were read."""
     fill: dict[str, dict[str, int]] = field(default_factory=dict)
-    """The numbers of images that one training sees, by rare class: `real` ones, and those to `generate`."""
+    """Counts the images that one training sees, by rare class: `real` ones, and those to `generate`."""
     trials: int = 0
-    """The number of trials of all searches."""
+    """Counts the trials of all searches."""
     finals: int = 0
-    """The number of final trainings."""
+    """Counts the final trainings."""
     hours: dict[str, float] = field(default_factory=dict)
-    """The hours by stage that one process would need on this machine's device, under its present load."""
+    """Estimates the hours by stage that one process would need on this machine's device, under its present load."""
     hours_range: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """The same at the pace of the fastest tenth and of the slowest tenth of the timed steps."""
+    """Estimates the same at the pace of the fastest tenth and of the slowest tenth of the timed steps."""
     not_timed: tuple[str, ...] = ()
-    """The stages whose hours are not in `hours`."""
+    """Lists the stages whose hours are not in `hours`."""
     weights: tuple[str, ...] = ()
-    """The weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
+    """Lists the weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
     smallest_effect: float | None = None
-    """The smallest difference, as a share, that the verdict would find with a power of 80 %, if the variances are those of
+    """Is the smallest difference, as a share, that the verdict would find with a power of 80 %, if the variances are those of
     `shared.metrics.forecast`; None without a verdict, or if it has too few repetitions or no test image of a judged class."""
     to_settle: dict[str, int] = field(default_factory=dict)
-    """The numbers of `repetitions` and `test_images` that would find a difference of one percentage point."""
+    """Holds the numbers of `repetitions` and `test_images` that would find a difference of one percentage point."""
     test_images: dict[str, int] = field(default_factory=dict)
-    """The number of test images of each judged class; with a metric that counts images alike, of all."""
+    """Counts the test images of each judged class; with a metric that counts images alike, of all."""
     gib: float = 0.0
-    """The size of the results in the store, without the weights of a generator that is not timed."""
+    """Estimates the size in GiB of the results in the store, without the weights of a generator that is not timed."""
 
 
 def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) -> str:

@@ -33,7 +33,7 @@ LIBRARIES = (
 NEUTRAL = (
     "shared.config.stages", "shared.errors", "shared.log", "shared.parent_death", "shared.retries", "shared.settings", "shared.usage",
 )  # fmt: skip
-"""Modules that cannot change what a stage computes: what it learns from them is in its key, or is no part of its output."""
+"""Lists the modules that cannot change what a stage computes: what the stage takes from them is in its key, or is not part of its output."""
 
 
 def fingerprint(stage: str) -> str:

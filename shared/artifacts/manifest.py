@@ -28,26 +28,26 @@ class Run(Section):
     """Records how the result was computed; it is not part of the digest."""
 
     created: str
-    """The time of the commit in UTC, ISO 8601."""
+    """Is the time of the commit in UTC, ISO 8601."""
     seconds: float
-    """The wall seconds of the process that committed, including earlier interrupted ones."""
+    """Counts the wall seconds of the process that committed, including earlier interrupted ones."""
     device: str
-    """`cpu`, or the GPU's name."""
+    """Is `cpu`, or the GPU's name."""
     device_seconds: float
-    """The GPU seconds of all processes of the stage; 0 on a CPU."""
+    """Counts the GPU seconds of all processes of the stage; 0 on a CPU."""
     cpu_seconds: float | None = None
-    """The seconds of work without a GPU, over all processes of the stage; None in results from before this was recorded."""
+    """Counts the seconds of work without a GPU, over all processes of the stage; None in results from before this was recorded."""
     device_lost_seconds: float = 0.0
-    """The part of `device_seconds` after a process's last checkpoint (or part) before it was killed or stopped. This and the other numbers
+    """Is the part of `device_seconds` after a process's last checkpoint (or part) before it was killed or stopped. This and the other numbers
     lack the last half minute, at most, of a process that was killed, as it could not be recorded."""
     cpu_lost_seconds: float = 0.0
-    """The part of `cpu_seconds` that was lost in the same way."""
+    """Is the part of `cpu_seconds` that was lost in the same way."""
     code: str
-    """The fingerprint of our modules that the stage imports."""
+    """Is the fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]
-    """The versions of the libraries that compute."""
+    """Maps each library that computes to its version."""
     experiment: str | None = None
-    """The experiment for which it was run, the first of those that share it; None if it belongs to none."""
+    """Names the experiment for which it was run: the first of those that share the result; None if it belongs to none."""
 
 
 class Manifest(Section):
@@ -61,12 +61,12 @@ class Manifest(Section):
     inputs: dict[str, Input]
     files: tuple[File, ...]
     summary: dict[str, Any]
-    """A few numbers for people and later stages, who need not open a file for them."""
+    """Holds a few numbers for people and later stages, which then need not open a file."""
     run: Run
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were computed."""
+        """Is the SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were computed."""
         return canonical_digest(self.model_dump(mode="json", exclude={"run"}))
 
     def file(self, name: str) -> File:

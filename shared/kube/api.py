@@ -1,6 +1,6 @@
 """Sends the few requests to Kubernetes' API that tailfill needs, in one namespace, with plain JSON objects.
 
-It does not use the client's own models, which check far more than we read; a manifest of the chart is JSON already.
+It does not use the client's own models, which check far more than we read, and the chart's manifests are JSON already.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shared.log import Log
 from shared.retries import Backoff, retrying
 
 Object = dict[str, Any]
-"""The type of a Kubernetes object as JSON."""
+"""Is the type of a Kubernetes object as JSON."""
 
 PATHS = {
     "deployments": "/apis/apps/v1",
@@ -134,7 +134,7 @@ class Cluster:
                 yield rest.decode(errors="replace")
 
     def execute(self, pod: str, command: Sequence[str], out: TextIO, err: TextIO) -> int:
-        """Runs a command in the Pod's container, writes its output as it arrives, and returns its exit code."""
+        """Runs a command in the Pod's container, forwards its output as it arrives, and returns its exit code."""
         call = client.CoreV1Api(self._api).connect_get_namespaced_pod_exec
         options = {"command": list(command), "stdout": True, "stderr": True, "stdin": False, "tty": False}
         with _client_errors("exec in", pod):

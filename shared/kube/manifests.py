@@ -1,7 +1,7 @@
 """Builds a stage's Job: the chart's manifest with a task in it, or with a block of tasks.
 
-They are an annotation of the Pod, which a downwardAPI volume shows as a file: each Job has its own copy, which is deleted with the Job.
-`helm/templates/stages-configmap.yaml` says what the chart's manifests contain and what is added here.
+The tasks are an annotation of the Pod, which a downwardAPI volume shows as a file. So each Job has its own copy, which is deleted with it.
+`helm/templates/_stage.tpl` renders the rest of the manifest, except the Job's name, owner, key and digest, which are added here too.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from shared.errors import ConfigError
 from shared.kube.api import Object
 
 TASK = "tailfill/task"
-"""The annotation of a Pod that holds its task as JSON, or a list of its tasks."""
+"""Names the annotation of a Pod that holds its task as JSON, or a list of its tasks."""
 KEY = "tailfill/key"
-"""The label of a stage's Job and Pods that holds the first letters of the key of their task, the first one of a block."""
+"""Names the label of a stage's Job and Pods that holds the first letters of the key of their task, the first one of a block."""
 SUBMITTED = "tailfill/submitted"
-"""The label of a Job that a person submitted, which control does not touch."""
+"""Names the label of a Job that a person submitted, which control does not touch."""
 MANIFEST = "tailfill/manifest"
-"""The annotation of a Job that holds the digest of its manifest."""
+"""Names the annotation of a Job that holds the digest of its manifest."""
 PARALLELISM = "tailfill/parallelism"
-"""The annotation of a manifest that bounds how many Jobs of the stage run at once."""
+"""Names the annotation of a manifest that limits how many Jobs of the stage run at once."""
 GATE = "tailfill/work"
-"""The scheduling gate of a tuning worker without work."""
+"""Names the scheduling gate of a tuning worker without work."""
 ROLE = "tailfill/role"
 MANAGER = "tailfill-control"
 KEY_LETTERS = 16
@@ -110,6 +110,6 @@ def held_tasks(job: Object) -> list[tuple[Stage, str]]:
 
 
 def parallelism(manifest: Object) -> int | None:
-    """Returns how many Jobs of a stage may exist at once; None for any number."""
+    """Returns how many Jobs of a stage may exist at once; None if there is no limit."""
     value = manifest["metadata"].get("annotations", {}).get(PARALLELISM)
     return None if value is None else int(value)

@@ -20,7 +20,7 @@ class JobState:
 
     phase: Literal["active", "suspended", "complete", "failed"]
     reason: str = ""
-    """Why it failed, in Kubernetes' words; empty if it did not."""
+    """Says why it failed, in Kubernetes' words; empty if it did not."""
 
 
 def job_state(job: Object) -> JobState:

@@ -25,13 +25,13 @@ class Demand:
 
     task: Task
     trials: int
-    """The number of trials that a worker could run now or is running."""
+    """Is the number of trials that a worker could run now or is running."""
     busy: Collection[str] = ()
-    """The names of hosts that run a trial; a Pod's host has the Pod's name."""
+    """Names the hosts that run a trial; a Pod's host has the Pod's name."""
 
     @property
     def label(self) -> str:
-        """The label of its workers."""
+        """Is the label of its workers."""
         return self.task.key[:KEY_LETTERS]
 
 
@@ -40,11 +40,11 @@ class Decision:
     """Says what to do with the Pods."""
 
     begin: list[tuple[str, Demand]]
-    """The Pods whose gates to lift, and the search of each."""
+    """Lists the Pods whose gates to lift, and the search of each."""
     idle: list[str]
-    """The Pods of a search that now has fewer trials than workers, and may soon have more."""
+    """Lists the Pods of a search that now has fewer trials than workers, and may soon have more."""
     over: list[str]
-    """The Pods of searches that have ended."""
+    """Lists the Pods of searches that have ended."""
 
 
 def decide(pods: Sequence[Object], demands: Sequence[Demand]) -> Decision:

@@ -44,32 +44,32 @@ CLOCK_SKEW_SECONDS = 60.0  # by which the clocks of nodes and API server may dif
 log = Log("control")
 
 Reference = tuple[Stage, str]
-"""The stage and key of a task, by which it is found in a Job."""
+"""Is the stage and key of a task, by which it is found in a Job."""
 
 
 @dataclass
 class _JobTask:
-    """A task whose work is done by a Job, alone or in a block."""
+    """Holds a task that a Job works on, alone or in a block."""
 
     step: Step
     task: Task
     job: str = ""
-    """The name of the Job that holds it, or failed to be created."""
+    """Names the Job that holds it, or that could not be created."""
     failed: str | None = None
-    """Why it failed, in the words of Kubernetes and of its Pod; None if it has not failed."""
+    """Says why it failed, in the words of Kubernetes and of its Pod; None if it has not failed."""
     not_before: float = 0.0
-    """The time, by the monotonic clock, before which a missing Job is not created again."""
+    """Is the time, by the monotonic clock, before which a missing Job is not created again."""
     kept_until: float = math.inf
-    """When Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
+    """Is the time at which Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
 
     @property
     def reference(self) -> Reference:
-        """The stage and key of its task."""
+        """Is the stage and key of its task."""
         return self.task.stage, self.task.key
 
 
 class KubeExecutor:
-    """Implements `shared.pipeline.scheduler.Executor`."""
+    """Runs tasks as Jobs; implements `shared.pipeline.scheduler.Executor`."""
 
     tick_seconds = 2.0
     patience = PATIENCE_SECONDS
@@ -77,14 +77,14 @@ class KubeExecutor:
     def __init__(self, release: Release, session: Session) -> None:
         self.release, self.session = release, session
         self.tasks: dict[str, _JobTask] = {}
-        """The tasks that are not complete, by step id."""
+        """Holds the tasks that are not complete, by step id."""
         self._workers = WorkerScaling(release.cluster, release.name, session)
         self._cleaned_up = False
         self._store_checked = time.monotonic()
         self._committed = set[str]()
-        """Ids of steps whose result the last check of the store found while their Job was not complete."""
+        """Holds the ids of steps whose result the last check of the store found although their Job was not complete."""
         self._failed_at: dict[str, Reference | None] = {}
-        """The task at which a Job failed, by the Job's uid; None if all its tasks were committed."""
+        """Maps the uid of a failed Job to the task at which it failed; None if all its tasks were committed."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Accepts the task, whose Job the next `advance` creates."""
@@ -128,7 +128,8 @@ class KubeExecutor:
     def _holders(self, jobs: Iterable[Object]) -> dict[Reference, Object]:
         """Returns the Job of each task that has one.
 
-        A Job that failed at one task of its block does not hold those after it. Of two Jobs, the one counts that is further.
+        A Job that failed at one task of its block does not hold the tasks after it. If two Jobs hold a task, the one that has
+        got further counts.
         """
         phases = ("complete", "active", "suspended", "failed")
         holders = dict[Reference, Object]()
@@ -195,7 +196,7 @@ class KubeExecutor:
         self._cleaned_up = True
 
     def _left_the_plan(self, held: Sequence[Reference], entries: Mapping[Reference, _JobTask]) -> bool:
-        """Returns whether none of the tasks is to be done any more, or one of them is neither in the plan nor committed."""
+        """Returns whether no task is left to do, or one of the tasks is neither in the plan nor committed."""
         others = [reference for reference in held if reference not in entries]
         return len(others) == len(held) or any(self.session.artifacts.find(*other) is None for other in others)
 

@@ -2,7 +2,7 @@
 
 It decides which process starts when a slot is free, and which failed ones are started again. If tasks are many and may be short, as final
 trainings are, a process runs one after the other: it is given the next task while it works on the one before, so that nothing waits for
-imports, and no task waits behind a long one while a slot is free. Tuning workers are alike: each takes trials of all open searches.
+imports, and no task waits behind a long one while a slot is free. Tuning workers are all alike: each takes trials of all open searches.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from shared.pipeline.status import TaskStatus, task_id
 MAX_RETRIES = 5  # of a process that ended with 75 or was killed; each wait is twice as long as the one before
 FIRST_WAIT_SECONDS = 2.0
 TASKS = "tasks"
-"""The folder in the work directory with the task files of its stages."""
+"""Names the folder in the work directory with the task files of its stages."""
 WORKERS_FILE = "tune-workers.json"
-"""The file there with the searches that are open, from which all tuning workers take trials."""
+"""Names the file in that folder with the open searches, from which all tuning workers take trials."""
 START_SECONDS = 15.0  # that a process takes to start, about: a training that is longer keeps no other one waiting
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A task that was begun and is not completed."""
+    """Holds a task that was begun and is not completed."""
 
     step: Step
     task: Task
@@ -53,28 +53,28 @@ class _Begun:
 
 @dataclass(eq=False)
 class _Work:
-    """Processes that run the tasks of one file, and those that may still start."""
+    """Holds the processes that run the tasks of one file, and those that may still start."""
 
     file: Path
     tasks: list[_Begun]
-    """In the order in which they are run. Each is removed when it is completed."""
+    """Lists the tasks in the order in which they are run. Each is removed when it is completed."""
     block: bool = False
-    """Whether it is one process that may get further tasks."""
+    """Says whether it is one process that may get further tasks."""
     processes: list[StageProcess] = field(default_factory=list)
     pending: list[Launch] = field(default_factory=list)
-    """Processes that wait for a free slot, or for the end of a retry's wait."""
+    """Lists the processes that wait for a free slot, or for the end of a retry's wait."""
     not_before: float = 0.0
-    """The time, by the monotonic clock, before which no process starts."""
+    """Is the time, by the monotonic clock, before which no process starts."""
     since: float | None = None
-    """When the first process got a slot or, in a block, the task before the present one ended, by the monotonic clock."""
+    """Is the time, by the monotonic clock, at which the first process got a slot or, in a block, the task before the present one ended."""
     begun_at: float | None = None
-    """When the process of a block began the task in work, by the monotonic clock; None while it starts."""
+    """Is the time, by the monotonic clock, at which the process of a block began its present task; None while it starts."""
     ended: bool = False
-    """Whether its process has ended a task since it was started."""
+    """Says whether its process has ended a task since it was started."""
 
     @property
     def waiting(self) -> bool:
-        """Whether it is a block that no process has begun."""
+        """Says whether it is a block that no process has begun."""
         return self.block and not self.processes
 
     def write(self) -> None:
@@ -88,7 +88,7 @@ class _Work:
 def running_tasks(workdir: Path, artifacts: Artifacts) -> dict[str, TaskStatus]:
     """Returns the tasks that processes of this machine work on for a work directory, by `task_id`, whichever command started them.
 
-    Of a block that is the first task that is not committed; a tuning worker works on all searches of its file.
+    In a block, that is the first task that is not committed. A tuning worker works on all searches of its file.
     """
     tasks = str((workdir / TASKS).resolve())
     running = dict[str, TaskStatus]()
@@ -113,7 +113,7 @@ def _uncommitted(file: Path, artifacts: Artifacts) -> Iterator[str]:
 
 
 class LocalExecutor:
-    """Implements `shared.pipeline.scheduler.Executor`."""
+    """Runs tasks as processes; implements `shared.pipeline.scheduler.Executor`."""
 
     tick_seconds = 0.1
     patience = 0.0  # the services run on this machine, and stages themselves have waited for others
@@ -141,11 +141,11 @@ class LocalExecutor:
         self.lines: Lines = queue.Queue()
         self.running: list[_Work] = []
         self.pool = _Work(self.tasks / WORKERS_FILE, [])
-        """The tuning workers, and the searches that are not closed."""
+        """Holds the tuning workers, and the searches that are not closed."""
         self.labels: dict[int, str] = {}
-        """What processes say that they work on, as the label of a step, by pid."""
+        """Maps the pid of a process to the label of the step on which it says that it works."""
         self.retries = Counter[str]()
-        """The retries of processes by the name of the launch, in a block by the label of the task that was in work, since a task ended."""
+        """Counts the retries since a task ended, by the name of the launch, or in a block by the label of the task that the process was running."""
         self.completed: list[CompletedStep] = []
         # earlier steps of the plan get free slots first
         self.order = {step.id: position for position, step in enumerate(steps)}
@@ -298,7 +298,7 @@ class LocalExecutor:
                 self._task_ends(process, line["key"])
 
     def _name(self, process: StageProcess) -> str:
-        """Returns what a process is called in messages, by what it works on now: `final real 3`, or `tune real worker 1`."""
+        """Returns the name of a process in messages, from what it works on now: `final real 3`, or `tune real worker 1`."""
         label = self.labels.get(process.process.pid)
         if process in self.pool.processes:
             return f"{label or 'tune'} {process.launch.name}"

@@ -22,18 +22,18 @@ from shared.weights.digests import weight_locations
 
 WORK = Path("work")
 STUDY_FILE = "study.json"
-"""The file in the work directory with the study as it was run last, `--set` included, and the fingerprints of its data and weights."""
+"""Names the file in the work directory that holds the study as it was run last, including `--set`, and the fingerprints of its data and weights."""
 DIGESTS = "digests"
-"""The folder in the work directory with digests of weights, so that these are read once."""
+"""Names the folder in the work directory with digests of weights, so that these are read once."""
 
 
 @dataclass(frozen=True)
 class LocalSession:
-    """A study that is open on this machine."""
+    """Holds a study that is open on this machine."""
 
     session: Session
     environment: dict[str, str]
-    """The environment variables that a stage process needs in addition to those of this process."""
+    """Holds the environment variables that a stage process needs in addition to those of this process."""
 
 
 @contextlib.contextmanager

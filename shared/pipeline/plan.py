@@ -43,11 +43,11 @@ class SearchedParameters:
     """Says which of the parameters that the search in the role `tune` found are set in a step's config."""
 
     paths: tuple[str, ...] | None = None
-    """None takes all of them."""
+    """Lists the paths that are set; None sets all of them."""
     without: tuple[str, ...] = ()
-    """Paths that the experiment sets itself, which another experiment's search does not replace."""
+    """Lists the paths that the experiment sets itself, which another experiment's search does not replace."""
     repetition: int | None = None
-    """The repetition whose best trial counts; None takes the best trial of all."""
+    """Is the repetition whose best trial counts; None takes the best trial of all."""
 
     def of(self, tune: Manifest) -> dict[str, Value]:
         """Returns the parameters by path, given the manifest of the search."""
@@ -61,23 +61,23 @@ class SearchedParameters:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage with its config, and the steps whose results it reads, by role. The plan has equal steps once."""
+    """Describes a stage with its config, and the steps whose results it reads, by role. Equal steps are in the plan once."""
 
     stage: Stage
     experiment: str | None
     label: str
-    """Its name in messages, e.g. `final synthetic 3`."""
+    """Is its name in messages, e.g. `final synthetic 3`."""
     config: StageConfig
     needs: Mapping[str, Step]
     from_search: SearchedParameters | None = None
-    """What the search in the role `tune` found for this step. The search itself is not an input of the task then: only the values are in its
-    key, so that a result stays when a longer search ends with the same ones."""
+    """Says which values of the search in the role `tune` this step takes. The search itself is not an input of the task then: only the values
+    are in its key, so that a result stays valid if a longer search ends with the same values."""
     warm_start: WarmStart | None = None
-    """The search of another study that is its input `warm_start`."""
+    """Names the search of another study that is its input `warm_start`."""
 
     @cached_property
     def id(self) -> str:
-        """An identifier that is equal for steps with the same work. Unlike the key, it is known before anything has run."""
+        """Is an identifier that is equal for steps with the same work. Unlike the key, it is known before anything has run."""
         needs = {role: step.id for role, step in self.needs.items()}
         if self.warm_start is not None:
             needs["warm_start"] = self.warm_start.name
@@ -126,31 +126,32 @@ def plan(
 ) -> list[Step]:
     """Returns all steps, each after those that it needs; the report is last.
 
-    `source_digest` is the data's digest (`shared.data.sources.digest.source_digest`), and `weights` has the digests of weights by location
-    (`shared.weights.digests.weight_digests`); without them, keys depend on names in place of contents. `warm_starts` is the result of
-    `find_warm_starts`.
+    `source_digest` is the data's digest (`shared.data.sources.digest.source_digest`), and `weights` has the digests of weights
+    by location (`shared.weights.digests.weight_digests`); without them, keys depend on names instead of contents. `warm_starts`
+    is the result of `find_warm_starts`.
     """
     return _Planner(study, source_digest, weights, warm_starts).plan()
 
 
 @dataclass
 class _ParameterSource:
-    """Where an experiment's parameters come from."""
+    """Says where an experiment's parameters come from."""
 
     tune: Step | None = None
-    """Its own search, or the one whose parameters it takes over."""
+    """Is its own search, or the one whose parameters it takes over."""
     generation: tuple[str, ...] = ()
-    """The paths of `generate` among the parameters."""
+    """Lists the paths of `generate` among the parameters."""
     without: tuple[str, ...] = ()
-    """Paths that the experiment sets itself, if the search is another's."""
+    """Lists the paths that the experiment sets itself, if the search is another's."""
     searched: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    """The values between which a search chooses, for the paths that name weights."""
+    """Lists the values among which a search chooses, for each path that names weights."""
 
 
 class _Planner:
-    """Builds the plan, experiment by experiment, since each may use steps of those above it.
+    """Builds the plan, experiment by experiment, since each may use steps of the experiments above it.
 
-    With a verdict there is one pool of generated images per repetition, by its number; without one, pool 0 is the only one.
+    With a verdict there is one pool of generated images per repetition, which has the repetition's number. Without one there is
+    only pool 0.
     """
 
     def __init__(
@@ -308,7 +309,7 @@ class _Planner:
 
 
 SAME_FOR_ALL_POOLS = ("prepare", BASE)
-"""The roles of the inputs of `tune` that do not depend on the pool."""
+"""Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
 
 def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment) -> ScoreConfig:

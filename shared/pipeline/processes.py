@@ -27,33 +27,33 @@ COMMAND = Path(__file__).parents[2] / "jobs" / "isolated.py"
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a stage process, also again after it was lost."""
+    """Says how to start a stage process, or to start it again after it was lost."""
 
     name: str
-    """Its name in messages, e.g. `tune real worker 1`."""
+    """Is its name in messages, e.g. `tune real worker 1`."""
     arguments: tuple[str, ...]
-    """The arguments of the command `tailfill`."""
+    """Holds the arguments of the command `tailfill`."""
     environment: Mapping[str, str]
-    """The environment variables that this process alone gets."""
+    """Holds the environment variables that only this process gets."""
     takes_slot: bool = True
-    """Whether it needs a slot. A coordinator does not, since it waits more than it computes."""
+    """Says whether it needs a slot. A coordinator does not, since it waits more than it computes."""
     most_gpus: int = 1
-    """The number of GPUs that it can use; it gets more than one only if nothing else runs."""
+    """Is the number of GPUs that it can use; it gets more than one only if nothing else runs."""
 
 
 @dataclass
 class StageProcess:
-    """A running `tailfill stage`, and its last output."""
+    """Holds a running `tailfill stage`, and its last output."""
 
     launch: Launch
     process: subprocess.Popen[str]
     errors: list[str] = field(default_factory=list)
-    """The errors that it logged, in order."""
+    """Lists the errors that it logged, in order."""
     tail: list[str] = field(default_factory=list)
-    """The last 40 lines of its stderr that were not log lines, such as a traceback or a library's warning."""
+    """Holds the last 40 lines of its stderr that were not log lines, such as a traceback or a library's warning."""
 
     reader: threading.Thread = field(default_factory=threading.Thread)
-    """The thread that reads its stderr until it ends."""
+    """Is the thread that reads its stderr until it ends."""
 
     def kill(self) -> None:
         """Kills it and all processes that it started; returns when it has ended."""
@@ -68,7 +68,7 @@ class StageProcess:
 
 
 Lines = queue.Queue[tuple[StageProcess, dict[str, Any]]]
-"""The log lines of several processes, each with the process that wrote it."""
+"""Carries the log lines of several processes, each with the process that wrote it."""
 
 
 def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> StageProcess:

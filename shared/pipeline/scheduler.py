@@ -25,25 +25,25 @@ from shared.stop import StopSignal
 
 
 class StageFailed(TailfillError):
-    """A stage failed by a bug, whose traceback is in the message."""
+    """Says that a stage failed because of a bug, whose traceback is in the message."""
 
 
 @dataclass(frozen=True)
 class CompletedStep:
-    """A step whose work has ended without an error."""
+    """Describes a step whose work has ended without an error."""
 
     step: Step
     seconds: float | None
-    """The seconds since its first process started; None if another program did the work."""
+    """Counts the seconds since its first process started; None if another program did the work."""
 
 
 class Executor(Protocol):
     """Runs tasks: on this machine, or on a cluster."""
 
     tick_seconds: float
-    """The seconds between two calls of `advance`."""
+    """Is the number of seconds between two calls of `advance`."""
     patience: float
-    """The seconds for which a service may be unavailable before the run ends with its error."""
+    """Is the number of seconds for which a service may be unavailable before the run ends with its error."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Accepts a task. It is called once per task, when everything that the task needs is committed."""
@@ -52,11 +52,11 @@ class Executor(Protocol):
         """Starts what can start, and returns the steps completed since the last call; raises the error that ends the run."""
 
     def end(self) -> None:
-        """Stops what must not outlive the run."""
+        """Stops everything that must not outlive the run."""
 
 
 class Scheduler:
-    """A run of a study."""
+    """Runs a study."""
 
     def __init__(
         self,

@@ -22,14 +22,14 @@ COORDINATOR_SECONDS = 30.0  # without a heartbeat, which a coordinator sends eve
 
 @dataclass(frozen=True)
 class Hints:
-    """What a user can do if nothing moves. The defaults are for one machine."""
+    """Says what a user can do if nothing moves. The defaults are for one machine."""
 
     resume: str = RESUME_HINT
-    """The hint if no coordinator is running."""
+    """Is the hint if no coordinator is running."""
     workers: str = (
         "one comes from another search, or starts when a slot of `tailfill run` is free, or by `kubectl scale`"
     )
-    """The hint if no worker is alive."""
+    """Is the hint if no worker is alive."""
 
 
 LOCAL_HINTS = Hints()
@@ -37,21 +37,21 @@ LOCAL_HINTS = Hints()
 
 @dataclass(frozen=True)
 class SearchState:
-    """The state of a search that is not committed."""
+    """Holds the state of a search that is not committed."""
 
     step: str
-    """The label of its step in the plan."""
+    """Is the label of its step in the plan."""
     objectives: tuple[str, ...]
     snapshot: SearchSnapshot | None
-    """None before it has begun, or if PostgreSQL is unavailable."""
+    """Holds what the monitor read; None before it has begun, or if PostgreSQL is unavailable."""
     stall: str | None
-    """Why nothing moves; None if something does."""
+    """Says why nothing moves; None if something does."""
     seconds_left: float | None
-    """The estimated seconds until it ends; None if its pace is not known."""
+    """Estimates the seconds until it ends; None if its pace is not known."""
     gpu_budget: tuple[float, float] | None
-    """The GPU-hours that the whole study has used, and those that it may use; None without such a budget."""
+    """Holds the GPU-hours that the whole study has used, and those that it may use; None without such a budget."""
     waiting: bool = False
-    """Whether it waits for an earlier stage, as its step's line says too."""
+    """Says whether it waits for an earlier stage, which the line of its step says too."""
 
 
 def search_states(

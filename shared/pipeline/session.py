@@ -18,17 +18,17 @@ from shared.weights.digests import weight_digests
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """The digests of the data and weights that a study names, which are part of its keys."""
+    """Holds the digests of the data and weights that a study names, which are part of its keys."""
 
     source: str | None
-    """The digest of the data; None for drawn garments."""
+    """Is the digest of the data; None for drawn garments."""
     weights: dict[str, str]
-    """The digests of weights by location."""
+    """Maps the location of weights to their digest."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open study: its plan, its artifacts, and the settings of the running services."""
+    """Holds an open study: its plan, its artifacts, and the settings of the running services."""
 
     study: ResolvedStudy
     steps: list[Step]
@@ -37,7 +37,7 @@ class Session:
 
     @property
     def database_url(self) -> str:
-        """The URL of PostgreSQL; raises ConfigError if none is set."""
+        """Is the URL of PostgreSQL; raises ConfigError if none is set."""
         if self.settings.database_url is None:
             raise ConfigError(
                 "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"

@@ -19,11 +19,11 @@ GRACE_SECONDS = 3.0  # Ctrl-C ends everything within 5 seconds, and the services
 
 @dataclass
 class Slots:
-    """The slots of this machine: one stage process runs in each, and may use a share of the cores and GPUs."""
+    """Divides this machine into slots: one stage process runs in each, and may use a share of the cores and GPUs."""
 
     count: int
     gpus: int
-    """The number of GPUs that the study may use."""
+    """Is the number of GPUs that the study may use."""
 
     @classmethod
     def of_machine(cls, study: ResolvedStudy) -> Slots:
@@ -34,7 +34,7 @@ class Slots:
     def take(self, free: list[int], most_gpus: int) -> list[int]:
         """Returns the slots that a process gets, out of the free ones.
 
-        That is one; but if all slots are free, as many as it takes for the `most_gpus` GPUs that the process can use.
+        That is one slot. But if all are free, it is as many as together have the `most_gpus` GPUs that the process can use.
         """
         if most_gpus == 1 or len(free) < self.count:
             return free[:1]

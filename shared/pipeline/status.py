@@ -19,20 +19,20 @@ from shared.log import duration
 from shared.pipeline.plan import Step, make_task
 
 RESUME_HINT = "`tailfill run` continues it"
-"""What a user can do on one machine if nothing moves."""
+"""Says what a user can do on one machine if nothing moves."""
 
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """What a machine or a cluster does with a task that is not committed."""
+    """Says what a machine or a cluster does with a task that is not committed."""
 
     state: Literal["running", "pending", "failed"]
     detail: str = ""
-    """Why it is pending, or why it failed."""
+    """Says why it is pending, or why it failed."""
 
 
 TaskStatuses = Mapping[str, TaskStatus]
-"""The statuses of tasks by `task_id`."""
+"""Maps the `task_id` of a task to its status."""
 
 
 def task_id(stage: str, key: str) -> str:
@@ -42,18 +42,18 @@ def task_id(stage: str, key: str) -> str:
 
 @dataclass(frozen=True)
 class StepState:
-    """The state of a step: one line of `tailfill status`."""
+    """Holds the state of a step: one line of `tailfill status`."""
 
     step: Step
     task: Task | None
-    """None if something that it needs is not committed, so that its key is not known yet."""
+    """Is its task; None if something that it needs is not committed, so that its key is not known yet."""
     manifest: Manifest | None
     status: TaskStatus | None = None
-    """None if nothing works on its task, or nothing is known about it."""
+    """Says what is done with its task; None if that is nothing, or not known."""
 
     @property
     def state(self) -> str:
-        """`committed`, `running`, `pending`, `failed`, `ready` (everything that it needs is committed) or `waiting`."""
+        """Is `committed`, `running`, `pending`, `failed`, `ready` (everything that it needs is committed) or `waiting`."""
         if self.manifest or not self.task:
             return "committed" if self.manifest else "waiting"
         return self.status.state if self.status else "ready"
@@ -179,13 +179,13 @@ def _images(config: dict[str, Any]) -> Any:
 
 
 def _missing_warm_start(step: Step) -> set[str]:
-    """Returns the label of the other study's search that the step starts from, if that is not committed."""
+    """Returns the label of the other study's search that the step starts from, if that search is not committed."""
     warm_start = step.warm_start
     return {f"search {warm_start.name}"} if warm_start is not None and warm_start.result is None else set()
 
 
 def _missing_labels(row: StepState, rows: list[StepState]) -> list[str]:
-    """Returns the labels of what the step needs and is not committed."""
+    """Returns the labels of the steps that the step needs and that are not committed."""
     left = {r.step.label for r in rows if r.manifest is None}
     return sorted({needed.label for needed in row.step.needs.values()} & left | _missing_warm_start(row.step))
 

@@ -12,14 +12,14 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The search of another study's experiment, from which a search starts."""
+    """Holds the search of another study's experiment from which a search starts."""
 
     name: str
-    """Its name in the study file: `study/experiment`."""
+    """Is its name in the study file: `study/experiment`."""
     result: Input | None = None
-    """Its newest committed result; None if there is none, or if the store was not read."""
+    """Refers to its newest committed result; None if there is none, or if the store was not read."""
     available: tuple[str, ...] = ()
-    """If it has no result, the names of searches that have one."""
+    """Names, if it has no result, the searches that have one."""
 
     def committed(self) -> Input:
         """Returns its result; raises ConfigError if there is none."""

@@ -25,7 +25,7 @@ log = Log("control")
 
 
 class WorkerScaling:
-    """The worker Pods of `deployment/<release>-tune`, which users scale."""
+    """Manages the worker Pods of `deployment/<release>-tune`, which users scale."""
 
     def __init__(self, cluster: Cluster, release: str, session: Session) -> None:
         self._cluster, self._release, self._session = cluster, release, session
@@ -86,9 +86,10 @@ class WorkerScaling:
 
 
 def _demand(task: Task, overview: SearchSnapshot, pods: Collection[str]) -> Demand:
-    """Returns how many workers a search needs: for trials that wait, or will since their worker is lost, and for those that the Pods hold.
+    """Returns how many workers a search needs: for trials that wait, for those that will wait since their worker is lost, and for
+    those that the Pods hold.
 
-    Trials that workers outside of this release hold need no Pod.
+    Trials that workers outside this release hold need no Pod.
     """
     busy = {holder.split("/")[0] for holder in overview.holders} & {name[:HOST_LETTERS] for name in pods}
     waiting = 0 if overview.closed is not None else overview.queued + overview.stale

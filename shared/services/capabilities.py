@@ -1,4 +1,4 @@
-"""Keeps one Linux capability through a change of user: to read files whatever their permissions. See capabilities(7).
+"""Keeps one Linux capability through a change of user: the one to read files whatever their permissions. See capabilities(7).
 
 These functions run in a child between fork and exec, so they allocate little and take no lock.
 """

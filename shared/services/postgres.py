@@ -43,7 +43,7 @@ class Postgres:
 
     server: Server
     url: SecretStr
-    """The address `postgresql://…`, in the form of `DATABASE_URL`."""
+    """Is the address `postgresql://…`, in the form of `DATABASE_URL`."""
 
 
 def start_postgres(folder: Path) -> Postgres:

@@ -1,7 +1,7 @@
 """Computes digests of the weights that a study names by location; keys contain the digest instead of the location.
 
-So another file at the same location gives another result, and a file that was moved, or copied from a folder to a bucket, gives the same
-one. Weights from a hub or a package are identified by name and revision.
+So another file at the same location gives another result. A file that was moved, or copied from a folder to a bucket, gives the same one.
+Weights from a hub or a package are identified by name and revision.
 """
 
 from __future__ import annotations

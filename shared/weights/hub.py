@@ -50,12 +50,12 @@ class Repository:
 
     name: str
     setting: str
-    """The setting of the study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
+    """Is the setting of the study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
     commit: str
     files: Mapping[str, str | None]
-    """The names of all files, with the SHA-256 of the large ones, which the hub knows."""
+    """Maps the names of all files to the SHA-256, which the hub knows of the large ones only."""
     folder: Path
-    """The folder of downloads, in which an interrupted one continues."""
+    """Is the folder of downloads, in which an interrupted download continues."""
 
 
 def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:

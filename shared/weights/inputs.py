@@ -12,7 +12,7 @@ from shared.names import path_below
 from shared.weights.roles import BASE, JUDGES
 
 TIMM_FILE = "model.safetensors"
-"""The name of the file of a timm repository that is committed."""
+"""Names the file of a timm repository that is committed."""
 PREFIX = "weights/"
 
 
@@ -25,7 +25,7 @@ class FetchedBase:
 
     @property
     def commit(self) -> str:
-        """The commit of its repository."""
+        """Is the commit of its repository."""
         return str(self.manifest.summary["commit"])
 
     def folder(self, names: Sequence[str]) -> Path:

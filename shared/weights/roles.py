@@ -16,9 +16,9 @@ from shared.config.stages import PRETRAINED, WeightsConfig
 from shared.config.training import Classifier
 
 BASE = "weights/base"
-"""The role of the base model of `finetune`."""
+"""Is the role of the base model of `finetune`."""
 JUDGES = "weights/judges"
-"""The role of the weights of the judges' classifier."""
+"""Is the role of the weights of the judges' classifier."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 
