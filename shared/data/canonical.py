@@ -45,9 +45,9 @@ class Canonical:
     data: bytes
     """Holds the encoded image, PNG or JPEG."""
     digest: bytes
-    """A hash of the pixels: equal for equal pixels, whatever the file format was."""
+    """Is a hash of the pixels: equal for equal pixels, whatever the file format was."""
     perceptual: NDArray[np.uint8]
-    """Is its `perceptual_hash`, `[32]`."""
+    """Holds its `perceptual_hash`, `[32]`."""
     colours: NDArray[np.uint8]
     """Holds its `mean_colours`, `[48]`: the perceptual hash ignores colour and plain areas."""
 

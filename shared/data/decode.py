@@ -30,7 +30,7 @@ class DecodedImages:
     schema: LabelSchema
     """Lists the classes that have images."""
     labels: Labels
-    """The labels `[n, C]`."""
+    """Holds the labels `[n, C]`."""
     images: list[SourceImage]
     """Lists the images as the source did, without their pixels."""
     canonical: list[Canonical]

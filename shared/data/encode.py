@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 PNG_UP_TO = 128
-"""Images are stored as PNG up to this side, in pixels, and as JPEG above it."""
+"""Is the side in pixels up to which images are stored as PNG; above it they are stored as JPEG."""
 
 
 def image_format(side: int, png_up_to: float = PNG_UP_TO) -> Literal["PNG", "JPEG"]:

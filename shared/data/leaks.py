@@ -31,11 +31,11 @@ class Likeness:
     """Says which of n images are alike: equal, or nearly so."""
 
     first: NDArray[np.int64]
-    """The position of the first image with the same pixels, `[n]`."""
+    """Holds the position of the first image with the same pixels, `[n]`."""
     pairs: NDArray[np.int64]
-    """The pairs of nearly equal images, i < j, each the first with its pixels, `[p, 2]`."""
+    """Holds the pairs of nearly equal images, i < j, each the first with its pixels, `[p, 2]`."""
     distances: NDArray[np.int64]
-    """The number of bits in which the pair's perceptual hashes differ, `[p]`."""
+    """Holds the number of bits in which the pair's perceptual hashes differ, `[p]`."""
 
     def clusters(self) -> NDArray[np.int64]:
         """Returns a number per image, `[n]`, the same for images that a chain of alike images connects."""
@@ -51,10 +51,10 @@ class Leak:
     """Identifies an image that is similar to one of another split. Both are given by their positions in the set."""
 
     image: int
-    """The image that `drop` removes."""
+    """Is the image that `drop` removes."""
     split: str
     other: int
-    """The image of `other_split` that is most alike to it."""
+    """Is the image of `other_split` that is most alike to it."""
     other_split: str
     distance: int
     """Counts the differing bits of the perceptual hashes; 0 if the pixels are equal."""

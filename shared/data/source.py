@@ -28,17 +28,17 @@ class SourceImage:
     path: str
     """Names the image: unique in the source, relative to the root, with forward slashes."""
     where: str
-    """The file and line, or what corresponds to it, that an error about this image names: `labels.csv line 12`."""
+    """Names the file and line, or what corresponds to it, for errors about this image: `labels.csv line 12`."""
     content: Path | NDArray[np.uint8]
-    """A file on local disk, or pixels: `[h, w, 3]` RGB or `[h, w]` grey, 0 to 255."""
+    """Holds the path of a file on local disk, or pixels: `[h, w, 3]` RGB or `[h, w]` grey, 0 to 255."""
     labels: Labels
-    """The labels `[C]`, int8: 1 if the image has the class, 0 if it does not, -1 if that is unknown."""
+    """Holds the labels `[C]`, int8: 1 if the image has the class, 0 if it does not, -1 if that is unknown."""
     split: SplitName | None = None
-    """The split if the source says it; a source says it for all of its images or for none."""
+    """Is the split, if the source names it. A source names it for all of its images or for none."""
     group: str | None = None
     """Names the product, the patient and the like: images of one group are kept in one split."""
     box: tuple[int, int, int, int] | None = None
-    """The part that is cut out first: left, top, right, bottom in pixels."""
+    """Is the part that is cut out first: left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ImageListing:
     images: Iterable[SourceImage]
     """Yields the images in a fixed order; may draw or list them lazily, and is iterated once."""
     total: int
-    """The number of images, for the display of progress."""
+    """Is the number of images, for the display of progress."""
     notes: tuple[str, ...] = ()
     """Tells readers of the report about the source."""
     class_where: Mapping[str, str] = field(default_factory=dict)
@@ -61,8 +61,8 @@ class InferredSource:
     """Describes a readable source that `infer_source` found in a folder or file."""
 
     dataset: Dataset
-    """The config; `init` writes the fields that are set."""
+    """Holds the config; `init` writes the fields that are set."""
     root: Path
-    """The folder that `dataset.root` names."""
+    """Is the folder that `dataset.root` names."""
     comments: Mapping[str, str] = field(default_factory=dict)
     """Maps fields of `dataset` to the comments that `init` writes beside them, or on a line of its own if the field is None."""

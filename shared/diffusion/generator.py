@@ -27,20 +27,20 @@ class SampleRequest:
     """Describes one image to draw."""
 
     labels: Labels
-    """The labels of the image, `[C]`."""
+    """Holds the labels of the image, `[C]`."""
     seed: int
-    """The seed of the image's own random generator: of the batch, the image depends only on the size."""
+    """Is the seed of the image's own random generator, so that an image depends on the size of its batch, but not on the other images in it."""
     start: NDArray[np.uint8] | None = None
-    """A real image `[r, r, 3]` to start from (image-to-image)."""
+    """Is a real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """The share of the noise schedule that is run on `start`."""
+    """Is the share of the noise schedule that is run on `start`."""
 
 
 class Generator(Protocol):
     """Draws images with a trained, conditional generator on one device."""
 
     resolution: int
-    """The side of its images in pixels."""
+    """Is the side of its images in pixels."""
 
     def prompt(self, labels: Labels) -> str:
         """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
@@ -57,13 +57,13 @@ class BaseSource:
     """Says where a generator finds its pretrained base; one that is trained from scratch has none."""
 
     settings: Settings
-    """The settings, with the credentials of a bucket."""
+    """Holds the settings, with the credentials of a bucket."""
     scratch: Path
-    """A folder for the files of a base in a bucket."""
+    """Is a folder for the files of a base in a bucket."""
     location: str | None = None
-    """The location of the base, if it has moved since the fine-tuning."""
+    """Is the location of the base, if it has moved since the fine-tuning."""
     fetched: FetchedBase | None = None
-    """A base from the hub, as the stage `weights` committed it."""
+    """Holds a base from the hub, as the stage `weights` committed it."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ class Finetuning:
     """Holds the inputs of a generator's training beside its section of the study."""
 
     images: ImageSet
-    """The training split."""
+    """Holds the training split."""
     rare: NDArray[np.int64]
-    """Columns of the rare classes among the labels."""
+    """Holds the columns of the rare classes among the labels."""
     seed: int
-    """The seed of all random choices."""
+    """Is the seed of all random choices."""
     device: torch.device
     out: Path
-    """The folder for the files that are committed, which the training makes; scratch files go beside it."""
+    """Is the folder for the files that are committed, which the training makes; scratch files go beside it."""
     checkpoints: Checkpoints
     stop: StopSignal
     base: BaseSource
     processes: int = 1
-    """The number of processes that share the work, one per GPU; this process is the first of them."""
+    """Is the number of processes that share the work, one per GPU; this process is the first of them."""
 
 
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]

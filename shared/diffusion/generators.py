@@ -21,11 +21,11 @@ class BaseFiles:
     """Lists the files of a generator's pretrained base model, by paths inside its folder or repository."""
 
     layout: str
-    """A description of such a base."""
+    """Describes such a base, for messages."""
     read: tuple[str, ...]
-    """All files that are read if a base has them; no other file is fetched or counts in a key."""
+    """Lists all files that are read if a base has them; no other file is fetched or counts in a key."""
     needed: tuple[str, ...]
-    """The files of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
+    """Lists the files of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class GeneratorKind:
     """Declares one generator."""
 
     config: type[Finetune]
-    """The section `finetune` of a study that chooses it."""
+    """Is the section `finetune` of a study that chooses it."""
     about: str
-    """A description for the studies that `tailfill init` writes."""
+    """Describes it in the studies that `tailfill init` writes."""
     train: str
-    """The function that trains it, a `shared.diffusion.generator.Train`."""
+    """Names the function that trains it, a `shared.diffusion.generator.Train`."""
     load: str
-    """The function that loads what `train` wrote, a `shared.diffusion.generator.Load`."""
+    """Names the function that loads what `train` wrote, a `shared.diffusion.generator.Load`."""
     time: str | None = None
-    """The function that times it for a forecast, a `shared.diffusion.generator.Time`."""
+    """Names the function that times it for a forecast, a `shared.diffusion.generator.Time`."""
     untimed: str = ""
-    """Why there is no `time`, and what else a forecast lacks for that reason."""
+    """Says why there is no `time`, and what else a forecast lacks for that reason."""
     most_gpus: Callable[[Any, int], int] = lambda config, gpus: 1
     """Returns how many of the available GPUs (0 on a CPU) one training can use, at least 1, by its config."""
     base: BaseFiles | None = None
-    """Its pretrained base, or None if it is trained from scratch."""
+    """Describes its pretrained base, or None if it is trained from scratch."""
     example: str = ""
-    """Settings as YAML, if `tailfill init` offers it as an alternative."""
+    """Holds settings as YAML, if `tailfill init` offers it as an alternative."""
 
 
 def _even_share(config: StableDiffusionFinetune, gpus: int) -> int:
@@ -80,7 +80,7 @@ GENERATORS = {
         example="base: CompVis/stable-diffusion-v1-1, method: lora, steps: 1500, resolution: 512",
     ),
 }
-"""The entries by the value of `finetune.generator`."""
+"""Maps the values of `finetune.generator` to the entries."""
 
 
 def generator_kind(name: str) -> GeneratorKind:

@@ -1,4 +1,4 @@
-"""The plan of the images to generate: how many of which class, with which labels and with which seed. It imports no torch.
+"""Plans the images to generate: how many of which class, with which labels and with which seed. It imports no torch.
 
 How images are counted
     Each image is made for one target (`filled`): a rare class, or an entry of `generate.quota`. It has all labels of the training image
@@ -29,39 +29,39 @@ from shared.errors import ConfigError
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """One image to generate."""
+    """Describes one image to generate."""
 
     index: int
-    """The position in the plan, from 0, from which the seed is derived."""
+    """Is the position in the plan, from 0, from which the seed is derived."""
     pool: int
-    """The number of the pool that it belongs to."""
+    """Is the number of the pool that it belongs to."""
     seed: int
     filled: str
-    """The target that it is made for: `group/class`, or a crossing."""
+    """Names the target that it is made for: `group/class`, or a crossing."""
     source: int
-    """The row of the training split whose labels it has."""
+    """Is the row of the training split whose labels it has."""
     start: int | None
-    """The row of the training split that image-to-image starts from; None starts from noise."""
+    """Is the row of the training split from which image-to-image starts; None starts from noise."""
     strength: float | None
 
 
 @dataclass
 class Target:
-    """A target to fill, and its progress."""
+    """Describes a target to fill, and its progress."""
 
     name: str
     carries: NDArray[np.bool_]
-    """Whether a training image has all its classes, `[n]`."""
+    """Says whether a training image has all its classes, `[n]`."""
     wanted: int
-    """The number of images to make in one pool."""
+    """Is the number of images to make in one pool."""
     exact: bool
-    """Whether only images made for it count (`quota`, `total`); otherwise every image that has its classes counts (`fill_to`)."""
+    """Says whether only images made for it count (`quota`, `total`); otherwise every image that has its classes counts (`fill_to`)."""
     have: int = 0
-    """The number of images that count so far."""
+    """Counts the images that count so far."""
     made: int = 0
-    """The number of images made for it so far."""
+    """Counts the images made for it so far."""
     order: list[int] = field(default_factory=list)
-    """The rows that are still to be drawn before any is drawn again."""
+    """Lists the rows that are still to be drawn before any is drawn again."""
 
 
 def plan_images(
@@ -128,12 +128,12 @@ def target_columns(schema: LabelSchema, name: str) -> tuple[int, ...]:
 
 
 def _lack(generate: Generate, real: int) -> int:
-    """Returns how many images a class with `real` training images lacks, at most as many as the cap allows."""
+    """Returns how many images a class with `real` training images lacks, limited by the cap."""
     return max(0, min(generate.fill_to - real, int(generate.cap * real)))
 
 
 def _shared_out(total: int, lack: Mapping[str, int]) -> dict[str, int]:
-    """Divides `total` in proportion to what each lacks, in whole numbers that add up to it (largest remainders)."""
+    """Divides `total` in proportion to what each target lacks, in whole numbers that add up to it (largest remainders)."""
     if not total:
         return dict.fromkeys(lack, 0)
     every = sum(lack.values())

@@ -11,9 +11,9 @@ from shared.data.sheet import contact_sheet
 from shared.diffusion.generator import Generator, SampleRequest
 
 REAL = GENERATED = 4
-"""The number of images of each kind per row."""
+"""Is the number of images of each kind per row."""
 ROWS = 12
-"""The most rows, so that a sheet can be taken in at a glance."""
+"""Is the greatest number of rows, so that a sheet can be seen at a glance."""
 
 
 def sample_sheet(

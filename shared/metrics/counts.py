@@ -1,4 +1,4 @@
-"""Decisions, their counts per class, and the scores that are computed from counts alone.
+"""Computes decisions, their counts per class, and the scores that follow from counts alone.
 
 Every count array ends in the class axis `[..., C]`. The formulas use no operation that complex numbers lack, as `shared.metrics.influence`
 takes their derivatives by a complex step.
@@ -18,7 +18,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 class DecisionCounts(NamedTuple):
-    """True and false positives and negatives per class, `[..., C]`, without unknown labels."""
+    """Counts true and false positives and negatives per class, `[..., C]`, without unknown labels."""
 
     tp: Floats
     fp: Floats
@@ -27,7 +27,7 @@ class DecisionCounts(NamedTuple):
 
     @property
     def support(self) -> Floats:
-        """The number of images that are known to have the class, `[..., C]`."""
+        """Counts the images that are known to have the class, `[..., C]`."""
         return self.tp + self.fn
 
 
@@ -62,7 +62,7 @@ def count(decided: NDArray[np.bool_], labels: Labels) -> DecisionCounts:
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Returns the elementwise quotient, NaN where the denominator is 0."""
+    """Returns the elementwise quotient, NaN if the denominator is 0."""
     defined = np.real(denominator) > 0
     return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
 

@@ -1,4 +1,4 @@
-"""Probabilities and labels, and the arrays that several metrics use; each array is computed once, when it is first used."""
+"""Holds probabilities and labels, and computes the arrays that several metrics use, each once, when it is first used."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ SMALLEST_PROBABILITY = 1e-7  # probabilities are float32: keeps the log-likeliho
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One prediction of a labelled image set. Arrays that end in C have a number per class, those that end in G one per group."""
+    """Holds one prediction of a labelled image set. Arrays that end in C have a number per class, those that end in G one per group."""
 
     schema: LabelSchema
     probabilities: NDArray[np.floating]
-    """Probabilities `[n, C]`."""
+    """Holds probabilities `[n, C]`."""
     labels: Labels
-    """Labels `[n, C]`."""
+    """Holds labels `[n, C]`."""
     decided: NDArray[np.bool_]
-    """The predicted classes, `[n, C]`."""
+    """Holds the predicted classes, `[n, C]`."""
     rare: NDArray[np.int64]
-    """The columns of the rare classes."""
+    """Holds the columns of the rare classes."""
     train_counts: NDArray[np.int64] | None
-    """The number of training images per class, `[C]`, if it is known."""
+    """Counts the training images per class, `[C]`, if it is known."""
 
     @cached_property
     def counts(self) -> DecisionCounts:
-        """The counts of the decisions, `[C]` each."""
+        """Counts the decisions, `[C]` each."""
         return count(self.decided, self.labels)
 
     @cached_property
     def f1(self) -> Floats:
-        """F1 `[C]`; NaN for a class without support."""
+        """Is F1 `[C]`; NaN for a class without support."""
         return class_f1(self.counts)
 
     @cached_property
     def recall(self) -> Floats:
-        """Recall `[C]`; NaN for a class without support."""
+        """Is recall `[C]`; NaN for a class without support."""
         return ratio(self.counts.tp, self.counts.support)
 
     @cached_property
     def precision(self) -> Floats:
-        """Precision `[C]`; NaN for a class without support, and for one that was never predicted."""
+        """Is precision `[C]`; NaN for a class without support, and for one that was never predicted."""
         named = self.counts.tp + self.counts.fp
         return np.where(self.counts.support > 0, ratio(self.counts.tp, named), np.nan)
 
     @cached_property
     def group_f1(self) -> Floats:
-        """The mean F1 of a group's classes, `[G]`."""
+        """Is the mean F1 of a group's classes, `[G]`."""
         return np.array([mean_defined(self.f1[columns]) for columns in self.schema.slices().values()])
 
     @cached_property
     def average_precisions(self) -> Floats:
-        """Average precision `[C]` over the images whose label is known; NaN without a positive.
+        """Is the average precision `[C]` over the images whose label is known; NaN without a positive.
 
         It is the sum of (R_k - R_(k-1)) P_k over distinct thresholds, as in scikit-learn, whose checks of arguments take longer than the
         sum itself.
@@ -76,7 +76,7 @@ class Evaluation:
 
     @cached_property
     def exact_match(self) -> float:
-        """The share of images whose known labels are all predicted; NaN if no label is known."""
+        """Is the share of images whose known labels are all predicted; NaN if no label is known."""
         known = self.labels >= 0
         judged = known.any(axis=1)
         right = (~known | (self.decided == (self.labels == 1))).all(axis=1)
@@ -84,7 +84,7 @@ class Evaluation:
 
     @cached_property
     def majority_accuracies(self) -> Floats:
-        """The accuracy of a constant prediction, `[G]`.
+        """Is the accuracy of a constant prediction, `[G]`.
 
         In a `one` group it predicts the most frequent class in training (of these labels if `train_counts` is None), in an `any` group
         each class's more frequent state among these labels.
@@ -103,13 +103,13 @@ class Evaluation:
 
     @cached_property
     def calibration_errors(self) -> Floats:
-        """Expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
+        """Is the expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
         answers = (confidences(self.schema, name, self.probabilities, self.labels) for name in self.schema.slices())
         return np.array([_calibration_error(confidence, right) for confidence, right in answers])
 
     @cached_property
     def log_losses(self) -> Floats:
-        """Mean negative log-likelihood `[G]`: of the true class (`one`), of each entry's state (`any`)."""
+        """Is the mean negative log-likelihood `[G]`: of the true class (`one`), of each entry's state (`any`)."""
         losses = []
         for name, columns in self.schema.slices().items():
             p = np.clip(self.probabilities[:, columns].astype(np.float64), SMALLEST_PROBABILITY, 1.0)

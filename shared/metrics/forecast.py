@@ -1,7 +1,7 @@
-"""What a study can find before or after it ran: the smallest effect, and how many repetitions or test units settle a given one.
+"""Forecasts what a study can find, before or after it ran: the smallest effect, and how many repetitions or test units find a given one.
 
-The smallest effect that is found with a given power is (t(1 - α/2) + t(power)) times the standard error (Bloom 1995, Evaluation Review 19). The exact
-sign-flip test may ask for more: with the fewest repetitions that it allows, all of them must have the same sign.
+The smallest effect that is found with a given power is (t(1 - α/2) + t(power)) times the standard error (Bloom 1995, Evaluation Review 19).
+The exact sign-flip test may require more: with the fewest repetitions that it allows, all of them must have the same sign.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from shared.metrics.two_way import Components, TwoWay
 POWER = 0.8
 TO_SETTLE = 0.01  # one percentage point
 ENOUGH_UNITS = 20
-"""The test units that a judged class needs: with so many, 93 to 97 of 100 intervals of 95 % hold the truth in the tests' simulations."""
+"""Is the number of test units that a judged class needs: with so many, 93 to 97 of 100 intervals of 95 % hold the truth in the tests' simulations."""
 MOST_REPETITIONS = 1000  # if so many do not settle it, test units are what is lacking
 ENDLESS = 10**12  # units, whose own error is then nothing
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(20)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()  # of the standard normal distribution
 
 ASSUMED_REPETITION = 0.012
-"""The standard deviation of a repetition's difference, before anything is measured: what `benchmarks.verdict_simulation` comes to with searches that
-differ by .85 points (measured on long-tailed Fashion-MNIST with frozen features), seeds of .6, pools of .3 and generators of .3 points."""
+"""Is the standard deviation of a repetition's difference, before anything is measured: what `benchmarks.verdict_simulation` gives
+for searches that differ by .85 points (measured on long-tailed Fashion-MNIST with frozen features), seeds of .6, pools of .3
+and generators of .3 points."""
 ASSUMED_UNIT = 0.15
 ASSUMED_REST = 0.3
-"""What a test image adds: a tenth of the images of a judged class are told otherwise by the other arm (.15² + .3² = .11), and for a fifth of them
-that persists over repetitions."""
+"""Says, together with `ASSUMED_UNIT`, how much a test image adds: the other arm classifies a tenth of the images of a judged class
+differently (.15² + .3² = .11), and a fifth of these in all repetitions."""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A design that finds an effect: either no more test units than there are, or more of both."""
+    """Describes a design that finds an effect: either no more test units than there are, or more of both."""
 
     repetitions: int
     units: int
 
 
 def expected(components: Components, repetitions: int, units: int) -> TwoWay:
-    """Returns the analysis of a table with the mean squares that these components lead one to expect, and mean 0."""
+    """Returns the analysis of a table with the mean squares that are expected for these components, and mean 0."""
     rest = components.rest**2
     return TwoWay(
         0.0, repetitions, units, rest + units * components.repetition**2, rest + repetitions * components.unit**2, rest
@@ -74,7 +75,7 @@ def smallest_effect(components: Components, repetitions: int, units: int, alpha:
 
 
 def needed(components: Components, repetitions: int, units: int, alpha: float, effect: float = TO_SETTLE) -> Needed:
-    """Returns the design that finds `effect` with power 80 %: more repetitions if they can do it, else more test units, too.
+    """Returns the design that finds `effect` with power 80 %: more repetitions if these suffice, else more test units too.
 
     In the second case repetitions and units have about half of the variance each.
     """

@@ -1,4 +1,4 @@
-"""How much each test unit moves a metric: the linear part of the metric in the weights of the units.
+"""Computes how much each test unit influences a metric: the linear part of the metric in the weights of the units.
 
 A unit is what was sampled into the test split as one: an image, or all images of one product or patient. The infinitesimal jackknife (Jaeckel 1972;
 Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 6) approximates the error of a metric T by that of a mean: with a

@@ -1,4 +1,4 @@
-"""The sign-flip test of paired differences and Holm's correction."""
+"""Computes the sign-flip test of paired differences, and Holm's correction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of metrics: all code that must know all of them loops over `METRICS`. CONTRIBUTING.md says how to add one."""
+"""Declares the table of metrics: all code that must know all of them loops over `METRICS`. CONTRIBUTING.md says how to add one."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from shared.metrics.counts import (
 from shared.metrics.evaluation import Evaluation
 
 Format = Literal["share", "loss"]
-"""A `share` is shown in per cent and its differences in percentage points; a `loss` is shown as it is."""
+"""Says how a metric is shown: a `share` in per cent and its differences in percentage points, a `loss` as it is."""
 Place = Literal["results", "reference", "calibration", "files"]
-"""Where the page shows a metric: as a column of the table of results, in the row below that table, as a column of the table of
-calibration, or only in the files: `results.json` and `results.csv` have every metric."""
+"""Says where the page shows a metric: as a column of the table of results, in the row below that table, as a column of the table of
+calibration, or not at all. The files `results.json` and `results.csv` have every metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number that scores a prediction as a whole. Exactly one `from_…` says how it is computed."""
+    """Declares one number that scores a prediction as a whole. Exactly one `from_…` says how it is computed."""
 
     name: str
-    """The key in JSON and in study files. It never changes, as users and stored results hold it."""
+    """Is the key in JSON and in study files. It never changes, as users and stored results refer to it."""
     label: str
-    """The name in sentences and figures."""
+    """Is the name in sentences and figures."""
     format: Format
     place: Place
     column: int
-    """The position among the metrics of `results.csv` and `results.json`, from 0; a new metric comes last, so that no column moves."""
+    """Is the position among the metrics of `results.csv` and `results.json`, from 0; a new metric comes last, so that no column moves."""
     heading: str = ""
-    """The heading of its column with line breaks, if it is not the label."""
+    """Is the heading of its column with line breaks, if that is not the label."""
 
     from_counts: Callable[[LabelSchema, DecisionCounts, NDArray[np.int64]], Floats] | None = None
     """Returns `[...]` for the schema, counts `[..., C]` and the columns of the rare classes; NaN if the metric is not defined. It is
@@ -50,7 +50,7 @@ class Metric:
     from_evaluation: Callable[[Evaluation], float] | None = None
     """Returns a metric that needs more than counts; NaN if it is not defined."""
     from_training: str | None = None
-    """The dotted path of a function of (schema, arm, data, logits, labels), for a metric that needs torch and the training's data. Only
+    """Is the dotted path of a function of (schema, arm, data, logits, labels), for a metric that needs torch and the training's data. Only
     `final` computes and commits it."""
     by_group: Callable[[Evaluation], Floats] | None = None
     """Returns the metric per label group `[G]`, if it is defined for a group."""
@@ -67,7 +67,7 @@ class Metric:
     headline: bool = False
     """Tells whether it is in short tables: that of `submit final`, and that of the label groups if it has `by_group`."""
     of_generated: str = ""
-    """The name on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
+    """Is the name on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
 
     def __post_init__(self) -> None:
         ways = (self.from_counts, self.from_evaluation, self.from_training)
@@ -80,7 +80,7 @@ class Metric:
 
     @property
     def heading_lines(self) -> list[str]:
-        """The lines of the heading of its column."""
+        """Lists the lines of the heading of its column."""
         return self.heading.split("\n") if self.heading else self.label.split(" ", 1)
 
 
@@ -201,10 +201,10 @@ METRICS = (
         larger_is_better=False,
     ),
 )
-"""The metrics in the order of `metrics.json`."""
+"""Lists the metrics in the order of `metrics.json`."""
 
 COLUMNS = tuple(sorted(METRICS, key=lambda metric: metric.column))
-"""The metrics in the order of `results.csv`."""
+"""Lists the metrics in the order of `results.csv`."""
 
 
 def metric_named(name: str) -> Metric:

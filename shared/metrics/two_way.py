@@ -1,4 +1,4 @@
-"""The mean of a repetitions × test units table, and its error if both the repetitions and the units were drawn anew.
+"""Computes the mean of a table of repetitions × test units, and its error if both the repetitions and the units were drawn anew.
 
 The model is Y[r, i] = mean + repetition r + unit i + rest, all three random: the one that is used for readers and cases in diagnostic imaging (Dorfman,
 Berbaum and Metz 1992, Investigative Radiology 27; Hillis 2007, Statistics in Medicine 26). `docs/statistics.md` has the formulas.
@@ -19,14 +19,14 @@ ROUNDING = 1e-12  # shares: differences that are equal but for rounding have no 
 
 @dataclass(frozen=True)
 class Components:
-    """Standard deviations of the three sources of error, in the unit of the metric."""
+    """Holds the standard deviations of the three sources of error, in the unit of the metric."""
 
     repetition: float
-    """Of a repetition's difference, if there were no end of test units."""
+    """Is that of a repetition's difference, for infinitely many test units."""
     unit: float
-    """Of a test unit's influence on the difference, if there were no end of repetitions."""
+    """Is that of a test unit's influence on the difference, for infinitely many repetitions."""
     rest: float
-    """Of what is left: how much a unit's influence differs from repetition to repetition."""
+    """Is that of the rest: how much a unit's influence varies from repetition to repetition."""
 
     def standard_error(self, repetitions: float, units: float) -> float:
         """Returns the standard error of the mean over so many repetitions and units; either may be infinite."""
@@ -36,17 +36,17 @@ class Components:
 
 @dataclass(frozen=True)
 class TwoWay:
-    """The mean squares of a table of k repetitions and n units, with one value per cell."""
+    """Holds the mean squares of a table of k repetitions and n units, with one value per cell."""
 
     mean: float
     repetitions: int
     units: int
     of_repetitions: float
-    """MSR = n Σ (row mean - mean)² / (k - 1)."""
+    """Is MSR = n Σ (row mean - mean)² / (k - 1)."""
     of_units: float
-    """MSI = k Σ (column mean - mean)² / (n - 1)."""
+    """Is MSI = k Σ (column mean - mean)² / (n - 1)."""
     of_rest: float
-    """MSE, the mean square of what rows and columns leave."""
+    """Is MSE, the mean square of what rows and columns do not explain."""
 
     @classmethod
     def of(cls, table: Floats) -> TwoWay:
@@ -68,7 +68,7 @@ class TwoWay:
 
     @property
     def variance(self) -> float:
-        """The variance of the mean, max(MSR + MSI - MSE, MSR, MSI) / (kn).
+        """Is the variance of the mean, max(MSR + MSI - MSE, MSR, MSI) / (kn).
 
         The first is unbiased for σ²_r / k + σ²_i / n + σ²_e / (kn); the other two are its value if a component is 0, below which an
         estimate can fall by chance alone.
@@ -77,7 +77,7 @@ class TwoWay:
 
     @property
     def freedom(self) -> float:
-        """The degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2), at least k - 1."""
+        """Is the number of degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2), at least k - 1."""
         k, n = self.repetitions, self.units
         largest = max(self._both, self.of_repetitions, self.of_units)
         if largest <= 0:
@@ -93,7 +93,7 @@ class TwoWay:
 
     @cached_property
     def p(self) -> float:
-        """The two-sided p value of the mean by Student's t; 1 for a mean of 0."""
+        """Is the two-sided p value of the mean by Student's t; 1 for a mean of 0."""
         if abs(self.mean) <= ROUNDING:
             return 1.0
         error = math.sqrt(self.variance)
@@ -106,7 +106,7 @@ class TwoWay:
 
     @property
     def components(self) -> Components:
-        """The components by equating mean squares with their expectations; one that comes out negative is 0."""
+        """Holds the components, from equating mean squares with their expectations; a component that comes out negative is 0."""
         k, n = self.repetitions, self.units
         return Components(
             math.sqrt(max(self.of_repetitions - self.of_rest, 0.0) / n),

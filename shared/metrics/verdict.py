@@ -1,7 +1,7 @@
-"""Comparisons of arms, and what they let a study say.
+"""Compares arms, and decides what a study may say of them.
 
-A comparison is significant when two p values are at most alpha: that of the exact sign-flip test over the repetitions, on these test images, and
-that of the mean over repetitions and test units (`shared.metrics.two_way`). Both must be, so the larger one counts.
+A comparison is significant if two p values are at most alpha: that of the exact sign-flip test over the repetitions, on these test images,
+and that of the mean over repetitions and test units (`shared.metrics.two_way`). Both must be, so the larger one counts.
 """
 
 from __future__ import annotations
@@ -27,76 +27,76 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """The metric of every arm and repetition, and what each test unit adds to it."""
+    """Holds the metric of every arm and repetition, and the influence of each test unit on it."""
 
     metric: str
     values: Mapping[str, Mapping[int, float | None]]
-    """The metric by arm and repetition; None or NaN if it is not defined."""
+    """Holds the metric by arm and repetition; None or NaN if it is not defined."""
     influences: Mapping[tuple[str, int], Floats]
-    """The influence of each test unit on it, `[units]`, by (arm, repetition)."""
+    """Holds the influence of each test unit on it, `[units]`, by (arm, repetition)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of one arm with another, in the metric's own unit (a share, not percentage points)."""
+    """Holds the comparison of one arm with another, in the metric's own unit (a share, not percentage points)."""
 
     arm: str
     baseline: str
     metric: str
     repeats: tuple[int, ...]
-    """The paired repetitions, in which both arms have the metric."""
+    """Lists the paired repetitions, in which both arms have the metric."""
     dropped: int
-    """The number of repetitions in which only one of the two has the metric, or its value is not defined."""
+    """Counts the repetitions in which only one of the two has the metric, or its value is not defined."""
     differences: tuple[float, ...]
-    """arm - baseline, per repetition."""
+    """Holds arm - baseline, per repetition."""
     table: TwoWay | None
-    """The analysis of the differences over repetitions and test units; None with fewer than two of either."""
+    """Holds the analysis of the differences over repetitions and test units; None with fewer than two of either."""
     p_repetitions: float
-    """The p value of the exact two-sided sign-flip test over the repetitions."""
+    """Is the p value of the exact two-sided sign-flip test over the repetitions."""
     p_adjusted: float
-    """The larger of both p values; in a verdict after Holm's correction over the arms with generated images."""
+    """Is the larger of both p values; in a verdict it is that after Holm's correction over the arms with generated images."""
     alpha: float
     comparisons: int
-    """The number of comparisons that the correction runs over; 1 for a comparison that is not corrected."""
+    """Is the number of comparisons in the correction; 1 for a comparison that is not corrected."""
 
     @property
     def n(self) -> int:
-        """The number of pairs."""
+        """Is the number of pairs."""
         return len(self.repeats)
 
     @property
     def least(self) -> int:
-        """The fewest pairs with which this comparison can be significant."""
+        """Is the least number of pairs with which this comparison can be significant."""
         return least_seeds(self.comparisons, self.alpha)
 
     @property
     def difference(self) -> float | None:
-        """The mean difference; None without a pair."""
+        """Is the mean difference; None without a pair."""
         return math.fsum(self.differences) / self.n if self.n else None
 
     @property
     def sd(self) -> float | None:
-        """The standard deviation of the differences (n - 1); None with fewer than two."""
+        """Is the standard deviation of the differences (n - 1); None with fewer than two."""
         return float(np.std(self.differences, ddof=1)) if self.n > 1 else None
 
     @property
     def p_units(self) -> float:
-        """The p value over repetitions and test units."""
+        """Is the p value over repetitions and test units."""
         return self.table.p if self.table is not None else 1.0
 
     @property
     def p(self) -> float:
-        """The p value of the comparison: the larger of the two."""
+        """Is the p value of the comparison: the larger of the two."""
         return max(self.p_repetitions, self.p_units)
 
     @property
     def interval(self) -> Interval | None:
-        """The interval with confidence 1 - alpha over repetitions and test units."""
+        """Is the interval with confidence 1 - alpha over repetitions and test units."""
         return self.table.interval(1 - self.alpha) if self.table is not None else None
 
     @property
     def finding(self) -> Finding:
-        """What the comparison shows; with fewer than `least` pairs it could not have been significant, which is no answer."""
+        """Says what the comparison shows; with fewer than `least` pairs it could not have been significant, which is no answer."""
         if self.n < self.least or self.difference is None:
             return "too few repetitions"
         if self.p_adjusted > self.alpha:
@@ -105,7 +105,7 @@ class Comparison:
 
     @property
     def smallest_effect(self) -> float | None:
-        """The difference that a study with these variances finds with power 80 %; None if it can find none."""
+        """Is the difference that a study with these variances finds with power 80 %; None if it can find none."""
         if self.table is None:
             return None
         effect = smallest_effect(self.table.components, self.n, self.table.units, self.alpha / self.comparisons)
@@ -114,21 +114,21 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ArmVerdict:
-    """What the study says of an arm with generated images."""
+    """Holds what the study says of an arm with generated images."""
 
     against_baseline: Comparison
     against_placebos: tuple[Comparison, ...]
     p_images: float | None
-    """The p value of the claim that the images help; None if the study cannot claim it."""
+    """Is the p value of the claim that the images help; None if the study cannot claim it."""
 
     @property
     def arm(self) -> str:
-        """The arm."""
+        """Names the arm."""
         return self.against_baseline.arm
 
     @property
     def outcome(self) -> Outcome:
-        """What is said: of the images only if the arm beats the baseline and every placebo."""
+        """Says what the study claims: that the images help only if the arm beats the baseline and every placebo."""
         match self.against_baseline.finding:
             case "worse":
                 return "hurts"
@@ -142,20 +142,20 @@ class ArmVerdict:
 
     @property
     def p(self) -> float:
-        """The p value of `outcome`."""
+        """Is the p value of `outcome`."""
         claimed = self.p_images if self.outcome == "images help" else None
         return self.against_baseline.p_adjusted if claimed is None else claimed
 
 
 @dataclass(frozen=True)
 class PairedDifferences:
-    """The differences of two arms over the repetitions in which both have a finite value."""
+    """Holds the differences of two arms over the repetitions in which both have a finite value."""
 
     repeats: tuple[int, ...]
     differences: tuple[float, ...]
-    """arm - baseline of each of `repeats`."""
+    """Holds arm - baseline of each of `repeats`."""
     dropped: int
-    """The number of other repetitions."""
+    """Counts the other repetitions."""
 
 
 def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> PairedDifferences:
@@ -173,12 +173,12 @@ def paired(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]
 def give_verdicts(
     measured: Measured, baseline: str, generated: Sequence[str], placebos: Sequence[str], alpha: float
 ) -> list[ArmVerdict]:
-    """Judges the arms with generated images against the baseline and each placebo; without placebos nothing is claimed of the images alone.
+    """Judges the arms with generated images against the baseline and each placebo; without placebos, nothing is claimed about the images alone.
 
-    That the recipe helps or hurts is claimed if the comparison with the baseline is significant after Holm's correction over these arms. That
-    the images help is claimed if the arm beats the baseline and every placebo, so its p value is the largest of them (the intersection-union
-    test, Berger 1982, Technometrics 24), after Holm's correction over these arms. Either kind of claim is false anywhere in the study with
-    a probability of at most alpha.
+    It claims that the recipe helps or hurts if the comparison with the baseline is significant after Holm's correction over these arms. It
+    claims that the images help if the arm beats the baseline and every placebo, so its p value is the largest of them (the
+    intersection-union test, Berger 1982, Technometrics 24), after Holm's correction over these arms. Either kind of claim is false anywhere
+    in the study with a probability of at most alpha.
     """
     m = len(generated)
     recipes = [compare(measured, arm, baseline, alpha, m) for arm in generated]

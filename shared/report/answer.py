@@ -1,4 +1,4 @@
-"""The study's answer in plain words: a headline, and what a reader needs to interpret it."""
+"""Writes the study's answer in plain words: a headline, and what a reader needs to interpret it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TONES: dict[Outcome, Tone] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer at the top of the page."""
+    """Holds the answer at the top of the page."""
 
     tone: Tone
     sentence: str
     readings: tuple[str, ...]
-    """Further sentences: what it would take to settle the question, the other arms, and comparisons that are no verdicts."""
+    """Holds further sentences: what it would take to settle the question, the other arms, and comparisons that are no verdicts."""
     warning: str | None
-    """Why the result is not a verdict, or None if it is one."""
+    """Says why the result is not a verdict, or None if it is one."""
     cautions: tuple[str, ...] = ()
-    """Other reasons to read the result with care: arms that were not tuned equally, classes with few test images."""
+    """Lists other reasons to read the result with care: arms that were not tuned equally, classes with few test images."""
 
 
 def points(value: float) -> str:
@@ -76,13 +76,13 @@ def find_answer(config: ReportConfig, judged: Comparisons | None, cautions: Sequ
 
 @dataclass(frozen=True)
 class _Words:
-    """The sentences about the arms of a study."""
+    """Writes the sentences about the arms of a study."""
 
     config: ReportConfig
     judged: Comparisons
 
     def headline(self, verdict: ArmVerdict) -> str:
-        """Returns what is said of an arm with generated images, and what cannot be said of it."""
+        """Returns what the study says of an arm with generated images, and what it cannot say of it."""
         against = verdict.against_baseline
         where = " on this training set" + (" with this generator" if self.judged.rule.generators == "one" else "")
         numbers = f"{where}: {self._numbers(against)}"

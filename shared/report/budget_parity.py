@@ -10,12 +10,12 @@ from shared.report.scores import Comparisons
 
 @dataclass(frozen=True)
 class IncompleteSearch:
-    """A search that ended before it had run all its trials."""
+    """Describes a search that ended before it had run all its trials."""
 
     experiment: str
-    """The label of the experiment."""
+    """Is the label of the experiment."""
     trials: int
-    """The number of finished trials."""
+    """Is the number of finished trials."""
     reason: str
 
 

@@ -1,4 +1,4 @@
-"""Figures of the results: verdicts, class distribution (the paper's Figure 3), training curves (Figure 5), classes, calibration."""
+"""Draws figures of the results: verdicts, class distribution (the paper's Figure 3), training curves (Figure 5), classes, calibration."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def forest(
 
 @dataclass(frozen=True)
 class ClassBar:
-    """The numbers of training images of a class."""
+    """Counts the training images of a class."""
 
     name: str
     real: int

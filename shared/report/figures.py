@@ -22,7 +22,7 @@ CLASSES_A_FIGURE = 14
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a report; one is None or missing if the study has no data for it."""
+    """Holds the figures of a report; one is None or missing if the study has no data for it."""
 
     verdicts: Plot | None = None
     distribution: Plot | None = None
@@ -30,9 +30,9 @@ class Figures:
     calibration: Plot | None = None
     curves: list[Plot] = field(default_factory=list)
     search: dict[str, list[Plot]] = field(default_factory=dict)
-    """The figures of searches, by experiment."""
+    """Holds the figures of searches, by experiment."""
     generated: dict[str, list[Plot]] = field(default_factory=dict)
-    """The figures of generated images, by the name of the set."""
+    """Holds the figures of generated images, by the name of the set."""
 
     def all(self) -> list[Plot]:
         """Returns every figure."""

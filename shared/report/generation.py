@@ -1,4 +1,4 @@
-"""The generated images of a study: how many were accepted, how plausible they are, and how near they are to real images."""
+"""Describes the generated images of a study: how many were accepted, how plausible they are, and how near they are to real images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.report.inputs import Experiment, StageResult, StudyInputs
 
 @dataclass(frozen=True)
 class GeneratedClass:
-    """The numbers of images of a filled class."""
+    """Counts the images of a filled class."""
 
     name: str
     real: int
@@ -29,20 +29,20 @@ class GeneratedClass:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """One set of generated images, with the experiments that train on it."""
+    """Holds one set of generated images, with the experiments that train on it."""
 
     name: str
-    """The name of the first experiment that uses it; unique on the page."""
+    """Names the first experiment that uses it; unique on the page."""
     used_by: list[str]
     images: ImageSet
-    """The images of the first pool, as all that follows is about this one."""
+    """Holds the images of the first pool, which all following fields are about."""
     pools: int
     accept: Accept | None
     accepted: NDArray[np.bool_]
-    """Whether an image was accepted, `[n]`; all are if they were not scored."""
+    """Says whether an image was accepted, `[n]`; all are if they were not scored."""
     plausibility: NDArray[np.float64] | None
     neighbours: list[tuple[str, NDArray[np.float64]]]
-    """The neighbour ratios among the images of `training` and of `test`."""
+    """Holds the neighbour ratios among the images of `training` and of `test`."""
     judges: dict[str, Any]
     classes: list[GeneratedClass]
     finetune: StageResult | None

@@ -24,7 +24,7 @@ from shared.errors import DataError
 
 @dataclass(frozen=True)
 class StageResult:
-    """A committed result, with local paths of the files that the report reads."""
+    """Holds a committed result, with local paths of the files that the report reads."""
 
     manifest: Manifest
     files: Mapping[str, Path]
@@ -43,47 +43,47 @@ class StageResult:
 
 
 Results = Mapping[str, StageResult]
-"""The results by role: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, and `finetune/<experiment>/<pool>`, `generate/…`,
-`score/…`."""
+"""Maps roles to results: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, and `finetune/<experiment>/<pool>`,
+`generate/…`, `score/…`."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one repetition on the test split."""
+    """Holds the predictions of one repetition on the test split."""
 
     paths: list[str]
     probabilities: NDArray[np.float32]
-    """Probabilities `[n, C]`."""
+    """Holds probabilities `[n, C]`."""
     labels: Labels
-    """Labels `[n, C]`."""
+    """Holds labels `[n, C]`."""
     thresholds: NDArray[np.float64]
-    """Thresholds `[C]`, of `any` groups."""
+    """Holds thresholds `[C]`, of `any` groups."""
     units: list[str]
-    """What was sampled as one, by image: its group (a product, a patient) if the data set names groups, else the image itself."""
+    """Names for each image what was sampled as one: its product, patient or the like if the data set names these, else the image itself."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment with its results; final trainings are by the number of the repetition."""
+    """Holds an experiment with its results, and final trainings by the number of the repetition."""
 
     config: ReportedExperiment
     finals: dict[int, StageResult]
     tune: StageResult | None
     finetune: StageResult | None
-    """That of the first pool of generated images, as the two below."""
+    """Is the result for the first pool of generated images, as are the two below."""
     generate: StageResult | None
     score: StageResult | None
     pools: int
-    """The number of pools of generated images."""
+    """Is the number of pools of generated images."""
 
     @property
     def label(self) -> str:
-        """The name in tables."""
+        """Is the name in tables."""
         return self.config.title or self.config.name
 
     @cached_property
     def arm(self) -> Arm | None:
-        """The arm as the first repetition was trained, or None if there is no repetition."""
+        """Is the arm as the first repetition was trained, or None if there is no repetition."""
         for result in self.finals.values():
             return Arm.model_validate_json(json.dumps(result.manifest.config["arm"]))
         return None
@@ -91,23 +91,23 @@ class Experiment:
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """All inputs of a study's report."""
+    """Holds all inputs of a study's report."""
 
     config: ReportConfig
     info: DatasetInfo
     rare: NDArray[np.int64]
-    """The columns of the study's rare classes."""
+    """Holds the columns of the study's rare classes."""
     experiments: list[Experiment]
     results: Results
 
     @property
     def schema(self) -> LabelSchema:
-        """The label groups."""
+        """Lists the label groups."""
         return self.info.schema_
 
     @cached_property
     def images(self) -> ImageSet:
-        """All real images."""
+        """Holds all real images."""
         return read_shards(self.results["prepare"].shards("images"), self.schema)
 
     def experiment(self, name: str) -> Experiment:

@@ -11,21 +11,21 @@ from shared.report.inputs import Results
 
 @dataclass(frozen=True)
 class LineageEntry:
-    """The origin and the cost of one committed result."""
+    """Holds the origin and the cost of one committed result."""
 
     stage: str
     roles: list[str]
-    """The roles among the report's inputs; several if experiments share the result."""
+    """Lists the roles among the report's inputs; several if experiments share the result."""
     key: str
     digest: str
     version: int
     inputs: dict[str, str]
-    """The digests of its own inputs, by role."""
+    """Maps the roles of its own inputs to their digests."""
     created: str
     device: str
     seconds: float
     device_seconds: float
-    """Seconds on a GPU."""
+    """Counts the seconds on a GPU."""
     cpu_seconds: float
     device_lost_seconds: float
     cpu_lost_seconds: float
@@ -35,16 +35,16 @@ class LineageEntry:
 
 @dataclass(frozen=True)
 class StageCost:
-    """The cost of a stage over the whole study."""
+    """Holds the cost of a stage over the whole study."""
 
     stage: str
     results: int
     wall_seconds: float
     gpu_seconds: float
     gpu_lost_seconds: float
-    """The part of `gpu_seconds` that was lost when a process ended."""
+    """Is the part of `gpu_seconds` that was lost when a process ended."""
     cpu_seconds: float
-    """Seconds without a GPU."""
+    """Counts the seconds without a GPU."""
     cpu_lost_seconds: float
     devices: list[str]
 

@@ -43,7 +43,7 @@ NEARNESS = {
 
 @dataclass(frozen=True)
 class Report:
-    """All content of the page."""
+    """Holds all content of the page."""
 
     study: StudyInputs
     scores: StudyScores

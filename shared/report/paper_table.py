@@ -1,4 +1,4 @@
-"""The results of the paper, which the report shows beside those of the study.
+"""Holds the results of the paper, which the report shows beside those of the study.
 
 Source: R. J. Bugnot, S. A. Majid, X. Xinye, *Using Synthetic Image Generation for Maximizing the Performance of a Multi-label,
 Multi-class Image Classification Model* (Nanyang Technological University, 29 April 2024), Table 3. Each row is one run, and the test
@@ -14,7 +14,7 @@ SOURCE = "Bugnot, Majid and Xinye (2024), Table 3"
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of Table 3 as printed."""
+    """Holds a row of Table 3 as printed."""
 
     index: int
     batch_size: int
@@ -27,7 +27,7 @@ class PaperRow:
     beta2: float
     test_loss: float
     test_accuracy: float
-    """The test accuracy as a share, 0 to 1 (the paper prints per cent)."""
+    """Is the test accuracy as a share, 0 to 1 (the paper prints per cent)."""
 
 
 PAPER_ROWS: dict[int, PaperRow] = {

@@ -1,4 +1,4 @@
-"""Images for the page, as data URIs: small, so that the page is one file and does not pass on the data set."""
+"""Makes small images for the page, as data URIs, so that the page is one file and does not pass on the data set."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from shared.data.schema import Labels, LabelSchema
 THUMBNAIL = 112  # pixels per side at most
 THUMBNAIL_RESTRICTED = 96  # for data sets that may not be passed on
 RESTRICTED_SOURCES = ("deepfashion",)
-"""Sources whose terms forbid passing images on: only small thumbnails are shown."""
+"""Lists the sources whose terms forbid passing images on: only small thumbnails are shown."""
 LOSSLESS_UP_TO = 64  # pixels per side: JPEG's blocks would dominate smaller images
 QUALITY = 85  # JPEG's
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image with its texts."""
+    """Holds one image with its texts."""
 
     uri: str
     caption: str
@@ -34,13 +34,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class ClassPictures:
-    """Real and generated images of one rare class, for the paper's Figure 4."""
+    """Holds real and generated images of one rare class, for the paper's Figure 4."""
 
     name: str
     real: list[Picture]
     generated: list[Picture]
     refused: bool = False
-    """Whether the generated images shown were refused, because none of the class was accepted."""
+    """Says whether the generated images shown were refused, because none was accepted for the class."""
 
 
 def thumbnail_side(source: str, resolution: int) -> int:

@@ -21,14 +21,14 @@ from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
-"""The columns of the paper's Table 3, by their names in `training:`."""
+"""Lists the columns of the paper's Table 3, by their names in `training:`."""
 SCHEMA = 2
-"""The version of the tree of `results.json`: it is raised when a key goes, or changes its meaning."""
+"""Is the version of the tree of `results.json`, which is raised when a key is removed or changes its meaning."""
 COMPARISON = (
     "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",
     "p", "p_adjusted", "p_repetitions", "p_units", "least", "alpha", "comparisons",
 )  # fmt: skip
-"""The properties of a comparison that the tree has under their own names."""
+"""Lists the properties of a comparison that the tree has under their own names."""
 
 
 def parameters(experiment: Experiment) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def results_tree(
     entries: list[LineageEntry],
     costs: list[StageCost],
 ) -> dict[str, Any]:
-    """Returns all numbers as a JSON tree: shares, not percentage points, and None for a number that is not defined.
+    """Returns all numbers as a JSON tree. They are shares, not percentage points, and None if they are not defined.
 
     `docs/statistics.md` lists its keys.
     """
@@ -116,7 +116,7 @@ def _verdict(judged: Comparisons | None) -> dict[str, Any] | None:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """Returns a comparison; what rests on repetitions and test units is None with fewer than two of either."""
+    """Returns a comparison; numbers that rest on repetitions and test units are None if there are fewer than two of either."""
     table = comparison.table
     return {
         **{name: getattr(comparison, name) for name in COMPARISON},

@@ -27,11 +27,11 @@ ALL_IMAGES = "all test images"
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean and standard deviation of a number over repetitions."""
+    """Holds the mean and standard deviation of a number over repetitions."""
 
     mean: float | None
     sd: float | None
-    """The standard deviation with n - 1 in the denominator; None with fewer than two values."""
+    """Is the standard deviation with n - 1 in the denominator; None with fewer than two values."""
     n: int
 
     @classmethod
@@ -45,7 +45,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """Scores by (experiment, repeat), all on the same test images and with the study's own rare classes."""
+    """Holds the scores by (experiment, repeat), all on the same test images and with the study's own rare classes."""
 
     schema: LabelSchema
     rare: NDArray[np.int64]
@@ -72,7 +72,7 @@ class StudyScores:
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
-        """The number of each test image's unit, `[n]` from 0, in the order of `Predictions.units`; empty if nothing was predicted."""
+        """Is the number of each test image's unit, `[n]` from 0, in the order of `Predictions.units`; empty if nothing was predicted."""
         first = next(iter(self.predictions.values()), None)
         return np.unique(first.units if first else [], return_inverse=True)[1].astype(np.int64)
 
@@ -121,7 +121,7 @@ def score_study(study: StudyInputs) -> StudyScores:
 
 @dataclass(frozen=True)
 class FewImages:
-    """A judged class with so few test units that the interval may be too narrow."""
+    """Names a judged class with so few test units that the interval may be too narrow."""
 
     name: str
     units: int
@@ -129,27 +129,29 @@ class FewImages:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What the study compares: the arms with generated images, which it judges, and further pairs of arms, which it only reads."""
+    """Holds what the study compares: the arms with generated images, about which it gives verdicts, and further pairs of arms,
+    which it only reports.
+    """
 
     rule: Verdict
     verdicts: list[ArmVerdict]
     placebos: list[Comparison]
-    """The placebo arms against the baseline: readings, not corrected."""
+    """Compares the placebo arms with the baseline. They are readings, without correction."""
     others: list[Comparison]
-    """Further arms with real images only against the baseline: readings, not corrected."""
+    """Compares further arms, with real images only, with the baseline. They are readings, without correction."""
     few: list[FewImages] = field(default_factory=list)
-    """The judged classes with fewer than 20 test units, all test images as one class if the metric counts images."""
+    """Lists the judged classes with fewer than 20 test units; if the metric counts images, all test images are one class."""
     all_zero: bool = False
-    """Whether the metric is exactly 0, its worst, in every repetition of every arm, so that no difference can be found."""
+    """Says whether the metric is exactly 0, its worst, in every repetition of every arm, so that no difference can be found."""
 
     @property
     def with_baseline(self) -> list[Comparison]:
-        """All comparisons with the baseline: verdicts first."""
+        """Lists all comparisons with the baseline, the verdicts first."""
         return [*(verdict.against_baseline for verdict in self.verdicts), *self.placebos, *self.others]
 
     @property
     def readings(self) -> list[Comparison]:
-        """All comparisons that are not verdicts: arms against placebos first."""
+        """Lists all comparisons that are not verdicts, those of arms with placebos first."""
         return [*(c for verdict in self.verdicts for c in verdict.against_placebos), *self.placebos, *self.others]
 
 

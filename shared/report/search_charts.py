@@ -1,4 +1,4 @@
-"""Figures of a search and of the generated images."""
+"""Draws figures of a search and of the generated images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def search_history(
 
 @dataclass(frozen=True)
 class Axis:
-    """One objective over the complete trials of a search."""
+    """Holds one objective over the complete trials of a search."""
 
     objective: str
     values: NDArray[np.float64]
@@ -60,7 +60,7 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """The objective, with what is better."""
+        """Names the objective, and says whether more or less is better."""
         return f"{self.objective} ({'more' if self.maximise else 'less'} is better)"
 
 

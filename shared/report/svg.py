@@ -1,6 +1,6 @@
-"""Figures as SVG inside the page, with its colours and fonts, light or dark, and as PNG files beside it.
+"""Renders figures as SVG inside the page, with its colours and fonts, light or dark, and as PNG files beside it.
 
-They use Matplotlib's object-oriented interface only: no pyplot, no global state, no window system.
+It uses only Matplotlib's object-oriented interface: no pyplot, no global state, no window system.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", RARE: "--rare"} | {
     colour: f"--series-{i}" for i, colour in enumerate(SERIES)
 }
 MARKERS = ("o", "D", "s", "^", "v", "P")
-"""Each series has its own marker too, for readers who cannot tell colours apart."""
+"""Lists the markers: each series has its own, for readers who cannot tell colours apart."""
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": LINE, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -37,16 +37,16 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A rendered figure, as SVG for the page and as PNG for a file."""
+    """Holds a rendered figure, as SVG for the page and as PNG for a file."""
 
     name: str
     svg: str
-    """The figure for use inside HTML: without XML header, with unique ids, and CSS variables for colours."""
+    """Is the figure for use inside HTML: without XML header, with unique ids, and CSS variables for colours."""
     png: bytes
     alt: str
-    """The alternative text."""
+    """Is the alternative text."""
     width: int
-    """The greatest width in CSS pixels."""
+    """Is the greatest width in CSS pixels."""
 
 
 def style() -> AbstractContextManager[None]:

@@ -33,9 +33,9 @@ class Canvas:
 
     side: int
     matrix: Points
-    """The matrix `[2, 2]` that maps figure coordinates to pixels."""
+    """Holds the matrix `[2, 2]` that maps figure coordinates to pixels."""
     offset: Points
-    """The offset `[2]` in pixels, which is added after the matrix."""
+    """Holds the offset `[2]` in pixels, which is added after the matrix."""
 
     @classmethod
     def place(cls, side: int, zoom: float, centre: tuple[float, float], angle: float) -> Canvas:
@@ -83,7 +83,7 @@ class Pose:
 
     arms: tuple[Points, Points]
     sway: float
-    """The sideways shift of the hip."""
+    """Is the sideways shift of the hip."""
 
     def shift(self, y: Floats) -> Floats:
         """Returns the sideways shift of the figure's middle at heights y."""

@@ -11,7 +11,7 @@ from shared.data.garments.body import Canvas, Floats, Pose
 from shared.data.garments.shape import Cut, garment_width
 
 Colour = tuple[float, float, float]
-"""Red, green and blue, each from 0 to 1."""
+"""Holds red, green and blue, each from 0 to 1."""
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:

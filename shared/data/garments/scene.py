@@ -29,7 +29,7 @@ from shared.data.garments.pattern import paint_pattern
 from shared.data.garments.shape import Cut, collar, draw_cut, garment_masks
 
 Fill = Callable[[Points, Colour], None]
-"""A function that paints a polygon of the figure."""
+"""Paints a polygon of the figure."""
 MIN_SIDE = 96  # pixels per side before the image is reduced: in smaller ones the fabric's texture is lost
 
 

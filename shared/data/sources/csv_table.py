@@ -26,7 +26,7 @@ class Row:
     """Holds a row of the table."""
 
     line: int
-    """The line of the file on which the row begins, from 1."""
+    """Is the line of the file on which the row begins, from 1."""
     cells: dict[str, str]
     """Maps each column to its text, without blanks around it."""
 

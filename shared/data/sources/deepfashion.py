@@ -28,7 +28,7 @@ PAPER_SIZES = {"train": 14_000, "val": 2_000, "test": 4_000}
 HEADER_LINES = 2  # at most: a count and the names of the columns
 
 Line = tuple[int, str]
-"""The number of a line in its file, from 1, and its text."""
+"""Holds the number of a line in its file, from 1, and its text."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class StoredSource:
     """Declares a source of images that are stored under the `root` of its config, a folder or a bucket's prefix."""
 
     config: type[Source]
-    """The source's section of a study file, a member of `Dataset`."""
+    """Is the source's section of a study file, a member of `Dataset`."""
     read: Callable[[Any, Path, Problems], ImageListing]
     """Lists the images under a root on local disk, given the config.
 
@@ -51,7 +51,7 @@ class DrawnSource:
     """Declares a source of images that are drawn, and stored nowhere: its config has no `root`."""
 
     config: type[Source]
-    """The source's section of a study file, a member of `Dataset`."""
+    """Is the source's section of a study file, a member of `Dataset`."""
     read: Callable[[Any, int], ImageListing]
     """Lists the images, given the config and the study's seed."""
 

@@ -18,13 +18,13 @@ from shared.errors import DataError
 
 WEIGHTS = "model.safetensors"
 TRAIN_TIMESTEPS = 1000
-"""The flow's time runs from 0 (the image) to this (noise), as diffusers' flow-matching schedulers count it."""
+"""Is the flow's time at pure noise, in the units of diffusers' flow-matching schedulers; the image is at 0."""
 PATCH = 2
-"""Side in pixels of the blocks that the UNet sees as one pixel."""
+"""Is the side in pixels of the blocks that the UNet sees as one pixel."""
 LEAST_SHARE = 0.05
-"""Share of noise below which the flow is no longer divided by it (Li and He 2025)."""
+"""Is the share of noise below which the flow is no longer divided by it (Li and He 2025)."""
 MULTIPLE = 4 * PATCH
-"""The UNet halves the side twice, so that images are padded to a multiple of this."""
+"""Is the number to whose multiple the sides of images are padded, as the UNet halves them twice."""
 
 
 class LabelEmbedding(nn.Module):

@@ -34,7 +34,7 @@ GRADIENT_NORM = 1.0
 STATE = "state.safetensors"
 PROGRESS = "progress.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""The state that AdamW keeps per parameter, beside the number of steps."""
+"""Names the state that AdamW keeps per parameter, beside the number of steps."""
 
 
 def finetune_pixel(config: PixelFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
@@ -61,7 +61,7 @@ class PixelTrainer:
     def __init__(self, config: PixelFinetune, images: ImageSet, seed: int, device: torch.device) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.step = 0
-        """The number of finished optimizer steps."""
+        """Counts the finished optimizer steps."""
         self.curve: list[dict[str, float]] = []
         self._pending: list[float] = []
         self._earlier_seconds = 0.0

@@ -31,9 +31,9 @@ class Base:
     """Identifies a base model that is on local disk."""
 
     name: str
-    """The name in the study: a folder, an S3 prefix or a hub name."""
+    """Is its name in the study: a folder, an S3 prefix or a hub name."""
     revision: str | None
-    """The commit of a base from the hub; None for any other."""
+    """Is the commit of a base from the hub; None for any other."""
     folder: Path
 
     def digests(self, parts: Sequence[str]) -> dict[str, str]:
@@ -120,11 +120,11 @@ class Parts:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: dict[str, Any]
-    """The base's noise schedule, from which training and sampling schedulers are made."""
+    """Holds the base's noise schedule, from which training and sampling schedulers are made."""
 
     @property
     def latent_factor(self) -> int:
-        """The number of pixels per latent, along each side."""
+        """Is the number of pixels per latent, along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 

@@ -9,7 +9,7 @@ WEIGHTS = {
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
 }
-"""The parts with weights, and the file that holds them."""
+"""Maps the parts with weights to the file that holds them."""
 FILES = {
     "unet": ("config.json",),
     "vae": ("config.json",),
@@ -17,9 +17,9 @@ FILES = {
     "tokenizer": ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.json"),
     "scheduler": ("scheduler_config.json",),
 }
-"""The other files that are read of each part; of a tokenizer, as many of them as exist."""
+"""Lists the other files that are read of each part; of a tokenizer, those that exist."""
 LAYOUT = "a Stable Diffusion 1.x or 2.x in diffusers' layout"
-"""The words for a model with these parts."""
+"""Describes a model with these parts, for messages."""
 
 
 def base_files(weights: Sequence[str] = tuple(WEIGHTS)) -> list[str]:

@@ -10,7 +10,7 @@ from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError
 
 ALL = "labels"
-"""The field that stands for the phrases of all groups, in group order."""
+"""Names the field that stands for the phrases of all groups, in group order."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 

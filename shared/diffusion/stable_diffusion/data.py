@@ -31,17 +31,17 @@ class Draw:
     """Holds the random choices of one batch of b images."""
 
     rows: NDArray[np.int64]
-    """The rows of the images, `[b]`."""
+    """Holds the rows of the images, `[b]`."""
     flipped: NDArray[np.bool_]
     """Tells whether each image is mirrored, `[b]`."""
     captionless: NDArray[np.bool_]
     """Tells whether each caption is left out, for classifier-free guidance, `[b]`."""
     timesteps: torch.Tensor
-    """The timestep of each image, `[b]`."""
+    """Holds the timestep of each image, `[b]`."""
     posterior_noise: torch.Tensor
-    """The noise that samples latents from the VAE's distribution, `[b, 4, h, w]`."""
+    """Holds the noise that samples latents from the VAE's distribution, `[b, 4, h, w]`."""
     noise: torch.Tensor
-    """The noise that is added to the latents, `[b, 4, h, w]`."""
+    """Holds the noise that is added to the latents, `[b, 4, h, w]`."""
 
 
 def draw_batch(
@@ -74,9 +74,9 @@ class Latents:
     """Holds the VAE's normal distributions of the latents of n images, and of their mirror images."""
 
     mean: torch.Tensor
-    """The means `[n, 2, 4, h, w]` of each image and its mirror image; `[n, 1, 4, h, w]` if images are not mirrored."""
+    """Holds the means `[n, 2, 4, h, w]` of each image and its mirror image; `[n, 1, 4, h, w]` if images are not mirrored."""
     deviation: torch.Tensor
-    """The standard deviations, in the shape of `mean`."""
+    """Holds the standard deviations, in the shape of `mean`."""
 
     def sample(self, draw: Draw, part: slice, factor: float) -> torch.Tensor:
         """Returns latents `[p, 4, h, w]` of a part of the batch, scaled to unit variance by the VAE's factor."""
@@ -161,9 +161,9 @@ class Texts:
     """Holds each distinct caption once, the empty one first: as token numbers if the text encoder is trained, and else as embeddings."""
 
     values: torch.Tensor
-    """Token numbers `[u, t]`, int64, or embeddings `[u, t, d]`."""
+    """Holds token numbers `[u, t]`, int64, or embeddings `[u, t, d]`."""
     of_image: NDArray[np.int64]
-    """The row of each image's caption, `[n]`."""
+    """Holds the row of each image's caption, `[n]`."""
 
     @classmethod
     def build(

@@ -34,7 +34,7 @@ class Rank:
     number: int = 0
     count: int = 1
     others: list[tuple[BaseProcess, Connection]] = field(default_factory=list)
-    """In the first process: the others, each with the connection through which it sends the error that ends it."""
+    """Lists, in the first process, the others, each with the connection through which it sends the error that ends it."""
 
     def wait_until_started(self) -> None:
         """Waits, in the first process, until all others are about to join the group; raises the error of one that ended before that.

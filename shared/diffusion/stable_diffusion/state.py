@@ -26,7 +26,7 @@ class Curve:
     points: list[dict[str, float]] = field(default_factory=list)
     pending: list[float] = field(default_factory=list)
     earlier_seconds: float = 0.0
-    """The seconds of earlier, interrupted runs."""
+    """Counts the seconds of earlier, interrupted runs."""
 
     def add(self, step: int, loss: float, seconds: float) -> None:
         """Adds the loss of `step` (counted from 1), `seconds` after the start of this run."""
@@ -47,7 +47,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None
     curve: Curve
     step: int = 0
-    """The number of finished optimizer steps."""
+    """Counts the finished optimizer steps."""
 
     def write(self, folder: Path, seconds: float) -> dict[str, Path]:
         """Writes a checkpoint into `folder`, and returns its files by name; `seconds` is the time since the start of this run."""
