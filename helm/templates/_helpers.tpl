@@ -1,4 +1,4 @@
-{{- /* What selects a component's Pods: the arguments are the root and the component's name. */}}
+{{- /* Labels that select a component's Pods. Arguments: the root and the component's name. */}}
 {{- define "tailfill.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -6,7 +6,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{- /* The labels of what Helm owns. */}}
+{{- /* Labels of the objects that Helm installs. Arguments: the root and the component's name. */}}
 {{- define "tailfill.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "tailfill.selector" . }}
@@ -14,13 +14,13 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{- /* The image of ours with a name. */}}
+{{- /* Reference of one of our images. Arguments: the root and the image's name. */}}
 {{- define "tailfill.image" -}}
 {{- $root := index . 0 -}}
 {{ $root.Values.image.registry }}/tailfill/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
-{{- /* The study as JSON: YAML prints 1e-05, which other readers take for a string. */}}
+{{- /* The study as JSON, since YAML would have 1e-05, which other readers take for a string. */}}
 {{- define "tailfill.study" -}}
 {{- .Values.study | default (.Files.Get "files/demo-study.yaml" | fromYaml) | toJson -}}
 {{- end }}
@@ -33,7 +33,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{ .Release.Name }}-credentials
 {{- end }}
 
-{{- /* Empty where a role of the Pods takes its place. */}}
+{{- /* Name of the Secret with the keys for S3; empty if the Pods use a role instead. */}}
 {{- define "tailfill.s3Secret" -}}
 {{ .Values.s3.existingSecret | default (.Values.minio.enabled | ternary (include "tailfill.credentials" .) "") }}
 {{- end }}
@@ -42,13 +42,13 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{ .Values.database.existingSecret | default (include "tailfill.credentials" .) }}
 {{- end }}
 
-{{- /* A variable from a Secret whose key has its name: the arguments are the variable and the Secret. */}}
+{{- /* An environment variable from the key of the same name in a Secret. Arguments: the variable and the Secret. */}}
 {{- define "tailfill.secretEnv" -}}
 - name: {{ index . 0 }}
   valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ index . 0 }}}}
 {{- end }}
 
-{{- /* Refuses values that contradict each other; what one value alone may be is in values.schema.json. */}}
+{{- /* Fails if values contradict each other; values.schema.json says what each may be. */}}
 {{- define "tailfill.check" -}}
 {{- if gt (len .Release.Name) 40 }}
 {{- fail (printf "the release's name %q is longer than 40 characters, which the names of its Jobs have no room for" .Release.Name) }}

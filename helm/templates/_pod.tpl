@@ -1,6 +1,6 @@
 {{- /*
-What every Pod of ours says; all of it passes the Pod Security Standard "restricted". The arguments are the root and the user of an image
-that has one of its own. Where `podSecurity.runAsUser` is null the cluster assigns users, and refuses any that is named.
+Security context of every Pod of ours, which satisfies the Pod Security Standard "restricted". Arguments: the root, and a dict with the key
+`user` if the image must run as a user of its own. If `podSecurity.runAsUser` is null, no user is set, since the cluster assigns one.
 */}}
 {{- define "tailfill.podSecurity" -}}
 {{- $root := index . 0 -}}
@@ -12,7 +12,7 @@ runAsUser: {{ $user }}
 runAsGroup: {{ $user }}
 fsGroup: {{ $user }}
 {{- end }}
-fsGroupChangePolicy: OnRootMismatch # a large volume is not walked through at each start
+fsGroupChangePolicy: OnRootMismatch # else each start would change the owner of all files, which takes long on a large volume
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
@@ -22,7 +22,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* Where a Pod runs, of `resources`' neighbours in the values. */}}
+{{- /* Settings that decide on which node a Pod runs. Argument: the part of the values that has them. */}}
 {{- define "tailfill.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -41,7 +41,7 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* The environment that control and every stage share: store, scratch, no downloads. */}}
+{{- /* Environment variables of control and of every stage: the store, and the folders for temporary files. */}}
 {{- define "tailfill.env" -}}
 - {name: TAILFILL_STORE, value: {{ .Values.s3.store | default "s3://tailfill" | quote }}}
 {{- if .Values.minio.enabled }}
@@ -66,7 +66,7 @@ runtimeClassName: {{ . | quote }}
 - {name: HOME, value: /tmp}
 {{- end }}
 
-{{- /* The database, for those few that have to do with the search. */}}
+{{- /* Environment variables of the database, for the components that need it. */}}
 {{- define "tailfill.databaseEnv" -}}
 {{- if .Values.postgresql.enabled -}}
 {{ include "tailfill.secretEnv" (list "POSTGRES_PASSWORD" (include "tailfill.databaseSecret" .)) }}
@@ -76,7 +76,7 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* What control and every stage mount: scratch, and the authority of a server of one's own. */}}
+{{- /* Volume mounts of control and of every stage: temporary files, and the certificate authority of your own S3 server. */}}
 {{- define "tailfill.mounts" -}}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
@@ -111,7 +111,8 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- /* A claim for data: the arguments are the root, the component and its `storage`. No label may change later. */}}
+{{- /* Template of a StatefulSet's PersistentVolumeClaim. Arguments: the root, the component and its `storage`. Kubernetes lets no upgrade change it, so its
+labels must stay as they are. */}}
 {{- define "tailfill.claim" -}}
 {{- $storage := index . 2 -}}
 metadata:

@@ -1,9 +1,10 @@
-{{- /* What must be known of each stage, as JSON by its name: written by `make generate` from the table of stages. */}}
+{{- /* Properties of each stage as JSON, by its name. `make generate` writes them from the table of stages. */}}
 {{- define "tailfill.table" -}}
 {{- .Files.Get "files/stages.json" -}}
 {{- end }}
 
-{{- /* The settings of a stage (or of the workers), as JSON: the defaults, a GPU's where it has one, its own, each over the one before. */}}
+{{- /* Settings of a stage, or of the workers, as JSON: `stages.defaults`, then those of `gpu` if it uses one, then its own; later ones override
+earlier ones. Arguments: the root, and the stage's name or `workers`. */}}
 {{- define "tailfill.settings" -}}
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
@@ -24,8 +25,8 @@
 {{- toJson $settings -}}
 {{- end }}
 
-{{- /* An affinity (the arguments are the root and it) and control's node, where control mounts the claim for as long as the release lives:
-a volume of one node (ReadWriteOnce) can be mounted nowhere else. */}}
+{{- /* Adds to an affinity that the Pod must run on control's node. control mounts the claim as long as the release exists, and a
+ReadWriteOnce volume can be mounted on one node only. Arguments: the root and the affinity. */}}
 {{- define "tailfill.besideControl" -}}
 {{- $root := index . 0 -}}
 {{- $affinity := deepCopy (index . 1 | default dict) -}}
@@ -37,14 +38,14 @@ a volume of one node (ReadWriteOnce) can be mounted nowhere else. */}}
 {{- set $affinity "podAffinity" $pods | toJson -}}
 {{- end }}
 
-{{- /* The Pod of a stage: the arguments are the root, the stage, its settings, and whether it is a tuning worker. */}}
+{{- /* Pod of a stage. Arguments: the root, the stage, its settings, and whether it is a tuning worker. */}}
 {{- define "tailfill.stagePod" -}}
 {{- $root := index . 0 -}}
 {{- $stage := index . 1 -}}
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
 {{- $kind := index (include "tailfill.table" $root | fromJson) $stage -}}
-{{- /* coordinators train nothing: control's small image is enough, but for quasi-random points, which take SciPy */}}
+{{- /* coordinators train nothing, so control's small image is enough, unless they need SciPy for quasi-random points */}}
 {{- $small := and (eq $stage "tune") (not $worker) (not (contains "\"sampler\":\"qmc\"" (toJson $root.Values.study))) -}}
 {{- $image := $small | ternary "control" $stage -}}
 serviceAccountName: {{ $root.Release.Name }}-stage
@@ -59,7 +60,7 @@ containers:
     image: {{ $settings.image | default (include "tailfill.image" (list $root $image)) | quote }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     args: {{ concat (list "--log" "json" "stage" $stage "--config" "/etc/tailfill/task/task.json") ($worker | ternary (list "--worker") list) | toJson }}
-    terminationMessagePolicy: FallbackToLogsOnError # the error stands in `kubectl describe`
+    terminationMessagePolicy: FallbackToLogsOnError # shows the error in `kubectl describe`
     securityContext: {{- include "tailfill.containerSecurity" . | nindent 6 }}
     env:
       {{- include "tailfill.env" $root | nindent 6 }}
@@ -75,7 +76,7 @@ containers:
       {{- if $kind.sharded }}
       - {name: TAILFILL_COUNT, value: "{{ int $settings.shards }}"}
       {{- end }}
-      - {name: TAILFILL_DEVICE, value: {{ $settings.cuda | ternary "cuda" "cpu" }}} # a GPU that torch cannot use is an error, not a slow CPU
+      - {name: TAILFILL_DEVICE, value: {{ $settings.cuda | ternary "cuda" "cpu" }}} # cuda: if torch cannot use the GPU, the Pod fails instead of computing on the CPU
       {{- if and $settings.threads (not $settings.cuda) }}
       - {name: OMP_NUM_THREADS, value: "{{ int $settings.threads }}"}
       {{- end }}
@@ -85,7 +86,7 @@ containers:
     resources:
       {{- $resources := $settings.resources }}
       {{- with $settings.gpus }}
-      {{- /* as a limit: an extended resource's request is its limit */}}
+      {{- /* only as a limit, since Kubernetes sets an extended resource's request to its limit */}}
       {{- $resources = mergeOverwrite (deepCopy $resources) (dict "limits" .) }}
       {{- end }}
       {{- toYaml $resources | nindent 6 }}
@@ -97,7 +98,7 @@ containers:
       {{- with include "tailfill.dataMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
       {{- end }}
 volumes:
-  - name: task # control writes it into the annotation when it makes, or releases, the Pod
+  - name: task # control writes it into the annotation when it creates the Job, or lifts a worker's gate
     downwardAPI: {items: [{path: task.json, fieldRef: {fieldPath: "metadata.annotations['tailfill/task']"}}]}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $settings.shmSize | quote }}}}
   {{- include "tailfill.volumes" $root | nindent 2 }}
@@ -106,7 +107,7 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{- /* The Job of a stage, to which control adds name, namespace, owner, key and task. */}}
+{{- /* Job of a stage, to which control adds name, owner, key and task. Arguments: the root and the stage. */}}
 {{- define "tailfill.stageJob" -}}
 {{- $root := index . 0 -}}
 {{- $stage := index . 1 -}}
@@ -127,7 +128,7 @@ metadata:
     tailfill/parallelism: "{{ int . }}"
     {{- end }}
     {{- if and $queue $settings.shards }}
-    kueue.x-k8s.io/job-min-parallelism: "1" # it may begin with fewer Pods than it has indexes
+    kueue.x-k8s.io/job-min-parallelism: "1" # Kueue may start it with fewer Pods than it has indexes
     {{- end }}
   {{- end }}
 spec:
@@ -145,7 +146,7 @@ spec:
   {{- end }}
   ttlSecondsAfterFinished: {{ int $settings.ttlSecondsAfterFinished }}
   podFailurePolicy:
-    rules: # the first that matches; what matches none counts against the limit
+    rules: # the first that matches applies; a failure that matches none counts against backoffLimit
       - {action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}
       - {action: FailJob, onExitCodes: {containerName: main, operator: In, values: [2]}}
   template:
