@@ -155,8 +155,10 @@ class Network(nn.Module):
 
     def train(self, mode: bool = True) -> Network:
         """Sets the mode as in torch, but frozen modules stay in eval mode: batch-norm keeps its statistics, and dropout does nothing."""
-        super().train(mode)
-        set_mode(self.trunk, self.parts.prefix, mode)
+        self.training = mode
+        self.head.train(mode)
+        if not self.parts.all_frozen:  # a frozen trunk stays as `build_trunk` left it, and has hundreds of modules
+            set_mode(self.trunk, self.parts.prefix, mode)
         return self
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
@@ -165,6 +167,8 @@ class Network(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Returns everything that training changes, by name: parameters, and buffers of trainable modules (batch-norm statistics)."""
+        if self.parts.all_frozen:
+            return dict(self.head.state_dict(prefix="head."))
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
         return {
             name: tensor

@@ -12,7 +12,15 @@ from shared.config.training import Training
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Returns Adam with L2 regularisation in the gradient (as in the paper) or AdamW; the caller sets the learning rate before each step."""
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=training.lr, betas=(training.beta1, training.beta2), weight_decay=training.weight_decay)
+    # on a CPU, torch would else update each tensor by a dozen small operations
+    fused = all(parameter.device.type == "cpu" for parameter in parameters)
+    return kind(
+        parameters,
+        lr=training.lr,
+        betas=(training.beta1, training.beta2),
+        weight_decay=training.weight_decay,
+        fused=fused or None,
+    )
 
 
 def rate_at(progress: float, epochs: int, warmup: int) -> float:

@@ -32,21 +32,7 @@ SEARCHABLE_GENERATION = (
 """Lists the other paths that it may name. They say how the images are generated with which an arm is trained."""
 DISCRIMINATORS = {"finetune": "generator"}
 """Names the key that chooses the kind of a section, for the sections that have several kinds."""
-EQUAL_BUDGETS = (
-    "search.trials", "search.epochs", "search.strategy", "search.objective", "search.sampler", "search.pruner",
-    "search.prune_after", "search.startup_trials", "search.max_failures", "search.budget.gpu_hours", "search.budget.wall_hours",
-    "final.epochs",
-)  # fmt: skip
-"""Lists the paths that must be equal in the baseline and in all arms with generated images or copies, whatever a verdict compares."""
-OPERATIONAL = frozenset({"search.workers", "search.max_retries", "search.lease_seconds", "search.checkpoint_every", "final.checkpoint_every"})  # fmt: skip
-"""Lists the paths in which arms may always differ, since they do not influence a result."""
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
-AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
-GENERATED_SECTIONS = ("images", "finetune", "generate", "score", "accept", "synthetic")
-"""Lists the sections in which an arm with generated images or copies may differ from the baseline, so that a verdict is about the images."""
-SEARCHABLE_OF_IMAGES = ("generate", "accept", "synthetic")
-"""Lists the sections whose paths such an arm may search in addition to those of the baseline."""
-LEAST_TRIALS_PER_REPETITION = 2
 
 
 class ResolvedExperiment(Overridable):
