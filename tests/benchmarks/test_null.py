@@ -1,0 +1,93 @@
+"""The A/A test behind docs/statistics.md, in small: real trainings on drawn garments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.held_out import HeldOut, Setup
+from benchmarks.null import DESIGNS, WORLDS, Design, Sampler, limit, main
+from benchmarks.outcome_table import Outcomes, Sizes, measure
+
+SMALL = Setup(
+    "demo.yaml",
+    sets=(
+        "dataset={source: garments, resolution: 32, train: 300, val: 100, test: 200, rare_eval: 12}",
+        "classifier={model: test_resnet, pretrained: false, trainable: head, head: [16]}",
+        "rare={below: null, classes: [pattern/pleated, pattern/lattice, fabric/leather]}",
+        "generate={fill_to: 14, cap: 4}",
+        "training={lr: 0.01, batch_size: 64, warmup_epochs: 1, dropout: 0.1}",
+        "search.epochs=4",
+    ),
+    held_out=("seed=1", "dataset.train=700"),
+)
+STUDIES = 300
+
+
+@pytest.fixture(scope="module")
+def held_out() -> HeldOut:
+    return HeldOut.of(SMALL)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Outcomes:
+    folder = tmp_path_factory.mktemp("null")
+    sizes = {"real": Sizes(5, 2, 1), "draws": Sizes(5, 2, 3), "copies": Sizes(5, 2, 2)}
+    measure(held_out, sizes, folder / "cache", 1).save(folder / "small.npz")
+    return Outcomes.load(folder / "small.npz")
+
+
+def false_calls(sampler: Sampler) -> float:
+    random = np.random.default_rng(0)
+    return float(np.mean([sampler.verdict(random).outcome in sampler.world.false for _ in range(STUDIES)]))
+
+
+@pytest.mark.parametrize("world", [world for world in WORLDS if world.false], ids=lambda world: world.name)
+def test_equal_arms_are_seldom_called_different(outcomes: Outcomes, world: object) -> None:
+    assert isinstance(world, type(WORLDS[0]))
+    for design in DESIGNS:
+        assert false_calls(Sampler(outcomes, design, world)) <= limit(STUDIES)
+
+
+def test_one_search_for_all_repetitions_would_be_called_different_often(outcomes: Outcomes) -> None:
+    before = Design("one search per arm", 10, 4, one_search=True)
+    assert false_calls(Sampler(outcomes, before, WORLDS[0])) > 0.15
+
+
+def test_a_large_effect_is_found(outcomes: Outcomes) -> None:
+    """The labels of a second table are those that every arm with held-out images gets right."""
+    planted = WORLDS[-1]
+    right = np.packbits(outcomes.labels == 1)
+    table = outcomes.tables["draws"]
+    perfect = replace(table, decided=np.broadcast_to(right, table.decided.shape))
+    sampler = Sampler(replace(outcomes, tables={**outcomes.tables, "draws": perfect}), DESIGNS[1], planted)
+    assert sampler.verdict(np.random.default_rng(0)).outcome == "images help"
+    assert sampler.effect(np.random.default_rng(0), 5) > 0.3
+
+
+def test_draws_are_other_images_of_the_same_classes(held_out: HeldOut) -> None:
+    first, again, second = held_out.pool("a", 0), held_out.pool("a", 0), held_out.pool("b", 0)
+    assert first.encoded == again.encoded
+    assert len(set(first.encoded)) == len(first)  # none is drawn twice
+    assert set(first.encoded) != set(second.encoded)
+    assert not set(first.encoded) & set(held_out.images.encoded)
+    assert first.extra is not None
+    for filled, labels in zip(first.extra["filled"].to_pylist(), first.labels, strict=True):
+        assert labels[first.schema.column(filled)] == 1
+
+
+def test_a_table_is_read_as_it_was_written(outcomes: Outcomes, tmp_path: Path) -> None:
+    outcomes.save(tmp_path / "again.npz")
+    again = Outcomes.load(tmp_path / "again.npz")
+    assert again.decisions("draws", 4, 1, 2).tolist() == outcomes.decisions("draws", 4, 1, 2).tolist()
+    assert (again.schema, again.tables.keys()) == (outcomes.schema, outcomes.tables.keys())
+
+
+def test_the_command_prints_a_row_per_world_and_design(outcomes: Outcomes, tmp_path: Path) -> None:
+    outcomes.save(tmp_path / "small.npz")
+    printed = CliRunner().invoke(main, ["judge", str(tmp_path / "small.npz"), "--studies", "5"], catch_exceptions=False)
+    assert sum(line.startswith("| small |") for line in printed.output.splitlines()) == len(WORLDS) * len(DESIGNS)
