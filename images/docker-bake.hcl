@@ -72,7 +72,7 @@ target "control" {
 
 target "stage" {
   name       = stage
-  matrix     = { stage = ["prepare", "weights", "finetune", "generate", "score", "tune", "final", "report"] }
+  matrix     = { stage = ["prepare", "weights", "finetune", "generate", "judge", "score", "tune", "final", "report"] }
   inherits   = ["_all"]
   dockerfile = "images/${stage}/Dockerfile"
   args       = { BASE = tag("base")[0] }

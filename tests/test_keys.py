@@ -185,7 +185,7 @@ def test_committed_manifests_keep_their_digests_and_give_the_keys_that_they_gave
     for step in plan(study, fingerprints.source, fingerprints.weights):
         assert make_task(study, step, committed).key == manifests[step.label].key, step.label
         committed[step.id] = manifests[step.label]
-    assert len(committed) == len(manifests) == 36
+    assert len(committed) == len(manifests) == 37
 
 
 def keep_demo(work: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
         run_command(workdir), cwd=hostile.folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr[-4000:]
-    assert "0 stages run, 14 found committed" in again.stderr
+    assert "0 stages run, 15 found committed" in again.stderr
     _look_around(workdir, tmp_path, hostile.folder)
     assert hostile.imported == []
 
@@ -117,7 +117,7 @@ def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    assert "14 of 14 stages committed" in answer("status")
+    assert "15 of 15 stages committed" in answer("status")
     assert "committed under" in answer("status", "--why", "finetune")
     assert "answer" in json.loads(answer("report", "--json"))
     answer("export", "generated", str(tmp_path / "generated"))

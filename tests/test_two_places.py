@@ -81,6 +81,7 @@ def test_what_was_begun_in_one_place_is_carried_on_in_the_other(
     stages = [manifest.stage for stage in STAGES for manifest in there.artifacts.manifests(stage)]
     assert stages.count("prepare") == stages.count("weights") == stages.count("tune") == 1
     assert stages.count("generate") == stages.count("score") > 0  # the trials made them
+    assert stages.count("judge") == 1
 
     hub.repositories, hub.asked = {}, []
     here = place("here", tmp_path / "data")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice, Verdict
-from shared.config.stages import WeightsConfig
+from shared.config.stages import JudgeConfig, WeightsConfig
 from shared.diffusion.generators import generator_kind
 from shared.log import Log, duration
 from shared.pipeline.plan import arm_of, plan
@@ -101,7 +101,8 @@ def forecast_study(study: ResolvedStudy) -> Forecast:
     forecast.finals = sum(e.final.seeds for e in experiments)
     generated = _count_images(study, data, forecast)
     foresee_verdict(study, data, forecast)
-    _time(study, data, generated, forecast)
+    judges = [step.config for step in steps if isinstance(step.config, JudgeConfig)]
+    _time(study, data, generated, judges, forecast)
     return forecast
 
 
@@ -165,14 +166,16 @@ def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> 
     forecast.to_settle = {"repetitions": design.repetitions, "test_images": design.units}
 
 
-def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecast) -> None:
+def _time(
+    study: ResolvedStudy, data: Preview, generated: int, judges: Sequence[JudgeConfig], forecast: Forecast
+) -> None:
     """Times a few steps of training and of the generator, and fills in the hours and the size of the results."""
     from shared.benchmark import Range, exactly
     from shared.classifier.data import kept_views
     from shared.classifier.timing import time_training
 
     train = forecast.images["train"]
-    seconds: dict[str, Range] = {stage: exactly(0.0) for stage in ("tune", "final", "score")}
+    seconds: dict[str, Range] = {stage: exactly(0.0) for stage in ("judge", "score", "tune", "final")}
     rates: dict[str, Any] = {}
     for experiment in study.experiments:
         kind = json.dumps(
@@ -198,16 +201,24 @@ def _time(study: ResolvedStudy, data: Preview, generated: int, forecast: Forecas
     arm, pools = _generating(study.experiments), study.pools
     if arm is not None:
         timed = next(iter(rates.values()))
-        seen = train * (arm.score.folds - 1)  # by all judges together
-        seconds["score"] = (timed.setup(seen) + arm.score.epochs * seen * timed.seconds_an_image) * pools
+        for config in judges:
+            seen = train * (config.folds - 1)  # by all judges together
+            seconds["judge"] += timed.setup(seen) + config.epochs * seen * timed.seconds_an_image
+            forecast.gib += config.folds * timed.weight_bytes / 2**30
+        sets = max(generated_sets(e) for e in study.experiments)  # per pool
+        # a classifier is trained on each set of the first pool; a judge sees an image in less time than a training step takes
+        images = arm.score.epochs * generated * sets + arm.score.folds * generated * sets * pools
+        seconds["score"] = timed.setup(generated) * sets + images * timed.seconds_an_image
         generator = generator_kind(arm.finetune.generator)
         if generator.time is not None:
             log.info("timing a few steps of the generator")
             measure: Time = resolve_name(generator.time)
             step, image = measure(arm.finetune, arm.generate, data.schema, study.resources)
-            sets = pools * max(generated_sets(e) for e in study.experiments)
             generators = pools if study.generators == "each" else 1
-            seconds |= {"finetune": step * arm.finetune.steps * generators, "generate": image * generated * sets}
+            seconds |= {
+                "finetune": step * arm.finetune.steps * generators,
+                "generate": image * generated * sets * pools,
+            }
         else:
             forecast.not_timed = ("finetune", "generate")
     for stage, (low, middle, high) in ((stage, (s / 3600).tolist()) for stage, s in seconds.items() if s.any()):

@@ -74,12 +74,12 @@ class TrainingData:
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
                 raise DataError(f"the {name} set has no images; check the splits that `prepare` made")
-        resolution = arm.classifier.resolution or _image_side(training.images)
+        resolution = resolution_of(arm, training.images)
         device, stop = runtime.device, runtime.stop
         trunk = build_trunk(arm.classifier, resolution, fetched=runtime.fetched)
         move_to(trunk.model, device)
         budget = runtime.resources.cache_gib * GIB
-        frozen = FrozenBackbone(trunk, device, FeatureCache(runtime.cache, budget) if runtime.cache else None)
+        frozen = frozen_backbone(trunk, runtime)
         val_inputs: Pixels | FrozenFeatures
         if trunk.has_frozen_layers:
             val_inputs = FrozenFeatures(
@@ -152,6 +152,17 @@ class TrainingData:
     def real_counts(self) -> ClassCounts:
         """Counts how often each class is seen among the real images."""
         return self.counts((~self.generated).astype(np.float64))
+
+
+def resolution_of(arm: Arm, images: ImageSet) -> int:
+    """Returns the side in pixels of the images that an arm's network sees: the classifier's own, or that of the data set's images."""
+    return arm.classifier.resolution or _image_side(images)
+
+
+def frozen_backbone(trunk: Trunk, runtime: Runtime) -> FrozenBackbone:
+    """Returns the frozen backbone of a trunk that has its weights and is on the device, with the cache of `runtime`, if that has one."""
+    cache = FeatureCache(runtime.cache, runtime.resources.cache_gib * GIB) if runtime.cache else None
+    return FrozenBackbone(trunk, runtime.device, cache)
 
 
 def input_settings(arm: Arm) -> dict[str, Any]:

@@ -1,38 +1,38 @@
-"""A trained classifier, which predicts probabilities and features of any images and saves its weights."""
+"""Predicts probabilities and features of any images by a trained network, whose weights are saved and loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
+from shared.classifier.data import frozen_backbone, resolution_of
 from shared.classifier.frozen_features import BLOCK, FrozenBackbone, decoded
-from shared.classifier.model import Network
-from shared.classifier.precision import autocast, to_float_images
+from shared.classifier.model import Network, build_head, build_trunk
+from shared.classifier.precision import autocast, move_to, to_float_images
+from shared.classifier.runtime import Runtime
 from shared.classifier.snapshot import EpochRecord
+from shared.config.stages import Arm, Stage
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
+from shared.tensors import check_shapes, read_tensors, save_tensors
 
 BATCH = 128
 
 
 @dataclass(frozen=True)
-class TrainedClassifier:
-    """A classifier that `fit` has trained."""
+class Predictor:
+    """Holds a trained network on a device."""
 
     network: Network
     schema: LabelSchema
     device: torch.device
     frozen: FrozenBackbone
-    history: list[EpochRecord]
-    val_probabilities: NDArray[np.float32]
-    """The probabilities of the validation images after the last epoch, `[m, C]`."""
 
     def predict(self, images: ImageSet) -> NDArray[np.float32]:
         """Returns probabilities `[n, C]`: softmax over a `one` group, sigmoid in an `any` group."""
@@ -48,8 +48,7 @@ class TrainedClassifier:
 
     def save(self, path: Path) -> None:
         """Writes all weights and buffers as safetensors, named `trunk.<timm's name>` and `head.<index>.*`."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(state, path)
+        save_tensors(self.network.state_dict(), path)
 
     def _batched(self, images: ImageSet, head: bool) -> Tensor:
         self.network.eval()
@@ -70,6 +69,33 @@ class TrainedClassifier:
             block = images.take(np.arange(start, min(start + BLOCK, len(images))))
             pixels = torch.from_numpy(decoded(block, self.network.parts.resolution))
             yield self.network.frozen_outputs(to_float_images(pixels, self.device))
+
+
+@dataclass(frozen=True)
+class TrainedClassifier(Predictor):
+    """Holds a classifier that `fit` has trained."""
+
+    history: list[EpochRecord]
+    val_probabilities: NDArray[np.float32]
+    """The probabilities of the validation images after the last epoch, `[m, C]`."""
+
+
+def load_predictor(
+    arm: Arm, images: ImageSet, files: Mapping[str, Path], name: str, stage: Stage, runtime: Runtime
+) -> Predictor:
+    """Returns the network that `Predictor.save` wrote to one of the `files` of a stage; on a CPU it predicts the same bits.
+
+    It was trained for `arm` on images with the schema and the size of `images`. Raises DataError, which names the file and its stage, if the
+    file is missing, is no safetensors file or has other tensors than the network, and what `build_trunk` raises.
+    """
+    # the trunk is built as for the training: a part that is no weight, such as rotations of positions, may depend on pretrained weights
+    trunk = build_trunk(arm.classifier, resolution_of(arm, images), fetched=runtime.fetched)
+    network = Network(trunk, build_head(trunk.features, arm.classifier.head, images.schema.width, arm.training.dropout))
+    state = read_tensors(files, name, stage)
+    check_shapes(name, state, network.state_dict(), stage)
+    network.load_state_dict(state)
+    move_to(network, runtime.device)
+    return Predictor(network, images.schema, runtime.device, frozen_backbone(trunk, runtime))
 
 
 def probabilities(logits: Tensor, schema: LabelSchema) -> NDArray[np.float32]:

@@ -14,13 +14,13 @@ from pydantic import Field
 
 from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
-from shared.config.generation import Accept, AnyFinetune, Generate, Score
+from shared.config.generation import Accept, AnyFinetune, Generate
 from shared.config.near import near
 from shared.config.search import Final, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
 
-Stage = Literal["prepare", "weights", "finetune", "generate", "score", "tune", "final", "report"]
+Stage = Literal["prepare", "weights", "finetune", "generate", "judge", "score", "tune", "final", "report"]
 
 
 class PrepareConfig(Section):
@@ -71,31 +71,30 @@ class GenerateConfig(Section):
     """The number of the pool of images; with a verdict there is one pool per repetition."""
 
 
-class ScoreConfig(WithWeights):
-    """The config of `score`, whose `classifier`, `augmentation` and `training` describe the judges.
+class Judges(WithWeights):
+    """Describes the judges of generated images, a classifier per fold of the real training images, for the two stages that need them."""
 
-    Its inputs are `prepare`, `generate`, and `weights/judges` if the judges start from hub weights.
-    """
-
-    score: Score
+    folds: int
+    epochs: int
     classifier: Classifier
+    """Their network: the top level's classifier, or the model that `score` names."""
     augmentation: Augmentation
     training: Training
     seed: int
 
-    @property
-    def judge(self) -> Classifier:
-        """The judges' network: the classifier, or the model that `score` names."""
-        if self.score.model is None or self.score.model == self.classifier.model:
-            return self.classifier
-        return Classifier(
-            model=self.score.model,
-            # the classifier's weights file and its prefix of parameter names do not fit another model
-            pretrained=self.classifier.pretrained is True,
-            trainable="all",
-            head=(),
-            resolution=self.classifier.resolution,
-        )
+
+class JudgeConfig(Judges):
+    """Configures `judge`, which trains the judges.
+
+    Its inputs are `prepare`, and `weights/judges` if the judges start from hub weights.
+    """
+
+
+class ScoreConfig(Judges):
+    """Configures `score`, which asks the judges, and trains a classifier like them on generated images alone.
+
+    Its inputs are `prepare`, `generate` and `judge`, and `weights/judges` if the judges start from hub weights.
+    """
 
 
 class Arm(Section):
@@ -119,7 +118,7 @@ class TrialImages(Section):
 
     base: str | None
     """The same as in `GenerateConfig`."""
-    judges: ScoreConfig
+    score: ScoreConfig
     seed: int
     """The study's seed, as in `GenerateConfig`."""
     versions: dict[Literal["generate", "score"], int]
@@ -142,8 +141,8 @@ class TuneConfig(WithWeights):
 
     Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool with images other than `real`, or `finetune/<pool>` in their
     place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
-    trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, the
-    `weights/` inputs of `generate` and `score`.
+    trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, `judge`
+    and the `weights/` inputs of `generate` and `score`.
     """
 
     arm: Arm
@@ -186,7 +185,7 @@ class ReportedExperiment(Section):
 class ReportConfig(Section):
     """The config of `report`.
 
-    Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `finetune/<name>/<pool>`,
+    Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `judge/<name>`, `finetune/<name>/<pool>`,
     `generate/<name>/<pool>` and `score/<name>/<pool>` if they ran; and `weights/<name>` for each download from the hub.
     """
 
@@ -205,6 +204,7 @@ StageConfig = (
     | WeightsConfig
     | FinetuneConfig
     | GenerateConfig
+    | JudgeConfig
     | ScoreConfig
     | TuneConfig
     | FinalConfig
@@ -267,6 +267,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             operational=("base",),
             report_files=("images-*",),
         ),
+        "judge": StageKind(JudgeConfig, version=1, run="jobs.judge:run", on_device=True),
         "score": StageKind(
             ScoreConfig,
             version=5,

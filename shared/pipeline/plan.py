@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import TypeVar
 
 from shared.artifacts.keys import canonical_digest, keyed, named_weights, new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import inherited
+from shared.config.generation import Score
 from shared.config.paths import with_parameters
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Verdict
@@ -20,6 +22,8 @@ from shared.config.stages import (
     FinalConfig,
     FinetuneConfig,
     GenerateConfig,
+    JudgeConfig,
+    Judges,
     PrepareConfig,
     Repetitions,
     ReportConfig,
@@ -33,9 +37,12 @@ from shared.config.stages import (
     WithWeights,
 )
 from shared.config.task import Input, Task
+from shared.config.training import Classifier
 from shared.pipeline.warm_start import WarmStart
 from shared.search.best_parameters import best_parameters
 from shared.weights.roles import BASE, JUDGES, Value, hub_base, hub_models, role_of, searched_values
+
+J = TypeVar("J", bound=Judges)
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,8 @@ class _Planner:
             for pool, data in zip(self.pools, data_of[experiment.name], strict=True):
                 own = {role: step for role, step in data.items() if role != "prepare"}
                 reported |= {f"{role}/{experiment.name}/{pool}": step for role, step in own.items()}
+                if "score" in own:  # all pools have the same judges
+                    reported[f"judge/{experiment.name}"] = own["score"].needs["judge"]
             if experiment.search.trials and source.tune is not None:
                 reported[f"tune/{experiment.name}"] = source.tune
         for repeat in self.repetitions:
@@ -224,7 +233,7 @@ class _Planner:
                 data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
                 needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
             if searched:
-                needs |= self._judges(_judges_of(self.study, experiment))
+                needs |= self._judges(experiment)
             name, warm_start = experiment.search.warm_start_from, None
             if name and "/" in name:
                 warm_start = self.warm_starts.get(name, WarmStart(name))
@@ -246,9 +255,13 @@ class _Planner:
         named = hub_models(experiment.classifier, self.sources[experiment.name].searched)
         return {role_of(config.name): self._weights(config) for config in named}
 
-    def _judges(self, config: ScoreConfig) -> dict[str, Step]:
-        named = hub_models(config.judge, {})
-        return {JUDGES: self._weights(named[0])} if named else {}
+    def _judges(self, experiment: ResolvedExperiment) -> dict[str, Step]:
+        """Adds the judges of an experiment's images, and returns the steps that `score` reads of them, by role."""
+        config = _judges_of(self.study, experiment, JudgeConfig)
+        named = hub_models(config.classifier, {})
+        weights = {JUDGES: self._weights(named[0])} if named else {}
+        judge = self._add(Step("judge", experiment.name, "judge", config, {"prepare": self.prepare} | weights))
+        return {"judge": judge} | weights
 
     def _base(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         named = hub_base(experiment.finetune)
@@ -287,9 +300,9 @@ class _Planner:
         )
         label = self._numbered(f"generate{own}", pool)
         generate = self._add(Step("generate", experiment.name, label, config, needs, found))
-        judges = _judges_of(self.study, experiment)
-        judged = {"prepare": self.prepare, "generate": generate} | self._judges(judges)
-        score = self._add(Step("score", experiment.name, self._numbered(f"score{own}", pool), judges, judged))
+        judged = {"prepare": self.prepare, "generate": generate} | self._judges(experiment)
+        scoring = _judges_of(self.study, experiment, ScoreConfig)
+        score = self._add(Step("score", experiment.name, self._numbered(f"score{own}", pool), scoring, judged))
         return {**made_from, "generate": generate, "score": score}
 
     def _final(self, experiment: ResolvedExperiment, repeat: int, data: dict[str, Step]) -> Step:
@@ -312,14 +325,29 @@ SAME_FOR_ALL_POOLS = ("prepare", BASE)
 """Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
 
-def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment) -> ScoreConfig:
-    """Returns the config of the judges of an experiment's images: the study's, so that arms that share images share their scores too."""
-    return ScoreConfig(
-        score=experiment.score,
-        classifier=study.written.classifier,
-        augmentation=study.written.augmentation,
-        training=study.written.training,
+def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment, kind: type[J]) -> J:
+    """Returns a config with the judges of an experiment's images: the study's, so that arms that share images share their scores too."""
+    score, written = experiment.score, study.written
+    return kind(
+        folds=score.folds,
+        epochs=score.epochs,
+        classifier=_judges_network(score, written.classifier),
+        augmentation=written.augmentation,
+        training=written.training,
         seed=study.seed,
+    )
+
+
+def _judges_network(score: Score, classifier: Classifier) -> Classifier:
+    if score.model in (None, classifier.model):
+        return classifier
+    return Classifier(
+        model=score.model,
+        # the classifier's weights file and its prefix of parameter names do not fit another model
+        pretrained=classifier.pretrained is True,
+        trainable="all",
+        head=(),
+        resolution=classifier.resolution,
     )
 
 
@@ -343,7 +371,7 @@ def _tune_config(study: ResolvedStudy, experiment: ResolvedExperiment) -> TuneCo
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
             base=experiment.finetune.base_location,
-            judges=_judges_of(study, experiment),
+            score=_judges_of(study, experiment, ScoreConfig),
             seed=study.seed,
             versions={"generate": STAGES["generate"].version, "score": STAGES["score"].version},
         )

@@ -43,8 +43,8 @@ class StageResult:
 
 
 Results = Mapping[str, StageResult]
-"""Maps roles to results: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, and `finetune/<experiment>/<pool>`,
-`generate/…`, `score/…`."""
+"""Maps roles to results: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, `judge/<experiment>`, and
+`finetune/<experiment>/<pool>`, `generate/…`, `score/…`."""
 
 
 @dataclass(frozen=True)

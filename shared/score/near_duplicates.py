@@ -11,7 +11,6 @@ from PIL import Image
 from shared.data.imageset import ImageSet, decode
 from shared.data.sheet import contact_sheet
 from shared.score.appearance import Appearances, Neighbours, appearances, features, hash_matches, nearest
-from shared.score.judges import Images
 from shared.score.neighbours import distance_to_kth
 from shared.stop import StopSignal
 
@@ -20,6 +19,16 @@ DENSITY_NEIGHBOURS = 5
 """A distance is compared with the neighbour's distance to its own neighbour of this rank: in a dense part of the data set honest images are
 near to others, too (as the adaptive threshold of Carlini et al. 2023, Extracting Training Data from Diffusion Models)."""
 COPY_QUANTILE = 0.01  # what the summary counts as near, as `accept.copy_quantile` does by default
+
+
+@dataclass(frozen=True)
+class Images:
+    """Holds the image sets that scoring reads."""
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    generated: ImageSet
 
 
 @dataclass(frozen=True)

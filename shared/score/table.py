@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from shared.data.imageset import ImageSet
 from shared.errors import DataError
-from shared.score.judges import Images
-from shared.score.near_duplicates import NearDuplicates
+from shared.score.near_duplicates import Images, NearDuplicates
 from shared.score.plausibility import Probabilities, target_probabilities
 
 

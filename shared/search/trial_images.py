@@ -1,7 +1,8 @@
 """Makes the generated images of a trial, if the search varies how they are generated.
 
 They are results of `generate` and `score` under the usual keys of these stages. So images for equal settings are generated once, by the
-trial that first needs them, and are read by all other trials, other arms and the final trainings.
+trial that first needs them, and are read by all other trials, other arms and the final trainings. The judges do not depend
+on the images, and are an input of the search.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     wanted, known = config.images, context.task.inputs
     assert wanted is not None
     assert arm.generate is not None
-    weights = named_weights(wanted.judges, config.weights)
-    judges = wanted.judges.model_copy(update={"weights": weights})
+    weights = named_weights(wanted.score, config.weights)
+    scoring = wanted.score.model_copy(update={"weights": weights})
     read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
     images = _done(
         "generate",
@@ -44,8 +45,8 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
         stop,
     )
     made = Input(stage="generate", key=images.key, digest=images.digest)
-    inputs = {role: known[role] for role in ("prepare", JUDGES) if role in known} | {"generate": made}
-    return AddedImages(images, _done("score", judges, inputs, context, stop))
+    inputs = {role: known[role] for role in ("prepare", "judge", JUDGES) if role in known} | {"generate": made}
+    return AddedImages(images, _done("score", scoring, inputs, context, stop))
 
 
 def _done(stage: Stage, config: StageConfig, inputs: dict[str, Input], context: Context, stop: StopSignal) -> Manifest:

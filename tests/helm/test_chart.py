@@ -178,7 +178,7 @@ def test_the_demo_fits_one_core() -> None:
     asked = {name: cpu(spec["containers"][0]["resources"]["requests"]["cpu"]) for name, spec in pods(objects)}
     always = asked["Deployment control"] + asked["StatefulSet minio"] + asked["StatefulSet postgresql"]
     searching = 3 * asked["Job tune"] + 2 * asked["Deployment tune"]
-    making = max(asked[f"Job {stage}"] for stage in ("prepare", "weights", "finetune", "generate", "score"))
+    making = max(asked[f"Job {stage}"] for stage in ("prepare", "weights", "finetune", "generate", "judge", "score"))
     assert always + searching + making + asked["Job final"] <= 1000
 
 

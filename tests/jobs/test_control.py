@@ -53,7 +53,7 @@ from shared.config.load import load_study
 from shared.config.stages import STAGES
 from shared.search.space import planned_points
 study = load_study(Path({str(STUDY)!r}))
-assert len(plan(study)) == 14 and all(kind.version for kind in STAGES.values())
+assert len(plan(study)) == 15 and all(kind.version for kind in STAGES.values())
 assert planned_points(study.written.search, study.written.search.space, 0, {{}}, [], 4) == []
 qmc = study.written.search.model_copy(update={{"sampler": "qmc"}})
 assert len(planned_points(qmc, qmc.space, 0, {{}}, [], 4)) == 4

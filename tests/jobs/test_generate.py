@@ -197,5 +197,5 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     weights = context.scratch / "model.safetensors"
     save_file({"labels.nulls": torch.zeros(1)}, weights)
     study.keep(context.commit({"generator.json": context.fetch(source, "generator.json"), weights.name: weights}, {}))
-    with pytest.raises(DataError, match="these weights belong to another model"):
+    with pytest.raises(DataError, match="they belong to another model"):
         run(study)

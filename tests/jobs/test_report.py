@@ -200,7 +200,9 @@ def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> No
     assert cost["prepare"]["gpu_seconds"] == 0
     assert cost["prepare"]["cpu_seconds"] == cost["prepare"]["wall_seconds"] > 0
     assert all(caution.startswith("Few test images:") for caution in full_tree["answer"]["cautions"])
-    assert len(full_tree["lineage"]) == 34  # prepare; finetune, generate, score of two pools; 3 tunes, 24 finals
+    assert (
+        len(full_tree["lineage"]) == 35
+    )  # prepare; the judges; finetune, generate, score of two pools; 3 tunes, 24 finals
 
 
 def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path) -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,40 +16,34 @@ import torch
 from PIL import Image
 
 from jobs import score as stage
+from jobs.judge import judge
 from jobs.score import score
-from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
-from shared.artifacts.folder import FolderStore
-from shared.artifacts.manifest import Manifest, Run
 from shared.classifier.runtime import Runtime
-from shared.config.generation import Accept, Score
+from shared.config.generation import Accept
 from shared.config.search import Resources
-from shared.config.stages import ScoreConfig, Stage
-from shared.config.task import Input, Task
-from shared.config.training import Classifier, Training
+from shared.config.stages import ScoreConfig
+from shared.config.task import Task
 from shared.context import Context
 from shared.data.accept import accepted_images
-from shared.data.dataset import describe
 from shared.data.garments import garment_image
 from shared.data.imageset import ImageSet, write_shards
 from shared.errors import DataError, Stopped
+from shared.log import Log
 from shared.metrics.table import METRICS
-from shared.score.judges import Images
+from shared.score.judges import assign_folds, train_classifier
+from shared.score.near_duplicates import Images
+from shared.score.plausibility import out_of_fold_mean, target_probabilities
+from shared.score.table import started_from
 from shared.settings import Settings
 from shared.stop import StopSignal
-from tests.support.copied_images import garments
+from tests.support import judges
+from tests.support.judges import SEED, SIDE, VALUES, commit, commit_real, files_in, make_runtime, open_artifacts
 
 torch.set_num_threads(1)
 
-SEED, SIDE = 11, 32
 NEW, COPIES, TEST_COPIES = 30, 4, 2
-CONFIG = ScoreConfig(
-    score=Score(folds=2, epochs=2),
-    classifier=Classifier(model="test_resnet", pretrained=False, trainable="all", head=()),
-    augmentation="basic",
-    training=Training(batch_size=32, warmup_epochs=0),
-    seed=SEED,
-)
+CONFIG = ScoreConfig(**VALUES)
+SCORED = ("scores.parquet", "judges.json", "copies.png")
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -65,7 +54,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    train, val, test = garments(SIDE, 100, 50, 50, SEED).values()
+    train, val, test = judges.real_images().values()
     return Images(train, val, test, generated_from(train, test))
 
 
@@ -90,21 +79,20 @@ def generated_from(train: ImageSet, test: ImageSet, pool: int = 0) -> ImageSet:
     )
 
 
-def make_runtime(stop: StopSignal | None = None, folder: Path | None = None) -> Runtime:
-    kept: dict[str, FolderCheckpoints] = {}
-
-    def checkpoints(name: str) -> FolderCheckpoints | NoCheckpoints:
-        if folder is None:
-            return NoCheckpoints()
-        return kept.setdefault(name, FolderCheckpoints(folder / name))
-
-    return Runtime(torch.device("cpu"), Resources(device="cpu"), checkpoints, stop or StopSignal())
+@pytest.fixture(scope="module")
+def judged(images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Returns the files that `judge` commits, by name."""
+    out = tmp_path_factory.mktemp("judged")
+    judge(judges.CONFIG, images.train, images.val, out, make_runtime())
+    return files_in(out)
 
 
 @pytest.fixture(scope="module")
-def scored(images: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def scored(
+    images: Images, judged: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("scored")
-    return out, score(CONFIG, images, out, make_runtime())
+    return out, score(CONFIG, images, judged, out, make_runtime())
 
 
 def test_a_row_an_image_with_every_column(images: Images, scored: tuple[Path, dict[str, Any]]) -> None:
@@ -145,125 +133,94 @@ def test_copies_are_found(images: Images, scored: tuple[Path, dict[str, Any]]) -
 
 
 def test_the_whole_is_measured(images: Images, scored: tuple[Path, dict[str, Any]]) -> None:
-    judges = json.loads((scored[0] / "judges.json").read_text())
-    assert set(judges["accuracy"]) == {group.name for group in images.train.schema.groups}
+    found = json.loads((scored[0] / "judges.json").read_text())
+    assert set(found["accuracy"]) == {group.name for group in images.train.schema.groups}
     measured = {metric.name for metric in METRICS if metric.of_generated}
-    assert set(judges["cas"]) == measured | {"groups", "real"}
-    assert set(judges["cas"]["real"]) == measured
+    assert set(found["cas"]) == measured | {"groups", "real"}
+    assert set(found["cas"]["real"]) == measured
     for name in ("kid", "precision", "recall", "density", "coverage"):
-        assert judges[name] is not None
+        assert found[name] is not None
     assert scored[1]["images"] == len(images.generated)
 
 
+def test_the_scores_have_the_bits_of_judges_that_were_trained_in_memory(
+    images: Images, scored: tuple[Path, dict[str, Any]]
+) -> None:
+    train, generated = images.train, images.generated
+    fold = assign_folds(train, CONFIG.folds, SEED)
+    answers = []
+    for number in range(CONFIG.folds):
+        held_out, rest = (train.take(np.flatnonzero((fold == number) == own)) for own in (True, False))
+        trained = train_classifier(CONFIG, rest, held_out, "judge", number, Log("test"), make_runtime())
+        answers.append(trained.predict(generated))
+    probabilities = out_of_fold_mean(answers, fold, started_from(generated))
+    wanted = target_probabilities(train.schema, probabilities, generated.labels)
+    table = pq.read_table(scored[0] / "scores.parquet")
+    for position, group in enumerate(train.schema.groups):
+        assert table[f"p_{group.name}"].to_numpy().tobytes() == wanted[:, position].tobytes()
+
+
 def test_the_images_of_further_pools_are_scored_alike_and_not_measured_as_a_set(
-    images: Images, scored: tuple[Path, dict[str, Any]], tmp_path: Path
+    images: Images, judged: dict[str, Path], scored: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     further = replace(images, generated=generated_from(images.train, images.test, pool=3))
-    summary = score(CONFIG, further, tmp_path, make_runtime())
+    summary = score(CONFIG, further, judged, tmp_path, make_runtime())
     assert (tmp_path / "scores.parquet").read_bytes() == (scored[0] / "scores.parquet").read_bytes()
     assert set(json.loads((tmp_path / "judges.json").read_text())) == {"accuracy", "neighbours"}
     assert scored[1].keys() - summary.keys() == {"cas", "kid"}
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(
-    images: Images, scored: tuple[Path, dict[str, Any]], tmp_path: Path
+    images: Images, judged: dict[str, Path], scored: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     stop = StopSignal()
     runtime = make_runtime(stop, tmp_path / "checkpoints")
-    take = runtime.checkpoints
 
-    def stopping(name: str) -> Any:
-        if name == "judge-1":  # the first judge is done, and the second is about to train
+    class StoppingCheckpoints:
+        """Stops the work once the first epoch is kept."""
+
+        load = runtime.checkpoints("cas-0").load
+
+        def save(self, files: Any, **values: Any) -> None:
+            runtime.checkpoints("cas-0").save(files, **values)
             stop.set()
-        return take(name)
 
+    stopping = Runtime(runtime.device, runtime.resources, lambda _: StoppingCheckpoints(), stop)
     with pytest.raises(Stopped):
-        score(CONFIG, images, tmp_path, Runtime(runtime.device, runtime.resources, stopping, stop))
-    assert take("opinion-0").load() is not None
+        score(CONFIG, images, judged, tmp_path, stopping)
+    assert runtime.checkpoints("cas-0").load() is not None
     assert not (tmp_path / "scores.parquet").exists()
-    resumed = Runtime(runtime.device, runtime.resources, take, StopSignal())
-    assert score(CONFIG, images, tmp_path, resumed) == scored[1]
-    for name in ("scores.parquet", "judges.json", "copies.png"):
+    resumed = Runtime(runtime.device, runtime.resources, runtime.checkpoints, StopSignal())
+    assert score(CONFIG, images, judged, tmp_path, resumed) == scored[1]
+    for name in SCORED:
         assert (tmp_path / name).read_bytes() == (scored[0] / name).read_bytes()
 
 
-def test_nothing_to_score_is_said(images: Images, tmp_path: Path) -> None:
+def test_nothing_to_score_is_said(images: Images, judged: dict[str, Path], tmp_path: Path) -> None:
     none = images.generated.take(np.zeros(0, np.int64))
     with pytest.raises(DataError, match="made no images"):
-        score(CONFIG, Images(images.train, images.val, images.test, none), tmp_path, make_runtime())
+        score(CONFIG, Images(images.train, images.val, images.test, none), judged, tmp_path, make_runtime())
 
 
-def commit(artifacts: Artifacts, name: Stage, files: dict[str, Path]) -> Input:
-    run = Run(created="", seconds=0.0, device="cpu", device_seconds=0.0, code="", libraries={})
-    manifest = artifacts.commit(
-        Manifest(
-            study="study", stage=name, key=name, version=1, config={}, inputs={}, summary={}, run=run,
-            files=tuple(artifacts.upload(file, path) for file, path in files.items()),
-        )
-    )  # fmt: skip
-    return Input(stage=name, key=name, digest=manifest.digest)
-
-
-@pytest.fixture
-def task(images: Images, tmp_path: Path) -> Task:
-    """Commits the inputs in the store `tmp_path / "store"`, and returns the task of scoring them."""
-    artifacts = Artifacts(FolderStore(tmp_path / "store"), "study", tmp_path / "cache")
-    train = images.train
-    sets = (images.train, images.val, images.test)
-    real = ImageSet(
-        train.schema,
-        [data for one in sets for data in one.encoded],
-        [path for one in sets for path in one.paths],
-        np.concatenate([one.split for one in sets]),
-        np.concatenate([one.labels for one in sets]),
-    )
-    (tmp_path / "real").mkdir()
-    (tmp_path / "made").mkdir()
-    info = describe("garments", train.schema, SIDE, real.labels, real.split)
-    (tmp_path / "dataset.json").write_text(info.model_dump_json(by_alias=True))
-    shards = {path.name: path for path in write_shards(real, tmp_path / "real", "images")}
-    prepared = commit(artifacts, "prepare", {"dataset.json": tmp_path / "dataset.json", **shards})
-    made = commit(
-        artifacts, "generate", {path.name: path for path in write_shards(images.generated, tmp_path / "made", "images")}
-    )
-    return Task(
-        study="study", stage="score", key="score", config=CONFIG, inputs={"prepare": prepared, "generate": made},
-        resources=Resources(device="cpu"),
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_after_sigkill_the_same_command_goes_on_and_commits_the_same(
-    task: Task, scored: tuple[Path, dict[str, Any]], tmp_path: Path
+def test_the_stage_reads_what_the_others_committed(
+    images: Images, judged: dict[str, Path], scored: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    file = tmp_path / "task.json"
-    file.write_text(task.model_dump_json(by_alias=True))
-    environment = {
-        **os.environ,
-        "TAILFILL_STORE": str(tmp_path / "store"),
-        "TAILFILL_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
+    artifacts = open_artifacts(tmp_path)
+    (tmp_path / "made").mkdir()
+    write_shards(images.generated, tmp_path / "made", "images")
+    real = {"train": images.train, "val": images.val, "test": images.test}
+    inputs = {
+        "prepare": commit_real(artifacts, real, tmp_path / "real"),
+        "generate": commit(artifacts, "generate", files_in(tmp_path / "made")),
+        "judge": commit(artifacts, "judge", judged),
     }
-    command = [sys.executable, "-m", "jobs", "stage", "score", "--config", str(file)]
-    heard = tmp_path / "store" / "study" / "score" / "score" / "checkpoints" / "opinion-0.json"
-    first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not heard.exists() and first.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-    finally:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-    assert heard.exists()
-    artifacts = Artifacts(FolderStore(tmp_path / "store"), "study", tmp_path / "cache")
-    assert artifacts.find("score", "score") is None
-
-    settings = Settings.from_environment(environment)
+    task = Task(
+        study="study", stage="score", key="score", config=CONFIG, inputs=inputs, resources=Resources(device="cpu")
+    )
+    settings = Settings.from_environment({"TAILFILL_CACHE": str(tmp_path / "cache")})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    context = Context(task, artifacts, settings, scratch, StopSignal(), lambda: ("", {}))
-    manifest = stage.run(CONFIG, context)
+    manifest = stage.run(CONFIG, Context(task, artifacts, settings, scratch, StopSignal(), lambda: ("", {})))
     assert manifest.summary == scored[1]
-    for name in ("scores.parquet", "judges.json", "copies.png"):
+    for name in SCORED:
         assert artifacts.fetch(manifest.file(name)).read_bytes() == (scored[0] / name).read_bytes()
-    assert not heard.exists()

@@ -65,7 +65,7 @@ def repeat_of(task: Task) -> int:
 
 
 def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> None:
-    stages = ("prepare", "finetune", "generate", "score", "tune", "final")
+    stages = ("prepare", "finetune", "generate", "judge", "score", "tune", "final")
     study = open_study(tmp_path, *stages)
     tasks = final_tasks(study, SubmitRequest())
     assert len(tasks) == 3 * STUDY.written.final.seeds
@@ -78,7 +78,7 @@ def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> 
 
 
 def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune", "final")
+    study = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune", "final")
     rows = []
     for task in final_tasks(study, SubmitRequest("real", 2)):
         manifest = study.artifacts.find("final", task.key)
@@ -95,7 +95,7 @@ def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defin
 
 
 def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "prepare", "finetune", "generate", "score")
+    study = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score")
     (task,) = final_tasks(study, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
     assert parameters(task) == {"training.lr": 0.0123}
     assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
@@ -191,7 +191,7 @@ def final_manifest(parallelism: int) -> dict[str, Any]:
 def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune")
+    session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
     request = SubmitRequest("real", 5)
     tasks = final_tasks(session, request)
     commit_task(tasks[0], session.artifacts)
@@ -214,7 +214,7 @@ def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
 
 
 def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
-    session = open_study(tmp_path, "prepare", "finetune", "generate", "score", "tune")
+    session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
     tasks = final_tasks(session, SubmitRequest("real", 2))
     with kube_server() as (server, client):
         release = Release("study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}})

@@ -118,7 +118,8 @@ class StudyMaker:
         )
 
     def generate(self, experiment: str, rare: tuple[str, ...], each: int = 30, pools: int = 2) -> None:
-        """Adds the results of `finetune`, `generate` and `score` of each pool of an experiment's images."""
+        """Adds the results of `judge`, and of `finetune`, `generate` and `score` of each pool of an experiment's images."""
+        self.commit(f"judge/{experiment}", {}, {}, {}, ("prepare",))
         for pool in range(pools):
             self._pool(experiment, rare, each, pool)
 
@@ -197,7 +198,7 @@ class StudyMaker:
             {n: out / n for n in ("scores.parquet", "judges.json", "copies.png")},
             {},
             {},
-            ("prepare", f"generate/{images}"),
+            ("prepare", f"generate/{images}", f"judge/{images.partition('/')[0]}"),
         )
 
     def tune(
@@ -367,6 +368,7 @@ def three_arms(
     counts = (maker.labels[: maker.train] == 1).sum(axis=0)
     rare = tuple(name for name, n in zip(maker.schema.class_names, counts, strict=True) if 0 < n < 40)
     maker.generate("synthetic", rare)
+    maker.results["judge/placebo"] = maker.results["judge/synthetic"]
     for stage in ("finetune", "generate", "score"):
         for pool in range(2):
             maker.results[f"{stage}/placebo/{pool}"] = maker.results[f"{stage}/synthetic/{pool}"]

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from shared.data.schema import LabelSchema
-from shared.diffusion.tensors import check_shapes, read_tensors
 from shared.errors import DataError
+from shared.tensors import check_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
 TRAIN_TIMESTEPS = 1000
@@ -119,7 +119,7 @@ def load_network(files: Mapping[str, Path]) -> tuple[FlowNetwork, LabelSchema, i
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"generator.json: cannot be read ({first}); run finetune again (--rerun finetune)") from error
     network = build_network(schema, resolution, width, seed=0)
-    state = read_tensors(files, WEIGHTS)
-    check_shapes(WEIGHTS, state, network.state_dict())
+    state = read_tensors(files, WEIGHTS, "finetune")
+    check_shapes(WEIGHTS, state, network.state_dict(), "finetune")
     network.load_state_dict(state)
     return network, schema, resolution

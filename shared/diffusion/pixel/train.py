@@ -22,10 +22,10 @@ from shared.data.imageset import ImageSet
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
 from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, WEIGHTS, build_network, describe
-from shared.diffusion.tensors import check_shapes, read_tensors, save_tensors
 from shared.errors import InputError
 from shared.log import Log
 from shared.stop import StopSignal
+from shared.tensors import check_shapes, read_tensors, save_tensors
 
 log = Log("finetune")
 
@@ -185,8 +185,8 @@ class PixelTrainer:
             return
         files, values = found
         self.step = int(values["step"])
-        saved = read_tensors(files, STATE)
-        check_shapes(f"checkpoint {STATE}", saved, self._tensors())
+        saved = read_tensors(files, STATE, "finetune")
+        check_shapes(f"checkpoint {STATE}", saved, self._tensors(), "finetune")
         with torch.no_grad():
             for name, target in self._tensors().items():
                 if name.split("|")[0] not in MOMENTS:

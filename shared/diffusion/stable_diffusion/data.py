@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from shared.data.imageset import ImageSet, decode
 from shared.diffusion.stable_diffusion.processes import Rank
-from shared.diffusion.tensors import save_tensors
 from shared.log import Log
+from shared.tensors import save_tensors
 
 ENCODE_IMAGES = 4  # per batch: the VAE needs about 1 GB per image of 512 x 512 pixels in float32
 ENCODE_TEXTS = 64  # per batch

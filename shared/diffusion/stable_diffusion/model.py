@@ -21,8 +21,8 @@ from transformers import CLIPTextModel
 
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.stable_diffusion.base import Parts
-from shared.diffusion.tensors import check_shapes, read_tensors, save_tensors
 from shared.errors import DataError
+from shared.tensors import check_shapes, read_tensors, save_tensors
 
 UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 TEXT_TARGETS = ["k_proj", "q_proj", "v_proj", "out_proj"]
@@ -101,7 +101,7 @@ def weights_from_base(method: str, text_encoder: bool) -> list[str]:
 def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[str, Path]) -> None:
     """Loads the trained weights into the base's parts; raises DataError if a file is missing or does not fit."""
     if method == "lora":
-        state = read_tensors(files, "lora.safetensors")
+        state = read_tensors(files, "lora.safetensors", "finetune")
         _load_lora(parts.unet, {n: t for n, t in state.items() if n.startswith("unet.")})
         if text_encoder:
             _load_lora(parts.text_encoder, {n: t for n, t in state.items() if n.startswith("text_encoder.")})
@@ -112,8 +112,8 @@ def load_trained(parts: Parts, method: str, text_encoder: bool, files: Mapping[s
 
 
 def _load_state(model: nn.Module, name: str, files: Mapping[str, Path]) -> None:
-    state = read_tensors(files, name)
-    check_shapes(name, state, model.state_dict())
+    state = read_tensors(files, name, "finetune")
+    check_shapes(name, state, model.state_dict(), "finetune")
     model.load_state_dict(state, assign=True)
 
 
@@ -128,7 +128,7 @@ def _load_lora(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"lora.safetensors: does not fit the base's {prefix} ({first}); run finetune again") from error
     loaded = {f"{prefix}.{key}": tensor for key, tensor in _lora_state(model).items()} if state else {}
-    check_shapes("lora.safetensors", state, loaded)
+    check_shapes("lora.safetensors", state, loaded, "finetune")
     if not state:
         raise DataError(f"lora.safetensors: holds nothing for the {prefix}; run finetune again")
 

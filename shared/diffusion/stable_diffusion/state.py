@@ -12,8 +12,8 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from shared.diffusion.tensors import read_tensors, save_tensors
 from shared.errors import DataError
+from shared.tensors import read_tensors, save_tensors
 
 CURVE_POINTS = 1000  # the most points of the curve; longer trainings average over several steps per point
 
@@ -76,11 +76,11 @@ class TrainingState:
     def load(self, files: Mapping[str, Path], step: int) -> None:
         """Loads a checkpoint; raises DataError if it belongs to another model."""
         state: dict[str, Any] = json.loads(files["state.json"].read_text())
-        self._copy(self.trained, read_tensors(files, "weights.safetensors"))
-        self._load_optimizer(read_tensors(files, "optimizer.safetensors"))
+        self._copy(self.trained, read_tensors(files, "weights.safetensors", "finetune"))
+        self._load_optimizer(read_tensors(files, "optimizer.safetensors", "finetune"))
         if self.ema is not None:
             average = dict(zip(self.trained, self.ema.shadow_params, strict=True))
-            self._copy(average, read_tensors(files, "average.safetensors"))
+            self._copy(average, read_tensors(files, "average.safetensors", "finetune"))
             self.ema.optimization_step = step
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

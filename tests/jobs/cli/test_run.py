@@ -23,7 +23,7 @@ def test_a_run_with_all_committed_fetches_the_report(capsys: pytest.CaptureFixtu
     page = Path(run())
     assert page == Path("work/demo/report/index.html")
     assert page.read_text() == "<html>page</html>"
-    assert "0 stages run, 14 found committed" in capsys.readouterr().err
+    assert "0 stages run, 15 found committed" in capsys.readouterr().err
     assert json.loads(run(as_json=True))["report"] == str(page)
     assert print_report(None, False) == str(page)
     assert json.loads(print_report(Path("work/demo"), True)) == {"answer": 1}
@@ -65,7 +65,7 @@ def test_a_second_command_is_kept_out_and_may_look(tmp_path: Path) -> None:
     with local_session(study, found, Path("work/demo")):
         with pytest.raises(UnavailableError, match="uses this work directory"):
             run()
-        assert "14 of 14 stages committed" in status()
+        assert "15 of 15 stages committed" in status()
 
 
 def test_a_signal_before_the_first_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,11 +62,11 @@ def test_of_a_block_the_training_in_work_is_running() -> None:
 def test_status_of_the_last_study_and_of_a_changed_one() -> None:
     commit_all()
     run()
-    assert "14 of 14 stages committed" in status()
-    assert "1 of 14 stages committed" in status("finetune.steps=9", "search.epochs=9")
+    assert "15 of 15 stages committed" in status()
+    assert "2 of 15 stages committed" in status("finetune.steps=9", "search.epochs=9")
     assert status("finetune.steps=9", why="finetune").endswith("in finetune.steps 600 → 9")
-    assert status("final.seeds=1", file=SMALL_STUDY).splitlines()[-1].startswith("10 of 11 stages committed")
-    assert "14 of 14" in status()  # the status changed nothing
+    assert status("final.seeds=1", file=SMALL_STUDY).splitlines()[-1].startswith("11 of 12 stages committed")
+    assert "15 of 15" in status()  # the status changed nothing
     said = json.loads(status_of(None, ("finetune.steps=9",), None, "finetune", True))
     assert [line.split(" in ")[1] for line in said["why"]] == ["finetune.steps 600 → 9"]
 
@@ -89,7 +89,7 @@ def test_status_of_changed_data(tmp_path: Path) -> None:
 def test_a_study_that_was_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="work: holds no study that was run; name one with --workdir"):
         status()
-    assert "0 of 14 stages committed" in status(file=SMALL_STUDY)  # the named store may hold the study
+    assert "0 of 15 stages committed" in status(file=SMALL_STUDY)  # the named store may hold the study
     monkeypatch.delenv("TAILFILL_STORE")
     with pytest.raises(ConfigError, match="work/demo: holds no study that was run"):
         status(file=SMALL_STUDY)

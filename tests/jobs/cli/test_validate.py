@@ -42,6 +42,7 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
         "prepare": 1,
         "finetune": 1,
         "generate": 2,
+        "judge": 1,
         "score": 2,
         "tune": 3,
         "final": 6,
@@ -53,7 +54,7 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     for counts in found["fill"].values():
         assert 0 < counts["real"] < 12
         assert 0 < counts["generate"] <= 14 - counts["real"]
-    assert found["hours"].keys() == {"finetune", "generate", "score", "tune", "final"}
+    assert found["hours"].keys() == {"finetune", "generate", "judge", "score", "tune", "final"}
     assert all(0 < hours < 10 for hours in found["hours"].values())
     for stage, (low, high) in found["hours_range"].items():
         assert 0 < low <= found["hours"][stage] <= high
@@ -63,7 +64,7 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     assert all(name.partition("/")[2] and n >= 0 for name, n in found["test_images"].items())
     words = describe(load_study(SMALL_STUDY, [verdict]), Forecast(**found)).splitlines()
     assert "verdict: none with so few repetitions (final.seeds)" in words
-    assert words[0].startswith("study demo: 16 stages (1 prepare, 1 finetune, ")
+    assert words[0].startswith("study demo: 17 stages (1 prepare, 1 finetune, ")
     assert "search: 12 trials; final: 6 trainings" in words
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
     assert words[1].startswith("images: 300 train, ")

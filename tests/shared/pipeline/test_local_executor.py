@@ -236,7 +236,7 @@ def searches(folder: Path, *sets: str, workers: int | None = None) -> tuple[Loca
     study = load_study(STUDY, ["resources.processes=3", *sets])
     steps = plan(study)
     artifacts = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache")
-    stages = ("prepare", "finetune", "generate", "score")
+    stages = ("prepare", "finetune", "generate", "judge", "score")
     committed = commit_steps(study, [step for step in steps if step.stage in stages], artifacts)
     machine = LocalExecutor(study, steps, folder, {}, Recorder(), workers)
     tunes = [step for step in steps if step.stage == "tune"]

@@ -30,7 +30,16 @@ def test_equal_stages_of_several_arms_are_one() -> None:
     steps = plan(load_study(SMALL_STUDY, [VERDICT]))
     counts = Counter(step.stage for step in steps)
     # synthetic and placebo share generators, images and scores, of which each repetition has its own; each arm has its own search
-    assert counts == {"prepare": 1, "finetune": 2, "generate": 2, "score": 2, "tune": 3, "final": 6, "report": 1}
+    assert counts == {
+        "prepare": 1,
+        "finetune": 2,
+        "generate": 2,
+        "judge": 1,
+        "score": 2,
+        "tune": 3,
+        "final": 6,
+        "report": 1,
+    }
 
 
 def test_one_generator_draws_the_images_of_all_repetitions() -> None:
@@ -111,7 +120,7 @@ def test_more_seeds_keep_those_that_are_there() -> None:
 def test_more_repetitions_keep_the_images_and_continue_the_searches() -> None:
     path, more = SMALL_STUDY, [VERDICT, "final.seeds=7", "search.trials=14"]
     before, after = plan(load_study(path, [VERDICT])), plan(load_study(path, more))
-    made = ("prepare", "finetune", "generate", "score")
+    made = ("prepare", "finetune", "generate", "judge", "score")
     assert {step.id for step in before if step.stage in made} < {step.id for step in after if step.stage in made}
 
     def names(steps: list[Step]) -> list[str]:
@@ -158,7 +167,7 @@ def test_images_that_a_search_varies_are_made_by_its_trials_and_then_for_the_fin
     study = load_study(SMALL_STUDY, ["verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}"])
     steps = plan(study)
     (tune,) = (step for step in steps if step.label == "tune synthetic")
-    assert tune.needs.keys() == {"prepare", "finetune/0"}
+    assert tune.needs.keys() == {"prepare", "finetune/0", "judge"}
     versions = {stage: STAGES[stage].version for stage in ("generate", "score")}
     assert told(tune)["images"]["versions"] == versions
     searched, given = (next(s for s in steps if s.label == f"final {arm} 0") for arm in ("synthetic", "placebo"))
@@ -188,13 +197,43 @@ def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> Non
 def test_arms_that_share_images_share_their_judges() -> None:
     for study in ("paper-replay.yaml", "paper.yaml"):  # its rows differ in training and augmentation
         counts = Counter(step.stage for step in plan(load_study(STUDIES / study)))
-        assert counts["generate"] == counts["score"] == 1
+        assert counts["generate"] == counts["judge"] == counts["score"] == 1
     demo, one = SMALL_STUDY, "verdict=none"
     (dropout, folds) = (
-        Counter(step.stage for step in plan(load_study(demo, [one, f"experiments.placebo.{setting}"])))["score"]
+        Counter(step.stage for step in plan(load_study(demo, [one, f"experiments.placebo.{setting}"])))
         for setting in ("training.dropout=0.4", "score.folds=3")
     )
-    assert (dropout, folds) == (1, 2)  # its own `score:` still has an effect
+    assert (dropout["judge"], folds["judge"]) == (1, 2)  # its own `score:` still has an effect
+    assert (dropout["score"], folds["score"]) == (1, 2)
+
+
+def test_judges_are_trained_once_for_all_pools_and_only_if_images_are_scored() -> None:
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT]))}
+    judge = steps["judge"]
+    assert judge.needs == {"prepare": steps["prepare"]}
+    assert all(steps[f"score {pool}"].needs["judge"] is judge for pool in range(2))
+    read = steps["report"].needs
+    assert read["judge/synthetic"] is read["judge/placebo"] is judge
+    assert "judge/real" not in read
+    assert "judge" not in steps["final synthetic 0"].needs.keys() | steps["tune synthetic"].needs.keys()
+    real = plan(load_study(SMALL_STUDY, ["verdict=none", "experiments=[{name: real, images: real}]"]))
+    assert not [step for step in real if step.stage == "judge"]
+    other = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT, "generate.guidance=3"]))}
+    assert other["judge"].id == judge.id
+
+
+def test_judges_with_a_model_of_their_own() -> None:
+    sets = [
+        "score.model=test_vit",
+        "classifier.head=[32]",
+        "classifier.resolution=64",
+        "classifier.pretrained=s3://bucket/a",
+    ]
+    steps = {step.label: step for step in plan(load_study(SMALL_STUDY, ["verdict=none", *sets]))}
+    for label in ("judge", "score"):
+        found = told(steps[label])["classifier"]
+        assert (found["model"], found["pretrained"], found["trainable"]) == ("test_vit", False, "all")
+        assert (found["head"], found["resolution"]) == ([], 64)
 
 
 HUB = [
@@ -213,7 +252,7 @@ def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
     assert [label for label in steps if label.startswith("weights")] == ["weights some/model", "weights test_resnet"]
     assert told(steps["weights some/model"]) == {"kind": "stable-diffusion", "name": "some/model", "revision": None}
     assert needs(steps["finetune"]) == needs(steps["generate"]) == {"weights/base"}
-    assert needs(steps["score"]) == {"weights/judges"}
+    assert needs(steps["judge"]) == needs(steps["score"]) == {"weights/judges"}
     assert needs(steps["tune synthetic"]) == needs(steps["final real 0"]) == {"weights/test_resnet"}
     assert steps["score"].needs["weights/judges"] is steps["final real 0"].needs["weights/test_resnet"]
     assert {"weights/some/model", "weights/test_resnet"} < steps["report"].needs.keys()
@@ -263,5 +302,6 @@ def test_trials_that_make_their_own_images_are_given_what_these_need() -> None:
     sets = [*HUB, "verdict=none", f"experiments.synthetic.search={{space: {SETTINGS}}}", "score.model=test_vit"]
     steps = {step.label: step for step in plan(load_study(SMALL_STUDY, sets))}
     assert needs(steps["tune synthetic"]) == {"weights/base", "weights/judges", "weights/test_resnet"}
+    assert steps["tune synthetic"].needs["judge"] is steps["score synthetic"].needs["judge"] is steps["judge"]
     assert told(steps["tune synthetic"].needs["weights/judges"])["name"] == "test_vit"
     assert needs(steps["final synthetic 0"]) == {"weights/test_resnet"}

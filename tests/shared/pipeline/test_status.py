@@ -47,7 +47,7 @@ def test_what_is_committed_what_is_ready_and_what_waits(artifacts: Artifacts) ->
     assert (states["prepare"], states["finetune"], states["tune real"]) == ("committed", "ready", "ready")
     assert states["generate"] == states["report"] == "waiting"
     text = status.describe(rows)
-    assert "1 of 14 stages committed" in text
+    assert "1 of 15 stages committed" in text
     assert "waiting    for finetune" in text
     assert "for final placebo 0, final placebo 1, final real 0 and others" in text
     as_json = {row["step"]: row for row in status.as_json(rows)}
@@ -65,7 +65,7 @@ def test_why_nothing_moves(artifacts: Artifacts) -> None:
     commit_steps(study, steps[:1], artifacts)
     finetune = next(row.task for row in status.states(study, steps, artifacts) if row.step.stage == "finetune")
     assert finetune is not None
-    idle = "nothing moves: no process works on finetune; "  # searches have their own hint
+    idle = "nothing moves: no process works on finetune, judge; "  # searches have their own hint
     assert said({}) == [idle + "`tailfill run` continues it"]
     assert said({}, "see control") == [idle + "see control"]
     for state in ("running", "pending", "failed"):  # the step itself says why
@@ -82,7 +82,7 @@ def test_nothing_has_changed(artifacts: Artifacts) -> None:
     commit_steps(*planned(), artifacts)
     (line,) = why(artifacts, "finetune")
     assert line.startswith("finetune: committed under ")
-    assert "14 of 14 stages committed" in status.describe(status.states(*planned(), artifacts))
+    assert "15 of 15 stages committed" in status.describe(status.states(*planned(), artifacts))
 
 
 def test_a_changed_value_is_named_and_what_hangs_on_it_waits(artifacts: Artifacts) -> None:

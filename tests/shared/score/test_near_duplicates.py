@@ -10,8 +10,7 @@ from shared.config.generation import Accept
 from shared.data.accept import accepted_images
 from shared.data.imageset import ImageSet
 from shared.score import near_duplicates
-from shared.score.judges import Images
-from shared.score.near_duplicates import NearDuplicates, copies_sheet, find_near_duplicates
+from shared.score.near_duplicates import Images, NearDuplicates, copies_sheet, find_near_duplicates
 from shared.score.table import score_table, started_from
 from shared.stop import StopSignal
 from tests.support.copied_images import COPIES, copied, garments, generated_set

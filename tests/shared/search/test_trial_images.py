@@ -42,6 +42,7 @@ def test_equal_settings_are_made_once_and_the_best_are_trained_on(tmp_path: Path
         made = [strength(manifest) for manifest in runs.artifacts.manifests("generate")]
         assert tried <= set(made)
         assert len(made) == len(set(made)) == len(runs.artifacts.manifests("score"))
+        assert len(runs.artifacts.manifests("judge")) == 1
 
     final = runs.run(runs.steps["final synthetic 0"])
     generated = runs.artifacts.open(final.inputs["generate"])

@@ -1,0 +1,43 @@
+"""Writes and reads weights as safetensors, the only form in which a stage commits them: a pickle is never opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from shared.errors import DataError
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors as safetensors, which wants them on the CPU and contiguous (channels-last weights are not)."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def read_tensors(files: Mapping[str, Path], name: str, stage: str) -> dict[str, torch.Tensor]:
+    """Returns the tensors of one of the `files` that a stage made, on the CPU; raises DataError if it is missing or no safetensors file."""
+    if name not in files:
+        raise DataError(f"{name}: missing beside {sorted(files)}; {_remedy(stage)}")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(files[name])
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{name}: is no readable safetensors file ({error}); {_remedy(stage)}") from error
+    return tensors
+
+
+def check_shapes(name: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], stage: str) -> None:
+    """Raises DataError that names the first tensor of a stage's file `name` that is missing, of another shape, or too many."""
+    for key in sorted({*found, *wanted}):
+        has = tuple(found[key].shape) if key in found else "no such tensor"
+        needs = tuple(wanted[key].shape) if key in wanted else "no such tensor"
+        if has != needs:
+            raise DataError(
+                f"{name}: {key} should be {needs}, got {has}; they belong to another model or data set, {_remedy(stage)}"
+            )
+
+
+def _remedy(stage: str) -> str:
+    return f"run {stage} again (--rerun {stage})"
