@@ -7,6 +7,7 @@ and scores are those of a trial.
 from __future__ import annotations
 
 import io
+import math
 import time
 
 import numpy as np
@@ -134,7 +135,7 @@ class PlainLoop:
             seconds = time.monotonic() - begun
             history.append(
                 EpochRecord(
-                    epoch, lr, train_loss, val_loss, scores["accuracy"], scores["macro_f1"], scores["rare_macro_f1"], seconds,
+                    epoch, lr, train_loss, math.nan, val_loss, scores["accuracy"], scores["macro_f1"], scores["rare_macro_f1"], seconds,
                 )
             )  # fmt: skip
         return Outcome.of(self.seed, 0.0, time.monotonic() - started, history)

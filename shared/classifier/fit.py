@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -94,6 +95,20 @@ def fit(
         return TrainedClassifier(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """Holds what the steps of an epoch gave."""
+
+    loss: float
+    """The mean over the steps."""
+    lr: float
+    """The learning rate of the last step."""
+    logits: Tensor
+    """Of every image of the epoch, before the step that learns from it, `[n, C]`."""
+    rows: NDArray[np.int64]
+    """The rows of the training set by whose labels these are scored, `[n]`."""
+
+
 class _TrainingRun:
     """The state of one training."""
 
@@ -150,24 +165,25 @@ class _TrainingRun:
         self,
         epoch: int,
         optimizer: torch.optim.Optimizer,
-        train: Callable[[torch.optim.Optimizer], tuple[float, float]],
+        train: Callable[[torch.optim.Optimizer], _Trained],
     ) -> None:
-        """Runs `train`, which returns the mean loss and the last learning rate, then validates, records, reports and checkpoints."""
+        """Runs `train`, then validates, records, reports and checkpoints."""
         started = time.monotonic()
         self._check_stop()
         torch.manual_seed(derived_seed("dropout", self.seed, epoch))
-        train_loss, lr = train(optimizer)
+        trained = train(optimizer)
         val_loss, predicted = self.validate()
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        if not (math.isfinite(trained.loss) and math.isfinite(val_loss)):
             raise TrainingDiverged(
-                f"training diverged in epoch {epoch}: training loss {train_loss}, validation loss {val_loss}; "
+                f"training diverged in epoch {epoch}: training loss {trained.loss}, validation loss {val_loss}; "
                 f"lower training.lr, got {self.arm.training.lr}"
             )
         scores = fast_scores(self.data.schema, predicted, self.data.val_labels, self.data.rare)
         record = EpochRecord(
             epoch,
-            lr,
-            train_loss,
+            trained.lr,
+            trained.loss,
+            self._accuracy(trained),
             val_loss,
             scores["accuracy"],
             scores["macro_f1"],
@@ -184,13 +200,15 @@ class _TrainingRun:
         left = self.epochs + self.arm.training.refit_epochs - len(self.history)
         self.saver.after_epoch(self.snapshot, left * record.seconds)
 
-    def _train(self, optimizer: torch.optim.Optimizer, sampler: Sampler, epoch: int) -> tuple[float, float]:
+    def _train(self, optimizer: torch.optim.Optimizer, sampler: Sampler, epoch: int) -> _Trained:
         training, data = self.arm.training, self.data
         drawn = data.counts(sampler.expected_draws(epoch) * self.image_weight)
         loss = Loss.of(data.schema, training, data.counts(), drawn, data.device)
         self.network.train()
         batches = sampler.batches(epoch)
         total, lr = torch.zeros((), device=data.device), 0.0
+        answers: list[Tensor] = []
+        labelled: list[NDArray[np.int64]] = []
         for number, rows in enumerate(batches):
             self._check_stop()
             # the middle of the step: neither the first nor the last step has a rate of 0
@@ -202,10 +220,17 @@ class _TrainingRun:
                     len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
                 )
                 inputs, targets = apply_mixup(inputs, targets[0], partner.to(data.device), share.to(data.device))
+                rows = np.where(share.numpy() >= 0.5, rows, rows[partner.numpy()])
             with autocast(data.device):
                 logits = self.network(inputs)
             total += self._step(optimizer, loss(logits, *targets), lr)
-        return float(total) / len(batches), lr
+            answers.append(logits.detach())
+            labelled.append(rows)
+        return _Trained(float(total) / len(batches), lr, torch.cat(answers), np.concatenate(labelled))
+
+    def _accuracy(self, trained: _Trained) -> float:
+        predicted = probabilities(trained.logits, self.data.schema)
+        return fast_scores(self.data.schema, predicted, self.data.labels[trained.rows], self.data.rare)["accuracy"]
 
     def _step(self, optimizer: torch.optim.Optimizer, value: Tensor, lr: float) -> Tensor:
         for group in optimizer.param_groups:
@@ -239,16 +264,18 @@ class _TrainingRun:
         loss = Loss.of(data.schema, balanced, counts, counts, data.device)
         optimizer = self._optimizer({f"head.{len(hidden)}.{n}": p for n, p in last.named_parameters()}, self.epochs)
 
-        def train(optimizer: torch.optim.Optimizer, epoch: int) -> tuple[float, float]:
+        def train(optimizer: torch.optim.Optimizer, epoch: int) -> _Trained:
             order = numpy_generator("refit", self.seed, epoch).permutation(len(real))
             batches = np.array_split(order, math.ceil(len(real) / training.batch_size))
             total, lr = torch.zeros((), device=data.device), 0.0
+            answers = []
             for number, chosen in enumerate(batches):
                 progress = epoch - self.epochs + (number + 0.5) / len(batches)
                 lr = training.lr * rate_at(progress, training.refit_epochs, 0)
                 logits = last(inputs[torch.from_numpy(chosen).to(data.device)])
                 total += self._step(optimizer, loss(logits, self._targets(real[chosen])), lr)
-            return float(total) / len(batches), lr
+                answers.append(logits.detach())
+            return _Trained(float(total) / len(batches), lr, torch.cat(answers), real[order])
 
         for epoch in range(len(self.history), self.epochs + training.refit_epochs):
             self._epoch(epoch, optimizer, partial(train, epoch=epoch))

@@ -29,6 +29,9 @@ class EpochRecord:
     lr: float
     """The learning rate at the last step of the epoch."""
     train_loss: float
+    train_accuracy: float
+    """The mean over the label groups on the epoch's own images, as they were augmented and before the step that learns from them; with mixup,
+    by the labels of the image with the greater share."""
     val_loss: float
     val_accuracy: float
     val_macro_f1: float

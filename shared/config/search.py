@@ -143,8 +143,8 @@ class Search(Section):
     must be `qmc`: in each repetition all arms try the same points of a scrambled Sobol sequence."""
     pruner: Literal["none", "median", "hyperband", "halving"] = "median"
     """Names Optuna's pruner, which ends trials early if they do badly."""
-    startup_trials: Annotated[int, Field(ge=1)] = 5
-    """Sets the number of random trials before the sampler learns and before any trial is pruned."""
+    startup_trials: Annotated[int, Field(ge=1)] = 10
+    """Sets the number of random trials before the sampler learns and before any trial is pruned; the default is that of Optuna's TPE."""
     prune_after: Annotated[int, Field(ge=0)] = 10
     """Sets the epoch, counted from 0, before which no trial is pruned."""
     first_defaults: bool = True
