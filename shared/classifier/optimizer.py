@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate: a linear warm-up from 0, then a cosine decay to 0."""
+"""Makes the optimizer, and schedules its learning rate: a linear warm-up from 0, then a cosine decay to 0."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> 
 def rate_at(progress: float, epochs: int, warmup: int) -> float:
     """Returns the share of the full learning rate after `progress` of `epochs` epochs; fractions of an epoch count steps.
 
-    The warm-up takes `warmup` epochs, but at most the first half of a training: those of tests and demos are short.
+    The warm-up takes `warmup` epochs, but at most the first half of a training, as tests and demos train for few epochs.
     """
     rise = min(float(warmup), epochs / 2)
     if progress < rise:
