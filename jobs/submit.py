@@ -48,7 +48,7 @@ class SubmitRequest:
     experiment: str | None = None
     """Names the experiment; None stands for all experiments."""
     seeds: int | None = None
-    """Is the number of repetitions per experiment; None takes the study's `final.seeds`."""
+    """Sets the number of repetitions per experiment; None takes the study's `final.seeds`."""
     parameters: Mapping[str, Any] | None = None
     """Holds the parameters by path; None takes the best found so far."""
 

@@ -79,7 +79,7 @@ def run(config: TuneConfig, context: Context) -> Manifest:
 
 
 def work(open_contexts: Callable[[], Sequence[Context]]) -> None:
-    """Runs trials of the searches of the contexts, which are asked for anew at each look, until all of them are closed.
+    """Runs trials of the searches of the contexts, which are asked for again at each look, until all of them are closed.
 
     Raises Stopped (the trial is queued again), UnavailableError and InputError.
     """

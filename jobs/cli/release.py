@@ -102,7 +102,7 @@ class ReleaseSnapshot:
 
     @property
     def gpus(self) -> int:
-        """Is the number of GPUs that the release's Pods hold."""
+        """Returns the number of GPUs that the release's Pods hold."""
         return gpus_held([*self.pods, *self.workers])
 
     def _control_line(self) -> str:

@@ -44,7 +44,7 @@ CLOCK_SKEW_SECONDS = 60.0  # by which the clocks of nodes and API server may dif
 log = Log("control")
 
 Reference = tuple[Stage, str]
-"""Is the stage and key of a task, by which it is found in a Job."""
+"""Identifies a task in a Job, by its stage and key."""
 
 
 @dataclass
@@ -58,13 +58,13 @@ class _JobTask:
     failed: str | None = None
     """Says why it failed, in the words of Kubernetes and of its Pod; None if it has not failed."""
     not_before: float = 0.0
-    """Is the time, by the monotonic clock, before which a missing Job is not created again."""
+    """Gives the time, by the monotonic clock, before which a missing Job is not created again."""
     kept_until: float = math.inf
-    """Is the time at which Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
+    """Gives the time at which Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
 
     @property
     def reference(self) -> Reference:
-        """Is the stage and key of its task."""
+        """Returns the stage and key of its task."""
         return self.task.stage, self.task.key
 
 

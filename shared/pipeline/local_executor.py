@@ -64,11 +64,11 @@ class _Work:
     pending: list[Launch] = field(default_factory=list)
     """Lists the processes that wait for a free slot, or for the end of a retry's wait."""
     not_before: float = 0.0
-    """Is the time, by the monotonic clock, before which no process starts."""
+    """Gives the time, by the monotonic clock, before which no process starts."""
     since: float | None = None
-    """Is the time, by the monotonic clock, at which the first process got a slot or, in a block, the task before the present one ended."""
+    """Gives the time, by the monotonic clock, at which the first process got a slot or, in a block, the task before the present one ended."""
     begun_at: float | None = None
-    """Is the time, by the monotonic clock, at which the process of a block began its present task; None while it starts."""
+    """Gives the time, by the monotonic clock, at which the process of a block began its present task; None while it starts."""
     ended: bool = False
     """Says whether its process has ended a task since it was started."""
 
@@ -78,7 +78,7 @@ class _Work:
         return self.block and not self.processes
 
     def write(self) -> None:
-        """Writes the file anew, as a whole, since a process may be reading it."""
+        """Rewrites the file as a whole, since a process may be reading it."""
         text = block_json([begun.task for begun in self.tasks], indent=1)
         fresh = self.file.with_suffix(".part")
         fresh.write_text(text)

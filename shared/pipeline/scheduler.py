@@ -41,9 +41,9 @@ class Executor(Protocol):
     """Runs tasks: on this machine, or on a cluster."""
 
     tick_seconds: float
-    """Is the number of seconds between two calls of `advance`."""
+    """Sets the number of seconds between two calls of `advance`."""
     patience: float
-    """Is the number of seconds for which a service may be unavailable before the run ends with its error."""
+    """Limits the seconds for which a service may be unavailable before the run ends with its error."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Accepts a task. It is called once per task, when everything that the task needs is committed."""

@@ -71,9 +71,9 @@ class Outcome:
     parameters: Parameters
     """Holds the best values that were found, by path; empty if no trial was completed."""
     value: float | None
-    """Is the value of the first objective in the best trial."""
+    """Gives the value of the first objective in the best trial."""
     number: int | None
-    """Is the number of the best trial in its step."""
+    """Gives the number of the best trial in its step."""
     ended: str
     """Says why the search ended: `complete`, or what ended it early."""
     steps: list[StepResult] = field(default_factory=list)

@@ -52,7 +52,7 @@ class TrialRecord:
     front: bool
     """Says whether no other trial is better in one objective and as good in the rest."""
     repetition: int | None
-    """Is the repetition that it belongs to; None if the search is not repeated."""
+    """Gives the repetition that it belongs to; None if the search is not repeated."""
 
     @property
     def value(self) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from shared.errors import ConfigError
 
 UNVERSIONED = 1
-"""Is the version of tables that were created before versions were recorded."""
+"""Gives the version of tables that were created before versions were recorded."""
 
 _VERSION_1 = """
 CREATE TABLE IF NOT EXISTS tailfill_leases (

@@ -23,7 +23,7 @@ from shared.config.search import Choice, IntRange, Range, Search
 Parameters = dict[str, Any]
 SOBOL_DRAWS = 16  # per wanted point, at most
 SOBOL_DIMENSIONS = 64
-"""Is greater than the number of dimensions of any space, so that a further path does not change the others: how a dimension is scrambled
+"""Exceeds the number of dimensions of any space, so that a further path does not change the others: how a dimension is scrambled
 depends on how many there are."""
 
 

@@ -72,7 +72,7 @@ class Database:
         return self._storage
 
     def back_within(self, seconds: float) -> bool:
-        """Returns whether the database was unavailable within the last so many seconds."""
+        """Returns whether the database was unavailable within the last `seconds`."""
         return time.monotonic() - self._back_at < seconds
 
     @contextmanager

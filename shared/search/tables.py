@@ -109,6 +109,6 @@ schema_version = Table("tailfill_schema", OURS, Column("version", Integer, nulla
 # -- time, by the server's clock alone
 
 NOW = func.clock_timestamp(type_=DateTime(timezone=True))
-"""Is the server's time, which advances within a transaction, unlike that of `now()`."""
+"""Gives the server's time, which advances within a transaction, unlike that of `now()`."""
 SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
-"""Is an interval of a second, for multiplication. It has no type, since SQLAlchemy does not multiply intervals."""
+"""Stands for an interval of a second, for multiplication. It has no type, since SQLAlchemy does not multiply intervals."""

@@ -112,7 +112,7 @@ class TrialHandle:
         """Takes the epochs whose values are stored already as `reported`."""
         self.number = trial.number
         self.repetition: int | None = trial.user_attrs.get(REPETITION)
-        """Is the repetition that the trial belongs to; None if the search is not repeated."""
+        """Gives the repetition that the trial belongs to; None if the search is not repeated."""
         self.parameters = parameters
         """Holds the values by path: those that are searched, and those with which earlier steps ended."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
@@ -287,7 +287,7 @@ class Worker:
         return TrialHandle(self, claim, trial, step, parameters, set(read_values(stored))), trial
 
     def _load(self, step: SearchStep, repetition: int | None) -> Study:
-        """Loads the study anew each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones.
+        """Reloads the study each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones.
 
         A trial of a repetition sees those of its own repetition only.
         """
