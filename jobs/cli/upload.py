@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = Log("upload")
 
-PARALLEL = 16  # small files at the same time, whose time is mostly round trips
-PARALLEL_BIG = 3  # big files at the same time, each of which is sent in several parts at once
+PARALLEL = 16  # small files at the same time, as most of their time is round trips
+PARALLEL_BIG = 3  # big files at the same time; each is sent in several parts at once
 WEIGHTS = (
     ".safetensors"  # different weights of the same shapes have the same size, so that these are compared by content
 )

@@ -40,7 +40,7 @@ SETUP = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = OFF",  # a power failure may damage the file, which is then computed again
     "PRAGMA wal_autocheckpoint = 1",
-    # a use changes the small row only: SQLite writes a changed row anew
+    # a use changes only the small row: SQLite rewrites a whole row when it changes
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, checksum INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS outputs (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS by_use ON entries (used, id)",
@@ -142,13 +142,13 @@ class FeatureCache:
         """Removes a damaged database, unless another process has done so and begun a new one."""
         with self._lock():
             if self._inode() == inode:
-                # its log first: that of an old database must not meet a new one
+                # the log first: the log of an old database must not meet a new database
                 for suffix in ("-wal", "-shm", ""):
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _add(self, database: sqlite3.Connection, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         size = int(rows.nbytes * 1.25) + 4 * PAGE  # small rows do not fill a page
-        # beside the database: the log as it is, what this transaction adds to it, and what it removes
+        # room beside the database: for the log as it is, and for what this transaction adds to it and removes
         limit = self.limit - 4 * size
         if limit < ROOTS * PAGE:
             return
@@ -159,9 +159,9 @@ class FeatureCache:
                     _insert(database, keys, rows)
             if emptied:
                 break
-            # another process read while the log should have been emptied
+            # another process was reading when the log should have been emptied
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if _number(database, "page_count") * PAGE > limit:  # it was higher
+        if _number(database, "page_count") * PAGE > limit:  # the limit was higher before
             database.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _logged(self) -> int:
@@ -214,7 +214,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         yield
         database.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
             database.execute("ROLLBACK")
         raise
 

@@ -126,7 +126,7 @@ class FrozenBackbone:
         keys = [self.key(digest, view) for digest, view in wanted]
         missing = np.flatnonzero(~self.read(keys, out))
         blocks = np.split(missing, range(BLOCK, len(missing), BLOCK)) if len(missing) else []
-        # in an order of its own per process, so that processes that start together find what others have computed
+        # each process has its own order, so that processes that start together find what others have computed
         random.Random(os.getpid()).shuffle(blocks)
         with AsyncCheckpointer() as checkpointer:
             for block in log.progress(blocks, what, len(blocks), "blocks") if what and blocks else blocks:

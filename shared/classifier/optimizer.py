@@ -12,7 +12,7 @@ from shared.config.training import Training
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Returns Adam with L2 regularisation in the gradient (as in the paper) or AdamW; the caller sets the learning rate before each step."""
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    # on a CPU, torch would else update each tensor by a dozen small operations
+    # otherwise torch, on a CPU, updates each tensor by a dozen small operations
     fused = all(parameter.device.type == "cpu" for parameter in parameters)
     return kind(
         parameters,

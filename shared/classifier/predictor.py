@@ -88,7 +88,7 @@ def load_predictor(
     It was trained for `arm` on images with the schema and the size of `images`. Raises DataError, which names the file and its stage, if the
     file is missing, is not a safetensors file or has other tensors than the network, and what `build_trunk` raises.
     """
-    # the trunk is built as for the training: a part that is no weight, such as rotations of positions, may depend on pretrained weights
+    # the trunk is built as for training: parts that are not weights, such as rotary positions, may depend on the pretrained weights
     trunk = build_trunk(arm.classifier, resolution_of(arm, images), fetched=runtime.fetched)
     network = Network(trunk, build_head(trunk.features, arm.classifier.head, images.schema.width, arm.training.dropout))
     state = read_tensors(files, name, stage)

@@ -18,7 +18,7 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import Labels
 from shared.errors import DataError
 
-MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpened), not their strength
+MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpening), not their strengths
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ PATIENCE_SECONDS = (
 )
 STORE_SECONDS = 30.0  # between two checks of the store for what others have committed
 REJECTED_SECONDS = 60.0  # before a Job that the cluster rejected is created again
-CLOCK_SKEW_SECONDS = 60.0  # by which the clocks of nodes and API server may differ
+CLOCK_SKEW_SECONDS = 60.0  # that the clocks of the nodes and of the API server may differ by
 
 log = Log("control")
 
@@ -219,7 +219,7 @@ class KubeExecutor:
                     completed.append(CompletedStep(entry.step, None))
                 elif (
                     time.time() >= entry.kept_until
-                ):  # Kubernetes has removed its failed Job, which no user did to try again
+                ):  # Kubernetes has removed its failed Job, so no user asked for another try
                     entry.not_before = time.monotonic() + STORE_SECONDS
                 else:
                     waiting[entry.task.key] = entry
@@ -257,7 +257,7 @@ class KubeExecutor:
         self._store_checked = time.monotonic()
         before, self._committed = self._committed, set()
         completed = []
-        left: dict[str, bool] = {}  # whether a task of a Job that does no work is left, by the Job's name
+        left: dict[str, bool] = {}  # by the name of a Job that does no work: whether it has a task left
         for id_, entry in self.tasks.items():
             job = holders.get(entry.reference)
             if job is None or job_state(job).phase == "complete":

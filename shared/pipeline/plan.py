@@ -229,7 +229,7 @@ class _Planner:
             searched = generation_settings(experiment)
             needs = self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
             for pool in self.pools:
-                # if the search varies how images are generated, each trial has its own made
+                # if the search varies how images are generated, each trial has its own images made
                 data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
                 needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
             if searched:

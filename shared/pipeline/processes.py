@@ -84,7 +84,7 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its stages in order
+        start_new_session=True,  # Ctrl-C reaches only this process, which then stops its stages in order
         preexec_fn=partial(die_with_parent, os.getpid()),
     )
     started = StageProcess(launch, process)

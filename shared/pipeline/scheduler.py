@@ -110,7 +110,7 @@ class Scheduler:
             if not known and all(needed.id in self.committed for needed in step.needs.values()):
                 self._begin(step, step.stage in rerun)
         self._ended += self.executor.advance()
-        while self._ended:  # a step whose manifest cannot be read now stays in the list for the next tick
+        while self._ended:  # if its manifest cannot be read now, a step stays in the list for the next tick
             self._commit(self._ended[0])
             self._ended.pop(0)
 

@@ -170,7 +170,7 @@ class Coordinator:
         if self._search.strategy != "sequential":
             return SearchStep(self._spec.name, "", parameters, {})
         label = f"{number}-{re.sub(r'[^a-z0-9]+', '-', parameters[0].lower())}"
-        # what earlier steps ended with is part of the step: with more trials an earlier one may end otherwise
+        # the step includes the values with which earlier steps ended: with more trials, an earlier step may end differently
         study = f"{self._spec.name}/{label}-{canonical_digest(kept)[:8]}"
         return SearchStep(study, label, parameters, dict(kept))
 
@@ -236,7 +236,7 @@ class Coordinator:
             self._leases.reap(study._study_id)
         counts = self._counts(study)
         for repetition, own in counts.items():
-            wanted = each.get(repetition, 0)  # none of a repetition that a smaller final.seeds has ended
+            wanted = each.get(repetition, 0)  # 0 for a repetition that a smaller final.seeds has dropped
             if own.live > wanted:
                 budget.trim(self._database, study._study_id, wanted, repetition)
         counts = self._counts(study)

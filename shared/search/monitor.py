@@ -18,7 +18,7 @@ from shared.search.connect import CONNECT, is_refusal, refusal
 from shared.search.schema import check_version, version_of
 
 ALIVE_SECONDS = 40.0  # since a worker's last heartbeat, which comes every 15
-STALE_SHARE = 0.5  # of a lease is left, though a worker that lives renews it six times while it runs
+STALE_SHARE = 0.5  # a lease is stale with less than this share left: a live worker renews it six times while it runs
 
 
 @dataclass(frozen=True)

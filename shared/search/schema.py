@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS tailfill_idle (
   gpu_seconds double precision NOT NULL
 );
 """
-# `IF NOT EXISTS` throughout: before versions were written down, tables were made and completed by running this anew
+# `IF NOT EXISTS` throughout: before versions were recorded, tables were created and completed by running this again
 
 MIGRATIONS = (_VERSION_1,)
 """Lists the migrations: the first creates version 1 in an empty database, and each further one creates the version after."""

@@ -38,7 +38,7 @@ from shared.stop import STOP_MARGIN_SECONDS, StopSignal
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
-SAME_ERROR = 3  # so many failures of one class in a row end the worker
+SAME_ERROR = 3  # this many failures of one class in a row end the worker
 RENEWALS_PER_LEASE = 6
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, the error_code of torch.AcceleratorError
 
@@ -216,7 +216,7 @@ class Worker:
         objective.prepare()
         self._call(
             "opening the storage", lambda: self.database.storage
-        )  # slow the first time, and not while a lease runs
+        )  # before a lease runs, as it is slow the first time
         asked = time.monotonic()
         claim = self._call(
             "claiming a trial", lambda: self.leases.claim(self._spec.name, row.study_id, self._label, self._device)
@@ -238,7 +238,7 @@ class Worker:
         try:
             yield
         finally:
-            self._held_since = math.inf  # first: another thread reads both, and may see too little, not too much
+            self._held_since = math.inf  # first: another thread reads both, and may see too little but not too much
             self._held_seconds += time.monotonic() - since
 
     def held_seconds(self) -> float:
@@ -267,7 +267,7 @@ class Worker:
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an objective raises fails its trial, with the reason
-            claim.check()  # what fails because the trial is being taken away is no failure
+            claim.check()  # an error is no failure if the trial is being taken away
             self._fail(claim, error)
         else:
             self._tell(claim, trial, step, TrialState.COMPLETE, values)
@@ -315,7 +315,7 @@ class Worker:
         self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place, age), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
-        # after its last epoch a trial has cost what it costs
+        # after the last epoch, pruning would save nothing
         if isinstance(trial.study.pruner, NopPruner) or not self._search.prune_after <= epoch < self._search.epochs - 1:
             return False
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
