@@ -62,7 +62,7 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     task = context.task
     parts = context.artifacts.parts(task.stage, task.key)
     if len(parts) < blocks:
-        # another process is still at work, or it was faster, committed, and removed the parts
+        # another process is still working, or was faster, committed, and removed the parts
         committed = context.artifacts.find(task.stage, task.key)
         if committed is None:
             log.info("this process has drawn its blocks; others are missing", done=len(parts), of=blocks)
@@ -149,7 +149,7 @@ def _make_blocks(
     missing = [block for block in mine if block not in saved]
     if not missing:
         return
-    # workers whose trials need the same images have the same blocks: they collide least if each starts at another one
+    # workers whose trials need the same images have the same blocks; they collide least if each starts at a different one
     first = random.randrange(len(missing))
     missing = missing[first:] + missing[:first]
     tuned = context.input("finetune")

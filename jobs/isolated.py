@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 sys.path.insert(0, ROOT)
 for package in ("jobs", "shared"):
-    importlib.import_module(package)  # both are empty, so that nothing else is searched in this folder
+    importlib.import_module(package)  # both are empty, so nothing else is looked up in this folder
 sys.path.remove(ROOT)
 
 if __name__ == "__main__":

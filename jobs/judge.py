@@ -1,6 +1,6 @@
 """`judge`: trains the judges of generated images, a classifier per fold of the real training images, once for all pools.
 
-Commits each judge's weights (`judge-<fold>.safetensors`), and the folds and what the judges say of the real images (`real.safetensors`).
+It commits each judge's weights (`judge-<fold>.safetensors`), and the folds and what the judges say of the real images (`real.safetensors`).
 `score` shows them the generated images.
 """
 
@@ -47,7 +47,7 @@ def run(config: JudgeConfig, context: Context) -> Manifest:
 def judge(config: JudgeConfig, train: ImageSet, val: ImageSet, out: Path, runtime: Runtime) -> dict[str, Any]:
     """Trains the judges, writes the files to commit into the folder `out`, and returns the summary.
 
-    An interrupted run continues from `runtime.checkpoints`, two per judge: of its training, and of the trained judge. Raises DataError if
+    An interrupted run continues from `runtime.checkpoints`, two per judge: one of its training, and one of the trained judge. Raises DataError if
     there are fewer training images than folds, Stopped, and what training raises.
     """
     from shared.score.judges import REAL, assign_folds, train_judges

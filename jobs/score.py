@@ -1,6 +1,6 @@
 """`score`: rates how plausible each generated image is to the judges, and whether it is a copy of a real image.
 
-It drops no image: an arm accepts images by a filter over these scores (`shared.data.accept`).
+It drops no image: an arm selects images by a filter over these scores (`shared.data.accept`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(config: ScoreConfig, context: Context) -> Manifest:
-    """Reads the data set, the judges and the generated images, scores these, and commits."""
+    """Reads the data set, the judges and the generated images, scores the latter, and commits."""
     from shared.classifier.runtime import Runtime
     from shared.device import device_name, pick_device
     from shared.score.near_duplicates import Images
@@ -54,9 +54,9 @@ def score(
 ) -> dict[str, Any]:
     """Writes `scores.parquet`, `judges.json` and `copies.png` into `out`, and returns the summary.
 
-    `judges` are the files that `judge` committed, by name. The metrics of the images as a set, for which another classifier is trained, are
-    those of the first pool, which the report shows; the training continues from `runtime.checkpoints`. Raises DataError if there are no
-    generated images, their provenance is missing or the judges do not fit, Stopped, and what training raises.
+    `judges` are the files that `judge` committed, by name. Only the first pool, which the report shows, gets the metrics of images as a set,
+    for which another classifier is trained; that training continues from `runtime.checkpoints`. Raises DataError if there are no generated
+    images, their provenance is missing or the judges do not fit, Stopped, and what training raises.
     """
     import numpy as np
     import pyarrow.parquet as pq

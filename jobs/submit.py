@@ -48,7 +48,7 @@ class SubmitRequest:
     experiment: str | None = None
     """Names the experiment; None stands for all experiments."""
     seeds: int | None = None
-    """Is the number of repetitions per experiment; None takes the study's `final.seeds`."""
+    """Sets the number of repetitions per experiment; None takes the study's `final.seeds`."""
     parameters: Mapping[str, Any] | None = None
     """Holds the parameters by path; None takes the best found so far."""
 
@@ -87,7 +87,7 @@ def final_tasks(session: Session, request: SubmitRequest) -> list[Task]:
 
 
 def _tasks_of(session: Session, experiment: str, request: SubmitRequest, rows: Sequence[StepState]) -> list[Task]:
-    # equal experiments share their steps, so that only the roles in the report's needs have each one's name
+    # equal experiments share their steps, so only the roles in the report's needs have the name of each experiment
     roles = session.steps[-1].needs
     own = [step for role, step in roles.items() if role.startswith(f"final/{experiment}/")]
     seed = next(e.seed for e in session.study.experiments if e.name == experiment)
@@ -178,7 +178,7 @@ def _create_jobs(release: Release, session: Session, left: Sequence[Task], creat
 def _create_job(release: Release, block: Sequence[Task]) -> str:
     name = release.job_name(block)
     job = release.cluster.get("jobs", name)
-    # if it is complete, its result was removed since
+    # if it is complete, its result has been removed since
     if job is not None and job_state(job).phase not in UNFINISHED:
         release.cluster.delete("jobs", name)
     if release.create_job(block, submitted=True):

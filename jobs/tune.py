@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shared.search.visits import OpenSearch
     from shared.search.worker import TrialHandle
 
-MEAN_EPOCHS = 5  # the objective is the mean over so many last epochs
+MEAN_EPOCHS = 5  # the objective is the mean over this many last epochs
 
 
 def run(config: TuneConfig, context: Context) -> Manifest:
@@ -72,18 +72,18 @@ def run(config: TuneConfig, context: Context) -> Manifest:
         unfinished = database.call("reading what is unfinished", coordinator.unfinished_checkpoints)
     finally:
         database.close()
-    # with a larger budget their trials go on, under another key; those under earlier keys stay as they are
+    # with a larger budget, their trials continue under another key; those under earlier keys stay as they are
     places = [place.partition("/") for place in unfinished]
     names = [name for key, _, name in places if key == context.task.key]
     return _commit(config, context, inherited, outcome, usage, names)
 
 
 def work(open_contexts: Callable[[], Sequence[Context]]) -> None:
-    """Runs trials of the searches of the contexts, which are asked for anew at each look, until all of them are closed.
+    """Runs trials of the searches of the contexts, which are asked for again at each look, until all of them are closed.
 
     Raises Stopped (the trial is queued again), UnavailableError and InputError.
     """
-    since = time.monotonic()  # a GPU is held while modules are imported
+    since = time.monotonic()  # importing modules counts, as the GPU is held meanwhile
     contexts = open_contexts()
     if not contexts:
         return
@@ -220,7 +220,7 @@ class ArmObjective:
             arm,
             self._data,
             search.epochs,
-            # the same for all trials of a repetition, and for its final training: they differ by their parameters only
+            # the same for all trials of a repetition and for its final training, which differ only in their parameters
             repetition_seed(self._config.seed, repetition),
             trial.checkpoints,
             trial.stop,

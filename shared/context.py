@@ -32,20 +32,20 @@ class Context:
     artifacts: Artifacts
     settings: Settings
     scratch: Path
-    """Is an empty folder for temporary files, which is removed when the stage ends."""
+    """Points to an empty folder for temporary files, which is removed when the stage ends."""
     stop: StopSignal
     code: Callable[[], tuple[str, dict[str, str]]]
     """Returns the fingerprint of the stage's code, and the versions of the libraries that compute."""
     clock: Callable[[], float] = time.monotonic
     """Returns seconds that only increase; tests pass their own clock."""
     started: float | None = None
-    """Is the time at which the work began, by the clock; None means now."""
+    """Gives the time at which the work began, by the clock; None means now."""
     gpus: int = 0
-    """Is the number of GPUs that this process holds."""
+    """Counts the GPUs that this process holds."""
     run_stage: Callable[[Task, StopSignal], Manifest] = _runs_no_stage
     """Runs another stage's task in this process unless its result is committed, so that stages need not import each other."""
     counted: bool = True
-    """Is False if the work is part of another stage's, whose seconds include this one's."""
+    """Says whether the seconds count: they do not if the work is part of another stage's, whose seconds include this one's."""
     earlier_seconds: float = 0.0
     """Counts the wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
     meter: Meter = field(init=False)

@@ -105,8 +105,8 @@ def _valid_part(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_valid_name)]
-"""Is the type of a field that is a path below some folder."""
+"""Declares a field that is a path below some folder."""
 PartName = Annotated[str, AfterValidator(_valid_part)]
-"""Is the type of a field that is one part of such a path."""
+"""Declares a field that is one part of such a path."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""Is the type of a field that is a SHA-256 in hexadecimal digits."""
+"""Declares a field that is a SHA-256 in hexadecimal digits."""

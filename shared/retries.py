@@ -23,11 +23,11 @@ class Backoff:
     """Waits between attempts, which double and vary at random."""
 
     first: float
-    """Is the first wait in seconds, before it varies; 0 retries at once."""
+    """Sets the first wait in seconds, before it varies; 0 retries at once."""
     longest: float = math.inf
-    """Is the longest wait in seconds, from which waits no longer double."""
+    """Sets the longest wait in seconds, from which waits no longer double."""
     jitter: tuple[float, float] = (0.5, 1.5)
-    """Is the range of the random factor of each wait."""
+    """Bounds the random factor of each wait."""
 
     def seconds(self, state: RetryCallState) -> float:
         """Returns how long to wait after an attempt that failed."""

@@ -27,36 +27,36 @@ class Settings:
     s3_access_key: SecretStr | None
     """`AWS_ACCESS_KEY_ID`: identifies the keys of the store."""
     s3_secret_key: SecretStr | None
-    """`AWS_SECRET_ACCESS_KEY`: is the secret of these keys."""
+    """`AWS_SECRET_ACCESS_KEY`: holds the secret of these keys."""
     s3_session_token: SecretStr | None
     """`AWS_SESSION_TOKEN`: belongs to temporary keys."""
     s3_region: str
     """`AWS_REGION`: names the region; `us-east-1` if unset, which every S3 server accepts."""
     database_url: SecretStr | None
-    """`DATABASE_URL`: is the address `postgresql://user:password@host:port/database` of the Optuna studies."""
+    """`DATABASE_URL`: gives the address `postgresql://user:password@host:port/database` of the Optuna studies."""
     cache: Path
     """`TAILFILL_CACHE`: names the folder of blobs by digest that the processes of one node share; safe to delete."""
     index: int
-    """`JOB_COMPLETION_INDEX`: is this pod's index in an Indexed Job; 0 if unset."""
+    """`JOB_COMPLETION_INDEX`: gives this pod's index in an Indexed Job; 0 if unset."""
     count: int
-    """`TAILFILL_COUNT`: is the number of indexes of the Job; 1 if unset."""
+    """`TAILFILL_COUNT`: counts the indexes of the Job; 1 if unset."""
     grace_seconds: float
-    """`TAILFILL_GRACE_SECONDS`: is the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
+    """`TAILFILL_GRACE_SECONDS`: gives the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None
     """`TAILFILL_DEVICE`: names the device of this process, and overrides `resources.device`. The chart sets it according to
     whether a Pod has a GPU."""
     hub_token: SecretStr | None
     """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
-    """`TAILFILL_RELEASE`: is the name of the Helm release; set in its control Pod only."""
+    """`TAILFILL_RELEASE`: names the Helm release; set in its control Pod only."""
     namespace: str
     """`TAILFILL_NAMESPACE`: names the namespace of the control Pod."""
     create_bucket: bool
     """`TAILFILL_CREATE_BUCKET`: says whether control creates the store's bucket, which the chart's own S3 server needs."""
     metrics_port: int
-    """`TAILFILL_METRICS_PORT`: is the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
+    """`TAILFILL_METRICS_PORT`: sets the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
-    """`TAILFILL_METRICS_HOST`: is the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
+    """`TAILFILL_METRICS_HOST`: sets the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

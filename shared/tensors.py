@@ -1,4 +1,4 @@
-"""Writes and reads weights as safetensors, the only form in which a stage commits them: a pickle is never opened."""
+"""Writes and reads weights as safetensors, the only form in which a stage commits them, so that no pickle is ever opened."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shared.errors import DataError
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes tensors as safetensors, which wants them on the CPU and contiguous (channels-last weights are not)."""
+    """Writes tensors as safetensors, which must be on the CPU and contiguous (channels-last weights are not)."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def read_tensors(files: Mapping[str, Path], name: str, stage: str) -> dict[str, torch.Tensor]:
-    """Returns the tensors of one of the `files` that a stage made, on the CPU; raises DataError if it is missing or no safetensors file."""
+    """Returns the tensors of one of the `files` that a stage made, on the CPU; raises DataError if the file is missing or not safetensors."""
     if name not in files:
         raise DataError(f"{name}: missing beside {sorted(files)}; {_remedy(stage)}")
     try:
@@ -29,7 +29,7 @@ def read_tensors(files: Mapping[str, Path], name: str, stage: str) -> dict[str, 
 
 
 def check_shapes(name: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], stage: str) -> None:
-    """Raises DataError that names the first tensor of a stage's file `name` that is missing, of another shape, or too many."""
+    """Raises DataError, which names the first tensor of a stage's file `name` that is missing, has another shape or is not wanted."""
     for key in sorted({*found, *wanted}):
         has = tuple(found[key].shape) if key in found else "no such tensor"
         needs = tuple(wanted[key].shape) if key in wanted else "no such tensor"

@@ -31,7 +31,7 @@ class Record(Section):
     """Holds one process's work on a result."""
 
     gpus: int
-    """Is the number of GPUs that the process holds; 0 on a CPU."""
+    """Counts the GPUs that the process holds; 0 on a CPU."""
     seconds: float
     """Counts the wall seconds so far."""
     kept: float
@@ -40,7 +40,7 @@ class Record(Section):
 
     @property
     def gpu_seconds(self) -> float:
-        """Is the number of GPU seconds: the wall seconds times the number of GPUs."""
+        """Returns the number of GPU seconds: the wall seconds times the number of GPUs."""
         return self.gpus * self.seconds
 
 
@@ -83,7 +83,7 @@ class Meter:
         started: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepares a record for the result `key` of a stage, whose work began at `started` by the clock, on so many GPUs."""
+        """Prepares a record for the result `key` of a stage, whose work began at `started` by the clock, on this many GPUs."""
         self._store, self._folder = artifacts.store, f"{artifacts.study}/{stage}/{key}"
         self._own = f"{self._folder}/{FOLDER}/{uuid.uuid4().hex}.json"
         self._gpus, self._started, self._kept, self._clock = gpus, started, 0.0, clock

@@ -102,7 +102,7 @@ class ReleaseSnapshot:
 
     @property
     def gpus(self) -> int:
-        """Is the number of GPUs that the release's Pods hold."""
+        """Returns the number of GPUs that the release's Pods hold."""
         return gpus_held([*self.pods, *self.workers])
 
     def _control_line(self) -> str:
@@ -210,7 +210,7 @@ def run_in_control(release: str, namespace: str | None, arguments: Sequence[str]
     pod = _running_control(cluster, release)
     try:
         return cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
-    except UnavailableError as error:  # perhaps its container has ended meanwhile: then the snapshot says why
+    except UnavailableError as error:  # perhaps its container has just ended: then the snapshot says why
         lines = ReleaseSnapshot.take(cluster, release).lines()
         raise UnavailableError("\n".join([f"release {release}: {error}", *lines])) from error
 

@@ -62,7 +62,7 @@ def run_study(
             if step.warm_start is not None:
                 step.warm_start.committed()  # raises now if it is missing, not hours later
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
-        # the metrics of the whole run have one port, which coordinators of several experiments would fight for
+        # the metrics of the whole run have one port, over which the coordinators of several experiments would fight
         environment = {**local.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
         (workdir / STUDY_FILE).write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
         executor = LocalExecutor(study, session.steps, workdir, environment, console, workers)

@@ -54,5 +54,5 @@ def _find_study(
         study = load_study(file, sets)
         folder = workdir or WORK / study.name
         if Settings.from_environment().store is None:
-            latest_workdir(folder)  # raises if nothing was run there, before servers are started to find that out
+            latest_workdir(folder)  # raises if nothing was run there, before servers are started in vain
     return study, current_fingerprints(study, folder), folder

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = Log("upload")
 
-PARALLEL = 16  # small files at the same time, whose time is mostly round trips
-PARALLEL_BIG = 3  # big files at the same time, each of which is sent in several parts at once
+PARALLEL = 16  # small files at the same time, as most of their time is round trips
+PARALLEL_BIG = 3  # big files at the same time; each is sent in several parts at once
 WEIGHTS = (
     ".safetensors"  # different weights of the same shapes have the same size, so that these are compared by content
 )
@@ -43,17 +43,17 @@ class UploadResult:
     """Describes the content of the bucket after an upload."""
 
     root: str
-    """Is the target, `s3://bucket/prefix`."""
+    """Gives the target, `s3://bucket/prefix`."""
     files: int
     """Counts the files in the folder."""
     bytes: int
-    """Is the total size of these files."""
+    """Gives the total size of these files."""
     sent: int
     """Counts the files that were uploaded; the others existed already."""
     others: tuple[str, ...]
-    """Objects below the target that are not in the folder. They are kept, and a study reads them too."""
+    """Lists the objects below the target that are not in the folder. They are kept, and a study reads them too."""
     setting: str
-    """Is the path of the study's value that names such a folder."""
+    """Gives the path of the study's value that names such a folder."""
 
 
 def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:

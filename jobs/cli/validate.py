@@ -59,12 +59,12 @@ class Forecast:
     weights: tuple[str, ...] = ()
     """Lists the weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
     smallest_effect: float | None = None
-    """Is the smallest difference, as a share, that the verdict would find with a power of 80 %, if the variances are those of
+    """Gives the smallest difference, as a share, that the verdict would find with a power of 80 %, if the variances are those of
     `shared.metrics.forecast`; None without a verdict, or if it has too few repetitions or no test image of a judged class."""
     to_settle: dict[str, int] = field(default_factory=dict)
     """Holds the numbers of `repetitions` and `test_images` that would find a difference of one percentage point."""
     test_images: dict[str, int] = field(default_factory=dict)
-    """Counts the test images of each judged class; with a metric that counts images alike, of all."""
+    """Counts the test images of each judged class, or all of them if the metric counts all images equally."""
     gib: float = 0.0
     """Estimates the size in GiB of the results in the store, without the weights of a generator that is not timed."""
 

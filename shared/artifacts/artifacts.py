@@ -45,7 +45,7 @@ class PlacedFile(File):
     """Describes a file of a checkpoint or a part, which has a key of its own instead of one among the blobs."""
 
     location: FileName
-    """Is the key of the file in the store."""
+    """Gives the file's key in the store."""
 
 
 class Pointer(Section):

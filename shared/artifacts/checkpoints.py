@@ -72,7 +72,7 @@ class AsyncCheckpointer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.seconds = 0.0
-        """Is the number of seconds that the last save took."""
+        """Counts the seconds that the last save took."""
 
     def begin(self, keep: Callable[[], None]) -> None:
         """Calls `keep` in a thread, after the previous save has ended."""

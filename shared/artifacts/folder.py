@@ -31,7 +31,7 @@ class FolderStore:
 
     @property
     def url(self) -> str:
-        """Is the path of the folder."""
+        """Returns the path of the folder."""
         return str(self.root)
 
     def put(self, key: str, data: bytes) -> None:

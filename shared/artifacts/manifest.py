@@ -28,22 +28,22 @@ class Run(Section):
     """Records how the result was computed; it is not part of the digest."""
 
     created: str
-    """Is the time of the commit in UTC, ISO 8601."""
+    """Gives the time of the commit in UTC, ISO 8601."""
     seconds: float
     """Counts the wall seconds of the process that committed, including earlier interrupted ones."""
     device: str
-    """Is `cpu`, or the GPU's name."""
+    """Names the GPU; `cpu` without one."""
     device_seconds: float
     """Counts the GPU seconds of all processes of the stage; 0 on a CPU."""
     cpu_seconds: float | None = None
     """Counts the seconds of work without a GPU, over all processes of the stage; None in results from before this was recorded."""
     device_lost_seconds: float = 0.0
-    """Is the part of `device_seconds` after a process's last checkpoint (or part) before it was killed or stopped. This and the other numbers
+    """Counts the `device_seconds` from a process's last checkpoint (or part) until it was killed or stopped. This and the other numbers
     lack the last half minute, at most, of a process that was killed, as it could not be recorded."""
     cpu_lost_seconds: float = 0.0
-    """Is the part of `cpu_seconds` that was lost in the same way."""
+    """Counts the `cpu_seconds` that were lost in the same way."""
     code: str
-    """Is the fingerprint of our modules that the stage imports."""
+    """Gives the fingerprint of our modules that the stage imports."""
     libraries: dict[str, str]
     """Maps each library that computes to its version."""
     experiment: str | None = None
@@ -66,7 +66,7 @@ class Manifest(Section):
 
     @property
     def digest(self) -> str:
-        """Is the SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were computed."""
+        """Returns the SHA-256 of everything but `run`: equal results have equal digests, wherever and whenever they were computed."""
         return canonical_digest(self.model_dump(mode="json", exclude={"run"}))
 
     def file(self, name: str) -> File:

@@ -54,7 +54,7 @@ class Listed(NamedTuple):
 
     key: str
     etag: str
-    """Is the entity tag, which changes with the object's content."""
+    """Holds the entity tag, which changes with the object's content."""
     size: int
 
 
@@ -80,7 +80,7 @@ class S3Store:
 
     @property
     def url(self) -> str:
-        """Is the location: `s3://bucket/prefix`."""
+        """Returns the location: `s3://bucket/prefix`."""
         return f"s3://{self.bucket}/{self._prefix}".rstrip("/")
 
     def put(self, key: str, data: bytes) -> None:

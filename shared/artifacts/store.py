@@ -22,7 +22,7 @@ class Store(Protocol):
 
     @property
     def url(self) -> str:
-        """Is the location without secrets: `s3://bucket/prefix` or a path."""
+        """Returns the location without secrets: `s3://bucket/prefix` or a path."""
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, and replaces an existing one."""

@@ -1,9 +1,9 @@
-"""The paper's augmentations (Table 2) on batches of tensors.
+"""Augments batches of tensors as the paper does (Table 2).
 
 Each image of a batch has random parameters of its own, which are drawn on the CPU and applied on any device. torchvision v2 draws one
 set of parameters per call, so this module uses batched tensor operations instead. The paper names the steps but not their strengths;
-those below are common choices for photographs of clothes. `Trunk.normalised` normalises the images. Drawing and applying are two steps,
-so that one image of a batch can be augmented again with the same parameters.
+those below are common choices for photographs of clothes. `Trunk.normalised` normalises the images. Drawing and applying are separate
+steps, so that one image of a batch can be augmented again with the same parameters.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ Uniform = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class AugmentationParameters:
-    """The random parameters of an augmentation, one row per image; None for a step that the augmentation does not have."""
+    """Holds the random parameters of an augmentation, one row per image; None for a step that the augmentation does not have."""
 
     flip: Tensor | None = None
-    """Whether an image is mirrored, bool `[n]`."""
+    """Says whether an image is mirrored, bool `[n]`."""
     affine: Tensor | None = None
-    """The matrix of mirror, zoom and affine, `[n, 2, 3]`."""
+    """Holds the matrix of mirror, zoom and affine, `[n, 2, 3]`."""
     colour: Tensor | None = None
-    """The matrix of brightness, saturation and hue, `[n, 3, 3]`."""
+    """Holds the matrix of brightness, saturation and hue, `[n, 3, 3]`."""
     contrast: Tensor | None = None
-    """The contrast factor of the colour jitter, `[n]`."""
+    """Gives the contrast factor of the colour jitter, `[n]`."""
     sharpened: Tensor | None = None
-    """Whether an image is sharpened, bool `[n]`."""
+    """Says whether an image is sharpened, bool `[n]`."""
     harder: Tensor | None = None
-    """The factor of the additional contrast, `[n]`."""
+    """Gives the factor of the additional contrast, `[n]`."""
     erased: Tensor | None = None
-    """Random erasing, `[n, 8]`: whether, area, aspect, vertical and horizontal place, RGB; all in 0 to 1 except the aspect."""
+    """Describes the random erasing, `[n, 8]`: whether, area, aspect, vertical and horizontal place, RGB; all in 0 to 1 except the aspect."""
 
 
 def draw(n: int, kind: Augmentation, erasing: float, generator: Generator) -> AugmentationParameters:
     """Draws the parameters for n images.
 
-    `erasing` is the probability that a random rectangle is filled with one colour. The augmentation `none` changes nothing but what
-    erasing does.
+    `erasing` is the probability that a random rectangle is filled with one colour. With the augmentation `none`, erasing is the only
+    change.
     """
     return _draw(lambda: torch.rand(n, generator=generator), kind, erasing)
 
 
 def draw_each(seeds: Sequence[int], kind: Augmentation, erasing: float, flip: Tensor) -> AugmentationParameters:
-    """Draws the parameters of each image from a seed of its own, of 128 bits; `flip` (bool `[n]`) says which images are mirrored."""
+    """Draws the parameters of each image from its own 128-bit seed; `flip` (bool `[n]`) says which images are mirrored."""
     numbers = np.stack(
         [np.random.Generator(np.random.Philox(key=seed)).random(NUMBERS, np.float32) for seed in seeds], 1
     )
@@ -109,7 +109,7 @@ def augment(images: Tensor, kind: Augmentation, erasing: float, generator: Gener
 
 
 def mixup_pairs(n: int, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draws for mixup (Zhang et al. 2018): a partner for each of n inputs, int64 `[n]`, and the input's own share, float `[n]`.
+    """Draws a mixup (Zhang et al. 2018): a partner for each of n inputs, int64 `[n]`, and the input's own share, float `[n]`.
 
     The shares are distributed as Beta(alpha, alpha).
     """
@@ -164,7 +164,7 @@ def _draw_erasing(probability: float, uniform: Uniform) -> Tensor:
 
 
 def _warp(images: Tensor, affine: Tensor) -> Tensor:
-    """Applies mirror, zoom and affine in one resampling; beyond the image its border is repeated, which is mostly plain background."""
+    """Applies mirror, zoom and affine in one resampling; beyond the image it repeats the border, which is mostly plain background."""
     grid = F.affine_grid(affine.to(images.device, images.dtype), list(images.shape), align_corners=False)
     moved: Tensor = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved

@@ -1,6 +1,6 @@
-"""The inputs of an arm's training on one device.
+"""Prepares the inputs of an arm's training on one device.
 
-They are decoded, or run through the frozen backbone, once and used by many trials and epochs.
+They are decoded, or run through the frozen backbone, only once, and many trials and epochs use them.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ AUTO_VIEWS, MIRRORED_VIEWS = 8, 2
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of an arm's trainings: `build` makes it once, and `fit` uses it many times, with other parameters each time."""
+    """Holds the data of an arm's trainings: `build` makes it once, and `fit` uses it many times, with other parameters each time."""
 
     schema: LabelSchema
     device: torch.device
     trunk: Trunk
-    """The trunk before any training; each training works on a copy."""
+    """Holds the trunk before any training; each training works on a copy."""
     frozen: FrozenBackbone
     inputs: Pixels | FrozenFeatures
-    """Pixels, or if views of an augmentation are kept, their frozen features."""
+    """Holds pixels or, if views of an augmentation are kept, their frozen features."""
     labels: Labels
-    """The labels of the effective training set, `[n, C]`."""
+    """Holds the labels of the effective training set, `[n, C]`."""
     generated: NDArray[np.bool_]
     mask: NDArray[np.bool_]
-    """Whether a group counts in the loss of an image, `[n, G]`."""
+    """Says whether a group counts in the loss of an image, `[n, G]`."""
     val_inputs: Pixels | FrozenFeatures
-    """Pixels, or if there is a frozen backbone, its outputs without augmentation."""
+    """Holds pixels or, if there is a frozen backbone, its outputs without augmentation."""
     val_labels: Labels
     rare: NDArray[np.int64]
     identity: dict[str, Any]
-    """The settings of the arm that the inputs depend on."""
+    """Holds the settings of the arm that the inputs depend on."""
 
     @classmethod
     def build(
@@ -68,7 +68,7 @@ class TrainingData:
     ) -> TrainingData:
         """Decodes the images, and runs them through the frozen backbone unless they are augmented afresh in each epoch.
 
-        The cache of `runtime` shares the frozen backbone's outputs with other trainings, at most `cache_gib` of them. Raises ConfigError or
+        The cache of `runtime`, which holds at most `cache_gib`, shares the frozen backbone's outputs with other trainings. Raises ConfigError or
         DataError for a model or weights that do not fit, DataError for empty sets or damaged images, and Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
@@ -160,7 +160,7 @@ def resolution_of(arm: Arm, images: ImageSet) -> int:
 
 
 def frozen_backbone(trunk: Trunk, runtime: Runtime) -> FrozenBackbone:
-    """Returns the frozen backbone of a trunk that has its weights and is on the device, with the cache of `runtime`, if that has one."""
+    """Returns the frozen backbone of a trunk that has its weights and is on the device. It uses the cache of `runtime`, if there is one."""
     cache = FeatureCache(runtime.cache, runtime.resources.cache_gib * GIB) if runtime.cache else None
     return FrozenBackbone(trunk, runtime.device, cache)
 
@@ -198,9 +198,9 @@ def kept_views(arm: Arm) -> int | None:
 
 
 def own_views(arm: Arm, seed: int) -> NDArray[np.int64]:
-    """Returns the kept views that a training with this seed draws from: a random half of them, so that repetitions do not share all.
+    """Returns the kept views that a training with this seed draws from: a random half, so that repetitions do not share all of them.
 
-    The two mirrored views of the augmentation `basic` are all that there are, and every training uses both.
+    The augmentation `basic` has only two views, the image and its mirror image, and every training uses both.
     """
     kept = kept_views(arm) or 1
     if kept == 1 or is_mirrored_only(arm):

@@ -1,4 +1,4 @@
-"""A cache of arrays in a SQLite database in a node-local folder, which all processes on the node share.
+"""Caches arrays in a SQLite database in a node-local folder, which all processes on the node share.
 
 It never takes more than its limit in bytes: the least recently used rows are removed first. A process may be killed at any moment; what
 it had not committed is computed again, and so is a damaged row or file.
@@ -21,26 +21,26 @@ from shared.log import Log
 
 DATABASE, LOCK = "outputs.sqlite", ".lock"
 PAGE = 32768
-"""The bytes of a page. A few pooled features share one; activations of 200 kB take seven."""
+"""Sets the bytes of a page. A few pooled features share one; activations of 200 kB take seven."""
 ROOTS = 6
-"""The pages of an empty database."""
+"""Counts the pages of an empty database."""
 PATIENCE = 30.0
-"""Seconds to wait for another process's transaction."""
+"""Limits the seconds that it waits for another process's transaction."""
 RECENT = 600.0
-"""Seconds in which several uses of a row count as one, so that reading mostly writes nothing."""
+"""Sets the seconds in which several uses of a row count as one, so that reading rarely writes."""
 TRANSACTION = 32 * 2**20
-"""Bytes that are written in one transaction: the log, which holds them beside the database, grows no larger by itself."""
+"""Limits the bytes that are written in one transaction: the log, which holds them beside the database, grows no larger by itself."""
 VARIABLES, EVICTED = 500, 8
-"""Keys per query, and rows that are removed at once."""
+"""Set how many keys a query has, and how many rows are removed at once."""
 ATTEMPTS = 5
-"""Attempts to write rows while other processes' reading keeps the log from being emptied."""
+"""Limits the attempts to write rows while other processes' reading keeps the log from being emptied."""
 SETUP = (
     f"PRAGMA page_size = {PAGE}",
     "PRAGMA auto_vacuum = INCREMENTAL",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = OFF",  # a power failure may damage the file, which is then computed again
     "PRAGMA wal_autocheckpoint = 1",
-    # a use changes the small row only: SQLite writes a changed row anew
+    # a use changes only the small row: SQLite rewrites a whole row when it changes
     "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, checksum INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS outputs (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS by_use ON entries (used, id)",
@@ -51,14 +51,14 @@ log = Log("classifier")
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Rows of bytes by key. Another process may remove one at any time, so a reader must be able to compute it again."""
+    """Holds rows of bytes by key. Another process may remove one at any time, so a reader must be able to compute it again."""
 
     folder: Path
     limit: float
-    """The most bytes that the database and its log take."""
+    """Limits the bytes that the database and its log take."""
 
     def read(self, keys: Sequence[bytes], out: NDArray[np.generic]) -> NDArray[np.bool_]:
-        """Fills the rows of `out`, C-contiguous `[n, …]`, whose keys are cached; returns which these are, `[n]`."""
+        """Fills the rows of `out`, C-contiguous `[n, …]`, whose keys are cached, and returns which they are, `[n]`."""
         found = np.zeros(len(keys), np.bool_)
         if len(keys) == 0 or not self._path.exists():
             return found
@@ -91,7 +91,7 @@ class FeatureCache:
         return found
 
     def write(self, keys: Sequence[bytes], values: NDArray[np.generic]) -> None:
-        """Adds the rows of `values`, `[n, …]`, after removing old ones; does nothing if they cannot fit or the disk is full."""
+        """Adds the rows of `values`, `[n, …]`, and first removes old ones; does nothing if they cannot fit or the disk is full."""
         if len(keys) == 0:
             return
         rows = np.ascontiguousarray(values).reshape(len(keys), -1).view(np.uint8)
@@ -109,7 +109,7 @@ class FeatureCache:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Opens the database, which is made if there is none, and discards it if it turns out to be damaged."""
+        """Opens the database, or creates it if there is none, and discards it if it turns out to be damaged."""
         self.folder.mkdir(parents=True, exist_ok=True)
         inode = None
         with contextlib.ExitStack() as stack:
@@ -142,13 +142,13 @@ class FeatureCache:
         """Removes a damaged database, unless another process has done so and begun a new one."""
         with self._lock():
             if self._inode() == inode:
-                # its log first: that of an old database must not meet a new one
+                # the log first: the log of an old database must not meet a new database
                 for suffix in ("-wal", "-shm", ""):
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _add(self, database: sqlite3.Connection, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         size = int(rows.nbytes * 1.25) + 4 * PAGE  # small rows do not fill a page
-        # beside the database: the log as it is, what this transaction adds to it, and what it removes
+        # room beside the database: for the log as it is, and for what this transaction adds to it and removes
         limit = self.limit - 4 * size
         if limit < ROOTS * PAGE:
             return
@@ -159,9 +159,9 @@ class FeatureCache:
                     _insert(database, keys, rows)
             if emptied:
                 break
-            # another process read while the log should have been emptied
+            # another process was reading when the log should have been emptied
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if _number(database, "page_count") * PAGE > limit:  # it was higher
+        if _number(database, "page_count") * PAGE > limit:  # the limit was higher before
             database.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _logged(self) -> int:
@@ -201,7 +201,7 @@ def _number(database: sqlite3.Connection, pragma: str) -> int:
 
 
 def _checksum(key: bytes, value: bytes) -> int:
-    """Returns the sum of the words of a row and of its key, which differs if a page of the row is lost or another's."""
+    """Returns the sum of the words of a row and of its key, which differs if a page of the row is lost or belongs to another row."""
     width = next(width for width in (8, 4, 2, 1) if len(value) % width == 0)
     words = int(np.frombuffer(value, f"u{width}").sum(dtype=np.uint64))
     return (words + int.from_bytes(key[:8], "little")) % 2**63
@@ -214,7 +214,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         yield
         database.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
             database.execute("ROLLBACK")
         raise
 

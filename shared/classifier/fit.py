@@ -1,4 +1,4 @@
-"""Training of one arm with one set of parameters, from its TrainingData to a TrainedClassifier; resumable after every epoch."""
+"""Trains one arm with one set of parameters, from its TrainingData to a TrainedClassifier; it can resume after every epoch."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ OnEpoch = Callable[[EpochRecord], None]
 
 
 class TrainingFailed(InputError):
-    """Training with these parameters failed; a search counts the trial as failed and continues."""
+    """Says that training with these parameters failed; a search counts the trial as failed and continues."""
 
 
 class TrainingDiverged(TrainingFailed):
-    """The loss is no longer a finite number."""
+    """Says that the loss is no longer a finite number."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The batch does not fit in memory."""
+    """Says that the batch does not fit in memory."""
 
 
 def fit(
@@ -74,8 +74,8 @@ def fit(
 ) -> TrainedClassifier:
     """Trains for `epochs` epochs, then refits the last layer for `training.refit_epochs`.
 
-    If there is a checkpoint, training continues from it and ends with the weights and history (except seconds) of an uninterrupted run,
-    bit for bit on a CPU. `on_epoch` is called after each newly computed epoch; an error that it raises ends the training. Every
+    If there is a checkpoint, training continues from it and ends with the weights and history (except seconds) of an uninterrupted run:
+    on a CPU, bit for bit. `on_epoch` is called after each newly computed epoch; an error that it raises ends the training. Every
     `checkpoint_every` epochs a checkpoint is saved in the background, unless the previous one is still being saved or the rest of the
     training takes no longer than saving. If `stop` is set, the last finished epoch is checkpointed, if the grace period suffices.
 
@@ -100,17 +100,17 @@ class _Trained:
     """Holds what the steps of an epoch gave."""
 
     loss: float
-    """The mean over the steps."""
+    """Gives the mean over the steps."""
     lr: float
-    """The learning rate of the last step."""
+    """Gives the learning rate of the last step."""
     logits: Tensor
-    """Of every image of the epoch, before the step that learns from it, `[n, C]`."""
+    """Holds a row per image of the epoch, from before the step that learns from it, `[n, C]`."""
     rows: NDArray[np.int64]
-    """The rows of the training set by whose labels these are scored, `[n]`."""
+    """Lists the rows of the training set by whose labels these are scored, `[n]`."""
 
 
 class _TrainingRun:
-    """The state of one training."""
+    """Holds the state of one training, and runs it."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class _TrainingRun:
     def _refit(self) -> None:
         """Trains the last layer alone on real images, with equal weight for each class of a group (Kang et al. 2020: decoupled training).
 
-        The inputs of the layer no longer change, so they are computed once, without augmentation and dropout.
+        The layer's inputs no longer change, so they are computed once, without augmentation or dropout.
         """
         data, training = self.data, self.arm.training
         real = np.flatnonzero(~data.generated)
@@ -281,7 +281,7 @@ class _TrainingRun:
             self._epoch(epoch, optimizer, partial(train, epoch=epoch))
 
     def _optimizer(self, parameters: dict[str, torch.nn.Parameter], first_epoch: int = 0) -> torch.optim.Optimizer:
-        """Returns the optimizer, with the checkpoint's state if that was taken after `first_epoch`, the optimizer's first."""
+        """Returns the optimizer, with the checkpoint's state if the checkpoint was taken after `first_epoch`, the optimizer's first."""
         optimizer = make_optimizer(self.arm.training, list(parameters.values()))
         if self.snapshot is not None and len(self.snapshot.history) > first_epoch:
             self.snapshot.restore_optimizer(optimizer, self.scaler)
@@ -301,7 +301,7 @@ class _CheckpointSaver:
     def __init__(self, checkpoints: Checkpoints, checkpointer: AsyncCheckpointer, stop: StopSignal, every: int) -> None:
         self._checkpoints, self._checkpointer, self._stop, self._every = checkpoints, checkpointer, stop, every
         self._saved = 0
-        """The number of epochs in the newest checkpoint."""
+        """Counts the epochs in the newest checkpoint."""
 
     def load(self) -> Snapshot | None:
         """Returns the snapshot to resume from, or None."""
@@ -316,7 +316,7 @@ class _CheckpointSaver:
             self._save(snapshot)
 
     def raise_if_stopped(self, snapshot: Snapshot | None) -> None:
-        """Raises Stopped if the signal is set, after it has saved the snapshot."""
+        """Saves the snapshot and raises Stopped, if the signal is set."""
         if self._stop:
             self._save_latest(snapshot)
             self._stop.raise_if_set()
@@ -367,7 +367,7 @@ def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
 def apply_mixup(
     inputs: Tensor, targets: Targets, partner: Tensor, share: Tensor
 ) -> tuple[Tensor, tuple[Targets, Targets]]:
-    """Returns mixup of the network's inputs: of activations (manifold mixup), or of pixels if nothing is frozen."""
+    """Returns the network's inputs after mixup: of activations (manifold mixup), or of pixels if nothing is frozen."""
     own = share.view(-1, *[1] * (inputs.dim() - 1)).to(inputs.dtype)
     everyone = torch.arange(len(inputs), device=inputs.device)
     return own * inputs + (1 - own) * inputs[partner], (targets.take(everyone, share), targets.take(partner, 1 - share))
@@ -381,7 +381,7 @@ def unmasked_targets(labels: Tensor, groups: int) -> Targets:
 
 
 def validation_loss(schema: LabelSchema, arm: Arm, data: TrainingData, logits: Tensor, labels: Tensor) -> float:
-    """Returns the loss that arms are compared by, of logits `[n, C]` for labels `[n, C]`: no smoothing, mixup or synthetic weights."""
+    """Returns the loss by which arms are compared, of logits `[n, C]` for labels `[n, C]`: no smoothing, mixup or synthetic weights."""
     loss = Loss.for_validation(schema, arm.training, data.real_counts(), logits.device)
     return float(loss(logits, unmasked_targets(labels, len(schema.groups))))
 

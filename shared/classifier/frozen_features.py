@@ -1,7 +1,7 @@
-"""What does not change between epochs: decoded pixels, and the outputs of the frozen backbone.
+"""Computes what does not change between epochs: decoded pixels, and the outputs of the frozen backbone.
 
-The outputs are cached on local disk, each by a hash of everything that it depends on: the network, the image and the view. So trials,
-repetitions, judges over folds, and arms with and without generated images share them on one node.
+Each output is cached on local disk under a hash of everything that it depends on: the network, the image and the view. So trials,
+repetitions, the judges of all folds, and arms with and without generated images share them on one node.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ log = Log("classifier")
 
 @dataclass(frozen=True)
 class View:
-    """One fixed augmentation of an image."""
+    """Describes one fixed augmentation of an image."""
 
     augmentation: Augmentation = "none"
     erasing: float = 0.0
     number: int = 0
-    """The number among several views; odd ones are mirrored, so that two views show both sides."""
+    """Gives the number among several views; odd ones are mirrored, so that two views show both sides."""
 
 
 UNAUGMENTED = View()
@@ -80,10 +80,10 @@ def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
 
 
 class FrozenBackbone:
-    """The frozen backbone, whose outputs are cached on disk by image and view.
+    """Runs the frozen backbone, and caches its outputs on disk by image and view.
 
-    It runs batches of one size, which are filled up if need be: then an image's output does not depend on its place in a batch or on the
-    other images, and is the same, to the bit on a CPU, whatever the cache holds. `files` is the node-local cache; without one no output
+    All batches have the same size, and are filled up if need be: then an image's output does not depend on its place in a batch or on the
+    other images. It is the same, on a CPU to the bit, whatever the cache holds. `files` is the node-local cache; without one, no output
     outlives the process.
     """
 
@@ -118,7 +118,7 @@ class FrozenBackbone:
         what: str | None = None,
         stop: StopSignal | None = None,
     ) -> None:
-        """Fills `out`, `[m, …]`, from the cache or by computing, and caches what it computed while the next block is computed.
+        """Fills `out`, `[m, …]`, from the cache or by computing. It caches a computed block while it computes the next one.
 
         `wanted` are the digests of the images at `rows`, and their views. Equal rows should be neighbours: they are decoded together. `what`
         names the outputs in the log. Raises Stopped between blocks.
@@ -126,7 +126,7 @@ class FrozenBackbone:
         keys = [self.key(digest, view) for digest, view in wanted]
         missing = np.flatnonzero(~self.read(keys, out))
         blocks = np.split(missing, range(BLOCK, len(missing), BLOCK)) if len(missing) else []
-        # in an order of its own per process, so that processes that start together find what others have computed
+        # each process has its own order, so that processes that start together find what others have computed
         random.Random(os.getpid()).shuffle(blocks)
         with AsyncCheckpointer() as checkpointer:
             for block in log.progress(blocks, what, len(blocks), "blocks") if what and blocks else blocks:
@@ -148,7 +148,7 @@ class FrozenBackbone:
         return self.files.read(keys, out) if self.files is not None else np.zeros(len(keys), np.bool_)
 
     def computed(self, pixels: Tensor, wanted: Sequence[tuple[bytes, View]]) -> Tensor:
-        """Returns the outputs `[m, …]` for pixels, uint8 `[m, 3, r, r]`, on the device and in the type that is cached.
+        """Returns the outputs `[m, …]` for pixels, uint8 `[m, 3, r, r]`, on the device and in the type of the cache.
 
         `wanted` are the digests of the images and their views, from which the random parameters of the augmentation follow.
         """
@@ -172,7 +172,7 @@ class FrozenBackbone:
         return torch.cat(parts)[places.to(self.device)]
 
     def key(self, digest: bytes, view: View) -> bytes:
-        """Returns a hash of everything that the output for an image, by its digest, depends on."""
+        """Returns a hash of everything that the output for the image with this digest depends on."""
         return hashlib.blake2b(digest + _name_of(view), key=self._identity, digest_size=16).digest()
 
     def _backbone_identity(self) -> bytes:

@@ -1,6 +1,6 @@
-"""The inputs of a training: pixels, or outputs of the frozen backbone.
+"""Holds the inputs of a training: pixels, or outputs of the frozen backbone.
 
-They are held in memory as far as the budget allows. The rest is computed again, with the same values, whenever it is needed.
+As many are held in memory as the budget allows. The others are computed again, with the same values, whenever they are needed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from shared.stop import StopSignal
 Rows = NDArray[np.int64]
 
 PIXELS_SHARE = 0.25
-"""The share of the memory for decoded images if not all outputs fit."""
+"""Sets the share of the memory that decoded images get if not all outputs fit."""
 DISK_SHARE = 0.8
-"""The share of the disk that is filled ahead; the rest is for what a database takes beside its rows."""
+"""Sets the share of the disk that is filled ahead; the rest is for what a database takes beside its rows."""
 
 log = Log("classifier")
 
 
 class Pixels:
-    """The pixels of decoded images."""
+    """Holds the pixels of decoded images."""
 
     def __init__(self, images: ImageSet, resolution: int, budget: float, device: torch.device) -> None:
         self.images, self.resolution = images, resolution
@@ -35,7 +35,7 @@ class Pixels:
 
     @property
     def nbytes(self) -> int:
-        """The memory that they take, in bytes."""
+        """Returns the memory that they take, in bytes."""
         return self.kept.nbytes
 
     def rows(self, rows: Rows) -> Tensor:
@@ -51,7 +51,7 @@ class Pixels:
 
 
 class FrozenFeatures:
-    """The frozen backbone's outputs for one or several views of each image."""
+    """Holds the frozen backbone's outputs for one or several views of each image."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class FrozenFeatures:
         pixels_budget = PIXELS_SHARE * budget if len(images) * row_bytes > budget else 0.0
         fitting = _rows_that_fit(len(images), row_bytes, budget - pixels_budget, what)
         self._pixels: Pixels | None = None
-        """The pixels of the images whose outputs do not fit."""
+        """Holds the pixels of the images whose outputs do not fit."""
         if fitting < len(images):
             beyond = images.take(np.arange(fitting, len(images)))
             self._pixels = Pixels(beyond, frozen.trunk.resolution, pixels_budget, torch.device("cpu"))
@@ -95,11 +95,11 @@ class FrozenFeatures:
 
     @property
     def nbytes(self) -> int:
-        """The memory that they take, in bytes."""
+        """Returns the memory that they take, in bytes."""
         return self.kept.nbytes + (self._pixels.nbytes if self._pixels is not None else 0)
 
     def rows(self, rows: Rows, views: Rows) -> Tensor:
-        """Returns the outputs of these images in these views (by number), float32 `[n, …]`, on the device."""
+        """Returns the outputs of these images in these views (by number), as float32 `[n, …]`, on the device."""
         inside = rows < len(self.kept)
         place, device = self.kept.device, self.frozen.device
         found = self.kept[_tensor_on(rows[inside], place), _tensor_on(views[inside], place)]
@@ -115,7 +115,7 @@ class FrozenFeatures:
         return [(self._digests[row], self.views[view]) for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
 
     def _read_or_recompute(self, rows: Rows, views: Rows) -> Tensor:
-        """Returns outputs that are not in memory, from disk or computed."""
+        """Returns outputs that are not in memory: reads them from disk, or computes them."""
         wanted = self._wanted(rows, views)
         out = torch.empty(len(rows), *self.kept.shape[2:], dtype=self.frozen.dtype)
         found = self.frozen.read([self.frozen.key(*each) for each in wanted], out.numpy())

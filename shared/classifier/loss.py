@@ -1,4 +1,4 @@
-"""The training loss: the mean over the label groups of a loss per group.
+"""Computes the training loss: the mean over the label groups of a loss per group.
 
 The paper does not say whether it adds or averages its six cross-entropies, but its losses do: a wrong decision has a probability of at
 most 1/2, so at an accuracy of 70.89 % six of them add up to at least 6 · 0.2911 · ln 2 = 1.21, and it prints .674 (Table 3, row 14).
@@ -23,27 +23,27 @@ from shared.data.schema import LabelSchema, class_weights
 
 @dataclass(frozen=True)
 class GroupLoss:
-    """The part of the loss of one group."""
+    """Describes the loss of one group."""
 
     name: str
     columns: slice
     one: bool
     weight: Tensor | None
-    """The class weights of cross-entropy, or the weights of the positives of binary cross-entropy, `[c]`."""
+    """Holds the class weights of cross-entropy, or the weights of the positives of binary cross-entropy, `[c]`."""
     shift: Tensor | None
-    """What is added to the logits in training (balanced softmax), `[c]`."""
+    """Holds what is added to the logits in training (balanced softmax), `[c]`."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a batch."""
+    """Holds the targets of a batch."""
 
     labels: Tensor
-    """1, 0 or -1 (unknown), `[n, C]`."""
+    """Holds 1, 0 or -1 (unknown), `[n, C]`."""
     mask: Tensor
-    """Whether a group counts, bool `[n, G]`."""
+    """Says whether a group counts, bool `[n, G]`."""
     weight: Tensor
-    """The weight of each image, float `[n]`."""
+    """Holds the weight of each image, float `[n]`."""
 
     def take(self, rows: Tensor, share: Tensor) -> Targets:
         """Returns the targets of these images, with weights multiplied by `share`, for mixup."""
@@ -51,7 +51,7 @@ class Targets:
 
 
 class Loss:
-    """The mean of the groups' losses, each a weighted mean over the images."""
+    """Computes the mean of the groups' losses, each a weighted mean over the images."""
 
     def __init__(self, groups: list[GroupLoss], label_smoothing: float) -> None:
         self._groups, self._smoothing = groups, label_smoothing
@@ -62,21 +62,21 @@ class Loss:
     ) -> Loss:
         """Returns the loss that an epoch minimises.
 
-        `counts` are those of the arm's effective training set: the class weights of `weighted` follow them alone, as equation 1 of the
-        paper has the population of a class in the training set, however it is sampled. `drawn` are the expected counts of what the epoch
-        draws, by their weight in the loss: the shift of `balanced_softmax` is the prior of the distribution that is trained on (Menon et
+        `counts` are those of the arm's effective training set. The class weights of `weighted` follow from them alone, as in equation 1 of
+        the paper, which counts a class in the training set, however it is sampled. `drawn` are the expected counts of what the epoch
+        draws, by their weight in the loss. The shift of `balanced_softmax` is the prior of the distribution that is trained on (Menon et
         al. 2021), so it changes if generated images are no longer used, and vanishes if the sampler already balances the classes.
         """
         return cls(_groups(schema, training, counts, drawn, device), training.label_smoothing)
 
     @classmethod
     def for_validation(cls, schema: LabelSchema, training: Training, real: ClassCounts, device: torch.device) -> Loss:
-        """Returns the loss that arms and trials are compared by: no smoothing, no shift, and class weights (if any) of real images."""
+        """Returns the loss by which arms and trials are compared: no smoothing, no shift, and class weights (if any) of real images."""
         plain = training.model_copy(update={"loss": "weighted" if training.loss == "weighted" else "plain"})
         return cls(_groups(schema, plain, real, real, device), 0.0)
 
     def __call__(self, logits: Tensor, *targets: Targets) -> Tensor:
-        """Returns the scalar loss of logits `[n, C]`; several targets (mixup) share an image by their weights.
+        """Returns the scalar loss of logits `[n, C]`; several targets (mixup) share an image in proportion to their weights.
 
         The loss of a group is the sum of weight · loss over the images that count, divided by the sum of their weights times class
         weights. With one target, nothing masked and equal weights, that is `torch.nn.CrossEntropyLoss(weight, label_smoothing=…)`.
@@ -109,11 +109,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """The counts of each class in a set of images, `[C]`; fractions if the images have weights."""
+    """Counts each class in a set of images, `[C]`; the counts are fractions if the images have weights."""
 
     positive: NDArray[np.float64]
     known: NDArray[np.float64]
-    """The number of images for which it is known whether they have the class."""
+    """Counts the images for which it is known whether they have the class."""
 
     @classmethod
     def of(
@@ -144,7 +144,7 @@ def _groups(
 
 
 def _never_zero(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the counts; what does not occur counts like one image, or like the rarest that occurs if that is less."""
+    """Returns the counts; a class that does not occur counts like one image, or like the rarest that occurs if that is less."""
     present = counts > 1e-9 * counts.max(initial=0)
     return np.where(present, counts, counts[present].min(initial=1.0))
 

@@ -1,7 +1,7 @@
-"""The network: a timm trunk, frozen up to its first trainable module, and a head of Linear, ReLU and Dropout.
+"""Builds the network: a timm trunk, frozen up to its first trainable module, and a head of Linear, ReLU and Dropout.
 
 The trunk is split in two at its first trainable module. The frozen backbone before it gives the same output for the same image in every
-epoch and trial, so it is computed once (`shared.classifier.frozen_features`); the rest is trained.
+epoch and trial, so this output is computed once (`shared.classifier.frozen_features`); the rest is trained.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shared.log import Log
 from shared.weights import pretrained
 
 CPU_PIXELS = 8 * 224 * 224
-"""The most pixels of images that go through the frozen backbone together on a CPU. glibc maps and unmaps every tensor beyond 32 MiB; with
+"""Limits the pixels of images that go through the frozen backbone together on a CPU. glibc maps and unmaps every tensor beyond 32 MiB; with
 the page faults of that, 32 images of 224 px take twice as long per image as 8 do."""
 
 log = Log("classifier")
@@ -34,7 +34,7 @@ log = Log("classifier")
 
 @dataclass(frozen=True)
 class Trunk:
-    """A timm model without classifier, split in two parts that run one after the other."""
+    """Holds a timm model without its classifier, split into two parts that run one after the other."""
 
     model: nn.Module
     frozen_part: nn.Module
@@ -42,23 +42,23 @@ class Trunk:
     trained_part: nn.Module
     """Maps the outputs of `frozen_part` to pooled features `[n, F]`."""
     trainable: tuple[str, ...]
-    """The names of the trainable parameters of `model`."""
+    """Names the trainable parameters of `model`."""
     prefix: str
-    """The value of `classifier.trainable`."""
+    """Holds the value of `classifier.trainable`."""
     features: int
-    """The number of pooled features, F."""
+    """Counts the pooled features, F."""
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
     def has_frozen_layers(self) -> bool:
-        """Whether there is a frozen backbone: then its outputs can be kept instead of pixels."""
+        """Returns whether there is a frozen backbone: then its outputs can be kept instead of pixels."""
         return not isinstance(self.frozen_part, nn.Identity)
 
     @property
     def all_frozen(self) -> bool:
-        """Whether only the head is trained: then the frozen outputs are the pooled features."""
+        """Returns whether only the head is trained: then the frozen outputs are the pooled features."""
         return not self.trainable
 
     def to(self, device: torch.device) -> Trunk:
@@ -68,11 +68,11 @@ class Trunk:
 
     @property
     def at_once(self) -> int:
-        """The most images that should go through the frozen backbone together on a CPU."""
+        """Returns the largest number of images that should go through the frozen backbone together on a CPU."""
         return max(1, CPU_PIXELS // self.resolution**2)
 
     def copy(self) -> Trunk:
-        """Returns a trunk with a trained part of its own; the frozen part, which nobody changes, is shared."""
+        """Returns a trunk with a trained part of its own; the frozen part, which nothing changes, is shared."""
         return copy.deepcopy(self, {id(module): module for module in self.frozen_part.modules()})
 
     def frozen_outputs(self, images: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def build_trunk(
 ) -> Trunk:
     """Returns the trunk with its weights, on the CPU.
 
-    `seed` is for weights that are not pretrained; `fetched` has those from the hub, by model. Raises ConfigError for an unknown model or
+    `seed` is for weights that are not pretrained; `fetched` maps models to weights from the hub. Raises ConfigError for an unknown model or
     prefix or an impossible resolution, and what `pretrained.create` raises.
     """
     with torch.random.fork_rng(devices=[]):
@@ -137,7 +137,7 @@ def build_head(features: int, hidden: tuple[int, ...], classes: int, dropout: fl
 
 
 class Network(nn.Module):
-    """Trunk and head, whose parameters are named `trunk.<timm's name>` and `head.<index>.*`."""
+    """Joins trunk and head, whose parameters are named `trunk.<timm's name>` and `head.<index>.*`."""
 
     def __init__(self, trunk: Trunk, head: nn.Sequential) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ def _split_at_first_trainable(
 ) -> tuple[nn.Module, nn.Module]:
     """Returns the model as two modules that run one after the other, or (Identity, model) if it cannot be split.
 
-    The children of a timm model mostly run in order, but timm does not promise it. So the split is tried on `images` and used only if
+    The children of a timm model mostly run in order, but timm does not promise it. So the split is tried on `images`, and used only if
     the result is the same bit for bit.
     """
     if prefix == "head":
@@ -241,7 +241,7 @@ def _split_at_first_trainable(
 
 
 class _FrozenBlocks(nn.Module):
-    """A transformer up to a block: patches, positions, class and register tokens, and the blocks before it."""
+    """Runs a transformer up to a block: patches, positions, class and register tokens, and the blocks before it."""
 
     def __init__(self, model: nn.Module, blocks: int) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class _FrozenBlocks(nn.Module):
 
 
 class _TrainedBlocks(nn.Module):
-    """A transformer from a block on: the other blocks, the norm and the pooling."""
+    """Runs a transformer from a block on: the other blocks, the norm and the pooling."""
 
     def __init__(self, model: nn.Module, blocks: int, images: Tensor) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ class _TrainedBlocks(nn.Module):
             setattr(self.pool, name, None)
         self.pool._parameters = {}  # of the tokens and positions
         self.rope = _rotations(model, images)[blocks:]
-        """The rotary position embedding per block, which depends on the size of the images alone."""
+        """Holds the rotary position embedding per block, which depends only on the size of the images."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns pooled features `[n, F]` for tokens `[n, t, d]`."""
@@ -297,7 +297,7 @@ def _rotations(model: VisionTransformer | Eva, images: Tensor) -> list[Tensor | 
 
 
 def _shallow_copy(module: nn.Module) -> nn.Module:
-    """Returns a module with the same submodules and parameters, whose own may be replaced."""
+    """Returns a module with the same submodules and parameters; replacing one there does not change the original."""
     result = copy.copy(module)
     for registry in ("_modules", "_parameters", "_buffers"):
         setattr(result, registry, dict(getattr(module, registry)))
@@ -305,7 +305,7 @@ def _shallow_copy(module: nn.Module) -> nn.Module:
 
 
 def _split_transformer(model: nn.Module, prefix: str, images: Tensor) -> tuple[nn.Module, nn.Module] | None:
-    """Returns a vision transformer of timm split before the first block, or the norm, that `prefix` names; None if it is no such split.
+    """Returns a vision transformer of timm split before the first block, or the norm, that `prefix` names; None if it is neither.
 
     Its children do not run one after the other: tokens and positions are parameters of the model itself.
     """
@@ -328,7 +328,7 @@ def _split_children(module: nn.Module, prefix: str) -> tuple[nn.Module, nn.Modul
 
 
 def _children_around(module: nn.Module, prefix: str) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Returns the children before the one that `prefix` names, and those from it on; it splits nested Sequentials on the way."""
+    """Returns the children before the one that `prefix` names, and those from it on; splits nested Sequentials on the way."""
     first, _, rest = prefix.partition(".")
     children = dict(module.named_children())
     position = list(children).index(first)

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate: a linear warm-up from 0, then a cosine decay to 0."""
+"""Makes the optimizer, and schedules its learning rate: a linear warm-up from 0, then a cosine decay to 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.config.training import Training
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Returns Adam with L2 regularisation in the gradient (as in the paper) or AdamW; the caller sets the learning rate before each step."""
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    # on a CPU, torch would else update each tensor by a dozen small operations
+    # otherwise torch, on a CPU, updates each tensor by a dozen small operations
     fused = all(parameter.device.type == "cpu" for parameter in parameters)
     return kind(
         parameters,
@@ -26,7 +26,7 @@ def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> 
 def rate_at(progress: float, epochs: int, warmup: int) -> float:
     """Returns the share of the full learning rate after `progress` of `epochs` epochs; fractions of an epoch count steps.
 
-    The warm-up takes `warmup` epochs, but at most the first half of a training: those of tests and demos are short.
+    The warm-up takes `warmup` epochs, but at most the first half of a training, as tests and demos train for few epochs.
     """
     rise = min(float(warmup), epochs / 2)
     if progress < rise:

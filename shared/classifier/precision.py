@@ -1,4 +1,4 @@
-"""Mixed precision and memory layout by device."""
+"""Chooses the precision and the memory layout by device."""
 
 from __future__ import annotations
 

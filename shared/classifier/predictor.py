@@ -1,4 +1,4 @@
-"""Predicts probabilities and features of any images by a trained network, whose weights are saved and loaded."""
+"""Predicts probabilities and features of any images with a trained network, and saves and loads its weights."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainedClassifier(Predictor):
 
     history: list[EpochRecord]
     val_probabilities: NDArray[np.float32]
-    """The probabilities of the validation images after the last epoch, `[m, C]`."""
+    """Holds the probabilities of the validation images after the last epoch, `[m, C]`."""
 
 
 def load_predictor(
@@ -86,9 +86,9 @@ def load_predictor(
     """Returns the network that `Predictor.save` wrote to one of the `files` of a stage; on a CPU it predicts the same bits.
 
     It was trained for `arm` on images with the schema and the size of `images`. Raises DataError, which names the file and its stage, if the
-    file is missing, is no safetensors file or has other tensors than the network, and what `build_trunk` raises.
+    file is missing, is not a safetensors file or has other tensors than the network, and what `build_trunk` raises.
     """
-    # the trunk is built as for the training: a part that is no weight, such as rotations of positions, may depend on pretrained weights
+    # the trunk is built as for training: parts that are not weights, such as rotary positions, may depend on the pretrained weights
     trunk = build_trunk(arm.classifier, resolution_of(arm, images), fetched=runtime.fetched)
     network = Network(trunk, build_head(trunk.features, arm.classifier.head, images.schema.width, arm.training.dropout))
     state = read_tensors(files, name, stage)

@@ -1,4 +1,4 @@
-"""Random generators seeded by their purpose and place, so that an interrupted run continues with the same random numbers."""
+"""Seeds random generators by their purpose and place, so that an interrupted run continues with the same random numbers."""
 
 from __future__ import annotations
 

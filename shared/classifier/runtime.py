@@ -1,4 +1,4 @@
-"""Where a stage trains classifiers: the device, its memory, and the places of checkpoints and caches."""
+"""Describes where a stage trains classifiers: the device, its memory, and the places of checkpoints and caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.stop import StopSignal
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a training needs beside its configuration and its images."""
+    """Holds what a training needs beside its configuration and its images."""
 
     device: torch.device
     resources: Resources
@@ -23,6 +23,6 @@ class Runtime:
     """Returns the place for the checkpoint of a name."""
     stop: StopSignal = field(default_factory=StopSignal)
     cache: Path | None = None
-    """A node-local folder for the frozen backbone's outputs; without one they are not shared between processes."""
+    """Points to a node-local folder for the frozen backbone's outputs; without one they are not shared between processes."""
     fetched: Mapping[str, Path] = field(default_factory=dict)
-    """Weights from the hub, by timm model."""
+    """Maps timm models to weights from the hub."""

@@ -1,6 +1,6 @@
-"""The batches of an epoch; which images each of them holds follows from (seed, epoch).
+"""Draws the batches of an epoch; which images each of them holds follows from (seed, epoch).
 
-An epoch has as many batches, and as many images, as one with the real images alone has, whatever generated images add. So arms with and
+An epoch has as many batches, and as many images, as it has with the real images alone, whatever generated images add. So arms with and
 without generated images take equally many optimizer steps with equal parameters.
 """
 
@@ -20,27 +20,28 @@ from shared.data.schema import Labels, class_counts
 Rows = NDArray[np.int64]
 
 REAL, GENERATED, MIXED = "order", "order of generated", "order of all"
-"""The images that are drawn together, by the purpose of their random numbers."""
+"""Name the images that are drawn together, by the purpose of their random numbers."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Batches of rows of an effective training set."""
+    """Draws batches of rows of an effective training set."""
 
     arm: Arm
     labels: Labels
-    """`[n, C]`."""
+    """Holds the labels, `[n, C]`."""
     generated: NDArray[np.bool_]
-    """`[n]`."""
+    """Says whether an image is generated, `[n]`."""
     epochs: int
     seed: int
 
     def batches(self, epoch: int) -> list[Rows]:
-        """Returns the batches of an epoch (from 0), of nearly equal size, at most `training.batch_size`: a small last one would be a noisy step.
+        """Returns the batches of an epoch (from 0), of nearly equal size, at most `training.batch_size`: a small last one would make a noisy step.
 
-        An epoch takes as many images as there are real ones. Without `synthetic.share` real and generated images are mixed by their number;
-        with it every batch has that share of generated ones. Images come in random order, pass after pass: an epoch goes on where the
-        previous one stopped, and no image comes again before all others have come. With `class_power` they are drawn with replacement.
+        An epoch takes as many images as there are real ones. Without `synthetic.share`, real and generated images are mixed in proportion to
+        their numbers; with it, every batch has that share of generated ones. Images come in random order, pass after pass: an epoch goes
+        on where the previous one stopped, and no image comes again before all others have come. With `class_power` they are drawn with
+        replacement.
         """
         parts = [self._drawn(part, n, epoch) for part, n in self._sizes(epoch).items()]
         steps = math.ceil(self._real / self.arm.training.batch_size)
@@ -62,7 +63,7 @@ class Sampler:
         return int((~self.generated).sum())
 
     def _sizes(self, epoch: int) -> Mapping[str, int]:
-        """Returns how many images an epoch takes, by the part that they are drawn from."""
+        """Returns how many images an epoch draws from each part."""
         synthetic = self.arm.synthetic
         if synthetic is None or not self.generated.any() or epoch >= synthetic.until * self.epochs:
             return {REAL: self._real}
@@ -97,7 +98,7 @@ class Sampler:
 
 
 def _rarest_count(labels: Labels) -> NDArray[np.int64]:
-    """Returns how many of these images have the rarest class of each image, `[n]`; all of them if it has no known class."""
+    """Returns, for each image, how many of these images have its rarest class, `[n]`; all of them if it has no known class."""
     counts = np.where(labels == 1, class_counts(labels)[None, :], len(labels))
     rarest: NDArray[np.int64] = counts.min(axis=1)
     return rarest

@@ -1,4 +1,4 @@
-"""The state of a training between two epochs, as safetensors and JSON: an interrupted run continues from it, bit for bit."""
+"""Saves the state of a training between two epochs as safetensors and JSON: an interrupted run continues from it, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ STATE, PROGRESS = "state.safetensors", "progress.json"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The scores of one epoch, NaN if they are not defined (`val_rare_macro_f1` without rare classes)."""
+    """Holds the scores of one epoch, NaN if they are not defined (`val_rare_macro_f1` without rare classes)."""
 
     epoch: int
-    """The number of the epoch from 0; epochs of the last-layer refit are counted after the others."""
+    """Gives the number of the epoch from 0; epochs of the last-layer refit are counted after the others."""
     lr: float
-    """The learning rate at the last step of the epoch."""
+    """Gives the learning rate at the last step of the epoch."""
     train_loss: float
     train_accuracy: float
-    """The mean over the label groups on the epoch's own images, as they were augmented and before the step that learns from them; with mixup,
+    """Gives the mean over the label groups on the epoch's own images, as they were augmented and before the step that learns from them; with mixup,
     by the labels of the image with the greater share."""
     val_loss: float
     val_accuracy: float
@@ -60,7 +60,7 @@ def records_from_json(rows: list[dict[str, Any]]) -> list[EpochRecord]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state that the next epoch needs beside the data, as copies: training continues while they are saved."""
+    """Holds the state that the next epoch needs beside the data, as copies: training continues while they are saved."""
 
     tensors: dict[str, Tensor]
     history: list[EpochRecord]

@@ -30,14 +30,14 @@ SLOW_SECONDS = 1.5
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """The cost of a training per image."""
+    """Holds the cost of a training per image."""
 
     seconds_an_image: Range
-    """The seconds per image of one epoch, without validation."""
+    """Gives the seconds per image of one epoch, without validation."""
     setup_seconds_an_image: Range
-    """The seconds per image for decoding and, if its outputs are kept, the frozen backbone."""
+    """Gives the seconds per image for decoding and, if its outputs are kept, the frozen backbone."""
     weight_bytes: int
-    """The size of the trained weights."""
+    """Gives the size of the trained weights."""
 
     def setup(self, images: int) -> Range:
         """Returns the seconds before the first epoch."""
@@ -78,7 +78,7 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
 def _build(
     arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device
 ) -> tuple[float, TrainingData]:
-    """Builds the data; returns the seconds that it took, and the data."""
+    """Builds the data, and returns the seconds that it took and the data."""
     count = len(images)
     everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
     start = time.monotonic()

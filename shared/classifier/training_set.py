@@ -1,4 +1,4 @@
-"""The images an arm trains on: real ones, and accepted generated ones or, for the placebo, copies of real ones in their place."""
+"""Chooses the images that an arm trains on: real ones, and accepted generated ones or, for the placebo, copies of real ones in their place."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import Labels
 from shared.errors import DataError
 
-MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpened), not their strength
+MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpening), not their strengths
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The effective training set of one arm: real images first, then added ones of rare classes."""
+    """Holds the effective training set of one arm: real images first, then added ones of rare classes."""
 
     images: ImageSet
     generated: NDArray[np.bool_]
-    """Whether an image is generated, or a copy of the placebo, `[n]`: `synthetic.share` and `synthetic.loss_weight` apply to these."""
+    """Says whether an image is generated, or a copy of the placebo, `[n]`: `synthetic.share` and `synthetic.loss_weight` apply to these."""
     loss_mask: NDArray[np.bool_]
-    """Whether the loss of a label group counts for an image, `[n, G]`."""
+    """Says whether the loss of a label group counts for an image, `[n, G]`."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,9 +42,9 @@ def effective_training_set(
     scores: pa.Table | None,
     rare: NDArray[np.int64],
 ) -> TrainingSet:
-    """Returns the images an arm trains on.
+    """Returns the images that an arm trains on.
 
-    `train` is the training split, `generated` has the generated images and `scores` a row for each of them, `rare` the columns of the
+    `train` is the training split. `generated` has the generated images, `scores` a row for each of them, and `rare` the columns of the
     rare classes. `real` takes the training split only. `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for
     each of those, a copy of the training image whose labels it carries. `training.manual_images` adds the paper's copies with more
     contrast and sharpening to the real images.
@@ -71,7 +71,7 @@ def effective_training_set(
 
 
 def _loss_mask(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:
-    """Returns which groups count per image, `[n, G]`: with `synthetic.groups: checked` those whose label is plausible, else all."""
+    """Returns which groups count per image, `[n, G]`: with `synthetic.groups: checked`, those whose label is plausible, else all."""
     names = [group.name for group in train.schema.groups]
     if arm.synthetic is None or arm.synthetic.groups == "all" or arm.accept is None:
         return np.ones((scores.num_rows, len(names)), np.bool_)

@@ -213,13 +213,13 @@ class _Location:
     """Describes where in a study an error is."""
 
     path: Path
-    """Is the path of the value, without pydantic's own steps, which name members of unions."""
+    """Gives the path of the value, without pydantic's own steps, which name members of unions."""
     kind: Any
-    """Is the type that is declared there; None if there is none, as for an unknown key."""
+    """Holds the type that is declared there; None if there is none, as for an unknown key."""
     model: type[BaseModel] | None
-    """Is the model that declares the last step of `path`."""
+    """Holds the model that declares the last step of `path`."""
     in_member: bool
-    """Returns whether pydantic's location ends in the name of a union's member."""
+    """Says whether pydantic's location ends in the name of a union's member."""
 
 
 def _location(detail: ErrorDetails, root: type[BaseModel]) -> _Location:

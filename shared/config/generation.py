@@ -38,12 +38,12 @@ class Finetune(Section):
 
     @property
     def base_location(self) -> str | None:
-        """Is the folder, `s3://bucket/prefix` or hub name of its pretrained base; None if it is trained from scratch."""
+        """Returns the folder, `s3://bucket/prefix` or hub name of its pretrained base; None if it is trained from scratch."""
         return None
 
     @property
     def base_revision(self) -> str | None:
-        """Is the commit that pins a base from the hub; None if nothing pins it."""
+        """Returns the commit that pins a base from the hub; None if nothing pins it."""
         return None
 
 
@@ -65,7 +65,7 @@ class PixelFinetune(Finetune):
 
 
 class StableDiffusionFinetune(Finetune):
-    """Finetunes any Stable Diffusion model of version 1 or 2."""
+    """Fine-tunes any Stable Diffusion model of version 1 or 2."""
 
     finer_than_data: ClassVar[bool] = True
 
@@ -107,12 +107,12 @@ class StableDiffusionFinetune(Finetune):
 
     @property
     def base_location(self) -> str:
-        """Is the location of the base, as the study names it."""
+        """Returns the location of the base, as the study names it."""
         return self.base
 
     @property
     def base_revision(self) -> str | None:
-        """Is the commit that the study pins; None if it pins none."""
+        """Returns the commit that the study pins; None if it pins none."""
         return self.revision
 
 

@@ -42,7 +42,7 @@ class ResolvedExperiment(Overridable):
     title: str | None
     paper_row: int | None
     seed: int
-    """Is a hash of the study's seed and the experiment's own."""
+    """Gives a hash of the study's seed and the experiment's own."""
     parameters_from: str | None
     pinned: tuple[str, ...]
     """Lists the paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
@@ -59,12 +59,12 @@ class ResolvedStudy:
 
     @property
     def name(self) -> str:
-        """Is the study's name."""
+        """Returns the study's name."""
         return self.written.name
 
     @property
     def seed(self) -> int:
-        """Is the study's seed, from which each experiment's seed follows."""
+        """Returns the study's seed, from which each experiment's seed follows."""
         return self.written.seed
 
     @property
@@ -84,12 +84,12 @@ class ResolvedStudy:
 
     @property
     def repetitions(self) -> int:
-        """Is the number of repetitions: that of the experiment that has the most."""
+        """Returns the number of repetitions: that of the experiment that has the most."""
         return max(experiment.final.seeds for experiment in self.experiments)
 
     @property
     def pools(self) -> int:
-        """Is the number of pools of generated images."""
+        """Returns the number of pools of generated images."""
         return self.repetitions if self.repeated else 1
 
     @property

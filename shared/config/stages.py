@@ -1,4 +1,4 @@
-"""Declares the stages: the config that each receives, and everything else that must be known about each of them.
+"""Declares the stages: the config that each receives, and everything else that must be known about it.
 
 A stage sees only the part of the study that is in its key, so that no value can influence a result without changing the key.
 """
@@ -24,35 +24,35 @@ Stage = Literal["prepare", "weights", "finetune", "generate", "judge", "score", 
 
 
 class PrepareConfig(Section):
-    """The config of `prepare`, which reads the image source, has no inputs, and commits the data set."""
+    """Configures `prepare`, which reads the image source, has no inputs, and commits the data set."""
 
     dataset: Dataset
     source_digest: str | None = None
-    """The digest of the source's files (`shared.data.sources.digest`); None for drawn garments."""
+    """Gives the digest of the source's files (`shared.data.sources.digest`); None for drawn garments."""
     rare: Rare
     seed: int
 
 
 class WeightsConfig(Section):
-    """The config of `weights`, which has no inputs and commits files of one hub repository, each under its path there."""
+    """Configures `weights`, which has no inputs and commits files of one hub repository, each under its path there."""
 
     kind: str
-    """`timm`, or the name of the generator whose base it is."""
+    """Names the generator whose base it is; `timm` for weights of a classifier."""
     name: str
-    """The repository, or the timm model whose repository timm knows."""
+    """Names the repository, or the timm model whose repository timm knows."""
     revision: str | None
-    """The commit, branch or tag. If None, the newest commit when the weights are downloaded."""
+    """Names the commit, branch or tag. None takes the newest commit when the weights are downloaded."""
 
 
 class WithWeights(Section):
-    """The base of configs that may name weights by their location."""
+    """Extends configs that may name weights by their location."""
 
     weights: dict[str, str] = Field(default_factory=dict)
-    """The SHA-256 of weights by location (`shared.weights.digests`), which the key contains in place of the location."""
+    """Maps the location of weights to their SHA-256 (`shared.weights.digests`), which the key contains in place of the location."""
 
 
 class FinetuneConfig(WithWeights):
-    """The config of `finetune`. Its inputs are `prepare`, and `weights/base` if the base comes from the hub."""
+    """Configures `finetune`. Its inputs are `prepare`, and `weights/base` if the base comes from the hub."""
 
     finetune: AnyFinetune
     rare: Rare
@@ -60,15 +60,15 @@ class FinetuneConfig(WithWeights):
 
 
 class GenerateConfig(Section):
-    """The config of `generate`. Its inputs are `prepare`, `finetune`, and `weights/base` if the base comes from the hub."""
+    """Configures `generate`. Its inputs are `prepare`, `finetune`, and `weights/base` if the base comes from the hub."""
 
     generate: Generate
     base: str | None = None
-    """The present location of the base model of `finetune`, which may have been moved since; None if it has no base."""
+    """Gives the present location of the base model of `finetune`, which may have been moved since; None if it has no base."""
     rare: Rare
     seed: int
     pool: int
-    """The number of the pool of images; with a verdict there is one pool per repetition."""
+    """Gives the number of the pool of images; with a verdict, there is one pool per repetition."""
 
 
 class Judges(WithWeights):
@@ -77,7 +77,7 @@ class Judges(WithWeights):
     folds: int
     epochs: int
     classifier: Classifier
-    """Their network: the top level's classifier, or the model that `score` names."""
+    """Describes their network: the top level's classifier, or the model that `score` names."""
     augmentation: Augmentation
     training: Training
     seed: int
@@ -98,48 +98,48 @@ class ScoreConfig(Judges):
 
 
 class Arm(Section):
-    """A classifier and everything that it is trained with, which `tune` varies and `final` repeats."""
+    """Describes a classifier and everything that it is trained with, which `tune` varies and `final` repeats."""
 
     rare: Rare
     accept: Accept | None
-    """None if the arm has real images only."""
+    """Sets which generated images it accepts; None if the arm has real images only."""
     classifier: Classifier
     augmentation: Augmentation
     images: Images
     training: Training
     synthetic: Synthetic | None
-    """None if the arm has real images only."""
+    """Says how generated images are used; None if the arm has real images only."""
     generate: Generate | None = None
-    """Set if the search varies it. Each trial then trains on images generated with its own values, in place of those of an input."""
+    """Says how images are generated, if the search varies it. Each trial then trains on images generated with its own values, in place of an input's."""
 
 
 class TrialImages(Section):
-    """What a trial needs beside its arm to have its own images made by the stages `generate` and `score`."""
+    """Holds what a trial needs beside its arm to have its own images made by the stages `generate` and `score`."""
 
     base: str | None
-    """The same as in `GenerateConfig`."""
+    """Gives the location of the base model, as in `GenerateConfig`."""
     score: ScoreConfig
     seed: int
-    """The study's seed, as in `GenerateConfig`."""
+    """Holds the study's seed, as in `GenerateConfig`."""
     versions: dict[Literal["generate", "score"], int]
-    """The versions of both stages. They are in the keys of the trials' images, and therefore belong in the search's key."""
+    """Gives the versions of both stages. They are in the keys of the trials' images, and therefore belong in the search's key."""
 
 
 class Repetitions(Section):
     """Says how a search is repeated, as a study with a verdict does: each repetition has its own trials, seed and pool of images."""
 
     count: int
-    """The number of repetitions, `final.seeds`."""
+    """Counts the repetitions, `final.seeds`."""
     seed: int
-    """The study's seed, from which the points follow that all arms try in a repetition."""
+    """Holds the study's seed, which determines the points that all arms try in a repetition."""
     shared: tuple[str, ...]
-    """The paths that all arms search, in the baseline's order."""
+    """Lists the paths that all arms search, in the baseline's order."""
 
 
 class TuneConfig(WithWeights):
-    """The config of `tune`.
+    """Configures `tune`.
 
-    Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool with images other than `real`, or `finetune/<pool>` in their
+    Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool if its images are not `real`, or `finetune/<pool>` in their
     place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
     trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, `judge`
     and the `weights/` inputs of `generate` and `score`.
@@ -147,32 +147,32 @@ class TuneConfig(WithWeights):
 
     arm: Arm
     images: TrialImages | None = None
-    """Set exactly if `arm.generate` is."""
+    """Describes the trials' own images; set if, and only if, `arm.generate` is."""
     pinned: tuple[str, ...] = ()
-    """Paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
+    """Lists the paths that the experiment sets itself, which are therefore not taken over from `parameters`."""
     search: Search
     seed: int
-    """The experiment's seed, a hash of the study's and its own."""
+    """Holds the experiment's seed, a hash of the study's and its own."""
     repetitions: Repetitions | None = None
-    """None if there is one search for all repetitions."""
+    """Says how the search is repeated; None if there is one search for all repetitions."""
 
 
 class FinalConfig(WithWeights):
-    """The config of `final`. Its inputs are `prepare`; `generate` and `score` of its pool with images other than `real`; and
+    """Configures `final`. Its inputs are `prepare`; `generate` and `score` of its pool if its images are not `real`; and
     `weights/<timm model>` for each model that it may start from."""
 
     arm: Arm
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The parameters that a search found, by path, which replace the arm's own."""
+    """Holds the parameters that a search found, by path, which replace the arm's own."""
     final: Final
     seed: int
-    """The repetition's seed, a hash of the experiment's seed and `repeat`."""
+    """Holds the repetition's seed, a hash of the experiment's seed and `repeat`."""
     repeat: int
-    """The number of this repetition, below `final.seeds`, by which experiments are paired."""
+    """Gives the number of this repetition, below `final.seeds`, by which experiments are paired."""
 
 
 class ReportedExperiment(Section):
-    """The part of an experiment that the report needs."""
+    """Holds the part of an experiment that the report needs."""
 
     name: str
     title: str | None
@@ -183,7 +183,7 @@ class ReportedExperiment(Section):
 
 
 class ReportConfig(Section):
-    """The config of `report`.
+    """Configures `report`.
 
     Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `judge/<name>`, `finetune/<name>/<pool>`,
     `generate/<name>/<pool>` and `score/<name>/<pool>` if they ran; and `weights/<name>` for each download from the hub.
@@ -197,7 +197,7 @@ class ReportConfig(Section):
 
 
 PRETRAINED = "classifier.pretrained"
-"""The only path of a search space whose values may be locations of weights."""
+"""Names the only path of a search space whose values may be locations of weights."""
 
 StageConfig = (
     PrepareConfig
@@ -214,30 +214,30 @@ StageConfig = (
 
 @dataclass(frozen=True)
 class StageKind:
-    """The declaration of a stage. `jobs/<name>.py` runs it, and its image, chart template, S3 folder and tests have its name."""
+    """Declares a stage. `jobs/<name>.py` runs it, and its image, chart template, S3 folder and tests have its name."""
 
     config: type[StageConfig]
     version: int
-    """The version of its output, which is part of the key. Raise it if the output changes for the same config and inputs."""
+    """Gives the version of its output, which is part of the key. Raise it if the output changes for the same config and inputs."""
     run: str
-    """The dotted path of the function `run(config, context)`."""
+    """Gives the dotted path of the function `run(config, context)`."""
     work: str | None = None
-    """The dotted path of the function that a worker runs, `work(open_contexts)`; None if the stage has no workers. Calling `open_contexts`
-    returns the contexts of the tasks on which it may work now."""
+    """Gives the dotted path of the function that a worker runs, `work(open_contexts)`; None if the stage has no workers. Calling
+    `open_contexts` returns the contexts of the tasks on which it may work now."""
     on_device: bool = False
-    """Whether the process itself computes on `resources.device`, and may hold a GPU."""
+    """Says whether the process itself computes on `resources.device`, and may hold a GPU."""
     sharded: bool = False
-    """Whether several processes make the result together, each of them a share by index."""
+    """Says whether several processes make the result together, each of them a share by index."""
     blocks: bool = False
-    """Whether one process runs several of its tasks, one after the other, because there are many of them and each may be short."""
+    """Says whether one process runs several of its tasks, one after the other, because there are many of them and each may be short."""
     database: bool = False
-    """Whether it needs PostgreSQL."""
+    """Says whether it needs PostgreSQL."""
     online: bool = False
-    """Whether it may download from the Hugging Face hub."""
+    """Says whether it may download from the Hugging Face hub."""
     operational: tuple[str, ...] = ()
-    """Paths of the config that do not influence the result, and are therefore not part of the key."""
+    """Lists the paths of the config that do not influence the result, and are therefore not part of the key."""
     report_files: tuple[str, ...] = ()
-    """The committed files that the report reads, by glob pattern."""
+    """Lists the committed files that the report reads, by glob pattern."""
 
 
 STAGES: Mapping[Stage, StageKind] = MappingProxyType(
@@ -303,7 +303,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         "report": StageKind(ReportConfig, version=5, run="jobs.report:run"),
     }
 )
-"""All stages by name, in the order in which they run."""
+"""Maps names to stages, in the order in which they run."""
 
 
 def stage_named(name: str, asked_by: str) -> Stage:

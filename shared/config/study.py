@@ -15,7 +15,7 @@ from shared.config.training import Augmentation, Classifier, Images, Synthetic, 
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-"""Is a name of at most 40 lower-case letters, digits and inner hyphens, since it becomes part of S3 keys and of Kubernetes names."""
+"""Restricts a name to at most 40 lower-case letters, digits and inner hyphens, since it becomes part of S3 keys and of Kubernetes names."""
 
 
 class Overridable(Section):
@@ -131,11 +131,11 @@ class Study(Overridable):
 
 
 LEAST_REPETITIONS = 6
-"""Is the least number of repetitions of a verdict: with fewer, its interval is too uncertain to mean what it says."""
+"""Sets the least number of repetitions of a verdict: with fewer, its interval is too uncertain to mean what it says."""
 
 
 def least_seeds(comparisons: int, alpha: float) -> int:
-    """Returns the least number of repetitions of a verdict with so many comparisons.
+    """Returns the least number of repetitions of a verdict with this many comparisons.
 
     That is the least n with 2/2^n <= alpha/m, which the sign-flip test needs to reach alpha after Holm's correction, and at least
     LEAST_REPETITIONS.

@@ -20,9 +20,9 @@ from shared.config.study import Name
 from shared.names import Digest, PartName
 
 BEGINS = "task begins"
-"""Is the event that a process logs, with the `key`, when it begins a task of a block, or as a worker turns to a task's search."""
+"""Names the event that a process logs, with the `key`, when it begins a task of a block or, as a worker, turns to a task's search."""
 ENDS = "task ends"
-"""Is the event that it logs, with the `key`, when the task is committed or the search is closed."""
+"""Names the event that it logs, with the `key`, when the task is committed or the search is closed."""
 
 
 class Input(Section):
@@ -33,7 +33,7 @@ class Input(Section):
     stage: Stage
     key: PartName
     digest: Digest
-    """Is the digest of its manifest's content. It records the lineage, and a changed input changes this stage's key by it."""
+    """Gives the digest of its manifest's content. The lineage records it, and a changed input changes this stage's key through it."""
 
 
 class Task(Section):
@@ -43,7 +43,7 @@ class Task(Section):
     stage: Stage
     key: PartName
     experiment: str | None = None
-    """Is the experiment's name for logs. Equal tasks of several experiments run once, under the name of the first."""
+    """Names the experiment in logs. Equal tasks of several experiments run once, under the name of the first."""
     config: StageConfig
     inputs: dict[str, Input] = Field(default_factory=dict)
     resources: Resources = Resources()

@@ -45,7 +45,7 @@ class Canonical:
     data: bytes
     """Holds the encoded image, PNG or JPEG."""
     digest: bytes
-    """Is a hash of the pixels: equal for equal pixels, whatever the file format was."""
+    """Holds a hash of the pixels, which is equal for equal pixels, whatever the file format was."""
     perceptual: NDArray[np.uint8]
     """Holds its `perceptual_hash`, `[32]`."""
     colours: NDArray[np.uint8]

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 PNG_UP_TO = 128
-"""Is the side in pixels up to which images are stored as PNG; above it they are stored as JPEG."""
+"""Limits the side in pixels of images that are stored as PNG; larger ones are stored as JPEG."""
 
 
 def image_format(side: int, png_up_to: float = PNG_UP_TO) -> Literal["PNG", "JPEG"]:

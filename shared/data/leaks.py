@@ -28,7 +28,7 @@ BLOCK = 256  # rows compared at once with all others: 256 x 20,000 distances tak
 
 @dataclass(frozen=True)
 class Likeness:
-    """Says which of n images are alike: equal, or nearly so."""
+    """Says which of n images are similar: equal, or nearly so."""
 
     first: NDArray[np.int64]
     """Holds the position of the first image with the same pixels, `[n]`."""
@@ -38,7 +38,7 @@ class Likeness:
     """Holds the number of bits in which the pair's perceptual hashes differ, `[p]`."""
 
     def clusters(self) -> NDArray[np.int64]:
-        """Returns a number per image, `[n]`, the same for images that a chain of alike images connects."""
+        """Returns a number per image, `[n]`, the same for images that a chain of similar images connects."""
         n = len(self.first)
         ends = np.concatenate([self.pairs, np.stack([np.arange(n), self.first], axis=1)])
         graph = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
@@ -51,10 +51,10 @@ class Leak:
     """Identifies an image that is similar to one of another split. Both are given by their positions in the set."""
 
     image: int
-    """Is the image that `drop` removes."""
+    """Identifies the image that `drop` removes."""
     split: str
     other: int
-    """Is the image of `other_split` that is most alike to it."""
+    """Identifies the image of `other_split` that is most like it."""
     other_split: str
     distance: int
     """Counts the differing bits of the perceptual hashes; 0 if the pixels are equal."""
@@ -115,9 +115,9 @@ def differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.u
 
 
 def find_leaks(likeness: Likeness, split: NDArray[np.str_]) -> list[Leak]:
-    """Returns a leak for each image of train that is alike to one in val or in test, and each of val that is alike to one in test, in order.
+    """Returns a leak for each image of train that is similar to one in val or test, and for each of val that is similar to one in test, in order.
 
-    `split` is `[n]`. If several images of the other split are alike, the leak names the nearest.
+    `split` is `[n]`. If several images of the other split are similar, the leak names the nearest.
     """
     number = np.array([SPLITS.index(s) for s in split.tolist()], np.int64)
     members: dict[tuple[int, int], int] = {}
@@ -160,7 +160,7 @@ def without_leaks(
 
 
 def count_leaks(leaks: Sequence[Leak]) -> dict[str, int]:
-    """Maps each pair of splits, such as `train/test`, to the number of images of the first that are alike to one of the second."""
+    """Maps each pair of splits, such as `train/test`, to the number of images of the first that are similar to one of the second."""
     counts = Counter(f"{leak.split}/{leak.other_split}" for leak in leaks)
     return dict(sorted(counts.items()))
 

@@ -25,7 +25,7 @@ OPEN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Preview:
-    """Holds labels and splits as `prepare` would assign them if it found no image damaged inside and none alike."""
+    """Holds labels and splits as `prepare` would assign them if it found no image damaged inside, and no similar images."""
 
     source: str
     schema: LabelSchema

@@ -34,11 +34,11 @@ class SourceImage:
     labels: Labels
     """Holds the labels `[C]`, int8: 1 if the image has the class, 0 if it does not, -1 if that is unknown."""
     split: SplitName | None = None
-    """Is the split, if the source names it. A source names it for all of its images or for none."""
+    """Names the split, if the source does. A source names it for all of its images or for none."""
     group: str | None = None
     """Names the product, the patient and the like: images of one group are kept in one split."""
     box: tuple[int, int, int, int] | None = None
-    """Is the part that is cut out first: left, top, right, bottom in pixels."""
+    """Bounds the part that is cut out first: left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ImageListing:
     images: Iterable[SourceImage]
     """Yields the images in a fixed order; may draw or list them lazily, and is iterated once."""
     total: int
-    """Is the number of images, for the display of progress."""
+    """Counts the images, for the display of progress."""
     notes: tuple[str, ...] = ()
     """Tells readers of the report about the source."""
     class_where: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +63,6 @@ class InferredSource:
     dataset: Dataset
     """Holds the config; `init` writes the fields that are set."""
     root: Path
-    """Is the folder that `dataset.root` names."""
+    """Points to the folder that `dataset.root` names."""
     comments: Mapping[str, str] = field(default_factory=dict)
     """Maps fields of `dataset` to the comments that `init` writes beside them, or on a line of its own if the field is None."""

@@ -29,18 +29,18 @@ class SampleRequest:
     labels: Labels
     """Holds the labels of the image, `[C]`."""
     seed: int
-    """Is the seed of the image's own random generator, so that an image depends on the size of its batch, but not on the other images in it."""
+    """Seeds the image's own random generator, so that an image depends on the size of its batch, but not on the other images in it."""
     start: NDArray[np.uint8] | None = None
-    """Is a real image `[r, r, 3]` to start from (image-to-image)."""
+    """Holds a real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """Is the share of the noise schedule that is run on `start`."""
+    """Gives the share of the noise schedule that is run on `start`."""
 
 
 class Generator(Protocol):
     """Draws images with a trained, conditional generator on one device."""
 
     resolution: int
-    """Is the side of its images in pixels."""
+    """Gives the side of its images in pixels."""
 
     def prompt(self, labels: Labels) -> str:
         """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
@@ -59,9 +59,9 @@ class BaseSource:
     settings: Settings
     """Holds the settings, with the credentials of a bucket."""
     scratch: Path
-    """Is a folder for the files of a base in a bucket."""
+    """Points to a folder for the files of a base in a bucket."""
     location: str | None = None
-    """Is the location of the base, if it has moved since the fine-tuning."""
+    """Gives the location of the base, if it has moved since the fine-tuning."""
     fetched: FetchedBase | None = None
     """Holds a base from the hub, as the stage `weights` committed it."""
 
@@ -75,15 +75,15 @@ class Finetuning:
     rare: NDArray[np.int64]
     """Holds the columns of the rare classes among the labels."""
     seed: int
-    """Is the seed of all random choices."""
+    """Seeds all random choices."""
     device: torch.device
     out: Path
-    """Is the folder for the files that are committed, which the training makes; scratch files go beside it."""
+    """Points to the folder for the files that are committed, which the training makes; scratch files go beside it."""
     checkpoints: Checkpoints
     stop: StopSignal
     base: BaseSource
     processes: int = 1
-    """Is the number of processes that share the work, one per GPU; this process is the first of them."""
+    """Counts the processes that share the work, one per GPU; this process is the first of them."""
 
 
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]

@@ -33,7 +33,7 @@ class GeneratorKind:
     """Declares one generator."""
 
     config: type[Finetune]
-    """Is the section `finetune` of a study that chooses it."""
+    """Declares the section `finetune` of a study that chooses it."""
     about: str
     """Describes it in the studies that `tailfill init` writes."""
     train: str

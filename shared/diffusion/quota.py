@@ -32,16 +32,16 @@ class PlannedImage:
     """Describes one image to generate."""
 
     index: int
-    """Is the position in the plan, from 0, from which the seed is derived."""
+    """Gives the position in the plan, from 0, from which the seed is derived."""
     pool: int
-    """Is the number of the pool that it belongs to."""
+    """Gives the number of its pool."""
     seed: int
     filled: str
     """Names the target that it is made for: `group/class`, or a crossing."""
     source: int
-    """Is the row of the training split whose labels it has."""
+    """Gives the row of the training split whose labels it has."""
     start: int | None
-    """Is the row of the training split from which image-to-image starts; None starts from noise."""
+    """Gives the row of the training split from which image-to-image starts; None starts from noise."""
     strength: float | None
 
 
@@ -53,7 +53,7 @@ class Target:
     carries: NDArray[np.bool_]
     """Says whether a training image has all its classes, `[n]`."""
     wanted: int
-    """Is the number of images to make in one pool."""
+    """Tells how many images to make in one pool."""
     exact: bool
     """Says whether only images made for it count (`quota`, `total`); otherwise every image that has its classes counts (`fill_to`)."""
     have: int = 0

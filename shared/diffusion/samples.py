@@ -11,9 +11,9 @@ from shared.data.sheet import contact_sheet
 from shared.diffusion.generator import Generator, SampleRequest
 
 REAL = GENERATED = 4
-"""Is the number of images of each kind per row."""
+"""Sets the number of images of each kind per row."""
 ROWS = 12
-"""Is the greatest number of rows, so that a sheet can be seen at a glance."""
+"""Limits the number of rows, so that a sheet can be taken in at a glance."""
 
 
 def sample_sheet(

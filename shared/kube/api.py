@@ -24,7 +24,7 @@ from shared.log import Log
 from shared.retries import Backoff, retrying
 
 Object = dict[str, Any]
-"""Is the type of a Kubernetes object as JSON."""
+"""Represents a Kubernetes object as JSON."""
 
 PATHS = {
     "deployments": "/apis/apps/v1",

@@ -15,7 +15,7 @@ from shared.kube.states import failure
 from shared.settings import Settings
 
 CHART = Path("/etc/tailfill")
-"""Is the folder in which the chart mounts `study/study.json` and `stages/<stage>.json`."""
+"""Points to the folder in which the chart mounts `study/study.json` and `stages/<stage>.json`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Release:
     cluster: Cluster
     manifests: Mapping[Stage, Object]
     owner: Object
-    """Is control's ServiceAccount, with which the Jobs are deleted."""
+    """Holds control's ServiceAccount, with which the Jobs are deleted."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:

@@ -25,13 +25,13 @@ class Demand:
 
     task: Task
     trials: int
-    """Is the number of trials that a worker could run now or is running."""
+    """Counts the trials that a worker could run now or is running."""
     busy: Collection[str] = ()
     """Names the hosts that run a trial; a Pod's host has the Pod's name."""
 
     @property
     def label(self) -> str:
-        """Is the label of its workers."""
+        """Returns the label of its workers."""
         return self.task.key[:KEY_LETTERS]
 
 

@@ -39,28 +39,28 @@ class Evaluation:
 
     @cached_property
     def f1(self) -> Floats:
-        """Is F1 `[C]`; NaN for a class without support."""
+        """Returns F1 `[C]`; NaN for a class without support."""
         return class_f1(self.counts)
 
     @cached_property
     def recall(self) -> Floats:
-        """Is recall `[C]`; NaN for a class without support."""
+        """Returns recall `[C]`; NaN for a class without support."""
         return ratio(self.counts.tp, self.counts.support)
 
     @cached_property
     def precision(self) -> Floats:
-        """Is precision `[C]`; NaN for a class without support, and for one that was never predicted."""
+        """Returns precision `[C]`; NaN for a class without support, and for one that was never predicted."""
         named = self.counts.tp + self.counts.fp
         return np.where(self.counts.support > 0, ratio(self.counts.tp, named), np.nan)
 
     @cached_property
     def group_f1(self) -> Floats:
-        """Is the mean F1 of a group's classes, `[G]`."""
+        """Returns the mean F1 of each group's classes, `[G]`."""
         return np.array([mean_defined(self.f1[columns]) for columns in self.schema.slices().values()])
 
     @cached_property
     def average_precisions(self) -> Floats:
-        """Is the average precision `[C]` over the images whose label is known; NaN without a positive.
+        """Returns the average precision `[C]` over the images whose label is known; NaN without a positive.
 
         It is the sum of (R_k - R_(k-1)) P_k over distinct thresholds, as in scikit-learn, whose checks of arguments take longer than the
         sum itself.
@@ -76,7 +76,7 @@ class Evaluation:
 
     @cached_property
     def exact_match(self) -> float:
-        """Is the share of images whose known labels are all predicted; NaN if no label is known."""
+        """Returns the share of images whose known labels are all predicted; NaN if no label is known."""
         known = self.labels >= 0
         judged = known.any(axis=1)
         right = (~known | (self.decided == (self.labels == 1))).all(axis=1)
@@ -84,7 +84,7 @@ class Evaluation:
 
     @cached_property
     def majority_accuracies(self) -> Floats:
-        """Is the accuracy of a constant prediction, `[G]`.
+        """Returns the accuracy of a constant prediction, `[G]`.
 
         In a `one` group it predicts the most frequent class in training (of these labels if `train_counts` is None), in an `any` group
         each class's more frequent state among these labels.
@@ -103,13 +103,13 @@ class Evaluation:
 
     @cached_property
     def calibration_errors(self) -> Floats:
-        """Is the expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
+        """Returns the expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
         answers = (confidences(self.schema, name, self.probabilities, self.labels) for name in self.schema.slices())
         return np.array([_calibration_error(confidence, right) for confidence, right in answers])
 
     @cached_property
     def log_losses(self) -> Floats:
-        """Is the mean negative log-likelihood `[G]`: of the true class (`one`), of each entry's state (`any`)."""
+        """Returns the mean negative log-likelihood `[G]`: of the true class (`one`), of each entry's state (`any`)."""
         losses = []
         for name, columns in self.schema.slices().items():
             p = np.clip(self.probabilities[:, columns].astype(np.float64), SMALLEST_PROBABILITY, 1.0)

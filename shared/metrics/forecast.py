@@ -18,14 +18,14 @@ from shared.metrics.two_way import Components, TwoWay
 POWER = 0.8
 TO_SETTLE = 0.01  # one percentage point
 ENOUGH_UNITS = 20
-"""Is the number of test units that a judged class needs: with so many, 93 to 97 of 100 intervals of 95 % hold the truth in the tests' simulations."""
+"""Sets the least number of test units of a judged class: with that many, 93 to 97 of 100 intervals of 95 % hold the truth in the tests' simulations."""
 MOST_REPETITIONS = 1000  # if so many do not settle it, test units are what is lacking
 ENDLESS = 10**12  # units, whose own error is then nothing
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(20)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()  # of the standard normal distribution
 
 ASSUMED_REPETITION = 0.012
-"""Is the standard deviation of a repetition's difference, before anything is measured: what `benchmarks.verdict_simulation` gives
+"""Estimates the standard deviation of a repetition's difference before anything is measured: what `benchmarks.verdict_simulation` gives
 for searches that differ by .85 points (measured on long-tailed Fashion-MNIST with frozen features), seeds of .6, pools of .3
 and generators of .3 points."""
 ASSUMED_UNIT = 0.15
@@ -113,7 +113,7 @@ def assumed_components(judged: Sequence[int], units: int) -> Components:
 
 
 def design_text(design: Needed, units: int) -> str:
-    """Returns a design in words, for a study with so many test units."""
+    """Returns a design in words, for a study with this many test units."""
     repetitions = f"{design.repetitions} repetitions"
     if design.units == units:
         return repetitions

@@ -33,15 +33,15 @@ class Metric:
     """Declares one number that scores a prediction as a whole. Exactly one `from_…` says how it is computed."""
 
     name: str
-    """Is the key in JSON and in study files. It never changes, as users and stored results refer to it."""
+    """Identifies the metric in JSON and in study files. It never changes, as users and stored results refer to it."""
     label: str
-    """Is the name in sentences and figures."""
+    """Names the metric in sentences and figures."""
     format: Format
     place: Place
     column: int
-    """Is the position among the metrics of `results.csv` and `results.json`, from 0; a new metric comes last, so that no column moves."""
+    """Gives the position among the metrics of `results.csv` and `results.json`, from 0; a new metric comes last, so that no column moves."""
     heading: str = ""
-    """Is the heading of its column with line breaks, if that is not the label."""
+    """Gives the heading of its column with line breaks, if that is not the label."""
 
     from_counts: Callable[[LabelSchema, DecisionCounts, NDArray[np.int64]], Floats] | None = None
     """Returns `[...]` for the schema, counts `[..., C]` and the columns of the rare classes; NaN if the metric is not defined. It is
@@ -50,7 +50,7 @@ class Metric:
     from_evaluation: Callable[[Evaluation], float] | None = None
     """Returns a metric that needs more than counts; NaN if it is not defined."""
     from_training: str | None = None
-    """Is the dotted path of a function of (schema, arm, data, logits, labels), for a metric that needs torch and the training's data. Only
+    """Gives the dotted path of a function of (schema, arm, data, logits, labels), for a metric that needs torch and the training's data. Only
     `final` computes and commits it."""
     by_group: Callable[[Evaluation], Floats] | None = None
     """Returns the metric per label group `[G]`, if it is defined for a group."""
@@ -58,7 +58,7 @@ class Metric:
     verdict: bool = False
     """Tells whether a verdict may use it: then it is a share, and is computed from counts, so that each test image has an influence on it."""
     by_class: bool = False
-    """Tells whether each class counts alike, whatever the number of its test images."""
+    """Tells whether each class counts equally, whatever the number of its test images."""
     larger_is_better: bool = True
     rare: bool = False
     """Tells whether it scores the rare classes only: it is not defined in a study without any."""
@@ -67,7 +67,7 @@ class Metric:
     headline: bool = False
     """Tells whether it is in short tables: that of `submit final`, and that of the label groups if it has `by_group`."""
     of_generated: str = ""
-    """Is the name on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
+    """Names the metric on the page for a classifier that `score` trained on generated images alone; empty if it is not measured there."""
 
     def __post_init__(self) -> None:
         ways = (self.from_counts, self.from_evaluation, self.from_training)

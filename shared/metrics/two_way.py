@@ -1,4 +1,4 @@
-"""Computes the mean of a table of repetitions × test units, and its error if both the repetitions and the units were drawn anew.
+"""Computes the mean of a table of repetitions × test units, and its error if both the repetitions and the units were drawn again.
 
 The model is Y[r, i] = mean + repetition r + unit i + rest, all three random: the one that is used for readers and cases in diagnostic imaging (Dorfman,
 Berbaum and Metz 1992, Investigative Radiology 27; Hillis 2007, Statistics in Medicine 26). `docs/statistics.md` has the formulas.
@@ -22,14 +22,14 @@ class Components:
     """Holds the standard deviations of the three sources of error, in the unit of the metric."""
 
     repetition: float
-    """Is that of a repetition's difference, for infinitely many test units."""
+    """Gives the standard deviation of a repetition's difference, for infinitely many test units."""
     unit: float
-    """Is that of a test unit's influence on the difference, for infinitely many repetitions."""
+    """Gives the standard deviation of a test unit's influence on the difference, for infinitely many repetitions."""
     rest: float
-    """Is that of the rest: how much a unit's influence varies from repetition to repetition."""
+    """Gives the standard deviation of the rest: how much a unit's influence varies from repetition to repetition."""
 
     def standard_error(self, repetitions: float, units: float) -> float:
-        """Returns the standard error of the mean over so many repetitions and units; either may be infinite."""
+        """Returns the standard error of the mean over this many repetitions and units; either may be infinite."""
         variance = self.repetition**2 / repetitions + self.unit**2 / units + self.rest**2 / repetitions / units
         return math.sqrt(variance)
 
@@ -42,11 +42,11 @@ class TwoWay:
     repetitions: int
     units: int
     of_repetitions: float
-    """Is MSR = n Σ (row mean - mean)² / (k - 1)."""
+    """Gives MSR = n Σ (row mean - mean)² / (k - 1)."""
     of_units: float
-    """Is MSI = k Σ (column mean - mean)² / (n - 1)."""
+    """Gives MSI = k Σ (column mean - mean)² / (n - 1)."""
     of_rest: float
-    """Is MSE, the mean square of what rows and columns do not explain."""
+    """Gives MSE, the mean square of what rows and columns do not explain."""
 
     @classmethod
     def of(cls, table: Floats) -> TwoWay:
@@ -68,7 +68,7 @@ class TwoWay:
 
     @property
     def variance(self) -> float:
-        """Is the variance of the mean, max(MSR + MSI - MSE, MSR, MSI) / (kn).
+        """Returns the variance of the mean, max(MSR + MSI - MSE, MSR, MSI) / (kn).
 
         The first is unbiased for σ²_r / k + σ²_i / n + σ²_e / (kn); the other two are its value if a component is 0, below which an
         estimate can fall by chance alone.
@@ -77,7 +77,7 @@ class TwoWay:
 
     @property
     def freedom(self) -> float:
-        """Is the number of degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2), at least k - 1."""
+        """Returns the number of degrees of freedom of `variance` (Satterthwaite 1946, Biometrics Bulletin 2), at least k - 1."""
         k, n = self.repetitions, self.units
         largest = max(self._both, self.of_repetitions, self.of_units)
         if largest <= 0:
@@ -93,7 +93,7 @@ class TwoWay:
 
     @cached_property
     def p(self) -> float:
-        """Is the two-sided p value of the mean by Student's t; 1 for a mean of 0."""
+        """Returns the two-sided p value of the mean by Student's t; 1 for a mean of 0."""
         if abs(self.mean) <= ROUNDING:
             return 1.0
         error = math.sqrt(self.variance)

@@ -52,46 +52,46 @@ class Comparison:
     table: TwoWay | None
     """Holds the analysis of the differences over repetitions and test units; None with fewer than two of either."""
     p_repetitions: float
-    """Is the p value of the exact two-sided sign-flip test over the repetitions."""
+    """Gives the p value of the exact two-sided sign-flip test over the repetitions."""
     p_adjusted: float
-    """Is the larger of both p values; in a verdict it is that after Holm's correction over the arms with generated images."""
+    """Gives the larger of the two p values; in a verdict, after Holm's correction over the arms with generated images."""
     alpha: float
     comparisons: int
-    """Is the number of comparisons in the correction; 1 for a comparison that is not corrected."""
+    """Counts the comparisons in the correction; 1 for a comparison that is not corrected."""
 
     @property
     def n(self) -> int:
-        """Is the number of pairs."""
+        """Returns the number of pairs."""
         return len(self.repeats)
 
     @property
     def least(self) -> int:
-        """Is the least number of pairs with which this comparison can be significant."""
+        """Returns the least number of pairs with which this comparison can be significant."""
         return least_seeds(self.comparisons, self.alpha)
 
     @property
     def difference(self) -> float | None:
-        """Is the mean difference; None without a pair."""
+        """Returns the mean difference; None without a pair."""
         return math.fsum(self.differences) / self.n if self.n else None
 
     @property
     def sd(self) -> float | None:
-        """Is the standard deviation of the differences (n - 1); None with fewer than two."""
+        """Returns the standard deviation of the differences (n - 1); None with fewer than two."""
         return float(np.std(self.differences, ddof=1)) if self.n > 1 else None
 
     @property
     def p_units(self) -> float:
-        """Is the p value over repetitions and test units."""
+        """Returns the p value over repetitions and test units."""
         return self.table.p if self.table is not None else 1.0
 
     @property
     def p(self) -> float:
-        """Is the p value of the comparison: the larger of the two."""
+        """Returns the p value of the comparison: the larger of the two."""
         return max(self.p_repetitions, self.p_units)
 
     @property
     def interval(self) -> Interval | None:
-        """Is the interval with confidence 1 - alpha over repetitions and test units."""
+        """Returns the interval with confidence 1 - alpha over repetitions and test units."""
         return self.table.interval(1 - self.alpha) if self.table is not None else None
 
     @property
@@ -105,7 +105,7 @@ class Comparison:
 
     @property
     def smallest_effect(self) -> float | None:
-        """Is the difference that a study with these variances finds with power 80 %; None if it can find none."""
+        """Returns the difference that a study with these variances finds with power 80 %; None if it can find none."""
         if self.table is None:
             return None
         effect = smallest_effect(self.table.components, self.n, self.table.units, self.alpha / self.comparisons)
@@ -119,7 +119,7 @@ class ArmVerdict:
     against_baseline: Comparison
     against_placebos: tuple[Comparison, ...]
     p_images: float | None
-    """Is the p value of the claim that the images help; None if the study cannot claim it."""
+    """Gives the p value of the claim that the images help; None if the study cannot claim it."""
 
     @property
     def arm(self) -> str:
@@ -142,7 +142,7 @@ class ArmVerdict:
 
     @property
     def p(self) -> float:
-        """Is the p value of `outcome`."""
+        """Returns the p value of `outcome`."""
         claimed = self.p_images if self.outcome == "images help" else None
         return self.against_baseline.p_adjusted if claimed is None else claimed
 
@@ -192,7 +192,7 @@ def give_verdicts(
 
 
 def compare(measured: Measured, arm: str, baseline: str, alpha: float, comparisons: int = 1) -> Comparison:
-    """Compares two arms as one of so many comparisons; its p value is not corrected."""
+    """Compares two arms as one of this many comparisons; its p value is not corrected."""
     pair = paired(measured.values[arm], measured.values[baseline])
     table = _table(measured, arm, baseline, pair)
     p_repetitions = sign_flip_p(pair.differences)

@@ -10,9 +10,9 @@ from shared.config.task import Task, block_json
 from shared.kube.manifests import LARGEST_TASK
 
 BLOCK_SECONDS = 300.0
-"""Is the number of seconds of work in a Job. A Pod whose image is on the node needs about 15 s to start and import, a twentieth of that."""
+"""Sets how many seconds of work a Job takes on. A Pod whose image is on the node needs about 15 s to start and import, a twentieth of that."""
 TRAININGS_WITHOUT_PACE = 4
-"""Is the number of trainings in a Job if no search tells how long one takes."""
+"""Sets how many trainings a Job takes on if no search tells how long one takes."""
 
 
 def deal(tasks: Sequence[Task], most: int | None, active: int = 0) -> list[list[Task]]:

@@ -39,12 +39,12 @@ PATIENCE_SECONDS = (
 )
 STORE_SECONDS = 30.0  # between two checks of the store for what others have committed
 REJECTED_SECONDS = 60.0  # before a Job that the cluster rejected is created again
-CLOCK_SKEW_SECONDS = 60.0  # by which the clocks of nodes and API server may differ
+CLOCK_SKEW_SECONDS = 60.0  # that the clocks of the nodes and of the API server may differ by
 
 log = Log("control")
 
 Reference = tuple[Stage, str]
-"""Is the stage and key of a task, by which it is found in a Job."""
+"""Identifies a task in a Job, by its stage and key."""
 
 
 @dataclass
@@ -58,13 +58,13 @@ class _JobTask:
     failed: str | None = None
     """Says why it failed, in the words of Kubernetes and of its Pod; None if it has not failed."""
     not_before: float = 0.0
-    """Is the time, by the monotonic clock, before which a missing Job is not created again."""
+    """Gives the time, by the monotonic clock, before which a missing Job is not created again."""
     kept_until: float = math.inf
-    """Is the time at which Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
+    """Gives the time at which Kubernetes removes its failed Job, in seconds since 1970. If the Job is gone before that, a user has removed it."""
 
     @property
     def reference(self) -> Reference:
-        """Is the stage and key of its task."""
+        """Returns the stage and key of its task."""
         return self.task.stage, self.task.key
 
 
@@ -219,7 +219,7 @@ class KubeExecutor:
                     completed.append(CompletedStep(entry.step, None))
                 elif (
                     time.time() >= entry.kept_until
-                ):  # Kubernetes has removed its failed Job, which no user did to try again
+                ):  # Kubernetes has removed its failed Job, so no user asked for another try
                     entry.not_before = time.monotonic() + STORE_SECONDS
                 else:
                     waiting[entry.task.key] = entry
@@ -257,7 +257,7 @@ class KubeExecutor:
         self._store_checked = time.monotonic()
         before, self._committed = self._committed, set()
         completed = []
-        left: dict[str, bool] = {}  # whether a task of a Job that does no work is left, by the Job's name
+        left: dict[str, bool] = {}  # by the name of a Job that does no work: whether it has a task left
         for id_, entry in self.tasks.items():
             job = holders.get(entry.reference)
             if job is None or job_state(job).phase == "complete":

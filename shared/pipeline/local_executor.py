@@ -40,7 +40,7 @@ TASKS = "tasks"
 """Names the folder in the work directory with the task files of its stages."""
 WORKERS_FILE = "tune-workers.json"
 """Names the file in that folder with the open searches, from which all tuning workers take trials."""
-START_SECONDS = 15.0  # that a process takes to start, about: a training that is longer keeps no other one waiting
+START_SECONDS = 15.0  # that a process takes to start, roughly: a training that takes longer keeps no other one waiting
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class _Work:
     pending: list[Launch] = field(default_factory=list)
     """Lists the processes that wait for a free slot, or for the end of a retry's wait."""
     not_before: float = 0.0
-    """Is the time, by the monotonic clock, before which no process starts."""
+    """Gives the time, by the monotonic clock, before which no process starts."""
     since: float | None = None
-    """Is the time, by the monotonic clock, at which the first process got a slot or, in a block, the task before the present one ended."""
+    """Gives the time, by the monotonic clock, at which the first process got a slot or, in a block, the task before the present one ended."""
     begun_at: float | None = None
-    """Is the time, by the monotonic clock, at which the process of a block began its present task; None while it starts."""
+    """Gives the time, by the monotonic clock, at which the process of a block began its present task; None while it starts."""
     ended: bool = False
     """Says whether its process has ended a task since it was started."""
 
@@ -78,7 +78,7 @@ class _Work:
         return self.block and not self.processes
 
     def write(self) -> None:
-        """Writes the file anew, as a whole, since a process may be reading it."""
+        """Rewrites the file as a whole, since a process may be reading it."""
         text = block_json([begun.task for begun in self.tasks], indent=1)
         fresh = self.file.with_suffix(".part")
         fresh.write_text(text)
@@ -116,7 +116,7 @@ class LocalExecutor:
     """Runs tasks as processes; implements `shared.pipeline.scheduler.Executor`."""
 
     tick_seconds = 0.1
-    patience = 0.0  # the services run on this machine, and stages themselves have waited for others
+    patience = 0.0  # the services run on this machine, and the stages have already waited for other ones
 
     def __init__(
         self,
@@ -271,7 +271,7 @@ class LocalExecutor:
         if not self.free or any(work.pending for work in self._in_order()):
             return
         for work in self._blocks_at_work():
-            # the first task of a process takes as long as its imports, too
+            # the time of a process's first task includes its imports
             most = START_SECONDS if work.ended else 2 * START_SECONDS
             if len(work.tasks) > 1 and work.begun_at is not None and time.monotonic() - work.begun_at > most:
                 begun = work.tasks.pop()
@@ -310,7 +310,7 @@ class LocalExecutor:
                 if begun.task.key == key:
                     self.labels[process.process.pid] = begun.step.label
                     work.begun_at = time.monotonic()
-                    work.since = work.since or work.begun_at  # of a search, which begins with its first worker
+                    work.since = work.since or work.begun_at  # a search begins with its first worker
 
     def _task_ends(self, process: StageProcess, key: str) -> None:
         """Completes the task of a block, or notes that a search is closed."""
@@ -354,12 +354,12 @@ class LocalExecutor:
                 self.pool.tasks = [begun for begun in self.pool.tasks if begun not in work.tasks]
                 self.pool.write()
             elif work.block and work.ended:
-                self._queue_again(work)  # it had ended before it saw the last task that it was given
+                self._queue_again(work)  # it ended before it saw the last task that it was given
             return
         if work.block and not work.tasks:
             return  # it was lost after its last task
         logged, tail = "\n".join(process.errors), "\n".join(process.tail)
-        # for a bug the traceback says more than the errors logged before it
+        # for a bug, the traceback says more than the errors logged before it
         reason = (tail or logged if code == errors.BUG else logged or tail) or f"ended with code {code}"
         if code in (errors.UNAVAILABLE, errors.STOPPED) or code < 0:
             self._retry(work, process, name, reason)

@@ -54,7 +54,7 @@ class SearchedParameters:
     without: tuple[str, ...] = ()
     """Lists the paths that the experiment sets itself, which another experiment's search does not replace."""
     repetition: int | None = None
-    """Is the repetition whose best trial counts; None takes the best trial of all."""
+    """Selects the repetition whose best trial counts; None takes the best trial of all."""
 
     def of(self, tune: Manifest) -> dict[str, Value]:
         """Returns the parameters by path, given the manifest of the search."""
@@ -73,7 +73,7 @@ class Step:
     stage: Stage
     experiment: str | None
     label: str
-    """Is its name in messages, e.g. `final synthetic 3`."""
+    """Names the step in messages, e.g. `final synthetic 3`."""
     config: StageConfig
     needs: Mapping[str, Step]
     from_search: SearchedParameters | None = None
@@ -84,7 +84,7 @@ class Step:
 
     @cached_property
     def id(self) -> str:
-        """Is an identifier that is equal for steps with the same work. Unlike the key, it is known before anything has run."""
+        """Returns an identifier that is equal for steps with the same work. Unlike the key, it is known before anything has run."""
         needs = {role: step.id for role, step in self.needs.items()}
         if self.warm_start is not None:
             needs["warm_start"] = self.warm_start.name
@@ -145,7 +145,7 @@ class _ParameterSource:
     """Says where an experiment's parameters come from."""
 
     tune: Step | None = None
-    """Is its own search, or the one whose parameters it takes over."""
+    """Refers to its own search, or to the one whose parameters it takes over."""
     generation: tuple[str, ...] = ()
     """Lists the paths of `generate` among the parameters."""
     without: tuple[str, ...] = ()
@@ -229,7 +229,7 @@ class _Planner:
             searched = generation_settings(experiment)
             needs = self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
             for pool in self.pools:
-                # if the search varies how images are generated, each trial has its own made
+                # if the search varies how images are generated, each trial has its own images made
                 data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
                 needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
             if searched:

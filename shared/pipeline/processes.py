@@ -30,7 +30,7 @@ class Launch:
     """Says how to start a stage process, or to start it again after it was lost."""
 
     name: str
-    """Is its name in messages, e.g. `tune real worker 1`."""
+    """Names the process in messages, e.g. `tune real worker 1`."""
     arguments: tuple[str, ...]
     """Holds the arguments of the command `tailfill`."""
     environment: Mapping[str, str]
@@ -38,7 +38,7 @@ class Launch:
     takes_slot: bool = True
     """Says whether it needs a slot. A coordinator does not, since it waits more than it computes."""
     most_gpus: int = 1
-    """Is the number of GPUs that it can use; it gets more than one only if nothing else runs."""
+    """Limits the number of GPUs that it uses; it gets more than one only if nothing else runs."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class StageProcess:
     """Holds the last 40 lines of its stderr that were not log lines, such as a traceback or a library's warning."""
 
     reader: threading.Thread = field(default_factory=threading.Thread)
-    """Is the thread that reads its stderr until it ends."""
+    """Reads its stderr until it ends."""
 
     def kill(self) -> None:
         """Kills it and all processes that it started; returns when it has ended."""
@@ -84,7 +84,7 @@ def start(launch: Launch, environment: Mapping[str, str], lines: Lines) -> Stage
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its stages in order
+        start_new_session=True,  # Ctrl-C reaches only this process, which then stops its stages in order
         preexec_fn=partial(die_with_parent, os.getpid()),
     )
     started = StageProcess(launch, process)

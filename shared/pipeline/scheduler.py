@@ -41,9 +41,9 @@ class Executor(Protocol):
     """Runs tasks: on this machine, or on a cluster."""
 
     tick_seconds: float
-    """Is the number of seconds between two calls of `advance`."""
+    """Sets the number of seconds between two calls of `advance`."""
     patience: float
-    """Is the number of seconds for which a service may be unavailable before the run ends with its error."""
+    """Limits the seconds for which a service may be unavailable before the run ends with its error."""
 
     def begin(self, step: Step, task: Task) -> None:
         """Accepts a task. It is called once per task, when everything that the task needs is committed."""
@@ -110,7 +110,7 @@ class Scheduler:
             if not known and all(needed.id in self.committed for needed in step.needs.values()):
                 self._begin(step, step.stage in rerun)
         self._ended += self.executor.advance()
-        while self._ended:  # a step whose manifest cannot be read now stays in the list for the next tick
+        while self._ended:  # if its manifest cannot be read now, a step stays in the list for the next tick
             self._commit(self._ended[0])
             self._ended.pop(0)
 

@@ -25,11 +25,11 @@ class Hints:
     """Says what a user can do if nothing moves. The defaults are for one machine."""
 
     resume: str = RESUME_HINT
-    """Is the hint if no coordinator is running."""
+    """Gives the hint to show if no coordinator is running."""
     workers: str = (
         "one comes from another search, or starts when a slot of `tailfill run` is free, or by `kubectl scale`"
     )
-    """Is the hint if no worker is alive."""
+    """Gives the hint to show if no worker is alive."""
 
 
 LOCAL_HINTS = Hints()
@@ -40,7 +40,7 @@ class SearchState:
     """Holds the state of a search that is not committed."""
 
     step: str
-    """Is the label of its step in the plan."""
+    """Gives the label of its step in the plan."""
     objectives: tuple[str, ...]
     snapshot: SearchSnapshot | None
     """Holds what the monitor read; None before it has begun, or if PostgreSQL is unavailable."""

@@ -21,7 +21,7 @@ class Fingerprints:
     """Holds the digests of the data and weights that a study names, which are part of its keys."""
 
     source: str | None
-    """Is the digest of the data; None for drawn garments."""
+    """Gives the digest of the data; None for drawn garments."""
     weights: dict[str, str]
     """Maps the location of weights to their digest."""
 
@@ -37,7 +37,7 @@ class Session:
 
     @property
     def database_url(self) -> str:
-        """Is the URL of PostgreSQL; raises ConfigError if none is set."""
+        """Returns the URL of PostgreSQL; raises ConfigError if none is set."""
         if self.settings.database_url is None:
             raise ConfigError(
                 "DATABASE_URL: is not set; a search needs PostgreSQL, postgresql://user:password@host:port/database"

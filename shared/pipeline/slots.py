@@ -23,7 +23,7 @@ class Slots:
 
     count: int
     gpus: int
-    """Is the number of GPUs that the study may use."""
+    """Counts the GPUs that the study may use."""
 
     @classmethod
     def of_machine(cls, study: ResolvedStudy) -> Slots:

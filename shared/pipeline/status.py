@@ -46,14 +46,14 @@ class StepState:
 
     step: Step
     task: Task | None
-    """Is its task; None if something that it needs is not committed, so that its key is not known yet."""
+    """Holds its task; None if something that it needs is not committed, so that its key is not known yet."""
     manifest: Manifest | None
     status: TaskStatus | None = None
     """Says what is done with its task; None if that is nothing, or not known."""
 
     @property
     def state(self) -> str:
-        """Is `committed`, `running`, `pending`, `failed`, `ready` (everything that it needs is committed) or `waiting`."""
+        """Returns `committed`, `running`, `pending`, `failed`, `ready` (everything that it needs is committed) or `waiting`."""
         if self.manifest or not self.task:
             return "committed" if self.manifest else "waiting"
         return self.status.state if self.status else "ready"

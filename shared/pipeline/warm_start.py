@@ -15,7 +15,7 @@ class WarmStart:
     """Holds the search of another study's experiment from which a search starts."""
 
     name: str
-    """Is its name in the study file: `study/experiment`."""
+    """Names it as the study file does: `study/experiment`."""
     result: Input | None = None
     """Refers to its newest committed result; None if there is none, or if the store was not read."""
     available: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ class WorkerScaling:
         marker = f"{artifacts.study}/cluster/{scale['metadata']['uid']}-scaled"
         if artifacts.store.exists(marker):
             return
-        # 1 is the Deployment's first value; a user who has scaled it to 1 cannot be told apart from that
+        # 1 is the Deployment's initial value; if a user has scaled it to 1, that looks the same
         if scale["spec"].get("replicas", 0) == 1 != workers:
             self._cluster.patch(
                 "deployments", f"{name}/scale", [{"op": "replace", "path": "/spec/replicas", "value": workers}]

@@ -13,9 +13,9 @@ class IncompleteSearch:
     """Describes a search that ended before it had run all its trials."""
 
     experiment: str
-    """Is the label of the experiment."""
+    """Gives the label of the experiment."""
     trials: int
-    """Is the number of finished trials."""
+    """Counts the finished trials."""
     reason: str
 
 

@@ -70,20 +70,20 @@ class Experiment:
     finals: dict[int, StageResult]
     tune: StageResult | None
     finetune: StageResult | None
-    """Is the result for the first pool of generated images, as are the two below."""
+    """Holds the result for the first pool of generated images, as do the two below."""
     generate: StageResult | None
     score: StageResult | None
     pools: int
-    """Is the number of pools of generated images."""
+    """Counts the pools of generated images."""
 
     @property
     def label(self) -> str:
-        """Is the name in tables."""
+        """Returns the name in tables."""
         return self.config.title or self.config.name
 
     @cached_property
     def arm(self) -> Arm | None:
-        """Is the arm as the first repetition was trained, or None if there is no repetition."""
+        """Returns the arm as the first repetition was trained, or None if there is no repetition."""
         for result in self.finals.values():
             return Arm.model_validate_json(json.dumps(result.manifest.config["arm"]))
         return None

@@ -42,7 +42,7 @@ class StageCost:
     wall_seconds: float
     gpu_seconds: float
     gpu_lost_seconds: float
-    """Is the part of `gpu_seconds` that was lost when a process ended."""
+    """Counts the `gpu_seconds` that were lost when a process ended."""
     cpu_seconds: float
     """Counts the seconds without a GPU."""
     cpu_lost_seconds: float

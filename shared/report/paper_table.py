@@ -27,7 +27,7 @@ class PaperRow:
     beta2: float
     test_loss: float
     test_accuracy: float
-    """Is the test accuracy as a share, 0 to 1 (the paper prints per cent)."""
+    """Gives the test accuracy as a share, 0 to 1 (the paper prints per cent)."""
 
 
 PAPER_ROWS: dict[int, PaperRow] = {

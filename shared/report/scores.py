@@ -31,7 +31,7 @@ class Spread:
 
     mean: float | None
     sd: float | None
-    """Is the standard deviation with n - 1 in the denominator; None with fewer than two values."""
+    """Gives the standard deviation with n - 1 in the denominator; None with fewer than two values."""
     n: int
 
     @classmethod
@@ -72,7 +72,7 @@ class StudyScores:
 
     @cached_property
     def units(self) -> NDArray[np.int64]:
-        """Is the number of each test image's unit, `[n]` from 0, in the order of `Predictions.units`; empty if nothing was predicted."""
+        """Returns the number of each test image's unit, `[n]` from 0, in the order of `Predictions.units`; empty if nothing was predicted."""
         first = next(iter(self.predictions.values()), None)
         return np.unique(first.units if first else [], return_inverse=True)[1].astype(np.int64)
 

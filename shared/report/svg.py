@@ -41,12 +41,12 @@ class Plot:
 
     name: str
     svg: str
-    """Is the figure for use inside HTML: without XML header, with unique ids, and CSS variables for colours."""
+    """Holds the figure for use inside HTML: without XML header, with unique ids, and CSS variables for colours."""
     png: bytes
     alt: str
-    """Is the alternative text."""
+    """Gives the alternative text."""
     width: int
-    """Is the greatest width in CSS pixels."""
+    """Limits the width in CSS pixels."""
 
 
 def style() -> AbstractContextManager[None]:

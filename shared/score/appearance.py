@@ -1,7 +1,7 @@
-"""How images look, whatever they show: perceptual hashes and thumbnails, by which copies are found.
+"""Describes how images look, whatever they show, by perceptual hashes and thumbnails, so that copies can be found.
 
-No network is used: one that was trained on the images or their labels knows them, and pooled features of one that was not lose copies that
-are cut a little at the border (measured: docs/copies.md). Thumbnails that are aligned first lose none.
+It uses no network: one that was trained on the images or their labels knows them, and pooled features of one that was not miss copies that
+are cut a little at the border (measured: docs/copies.md). Thumbnails that are aligned first miss none.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from shared.score.neighbours import Features, squared_distances
 from shared.stop import StopSignal
 
 COPY_BITS = 24
-"""The bits, of 256, in which the perceptual hashes of an image and its copy may differ. A copy saved as JPEG of quality 50, at three quarters
-of its size or with noise differs in up to about 24; the most alike images of Fashion-MNIST that are none differ in 36, of DeepFashion in 50."""
+"""Limits the bits, of 256, in which the perceptual hashes of an image and its copy may differ. A copy saved as JPEG of quality 50, at three
+quarters of its size or with noise differs in up to about 24. Of images that are not copies, the most similar ones differ in 36 in
+Fashion-MNIST, and in 50 in DeepFashion."""
 HASHED_SIDE = 64  # pixels, to which the hash resizes anyway
 SIDE = 48  # pixels of a thumbnail that is cut
 COMPARED_SIDE = 16  # pixels of one that is compared
@@ -31,7 +32,7 @@ CHUNK = 1024  # images that are computed at once, for memory
 BLOCK = 256
 
 Window = tuple[int, int, int]
-"""Left, top and side in pixels of a square part of a thumbnail."""
+"""Gives left, top and side, in pixels, of a square part of a thumbnail."""
 
 
 def _windows() -> tuple[Window, ...]:
@@ -45,14 +46,14 @@ WHOLE = WINDOWS[0]
 
 @dataclass(frozen=True)
 class Appearances:
-    """How each of n images looks."""
+    """Describes how each of n images looks."""
 
     hashes: NDArray[np.uint64]
-    """The perceptual hashes of the images and of their mirror images, `[2, n, 4]`."""
+    """Holds the perceptual hashes of the images and of their mirror images, `[2, n, 4]`."""
     colours: NDArray[np.int16]
-    """The mean colours of a 4 x 4 grid, alike, `[2, n, 48]`."""
+    """Holds the mean colours of a 4 x 4 grid, likewise, `[2, n, 48]`."""
     thumbnails: torch.Tensor
-    """uint8 `[n, 3, 48, 48]`."""
+    """Holds the thumbnails, uint8 `[n, 3, 48, 48]`."""
 
     def __len__(self) -> int:
         return len(self.thumbnails)
@@ -60,12 +61,12 @@ class Appearances:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest image of a reference set for each of another."""
+    """Holds the nearest image of a reference set for each image of another set."""
 
     index: NDArray[np.int64]
-    """Positions in the reference set, `[n]`."""
+    """Holds the positions in the reference set, `[n]`."""
     distance: NDArray[np.float32]
-    """Euclidean distances of the thumbnails, `[n]`."""
+    """Holds the Euclidean distances of the thumbnails, `[n]`."""
 
 
 def appearances(images: ImageSet, stop: StopSignal) -> Appearances:
@@ -83,7 +84,7 @@ def appearances(images: ImageSet, stop: StopSignal) -> Appearances:
 
 
 def hash_matches(queries: Appearances, reference: Appearances) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the reference image that each query, or its mirror image, is a copy of by its hash, and the differing bits, `[n]` each.
+    """Returns the reference image of which each query, or its mirror image, is a copy by its hash, and the differing bits, `[n]` each.
 
     It is the one with the fewest differing bits, of those that differ in at most COPY_BITS and whose colours agree; -1 if there is none.
     """
@@ -109,7 +110,7 @@ def nearest(
     stop: StopSignal,
     exempt: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> Neighbours:
-    """Returns the reference image that each query, or its mirror image, is nearest to: to the whole of it, or to a part of at least 63 %.
+    """Returns the reference image to which each query, or its mirror image, is nearest: to the whole of it, or to a part of at least 63 %.
 
     `exempt` has a number per query, -1 for none, and one per reference image: images with the same number are not compared. Raises Stopped.
     """
@@ -131,7 +132,7 @@ def nearest(
 
 
 def features(thumbnails: torch.Tensor, window: Window = WHOLE) -> Features:
-    """Returns the part of each thumbnail within the window, 16 x 16 pixels of 0 to 1 in a row, `[n, 768]`."""
+    """Returns the part of each thumbnail within the window, as a row of 16 x 16 pixels in 0 to 1, `[n, 768]`."""
     left, top, side = window
     size = (COMPARED_SIDE, COMPARED_SIDE)
     parts = [

@@ -1,4 +1,4 @@
-"""Measures of a set of generated images against a set of real ones, on their features: KID, precision, recall, density, coverage."""
+"""Compares a set of generated images with a set of real ones by their features: KID, precision, recall, density, coverage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def kernel_distance(real: Features, generated: Features, seed: int) -> float | N
     """Returns the kernel inception distance (Bińkowski et al. 2018, Demystifying MMD GANs) of two sets of features.
 
     It is the squared maximum mean discrepancy with the kernel (x·y / F + 1)³, the mean of unbiased estimates over random subsets. It is
-    about 0, or a little below, if both sets have the same distribution, and None if a set has fewer than two images.
+    about 0, or a little below, if both sets have the same distribution. It is None if a set has fewer than two images.
     """
     size = min(SUBSET_SIZE, len(real), len(generated))
     if size < 2:
@@ -46,9 +46,9 @@ def _unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
 def precision_recall_density_coverage(real: Features, generated: Features) -> dict[str, float | None]:
     """Returns `precision`, `recall`, `density` and `coverage` (Naeem et al. 2020, Reliable Fidelity and Diversity Metrics), k = 5.
 
-    The ball of a real image reaches to its k-th nearest real neighbour. Precision is the share of generated images in a real ball;
-    density the mean number of real balls that contain a generated image, over k (it may exceed 1); coverage the share of real balls
-    that contain a generated image; recall the share of real images in a generated ball. All are None if a set has fewer than k + 1
+    The ball of a real image reaches to its k-th nearest real neighbour. Precision is the share of generated images in a real ball.
+    Density is the mean number of real balls that contain a generated image, over k (it may exceed 1). Coverage is the share of real balls
+    that contain a generated image. Recall is the share of real images in a generated ball. All are None if a set has fewer than k + 1
     images.
     """
     if min(len(real), len(generated)) <= NEIGHBOURS:

@@ -31,11 +31,11 @@ from shared.score.plausibility import Probabilities, group_accuracy
 from shared.tensors import check_shapes, read_tensors, save_tensors
 
 Answers = dict[str, NDArray[np.float32]]
-"""What one judge says of real images: `held_out` and `val`, and of the first judge also `train_features` and `val_features`."""
+"""Holds what one judge says of real images: `held_out` and `val`, and for the first judge also `train_features` and `val_features`."""
 NO_COLUMNS = np.zeros(0, np.int64)
 REAL = "real.safetensors"
 NETWORK, ANSWERS = "network.safetensors", "answers.safetensors"
-"""The files of a trained judge's checkpoint."""
+"""Name the files of a trained judge's checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class RealPredictions:
     """Holds what k judges say of the n training images and the m validation images."""
 
     fold: NDArray[np.int64]
-    """The fold of each training image, `[n]`: the number of the judge that was not trained on it."""
+    """Gives the fold of each training image, `[n]`: the number of the judge that was not trained on it."""
     held_out: Probabilities
-    """The probabilities of the training images, each by the judge that was not trained on it, `[n, C]`."""
+    """Holds the probabilities of the training images, each by the judge that was not trained on it, `[n, C]`."""
     val: NDArray[np.float32]
-    """The probabilities of the validation images by every judge, `[k, m, C]`."""
+    """Holds the probabilities of the validation images by every judge, `[k, m, C]`."""
     train_features: NDArray[np.float32]
-    """The pooled features of the training images from the first judge's network, `[n, F]`."""
+    """Holds the pooled features of the training images from the first judge's network, `[n, F]`."""
     val_features: NDArray[np.float32]
-    """The same of the validation images, `[m, F]`."""
+    """Holds those of the validation images, `[m, F]`."""
 
     def save(self, path: Path) -> None:
         """Writes all arrays as safetensors."""
@@ -76,7 +76,7 @@ class RealPredictions:
 
     @property
     def judges(self) -> int:
-        """The number of judges, k."""
+        """Returns the number of judges, k."""
         return len(self.val)
 
     def accuracy(self, train: ImageSet) -> dict[str, float | None]:
@@ -98,10 +98,10 @@ def judge_arm(config: Judges) -> Arm:
 
 
 def assign_folds(train: ImageSet, folds: int, seed: int) -> NDArray[np.int64]:
-    """Returns the fold of each training image, `[n]`, 0 to `folds` - 1, stratified over all label groups, so that each has its part of the tail.
+    """Returns the fold of each training image, `[n]`, 0 to `folds` - 1, stratified over all label groups, so that each fold has its part of the tail.
 
-    Images of one product or patient are in one fold: a judge that saw one of them knows the others. Raises DataError if there are fewer of
-    these than folds.
+    Images of one product or patient are in one fold: a judge that saw one of them knows the others. Raises DataError if there are fewer
+    products or patients than folds.
     """
     units = train.unit_numbers()
     if (found := len(np.unique(units))) < folds:
@@ -116,7 +116,7 @@ def train_judges(
 ) -> RealPredictions:
     """Trains a judge for each fold of the training images (`fold`, `[n]`), and returns what the judges say of the real images.
 
-    Their weights are written into the folder `out`, as `judge-<fold>.safetensors`. Each training is checkpointed, and so is each trained
+    It writes their weights into the folder `out`, as `judge-<fold>.safetensors`. Each training is checkpointed, and so is each trained
     judge: an interrupted run continues from there. Raises Stopped, and what training raises.
     """
     numbers = range(int(fold.max()) + 1)
@@ -137,7 +137,7 @@ def train_judges(
 
 
 def load_judge(config: Judges, files: Mapping[str, Path], number: int, images: ImageSet, runtime: Runtime) -> Predictor:
-    """Returns the judge of a fold from the files that `judge` committed, by name. `images` are the training images.
+    """Returns the judge of a fold from `files`, which `judge` committed, by name. `images` are the training images.
 
     Raises what `load_predictor` raises.
     """
@@ -147,7 +147,7 @@ def load_judge(config: Judges, files: Mapping[str, Path], number: int, images: I
 def train_classifier(
     config: Judges, images: ImageSet, val: ImageSet, name: str, number: int, log: Log, runtime: Runtime
 ) -> TrainedClassifier:
-    """Trains a classifier like the judges on `images`, real or generated, with checkpoints under `name`."""
+    """Trains a classifier as the judges are trained, on `images`, real or generated, with checkpoints under `name`."""
     arm = judge_arm(config)
     n, groups = len(images), len(images.schema.groups)
     training = TrainingSet(images, np.zeros(n, np.bool_), np.ones((n, groups), np.bool_))

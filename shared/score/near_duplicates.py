@@ -1,4 +1,4 @@
-"""Near-duplicates among the generated images: copies of training images, and leaks of validation and test images."""
+"""Finds near-duplicates among the generated images: copies of training images, and leaks of validation and test images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from shared.stop import StopSignal
 
 PAIRS = 12  # pairs that are shown, copies by their hash first, then the nearest
 DENSITY_NEIGHBOURS = 5
-"""A distance is compared with the neighbour's distance to its own neighbour of this rank: in a dense part of the data set honest images are
-near to others, too (as the adaptive threshold of Carlini et al. 2023, Extracting Training Data from Diffusion Models)."""
+"""Sets the rank of the neighbour's own neighbour: a distance is compared with the distance between these two, since in a dense part of the
+data set honest images are near others, too (like the adaptive threshold of Carlini et al. 2023, Extracting Training Data from Diffusion
+Models)."""
 COPY_QUANTILE = 0.01  # what the summary counts as near, as `accept.copy_quantile` does by default
 
 
@@ -33,27 +34,27 @@ class Images:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The real images that each generated image is most alike to, `[n]` each, and for comparison how near held-out real images are."""
+    """Holds the real images that each generated image resembles most, `[n]` each, and for comparison how near held-out real images are."""
 
     copy_of: NDArray[np.int64]
-    """The training image that it is a copy of by its perceptual hash; -1 if there is none."""
+    """Identifies the training image of which it is a copy by its perceptual hash; -1 if there is none."""
     copy_bits: NDArray[np.int64]
-    """The bits in which their hashes differ."""
+    """Counts the bits in which their hashes differ."""
     leak_of: list[str | None]
-    """The path of the validation or test image that it is a copy of by its perceptual hash."""
+    """Gives the path of the validation or test image of which it is a copy by its perceptual hash."""
     train: Neighbours
-    """The nearest training image, apart from that which an image was made from and others of the same product or patient."""
+    """Holds the nearest training image, apart from the one that an image was made from and others of the same product or patient."""
     train_ratio: NDArray[np.float32]
-    """The distance to it over its own distance to its fifth nearest training image."""
+    """Gives the distance to it, divided by its own distance to its fifth nearest training image."""
     as_near: NDArray[np.float32]
-    """The share of the validation images whose ratio is as small or smaller."""
+    """Gives the share of the validation images whose ratio is as small or smaller."""
     test: Neighbours
-    """The nearest test image."""
+    """Holds the nearest test image."""
     test_ratio: NDArray[np.float32]
     test_as_near: NDArray[np.float32]
-    """The share of the validation images that are as near to a test image, or nearer."""
+    """Gives the share of the validation images that are as near to a test image, or nearer."""
     held_out: NDArray[np.float32]
-    """The ratio of the validation images among the training images, `[m]`."""
+    """Holds the ratio of the validation images among the training images, `[m]`."""
 
     def summary(self) -> dict[str, float | int]:
         """Returns median ratios, and how many generated images are copies, leaks, and nearer to a real one than real images are."""
@@ -70,7 +71,7 @@ class NearDuplicates:
 def find_near_duplicates(images: Images, made_from: NDArray[np.int64], stop: StopSignal) -> NearDuplicates:
     """Compares the generated images with all real ones.
 
-    `made_from` is the training row that an image was made from, `[n]`, -1 for none; it is expected to be near to that one. Raises Stopped.
+    `made_from` is the training row that an image was made from, `[n]`, -1 for none; the image is expected to be near that one. Raises Stopped.
     """
     train, val, test, generated = (
         appearances(each, stop) for each in (images.train, images.val, images.test, images.generated)
@@ -133,7 +134,7 @@ def _share_as_small(values: NDArray[np.float32], held_out: NDArray[np.float32]) 
 
 
 def _leaks(images: Images, val: Appearances, test: Appearances, generated: Appearances) -> list[str | None]:
-    """Returns the path of the test image, or else of the validation image, that each generated image is a copy of."""
+    """Returns the path of the test image, or else of the validation image, of which each generated image is a copy."""
     in_test, in_val = hash_matches(generated, test)[0].tolist(), hash_matches(generated, val)[0].tolist()
     return [
         images.test.paths[t] if t >= 0 else images.val.paths[v] if v >= 0 else None

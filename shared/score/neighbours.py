@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
-"""One row per image, `[n, F]`."""
+"""Holds one row per image, `[n, F]`."""
 BLOCK_BYTES = 64 * 2**20  # of the distances in memory at once
 
 
 def distance_to_kth(points: Features, reference: Features, k: int, other: bool = False) -> NDArray[np.float32]:
     """Returns the distance of each point to its k-th nearest row of the reference, `[n]`, or to its farthest if there are fewer.
 
-    `other` says that both are the same set, in which no point is its own neighbour. Raises ValueError if there is no row to be near to.
+    `other` says that both are the same set, in which no point is its own neighbour. Raises ValueError if the reference has no other row.
     """
     rows = len(reference) - other
     if rows < 1:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shared.data.schema import Labels, LabelSchema
 
 Probabilities = NDArray[np.float32]
-"""`[n, C]`."""
+"""Holds a probability per image and class, `[n, C]`."""
 
 
 def out_of_fold_mean(
@@ -31,7 +31,7 @@ def out_of_fold_mean(
 def target_probabilities(schema: LabelSchema, probabilities: Probabilities, labels: Labels) -> Probabilities:
     """Returns the probability of the wanted label per group, `[n, G]`; NaN if no label is known.
 
-    In a `one` group it is that of the class; in an `any` group the mean over the known labels, p for a 1 and 1 - p for a 0.
+    In a `one` group it is that of the class. In an `any` group it is the mean over the known labels, of p for a 1 and 1 - p for a 0.
     """
     out = np.full((len(labels), len(schema.groups)), np.nan, np.float32)
     for position, (name, columns) in enumerate(schema.slices().items()):

@@ -1,4 +1,4 @@
-"""Metrics of the generated images as a set, which `judges.json` holds."""
+"""Computes the metrics of the generated images as a set, which `judges.json` holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def of_set(
 ) -> dict[str, Any]:
     """Returns all metrics of the generated images as a set: `cas`, and the distances between their distribution and that of real images.
 
-    `features` are those of the generated images, `[n, F]`, by the network that those of the real images are from.
+    `features` are those of the generated images, `[n, F]`, by the same network as those of the real images.
     """
     cas = classification_accuracy_score(config, images, judged, runtime)
     return {"cas": cas, **distribution(images, judged, features, config.seed)}

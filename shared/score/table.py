@@ -1,4 +1,4 @@
-"""The provenance of the generated images that scoring reads, and the table of scores that it commits."""
+"""Reads the provenance of the generated images that scoring needs, and makes the table of scores that it commits."""
 
 from __future__ import annotations
 

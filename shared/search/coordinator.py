@@ -71,9 +71,9 @@ class Outcome:
     parameters: Parameters
     """Holds the best values that were found, by path; empty if no trial was completed."""
     value: float | None
-    """Is the value of the first objective in the best trial."""
+    """Gives the value of the first objective in the best trial."""
     number: int | None
-    """Is the number of the best trial in its step."""
+    """Gives the number of the best trial in its step."""
     ended: str
     """Says why the search ended: `complete`, or what ended it early."""
     steps: list[StepResult] = field(default_factory=list)
@@ -170,7 +170,7 @@ class Coordinator:
         if self._search.strategy != "sequential":
             return SearchStep(self._spec.name, "", parameters, {})
         label = f"{number}-{re.sub(r'[^a-z0-9]+', '-', parameters[0].lower())}"
-        # what earlier steps ended with is part of the step: with more trials an earlier one may end otherwise
+        # the step includes the values with which earlier steps ended: with more trials, an earlier step may end differently
         study = f"{self._spec.name}/{label}-{canonical_digest(kept)[:8]}"
         return SearchStep(study, label, parameters, dict(kept))
 
@@ -236,7 +236,7 @@ class Coordinator:
             self._leases.reap(study._study_id)
         counts = self._counts(study)
         for repetition, own in counts.items():
-            wanted = each.get(repetition, 0)  # none of a repetition that a smaller final.seeds has ended
+            wanted = each.get(repetition, 0)  # 0 for a repetition that a smaller final.seeds has dropped
             if own.live > wanted:
                 budget.trim(self._database, study._study_id, wanted, repetition)
         counts = self._counts(study)

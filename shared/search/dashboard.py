@@ -14,8 +14,8 @@ from shared.search.http_server import Application, listen, serving
 from shared.search.storage import Database, quiet_optuna
 from shared.stop import StopSignal
 
-HOST = "127.0.0.1"  # it asks nobody for a password
-NAMES = (HOST, "localhost", "[::1]")  # by which a browser may have found it
+HOST = "127.0.0.1"  # the page has no password
+NAMES = (HOST, "localhost", "[::1]")  # under which a browser may reach it
 CONNECTIONS = 2  # to PostgreSQL, however many requests the page makes at once
 
 _log = Log("dashboard")
@@ -61,7 +61,7 @@ def by_own_name(application: Application) -> Application:
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         port = environ["SERVER_PORT"]
-        hosts = [f"{name}:{port}" for name in NAMES] + (list(NAMES) if port == "80" else [])  # 80 goes without saying
+        hosts = [f"{name}:{port}" for name in NAMES] + (list(NAMES) if port == "80" else [])  # 80 is the default
         if environ.get("HTTP_HOST", "").lower() in hosts:
             return application(environ, start_response)
         return _refuse(

@@ -13,9 +13,9 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-CONNECTIONS = 16  # at once, a thread each; a browser opens six
-SECONDS = 60.0  # for which a connection may last
-ROOM_SECONDS = 1.0  # for which a new connection waits for a thread
+CONNECTIONS = 16  # at once, each with a thread; a browser opens six
+SECONDS = 60.0  # that a connection may last
+ROOM_SECONDS = 1.0  # that a new connection waits for a thread
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -102,7 +102,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 def _end(request: socket.socket) -> None:
     """Shuts down the connection, so that its thread ends."""
-    with contextlib.suppress(OSError):  # its client has ended it
+    with contextlib.suppress(OSError):  # the client has closed it
         request.shutdown(socket.SHUT_RDWR)
 
 

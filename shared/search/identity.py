@@ -27,7 +27,7 @@ def search_name(study: str, config: TuneConfig, inputs: Mapping[str, Input], gen
     described["search"] = {k: v for k, v in described["search"].items() if k not in OPERATIONAL}
     if described["repetitions"] is not None:
         del described["repetitions"]["count"]
-    # further pools of images follow from the settings and the seed that the first was made with
+    # further pools of images follow from the settings and the seed of the first
     digests = {
         role: source.digest for role, source in inputs.items() if not _POOL.fullmatch(role) or role.endswith("/0")
     }

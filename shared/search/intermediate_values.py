@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, Trial
 
-EPOCH = "epoch "  # beginning of such an attribute's name; the epoch follows
+EPOCH = "epoch "  # the prefix of such an attribute's name; the epoch follows
 
 Values = tuple[float, ...]
 """Holds one value per objective."""

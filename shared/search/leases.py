@@ -148,7 +148,7 @@ class Claim:
     checkpoint: str | None
     """Names the place of that checkpoint: `<task key>/<name>`."""
     deadline: float
-    """Is the moment of time.monotonic() until which no other worker takes the trial."""
+    """Gives the moment of time.monotonic() until which no other worker takes the trial."""
     revoked: bool = field(default=False)
     """Says whether the server told us that the trial is no longer ours."""
 
@@ -215,7 +215,7 @@ class Leases:
         return check
 
     def checkpointed(self, claim: Claim, epochs: int, place: str, age: float = 0.0) -> None:
-        """Records that the checkpoint at `place` holds the trial's state after so many epochs, `age` seconds ago; raises LeaseLost."""
+        """Records that the checkpoint at `place` holds the trial's state after this many epochs, `age` seconds ago; raises LeaseLost."""
         with self._database.transaction() as connection:
             self.guard(claim)(connection)
             values = {"trial": claim.trial_id, "done": epochs, "place": place, "age": age}

@@ -37,7 +37,7 @@ def metrics_served(
     if settings.database_url is None:
         raise ConfigError("DATABASE_URL: is not set; metrics are read from the searches' PostgreSQL")
     url = settings.database_url.get_secret_value()
-    registry = CollectorRegistry()  # of our own: the default one tells of the process, too
+    registry = CollectorRegistry()  # our own: the default one has metrics of the process, too
     registry.register(SearchMetrics(study, lambda: read_searches(url, names), steps, clock))
     try:
         server = listen(settings.metrics_host, settings.metrics_port, make_wsgi_app(registry))

@@ -18,7 +18,7 @@ from shared.search.connect import CONNECT, is_refusal, refusal
 from shared.search.schema import check_version, version_of
 
 ALIVE_SECONDS = 40.0  # since a worker's last heartbeat, which comes every 15
-STALE_SHARE = 0.5  # of a lease is left, though a worker that lives renews it six times while it runs
+STALE_SHARE = 0.5  # a lease is stale with less than this share left: a live worker renews it six times while it runs
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class SearchSnapshot:
     name: str
     experiment: str | None
     settings: str
-    """Is the digest of its coordinator's settings."""
+    """Gives the digest of its coordinator's settings."""
     closed: str | None
     """Says why no trial is handed out any more; None while the search is open."""
     label: str
     """Names the step; empty if the search has only one."""
     position: int
-    """Is the number of the step, from 1."""
+    """Gives the number of the step, from 1."""
     steps: int
     wanted: int
-    """Is the number of finished trials with which the step ends."""
+    """Tells how many finished trials end the step."""
     complete: int
     pruned: int
     failed: int
@@ -51,7 +51,7 @@ class SearchSnapshot:
     lost_worker: str | None
     """Names the worker whose stale lease ends last."""
     reaped_in: float | None
-    """Is the number of seconds until the last stale lease has run out and its trial is queued again."""
+    """Tells in how many seconds the last stale lease runs out and its trial is queued again."""
     bests: tuple[float, ...]
     """Holds the best value of each objective, whichever trial reached it; empty if no trial is complete."""
     front: int | None
@@ -64,7 +64,7 @@ class SearchSnapshot:
     losses: int
     """Counts how often a worker was lost with a trial."""
     trial_seconds: float | None
-    """Is the mean number of seconds of the step's finished trials, including what was lost of them."""
+    """Gives the mean number of seconds of the step's finished trials, including what was lost."""
     running_seconds: float
     """Counts the seconds for which the trials that are held now have been held."""
     used_seconds: float

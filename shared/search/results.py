@@ -22,7 +22,7 @@ from shared.search.space import Parameters, inside
 from shared.search.storage import Database
 from shared.search.tables import leases
 
-PATIENCE_SECONDS = 10.0  # how long somebody who asks waits for PostgreSQL
+PATIENCE_SECONDS = 10.0  # how long a command waits for PostgreSQL
 WARM_TRIALS = 5
 
 
@@ -52,7 +52,7 @@ class TrialRecord:
     front: bool
     """Says whether no other trial is better in one objective and as good in the rest."""
     repetition: int | None
-    """Is the repetition that it belongs to; None if the search is not repeated."""
+    """Gives the repetition that it belongs to; None if the search is not repeated."""
 
     @property
     def value(self) -> float | None:
@@ -105,7 +105,7 @@ def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
     front = {trial.number for trial in study.best_trials}
     trials = []
     for trial in database.storage.get_all_trials(study._study_id):
-        lease = by_trial.get(trial._trial_id)  # one that was enqueued a moment ago has none yet
+        lease = by_trial.get(trial._trial_id)  # a trial that was enqueued a moment ago has none yet
         if lease is None or not trial.state.is_finished() or lease.state == "withdrawn":
             continue
         trials.append(
@@ -180,8 +180,9 @@ def _shares(result: StepResult) -> dict[str, float]:
     if len(towards) == 1:
         return optuna.importance.get_param_importances(result.study)
     sign = 1 if towards[0] == StudyDirection.MINIMIZE else -1
+    # the evaluator takes low values for the best, hence the sign
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # for low values: so the sign
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")
         return optuna.importance.get_param_importances(result.study, target=lambda trial: sign * trial.values[0])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from shared.errors import ConfigError
 
 UNVERSIONED = 1
-"""Is the version of tables that were created before versions were recorded."""
+"""Gives the version of tables that were created before versions were recorded."""
 
 _VERSION_1 = """
 CREATE TABLE IF NOT EXISTS tailfill_leases (
@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS tailfill_idle (
   gpu_seconds double precision NOT NULL
 );
 """
-# `IF NOT EXISTS` throughout: before versions were written down, tables were made and completed by running this anew
+# `IF NOT EXISTS` throughout: before versions were recorded, tables were created and completed by running this again
 
 MIGRATIONS = (_VERSION_1,)
 """Lists the migrations: the first creates version 1 in an empty database, and each further one creates the version after."""

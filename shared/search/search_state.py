@@ -44,7 +44,7 @@ class SearchSpec:
     """Defines a search; its coordinator and its workers have the same definition."""
 
     name: str
-    """Is its name in PostgreSQL (`identity.search_name`)."""
+    """Names the search in PostgreSQL (`identity.search_name`)."""
     search: Search
     seed: int
     experiment: str | None = None
@@ -63,7 +63,7 @@ class SearchStep:
     """Describes one Optuna study: the whole search, or one parameter's turn in a sequential one."""
 
     study: str
-    """Is its name in Optuna."""
+    """Names the study in Optuna."""
     label: str
     """Names it in checkpoints and tables; empty if the search has only one step."""
     parameters: tuple[str, ...]
@@ -82,9 +82,9 @@ class SearchProgress:
 
     experiment: str | None = None
     wanted: int = 0
-    """Is the number of finished trials with which the step ends."""
+    """Tells how many finished trials end the step."""
     position: int = 1
-    """Is the number of the step, from 1."""
+    """Gives the number of the step, from 1."""
     steps: int = 1
 
 
@@ -95,7 +95,7 @@ class SearchRow:
     study_id: int
     step: SearchStep
     settings: str
-    """Is the digest of the settings with which it is searched, including its budget."""
+    """Gives the digest of the settings with which it is searched, including its budget."""
     closed: str | None
     """Says why no trial is handed out any more under these settings; None while the search is open."""
     queued: bool

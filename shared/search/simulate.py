@@ -93,9 +93,9 @@ def simulate(url: str, workers: int, trials: int) -> Simulated:
 
 
 def _simulate(database: Database, url: str, spec: SearchSpec, workers: int, folder: Path) -> Simulated:
-    # one that has imported this module already, so that hundreds start in seconds and share its memory
+    # workers fork from a server that has imported this module, so that hundreds start in seconds and share its memory
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "alembic.command"])  # Optuna imports alembic with its first storage
+    context.set_forkserver_preload([__name__, "alembic.command"])  # Optuna imports alembic for its first storage
     running: list[BaseProcess] = [context.Process(target=_work, args=(url, spec, folder)) for _ in range(workers)]
     over = threading.Event()
     connections: list[int] = []
@@ -169,7 +169,7 @@ def _work(url: str, spec: SearchSpec, folder: Path) -> None:
     """Works on trials, in a process of its own, until the search is closed; writes into the folder how long its claims took."""
     stop = StopSignal()
     stop.install()
-    configure("text", logging.WARNING)  # a person wants to read the coordinator's progress, not a line per trial
+    configure("text", logging.WARNING)  # people want to read the coordinator's progress, not a line per trial
     quiet_optuna()
     database = Database(url)
     try:

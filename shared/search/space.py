@@ -23,7 +23,7 @@ from shared.config.search import Choice, IntRange, Range, Search
 Parameters = dict[str, Any]
 SOBOL_DRAWS = 16  # per wanted point, at most
 SOBOL_DIMENSIONS = 64
-"""Is greater than the number of dimensions of any space, so that a further path does not change the others: how a dimension is scrambled
+"""Exceeds the number of dimensions of any space, so that a further path does not change the others: how a dimension is scrambled
 depends on how many there are."""
 
 
@@ -110,7 +110,7 @@ def planned_points(
     if search.strategy == "grid":
         grid = _grid(space, search.trials)
         planned = _shuffled(grid, seed)
-        # another would stand in the place of a point of the grid
+        # any other point would take the place of a point of the grid
         first, warm = first if first in grid else {}, [point for point in warm if point in grid]
     elif search.strategy == "random":
         planned = _drawn(RandomSampler(seed=_sampler_seed(seed)), space, number)
@@ -130,8 +130,8 @@ def sobol_points(space: Mapping[str, Range], seed: int, number: int) -> list[Par
     engine = Sobol(max(SOBOL_DIMENSIONS, len(space)), scramble=True, rng=np.random.default_rng(seed))
     points: dict[str, Parameters] = {}
     drawn, limit = 0, SOBOL_DRAWS * max(number, 1)
-    while len(points) < number and drawn < limit:  # equal ones are left out, and a small space has no more
-        block = max(drawn, 64)  # with the first block, a power of two each time, as Sobol points are balanced by
+    while len(points) < number and drawn < limit:  # duplicates are dropped, and a small space may run out
+        block = max(drawn, 64)  # the total is always a power of two, for which Sobol points are balanced
         for row in engine.random(block).tolist():
             point = {path: _at(values, share) for (path, values), share in zip(space.items(), row, strict=False)}
             points.setdefault(json.dumps(point), point)

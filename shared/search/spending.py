@@ -19,7 +19,7 @@ from shared.usage import records_under_way
 if TYPE_CHECKING:
     from shared.search.storage import Database
 
-STORE_SECONDS = 60.0  # between two looks at what is in the store; the leases are read every time
+STORE_SECONDS = 60.0  # between two readings of the store; the leases are read every time
 
 
 class Spending:
@@ -34,7 +34,7 @@ class Spending:
 
     def gpu_seconds(self) -> float:
         """Returns the GPU seconds of the whole study; raises what the store and the database raise."""
-        from sqlalchemy import text  # `status` needs the other function only
+        from sqlalchemy import text  # `status` needs only the other function
 
         if self._clock() - self._looked >= STORE_SECONDS:
             self._other_stages = stages_gpu_seconds(self._artifacts)
@@ -51,6 +51,6 @@ def stages_gpu_seconds(artifacts: Artifacts) -> float:
 
 
 def _of_stage(artifacts: Artifacts, stage: Stage) -> float:
-    # results first: one that is committed between the two looks is left out until the next, and not counted twice
+    # results first: one that is committed between the two readings is missed until the next time, but not counted twice
     committed = sum(manifest.run.device_seconds for manifest in artifacts.manifests(stage))
     return committed + sum(record.gpu_seconds for record in records_under_way(artifacts, stage))

@@ -33,8 +33,8 @@ from shared.search.tables import schema_version
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
 
-QUIET_SECONDS = 15.0  # how long a server that was never reached yet may take to start before a line says so
-PATIENCE_SECONDS = 120.0  # how long an unavailable database is asked again, before exit 75
+QUIET_SECONDS = 15.0  # how long a server that was never reached may take to start before a log line says so
+PATIENCE_SECONDS = 120.0  # how long an unavailable database is tried again, before exit 75
 
 _log = Log("search")
 
@@ -55,7 +55,7 @@ class Database:
         self._storage: RDBStorage | None = None
         self._has_tables = False
         self._reached = self._said_unavailable = False
-        self._back_at = -float("inf")  # time.monotonic() of the latest success after a failure; inf during one
+        self._back_at = -float("inf")  # time.monotonic() of the latest success after a failure; inf during a failure
 
     @property
     def storage(self) -> RDBStorage:
@@ -72,7 +72,7 @@ class Database:
         return self._storage
 
     def back_within(self, seconds: float) -> bool:
-        """Returns whether the database was unavailable within the last so many seconds."""
+        """Returns whether the database was unavailable within the last `seconds`."""
         return time.monotonic() - self._back_at < seconds
 
     @contextmanager
@@ -199,7 +199,7 @@ class Database:
             "pool_size": self._connections,
             "max_overflow": 0,
             "pool_pre_ping": True,
-            "pool_timeout": 5,  # who waits for a connection that another thread fails to make is not woken
+            "pool_timeout": 5,  # a thread is not woken if the connection that it waits for fails in another thread
         }
 
     def _connect(self) -> Any:

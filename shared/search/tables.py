@@ -63,7 +63,7 @@ leases = Table(
     Column("device", Text),
     Column("expires_at", DateTime(timezone=True)),
     Column("claimed_at", DateTime(timezone=True)),
-    Column("claims", Integer, nullable=False),  # times that a worker took it up
+    Column("claims", Integer, nullable=False),  # how often a worker took it up
     Column("epochs", Integer, nullable=False),  # done in its last checkpoint
     Column("checkpoint", Text),  # where that checkpoint is: task key/name
     Column("checkpoint_at", DateTime(timezone=True)),
@@ -71,7 +71,7 @@ leases = Table(
     Column("losses", Integer, nullable=False),  # workers lost in all
     Column("used_seconds", Double, nullable=False),  # held, in all
     Column("lost_seconds", Double, nullable=False),  # of these, work that was lost with a worker
-    Column("gpu_seconds", Double, nullable=False),  # of the used ones, on a GPU
+    Column("gpu_seconds", Double, nullable=False),  # of the used seconds, those on a GPU
 )
 searches = Table(
     "tailfill_searches",
@@ -84,7 +84,7 @@ searches = Table(
     Column("closed", Text),  # why no trial is handed out any more; null while the search is open
     Column("ticked_at", DateTime(timezone=True)),  # last heartbeat of a coordinator
     Column("experiment", Text),  # this and what follows is for the monitor
-    Column("wanted", Integer, nullable=False),  # finished trials that the step ends with
+    Column("wanted", Integer, nullable=False),  # finished trials with which the step ends
     Column("position", Integer, nullable=False),  # of the step, from 1
     Column("steps", Integer, nullable=False),
     Column("lease_seconds", Double, nullable=False),
@@ -102,13 +102,13 @@ idle = Table(
     OURS,
     Column("process", Uuid, primary_key=True),  # of a worker, alive or not; never removed
     Column("search", Text, nullable=False),
-    Column("gpu_seconds", Double, nullable=False),  # for which it had a GPU and no trial
+    Column("gpu_seconds", Double, nullable=False),  # while it had a GPU and no trial
 )
 schema_version = Table("tailfill_schema", OURS, Column("version", Integer, nullable=False))  # one row
 
 # -- time, by the server's clock alone
 
 NOW = func.clock_timestamp(type_=DateTime(timezone=True))
-"""Is the server's time, which advances within a transaction, unlike that of `now()`."""
+"""Gives the server's time, which advances within a transaction, unlike that of `now()`."""
 SECOND: ColumnElement[Any] = literal_column("interval '1 second'")
-"""Is an interval of a second, for multiplication. It has no type, since SQLAlchemy does not multiply intervals."""
+"""Stands for an interval of a second, for multiplication. It has no type, since SQLAlchemy does not multiply intervals."""

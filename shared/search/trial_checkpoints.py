@@ -20,7 +20,7 @@ class TrialCheckpoints(Protocol):
     """Stores checkpoints of trials, by task key and name."""
 
     key: str
-    """Is the task key under which this worker saves."""
+    """Gives the task key under which this worker saves."""
 
     def save(self, name: str, files: Mapping[str, Path], values: Values) -> None:
         """Writes the checkpoint of that name."""

@@ -24,12 +24,12 @@ class OpenSearch:
     """Describes a search that is open to a worker process."""
 
     key: str
-    """Is the key of its task."""
+    """Gives the key of its task."""
     worker: Worker
     visit: Callable[[], AbstractContextManager[Objective]]
     """Begins a visit, which sends the worker's heartbeat and yields the objective."""
     ended: Callable[[], None]
-    """Is called once, when the search is found closed."""
+    """The worker calls this once, when it finds the search closed."""
 
 
 class Visits:

@@ -38,7 +38,7 @@ from shared.stop import STOP_MARGIN_SECONDS, StopSignal
 
 POLL_SECONDS = 1.0  # between looks at an empty queue
 COORDINATOR_SECONDS = 600.0  # how long a worker waits for a coordinator to begin the search
-SAME_ERROR = 3  # so many failures of one class in a row end the worker
+SAME_ERROR = 3  # this many failures of one class in a row end the worker
 RENEWALS_PER_LEASE = 6
 CUDA_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, the error_code of torch.AcceleratorError
 
@@ -112,7 +112,7 @@ class TrialHandle:
         """Takes the epochs whose values are stored already as `reported`."""
         self.number = trial.number
         self.repetition: int | None = trial.user_attrs.get(REPETITION)
-        """Is the repetition that the trial belongs to; None if the search is not repeated."""
+        """Gives the repetition that the trial belongs to; None if the search is not repeated."""
         self.parameters = parameters
         """Holds the values by path: those that are searched, and those with which earlier steps ended."""
         self.stop: StopSignal = TrialStop(worker.stop, claim)
@@ -216,7 +216,7 @@ class Worker:
         objective.prepare()
         self._call(
             "opening the storage", lambda: self.database.storage
-        )  # slow the first time, and not while a lease runs
+        )  # before a lease runs, as it is slow the first time
         asked = time.monotonic()
         claim = self._call(
             "claiming a trial", lambda: self.leases.claim(self._spec.name, row.study_id, self._label, self._device)
@@ -238,7 +238,7 @@ class Worker:
         try:
             yield
         finally:
-            self._held_since = math.inf  # first: another thread reads both, and may see too little, not too much
+            self._held_since = math.inf  # first: another thread reads both, and may see too little but not too much
             self._held_seconds += time.monotonic() - since
 
     def held_seconds(self) -> float:
@@ -267,7 +267,7 @@ class Worker:
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an objective raises fails its trial, with the reason
-            claim.check()  # what fails because the trial is being taken away is no failure
+            claim.check()  # an error is no failure if the trial is being taken away
             self._fail(claim, error)
         else:
             self._tell(claim, trial, step, TrialState.COMPLETE, values)
@@ -287,7 +287,7 @@ class Worker:
         return TrialHandle(self, claim, trial, step, parameters, set(read_values(stored))), trial
 
     def _load(self, step: SearchStep, repetition: int | None) -> Study:
-        """Loads the study anew each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones.
+        """Reloads the study each time, so that the sampler sees the newest trials; the storage's cache keeps the finished ones.
 
         A trial of a repetition sees those of its own repetition only.
         """
@@ -315,7 +315,7 @@ class Worker:
         self._call("noting a checkpoint", lambda: self.leases.checkpointed(claim, epochs, place, age), claim)
 
     def _may_prune(self, trial: Trial, epoch: int) -> bool:
-        # after its last epoch a trial has cost what it costs
+        # after the last epoch, pruning would save nothing
         if isinstance(trial.study.pruner, NopPruner) or not self._search.prune_after <= epoch < self._search.epochs - 1:
             return False
         complete = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

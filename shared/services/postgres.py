@@ -43,7 +43,7 @@ class Postgres:
 
     server: Server
     url: SecretStr
-    """Is the address `postgresql://…`, in the form of `DATABASE_URL`."""
+    """Gives the address `postgresql://…`, in the form of `DATABASE_URL`."""
 
 
 def start_postgres(folder: Path) -> Postgres:

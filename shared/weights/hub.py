@@ -50,12 +50,12 @@ class Repository:
 
     name: str
     setting: str
-    """Is the setting of the study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
+    """Gives the setting of the study that names it, for messages: `finetune.base` or `classifier.pretrained`."""
     commit: str
     files: Mapping[str, str | None]
     """Maps the names of all files to the SHA-256, which the hub knows of the large ones only."""
     folder: Path
-    """Is the folder of downloads, in which an interrupted download continues."""
+    """Points to the folder of downloads, in which an interrupted download continues."""
 
 
 def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:

@@ -25,7 +25,7 @@ class FetchedBase:
 
     @property
     def commit(self) -> str:
-        """Is the commit of its repository."""
+        """Returns the commit of its repository."""
         return str(self.manifest.summary["commit"])
 
     def folder(self, names: Sequence[str]) -> Path:

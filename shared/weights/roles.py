@@ -16,9 +16,9 @@ from shared.config.stages import PRETRAINED, WeightsConfig
 from shared.config.training import Classifier
 
 BASE = "weights/base"
-"""Is the role of the base model of `finetune`."""
+"""Names the role of the base model of `finetune`."""
 JUDGES = "weights/judges"
-"""Is the role of the weights of the judges' classifier."""
+"""Names the role of the weights of the judges' classifier."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 

@@ -83,7 +83,7 @@ class Pose:
 
     arms: tuple[Points, Points]
     sway: float
-    """Is the sideways shift of the hip."""
+    """Gives the sideways shift of the hip."""
 
     def shift(self, y: Floats) -> Floats:
         """Returns the sideways shift of the figure's middle at heights y."""

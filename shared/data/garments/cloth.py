@@ -67,7 +67,7 @@ class Frame:
     """Holds the figure coordinate of every pixel, `[side, side]`, counted from the garment's own middle."""
     y: Floats
     across: Floats
-    """Returns x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
+    """Gives x as a share of the trunk's half-width at that height: -1 and 1 are its edges."""
 
     @classmethod
     def of(cls, canvas: Canvas, cut: Cut, pose: Pose) -> Frame:

@@ -32,23 +32,23 @@ class Cut:
     """Describes a garment's form, which follows from its labels and chance. Lengths are in figure coordinates."""
 
     ease: float
-    """Is the garment's width as a factor of the body's."""
+    """Gives the garment's width as a factor of the body's."""
     sleeve: float
-    """Is the share of the arm that the sleeves cover."""
+    """Gives the share of the arm that the sleeves cover."""
     hem: float
-    """Is the height of its lower edge on the figure."""
+    """Gives the height of its lower edge on the figure."""
     trousers: bool
     """Says whether it is worn with trousers or leggings: nearly always if it is not a dress."""
     flare: float
-    """Is the width of the hem as a factor of the hip's."""
+    """Gives the width of the hem as a factor of the hip's."""
     neckline: str
     """Names the neckline's form: crew, v or square, or strapless, collar or turtleneck if the label is no_neckline."""
     depth: float
-    """Is the depth of the neckline."""
+    """Gives the depth of the neckline."""
     opening: float
-    """Is half the neckline's width."""
+    """Gives half the neckline's width."""
     top: float
-    """Is the height of the garment's upper edge on the figure."""
+    """Gives the height of the garment's upper edge on the figure."""
 
 
 EASE = {"tight": (0.8, 0.03), "conventional": (1.14, 0.045), "loose": (1.75, 0.12)}  # mean and standard deviation

@@ -26,7 +26,7 @@ class Row:
     """Holds a row of the table."""
 
     line: int
-    """Is the line of the file on which the row begins, from 1."""
+    """Gives the line of the file on which the row begins, from 1."""
     cells: dict[str, str]
     """Maps each column to its text, without blanks around it."""
 

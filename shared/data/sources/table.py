@@ -33,7 +33,7 @@ class StoredSource:
     """Declares a source of images that are stored under the `root` of its config, a folder or a bucket's prefix."""
 
     config: type[Source]
-    """Is the source's section of a study file, a member of `Dataset`."""
+    """Declares the source's section of a study file, a member of `Dataset`."""
     read: Callable[[Any, Path, Problems], ImageListing]
     """Lists the images under a root on local disk, given the config.
 
@@ -51,7 +51,7 @@ class DrawnSource:
     """Declares a source of images that are drawn, and stored nowhere: its config has no `root`."""
 
     config: type[Source]
-    """Is the source's section of a study file, a member of `Dataset`."""
+    """Declares the source's section of a study file, a member of `Dataset`."""
     read: Callable[[Any, int], ImageListing]
     """Lists the images, given the config and the study's seed."""
 
@@ -63,7 +63,7 @@ SOURCES: dict[str, StoredSource | DrawnSource] = {
     "csv": StoredSource(CsvSource, read_csv, infer_csv),
     "folder": StoredSource(FolderSource, read_folder, infer_folder),
 }
-"""Has an entry per source. `init` tries them in this order: `csv` takes any file, so that sources in files of their own come before it."""
+"""Holds an entry per source. `init` tries them in this order: `csv` takes any file, so sources with files of their own come before it."""
 
 
 def source_entry(name: str) -> StoredSource | DrawnSource:

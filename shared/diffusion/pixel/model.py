@@ -18,13 +18,13 @@ from shared.tensors import check_shapes, read_tensors
 
 WEIGHTS = "model.safetensors"
 TRAIN_TIMESTEPS = 1000
-"""Is the flow's time at pure noise, in the units of diffusers' flow-matching schedulers; the image is at 0."""
+"""Gives the flow's time at pure noise, in the units of diffusers' flow-matching schedulers; the image is at 0."""
 PATCH = 2
-"""Is the side in pixels of the blocks that the UNet sees as one pixel."""
+"""Gives the side in pixels of the blocks that the UNet sees as one pixel."""
 LEAST_SHARE = 0.05
-"""Is the share of noise below which the flow is no longer divided by it (Li and He 2025)."""
+"""Sets the share of noise below which the flow is no longer divided by it (Li and He 2025)."""
 MULTIPLE = 4 * PATCH
-"""Is the number to whose multiple the sides of images are padded, as the UNet halves them twice."""
+"""Sets the number to whose multiples the sides of images are padded, as the UNet halves them twice."""
 
 
 class LabelEmbedding(nn.Module):

@@ -31,9 +31,9 @@ class Base:
     """Identifies a base model that is on local disk."""
 
     name: str
-    """Is its name in the study: a folder, an S3 prefix or a hub name."""
+    """Names it as the study does: a folder, an S3 prefix or a hub name."""
     revision: str | None
-    """Is the commit of a base from the hub; None for any other."""
+    """Gives the commit of a base from the hub; None for any other."""
     folder: Path
 
     def digests(self, parts: Sequence[str]) -> dict[str, str]:
@@ -124,7 +124,7 @@ class Parts:
 
     @property
     def latent_factor(self) -> int:
-        """Is the number of pixels per latent, along each side."""
+        """Returns the number of pixels per latent, along each side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 

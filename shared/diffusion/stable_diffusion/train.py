@@ -57,14 +57,14 @@ class Job:
     seed: int
     base: Base
     folder: Path
-    """Is the folder for files that the processes share."""
+    """Points to the folder for files that the processes share."""
     resume: tuple[dict[str, Path], int] | None
     """Holds the files of the last checkpoint, and its step."""
     cpu: bool
 
     @property
     def precision(self) -> str:
-        """Is the precision of the training: that of the config, but always fp32 on a CPU."""
+        """Returns the precision of the training: that of the config, but always fp32 on a CPU."""
         return "fp32" if self.cpu else self.config.precision
 
 
@@ -159,7 +159,7 @@ class Trainer:
     def __init__(self, job: Job, rank: Rank, accelerator: Accelerator, stop: StopSignal | None) -> None:
         self.job, self.rank, self.accelerator, self.stop = job, rank, accelerator, stop
         self.writing_seconds = 0.0
-        """Is the number of seconds that writing the last checkpoint to local disk took."""
+        """Counts the seconds that writing the last checkpoint to local disk took."""
         config, device = job.config, accelerator.device
         parts = load_parts(job.base)
         self.scheduler = DDPMScheduler.from_config(parts.scheduler)

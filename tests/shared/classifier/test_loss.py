@@ -42,7 +42,7 @@ def test_weighted_is_the_papers_formula(seed: int, smoothing: float) -> None:
         )
         for c in (slice(0, 3), slice(3, 5))
     )
-    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected), rtol=1e-5)
+    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected) / 2, rtol=1e-5)
 
 
 def test_what_is_masked_or_unknown_does_not_count() -> None:
@@ -71,12 +71,12 @@ def test_balanced_softmax_is_cross_entropy_of_shifted_logits() -> None:
         F.cross_entropy(logits[:, c] + shift[c], torch.from_numpy(labels[:, c]).argmax(1))
         for c in (slice(0, 3), slice(3, 5))
     )
-    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected))
+    assert torch.allclose(loss(logits, targets(labels, 2)), torch.as_tensor(expected) / 2)
     plain = Loss.for_validation(ONE, Training(loss="balanced_softmax", label_smoothing=0.3), counts, CPU)
     unshifted = sum(
         F.cross_entropy(logits[:, c], torch.from_numpy(labels[:, c]).argmax(1)) for c in (slice(0, 3), slice(3, 5))
     )
-    assert torch.allclose(plain(logits, targets(labels, 2)), torch.as_tensor(unshifted))
+    assert torch.allclose(plain(logits, targets(labels, 2)), torch.as_tensor(unshifted) / 2)
 
 
 def test_the_prior_of_balanced_softmax_is_that_of_what_is_drawn() -> None:
@@ -85,10 +85,10 @@ def test_the_prior_of_balanced_softmax_is_that_of_what_is_drawn() -> None:
     pool = ClassCounts(np.array([90.0, 9, 1, 50, 50]), np.full(5, 100.0))
     drawn = ClassCounts(np.array([40.0, 30, 0.5, 35.25, 35.25]), np.full(5, 70.5))
     loss = Loss.of(ONE, Training(loss="balanced_softmax"), pool, drawn, CPU)
-    assert float(loss(logits, targets(labels, 2))) == pytest.approx(-np.log(40 / 70.5) - np.log(0.5), abs=1e-6)
+    assert float(loss(logits, targets(labels, 2))) == pytest.approx((-np.log(40 / 70.5) - np.log(0.5)) / 2, abs=1e-6)
     absent = ClassCounts(np.array([40.0, 30.5, 0, 35.25, 35.25]), np.full(5, 70.5))
     loss = Loss.of(ONE, Training(loss="balanced_softmax"), pool, absent, CPU)
-    assert float(loss(logits, targets(labels, 2))) == pytest.approx(-np.log(40 / 71.5) - np.log(0.5), abs=1e-6)
+    assert float(loss(logits, targets(labels, 2))) == pytest.approx((-np.log(40 / 71.5) - np.log(0.5)) / 2, abs=1e-6)
 
 
 def test_any_groups_have_masked_binary_cross_entropy() -> None:
