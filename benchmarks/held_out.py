@@ -144,11 +144,3 @@ def prepared(study: ResolvedStudy) -> ImageSet:
         files = prepare(config, Path(root) if root is not None else None, Path(folder), StopSignal()).files
         schema = read_info(files["dataset.json"]).schema_
         return read_shards([path for name, path in sorted(files.items()) if name.startswith("images-")], schema)
-
-
-def everything_accepted(images: int) -> pa.Table:
-    """Returns scores with which `ACCEPTS_ALL` accepts every image."""
-    nothing = pa.nulls(images, pa.string())
-    return pa.table(
-        {"plausibility": np.ones(images), "copy_of": nothing, "leak_of": nothing, "as_near": np.ones(images)}
-    )

@@ -46,7 +46,6 @@ class NullStudy:
         return (
             f"seed={self.seed}",
             "finetune.steps=1",
-            "score={folds: 2, epochs: 1}",
             ACCEPTS_ALL,
             f"verdict={json.dumps(rule)}",
             f"experiments={json.dumps(arms)}",

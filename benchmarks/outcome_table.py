@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.held_out import HeldOut, everything_accepted
+from benchmarks.held_out import HeldOut
 from jobs.tune import MEAN_EPOCHS
 from shared.artifacts.checkpoints import NoCheckpoints
 from shared.classifier.fit import TrainingData, fit
@@ -153,7 +153,7 @@ def measure_pool(work: Measurement) -> Cells:
     arm = arm_of(experiment).model_copy(update={"images": IMAGES[work.kind]})
     train, val, test = (data.images.of(split) for split in ("train", "val", "test"))
     pool = data.pool(work.kind, work.pool)
-    training = effective_training_set(arm, train, pool, everything_accepted(len(pool)), data.rare)
+    training = effective_training_set(arm, train, pool, None, data.rare)
     runtime = Runtime(torch.device("cpu"), data.study.resources, cache=work.cache)
     built = TrainingData.build(arm, training, val, data.rare, runtime)
     tested = FrozenFeatures(built.frozen, test, [UNAUGMENTED], 1e12, "test images through the frozen backbone")

@@ -40,7 +40,7 @@ class FinalInputs:
     generated: ImageSet | None = None
     """Holds the generated images; None if the arm trains on real images only."""
     scores: pa.Table | None = None
-    """Holds a row per generated image."""
+    """Holds a row per generated image; None if the arm takes all of them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def run(config: FinalConfig, context: Context) -> Manifest:
     generated = scores = None
     if config.arm.images != "real":
         generated = read_shards(context.fetch_all(context.input("generate"), "images"), info.schema_)
-        scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
+        if "score" in context.task.inputs:
+            scores = pq.read_table(context.fetch(context.input("score"), "scores.parquet"))
     out = context.scratch / "final"
     out.mkdir()
     runtime = Runtime(

@@ -246,7 +246,9 @@ class ArmObjective:
         """Returns the pool of generated images of a repetition; None for an arm with real images only."""
         if self._config.arm.images == "real":
             return None
-        return AddedImages(self._context.input(f"generate/{number}"), self._context.input(f"score/{number}"))
+        context, role = self._context, f"score/{number}"
+        scores = context.input(role) if role in context.task.inputs else None
+        return AddedImages(context.input(f"generate/{number}"), scores)
 
     def _build(self, arm: Arm, added: AddedImages | None) -> TrainingData:
         import pyarrow.parquet as pq
@@ -269,7 +271,8 @@ class ArmObjective:
         generated = scores = None
         if added is not None:
             generated = read_shards(context.fetch_all(added.images, "images"), info.schema_)
-            scores = pq.read_table(context.fetch(added.scores, "scores.parquet"))
+            if added.scores is not None:
+                scores = pq.read_table(context.fetch(added.scores, "scores.parquet"))
         training = effective_training_set(arm, train, generated, scores, rare)
         runtime = Runtime(
             pick_device(context.task.resources.device),

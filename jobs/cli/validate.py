@@ -207,8 +207,9 @@ def _time(
             forecast.gib += config.folds * timed.weight_bytes / 2**30
         sets = max(generated_sets(e) for e in study.experiments)  # per pool
         # a classifier is trained on each set of the first pool; a judge sees an image in less time than a training step takes
-        images = arm.score.epochs * generated * sets + arm.score.folds * generated * sets * pools
-        seconds["score"] = timed.setup(generated) * sets + images * timed.seconds_an_image
+        if judges:
+            images = arm.score.epochs * generated * sets + arm.score.folds * generated * sets * pools
+            seconds["score"] = timed.setup(generated) * sets + images * timed.seconds_an_image
         generator = generator_kind(arm.finetune.generator)
         if generator.time is not None:
             log.info("timing a few steps of the generator")

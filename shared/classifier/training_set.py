@@ -44,10 +44,10 @@ def effective_training_set(
 ) -> TrainingSet:
     """Returns the images that an arm trains on.
 
-    `train` is the training split. `generated` has the generated images, `scores` a row for each of them, and `rare` the columns of the
-    rare classes. `real` takes the training split only. `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for
-    each of those, a copy of the training image whose labels it carries. `training.manual_images` adds the paper's copies with more
-    contrast and sharpening to the real images.
+    `train` is the training split. `generated` has the generated images, `scores` a row for each of them (None if the arm takes them all),
+    and `rare` the columns of the rare classes. `real` takes the training split only. `real+synthetic` adds the images that `arm.accept`
+    accepts. `real+copies` adds, for each of those, a copy of the training image whose labels it carries. `training.manual_images` adds the
+    paper's copies with more contrast and sharpening to the real images.
 
     Raises DataError if an input is missing or does not fit.
     """
@@ -55,12 +55,16 @@ def effective_training_set(
     groups = len(train.schema.groups)
     if arm.images == "real":
         return TrainingSet(real, np.zeros(len(real), np.bool_), np.ones((len(real), groups), np.bool_))
-    if generated is None or scores is None or arm.accept is None or generated.extra is None:
-        raise DataError(
-            f"images: {arm.images} needs generated images and their scores; run `generate` and `score` first"
-        )
-    rows = np.flatnonzero(accepted_images(arm.accept, generated, scores))
-    mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
+    if generated is None or arm.accept is None or generated.extra is None:
+        raise DataError(f"images: {arm.images} needs generated images; run `generate` first")
+    if scores is None:
+        if not arm.accept.takes_all or (arm.synthetic is not None and arm.synthetic.groups != "all"):
+            raise DataError(f"images: {arm.images} needs the scores of the generated images; run `score` first")
+        rows = np.arange(len(generated))
+        mask = np.ones((len(rows), groups), np.bool_)
+    else:
+        rows = np.flatnonzero(accepted_images(arm.accept, generated, scores))
+        mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
     return TrainingSet(

@@ -172,10 +172,15 @@ class Accept(Section):
     copies: Literal["refuse", "allow"] = "refuse"
     """Says whether copies of training images are refused: those with nearly the same perceptual hash, mirrored or not, and those
     that are nearer to a training image than real images are to each other (`copy_quantile`). Copies of validation and test
-    images are always refused."""
+    images are refused in either case, unless every image is accepted: with `plausibility: [0, 1]` and `copies: allow` nothing is scored."""
     copy_quantile: Annotated[float, Field(ge=0, le=0.5)] = 0.01
     """Says how near is too near, with `copies: refuse`: an image is refused if less than this share of the validation images is as near to a
     training image. About as many honest images are refused with the copies; 0 refuses by perceptual hash only."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Returns whether it accepts every image, whatever its scores."""
+        return self.plausibility == (0.0, 1.0) and self.copies == "allow"
 
     @field_validator("copies", mode="before")
     @classmethod

@@ -47,6 +47,13 @@ class ResolvedExperiment(Overridable):
     pinned: tuple[str, ...]
     """Lists the paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
 
+    @property
+    def scored(self) -> bool:
+        """Returns whether the arm chooses among its generated images by their scores: one that takes all of them needs no judges."""
+        searched = any(path.split(".")[0] == "accept" or path == "synthetic.groups" for path in self.search.space)
+        takes_all = self.accept.takes_all and self.synthetic.groups == "all" and not searched
+        return self.images != "real" and not takes_all
+
 
 @dataclass(frozen=True)
 class ResolvedStudy:

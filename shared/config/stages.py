@@ -118,7 +118,8 @@ class TrialImages(Section):
 
     base: str | None
     """Gives the location of the base model, as in `GenerateConfig`."""
-    score: ScoreConfig
+    score: ScoreConfig | None
+    """Holds None if the arm takes all images, so that they are not scored."""
     seed: int
     """Holds the study's seed, as in `GenerateConfig`."""
     versions: dict[Literal["generate", "score"], int]
@@ -158,7 +159,7 @@ class TuneConfig(WithWeights):
 
 
 class FinalConfig(WithWeights):
-    """Configures `final`. Its inputs are `prepare`; `generate` and `score` of its pool if its images are not `real`; and
+    """Configures `final`. Its inputs are `prepare`; `generate` and `score` of its pool if its images are not `real`, without `score` if it takes them all; and
     `weights/<timm model>` for each model that it may start from."""
 
     arm: Arm

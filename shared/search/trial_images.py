@@ -23,7 +23,8 @@ class AddedImages:
     """Holds the generated images that an arm trains on, and their scores."""
 
     images: Manifest
-    scores: Manifest
+    scores: Manifest | None
+    """Holds None if the arm takes all images."""
 
 
 def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop: StopSignal) -> AddedImages:
@@ -34,8 +35,6 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     wanted, known = config.images, context.task.inputs
     assert wanted is not None
     assert arm.generate is not None
-    weights = named_weights(wanted.score, config.weights)
-    scoring = wanted.score.model_copy(update={"weights": weights})
     read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
     images = _done(
         "generate",
@@ -44,6 +43,10 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
         context,
         stop,
     )
+    if wanted.score is None:
+        return AddedImages(images, None)
+    weights = named_weights(wanted.score, config.weights)
+    scoring = wanted.score.model_copy(update={"weights": weights})
     made = Input(stage="generate", key=images.key, digest=images.digest)
     inputs = {role: known[role] for role in ("prepare", "judge", JUDGES) if role in known} | {"generate": made}
     return AddedImages(images, _done("score", scoring, inputs, context, stop))

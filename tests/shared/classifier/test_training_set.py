@@ -68,6 +68,19 @@ def test_manual_images_are_added_as_real_ones(train: ImageSet) -> None:
     assert after.std(axis=(1, 2, 3)).mean() > 1.2 * before.std(axis=(1, 2, 3)).mean()
 
 
+def test_an_arm_that_takes_all_images_needs_no_scores(train: ImageSet, generated: ImageSet) -> None:
+    everything = {"plausibility": [0, 1], "copies": "allow"}
+    found = effective_training_set(make_arm(images="real+synthetic", accept=everything), train, generated, None, RARE)
+    assert found.images.encoded[len(train) :] == generated.encoded
+    assert found.loss_mask.all()
+    copies = effective_training_set(make_arm(images="real+copies", accept=everything), train, generated, None, RARE)
+    assert len(copies) == len(found)
+    for accept, synthetic in ((ACCEPT, {}), (everything, {"groups": "checked"})):
+        arm = make_arm(images="real+synthetic", accept=accept, synthetic=synthetic)
+        with pytest.raises(DataError, match="needs the scores of the generated images; run `score` first"):
+            effective_training_set(arm, train, generated, None, RARE)
+
+
 def test_missing_or_unfitting_scores_are_errors(train: ImageSet, generated: ImageSet) -> None:
     arm = make_arm(images="real+synthetic", accept=ACCEPT, synthetic={"groups": "checked"})
     with pytest.raises(DataError, match="needs generated images"):

@@ -196,7 +196,8 @@ def test_settings_that_a_search_found_go_on_to_who_takes_its_parameters() -> Non
 
 def test_arms_that_share_images_share_their_judges() -> None:
     for study in ("paper-replay.yaml", "paper.yaml"):  # its rows differ in training and augmentation
-        counts = Counter(step.stage for step in plan(load_study(STUDIES / study)))
+        scored = ["accept={plausibility: [0.1, 1]}"]
+        counts = Counter(step.stage for step in plan(load_study(STUDIES / study, scored)))
         assert counts["generate"] == counts["judge"] == counts["score"] == 1
     demo, one = SMALL_STUDY, "verdict=none"
     (dropout, folds) = (
@@ -220,6 +221,43 @@ def test_judges_are_trained_once_for_all_pools_and_only_if_images_are_scored() -
     assert not [step for step in real if step.stage == "judge"]
     other = {step.label: step for step in plan(load_study(SMALL_STUDY, [VERDICT, "generate.guidance=3"]))}
     assert other["judge"].id == judge.id
+
+
+def test_the_papers_rows_share_what_they_can() -> None:
+    """Rows 1, 2, 3, 6, 7, 8, 9, 13 and 14 have searches of their own; every image is accepted, so nothing is scored."""
+    shared = {"prepare": 1, "weights": 2, "finetune": 1, "generate": 1, "report": 1}
+    assert Counter(step.stage for step in plan(load_study(STUDIES / "paper.yaml"))) == {
+        **shared,
+        "tune": 9,
+        "final": 14,
+    }
+    replay = Counter(step.stage for step in plan(load_study(STUDIES / "paper-replay.yaml")))
+    assert replay == {**shared, "final": 3 * 14}
+
+
+TAKES_ALL = "accept={plausibility: [0, 1], copies: allow}"
+
+
+@pytest.mark.parametrize(
+    ("scored", "sets"),
+    [
+        (False, []),
+        (True, ["accept.plausibility=[0.01, 1]"]),
+        (True, ["accept.copies=refuse"]),
+        (True, ["synthetic.groups=checked"]),
+        (True, ["experiments.synthetic.search={space: {accept.copies: {values: [refuse, allow]}}}"]),
+        (False, ["experiments.synthetic.search={space: {generate.guidance: {values: [1.0, 2.0]}}}"]),
+    ],
+)
+def test_images_are_scored_only_if_an_arm_chooses_among_them(scored: bool, sets: list[str]) -> None:
+    steps = plan(load_study(SMALL_STUDY, ["verdict=none", TAKES_ALL, *sets]))
+    assert (
+        {"judge", "score"} <= {step.stage for step in steps}
+        if scored
+        else not any(step.stage in ("judge", "score") for step in steps)
+    )
+    tunes = [step.config for step in steps if isinstance(step.config, TuneConfig) and step.config.images is not None]
+    assert all(config.images is not None and (config.images.score is not None) == scored for config in tunes)
 
 
 def test_judges_with_a_model_of_their_own() -> None:
