@@ -17,7 +17,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dashboard test test-gpu lint types unit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
+.PHONY: help venv demo paper-small dashboard test test-gpu lint types unit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -35,6 +35,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 demo: venv ## run the whole study on this machine: no GPU, no cluster, no download
 	@exec $(BIN)/tailfill run studies/demo.yaml
+
+paper-small: venv ## run all 14 rows of the paper in small, in about 15 minutes
+	@exec $(BIN)/tailfill run studies/paper-small.yaml
 
 dashboard: venv ## show the study that was run last in Optuna's dashboard, until Ctrl-C (PORT=8080)
 	@exec $(BIN)/tailfill dashboard --port $(or $(PORT),8080)

@@ -1,4 +1,4 @@
-"""Retries calls to services that may be unavailable for a moment, a limited number of times.
+"""Retries calls to services that may be unavailable for a moment, for a limited number of times or seconds.
 
 retrying(UnavailableError, attempts=4, backoff=Backoff(1.0), warn=partial(log.warning, "retry"), check=stop.raise_if_set)(call)
 """
@@ -12,7 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+)
 from tenacity.wait import wait_exponential
 
 CHECK_SECONDS = 0.2  # between two checks during a wait
@@ -39,27 +46,35 @@ FULL_JITTER = (0.0, 1.0)
 
 
 def retrying(
-    errors: type[Exception] | tuple[type[Exception], ...],
+    errors: type[Exception] | tuple[type[Exception], ...] | Callable[[BaseException], bool],
     backoff: Backoff,
     warn: Callable[..., None],
-    attempts: int,
+    attempts: int | None = None,
+    patience: float | None = None,
     check: Callable[[], None] | None = None,
 ) -> Retrying:
     """Returns a function that calls another one again while that raises one of `errors`; the last attempt's error is raised unchanged.
 
-    It ends after so many `attempts`. Before each wait it calls `warn` with the keywords
-    `attempt` (which one failed, from 1), `seconds` (of the wait) and `error`. `check` is called five times per second during a wait, and
+    `errors` are classes, or a function that tells them. It ends after this many `attempts`, or after `patience` seconds, with a last attempt
+    then. Before each wait it calls `warn` with the keywords `attempt` (which one failed, from 1), `seconds` (of the wait), `error`, and, if it
+    goes by `patience`, `waited` (the seconds since the first attempt began). `check` is called five times per second during a wait, and
     may raise to end the retries, as `StopSignal.raise_if_set` does.
     """
 
     def before_sleep(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        warn(attempt=state.attempt_number, seconds=round(state.upcoming_sleep, 1), error=error)
+        waited = {} if patience is None else {"waited": state.seconds_since_start}
+        warn(attempt=state.attempt_number, seconds=round(state.upcoming_sleep, 1), error=error, **waited)
 
+    def wait(state: RetryCallState) -> float:
+        left = math.inf if patience is None else patience - (state.seconds_since_start or 0.0)
+        return max(0.0, min(backoff.seconds(state), left))
+
+    retry = retry_if_exception_type(errors) if isinstance(errors, type | tuple) else retry_if_exception(errors)
     return Retrying(
-        retry=retry_if_exception_type(errors),
-        stop=stop_after_attempt(attempts),
-        wait=backoff.seconds,
+        retry=retry,
+        stop=stop_after_attempt(attempts) if attempts is not None else stop_after_delay(patience or 0.0),
+        wait=wait,
         sleep=partial(_sleep, check=check),
         before_sleep=before_sleep,
         reraise=True,

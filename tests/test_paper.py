@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,6 +68,41 @@ def write_deepfashion(folder: Path) -> None:
     for split, rows in labels.items():
         header = " ".join(f"category{i}" for i in range(1, 7))
         (folder / "split" / f"{split}_attr.txt").write_text("\n".join([header, *rows]) + "\n")
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Returns the experiments of a study file."""
+    rows: list[dict[str, Any]] = yaml.safe_load((STUDIES / name).read_text())["experiments"]
+    return rows
+
+
+def test_the_small_study_has_the_papers_rows() -> None:
+    assert rows_of("paper-small.yaml") == rows_of("paper.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_rows_in_small(tmp_path: Path, database_url: str) -> None:
+    """Runs both strategies of `make paper-small`, with one trial per search and one epoch."""
+    tree = yaml.safe_load((STUDIES / "paper-small.yaml").read_text())
+    tree["dataset"] |= {"resolution": 32, "train": 300, "val": 60, "test": 60}
+    tree["classifier"] = {"model": "test_resnet", "pretrained": False, "trainable": "head", "head": [16]}
+    tree["finetune"] |= {"steps": 2, "resolution": 16}
+    tree["generate"] |= {"total": 6, "steps": 2}
+    tree["search"] |= {"trials": 1, "epochs": 1}
+    tree["final"]["epochs"] = 1
+    for row in tree["experiments"]:
+        if row.get("search", {}).get("trials"):
+            row["search"]["trials"] = 1
+    (tmp_path / "paper-small.yaml").write_text(yaml.safe_dump(tree))
+    runs = InProcess(load_study(tmp_path / "paper-small.yaml"), tmp_path, database_url)
+    report = runs.run(runs.steps["report"])
+    rows = json.loads(runs.artifacts.fetch(report.file("results.json")).read_bytes())["experiments"]
+    assert [row["paper_row"] for row in rows] == list(range(1, 15))
+    assert all(row["metrics"]["accuracy"]["n"] == 1 and row["paper"]["index"] == row["paper_row"] for row in rows)
+    finals = [runs.committed[runs.steps[f"final {row['name']} 0"].id] for row in rows]
+    assert [final.summary["images"]["added"] for final in finals] == [0] * 11 + [6] * 3
+    assert not {"judge", "score"} & {step.stage for step in runs.steps.values()}
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ suffices.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import optuna
@@ -26,10 +26,12 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
+from shared.retries import Backoff, retrying
 from shared.search import schema, statements
 from shared.search.connect import CONNECT, REFUSED, is_refusal, refusal
 from shared.search.tables import schema_version
 
+RETRY = Backoff(0.2, longest=5.0)
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
 
@@ -108,44 +110,53 @@ class Database:
         `what` says in messages what the operation does. `check` runs before each new try and may raise (a lost lease, a signal). Raises
         UnavailableError after `patience` seconds, and ConfigError if the server refuses for good.
         """
-        patience = self._patience if patience is None else patience
-        began = time.monotonic()
-        deadline = began + patience
-        pause = 0.2
-        while True:
-            try:
-                result = operation()
-            except (SQLAlchemyError, StorageInternalError) as error:
-                cause = _database_error(error)
-                if cause is None:
-                    raise
-                reason = self._reason(cause)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise UnavailableError(
-                        f"PostgreSQL at {self.label}: {what} failed for {patience:.0f} s ({reason}); see that it runs and run the same command again"
-                    ) from error
-                self._back_at = float("inf")
-                wait = min(left, pause * random.uniform(0.5, 1.5))
-                if self._reached or time.monotonic() - began >= QUIET_SECONDS:
-                    self._said_unavailable = True
-                    _log.warning(
-                        "database unavailable",
-                        server=self.label,
-                        doing=what,
-                        error=reason,
-                        again_in_seconds=round(wait, 1),
-                    )
-                _sleep(wait, check)
-                pause = min(pause * 2, 5.0)
-            else:
-                self._reached = True
-                if self._back_at == float("inf"):
-                    self._back_at = time.monotonic()
-                    if self._said_unavailable:
-                        _log.info("database available again", server=self.label)
-                    self._said_unavailable = False
-                return result
+        limit = self._patience if patience is None else patience
+        again = retrying(
+            self._is_unavailable,
+            RETRY,
+            partial(self._failed, what),
+            patience=limit,
+            check=check,
+        )
+        try:
+            result = again(operation)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = _database_error(error)
+            if cause is None:
+                raise
+            raise UnavailableError(
+                f"PostgreSQL at {self.label}: {what} failed for {limit:.0f} s ({self._reason(cause)}); see that it runs and run the same command again"
+            ) from error
+        self._reached = True
+        if self._back_at == float("inf"):
+            self._back_at = time.monotonic()
+            if self._said_unavailable:
+                _log.info("database available again", server=self.label)
+            self._said_unavailable = False
+        return result
+
+    def _is_unavailable(self, error: BaseException) -> bool:
+        """Returns whether an error says that the database is unavailable; raises ConfigError if it says that the server refuses for good."""
+        cause = _database_error(error) if isinstance(error, SQLAlchemyError | StorageInternalError) else None
+        if cause is None:
+            return False
+        self._reason(cause)
+        return True
+
+    def _failed(self, what: str, attempt: int, seconds: float, error: BaseException | None, waited: float) -> None:
+        """Notes a failed attempt, and says so once the server has been reached or has had time to start."""
+        self._back_at = float("inf")
+        if self._reached or waited >= QUIET_SECONDS:
+            cause = _database_error(error)
+            assert cause is not None
+            self._said_unavailable = True
+            _log.warning(
+                "database unavailable",
+                server=self.label,
+                doing=what,
+                error=self._reason(cause),
+                again_in_seconds=seconds,
+            )
 
     def create_tables(self) -> None:
         """Creates Optuna's tables and ours if they are missing, and migrates ours if they are older; any number of processes may do it at once.
@@ -256,13 +267,3 @@ def _database_error(error: BaseException | None) -> Exception | None:
             return error
         error = error.__cause__ or error.__context__
     return None
-
-
-def _sleep(seconds: float, check: Callable[[], None] | None) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if check is not None:
-            check()
-        time.sleep(min(left, 0.2))
-    if check is not None:
-        check()

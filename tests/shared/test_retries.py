@@ -47,6 +47,24 @@ def test_attempts_are_bounded_and_the_last_error_is_raised() -> None:
     assert (service.calls, len(warnings)) == (4, 3)
 
 
+def test_patience_bounds_the_seconds_and_the_last_attempt_is_at_its_end() -> None:
+    service, warnings, began = Service(math.inf), Warnings(), time.monotonic()
+    with pytest.raises(UnavailableError):
+        retrying(UnavailableError, Backoff(0.05, 60.0), warnings, patience=0.5)(service)
+    assert 0.5 <= time.monotonic() - began < 5
+    assert service.calls == len(warnings) + 1
+    assert sum(warning["seconds"] for warning in warnings) == pytest.approx(0.5, abs=0.2)
+    assert warnings[-1]["waited"] < 0.5
+
+
+def test_a_function_may_tell_the_errors() -> None:
+    service = Service(5)
+    early = retrying(lambda error: str(error) < "failure 3", AT_ONCE, Warnings(), attempts=9)
+    with pytest.raises(UnavailableError, match="failure 3"):
+        early(service)
+    assert service.calls == 3
+
+
 def test_other_errors_are_raised_at_once() -> None:
     service = Service(1, DataError)
     with pytest.raises(DataError):
