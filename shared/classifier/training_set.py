@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageFilter
 
 from shared.config.stages import Arm
 from shared.data.accept import accepted_images
-from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
+from shared.data.manual_images import contrast_and_sharpen, copied_rows
 from shared.data.schema import Labels
 from shared.errors import DataError
-
-MANUAL_CONTRAST = 1.5  # the paper names the filters (more contrast, then sharpening), not their strengths
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,13 @@ def _loss_mask(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]
     return np.stack(plausible, axis=1).astype(np.bool_)
 
 
-def _with_manual_images(train: ImageSet, which: str, rare: NDArray[np.int64]) -> ImageSet:
+def _with_manual_images(train: ImageSet, which: Literal["none", "rare", "all"], rare: NDArray[np.int64]) -> ImageSet:
     if which == "none":
         return train
-    wanted = np.ones(len(train), np.bool_) if which == "all" else (train.labels[:, rare] == 1).any(axis=1)
-    copies = train.take(np.flatnonzero(wanted))
-    encoded = [_contrast_and_sharpen(data) for data in copies.encoded]
+    copies = train.take(copied_rows(train.labels, which, rare))
+    encoded = [contrast_and_sharpen(data) for data in copies.encoded]
     paths = [f"manual/{path}" for path in copies.paths]
     return _joined(train, ImageSet(train.schema, encoded, paths, copies.split, copies.labels))
-
-
-def _contrast_and_sharpen(data: bytes) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
-        changed = ImageEnhance.Contrast(image.convert("RGB")).enhance(MANUAL_CONTRAST).filter(ImageFilter.SHARPEN)
-    return encode_image(changed, png_up_to=math.inf, compress_level=1)
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -103,40 +103,44 @@ def class_distribution(bars: Sequence[ClassBar], below: int | None) -> Plot:
         return finish(figure, "class-distribution", f"Training images of each class. Rare classes: {rare}.")
 
 
-def curves(name: str, title: str, histories: Sequence[Sequence[Mapping[str, Any]]]) -> Plot:
-    """Draws the paper's Figure 5 for one experiment: losses, validation accuracy and macro-F1, with a faint line per seed and a strong one for the mean."""
-    panels = (
-        ("loss", (("train_loss", "training", 0), ("val_loss", "validation", 1))),
+CURVES = (
+    ("loss", (("train_loss", "training", SERIES[0]), ("val_loss", "validation", SERIES[1]))),
+    ("accuracy", (("train_accuracy", "training", SERIES[0]), ("val_accuracy", "validation", SERIES[1]))),
+    (
+        "validation F1",
         (
-            "validation score",
-            (
-                ("val_accuracy", metric_named("accuracy").label, 2),
-                ("val_macro_f1", metric_named("macro_f1").label, 3),
-                ("val_rare_macro_f1", metric_named("rare_macro_f1").label, 4),
-            ),
+            ("val_macro_f1", metric_named("macro_f1").label, SERIES[2]),
+            ("val_rare_macro_f1", metric_named("rare_macro_f1").label, SERIES[3]),
         ),
-    )
+    ),
+)
+"""Lists the panels of the training curves, each with the key, the label and the colour of its curves."""
+
+
+def curves(name: str, title: str, histories: Sequence[Sequence[Mapping[str, Any]]]) -> Plot:
+    """Draws the paper's Figure 5 for one experiment: losses, accuracies and validation F1, with a faint line per seed and a strong one for the mean."""
+    last = [history[-1] for history in histories if history]
+    ends = []
     with style():
-        figure, both = new_figure(6.4, 2.7, columns=2)
+        figure, panels = new_figure(WIDE, 2.6, columns=len(CURVES))
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-        for axes, (what, keys) in zip(both, panels, strict=True):
-            for key, label, colour in keys:
-                _curve(axes, histories, key, label, SERIES[colour])
+        for axes, (what, lines) in zip(panels, CURVES, strict=True):
+            for key, label, colour in lines:
+                _curve(axes, histories, key, label, colour)
             axes.set_xlabel("epoch")
             axes.set_title(what, fontsize=9.5, fontweight="normal", color=MUTED)
             axes.legend(loc="best", handlelength=1.2)
-        last = [history[-1] for history in histories if history]
-        ends = ", ".join(
-            f"{key.replace('_', ' ')} {_mean_of(last, key):.3f}" for _, keys in panels for key, _, _ in keys
-        )
-        return finish(
-            figure, f"curves-{name}", f"Training curves of {title} over {len(histories)} seeds; at the end: {ends}."
-        )
+            means = [(label, _mean_of(last, key)) for key, label, _ in lines]
+            defined = ", ".join(f"{label} {mean:.3f}" for label, mean in means if mean is not None)
+            ends.append(f"{what}: {defined or 'not defined'}")
+        seeds = f"{len(histories)} {'seed' if len(histories) == 1 else 'seeds'}"
+        said = f"Training curves of {title} over {seeds}; at the end: {'; '.join(ends)}."
+        return finish(figure, f"curves-{name}", said)
 
 
-def _mean_of(records: Sequence[Mapping[str, Any]], key: str) -> float:
+def _mean_of(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
     values = [r[key] for r in records if r.get(key) is not None]
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean(values)) if values else None
 
 
 def _curve(axes: Axes, histories: Sequence[Sequence[Mapping[str, Any]]], key: str, label: str, colour: str) -> None:

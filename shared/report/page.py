@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from shared.data.manual_images import copied_rows
 from shared.log import duration
 from shared.metrics.table import METRICS, Format, metric_named
 from shared.report.answer import TONES, Answer, interval_text, p_text, points
@@ -19,7 +20,7 @@ from shared.report.generation import GeneratedSet
 from shared.report.inputs import StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
-from shared.report.pictures import ClassPictures, class_pictures, sheet_uri, thumbnail_side
+from shared.report.pictures import ClassPictures, ManualPair, class_pictures, manual_pairs, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameters
 from shared.report.scores import Comparisons, Spread, StudyScores
 
@@ -39,6 +40,16 @@ NEARNESS = {
     "near_copies": "Generated images nearer to a training image than 99 % of held-out real images",
     "near_test_copies": "Generated images nearer to a test image than 99 % of held-out real images (reported, not used for selection)",
 }
+
+
+@dataclass(frozen=True)
+class ManualImages:
+    """Holds examples of manual images, and the labels of the experiments that train on such copies."""
+
+    pairs: list[ManualPair]
+    which: Literal["rare", "all"]
+    """Says whether all images are copied, or those of rare classes; the latter if the experiments differ."""
+    used_by: list[str]
 
 
 @dataclass(frozen=True)
@@ -88,11 +99,13 @@ def render(report: Report) -> str:
         rare_names=[study.schema.class_names[i] for i in study.rare],
         experiments=[_experiment_row(report, i) for i in range(len(study.experiments))],
         pictures=_pictures(report),
+        manual=_manual_images(study),
         pixelated=study.info.resolution <= 64,
         sheets={g.name: _sheets(g) for g in report.generated},
         judges={g.name: _measure_rows(g) for g in report.generated},
         parameter_names=PARAMETERS,
         paper_source=SOURCE,
+        has_paper_rows=any(e.config.paper_row is not None for e in study.experiments),
         hours=hours,
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
@@ -166,6 +179,19 @@ def _pictures(report: Report) -> list[ClassPictures]:
         study.rare.tolist(),
         thumbnail_side(study.info.source, study.info.resolution),
     )
+
+
+def _manual_images(study: StudyInputs) -> ManualImages | None:
+    """Returns examples of images that all experiments with manual images copy, or None if there is no such experiment or image."""
+    settings = [parameters(e).get("manual_images", "none") for e in study.experiments]
+    used_by = [e.label for e, setting in zip(study.experiments, settings, strict=True) if setting != "none"]
+    if not used_by:
+        return None
+    which: Literal["rare", "all"] = "rare" if "rare" in settings else "all"
+    train = study.images.of("train")
+    rows = copied_rows(train.labels, which, study.rare)
+    pairs = manual_pairs(train, rows, thumbnail_side(study.info.source, study.info.resolution))
+    return ManualImages(pairs, which, used_by) if pairs else None
 
 
 def _sheets(generated: GeneratedSet) -> dict[str, str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from shared.data.encode import encode_image, image_format
 from shared.data.imageset import ImageSet, decode
+from shared.data.manual_images import contrast_and_sharpen
 from shared.data.schema import Labels, LabelSchema
 
 THUMBNAIL = 112  # pixels per side at most
@@ -34,13 +35,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class ClassPictures:
-    """Holds real and generated images of one rare class, for the paper's Figure 4."""
+    """Holds real and generated images of one rare class, as the right of the paper's Figure 4."""
 
     name: str
     real: list[Picture]
     generated: list[Picture]
     refused: bool = False
     """Says whether the generated images shown were refused, because none was accepted for the class."""
+
+
+@dataclass(frozen=True)
+class ManualPair:
+    """Holds an image and its manual copy, as the left of the paper's Figure 4."""
+
+    original: Picture
+    copy: Picture
 
 
 def thumbnail_side(source: str, resolution: int) -> int:
@@ -102,6 +111,22 @@ def class_pictures(
             made = pictures(generated, rows, "refused generated" if refused else "generated", column, side)
         shown.append(ClassPictures(name, real, made, refused))
     return shown
+
+
+def manual_pairs(train: ImageSet, rows: NDArray[np.int64], side: int, most: int = 6) -> list[ManualPair]:
+    """Returns up to `most` of those rows, spread evenly over them, each with its copy."""
+    pairs = []
+    for row in rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)]:
+        words = label_words(train.labels[row], train.schema)
+        data, path = train.encoded[row], train.paths[row]
+        original, copy = (thumbnail(decode(d, side, path)) for d in (data, contrast_and_sharpen(data)))
+        pairs.append(
+            ManualPair(
+                Picture(original, words, f"training image: {words}"),
+                Picture(copy, words, f"copy with more contrast and sharper edges: {words}"),
+            )
+        )
+    return pairs
 
 
 def sheet_uri(png: bytes, widest: int = 1200) -> str:

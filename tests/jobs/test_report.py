@@ -39,7 +39,7 @@ from tests.support.report_study import MULTI_LABEL, StudyMaker, report_config, t
 def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Returns the report of a study of three arms with eight seeds each."""
     folder = tmp_path_factory.mktemp("full")
-    config, results = three_arms(folder / "in", seeds=8, gain=0.9)
+    config, results = three_arms(folder / "in", seeds=8, gain=0.9, manual_images="all")
     return job.report(config, results, folder)
 
 
@@ -282,6 +282,46 @@ def test_the_page_holds_everything_in_itself(full: dict[str, Path]) -> None:
         assert f"<h2>{heading}</h2>" in text
     assert "paper, row 14" in text
     assert full["plots/class-distribution.png"].read_bytes().startswith(b"\x89PNG")
+
+
+FIGURE = re.compile(r"The paper's Figure ([^<]+?)\.</strong>")
+
+
+def test_a_study_with_paper_rows_names_the_papers_figures_and_sets_its_rows_beside_ours(full: dict[str, Path]) -> None:
+    page = full["index.html"].read_text()
+    sections = {name: rest for name, _, rest in (s.partition('">') for s in page.split('<section id="')[1:])}
+    named = {name: FIGURE.findall(section) for name, section in sections.items() if FIGURE.search(section)}
+    assert named == {"data": ["3"], "images": ["4, left", "4, right"], "training": ["5"]}
+    ours, papers = rows_of(page, "results", "Results of each experiment")[1:3]
+    assert papers[:5] == ["paper, row 11", "real", "hard", "0.765", "67.28"]
+    assert papers[-7:] == ["256", "0.003032", "0.00273", "0.000437", "0.266", "0.9", "0.999"]
+    assert len(ours) == len(papers)
+    assert ours[-7:-5] == ["256", "0.0025"]
+    assert "Its losses are weighted means over the label groups" in sections["results"]
+    curves = re.findall(r'aria-label="(Training curves of [^"]+)"', sections["training"])
+    assert len(curves) == 3
+    assert all(re.search(r"accuracy: training 0\.9\d\d, validation 0\.7\d\d;", said) for said in curves)
+
+
+def test_a_study_without_paper_rows_names_nothing_of_the_paper(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80, manual_images="rare")
+    maker.generate("synthetic", ("neckline/square", "fabric/faux"), each=4, pools=1)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    maker.final("synthetic", "real+synthetic", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real"), ("synthetic", "real+synthetic")])
+    page = job.report(config, maker.results, tmp_path)["index.html"].read_text()
+    text = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "paper" not in text.lower()
+    assert "copies of the images of rare classes are added to the training images of real, synthetic." in text
+
+
+def test_no_manual_images_are_shown_if_no_arm_trains_on_them(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real")], real=1)
+    page = job.report(config, maker.results, tmp_path)["index.html"].read_text()
+    assert FIGURE.findall(page) == ["3", "5"]
+    assert "pairs" not in page.partition("</style>")[2]
 
 
 def test_few_seeds_are_said_at_the_top_and_equal_inputs_give_equal_numbers(tmp_path: Path) -> None:

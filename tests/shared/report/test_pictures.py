@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.report.pictures import class_pictures, label_words, sheet_uri, thumbnail, thumbnail_side
+from shared.report.pictures import class_pictures, label_words, manual_pairs, sheet_uri, thumbnail, thumbnail_side
 
 SCHEMA = LabelSchema(
     groups=(LabelGroup(name="cut", classes=("long_sleeve", "v")), LabelGroup(name="fabric", classes=("faux", "knit")))
@@ -59,6 +60,19 @@ def test_refused_images_are_shown_if_none_was_accepted() -> None:
     assert (alone.generated, alone.refused) == ([], False)
     (other,) = class_pictures(images(2), images(2, ["cut/v"] * 2), np.zeros(2, bool), [2], side=96)
     assert (other.generated, other.refused) == ([], False)
+
+
+def test_originals_stand_beside_their_manual_copies() -> None:
+    train = images(20)
+    train.encoded[10] = encode_image(Image.effect_noise((64, 64), 20).convert("RGB"))
+    first, middle, _ = manual_pairs(train, np.array([1, 4, 10, 11, 12]), side=64, most=3)
+    assert first.original.alt == "training image: v, faux"
+    assert first.copy.alt == "copy with more contrast and sharper edges: v, faux"
+    assert first.original.caption == first.copy.caption == "v, faux"
+    before, after = (np.asarray(opened(picture.uri)).astype(float) for picture in (middle.original, middle.copy))
+    assert after.std() > 1.3 * before.std()
+    assert len(manual_pairs(train, np.array([1, 4]), side=64)) == 2
+    assert manual_pairs(train, np.zeros(0, np.int64), side=64) == []
 
 
 def test_words() -> None:
