@@ -1,6 +1,6 @@
 """Tests that no key changes by accident: the ids and keys of all steps of many studies are those in tests/pinned.
 
-A user's unfinished study can be continued only if its keys stay the same. `python tests/test_keys.py --write` rewrites the pins. A pin may
+A user's unfinished study can be continued only if its keys stay the same. `python -m tests.test_keys --write` rewrites the pins. A pin may
 change only together with the version of its stage, in a commit that says so.
 """
 
@@ -84,7 +84,7 @@ SMALL: dict[str, list[str]] = {
 
 
 REMEDY = (
-    "if you raised a stage's version on purpose, run `python tests/test_keys.py --write` and look at what it changes, else "
+    "if you raised a stage's version on purpose, run `python -m tests.test_keys --write` and look at what it changes, else "
     "undo what changed them: a new field needs exclude_if"
 )
 
@@ -201,7 +201,7 @@ def keep_demo(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    usage = "usage: python tests/test_keys.py --write [WORK], WORK of a finished demo, whose manifests are pinned too"
+    usage = "usage: python -m tests.test_keys --write [WORK], WORK of a finished demo, whose manifests are pinned too"
     assert sys.argv[1:2] == ["--write"], usage
     assert len(sys.argv) <= 3, usage
     if sys.argv[2:]:
