@@ -1,23 +1,27 @@
 """`weights`: downloads the weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
 
-For a generator's base it commits the files that generators read, under their paths in the repository; for a timm model it commits
-`model.safetensors`. The summary names the repository and the commit.
+For a generator's base it commits the files that generators read, under their paths in the repository. If an old repository has a pickle
+(`.bin`) in place of a safetensors file, it is converted. For a timm model it commits `model.safetensors`. The summary names the repository,
+the commit, and the digests of each converted file and of the pickle that it was made from.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
 from shared.config.stages import WeightsConfig
 from shared.context import Context
-from shared.diffusion.generators import generator_kind
+from shared.diffusion.generators import BaseFiles, generator_kind
+from shared.digests import file_digest
 from shared.errors import ConfigError
 from shared.log import Log
-from shared.names import path_below
+from shared.names import path_below, shown
 from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.weights.inputs import TIMM_FILE
@@ -26,29 +30,46 @@ if TYPE_CHECKING:
     from shared.weights.hub import Repository
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+WEIGHTS = (*PICKLES, ".safetensors")
+SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
 COMMIT_LENGTH = 40
 
 log = Log("weights")
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Holds the weights of one commit of a repository, as they are committed."""
+
+    repository: Repository
+    files: Mapping[str, Path]
+    """Maps the paths under which files are committed to the files on local disk."""
+    converted: Mapping[str, Mapping[str, str]]
+    """Maps those of these paths that were converted to the digest of the result, and to the path and the digest of the pickle."""
+
+
 def run(config: WeightsConfig, context: Context) -> Manifest:
-    """Downloads and commits the weights, then removes the downloaded copy: the store has them."""
-    repository, files = weights(config, context.settings, context.stop)
+    """Downloads, converts if necessary and commits the weights, then removes the downloaded copy: the store has them."""
+    found = weights(config, context.settings, context.scratch, context.stop)
+    repository = found.repository
     summary = {
         "repository": repository.name,
         "commit": repository.commit,
-        "bytes": sum(path.stat().st_size for path in files.values()),
+        "bytes": sum(path.stat().st_size for path in found.files.values()),
     }
-    manifest = context.commit(files, summary)
+    if found.converted:
+        summary["converted"] = found.converted
+    manifest = context.commit(found.files, summary)
     cached = f"models--{repository.name.replace('/', '--')}"
     shutil.rmtree(path_below(repository.folder, cached, repository.name), ignore_errors=True)
     return manifest
 
 
-def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tuple[Repository, dict[str, Path]]:
-    """Downloads the files of the weights and returns them by their paths in the repository.
+def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: StopSignal) -> Weights:
+    """Downloads the files of the weights, and converts pickles into `scratch`.
 
-    Raises ConfigError if there are none or access is denied, UnavailableError if the hub is unavailable, and Stopped.
+    Raises ConfigError if files are missing or access is denied, DataError for a pickle that is not plain tensors, UnavailableError if the
+    hub is unavailable, and Stopped.
     """
     from shared.weights.hub import download, open_repository
 
@@ -66,32 +87,78 @@ def weights(config: WeightsConfig, settings: Settings, stop: StopSignal) -> tupl
             repository=name,
             commit=repository.commit,
         )
-    return repository, download(repository, _files_to_download(config, repository.files, setting), settings, stop)
-
-
-def _files_to_download(config: WeightsConfig, available: Mapping[str, object], setting: str) -> list[str]:
-    """Returns the available files to download; raises ConfigError if a necessary one is missing."""
     if config.kind == "timm":
-        _check_available(config, [TIMM_FILE], available, setting)
-        return [TIMM_FILE]
+        _check_timm(config.name, repository.files)
+        return Weights(repository, download(repository, [TIMM_FILE], settings, stop), {})
     base = generator_kind(config.kind).base
     assert base is not None  # control plans this stage only for a generator with a base
-    _check_available(config, base.needed, available, setting)
-    return [name for name in base.read if name in available]
+    sources = _base_sources(base, repository)
+    downloaded = download(repository, list(sources.values()), settings, stop)
+    files = {name: downloaded[source] for name, source in sources.items()}
+    converted = {}
+    for name, source in sources.items():
+        if name != source:
+            stop.raise_if_set()
+            files[name] = path_below(scratch, name, repository.name)
+            converted[name] = _convert(base, repository, source, downloaded[source], files[name])
+    return Weights(repository, files, converted)
 
 
-def _check_available(
-    config: WeightsConfig, needed: Sequence[str], available: Mapping[str, object], setting: str
-) -> None:
-    for name in needed:
-        if name in available:
-            continue
-        folder = name.rpartition("/")[0]
-        pickled = [n for n in sorted(available) if n.endswith(PICKLES) and n.rpartition("/")[0] == folder]
-        found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no such file"
-        remedy = (
-            "name a classifier.revision that has it, or another model"
-            if config.kind == "timm"
-            else "name a finetune.revision that has it (on the hub, often refs/pr/<n>), or another base"
+def _check_timm(model: str, available: Collection[str]) -> None:
+    if TIMM_FILE in available:
+        return
+    pickled = [name for name in sorted(available) if name.endswith(PICKLES) and "/" not in name]
+    found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no such file"
+    raise ConfigError(
+        f"classifier.pretrained {model}: {TIMM_FILE} is needed, and the hub has {found}; "
+        "name a classifier.revision that has it, or another model"
+    )
+
+
+def _base_sources(base: BaseFiles, repository: Repository) -> dict[str, str]:
+    """Maps the files of a base to those to download, which differ for a pickle; raises ConfigError if the repository lacks one."""
+    available = repository.files
+    sources = {name: name for name in base.read if name in available}
+    sources |= {name: pickle for name, pickle in base.pickles.items() if name not in available and pickle in available}
+    if missing := base.missing(sources):
+        first = missing[0]
+        needed = f"neither {first} nor {base.pickles[first]}" if first in base.pickles else f"no {first}"
+        more = f", and lacks {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(
+            f"finetune.base {repository.name}@{repository.commit[:8]}: has {needed}{more}{_in_place(first, available)}; {_remedy(base)}"
         )
-        raise ConfigError(f"{setting} {config.name}: {name} is needed, and the hub has {found}; {remedy}")
+    return sources
+
+
+def _in_place(missing: str, available: Collection[str]) -> str:
+    """Returns what a repository has in place of a file of weights, as the end of a sentence."""
+    if not missing.endswith(WEIGHTS):
+        return ""
+    folder = missing.rpartition("/")[0]
+    found = [name for name in sorted(available) if name.endswith(WEIGHTS)]
+    beside = [name for name in found if name.rpartition("/")[0] == folder]
+    whole = [name for name in found if "/" not in name]
+    if parts := [name for name in beside if SHARD.search(name)]:
+        return f"; its weights are in parts ({shown(parts[0])}), which are not joined"
+    if beside:
+        return f"; it has {shown(beside[0])}, which is not read"
+    if whole:
+        return f"; it has {shown(whole[0])}, a checkpoint in another layout, which is not converted"
+    return ""
+
+
+def _convert(base: BaseFiles, repository: Repository, source: str, path: Path, target: Path) -> dict[str, str]:
+    """Converts a pickle and returns both digests; raises DataError if it holds anything but tensors."""
+    from shared.weights.pickles import convert
+
+    log.info("converting a pickle to safetensors", repository=repository.name, file=source)
+    convert(path, target, f"finetune.base {repository.name}@{repository.commit[:8]}: {source}", _remedy(base))
+    return {
+        "sha256": file_digest(target),
+        "from": source,
+        "from_sha256": repository.files[source] or file_digest(path),  # the download was checked against the hub's
+    }
+
+
+def _remedy(base: BaseFiles) -> str:
+    return f"take finetune: {{{base.instead}}}, or name another finetune.revision (on the hub, often refs/pr/<n> has safetensors)"

@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from shared.config.base import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
+SD_15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""Names the hub repository of the base that a study has if it names none."""
+SD_15_COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+"""Pins the commit of that base."""
 
 
 class Finetune(Section):
@@ -71,10 +75,12 @@ class StableDiffusionFinetune(Finetune):
 
     generator: Literal["stable-diffusion"]
     """Chooses this generator."""
-    base: str = "CompVis/stable-diffusion-v1-1"
-    """Names the pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository."""
+    base: str | None = None
+    """Names the pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository. If unset, it is
+    `stable-diffusion-v1-5/stable-diffusion-v1-5` at the commit `451f4fe16113bff5a5d2269ed5ad43b0592e9a14`."""
     revision: str | None = None
-    """Pins the commit of the hub repository, which is recommended. If unset, it is the newest commit when the weights are downloaded."""
+    """Pins the commit of the hub repository that `base` names, which is recommended. If unset, it is the newest commit when the weights
+    are downloaded."""
     method: Literal["full", "lora"] = "full"
     """Says whether all weights of the U-Net are trained (`full`), or low-rank adapters only (`lora`)."""
     rank: Annotated[int, Field(ge=1)] = 16
@@ -108,12 +114,12 @@ class StableDiffusionFinetune(Finetune):
     @property
     def base_location(self) -> str:
         """Returns the location of the base, as the study names it."""
-        return self.base
+        return SD_15 if self.base is None else self.base
 
     @property
     def base_revision(self) -> str | None:
-        """Returns the commit that the study pins; None if it pins none."""
-        return self.revision
+        """Returns the commit that the study pins, or that of the base that it has if it names none; None if nothing pins the base."""
+        return SD_15_COMMIT if self.base is None and self.revision is None else self.revision
 
 
 AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discriminator="generator")]

@@ -7,12 +7,12 @@ It imports no torch, so that control may read it too. Functions that need torch 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.config.generation import Finetune, PixelFinetune, StableDiffusionFinetune
-from shared.diffusion.stable_diffusion.base_files import LAYOUT, WEIGHTS, base_files
+from shared.config.generation import SD_15, SD_15_COMMIT, Finetune, PixelFinetune, StableDiffusionFinetune
+from shared.diffusion.stable_diffusion.base_files import LAYOUT, PICKLES, WEIGHTS, base_files, missing_files
 from shared.errors import DataError
 
 
@@ -24,8 +24,12 @@ class BaseFiles:
     """Describes such a base, for messages."""
     read: tuple[str, ...]
     """Lists all files that are read if a base has them; no other file is fetched or counts in a key."""
-    needed: tuple[str, ...]
-    """Lists the files of `read` that hold weights: a repository without one of them is refused before anything is fetched."""
+    missing: Callable[[Collection[str]], list[str]]
+    """Returns the files that a base lacks, given those that it has: a repository that lacks one is refused before anything is fetched."""
+    pickles: Mapping[str, str]
+    """Maps files of `read` to the pickles that a repository of the hub may have in their place, which the stage `weights` converts."""
+    instead: str
+    """Names a base that lacks nothing, as settings in YAML, for messages."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def _even_share(config: StableDiffusionFinetune, gpus: int) -> int:
     return max(n for n in range(1, max(gpus, 1) + 1) if config.batch_size % n == 0)
 
 
+_DEFAULT_BASE = f"base: {SD_15}, revision: {SD_15_COMMIT}"
+
 GENERATORS = {
     "pixel": GeneratorKind(
         config=PixelFinetune,
@@ -75,9 +81,11 @@ GENERATORS = {
         base=BaseFiles(
             layout=LAYOUT,
             read=tuple(base_files()),
-            needed=tuple(f"{part}/{name}" for part, name in WEIGHTS.items()),
+            missing=missing_files,
+            pickles={f"{part}/{name}": f"{part}/{PICKLES[part]}" for part, name in WEIGHTS.items()},
+            instead=_DEFAULT_BASE,
         ),
-        example="base: CompVis/stable-diffusion-v1-1, method: lora, steps: 1500, resolution: 512",
+        example=f"{_DEFAULT_BASE}, method: lora, steps: 1500, resolution: 512",
     ),
 }
 """Maps the values of `finetune.generator` to the entries."""

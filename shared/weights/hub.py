@@ -1,6 +1,6 @@
 """Downloads chosen files of one repository of the Hugging Face hub, pinned to a commit. No other module uses huggingface_hub.
 
-Files are fetched by name, and callers name safetensors and small text files only, never pickles.
+Files are fetched by name. Callers name safetensors and small text files, and a pickle only to convert it (`shared.weights.pickles`).
 """
 
 from __future__ import annotations

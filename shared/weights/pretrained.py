@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 from shared.settings import Settings
+from shared.weights.pickles import read_pickle
 
 State = Mapping[str, Tensor]
 
@@ -74,7 +74,9 @@ def read_state(source: str) -> dict[str, Tensor]:
             raise DataError(
                 f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
             )
-        return _unpickled(path, source)
+        return read_pickle(
+            path, f"classifier.pretrained: {source}", "name a file of tensors alone, best as safetensors"
+        )
     try:
         state: dict[str, Tensor] = load_file(path)
         return state
@@ -143,15 +145,3 @@ def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4)
     return start[:1] == b"\x80" or start == b"PK\x03\x04"  # a bare pickle, or the zip that torch.save writes around one
-
-
-def _unpickled(path: Path, source: str) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted reader raises whatever the pickle's fault leads to
-        raise DataError(
-            f"classifier.pretrained: {source} cannot be read as a state dict ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"classifier.pretrained: {source} holds no plain state dict of tensors")
-    return state

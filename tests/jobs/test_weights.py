@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +15,20 @@ import pytest
 import timm
 import torch
 from pydantic import SecretStr
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from jobs import finetune, generate, weights
 from shared.artifacts.manifest import Manifest
 from shared.classifier.model import build_trunk
 from shared.config.dataset import Rare
-from shared.config.generation import Generate, StableDiffusionFinetune
+from shared.config.generation import SD_15, SD_15_COMMIT, Generate, StableDiffusionFinetune
 from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsConfig
 from shared.config.task import Input
 from shared.config.training import Classifier
 from shared.context import Context
+from shared.diffusion.generator import BaseSource
+from shared.diffusion.stable_diffusion.base import find_base, load_parts
+from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, Stopped, UnavailableError
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -38,6 +42,13 @@ from tests.support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 MODEL = "test_resnet.r160_in1k"
 STABLE = WeightsConfig(kind="stable-diffusion", name="some/model", revision=COMMIT)
+WEIGHTS = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+PICKLES = ("unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "text_encoder/pytorch_model.bin")
+"""The pickles that old repositories have in place of WEIGHTS."""
 TIMM = WeightsConfig(kind="timm", name=MODEL, revision=None)
 
 
@@ -52,9 +63,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     model.mkdir()
     save_file(timm.create_model(MODEL, pretrained=False).state_dict(), model / "model.safetensors")
     (model / "pytorch_model.bin").write_bytes(b"never fetched")
-    (root / "pickles/unet").mkdir(parents=True)
-    (root / "pickles/unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    return {"some/model": base, f"timm/{MODEL}": model, "some/pickles": root / "pickles"}
+    return {"some/model": base, f"timm/{MODEL}": model}
 
 
 @pytest.fixture
@@ -83,7 +92,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(config: WeightsConfig, settings: Settings) -> dict[str, Path]:
-    return weights.weights(config, settings, StopSignal())[1]
+    return dict(weights.weights(config, settings, settings.cache / "scratch", StopSignal()).files)
 
 
 def commit(study: PixelStudy, config: WeightsConfig) -> Manifest:
@@ -106,6 +115,7 @@ def test_a_stable_diffusion_is_committed_and_read_of_the_store(hub: Hub, tmp_pat
     assert manifest.summary["repository"] == "some/model"
     assert manifest.summary["commit"] == COMMIT
     assert manifest.summary["bytes"] == sum(file.size for file in manifest.files)
+    assert "converted" not in manifest.summary
     names = {file.name for file in manifest.files}
     assert {
         "unet/diffusion_pytorch_model.safetensors",
@@ -158,6 +168,145 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     assert SCHEMA.width == 4
 
 
+def old_repository(base: Path, folder: Path) -> Path:
+    """Copies a base, with the pickles that old repositories have in place of its safetensors."""
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.ckpt"))
+    unet, vae, text = (load_file(base / name) for name in WEIGHTS)
+    turned = next(name for name, tensor in unet.items() if tensor.ndim == 2)
+    unet[turned] = unet[turned].t().contiguous().t()  # as channels-last weights are, not contiguous
+    one, other = (name for name, tensor in list(vae.items())[:2])
+    whole = torch.cat([vae[one].flatten(), vae[other].flatten()])  # two tensors that share memory
+    vae[one], vae[other] = (
+        part.view(vae[name].shape)
+        for part, name in zip(whole.split([vae[one].numel(), vae[other].numel()]), (one, other), strict=True)
+    )
+    text = {f"text_model.{name}": tensor for name, tensor in text.items()}
+    text["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    torch.save(unet, folder / PICKLES[0])
+    torch.save(vae, folder / PICKLES[1], _use_new_zipfile_serialization=False)
+    torch.save(text, folder / PICKLES[2])
+    return folder
+
+
+def test_the_pickles_of_an_old_repository_are_converted(hub: Hub, tmp_path: Path) -> None:
+    base = hub.repositories["some/model"]
+    hub.repositories = {"some/model": old_repository(base, tmp_path / "old")}
+    digests = {name: file_digest(tmp_path / "old" / name) for name in PICKLES}
+    study = PixelStudy(tmp_path)
+    manifest = commit(study, STABLE)
+    assert not [file.name for file in manifest.files if not file.name.endswith((".safetensors", ".json", ".txt"))]
+    assert manifest.summary["converted"] == {
+        name: {"sha256": manifest.file(name).digest, "from": pickled, "from_sha256": digests[pickled]}
+        for name, pickled in zip(WEIGHTS, PICKLES, strict=True)
+    }
+    assert manifest.summary["bytes"] == sum(file.size for file in manifest.files)
+    hub.repositories = {}
+    context = given(study, **{BASE: manifest})
+    source = BaseSource(context.settings, context.scratch, fetched=fetched_base(context))
+    loaded = load_parts(find_base("some/model", source))
+    wanted = load_parts(find_base(str(base), BaseSource(context.settings, context.scratch)))
+    for part in ("unet", "vae", "text_encoder"):
+        one, other = getattr(loaded, part).state_dict(), getattr(wanted, part).state_dict()
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_pickle_among_safetensors_is_converted_alone(hub: Hub, settings: Settings, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(hub.repositories["some/model"], tmp_path / "mixed"))
+    torch.save(load_file(base / WEIGHTS[2]), base / PICKLES[2])
+    (base / WEIGHTS[2]).unlink()
+    (base / PICKLES[1]).write_bytes(b"never fetched")
+    hub.repositories = {"some/model": base}
+    assert set(WEIGHTS) < set(fetch(STABLE, settings))
+    assert {name for name in hub.asked if name.endswith(".bin")} == {PICKLES[2]}
+
+
+class Harmful:
+    """Runs a command when it is unpickled with its code."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+def test_a_pickle_of_more_than_tensors_is_refused(hub: Hub, settings: Settings, tmp_path: Path) -> None:
+    repository = old_repository(hub.repositories["some/model"], tmp_path / "old")
+    hub.repositories = {"some/model": repository}
+    tensor, marker = torch.zeros(2), tmp_path / "ran"
+    for held, said in (
+        (
+            {"a": tensor, "b": Harmful(marker)},
+            r"cannot be read as a state dict \(Trying to load unsupported GLOBAL posix\.system",
+        ),
+        ({"state_dict": {"a": tensor}}, "no plain state dict of tensors, as 'state_dict' is of the type dict"),
+        ([tensor], "no plain state dict of tensors, but of the type list"),
+        ({"a": tensor, "b": tensor.to_sparse()}, "as 'b' is a tensor of the type torch.sparse.FloatTensor"),
+        ({"a": tensor.to("meta")}, "as 'a' is a tensor of the type torch.meta.FloatTensor"),
+        ({"a": tensor.to(torch.complex128)}, r"cannot be written as safetensors \(.*complex128"),
+        (None, r"cannot be read as a state dict \(Unsupported operand"),
+    ):
+        file = repository / PICKLES[0]
+        torch.save(held, file) if held else file.write_bytes(b"pickle")
+        with pytest.raises(DataError, match=said) as error:
+            fetch(STABLE, settings)
+        assert str(error.value).startswith(f"finetune.base some/model@{COMMIT[:8]}: {PICKLES[0]} ")
+        assert f"; take finetune: {{base: {SD_15}, revision: {SD_15_COMMIT}}}" in str(error.value)
+        assert "\n" not in str(error.value)
+        shutil.rmtree(settings.cache)  # the next file has the same name and commit
+    assert not marker.exists()
+
+
+def test_what_cannot_be_converted_is_said_before_any_download(hub: Hub, settings: Settings, tmp_path: Path) -> None:
+    def repository(change: Callable[[Path], object]) -> Path:
+        folder = old_repository(hub.repositories["some/model"], tmp_path / f"old{len(hub.repositories)}")
+        change(folder)
+        return folder
+
+    def shard(folder: Path) -> None:
+        for i in (1, 2):
+            (folder / f"unet/diffusion_pytorch_model-0000{i}-of-00002.bin").write_bytes(b"a part")
+        (folder / "unet/diffusion_pytorch_model.bin.index.json").write_text("{}")
+        (folder / PICKLES[0]).unlink()
+
+    def leave_a_checkpoint(folder: Path) -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "v1-1.ckpt").write_bytes(b"all parts")
+
+    neither = f"has neither {WEIGHTS[0]} nor {PICKLES[0]}"
+    for change, said in (
+        (
+            shard,
+            rf"{neither}; its weights are in parts \('unet/diffusion_pytorch_model-00001-of-00002\.bin'\), which are not joined",
+        ),
+        (leave_a_checkpoint, rf"{neither}, and lacks \d more; it has 'v1-1\.ckpt', a checkpoint in another layout"),
+        (
+            lambda folder: (folder / PICKLES[0]).rename(folder / "unet/model.fp16.bin"),
+            rf"{neither}; it has 'unet/model\.fp16\.bin', which is not read",
+        ),
+        (
+            lambda folder: shutil.rmtree(folder / "vae"),
+            f"has neither {WEIGHTS[1]} nor {PICKLES[1]}, and lacks 1 more; take",
+        ),
+        (lambda folder: (folder / "unet/config.json").unlink(), r"has no unet/config\.json; take"),
+        (lambda folder: (folder / "tokenizer/merges.txt").unlink(), r"has no tokenizer/merges\.txt; take"),
+    ):
+        name = f"some/model{len(hub.repositories)}"
+        hub.repositories = {**hub.repositories, name: repository(change)}
+        with pytest.raises(ConfigError, match=said) as error:
+            fetch(STABLE.model_copy(update={"name": name}), settings)
+        assert str(error.value).startswith(f"finetune.base {name}@{COMMIT[:8]}: has ")
+        assert (
+            f"; take finetune: {{base: {SD_15}, revision: {SD_15_COMMIT}}}, or name another finetune.revision"
+            in str(error.value)
+        )
+        assert "\n" not in str(error.value)
+    assert hub.asked == []
+
+
 def test_a_timm_model_by_its_newest_commit(hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     study = PixelStudy(tmp_path)
     with caplog.at_level("WARNING", "tailfill"):
@@ -170,14 +319,8 @@ def test_a_timm_model_by_its_newest_commit(hub: Hub, tmp_path: Path, caplog: pyt
     models = fetched_models(context)
     assert models == fetched_judges(context)
     trunk = build_trunk(Classifier(model=MODEL, trainable="head"), 32, fetched=models)
-    wanted = save_and_load(hub.repositories[f"timm/{MODEL}"] / "model.safetensors")
+    wanted = load_file(hub.repositories[f"timm/{MODEL}"] / "model.safetensors")
     assert torch.equal(trunk.model.state_dict()["conv1.0.weight"], wanted["conv1.0.weight"])
-
-
-def save_and_load(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return dict(load_file(path))
 
 
 def test_stages_without_hub_weights_have_none(tmp_path: Path) -> None:
@@ -191,7 +334,6 @@ def test_what_no_retry_mends(hub: Hub, settings: Settings) -> None:
     for name, said in (
         ("some/other", "some/other is neither a folder here nor a public repository"),
         ("not a/name!", "neither a folder nor a hub name"),
-        ("some/pickles", r"only the pickle unet/diffusion_pytorch_model\.bin.*finetune\.revision that has it"),
     ):
         with pytest.raises(ConfigError, match=said) as error:
             fetch(STABLE.model_copy(update={"name": name}), settings)
@@ -237,10 +379,10 @@ def test_a_hub_chooses_no_place(hub: Hub, settings: Settings) -> None:
     """The hub's answers become paths in the cache of huggingface_hub."""
     hub.tag = "../../../../stolen"
     with pytest.raises(DataError, match=r"hub at 127\.0\.0\.1: the name '\.\./\.\./"):
-        weights.weights(STABLE, settings, StopSignal())
+        fetch(STABLE, settings)
     hub.tag, hub.commit = None, "../../stolen"
     with pytest.raises(DataError, match=r"the hub gives '\.\./\.\./stolen' for its commit"):
-        weights.weights(STABLE, settings, StopSignal())
+        fetch(STABLE, settings)
     assert not list(settings.cache.parent.rglob("stolen*"))
 
 
@@ -255,7 +397,7 @@ def test_a_signal_between_two_files(hub: Hub, settings: Settings) -> None:
     stop = StopSignal()
     stop.set()
     with pytest.raises(Stopped):
-        weights.weights(STABLE, settings, stop)
+        weights.weights(STABLE, settings, settings.cache / "scratch", stop)
 
 
 def test_the_command_and_its_exit_codes(hub: Hub, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from shared.diffusion.generator import BaseSource
-from shared.diffusion.stable_diffusion.base_files import FILES, LAYOUT, WEIGHTS, base_files
+from shared.diffusion.stable_diffusion.base_files import FILES, LAYOUT, WEIGHTS, base_files, missing_names
 from shared.digests import file_digest
 from shared.errors import DataError
 
@@ -49,10 +49,7 @@ class Base:
         for part in parts:
             folder = self.folder / part
             there = [name for name in FILES[part] if (folder / name).is_file()]
-            missing = [] if part == "tokenizer" else [name for name in FILES[part] if name not in there]
-            if part == "tokenizer" and "tokenizer.json" not in there:
-                missing = [name for name in ("vocab.json", "merges.txt") if name not in there]
-            if missing:
+            if missing := missing_names(part, there):
                 raise DataError(f"finetune.base {self.name}: has no {part}/{missing[0]}; name {LAYOUT}")
             paths += [f"{part}/{name}" for name in there]
             if part in WEIGHTS:

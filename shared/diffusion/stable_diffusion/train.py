@@ -81,7 +81,7 @@ def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finet
     images, out, device = finetuning.images, finetuning.out, finetuning.device
     caption = Captioner(images.schema, config.caption, config.phrases)
     chosen = choose_images(images, finetuning.rare, config)
-    base = find_base(config.base, finetuning.base)
+    base = find_base(config.base_location, finetuning.base)
     description = describe(config, base, images.schema, device)
     _check_resolution(config, base)
     saved = finetuning.checkpoints.load()

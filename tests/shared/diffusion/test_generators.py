@@ -111,7 +111,8 @@ def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tmp_pa
     assert location == (None if kind.base is None else str(tmp_path))
     assert bool(kind.time) != bool(kind.untimed), "set `time`, or say in `untimed` why there is none, and not both"
     if kind.base is not None:
-        assert set(kind.base.needed) < set(kind.base.read)
+        assert kind.base.missing(kind.base.read) == []
+        assert set(kind.base.pickles) < set(kind.base.missing([])) < set(kind.base.read)
 
 
 @every

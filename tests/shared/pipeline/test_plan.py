@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.config.generation import SD_15, SD_15_COMMIT, StableDiffusionFinetune
 from shared.config.load import load_study
 from shared.config.stages import STAGES, TuneConfig
 from shared.config.task import Input
@@ -294,6 +295,17 @@ def test_hub_weights_are_fetched_once_and_given_to_who_reads_them() -> None:
     assert needs(steps["tune synthetic"]) == needs(steps["final real 0"]) == {"weights/test_resnet"}
     assert steps["score"].needs["weights/judges"] is steps["final real 0"].needs["weights/test_resnet"]
     assert {"weights/some/model", "weights/test_resnet"} < steps["report"].needs.keys()
+
+
+def test_a_study_that_names_no_base_has_a_pinned_one() -> None:
+    """An experiment that names its own base does not inherit the pin."""
+    sets = ["finetune={generator: stable-diffusion, resolution: 32}", "experiments.placebo.finetune={base: some/model}"]
+    steps = plan(load_study(SMALL_STUDY, ["verdict=none", *sets]))
+    named = {(told(step)["name"], told(step)["revision"]) for step in steps if step.stage == "weights"}
+    assert named == {(SD_15, SD_15_COMMIT), ("some/model", None)}
+    about = StableDiffusionFinetune.model_fields["base"].description or ""
+    assert SD_15 in about
+    assert SD_15_COMMIT in about
 
 
 def test_only_a_hub_s_name_is_fetched(tmp_path: Path) -> None:
