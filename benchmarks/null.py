@@ -6,7 +6,7 @@ python -m benchmarks.null run DATA WORKDIR [--studies N] [--arms N]
 
 Arms that are equal in everything would give equal numbers, and never be called different: a vacuous null. So `measure` trains a table of
 outcomes, of 24 points of a study's space, 8 seeds and 8 pools, in which each pool of an arm is a random draw of real images that the data
-set does not contain: arms with different pools do not differ in effect, though no image is the same. `judge` draws studies from the table,
+set does not contain: arms with different pools do not differ in effect, though their images do. `judge` draws studies from the table,
 whose repetitions are independent, and judges them by the project's own functions. `run` has `tailfill run` make such comparisons, with
 held-out images committed in place of generated ones.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -110,7 +110,7 @@ class Sampler:
         """Returns the mean difference of the generated and the real arm over so many repetitions on the test images as they are."""
         kinds: dict[str, Kind] = {"real": self.world.real, "synthetic": self.world.synthetic}
         labels, found = self.outcomes.labels, []
-        many = Design("", repetitions, self.design.candidates)
+        many = replace(self.design, repetitions=repetitions)
         for cells in Sampler(self.outcomes, many, self.world)._cells(random, kinds):
             scores = {
                 arm: self._value(self.outcomes.decisions(kinds[arm], *cell), labels) for arm, cell in cells.items()
@@ -123,7 +123,10 @@ class Sampler:
         return float(METRIC.from_counts(self.outcomes.schema, count(decided, labels), self.outcomes.rare))
 
     def _cells(self, random: np.random.Generator, kinds: Mapping[str, Kind]) -> list[dict[str, tuple[int, int, int]]]:
-        """Returns the point, seed and pool of each arm's final training, per repetition."""
+        """Returns the point, seed and pool of each arm's final training, per repetition.
+
+        Arms of one kind get different pools, as in a study: with the same pool, point and seed two arms would be one training.
+        """
         points, seeds, _ = next(iter(self.outcomes.tables.values())).values.shape
         searched: dict[str, int] = {}
         repetitions = []
@@ -131,15 +134,19 @@ class Sampler:
             candidates = random.choice(points, self.design.candidates, replace=False)
             seed = int(random.integers(seeds))
             cells = {}
+            pools = {
+                kind: iter(random.permutation(self.outcomes.tables[kind].values.shape[2]).tolist())
+                for kind in dict.fromkeys(kinds.values())
+            }
             for arm, kind in kinds.items():
                 table = self.outcomes.tables[kind].values
-                pool = int(random.integers(table.shape[2]))
+                pool = 0 if kind == "real" else next(pools[kind])
                 if self.design.one_search:  # a search of its own per arm, and its winner in all repetitions
                     own = random.choice(points, self.design.candidates, replace=False)
-                    best = searched.setdefault(arm, int(own[table[own, seed % table.shape[1], pool].argmax()]))
+                    best = searched.setdefault(arm, int(own[table[own, seed, pool].argmax()]))
                 else:
-                    best = int(candidates[table[candidates, seed % table.shape[1], pool].argmax()])
-                cells[arm] = (best, seed % table.shape[1], pool)
+                    best = int(candidates[table[candidates, seed, pool].argmax()])
+                cells[arm] = (best, seed, pool)
             repetitions.append(cells)
         return repetitions
 
@@ -210,7 +217,7 @@ def judge_command(files: Sequence[Path], studies: int) -> None:
 
 
 @main.command("run")
-@click.argument("data", type=click.Choice(list(SETUPS)))
+@click.argument("data", type=click.Choice([name for name, setup in SETUPS.items() if not setup.thinned]))
 @click.argument("workdir", type=click.Path(path_type=Path))
 @click.option("--studies", default=4, show_default=True, help="The studies that are run; they differ in their seed.")
 @click.option("--arms", default=5, show_default=True, help="The arms of a study beside its baseline.")

@@ -26,7 +26,7 @@ from shared.stop import StopSignal
 
 @dataclass(frozen=True)
 class NullStudy:
-    """A study of arms that differ only in which held-out images they add."""
+    """Describes a study of arms that differ only in which held-out images they add."""
 
     data: str
     seed: int
@@ -44,6 +44,7 @@ class NullStudy:
         ]
         rule = {"metric": "rare_macro_f1", "baseline": names[0], "generators": "one", "provisional": True}
         return (
+            *SETUPS[self.data].sets,
             f"seed={self.seed}",
             "finetune.steps=1",
             ACCEPTS_ALL,
@@ -54,8 +55,10 @@ class NullStudy:
     def run(self, workdir: Path) -> list[dict[str, Any]]:
         """Runs the study in a work directory, and returns the comparisons of its arms with the baseline as `results.json` has them.
 
-        Raises CalledProcessError if the command fails.
+        Raises CalledProcessError if the command fails, and ValueError for a data set of which classes are thinned: `prepare` knows of none.
         """
+        if SETUPS[self.data].thinned:
+            raise ValueError(f"{self.data}: its classes are thinned after `prepare`, so the command cannot run it")
         file = STUDIES / SETUPS[self.data].study
         workdir.mkdir(parents=True, exist_ok=True)
         study = load_study(file, self.sets)

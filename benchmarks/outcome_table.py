@@ -58,7 +58,7 @@ class OutcomeTable:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All that null.py measures on a data set."""
+    """Holds all that null.py measures on a data set."""
 
     schema: LabelSchema
     rare: NDArray[np.int64]

@@ -127,7 +127,14 @@ def _task_with(
     session: Session, step: Step, experiment: str, parameters: Mapping[str, Any], committed: Mapping[str, Manifest]
 ) -> Task:
     config = _config(step).model_copy(update={"parameters": dict(parameters)})
-    apply_parameters(config.arm, config.parameters)  # raises for a value that is not allowed, before a Job is created
+    arm = apply_parameters(
+        config.arm, config.parameters
+    )  # raises for a value that is not allowed, before a Job is created
+    if not arm.takes_all and "score" not in step.needs:
+        raise ConfigError(
+            f"--params: choose among the generated images of {experiment}, which the study does not score since it takes all of them; "
+            "leave accept and synthetic.groups out, or set accept in the study"
+        )
     inputs = {
         role: Input(stage=m.stage, key=m.key, digest=m.digest)
         for role, needed in step.needs.items()

@@ -41,7 +41,8 @@ class GeneratedImages:
     """Holds the steps that make an experiment's generated images, and its filter over them."""
 
     generate: Step
-    score: Step
+    score: Step | None
+    """Holds None if the study takes all images, so that they are not scored."""
     accept: Accept
 
 
@@ -56,7 +57,7 @@ def generated_images(
         raise ConfigError(f"--pool {pool}: must be below {study.pools}, the number of pools of generated images")
     needs = steps[-1].needs  # the report needs those of every experiment
     by_experiment = {
-        e.name: GeneratedImages(needs[f"generate/{e.name}/{pool}"], needs[f"score/{e.name}/{pool}"], e.accept)
+        e.name: GeneratedImages(needs[f"generate/{e.name}/{pool}"], needs.get(f"score/{e.name}/{pool}"), e.accept)
         for e in study.experiments
         if f"generate/{e.name}/{pool}" in needs
     }
@@ -65,7 +66,10 @@ def generated_images(
         if experiment not in by_experiment:
             raise ConfigError(f"--experiment {experiment}: has no generated images; experiments that have: {names}")
         return by_experiment[experiment]
-    distinct = {(images.generate.id, images.score.id, images.accept): images for images in by_experiment.values()}
+    distinct = {
+        (images.generate.id, images.score and images.score.id, images.accept): images
+        for images in by_experiment.values()
+    }
     if len(distinct) != 1:
         raise ConfigError(
             f"study {study.name}: has {len(distinct)} sets of generated images (or filters over them); "
@@ -183,4 +187,5 @@ def export_images(what: str, out: Path, experiment: str | None, pool: int | None
             )
         if images is None:
             return export(session.artifacts, prepared, None, None, out)
-        return export(session.artifacts, prepared, manifest, committed[images.score.id], out, images.accept)
+        scored = committed[images.score.id] if images.score is not None else None
+        return export(session.artifacts, prepared, manifest, scored, out, images.accept)

@@ -209,7 +209,7 @@ def _time(
         # a classifier is trained on each set of the first pool; a judge sees an image in less time than a training step takes
         if judges:
             images = arm.score.epochs * generated * sets + arm.score.folds * generated * sets * pools
-            seconds["score"] = timed.setup(generated) * sets + images * timed.seconds_an_image
+            seconds["score"] = timed.setup(generated) * sets * pools + images * timed.seconds_an_image
         generator = generator_kind(arm.finetune.generator)
         if generator.time is not None:
             log.info("timing a few steps of the generator")

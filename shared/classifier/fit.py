@@ -17,7 +17,7 @@ from torch import Tensor
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
-from shared.classifier.loss import Loss, Targets
+from shared.classifier.loss import Loss, RightAnswers, Targets
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.optimizer import make_optimizer, rate_at
 from shared.classifier.precision import autocast, grad_scaler, move_to
@@ -103,10 +103,8 @@ class _Trained:
     """Gives the mean over the steps."""
     lr: float
     """Gives the learning rate of the last step."""
-    logits: Tensor
-    """Holds a row per image of the epoch, from before the step that learns from it, `[n, C]`."""
-    rows: NDArray[np.int64]
-    """Lists the rows of the training set by whose labels these are scored, `[n]`."""
+    accuracy: float
+    """Gives the mean over the label groups, NaN if nothing was known; see `EpochRecord.train_accuracy`."""
 
 
 class _TrainingRun:
@@ -183,7 +181,7 @@ class _TrainingRun:
             epoch,
             trained.lr,
             trained.loss,
-            self._accuracy(trained),
+            trained.accuracy,
             val_loss,
             scores["accuracy"],
             scores["macro_f1"],
@@ -207,30 +205,25 @@ class _TrainingRun:
         self.network.train()
         batches = sampler.batches(epoch)
         total, lr = torch.zeros((), device=data.device), 0.0
-        answers: list[Tensor] = []
-        labelled: list[NDArray[np.int64]] = []
+        right = RightAnswers(data.schema, data.device)
         for number, rows in enumerate(batches):
             self._check_stop()
             # the middle of the step: neither the first nor the last step has a rate of 0
             lr = training.lr * rate_at(epoch + (number + 0.5) / len(batches), self.epochs, training.warmup_epochs)
             inputs = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
-            targets: tuple[Targets, ...] = (self._targets(rows),)
+            shown = self._targets(rows)
+            targets: tuple[Targets, ...] = (shown,)
             if training.mixup > 0:
                 partner, share = mixup_pairs(
                     len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
                 )
                 inputs, targets = apply_mixup(inputs, targets[0], partner.to(data.device), share.to(data.device))
-                rows = np.where(share.numpy() >= 0.5, rows, rows[partner.numpy()])
+                shown = self._targets(np.where(share.numpy() >= 0.5, rows, rows[partner.numpy()]))
             with autocast(data.device):
                 logits = self.network(inputs)
             total += self._step(optimizer, loss(logits, *targets), lr)
-            answers.append(logits.detach())
-            labelled.append(rows)
-        return _Trained(float(total) / len(batches), lr, torch.cat(answers), np.concatenate(labelled))
-
-    def _accuracy(self, trained: _Trained) -> float:
-        predicted = probabilities(trained.logits, self.data.schema)
-        return fast_scores(self.data.schema, predicted, self.data.labels[trained.rows], self.data.rare)["accuracy"]
+            right.add(logits, shown)
+        return _Trained(float(total) / len(batches), lr, right.accuracy())
 
     def _step(self, optimizer: torch.optim.Optimizer, value: Tensor, lr: float) -> Tensor:
         for group in optimizer.param_groups:
@@ -268,14 +261,15 @@ class _TrainingRun:
             order = numpy_generator("refit", self.seed, epoch).permutation(len(real))
             batches = np.array_split(order, math.ceil(len(real) / training.batch_size))
             total, lr = torch.zeros((), device=data.device), 0.0
-            answers = []
+            right = RightAnswers(data.schema, data.device)
             for number, chosen in enumerate(batches):
                 progress = epoch - self.epochs + (number + 0.5) / len(batches)
                 lr = training.lr * rate_at(progress, training.refit_epochs, 0)
                 logits = last(inputs[torch.from_numpy(chosen).to(data.device)])
-                total += self._step(optimizer, loss(logits, self._targets(real[chosen])), lr)
-                answers.append(logits.detach())
-            return _Trained(float(total) / len(batches), lr, torch.cat(answers), real[order])
+                targets = self._targets(real[chosen])
+                total += self._step(optimizer, loss(logits, targets), lr)
+                right.add(logits, targets)
+            return _Trained(float(total) / len(batches), lr, right.accuracy())
 
         for epoch in range(len(self.history), self.epochs + training.refit_epochs):
             self._epoch(epoch, optimizer, partial(train, epoch=epoch))

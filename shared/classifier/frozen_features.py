@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 
 import numpy as np
+import PIL
 import timm
 import torch
 from numpy.typing import NDArray
@@ -31,6 +33,8 @@ from shared.data.imageset import ImageSet, decode
 from shared.log import Log
 from shared.stop import StopSignal
 
+OUTPUTS = 1
+"""Counts the changes of our own code after which cached outputs must be computed again: of decoding, augmenting or splitting the network."""
 BLOCK = 256  # outputs per block: seconds of work on a CPU, so an interruption loses little
 CPU_BATCH, GPU_BATCH = 32, 128
 
@@ -46,6 +50,11 @@ class View:
     number: int = 0
     """Gives the number among several views; odd ones are mirrored, so that two views show both sides."""
 
+    @property
+    def is_random(self) -> bool:
+        """Returns whether it has random parameters; to mirror an image, as `basic` does, takes none."""
+        return self.augmentation not in ("none", "basic") or self.erasing > 0
+
 
 UNAUGMENTED = View()
 
@@ -53,6 +62,17 @@ UNAUGMENTED = View()
 def image_digests(images: ImageSet) -> list[bytes]:
     """Returns a hash of each encoded image."""
     return [hashlib.sha256(data).digest() for data in images.encoded]
+
+
+def told_apart(digests: Sequence[bytes]) -> list[bytes]:
+    """Returns the digests, in which equal ones differ by how many come before, so that copies of an image have random views of their own."""
+    seen: Counter[bytes] = Counter()
+    apart = []
+    for digest in digests:
+        number = seen[digest]
+        apart.append(hashlib.sha256(digest + number.to_bytes(8, "little")).digest() if number else digest)
+        seen[digest] += 1
+    return apart
 
 
 def view_seed(digest: bytes, view: View) -> int:
@@ -189,6 +209,7 @@ class FrozenBackbone:
             str(self.dtype),
             self.batch,
             self.device.type,
+            OUTPUTS,
         ]
-        digest.update(json.dumps([*facts, timm.__version__, torch.__version__]).encode())
+        digest.update(json.dumps([*facts, timm.__version__, torch.__version__, PIL.__version__]).encode())
         return digest.digest()

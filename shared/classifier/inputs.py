@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded, image_digests
+from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded, image_digests, told_apart
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal
@@ -75,6 +75,7 @@ class FrozenFeatures:
             beyond = images.take(np.arange(fitting, len(images)))
             self._pixels = Pixels(beyond, frozen.trunk.resolution, pixels_budget, torch.device("cpu"))
         self._digests = image_digests(images)
+        self._apart = told_apart(self._digests)
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
         rows, numbers = np.divmod(np.arange(len(images) * len(views)), len(views))
         inside = fitting * len(views)
@@ -112,7 +113,11 @@ class FrozenFeatures:
         return out
 
     def _wanted(self, rows: Rows, views: Rows) -> list[tuple[bytes, View]]:
-        return [(self._digests[row], self.views[view]) for row, view in zip(rows.tolist(), views.tolist(), strict=True)]
+        wanted = []
+        for row, number in zip(rows.tolist(), views.tolist(), strict=True):
+            view = self.views[number]
+            wanted.append(((self._apart if view.is_random else self._digests)[row], view))
+        return wanted
 
     def _read_or_recompute(self, rows: Rows, views: Rows) -> Tensor:
         """Returns outputs that are not in memory: reads them from disk, or computes them."""

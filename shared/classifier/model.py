@@ -278,8 +278,10 @@ class _TrainedBlocks(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Returns pooled features `[n, F]` for tokens `[n, t, d]`."""
+        if any(rope is not None and rope.device != tokens.device for rope in self.rope):
+            self.rope = [None if rope is None else rope.to(tokens.device) for rope in self.rope]
         for block, rope in zip(self.blocks, self.rope, strict=True):
-            tokens = block(tokens) if rope is None else block(tokens, rope=rope.to(tokens.device))
+            tokens = block(tokens) if rope is None else block(tokens, rope=rope)
         tokens = cast(nn.Module, self.norm)(tokens)
         return cast(Callable[..., Tensor], self.pool.forward_head)(tokens, pre_logits=True)
 

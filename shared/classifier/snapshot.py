@@ -30,8 +30,8 @@ class EpochRecord:
     """Gives the learning rate at the last step of the epoch."""
     train_loss: float
     train_accuracy: float
-    """Gives the mean over the label groups on the epoch's own images, as they were augmented and before the step that learns from them; with mixup,
-    by the labels of the image with the greater share."""
+    """Gives the mean over the label groups on the epoch's own images, as they were augmented and before the step that learns from them, without
+    labels that the loss masks; with mixup, by the labels of the image with the greater share."""
     val_loss: float
     val_accuracy: float
     val_macro_f1: float

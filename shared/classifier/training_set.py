@@ -54,7 +54,7 @@ def effective_training_set(
     if generated is None or arm.accept is None or generated.extra is None:
         raise DataError(f"images: {arm.images} needs generated images; run `generate` first")
     if scores is None:
-        if not arm.accept.takes_all or (arm.synthetic is not None and arm.synthetic.groups != "all"):
+        if not arm.takes_all:
             raise DataError(f"images: {arm.images} needs the scores of the generated images; run `score` first")
         rows = np.arange(len(generated))
         mask = np.ones((len(rows), groups), np.bool_)

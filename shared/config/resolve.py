@@ -16,7 +16,7 @@ from shared.config.base import Section
 from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
-from shared.config.paths import value_at, with_parameters
+from shared.config.paths import is_under, value_at, with_parameters
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
@@ -47,12 +47,10 @@ class ResolvedExperiment(Overridable):
     pinned: tuple[str, ...]
     """Lists the paths that the experiment sets itself, which take precedence over the parameters of `parameters_from`."""
 
-    @property
-    def scored(self) -> bool:
-        """Returns whether the arm chooses among its generated images by their scores: one that takes all of them needs no judges."""
-        searched = any(path.split(".")[0] == "accept" or path == "synthetic.groups" for path in self.search.space)
-        takes_all = self.accept.takes_all and self.synthetic.groups == "all" and not searched
-        return self.images != "real" and not takes_all
+
+def is_filter(path: str) -> bool:
+    """Returns whether a value at this path chooses among generated images by their scores."""
+    return path.split(".")[0] == "accept" or path == "synthetic.groups"
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,24 @@ class ResolvedStudy:
     def seed(self) -> int:
         """Returns the study's seed, from which each experiment's seed follows."""
         return self.written.seed
+
+    def scored(self, experiment: ResolvedExperiment) -> bool:
+        """Returns whether an arm chooses among its generated images by their scores: one that takes all of them needs no judges.
+
+        It may also take a filter over from the searches above it.
+        """
+        if experiment.images == "real":
+            return False
+        if not experiment.accept.takes_all or experiment.synthetic.groups != "all":
+            return True
+        above: ResolvedExperiment | None = experiment
+        pinned: tuple[str, ...] = ()
+        while above is not None:
+            if any(is_filter(path) and not is_under(path, pinned) for path in above.search.space):
+                return True
+            pinned += above.pinned
+            above = next((e for e in self.experiments if e.name == above.parameters_from), None)
+        return False
 
     @property
     def dataset(self) -> Dataset:

@@ -112,6 +112,12 @@ class Arm(Section):
     generate: Generate | None = None
     """Says how images are generated, if the search varies it. Each trial then trains on images generated with its own values, in place of an input's."""
 
+    @property
+    def takes_all(self) -> bool:
+        """Returns whether it trains on all generated images alike, so that it needs no scores."""
+        checked = self.synthetic is not None and self.synthetic.groups != "all"
+        return self.accept is None or (self.accept.takes_all and not checked)
+
 
 class TrialImages(Section):
     """Holds what a trial needs beside its arm to have its own images made by the stages `generate` and `score`."""
@@ -140,8 +146,8 @@ class Repetitions(Section):
 class TuneConfig(WithWeights):
     """Configures `tune`.
 
-    Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool if its images are not `real`, or `finetune/<pool>` in their
-    place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
+    Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool if its images are not `real`, without the scores if it takes
+    all images, or `finetune/<pool>` in their place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
     trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, `judge`
     and the `weights/` inputs of `generate` and `score`.
     """

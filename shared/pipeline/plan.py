@@ -193,7 +193,7 @@ class _Planner:
             for pool, data in zip(self.pools, data_of[experiment.name], strict=True):
                 own = {role: step for role, step in data.items() if role != "prepare"}
                 reported |= {f"{role}/{experiment.name}/{pool}": step for role, step in own.items()}
-                if experiment.scored:  # all pools have the same judges
+                if self.study.scored(experiment):  # all pools have the same judges
                     reported[f"judge/{experiment.name}"] = own["score"].needs["judge"]
             if experiment.search.trials and source.tune is not None:
                 reported[f"tune/{experiment.name}"] = source.tune
@@ -232,7 +232,7 @@ class _Planner:
                 # if the search varies how images are generated, each trial has its own images made
                 data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
                 needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
-            if searched and experiment.scored:
+            if searched and self.study.scored(experiment):
                 needs |= self._judges(experiment)
             name, warm_start = experiment.search.warm_start_from, None
             if name and "/" in name:
@@ -300,7 +300,7 @@ class _Planner:
         )
         label = self._numbered(f"generate{own}", pool)
         generate = self._add(Step("generate", experiment.name, label, config, needs, found))
-        if not experiment.scored:
+        if not self.study.scored(experiment):
             return {**made_from, "generate": generate}
         judged = {"prepare": self.prepare, "generate": generate} | self._judges(experiment)
         scoring = _judges_of(self.study, experiment, ScoreConfig)
@@ -373,7 +373,7 @@ def _tune_config(study: ResolvedStudy, experiment: ResolvedExperiment) -> TuneCo
         arm = arm.model_copy(update={"generate": experiment.generate})
         images = TrialImages(
             base=experiment.finetune.base_location,
-            score=_judges_of(study, experiment, ScoreConfig) if experiment.scored else None,
+            score=_judges_of(study, experiment, ScoreConfig) if study.scored(experiment) else None,
             seed=study.seed,
             versions={"generate": STAGES["generate"].version, "score": STAGES["score"].version},
         )

@@ -57,11 +57,12 @@ class GeneratedSet:
 
 def read_generated(study: StudyInputs) -> list[GeneratedSet]:
     """Returns the distinct sets of the study (by digest and by what is accepted), in the order of the experiments."""
-    found: dict[tuple[str, str], list[Experiment]] = {}
+    found: dict[tuple[str, str, bool], list[Experiment]] = {}
     for experiment in study.experiments:
         if experiment.generate is not None:
             accept = experiment.arm.accept if experiment.arm else None
-            key = (experiment.generate.manifest.digest, accept.model_dump_json() if accept else "")
+            scored = experiment.score is not None
+            key = (experiment.generate.manifest.digest, accept.model_dump_json() if accept else "", scored)
             found.setdefault(key, []).append(experiment)
     return [_read(study, users) for users in found.values()]
 

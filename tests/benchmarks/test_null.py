@@ -25,7 +25,7 @@ SMALL = Setup(
         "training={batch_size: 64, warmup_epochs: 1, dropout: 0.1, loss: balanced_softmax, class_power: 0.5}",
         "search.epochs=4",
     ),
-    held_out=("seed=1", "dataset.train=700"),
+    held_out=("seed=1000", "dataset.train=700"),
 )
 STUDIES = 300
 
@@ -38,7 +38,7 @@ def held_out() -> HeldOut:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Outcomes:
     folder = tmp_path_factory.mktemp("null")
-    sizes = {"real": Sizes(5, 2, 1), "draws": Sizes(5, 2, 3), "copies": Sizes(5, 2, 2)}
+    sizes = {"real": Sizes(5, 2, 1), "draws": Sizes(5, 2, 3), "copies": Sizes(5, 2, 3)}
     measure(held_out, sizes, folder / "cache", 1).save(folder / "small.npz")
     return Outcomes.load(folder / "small.npz")
 

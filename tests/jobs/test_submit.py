@@ -14,6 +14,7 @@ from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_tasks
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
+from shared.config.resolve import ResolvedStudy
 from shared.config.stages import FinalConfig, TuneConfig
 from shared.config.task import Task
 from shared.errors import ConfigError, InputError, UnavailableError
@@ -38,12 +39,12 @@ STUDY = load_study(SMALL_STUDY, ["verdict={provisional: true}"])
 STEPS = plan(STUDY)
 
 
-def open_study(folder: Path, *stages: str) -> Session:
+def open_study(folder: Path, *stages: str, study: ResolvedStudy = STUDY) -> Session:
     """Opens a study of which these stages are committed."""
-    artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
-    commit_steps(STUDY, [step for step in STEPS if step.stage in stages], artifacts)
+    artifacts, steps = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache"), plan(study)
+    commit_steps(study, [step for step in steps if step.stage in stages], artifacts)
     environment = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    return Session(STUDY, STEPS, artifacts, Settings.from_environment(environment))
+    return Session(study, steps, artifacts, Settings.from_environment(environment))
 
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
@@ -102,6 +103,15 @@ def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
     assert Task.model_validate_json(task.model_dump_json()) == task
     with pytest.raises(ConfigError, match=r"training\.lr"):
         final_tasks(study, SubmitRequest("real", 1, {"training.lr": -1}))
+
+
+def test_a_filter_over_images_that_were_not_scored_is_refused(tmp_path: Path) -> None:
+    study = load_study(SMALL_STUDY, ["verdict=none", "accept={plausibility: [0, 1], copies: allow}"])
+    session = open_study(tmp_path, "prepare", "finetune", "generate", study=study)
+    (task,) = final_tasks(session, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
+    assert "score" not in task.inputs
+    with pytest.raises(ConfigError, match="--params: choose among the generated images of synthetic"):
+        final_tasks(session, SubmitRequest("synthetic", 1, {"accept.copies": "refuse"}))
 
 
 def _final_inputs() -> list[str]:

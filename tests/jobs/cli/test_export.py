@@ -189,6 +189,16 @@ def test_one_set_needs_no_name() -> None:
 
 
 @pytest.mark.usefixtures("empty_folder")
+def test_images_of_an_arm_that_takes_all_have_no_scores() -> None:
+    takes_all = "accept={plausibility: [0, 1], copies: allow}"
+    commit_all(takes_all, files=image_files)
+    run(takes_all)
+    rows = exported(None)
+    assert len(rows) == 3
+    assert not any(row.keys() & {"plausibility", "accepted"} for row in rows)
+
+
+@pytest.mark.usefixtures("empty_folder")
 def test_a_study_without_generated_images() -> None:
     commit_all("experiments=[{name: real}]")
     run("experiments=[{name: real}]")

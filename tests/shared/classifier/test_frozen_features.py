@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View, decoded, image_digests
+from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, View, decoded, image_digests, told_apart
+from shared.classifier.inputs import FrozenFeatures
 from shared.classifier.model import build_trunk
 from shared.config.training import Classifier
 from tests.support.tiny_arms import make_images
@@ -45,7 +46,23 @@ def test_an_output_depends_neither_on_its_place_nor_on_other_images(
         assert torch.equal(again, every[torch.from_numpy(rows)])
 
 
-def test_views_differ_and_do_not_depend_on_the_network() -> None:
+def test_copies_of_an_image_have_random_views_of_their_own() -> None:
+    a, b = b"a", b"b"
+    apart = told_apart([a, b, a, a])
+    assert apart[:2] == [a, b]
+    assert len(set(apart)) == 4
+    assert told_apart([a, a, b])[1] == apart[2]  # whatever comes between
+    images = make_images(3)
+    copies = images.take(np.array([0, 1, 0]))
+    trunk = build_trunk(Classifier(model="test_resnet", pretrained=False, trainable="head"), 32)
+    for view, equal in ((View("soft"), False), (View("basic", number=1), True), (UNAUGMENTED, True)):
+        features = FrozenFeatures(FrozenBackbone(trunk, CPU, None), copies, [view], 1e9, "images")
+        first, second, third = features.rows(np.arange(3), np.zeros(3, np.int64))
+        assert torch.equal(first, third) == equal
+        assert not torch.equal(first, second)
+
+
+def test_views_differ() -> None:
     images = make_images(2)
     pixels, digest = torch.from_numpy(decoded(images, 32)), image_digests(images)[0]
     trunk = build_trunk(Classifier(model="test_resnet", pretrained=False, trainable="head"), 32)

@@ -261,6 +261,17 @@ def test_images_are_scored_only_if_an_arm_chooses_among_them(scored: bool, sets:
     assert all(config.images is not None and (config.images.score is not None) == scored for config in tunes)
 
 
+def test_a_filter_that_another_search_found_needs_scores_too() -> None:
+    search = "experiments.synthetic.search={space: {accept.copies: {values: [refuse, allow]}}}"
+    taken_over = ["experiments.placebo.parameters_from=synthetic", "experiments.placebo.search.trials=0"]
+    study = load_study(SMALL_STUDY, ["verdict=none", TAKES_ALL, search, *taken_over])
+    assert [study.scored(experiment) for experiment in study.experiments] == [False, True, True]
+    own = load_study(
+        SMALL_STUDY, ["verdict=none", TAKES_ALL, search, *taken_over, "experiments.placebo.accept={copies: allow}"]
+    )
+    assert [own.scored(experiment) for experiment in own.experiments] == [False, True, False]
+
+
 def test_judges_with_a_model_of_their_own() -> None:
     sets = [
         "score.model=test_vit",
