@@ -147,9 +147,9 @@ class TuneConfig(WithWeights):
     """Configures `tune`.
 
     Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool if its images are not `real`, without the scores if it takes
-    all images, or `finetune/<pool>` in their place if each trial makes its own images; `parameters`, the tune whose parameters are taken over; `warm_start`, the tune whose best
-    trials the search tries first; `weights/<timm model>` for each model that may start from hub weights; and, if trials make images, `judge`
-    and the `weights/` inputs of `generate` and `score`.
+    all images, or `finetune/<pool>` in their place if each trial makes its own images; `parameters`, the tune whose parameters are taken
+    over; `warm_start`, the tune whose best trials the search tries first; `weights/<timm model>` for each model that may start from hub
+    weights; and, if trials make images, `judge` and the `weights/` inputs of `generate` and `score`.
     """
 
     arm: Arm
