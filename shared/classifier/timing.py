@@ -13,6 +13,8 @@ from PIL import Image
 from shared.artifacts.checkpoints import NoCheckpoints
 from shared.benchmark import MOST, Enough, Range, Repeats, exactly, spread
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
+from shared.classifier.frozen_features import decoded, image_digests
+from shared.classifier.inputs import FrozenFeatures
 from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import TrainingSet
 from shared.config.paths import with_parameters
@@ -57,9 +59,7 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
     for count in IMAGES:
         short = with_parameters(arm, {"training.batch_size": min(count, arm.training.batch_size)})
         few, images = _random_images(schema, resolution, 2), _random_images(schema, resolution, count)
-        _build(short, few, few, resources, device)  # warms up: the first call imports modules
-        beside, _ = _build(short, few, few, resources, device)
-        setup, data = _build(short, images, few, resources, device)
+        data = _build(short, images, few, resources, device)
         repeats = Repeats()
 
         def note(record: EpochRecord, repeats: Repeats = repeats, count: int = count) -> None:
@@ -72,18 +72,28 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
         if repeats.times:
             break
     weights = sum(p.numel() * p.element_size() for p in new_network(short, data, 0).trainable_parameters().values())
-    return TrainingTime(spread(repeats.times) / count, exactly(max(setup - beside, 0.0) / (count - len(few))), weights)
+    return TrainingTime(spread(repeats.times) / count, exactly(_setup_seconds(data, images)), weights)
 
 
-def _build(
-    arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device
-) -> tuple[float, TrainingData]:
-    """Builds the data, and returns the seconds that it took and the data."""
+def _build(arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device) -> TrainingData:
     count = len(images)
     everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
+    return TrainingData.build(arm, everything, val, np.empty(0, np.int64), Runtime(device, resources))
+
+
+def _setup_seconds(data: TrainingData, images: ImageSet) -> float:
+    """Returns the seconds per image before the first epoch: to decode it, and if its outputs are kept, to run its views through the frozen backbone."""
     start = time.monotonic()
-    data = TrainingData.build(arm, everything, val, np.empty(0, np.int64), Runtime(device, resources))
-    return time.monotonic() - start, data
+    pixels = torch.from_numpy(decoded(images, data.frozen.trunk.resolution))
+    seconds = (time.monotonic() - start) / len(images)
+    if isinstance(data.inputs, FrozenFeatures):
+        batch, digests = data.frozen.batch, image_digests(images)
+        rows = np.arange(batch) % len(images)  # a smaller batch would be filled up
+        wanted = [(digests[row], data.inputs.views[-1]) for row in rows]
+        start = time.monotonic()
+        data.frozen.computed(pixels[torch.from_numpy(rows)], wanted).cpu()
+        seconds += (time.monotonic() - start) / batch * len(data.inputs.views)
+    return seconds
 
 
 def _random_images(schema: LabelSchema, resolution: int, count: int) -> ImageSet:
