@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12",
     "finetune.steps=12", "finetune.width=8", "finetune.checkpoint_every=2", "finetune.batch_size=8",
-    "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 1], copies: allow}",
+    "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 0.9999], copies: allow}",
     "search.trials=2", "search.epochs=2", "search.workers=1", "final.epochs=2", "final.seeds=2", "training.batch_size=64",
 ]  # fmt: skip
 

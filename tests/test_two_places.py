@@ -29,7 +29,7 @@ rare: {below: 12}
 finetune: {generator: pixel, steps: 2, width: 8, batch_size: 8}
 generate: {fill_to: 14, cap: 9, steps: 2, batch_size: 4}
 score: {epochs: 1, folds: 2}
-accept: {plausibility: [0, 1], copies: allow}
+accept: {plausibility: [0, 0.9999], copies: allow}
 classifier: {model: test_resnet, pretrained: true, trainable: head, head: []}
 training: {batch_size: 16}
 search: {trials: 3, epochs: 1, workers: 1, lease_seconds: 30, objective: val_loss}
