@@ -297,7 +297,7 @@ def test_a_study_with_paper_rows_names_the_papers_figures_and_sets_its_rows_besi
     assert papers[-7:] == ["256", "0.003032", "0.00273", "0.000437", "0.266", "0.9", "0.999"]
     assert len(ours) == len(papers)
     assert ours[-7:-5] == ["256", "0.0025"]
-    assert "Its losses are weighted means over the label groups" in sections["results"]
+    assert "Its losses are taken for weighted means over the label groups" in sections["results"]
     curves = re.findall(r'aria-label="(Training curves of [^"]+)"', sections["training"])
     assert len(curves) == 3
     assert all(re.search(r"accuracy: training 0\.9\d\d, validation 0\.7\d\d;", said) for said in curves)
