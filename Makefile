@@ -36,7 +36,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: venv ## run the whole study on this machine: no GPU, no cluster, no download
 	@exec $(BIN)/tailfill run studies/demo.yaml
 
-paper-small: venv ## run all 14 rows of the paper in small, in about 15 minutes
+paper-small: venv ## run all 14 rows of the paper in small, in about eight minutes
 	@exec $(BIN)/tailfill run studies/paper-small.yaml
 
 dashboard: venv ## show the study that was run last in Optuna's dashboard, until Ctrl-C (PORT=8080)
