@@ -37,13 +37,13 @@ class Setup:
     """Says how a data set with held-out images is made."""
 
     study: str
-    """The file in studies/ whose images, classifier, training, space and objective are measured."""
+    """Names the file in studies/ whose images, classifier, training, space and objective are measured."""
     sets: tuple[str, ...] = ()
-    """Changes of the study."""
+    """Lists changes of the study."""
     held_out: tuple[str, ...] = ()
-    """Further changes with which the same source gives the held-out images: those of its training split that the study does not have."""
+    """Lists further changes with which the same source gives the held-out images: those of its training split that the study does not have."""
     thinned: tuple[str, ...] = ()
-    """Frequent classes of which THINNED training images stay; the others are held out."""
+    """Lists frequent classes of which THINNED training images stay; the others are held out."""
 
 
 SETUPS = {
@@ -64,11 +64,11 @@ class HeldOut:
     study: ResolvedStudy
     info: DatasetInfo
     images: ImageSet
-    """The real images of all splits."""
+    """Holds the real images of all splits."""
     rare: NDArray[np.int64]
-    """The columns of the rare classes."""
+    """Holds the columns of the rare classes."""
     more: ImageSet
-    """The held-out real images."""
+    """Holds the held-out real images."""
 
     @classmethod
     def of(cls, setup: Setup, sets: tuple[str, ...] = ()) -> HeldOut:

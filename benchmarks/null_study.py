@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.held_out import ACCEPTS_ALL, SETUPS, STUDIES, HeldOut
+from benchmarks.held_out import ACCEPTS_ALL, STUDIES, HeldOut, Setup
 from jobs import finetune, prepare
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
@@ -28,10 +28,10 @@ from shared.stop import StopSignal
 class NullStudy:
     """Describes a study of arms that differ only in which held-out images they add."""
 
-    data: str
+    setup: Setup
     seed: int
     arms: int
-    """The number of arms beside the baseline."""
+    """Counts the arms beside the baseline."""
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class NullStudy:
         ]
         rule = {"metric": "rare_macro_f1", "baseline": names[0], "generators": "one", "provisional": True}
         return (
-            *SETUPS[self.data].sets,
+            *self.setup.sets,
             f"seed={self.seed}",
             "finetune.steps=1",
             ACCEPTS_ALL,
@@ -57,13 +57,15 @@ class NullStudy:
 
         Raises CalledProcessError if the command fails, and ValueError for a data set of which classes are thinned: `prepare` knows of none.
         """
-        if SETUPS[self.data].thinned:
-            raise ValueError(f"{self.data}: its classes are thinned after `prepare`, so the command cannot run it")
-        file = STUDIES / SETUPS[self.data].study
+        if self.setup.thinned:
+            raise ValueError(
+                f"{self.setup.study}: its classes are thinned after `prepare`, so the command cannot run it"
+            )
+        file = STUDIES / self.setup.study
         workdir.mkdir(parents=True, exist_ok=True)
         study = load_study(file, self.sets)
         with local_session(study, current_fingerprints(study, workdir), workdir) as local:
-            _commit_pools(local.session, HeldOut.of(SETUPS[self.data], self.sets))
+            _commit_pools(local.session, HeldOut.of(self.setup, self.sets))
         settings = [part for setting in self.sets for part in ("--set", setting)]
         command = [sys.executable, "-m", "jobs", "run", str(file), *settings, "--workdir", str(workdir)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

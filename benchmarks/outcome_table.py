@@ -33,27 +33,28 @@ from shared.log import Log
 from shared.metrics.classification import best_thresholds
 from shared.metrics.counts import decide
 from shared.pipeline.plan import arm_of
+from shared.search.search_state import directions
 from shared.search.space import sobol_points
 from shared.stop import StopSignal
 
 Kind = Literal["real", "draws", "copies"]
-"""What an arm trains on: the real images alone; these and held-out real images; or these and copies of them."""
+"""Says what an arm trains on: the real images alone; these and held-out real images; or these and copies of them."""
 IMAGES: Mapping[Kind, Images] = {"real": "real", "draws": "real+synthetic", "copies": "real+copies"}
 
 log = Log("null")
 
 Cells = tuple[NDArray[np.float64], NDArray[np.uint8]]
-"""The objective, `[P, S]`, and the packed decisions, `[P, S, bytes]`, of an arm with one pool."""
+"""Holds the objective, `[P, S]`, and the packed decisions, `[P, S, bytes]`, of an arm with one pool."""
 
 
 @dataclass(frozen=True)
 class OutcomeTable:
-    """The trainings of one kind of arm: P points, S seeds, Q pools."""
+    """Holds the trainings of one kind of arm: P points, S seeds, Q pools."""
 
     values: NDArray[np.float64]
-    """The search's objective, which is larger if it is better, `[P, S, Q]`."""
+    """Gives the search's objective, negative if it is minimised, so that larger is better, `[P, S, Q]`."""
     decided: NDArray[np.uint8]
-    """The decisions on the test images, packed as bits, `[P, S, Q, bytes]`."""
+    """Holds the decisions on the test images, packed as bits, `[P, S, Q, bytes]`."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Outcomes:
     schema: LabelSchema
     rare: NDArray[np.int64]
     labels: Labels
-    """Of the test images, `[n, C]`."""
+    """Holds the labels of the test images, `[n, C]`."""
     units: NDArray[np.int64]
-    """The number of the product, patient and the like that each test image shows, `[n]`."""
+    """Numbers the product, patient and the like that each test image shows, `[n]`."""
     tables: dict[Kind, OutcomeTable]
 
     def decisions(self, kind: Kind, point: int, seed: int, pool: int) -> NDArray[np.bool_]:
@@ -94,7 +95,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of points, seeds and pools of a table."""
+    """Counts the points, seeds and pools of a table."""
 
     points: int
     seeds: int
@@ -103,7 +104,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process needs to measure one kind of arm with one pool."""
+    """Holds what a process needs to measure one kind of arm with one pool."""
 
     kind: Kind
     pool: int
@@ -160,7 +161,7 @@ def measure_pool(work: Measurement) -> Cells:
     rows = np.arange(len(test))
     inputs = tested.rows(rows, np.zeros_like(rows))
     search = experiment.search
-    objective = search.objectives[0]
+    objective, direction = search.objectives[0], directions(search)[0]
     points = sobol_points(search.space, hashed_seed("points", data.study.name), work.sizes.points)
     values, decided = [], []
     for point in points:
@@ -169,7 +170,8 @@ def measure_pool(work: Measurement) -> Cells:
             # a trial is also the final training: both have the same seed, and here as many epochs
             trained = fit(tried, built, search.epochs, hashed_seed("null", seed), NoCheckpoints(), StopSignal())
             last = deployed(trained.history, search.epochs)[-MEAN_EPOCHS:]
-            values.append(float(np.mean([getattr(record, objective) for record in last])))
+            value = float(np.mean([getattr(record, objective) for record in last]))
+            values.append(value if direction == "maximize" else -value)
             thresholds = best_thresholds(test.schema, trained.val_probabilities, val.labels)
             trained.network.eval()
             with torch.inference_mode():

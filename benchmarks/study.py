@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of the study."""
+    """Describes one run of the study."""
 
     seconds: float
     load: float
-    """The machine's load average at its end."""
+    """Gives the machine's load average at its end."""
     stages: int
-    """The number of stages that were committed."""
+    """Counts the stages that were committed."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""How often a verdict is false, and how often it finds an effect: today's design against the one before, on simulated studies.
+"""Simulates how often a verdict is false, and how often it finds an effect: today's design against the one before.
 
 python -m benchmarks.verdict_simulation [--studies N]
 
@@ -24,8 +24,8 @@ from shared.metrics.two_way import TwoWay
 Floats = NDArray[np.float64]
 
 SEARCH, SEED, POOL, GENERATOR, INTERACTION = 0.85, 0.6, 0.3, 0.3, 0.5
-"""Standard deviations: of the difference of two independent searches of six trials, of a training, of a pool, of a generator, and of what an arm makes of a
-candidate beside what every arm does."""
+"""Gives the standard deviations of the difference of two independent searches of six trials, of a training, of a pool, of a generator, and of
+what an arm makes of a candidate beside what every arm does."""
 UNIT, REST = 100 * ASSUMED_UNIT, 100 * ASSUMED_REST
 VALIDATION = 1.0  # the noise of a trial's score, in standard deviations of the candidates' quality
 CLASSES = 3  # that are judged
@@ -40,7 +40,7 @@ class Design:
     name: str
     repetitions: int
     candidates: int
-    """The trials of one search."""
+    """Counts the trials of one search."""
     search: Literal["one per arm", "each repetition"]
     generators: Literal["one", "each"]
     pools: int
@@ -60,15 +60,15 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class World:
-    """What is true in the studies of a cell."""
+    """Says what is true in the studies of a cell."""
 
     effect: float
-    """What generated images add, on average over pipelines."""
+    """Gives what generated images add, on average over pipelines."""
     each: int
-    """The test images of each judged class."""
+    """Counts the test images of each judged class."""
     interaction: float
     quality: float
-    """The standard deviation of the candidates' quality."""
+    """Gives the standard deviation of the candidates' quality."""
 
 
 def winners(random: np.random.Generator, shape: tuple[int, ...], design: Design, world: World, arms: int) -> Floats:

@@ -16,7 +16,7 @@ TRANSLATED = re.compile(r"(?:`[^`]+`: )?(?:is|are|was|has) ", re.IGNORECASE)
 
 def files() -> list[Path]:
     """Returns the modules whose docstrings are tested."""
-    return [path for package in ("shared", "jobs") for path in sorted((ROOT / package).rglob("*.py"))]
+    return [path for package in ("shared", "jobs", "benchmarks") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:

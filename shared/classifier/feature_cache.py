@@ -115,6 +115,8 @@ class FeatureCache:
         with contextlib.ExitStack() as stack:
             try:
                 with self._lock():
+                    if not self._path.exists():
+                        self._remove_blocks()
                     # isolation_level None: transactions begin where they are written
                     database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
                     stack.callback(database.close)
@@ -127,6 +129,11 @@ class FeatureCache:
             except sqlite3.DatabaseError:
                 self._discard(inode)
                 raise
+
+    def _remove_blocks(self) -> None:
+        """Removes what earlier versions cached, a file per block of images, which nothing reads and no limit bounds any more."""
+        for file in self.folder.glob("[0-9a-f][0-9a-f]/*.npy"):
+            file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -161,6 +168,8 @@ class FeatureCache:
                 break
             # another process was reading when the log should have been emptied
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        else:
+            log.warning("computed outputs are not cached, as other processes read all the time", outputs=len(keys))
         if _number(database, "page_count") * PAGE > limit:  # the limit was higher before
             database.execute("PRAGMA incremental_vacuum").fetchall()
 

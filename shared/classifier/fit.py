@@ -17,11 +17,12 @@ from torch import Tensor
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
-from shared.classifier.loss import Loss, RightAnswers, Targets
+from shared.classifier.loss import Loss, Targets
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.optimizer import make_optimizer, rate_at
 from shared.classifier.precision import autocast, grad_scaler, move_to
 from shared.classifier.predictor import TrainedClassifier, probabilities
+from shared.classifier.right_answers import RightAnswers
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Sampler
 from shared.classifier.snapshot import EpochRecord, Snapshot

@@ -88,7 +88,8 @@ class FrozenFeatures:
             stop,
         )
         on_disk = int(DISK_SHARE * frozen.files.limit // size) if frozen.files is not None else 0
-        for start in range(inside, min(inside + on_disk, len(rows)), BLOCK):
+        blocks = range(inside, min(inside + on_disk, len(rows)), BLOCK)
+        for start in log.progress(blocks, f"{what}, to disk", len(blocks), "blocks"):
             part = slice(start, start + BLOCK)
             scratch = np.empty((len(rows[part]), *shape), kept.numpy().dtype)
             frozen.fill(scratch, images, self._wanted(rows[part], numbers[part]), rows[part], None, stop)

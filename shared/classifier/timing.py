@@ -39,7 +39,7 @@ class TrainingTime:
     setup_seconds_an_image: Range
     """Gives the seconds per image for decoding and, if its outputs are kept, the frozen backbone."""
     weight_bytes: int
-    """Gives the size of the trained weights."""
+    """Gives the size of the weights as they are committed, those of a frozen trunk included."""
 
     def setup(self, images: int) -> Range:
         """Returns the seconds before the first epoch."""
@@ -71,7 +71,7 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
             fit(short, data, MOST + 1, 0, NoCheckpoints(), StopSignal(), note)
         if repeats.times:
             break
-    weights = sum(p.numel() * p.element_size() for p in new_network(short, data, 0).trainable_parameters().values())
+    weights = sum(tensor.nbytes for tensor in new_network(short, data, 0).state_dict().values())
     return TrainingTime(spread(repeats.times) / count, exactly(_setup_seconds(data, images)), weights)
 
 

@@ -48,7 +48,7 @@ class ManualImages:
 
     pairs: list[ManualPair]
     which: Literal["rare", "all"]
-    """Says whether all images are copied, or those of rare classes; the latter if the experiments differ."""
+    """Says whether all images are copied, or those of rare classes."""
     used_by: list[str]
 
 
@@ -181,17 +181,16 @@ def _pictures(report: Report) -> list[ClassPictures]:
     )
 
 
-def _manual_images(study: StudyInputs) -> ManualImages | None:
-    """Returns examples of images that all experiments with manual images copy, or None if there is no such experiment or image."""
-    settings = [parameters(e).get("manual_images", "none") for e in study.experiments]
-    used_by = [e.label for e, setting in zip(study.experiments, settings, strict=True) if setting != "none"]
-    if not used_by:
-        return None
-    which: Literal["rare", "all"] = "rare" if "rare" in settings else "all"
-    train = study.images.of("train")
-    rows = copied_rows(train.labels, which, study.rare)
-    pairs = manual_pairs(train, rows, thumbnail_side(study.info.source, study.info.resolution))
-    return ManualImages(pairs, which, used_by) if pairs else None
+def _manual_images(study: StudyInputs) -> list[ManualImages]:
+    """Returns examples of the images that experiments with manual images copy, once for each setting of which there are any."""
+    train, side = study.images.of("train"), thumbnail_side(study.info.source, study.info.resolution)
+    found = []
+    settings: tuple[Literal["rare", "all"], ...] = ("rare", "all")
+    for which in settings:
+        used_by = [e.label for e in study.experiments if parameters(e).get("manual_images") == which]
+        if used_by and (pairs := manual_pairs(train, copied_rows(train.labels, which, study.rare), side)):
+            found.append(ManualImages(pairs, which, used_by))
+    return found
 
 
 def _sheets(generated: GeneratedSet) -> dict[str, str]:

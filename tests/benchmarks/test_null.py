@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.drawn_studies import ALPHA, DESIGNS, WORLDS, Design, StudySampler, World
 from benchmarks.held_out import HeldOut, Setup
-from benchmarks.null import ALPHA, DESIGNS, WORLDS, Design, Sampler, limit, main
+from benchmarks.null import limit, main
+from benchmarks.null_study import NullStudy
 from benchmarks.outcome_table import Outcomes, Sizes, measure
 from shared.metrics.verdict import compare
 
@@ -43,23 +45,22 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Out
     return Outcomes.load(folder / "small.npz")
 
 
-def false_calls(sampler: Sampler) -> float:
+def false_calls(sampler: StudySampler) -> float:
     random = np.random.default_rng(0)
     return float(np.mean([sampler.verdict(random).outcome in sampler.world.false for _ in range(STUDIES)]))
 
 
 @pytest.mark.parametrize("world", [world for world in WORLDS if world.false], ids=lambda world: world.name)
-def test_equal_arms_are_seldom_called_different(outcomes: Outcomes, world: object) -> None:
-    assert isinstance(world, type(WORLDS[0]))
+def test_equal_arms_are_seldom_called_different(outcomes: Outcomes, world: World) -> None:
     for design in DESIGNS:
-        assert false_calls(Sampler(outcomes, design, world)) <= limit(STUDIES)
+        assert false_calls(StudySampler(outcomes, design, world)) <= limit(STUDIES)
 
 
 def test_one_search_for_all_repetitions_would_be_called_different_often(outcomes: Outcomes) -> None:
     """Shows that the measurement can fail: on the same trainings, by the earlier design with its test over repetitions alone."""
 
     def calls(design: Design) -> float:
-        random, sampler = np.random.default_rng(0), Sampler(outcomes, design, WORLDS[0])
+        random, sampler = np.random.default_rng(0), StudySampler(outcomes, design, WORLDS[0])
         studies = [sampler.study(random, images=False) for _ in range(STUDIES)]
         return float(np.mean([compare(s, "synthetic", "real", ALPHA).p_repetitions <= ALPHA for s in studies]))
 
@@ -73,7 +74,7 @@ def test_a_large_effect_is_found(outcomes: Outcomes) -> None:
     right = np.packbits(outcomes.labels == 1)
     table = outcomes.tables["draws"]
     perfect = replace(table, decided=np.broadcast_to(right, table.decided.shape))
-    sampler = Sampler(replace(outcomes, tables={**outcomes.tables, "draws": perfect}), DESIGNS[1], planted)
+    sampler = StudySampler(replace(outcomes, tables={**outcomes.tables, "draws": perfect}), DESIGNS[1], planted)
     assert sampler.verdict(np.random.default_rng(0)).outcome == "images help"
     assert sampler.effect(np.random.default_rng(0), 5) > 0.3
 
@@ -100,3 +101,20 @@ def test_the_command_prints_a_row_per_world_and_design(outcomes: Outcomes, tmp_p
     outcomes.save(tmp_path / "small.npz")
     printed = CliRunner().invoke(main, ["judge", str(tmp_path / "small.npz"), "--studies", "5"], catch_exceptions=False)
     assert sum(line.startswith("| small |") for line in printed.output.splitlines()) == len(WORLDS) * len(DESIGNS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_compares_arms_with_held_out_images(tmp_path: Path) -> None:
+    short = ("final={epochs: 2, seeds: 2}", "search={trials: 4, epochs: 2, objective: val_macro_f1}")
+    compared = NullStudy(replace(SMALL, sets=(*SMALL.sets, *short)), 0, 2).run(tmp_path)
+    assert [(one["arm"], one["baseline"], one["repeats"]) for one in compared] == [
+        ("draw-1", "draw-0", [0, 1]),
+        ("draw-2", "draw-0", [0, 1]),
+    ]
+    assert compared[0]["differences"] != compared[1]["differences"]
+
+
+def test_a_data_set_that_is_thinned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="thinned after `prepare`"):
+        NullStudy(replace(SMALL, thinned=("fabric/denim",)), 0, 1).run(tmp_path)

@@ -315,6 +315,18 @@ def test_a_study_without_paper_rows_names_nothing_of_the_paper(tmp_path: Path) -
     assert "copies of the images of rare classes are added to the training images of real, synthetic." in text
 
 
+def test_arms_that_copy_other_images_are_shown_apart(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80, manual_images="rare")
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    maker.manual_images = "all"
+    maker.final("more", "real", 0, 2.0, 2.0, ())
+    page = job.report(report_config([("real", "real"), ("more", "real")]), maker.results, tmp_path)[
+        "index.html"
+    ].read_text()
+    assert "copies of the images of rare classes are added to the training images of real." in page
+    assert "copies of all images are added to the training images of more." in page
+
+
 def test_no_manual_images_are_shown_if_no_arm_trains_on_them(tmp_path: Path) -> None:
     maker = StudyMaker(tmp_path / "in", train=120, test=80)
     maker.final("real", "real", 0, 2.0, 2.0, ())

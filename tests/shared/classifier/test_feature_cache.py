@@ -57,6 +57,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert not files.read(KEYS[:2], np.zeros((2, WIDTH), np.float16)).any()  # of another length
 
 
+def test_what_earlier_versions_cached_is_removed(tmp_path: Path) -> None:
+    block, other = tmp_path / "a0" / "a0ff.npy", tmp_path / "notes" / "mine.npy"
+    for path in (block, other):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    FeatureCache(tmp_path, 1e8).write([b"k" * 16], np.zeros((1, 4), np.float32))
+    assert (block.exists(), other.exists()) == (False, True)
+
+
 def test_rows_of_any_length(tmp_path: Path) -> None:
     files = FeatureCache(tmp_path, 1e9)
     for length in (1, 2, 3, 4, 7, 8, 100_001):

@@ -7,11 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.classifier.loss import ClassCounts, Loss, RightAnswers, Targets
-from shared.classifier.predictor import probabilities
+from shared.classifier.loss import ClassCounts, Loss, Targets
 from shared.config.training import Training
 from shared.data.schema import LabelGroup, LabelSchema, class_weights
-from shared.metrics.classification import fast_scores
 
 ONE = LabelSchema(groups=(LabelGroup(name="a", classes=("x", "y", "z")), LabelGroup(name="b", classes=("p", "q"))))
 ANY = LabelSchema(groups=(LabelGroup(name="m", kind="any", classes=("x", "y")),))
@@ -105,27 +103,6 @@ def test_any_groups_have_masked_binary_cross_entropy() -> None:
     weighted = Loss.of(ANY, Training(loss="weighted"), counts, counts, CPU)(logits, targets(labels, 1))
     each = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=positives, reduction="none")
     assert torch.allclose(weighted, each[known].mean())
-
-
-def test_right_answers_are_those_of_the_metric() -> None:
-    schema = LabelSchema(groups=(*ONE.groups, *ANY.groups))
-    labels = np.concatenate([one_labels(40, 2), np.random.default_rng(0).integers(-1, 2, (40, 2))], 1).astype(np.int8)
-    labels[:7, :3] = -1
-    logits = torch.randn(40, 7, generator=torch.Generator().manual_seed(1))
-    right = RightAnswers(schema, CPU)
-    shown = targets(labels, 3)
-    for rows in torch.arange(40).split(16):
-        right.add(logits[rows], shown.take(rows, torch.ones(len(rows))))
-    expected = fast_scores(schema, probabilities(logits, schema), labels, np.array([0]))["accuracy"]
-    assert right.accuracy() == pytest.approx(expected)
-    masked = targets(labels, 3)
-    masked.mask[:, 1:] = False
-    only = RightAnswers(schema, CPU)
-    only.add(logits, masked)
-    known = labels[:, :3].max(axis=1) == 1
-    answers = logits[:, :3].argmax(1).numpy() == labels[:, :3].argmax(1)
-    assert only.accuracy() == pytest.approx(answers[known].mean())
-    assert np.isnan(RightAnswers(schema, CPU).accuracy())
 
 
 @pytest.mark.parametrize("schema", [ONE, ANY])
