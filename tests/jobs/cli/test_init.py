@@ -12,6 +12,8 @@ from shared.config.dataset import CsvSource, FolderSource
 from shared.config.load import load_study
 from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
+from shared.data.preview import preview
+from shared.data.schema import class_counts
 from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError, DataError
 from shared.stop import StopSignal
@@ -41,9 +43,12 @@ def test_a_study_for_folders_loads_and_prepares(tmp_path: Path) -> None:
     assert study.name == "my-birds"
     assert isinstance(study.dataset, FolderSource)
     assert (study.dataset.root, study.dataset.resolution) == (str(data), 64)
-    assert study.written.rare.below == 9  # half of the middle class's 19 training images
+    assert (study.written.rare.below, study.written.rare.classes) == (None, ("label/kiwi",))
+    assert (study.written.generate.fill_to, study.written.generate.cap) == (20, 5)  # the median
     assert [experiment.images for experiment in study.experiments] == ["real", "real+synthetic", "real+copies"]
-    assert any(line.startswith("rare (under 9 training images): label/kiwi") for line in lines)
+    assert lines[0].startswith("verdict: would find an effect of ")
+    assert lines[0].endswith("of the rare classes label/kiwi has the fewest test images, 1")
+    assert any(line.startswith("rare (training images): label/kiwi (6, filled to 20)") for line in lines)
     with Image.open(tmp_path / "new" / "birds-contact.png") as sheet:
         assert sheet.width > 500
     (data / "jay" / "broken.png").unlink()
@@ -118,7 +123,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_that_a_study_offers_may_take_the_place_of_the_first(name: str, tmp_path: Path) -> None:
     out = tmp_path / "birds.yaml"
-    init(folder_tree(tmp_path / "birds", jay=12, owl=12), out)
+    init(folder_tree(tmp_path / "birds", jay=12, owl=3), out)
     first, offered = "finetune: {generator: pixel,", f"# finetune: {{generator: {name},"
     text = out.read_text()
     assert (offered in text) == bool(GENERATORS[name].example)
@@ -126,3 +131,37 @@ def test_every_generator_that_a_study_offers_may_take_the_place_of_the_first(nam
         out.write_text(text.replace(first, f"# {first}").replace(offered, offered.removeprefix("# ")))
         assert load_study(out).written.finetune.generator == name
         assert GENERATORS[name].about in text
+
+
+def test_classes_of_similar_size_leave_nothing_to_fill(tmp_path: Path) -> None:
+    out = tmp_path / "birds.yaml"
+    lines = init(folder_tree(tmp_path / "birds", jay=20, owl=16, kiwi=12), out)
+    study = load_study(out)
+    assert [experiment.images for experiment in study.experiments] == ["real"]
+    assert study.written.rare.classes == ()
+    assert (
+        "nothing to fill in label: it is balanced: its largest class has 1.8 times as many images as its smallest"
+        in lines
+    )
+    assert not any(line.startswith("verdict:") for line in lines)
+
+
+def test_each_group_is_filled_to_its_own_median(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rows = ["path,colour,shape"]
+    for number in range(60):
+        picture(data / f"{number}.png", number, side=32)
+        colour = "red" if number < 6 else ["blue", "green"][number % 2]
+        shape = "star" if number >= 57 else "abcde"[number % 5]
+        rows.append(f"{number}.png,{colour},{shape}")
+    (data / "labels.csv").write_text("\n".join(rows))
+    init(data, tmp_path / "study.yaml")
+    study = load_study(tmp_path / "study.yaml")
+    assert study.written.rare.classes == ("shape/star", "colour/red")
+    found = preview(study.dataset, data, study.seed)
+    counts = class_counts(found.labels[found.split == "train"])
+    colours, shapes = (np.sort(counts[columns]) for columns in found.schema.slices().values())
+    generate = study.written.generate
+    assert generate.fill_to == np.median(shapes)
+    assert generate.quota == {"colour/red": np.median(colours) - colours[0]}
+    assert 0 < generate.quota["colour/red"] < 5 * colours[0]

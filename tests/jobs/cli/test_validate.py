@@ -167,3 +167,23 @@ def test_the_plan_says_which_effect_a_verdict_finds() -> None:
     quiet = Forecast(stages={}, images=forecast.images)
     foresee_verdict(none, data, quiet)
     assert verdict_lines(none, quiet) == []
+
+
+@pytest.mark.parametrize(
+    ("sets", "fill", "why"),
+    [
+        (["generate.fill_to=113"], {"real": 112, "generate": 1}, "generate.fill_to is 113; raise it"),
+        (["generate.fill_to=113"], {"real": 120, "generate": 0}, "it has the 113 of generate.fill_to already"),
+        (["generate.fill_to=113"], {"real": 3, "generate": 15}, "generate.cap allows 5 per real image"),
+        (["generate.fill_to=113"], {"real": 50, "generate": 8}, "images that are made for other rare classes"),
+        (["generate.quota={a/b: 5}"], {"real": 50, "generate": 5}, "generate.quota asks for no more"),
+        (["generate.fill_to=113"], {"real": 50, "generate": 63}, ""),
+    ],
+)
+def test_the_plan_says_why_a_class_gets_few_images(sets: list[str], fill: dict[str, int], why: str) -> None:
+    study = load_study(SMALL_STUDY, ["generate.cap=5", *sets])
+    forecast = Forecast(stages={"prepare": 1}, images={"train": 1}, fill={"a/b": fill})
+    (line,) = [line for line in describe(study, forecast).splitlines() if line.startswith("fill a/b: ")]
+    assert line.startswith(f"fill a/b: {fill['real']} real, {fill['generate']} to generate")
+    assert (", which is few: " in line) == bool(why)
+    assert why in line
