@@ -167,8 +167,30 @@ class FashionMnistSource(Source):
     """Sets the number of validation images per class, taken from those that follow the training images."""
 
 
+class ArraysSource(Source):
+    """Reads arrays of images and labels: a NumPy archive such as MedMNIST's, or IDX files such as MNIST's and EMNIST's.
+
+    The names of the arrays say what they are: `train_images` and `train_labels`, `x_test` and `y_test`, `train-images-idx3-ubyte` and
+    `train-labels-idx1-ubyte`. Labels are class numbers, or a 0 or 1 per class.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ""})
+
+    source: Literal["arrays"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
+    file: str | None = None
+    """Gives the path of the NumPy archive inside `root`. If unset, the folder holds IDX files, gzipped or not."""
+    group: GroupName = "label"
+    """Names the only label group."""
+    classes: tuple[str, ...] | None = None
+    """Names the classes in the order of their numbers. If unset, the numbers are their names."""
+
+
 Dataset = Annotated[
-    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource, Field(discriminator="source")
+    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource | ArraysSource,
+    Field(discriminator="source"),
 ]
 
 

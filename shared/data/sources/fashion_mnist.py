@@ -38,12 +38,20 @@ SCHEMA = LabelSchema(
         LabelGroup(name="worn_on", classes=("torso", "whole_body", "legs", "feet", "hand")),
     )
 )
+FIRST_LABELS = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5)
+"""Holds the first labels of the training file, which MNIST and its other relatives do not have."""
 MOST_PIXELS = 1 << 29  # of one file (680,000 images); an IDX header may claim 2^96
 
 
 def infer_fashion_mnist(data: Path) -> None:
-    """Raises DataError that names the ready study to run if the folder holds Fashion-MNIST's files."""
-    if data.is_dir() and any(data.glob("train-images*idx3-ubyte*")):
+    """Raises DataError that names the ready study to run if the folder holds Fashion-MNIST's files, which are named like MNIST's."""
+    if not data.is_dir() or not any(data.glob("train-labels?idx1-ubyte*")):
+        return
+    try:
+        labels = read_idx(_find(data, "train-labels-idx1-ubyte"), 1)
+    except DataError:  # whoever reads the folder says what is wrong with it
+        return
+    if tuple(labels[: len(FIRST_LABELS)].tolist()) == FIRST_LABELS:
         raise DataError(f"{data}: is Fashion-MNIST's; run studies/fashion-mnist.yaml with --set dataset.root={data}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.config.dataset import (
+    ArraysSource,
     CsvSource,
     Dataset,
     DeepFashionSource,
@@ -20,6 +21,7 @@ from shared.config.near import near
 from shared.data.garments.source import read_garments
 from shared.data.problems import Problems
 from shared.data.source import ImageListing, InferredSource
+from shared.data.sources.arrays import infer_arrays, read_arrays
 from shared.data.sources.class_folders import infer_folder, read_folder
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.deepfashion import infer_deepfashion, read_deepfashion
@@ -60,6 +62,7 @@ SOURCES: dict[str, StoredSource | DrawnSource] = {
     "garments": DrawnSource(GarmentsSource, read_garments),
     "deepfashion": StoredSource(DeepFashionSource, read_deepfashion, infer_deepfashion),
     "fashion-mnist": StoredSource(FashionMnistSource, read_fashion_mnist, infer_fashion_mnist),
+    "arrays": StoredSource(ArraysSource, read_arrays, infer_arrays),
     "csv": StoredSource(CsvSource, read_csv, infer_csv),
     "folder": StoredSource(FolderSource, read_folder, infer_folder),
 }
