@@ -111,19 +111,24 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
 
 
 def _sides(images: Sequence[SourceImage]) -> list[int]:
+    import io
+
+    import numpy as np
     from PIL import Image
 
     from shared.data.canonical import DAMAGED, FORMATS
+    from shared.data.problems import BadImage
 
     sides = []
     for image in images[:: max(1, len(images) // MEASURED)]:
-        if not isinstance(image.content, Path):
+        if isinstance(image.content, np.ndarray):
             sides.append(min(image.content.shape[:2]))
             continue
         try:
-            with Image.open(image.content, formats=FORMATS) as opened:
+            encoded = image.content if isinstance(image.content, Path) else io.BytesIO(image.content.read())
+            with Image.open(encoded, formats=FORMATS) as opened:
                 sides.append(min(opened.size))
-        except (*DAMAGED, Image.DecompressionBombError):  # `prepare` reports it with its reason
+        except (*DAMAGED, BadImage, Image.DecompressionBombError):  # `prepare` reports it with its reason
             continue
     return sides
 

@@ -188,8 +188,43 @@ class ArraysSource(Source):
     """Names the classes in the order of their numbers. If unset, the numbers are their names."""
 
 
+class ColumnGroup(Section):
+    """Describes a label group of Parquet files."""
+
+    kind: Literal["one", "any"] = "one"
+    """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
+    column: str
+    """Names the column with the class (`one`) or the list of classes (`any`): numbers whose names the file holds, or the names themselves."""
+    classes: tuple[str, ...] | None = None
+    """Lists the allowed classes in order. If unset, they are those that the file names, or all that are in the column, sorted."""
+
+
+class ParquetSource(Source):
+    """Reads Parquet files with one row per image, as the library `datasets` of Hugging Face writes them.
+
+    A word of a file's path names the split, such as `data/train-00000-of-00002.parquet` or `test/0000.parquet`, unless a column does.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".parquet"})
+
+    source: Literal["parquet"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files, at any depth; a path or `s3://bucket/prefix`."""
+    file: str | None = None
+    """Gives the path of the only file to read, inside `root`. If unset, all are read."""
+    image_column: str = "image"
+    """Names the column with the encoded images: bytes, or a struct with the field `bytes`."""
+    split_column: str | None = None
+    """Names the column with `train`, `val` or `test`. If unset, the files' names say it, or images are split by `split`."""
+    group_by: str | None = None
+    """Names a column such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
+    groups: dict[GroupName, ColumnGroup] = Field(min_length=1)
+    """Describes the label groups by name."""
+
+
 Dataset = Annotated[
-    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource | ArraysSource,
+    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource | ArraysSource | ParquetSource,
     Field(discriminator="source"),
 ]
 

@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shared.data.encode import encode_image, image_format
 from shared.data.problems import BadImage
+from shared.data.source import StoredImage
 
 Image.init()  # Pillow registers most formats when one is first needed, and does not know their names before
 FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM") if f in Image.OPEN)
@@ -53,23 +54,24 @@ class Canonical:
 
 
 def canonical(
-    content: Path | NDArray[np.uint8],
+    content: Path | StoredImage | NDArray[np.uint8],
     resolution: int,
     fit: Literal["squash", "crop", "pad"],
     box: tuple[int, int, int, int] | None = None,
 ) -> Canonical:
-    """Brings one image, a file or pixels `[h, w, 3]` or `[h, w]`, into canonical form; a file that already has it keeps its bytes.
+    """Brings one image, encoded or pixels `[h, w, 3]` or `[h, w]`, into canonical form; an encoded one that already has it keeps its bytes.
 
     `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
     """
-    if isinstance(content, Path):
-        data = _read(content)
-        image, original = _decode(data, resolution, box)
+    if isinstance(content, np.ndarray):
+        data, image = None, Image.fromarray(content).convert("RGB")
     else:
-        image, original = Image.fromarray(content).convert("RGB"), False
+        data = _read(content) if isinstance(content, Path) else content.read()
+        image, original = _decode(data, resolution, box)
+        data = data if original else None
     square = _square(image, resolution, fit)
     return Canonical(
-        data if original and isinstance(content, Path) else encode_image(square),
+        encode_image(square) if data is None else data,
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
         perceptual_hash(square),
         mean_colours(square),

@@ -28,7 +28,8 @@ FINETUNE = {
     name: {"generator": name, "resolution": 32} | (BASE if kind.base else {}) for name, kind in GENERATORS.items()
 }
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
-REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
+COLUMNS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "column": "marks"}}
+REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}, "parquet": {"groups": COLUMNS}}
 """The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
     name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
