@@ -8,31 +8,26 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from shared.config.dataset import COLUMNS, GROUP_PATTERN, ColumnGroup, ParquetSource
+from shared.config.dataset import ParquetSource
 from shared.data.problems import BadImage, Problems
-from shared.data.schema import LabelGroup, Labels, LabelSchema
+from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
 from shared.data.sources.class_folders import SPLIT_NAMES
+from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
 from shared.data.sources.paths import existing_root
 from shared.errors import ConfigError, DataError
-from shared.names import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 SUFFIX = ".parquet"
-MOST_CLASSES = 200
 ROW_GROUPS = 2  # of one file that are kept in memory: threads decode the end of one and the beginning of the next
-UNITS = frozenset({"unit", "patient", "patient_id", "product", "product_id", "subject", "subject_id", "lesion_id"})
-NO_LABELS = COLUMNS | {"text", "path", "file_name", "filename", "url", "id", "image_id"}
 
 
 @dataclass(frozen=True)
@@ -96,17 +91,13 @@ def infer_parquet(data: Path) -> InferredSource | None:
         raise DataError(
             f"{files[0].name}: no column holds images (bytes, or a struct with the field bytes), got {columns.names}"
         )
-    others = [field for field in columns if field.name != image and field.name not in NO_LABELS]
-    unit = next((field.name for field in columns if field.name.lower() in UNITS), None)
-    groups = {
-        _group_name(field.name): ColumnGroup(column=field.name, kind="any" if _is_list(field.type) else "one")
-        for field in others
-        if field.name != unit and _looks_like_labels(table, field)
-    }
+    rest = [field.name for field in columns if field.name != image]
+    groups = infer_groups(_columns(table, rest, files[0].name))
     if not groups:
         raise DataError(
             f"{files[0].name}: no column looks like labels (class numbers with names, or a few names that repeat), got {columns.names}"
         )
+    unit = infer_unit(rest)
     fields: dict[str, Any] = {"file": data.name} if data.is_file() else {}
     fields |= {"split_column": "split"} if "split" in columns.names else {}
     fields |= {"group_by": unit} if unit else {}
@@ -132,12 +123,7 @@ def read_parquet(config: ParquetSource, root: Path, problems: Problems) -> Image
             f"{root.name}/: holds no {config.file or 'Parquet file'}; name the folder with --set dataset.root=DIR"
         )
     tables = [_Rows.open(config, file, root) for file in files]
-    classes = {name: _classes(name, group, tables) for name, group in config.groups.items()}
-    schema = LabelSchema(
-        groups=tuple(
-            LabelGroup(name=name, kind=group.kind, classes=classes[name]) for name, group in config.groups.items()
-        )
-    )
+    schema = label_schema(config.groups, [table.columns for table in tables])
     if len({table.split is None for table in tables}) > 1 and config.split_column is None:
         named = [table.name for table in tables if table.split is None]
         raise DataError(f"{root.name}/: {named[0]} names no split, other files do; rename it, or move it away")
@@ -148,7 +134,7 @@ def read_parquet(config: ParquetSource, root: Path, problems: Problems) -> Image
 
 @dataclass(frozen=True)
 class _Rows:
-    """Holds the columns of one file, without its images."""
+    """Holds the rows of one file, without their images."""
 
     config: ParquetSource
     name: str
@@ -156,17 +142,12 @@ class _Rows:
     """Names the split if the name of the file does: `train-00000-of-00002.parquet`, `test/0000.parquet`."""
     sizes: list[int]
     """Lists the numbers of rows of the row groups."""
-    values: Mapping[str, list[Any]]
-    """Maps each column to its values."""
-    names: Mapping[str, Sequence[str]]
-    """Maps each column of class numbers to the names of the classes."""
+    columns: Columns
     images_column: _ImageColumn
 
     @classmethod
     def open(cls, config: ParquetSource, path: Path, root: Path) -> _Rows:
         """Reads all columns but the images; raises DataError for a damaged file, and ConfigError for a column that is missing."""
-        import pyarrow as pa
-
         file, name = _open(path), path.relative_to(root).as_posix()
         schema, image = file.schema_arrow, config.image_column
         wanted = {f"groups.{group}.column": section.column for group, section in config.groups.items()}
@@ -180,92 +161,42 @@ class _Rows:
             raise ConfigError(
                 f"dataset.image_column: {image!r} of {name} must hold bytes, or a struct with the field bytes, got {kind}"
             )
-        try:
-            values = file.read(columns=list(dict.fromkeys(wanted.values()))).to_pydict()
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{name}: cannot be read ({str(error)[:120]}); fetch it again") from error
+        columns = _columns(file, list(dict.fromkeys(wanted.values())), name)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        names = {column: found for column in wanted.values() if (found := _class_names(schema, column))}
-        return cls(config, name, _split(name), sizes, values, names, _ImageColumn(path, image))
+        return cls(config, name, _split(name), sizes, columns, _ImageColumn(path, image))
 
     def images(self, schema: LabelSchema, problems: Problems) -> Iterator[SourceImage]:
         """Yields the rows; one with a wrong label or split is reported to `problems`."""
+        config = self.config
         places = [(group, row) for group, size in enumerate(self.sizes) for row in range(size)]
-        units = self.values[self.config.group_by] if self.config.group_by else None
         for position, (group, row) in enumerate(places):
             where = f"{self.name} row {position}"
             try:
-                labels = np.concatenate([self._labels(name, position, schema) for name in self.config.groups])
-                split = self._row_split(position)
+                labels = self.columns.labels(config.groups, schema, position)
+                split = self.columns.split(config.split_column, position) if config.split_column else self.split
             except BadImage as error:
                 problems.add(error.reason, where, str(error))
                 continue
-            unit = None if units is None or units[position] is None else str(units[position])
-            content = RowImage(self.images_column, group, row)
-            yield SourceImage(f"{self.name}/{position:06d}", where, content, labels, split, unit)
-
-    def classes(self, name: str) -> list[str]:
-        """Returns the classes of a group: those that the file names in order, else those that occur, sorted."""
-        group = self.config.groups[name]
-        if group.column in self.names:
-            return list(self.names[group.column])
-        return sorted({text for value in self.values[group.column] for text in _texts(group, value)})
-
-    def _labels(self, name: str, position: int, schema: LabelSchema) -> Labels:
-        group, classes = self.config.groups[name], schema.group(name).classes
-        value = self.values[group.column][position]
-        labels = np.full(len(classes), -1, np.int8)
-        if value is None or value == -1:  # -1 is what `datasets` writes for a label that is not known
-            return labels
-        labels[:] = 0
-        numbered = self.names.get(group.column)
-        for one in value if isinstance(value, list) else [value]:
-            text = _text(one)
-            if numbered is not None:
-                text = numbered[one] if isinstance(one, int) and 0 <= one < len(numbered) else text
-            if text not in classes:
-                raise BadImage(
-                    "label outside its group", f"{group.column} must be one of {list(classes)[:20]}, got {shown(text)}"
-                )
-            labels[classes.index(text)] = 1
-        return labels
-
-    def _row_split(self, position: int) -> SplitName | None:
-        if self.config.split_column is None:
-            return self.split
-        text = str(self.values[self.config.split_column][position]).strip().lower()
-        if text not in SPLIT_NAMES:
-            raise BadImage("unknown split", f"{self.config.split_column} must be train, val or test, got {shown(text)}")
-        return SPLIT_NAMES[text]
+            unit = self.columns.unit(config.group_by, position) if config.group_by else None
+            yield SourceImage(
+                f"{self.name}/{position:06d}", where, RowImage(self.images_column, group, row), labels, split, unit
+            )
 
 
-def _classes(name: str, group: ColumnGroup, files: Sequence[_Rows]) -> tuple[str, ...]:
-    """Returns the classes of a group over all files; raises DataError if they disagree or are too few."""
-    named = {tuple(file.classes(name)) for file in files if group.column in file.names}
-    if len(named) > 1 or (named and len([f for f in files if group.column in f.names]) < len(files)):
-        raise DataError(f"{files[0].name}: the files name different classes in {group.column!r}; they must agree")
-    classes = group.classes or (
-        named.pop() if named else tuple(sorted({c for file in files for c in file.classes(name)}))
-    )
-    if len(classes) < (2 if group.kind == "one" else 1):
-        raise DataError(
-            f"{files[0].name}: the column {group.column!r} holds the classes {list(classes)}; a group needs two"
-        )
-    if len(set(classes)) < len(classes):
-        raise DataError(
-            f"{files[0].name}: the column {group.column!r} names a class twice, got {list(classes)[:20]}; each must be named once"
-        )
-    return classes
+def _columns(file: pq.ParquetFile, columns: list[str], name: str) -> Columns:
+    import pyarrow as pa
+
+    schema = file.schema_arrow
+    plain = [column for column in columns if not _has_bytes(schema.field(column).type)]
+    try:
+        values = file.read(columns=plain).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{name}: cannot be read ({str(error)[:120]}); fetch it again") from error
+    return Columns(name, values, {column: found for column in plain if (found := _class_names(schema, column))})
 
 
-def _texts(group: ColumnGroup, value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
-
-
-def _text(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+def _has_bytes(kind: pa.DataType) -> bool:
+    return _is_bytes(kind) or any(_has_bytes(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -310,12 +241,6 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
 def _class_names(schema: pa.Schema, column: str) -> list[str]:
     """Returns the class names that `datasets` keeps in the file's metadata for a column of class numbers, or none."""
     try:
@@ -326,32 +251,3 @@ def _class_names(schema: pa.Schema, column: str) -> list[str]:
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return []
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
-
-
-def _looks_like_labels(file: pq.ParquetFile, field: pa.Field) -> bool:
-    import pyarrow as pa
-
-    if _class_names(file.schema_arrow, field.name):
-        return True
-    kind = field.type.value_type if _is_list(field.type) else field.type
-    if not (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-    ):
-        return False
-    try:
-        values = file.read(columns=[field.name]).column(0).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"the column {field.name!r} cannot be read ({str(error)[:120]}); fetch the file again"
-        ) from error
-    texts = [_text(one) for value in values for one in (value if isinstance(value, list) else [value]) if one is not None]
-    return 2 <= len(set(texts)) <= min(MOST_CLASSES, len(texts) // 2)
-
-
-def _group_name(column: str) -> str:
-    """Returns the column's name with what a group's name may not have replaced."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", column)[:60]
-    return name if re.match(GROUP_PATTERN, name) else f"g{name}"[:60]
