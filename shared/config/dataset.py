@@ -189,12 +189,13 @@ class ArraysSource(Source):
 
 
 class ColumnGroup(Section):
-    """Describes a label group of Parquet files."""
+    """Describes a label group of Parquet files or JSON lines."""
 
     kind: Literal["one", "any"] = "one"
     """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
     column: str
-    """Names the column with the class (`one`) or the list of classes (`any`): numbers whose names the file holds, or the names themselves."""
+    """Names the column or key with the class (`one`) or the list of classes (`any`): numbers whose names the file holds, or the names
+    themselves. A mapping of each class to 1, 0 or null is a list, too."""
     classes: tuple[str, ...] | None = None
     """Lists the allowed classes in order. If unset, they are those that the file names, or all that are in the column, sorted."""
 
@@ -223,8 +224,35 @@ class ParquetSource(Source):
     """Describes the label groups by name."""
 
 
+class ImagefolderSource(Source):
+    """Reads folders of images with a `metadata.jsonl` or `metadata.csv` in each, as Hugging Face's `imagefolder` and `tailfill export` have them.
+
+    The key `file_name` of a row names the image. A folder named like a split holds it, unless a key names the split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".csv", ".jsonl"})
+
+    source: Literal["imagefolder"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files and the images, at any depth; a path or `s3://bucket/prefix`."""
+    split_column: str | None = None
+    """Names the key with `train`, `val` or `test`. If unset, the folders' names say it, or images are split by `split`."""
+    group_by: str | None = None
+    """Names a key such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
+    groups: dict[GroupName, ColumnGroup] = Field(min_length=1)
+    """Describes the label groups by name."""
+
+
 Dataset = Annotated[
-    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource | ArraysSource | ParquetSource,
+    GarmentsSource
+    | DeepFashionSource
+    | FolderSource
+    | CsvSource
+    | FashionMnistSource
+    | ArraysSource
+    | ParquetSource
+    | ImagefolderSource,
     Field(discriminator="source"),
 ]
 

@@ -18,6 +18,7 @@ from shared.errors import DataError
 from shared.names import shown
 
 MOST_CLASSES = 200
+MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 UNITS = frozenset({"unit", "patient", "patient_id", "product", "product_id", "subject", "subject_id", "lesion_id"})
 NO_LABELS = COLUMNS | {"text", "path", "file_name", "filename", "url", "id", "image_id", "objects"}
 
@@ -130,11 +131,20 @@ def infer_unit(columns: Sequence[str]) -> str | None:
 def _repeat(values: Sequence[Any]) -> bool:
     if any(isinstance(value, Mapping) for value in values):
         return all(isinstance(value, Mapping) and set(value.values()) <= {0, 1, None} for value in values)
-    texts = [_text(one) for value in values for one in (value if isinstance(value, list) else [value])]
-    whole = all(
-        isinstance(one, str | int) for value in values for one in (value if isinstance(value, list) else [value])
-    )
-    return whole and 2 <= len(set(texts)) <= min(MOST_CLASSES, len(texts) // 2)
+    each = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    distinct = {_text(one) for one in each}
+    most = MOST_NUMBERS if all(map(_whole, distinct)) else MOST_CLASSES
+    if not all(isinstance(one, str | int) for one in each) or any(_measured(text) for text in distinct):
+        return False
+    return 2 <= len(distinct) <= min(most, len(each) // 2)
+
+
+def _whole(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", text) is not None
+
+
+def _measured(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]*\.[0-9]*[1-9][0-9]*(e-?[0-9]+)?", text, re.IGNORECASE) is not None
 
 
 def _truth(group: ColumnGroup, value: Any) -> int:

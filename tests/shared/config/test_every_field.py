@@ -29,7 +29,11 @@ FINETUNE = {
 }
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
 COLUMNS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "column": "marks"}}
-REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}, "parquet": {"groups": COLUMNS}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "csv": {"groups": GROUPS},
+    "parquet": {"groups": COLUMNS},
+    "imagefolder": {"groups": COLUMNS},
+}
 """The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
     name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
