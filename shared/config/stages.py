@@ -307,7 +307,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             operational=("final.seeds", "final.checkpoint_every"),
             report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json"),
         ),
-        "report": StageKind(ReportConfig, version=6, run="jobs.report:run"),
+        "report": StageKind(ReportConfig, version=7, run="jobs.report:run"),
     }
 )
 """Maps names to stages, in the order in which they run."""

@@ -21,7 +21,7 @@ from shared.report.inputs import StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, ManualPair, class_pictures, manual_pairs, sheet_uri, thumbnail_side
-from shared.report.results import PARAMETERS, parameters
+from shared.report.results import PARAMETERS, parameter_values
 from shared.report.scores import Comparisons, Spread, StudyScores
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
@@ -157,7 +157,7 @@ def _experiment_row(report: Report, index: int) -> dict[str, Any]:
         "series": index % 6,
         "images": IMAGE_WORDS[experiment.config.images],
         "augmentation": experiment.config.augmentation,
-        "parameters": parameters(experiment),
+        "parameters": parameter_values(experiment),
         "seeds": len(experiment.finals),
         "metric": {m.name: report.scores.spread(name, m.name) for m in METRICS},
         "baseline": report.judged is not None and name == report.judged.rule.baseline,
@@ -187,7 +187,7 @@ def _manual_images(study: StudyInputs) -> list[ManualImages]:
     found = []
     settings: tuple[Literal["rare", "all"], ...] = ("rare", "all")
     for which in settings:
-        used_by = [e.label for e in study.experiments if parameters(e).get("manual_images") == which]
+        used_by = [e.label for e in study.experiments if which in parameter_values(e).get("manual_images", [])]
         if used_by and (pairs := manual_pairs(train, copied_rows(train.labels, which, study.rare), side)):
             found.append(ManualImages(pairs, which, used_by))
     return found

@@ -22,7 +22,7 @@ from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """Lists the columns of the paper's Table 3, by their names in `training:`."""
-SCHEMA = 2
+SCHEMA = 3
 """Gives the version of the tree of `results.json`, which is raised when a key is removed or changes its meaning."""
 COMPARISON = (
     "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",
@@ -31,19 +31,32 @@ COMPARISON = (
 """Lists the properties of a comparison that the tree has under their own names."""
 
 
-def parameters(experiment: Experiment) -> dict[str, Any]:
-    """Returns the parameters that the experiment was trained with: the arm's `training`, with those that the search found.
+def parameters(experiment: Experiment, repeat: int) -> dict[str, Any]:
+    """Returns the parameters that a repetition was trained with: the arm's `training`, with those that its search found.
 
     A parameter outside `training` is named by its path.
     """
     if experiment.arm is None:
         return {}
     values: dict[str, Any] = experiment.arm.training.model_dump(mode="json")
-    for result in experiment.finals.values():
-        for path, value in result.manifest.summary.get("parameters", {}).items():
-            values[path.removeprefix("training.")] = value
-        break
+    for path, value in experiment.finals[repeat].manifest.summary.get("parameters", {}).items():
+        values[path.removeprefix("training.")] = value
     return values
+
+
+def parameter_values(experiment: Experiment) -> dict[str, list[Any]]:
+    """Returns the different values of each parameter over the repetitions, numbers in ascending order."""
+    found: dict[str, list[Any]] = {}
+    for repeat in experiment.finals:
+        for name, value in parameters(experiment, repeat).items():
+            values = found.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return {name: sorted(values) if all(_number(v) for v in values) else values for name, values in found.items()}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def results_tree(
@@ -84,8 +97,8 @@ def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
         writer = csv.writer(file)
         writer.writerow(["experiment", "repeat", "images", "augmentation", *PARAMETERS, *(m.name for m in COLUMNS)])
         for experiment in study.experiments:
-            trained_with = parameters(experiment)
             for repeat in experiment.finals:
+                trained_with = parameters(experiment, repeat)
                 measured = scores.metrics[experiment.config.name, repeat]
                 writer.writerow([
                     experiment.config.name, repeat, experiment.config.images, experiment.config.augmentation,
@@ -136,7 +149,7 @@ def _experiment(experiment: Experiment, study: StudyInputs, scores: StudyScores)
 
     return {
         **experiment.config.model_dump(mode="json"),
-        "parameters": parameters(experiment),
+        "parameters": {str(repeat): parameters(experiment, repeat) for repeat in experiment.finals},
         "paper": asdict(PAPER_ROWS[row]) if row is not None else None,
         "repeats": list(experiment.finals),
         "metrics": {m.name: spread(scores.spread(name, m.name)) for m in COLUMNS},

@@ -85,7 +85,7 @@ def test_results_json_is_as_documented(full_tree: dict[str, Any]) -> None:
     ):
         (row,) = [line for line in lists.splitlines() if line.startswith(f"| {where}")]
         assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == set(found), where
-    assert full_tree["schema"] == 2
+    assert full_tree["schema"] == 3
 
 
 def test_groups_of_images_are_the_test_units(tmp_path: Path) -> None:
@@ -121,7 +121,12 @@ def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[st
     ]
     real = next(e for e in full_tree["experiments"] if e["name"] == "real")
     assert np.mean([float(r["accuracy"]) for r in rows[:8]]) == pytest.approx(real["metrics"]["accuracy"]["mean"])
-    assert rows[0]["lr"] == "0.0025"  # the value that the search found, not the default
+    # the values that the searches of the repetitions found, not the default
+    assert [float(row["lr"]) for row in rows[:4]] == pytest.approx([0.0025, 0.00125, 0.0025 / 3, 0.0025])
+    assert [real["parameters"][str(repeat)]["lr"] for repeat in range(4)] == [float(row["lr"]) for row in rows[:4]]
+    table = rows_of(full["index.html"].read_text(), "results", "Results of each experiment")
+    assert table[1][table[0].index("lr")] == "0.0008333 to 0.0025"
+    assert table[1][table[0].index("dropout")] == "0.3"
     assert real["paper"]["test_accuracy"] == 0.6728
 
 
@@ -296,7 +301,7 @@ def test_a_study_with_paper_rows_names_the_papers_figures_and_sets_its_rows_besi
     assert papers[:5] == ["paper, row 11", "real", "hard", "0.765", "67.28"]
     assert papers[-7:] == ["256", "0.003032", "0.00273", "0.000437", "0.266", "0.9", "0.999"]
     assert len(ours) == len(papers)
-    assert ours[-7:-5] == ["256", "0.0025"]
+    assert ours[-7:-5] == ["256", "0.0008333 to 0.0025"]
     assert "Its losses are taken for weighted means over the label groups" in sections["results"]
     curves = re.findall(r'aria-label="(Training curves of [^"]+)"', sections["training"])
     assert len(curves) == 3

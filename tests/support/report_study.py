@@ -312,7 +312,7 @@ class StudyMaker:
         self.commit(
             f"final/{experiment}/{repeat}",
             files,
-            {"parameters": {"training.lr": 2.5e-3}},
+            {"parameters": {"training.lr": 2.5e-3 / (1 + repeat % 3)}},  # each repetition has a winner of its own
             {"arm": arm.model_dump(mode="json"), "repeat": repeat},
             inputs,
         )
