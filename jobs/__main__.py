@@ -69,8 +69,7 @@ def init(data: Path, out: Path) -> None:
     """Inspect DATA (a folder with one folder per class, or a CSV file), and write a commented study and a contact sheet."""
     from jobs.cli.init import init as write_study
 
-    for line in write_study(data, out):
-        click.echo(line)
+    click.echo("\n".join(write_study(data, out)))
 
 
 @cli.command()

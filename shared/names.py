@@ -24,7 +24,7 @@ def name_fault(name: str) -> str | None:
     try:
         parts = name.encode().split(b"/")
     except UnicodeEncodeError:
-        return "is no text in UTF-8"
+        return "is no text in UTF-8; `convmv` converts such names"
     if not name:
         return "is empty"
     if name.startswith("/"):

@@ -46,7 +46,7 @@ class Problems:
         `reason` is two or three words, by which problems are counted; `where` is file and line; `message` has the value.
         """
         self._counts[reason] += 1
-        line = f"{where}: {message}"
+        line = f"{where}: {message}".encode(errors="backslashreplace").decode()  # a name on disk may be no UTF-8
         if len(self.lines) < SHOWN:
             self.lines.append(line)
             self._log.warning(line, on_bad=self.on_bad)

@@ -18,9 +18,11 @@ from shared.config.dataset import ArraysSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.class_folders import SPLIT_NAMES, holds_class_images
+from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.fashion_mnist import read_idx
+from shared.data.sources.members import member_names
 from shared.data.sources.paths import existing_root
+from shared.data.sources.split_words import SPLIT_WORDS
 from shared.errors import DataError
 from shared.names import path_below, shown
 
@@ -30,7 +32,7 @@ LABELS = frozenset({"labels", "label", "y", "targets", "target", "classes"})
 MOST_BYTES = 1 << 32
 """Limits the size of one array: an archive of a few bytes may claim any."""
 CHANNELS = (1, 3)
-IDX_SPLITS: dict[str, SplitName] = {**SPLIT_NAMES, "t10k": "test"}
+IDX_SPLITS: dict[str, SplitName] = {**SPLIT_WORDS, "t10k": "test"}
 IDX_NAME = re.compile(
     r"^(?P<name>.*?)(?P<what>images|labels)[-.]idx(?P<dimensions>[134])-ubyte(?:\.gz)?$", re.IGNORECASE
 )
@@ -71,13 +73,17 @@ def infer_arrays(data: Path) -> InferredSource | None:
 
 def _archives(folder: Path) -> list[Path]:
     """Returns the archives of a folder whose arrays have names that say what they are; none if there are images in class folders."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz" and path.is_file())
+    found = [path for path in _files(folder) if path.suffix.lower() == ".npz"]
     if not found or holds_class_images(folder):
         return []
-    return [path for path in found if any(_named(name.removesuffix(".npy"), _unread) for name in _members(path))]
+    return [path for path in found if any(_named(name.removesuffix(".npy"), _unread) for name in _array_names(path))]
 
 
-def _members(path: Path) -> list[str]:
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in member_names(folder) if (folder / name).is_file()]
+
+
+def _array_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -191,7 +197,7 @@ def _array(arrays: Any, name: str, file: str) -> NDArray[Any]:
 def _named(name: str, read: Callable[[], NDArray[Any]]) -> _Named | None:
     """Returns an array of an archive if its name has a word for images or for labels, and at most one for a split."""
     words = _words(name)
-    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     roles = {word in IMAGES for word in words if word in IMAGES | LABELS}
     if len(roles) != 1 or len(splits) > 1:
         return None
@@ -216,7 +222,7 @@ def _idx_pairs(root: Path) -> list[ArrayPair]:
 
 
 def _idx_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    found = [(path, IDX_NAME.match(path.name)) for path in sorted(folder.iterdir()) if path.is_file()]
+    found = [(path, IDX_NAME.match(path.name)) for path in _files(folder)]
     return [(path, match) for path, match in found if match]
 
 

@@ -13,7 +13,7 @@ from shared.config.dataset import COLUMNS, GROUP_PATTERN, ColumnGroup
 from shared.data.problems import BadImage
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import SplitName
-from shared.data.sources.class_folders import SPLIT_NAMES
+from shared.data.sources.split_words import is_split_column, split_of
 from shared.errors import DataError
 from shared.names import shown
 
@@ -42,10 +42,10 @@ class Columns:
 
     def split(self, column: str, row: int) -> SplitName:
         """Returns the split that a column names; raises BadImage if it is none."""
-        text = str(self.values[column][row]).strip().lower()
-        if text not in SPLIT_NAMES:
+        text = str(self.values[column][row])
+        if (split := split_of(text)) is None:
             raise BadImage("unknown split", f"{column} must be train, val or test, got {shown(text)}")
-        return SPLIT_NAMES[text]
+        return split
 
     def unit(self, column: str, row: int) -> str | None:
         """Returns the product, the patient and the like of a row, None if it has none."""
@@ -114,7 +114,7 @@ def infer_groups(columns: Columns) -> dict[str, ColumnGroup]:
     """Returns a label group for each column that holds class numbers with names, or a few names or numbers that repeat."""
     groups = {}
     for column, values in columns.values.items():
-        if column.lower() in NO_LABELS | UNITS:
+        if column.lower() in NO_LABELS | UNITS or is_split_column(column):
             continue
         known = [value for value in values if value is not None and value != ""]
         listed = any(isinstance(value, list | Mapping) for value in known)

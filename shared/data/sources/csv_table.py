@@ -12,8 +12,9 @@ import numpy as np
 from shared.config.dataset import CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
+from shared.data.source import ImageListing, SourceImage, SplitName
 from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.sources.split_words import split_of
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 
@@ -187,15 +188,14 @@ class _RowReader:
         unit = (row.cells[self._config.group_by] or None) if self._config.group_by is not None else None
         split: SplitName | None = None
         if self._config.split_column is not None:
-            split = self._split(row.cells[self._config.split_column].lower(), where)
+            split = self._split(row.cells[self._config.split_column], where)
             if split is None or (unit is not None and not self._same_split(unit, split, row.line, where)):
                 return None
         return SourceImage(checked[0], where, checked[1], np.concatenate(parts), split, unit)
 
     def _split(self, text: str, where: str) -> SplitName | None:
-        for split in SPLITS:
-            if text == split or (split == "val" and text in {"valid", "validation"}):
-                return split
+        if (split := split_of(text)) is not None:
+            return split
         self._problems.add(
             "unknown split", where, f"{self._config.split_column} must be train, val or test, got {text[:40]!r}"
         )

@@ -6,6 +6,7 @@ The digest is the same for a local folder and its copy in a bucket, so that a st
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.config.dataset import Dataset
+from shared.data.sources.members import is_data
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.settings import Settings
@@ -25,7 +27,9 @@ PARALLEL = 16  # reads at once; label files are small, so that most of the time 
 
 
 def source_digest(dataset: Dataset, settings: Settings) -> str | None:
-    """Returns the SHA-256 of the names of all files below the root, with the content of label files and the sizes of all others.
+    """Returns the SHA-256 of the names of all files of the data set, with the content of label files and the sizes of all others.
+
+    `members.py` says which files below the root belong to it.
 
     Returns None if the source has no root, as drawn images have no files. Raises DataError if the root does not exist or is empty, and what the
     bucket raises. An image that is edited in place and keeps its size is not noticed: use `--rerun prepare`.
@@ -43,7 +47,9 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"
         )
     lines = (f"{name} {files[name]}" for name in sorted(files, key=lambda name: name.split("/")))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256(
+        os.fsencode("\n".join(lines))
+    ).hexdigest()  # a name that is no UTF-8 is reported by whoever reads it
 
 
 def check_outside(path: Path, root: str | None, remedy: str) -> None:
@@ -60,7 +66,8 @@ def is_label_file(name: str, endings: Collection[str]) -> bool:
 def _in_folder(root: Path, named: str, endings: Collection[str]) -> Mapping[str, str]:
     if not root.is_dir():
         raise DataError(f"dataset.root: there is no folder {named}; name it with --set dataset.root=DIR")
-    return {path.relative_to(root).as_posix(): _local(path, endings) for path in root.rglob("*") if path.is_file()}
+    files = ((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
+    return {name: _local(path, endings) for name, path in files if is_data(name)}
 
 
 def _local(path: Path, endings: Collection[str]) -> str:
@@ -78,6 +85,6 @@ def _in_bucket(store: S3Store, endings: Collection[str]) -> Mapping[str, str]:
         except NotFound:
             raise UnavailableError(f"{store.url}/{file.key}: was removed while it was read; run again") from None
 
-    found = store.files()
+    found = [file for file in store.files() if is_data(file.key)]
     with ThreadPoolExecutor(PARALLEL) as pool:
         return dict(zip((file.key for file in found), pool.map(described, found), strict=True))

@@ -11,10 +11,11 @@ from typing import Any
 from shared.config.dataset import ImagefolderSource
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.class_folders import SPLIT_NAMES
 from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
 from shared.data.sources.csv_table import read_table
+from shared.data.sources.members import is_data
 from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.sources.split_words import split_of
 from shared.errors import ConfigError, DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -112,13 +113,17 @@ def _images(
 
 def _split(path: str) -> SplitName | None:
     """Returns the split that a folder of the path names, the outermost first."""
-    return next((SPLIT_NAMES[part.lower()] for part in path.split("/")[:-1] if part.lower() in SPLIT_NAMES), None)
+    return next((split for part in path.split("/")[:-1] if (split := split_of(part)) is not None), None)
 
 
 def _files(root: Path) -> list[Path]:
     """Returns the metadata files, in the order of their folders; of two in one folder the first kind counts."""
-    found = {path.parent: path for name in reversed(METADATA) for path in root.rglob(name) if path.is_file()}
+    found = {path.parent: path for name in reversed(METADATA) for path in root.rglob(name) if _is_member(path, root)}
     return [found[folder] for folder in sorted(found)]
+
+
+def _is_member(path: Path, root: Path) -> bool:
+    return path.is_file() and is_data(path.relative_to(root).as_posix())
 
 
 def _read(path: Path, root: Path, problems: Problems) -> _Metadata:

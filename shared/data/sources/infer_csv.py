@@ -9,9 +9,11 @@ from typing import Literal
 from shared.config.dataset import COLUMNS, CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.class_folders import SPLIT_NAMES, holds_class_images
+from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.csv_table import TRUTH, Table, read_table
-from shared.data.sources.paths import IMAGE_SUFFIXES
+from shared.data.sources.members import IMAGE_SUFFIXES, member_names
+from shared.data.sources.paths import on_disk
+from shared.data.sources.split_words import is_split_column, split_of
 from shared.errors import DataError
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
@@ -31,7 +33,11 @@ def infer_csv(data: Path) -> InferredSource | None:
     """
     if data.is_file():
         return _infer_table(data)
-    tables = sorted(path for path in data.iterdir() if path.suffix.lower() in TABLE_SUFFIXES and path.is_file())
+    tables = [
+        data / name
+        for name in member_names(data)
+        if Path(name).suffix.lower() in TABLE_SUFFIXES and (data / name).is_file()
+    ]
     if len(tables) == 1:
         return _infer_table(tables[0])
     if tables and not holds_class_images(data):
@@ -53,7 +59,7 @@ def _infer_table(path: Path) -> InferredSource:
     taken.add(split_column or path_column)
     group_by = next((c for c in table.columns if c.lower() in UNITS and _repeats(_cells(table, c))), None)
     taken.add(group_by or path_column)
-    groups = _groups(table, [c for c in table.columns if c not in taken])
+    groups = _groups(table, [c for c in table.columns if c not in taken and not is_split_column(c)])
     if not groups:
         raise DataError(
             f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
@@ -95,7 +101,7 @@ def _cells(table: Table, column: str) -> list[str]:
 
 def _path_column(root: Path, table: Table) -> tuple[str, str]:
     """Returns the column whose cells most often name files, and the folder from which they start."""
-    folders = [".", *sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    folders = [".", *(name for name in member_names(root) if (root / name).is_dir())]
     best = (0.0, "", "")
     rows = table.rows[:CHECKED_ROWS]
     for column in table.columns:
@@ -116,14 +122,14 @@ def _is_image(folder: Path, cell: str) -> bool:
         path = PurePosixPath(cell)
         if path.is_absolute() or ".." in path.parts:
             return False
-        return path.suffix.lower() in IMAGE_SUFFIXES and (folder / path).is_file()
+        return path.suffix.lower() in IMAGE_SUFFIXES and (folder / on_disk(folder, str(path))).is_file()
     except (OSError, ValueError):  # too long for a name, or a null character
         return False
 
 
 def _is_split(cells: list[str]) -> bool:
-    values = {cell.lower() for cell in cells}
-    return len(values) > 1 and values <= set(SPLIT_NAMES) - {"training"}
+    splits = {split_of(cell) for cell in cells}
+    return "train" in splits and len(splits) > 1 and None not in splits
 
 
 def _repeats(cells: list[str]) -> bool:

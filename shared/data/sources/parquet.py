@@ -17,9 +17,10 @@ from shared.config.dataset import ParquetSource
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.class_folders import SPLIT_NAMES
 from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
+from shared.data.sources.members import is_data
 from shared.data.sources.paths import existing_root
+from shared.data.sources.split_words import SPLIT_WORDS
 from shared.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -200,13 +201,8 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and not _hidden(path.relative_to(folder))
-    )
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() == SUFFIX and path.is_file())
+    return sorted(path for path in found if is_data(path.relative_to(folder).as_posix()))
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -224,7 +220,7 @@ def _open(path: Path) -> pq.ParquetFile:
 def _split(name: str) -> SplitName | None:
     """Returns the split that a word of the file's path names, the word nearest to its end first."""
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
-    return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
+    return next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), None)
 
 
 def _holds_images(kind: pa.DataType) -> bool:

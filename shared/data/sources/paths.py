@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from shared.data.problems import BadImage, Problems
+from shared.data.sources.members import left_behind
 from shared.errors import DataError
 from shared.names import name_fault, path_below, shown
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
 def existing_root(root: Path) -> Path:
@@ -17,6 +17,14 @@ def existing_root(root: Path) -> Path:
         found = "a file" if root.exists() else "which does not exist"
         raise DataError(f"dataset.root: must be a folder, got {str(root)!r} ({found}); name the folder of the images")
     return root.resolve()
+
+
+def on_disk(folder: Path, name: str) -> str:
+    """Returns the name in the Unicode form in which the folder has it: a Mac writes é as two characters, a table mostly as one."""
+    if name.isascii() or (folder / name).exists():
+        return name
+    forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    return next((form for form in forms if (folder / form).exists()), name)
 
 
 class PathCheck:
@@ -47,8 +55,13 @@ class PathCheck:
             raise BadImage("leaves the folder", f"the path {text!r} leaves the folder {self._root.name}/")
         if (fault := name_fault(str(listed))) is not None:
             raise BadImage("unusable path", f"the path {shown(text)} cannot be used: it {fault}")
+        if left_behind(str(listed)):
+            raise BadImage(
+                "no data",
+                f"the path {shown(text)} is hidden, or what a system left behind; rename the file if it is an image",
+            )
         try:
-            file = path_below(self._root, str(listed), "the path", DataError).resolve()
+            file = path_below(self._root, on_disk(self._root, str(listed)), "the path", DataError).resolve()
         except DataError as error:
             raise BadImage(
                 "leaves the folder", f"the path {shown(text)} is a link that leaves {self._root.name}/"

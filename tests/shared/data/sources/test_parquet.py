@@ -90,13 +90,12 @@ def test_class_labels_have_their_names_and_files_their_splits(tmp_path: Path, ma
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("default/train/0000.parquet", "train"), ("test.parquet", "test"), ("train/dev-0.parquet", None), ("0000.parquet", None)],
+    [("default/train/0000.parquet", "train"), ("test.parquet", "test"), ("train/dev-0.parquet", "val"), ("0000.parquet", None)],
 )  # fmt: skip
 def test_a_word_of_the_path_names_the_split(tmp_path: Path, name: str, split: str | None) -> None:
     write(tmp_path / name, {"label": ["cat", "dog"] * 3})
-    expected = "train" if name.startswith("train/dev") else split
     _, images, _ = inferred(tmp_path)
-    assert {image.split for image in images} == {expected}
+    assert {image.split for image in images} == {split}
 
 
 def test_columns_without_names_are_read_as_they_are(tmp_path: Path) -> None:
