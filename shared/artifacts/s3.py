@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -115,9 +115,10 @@ class S3Store:
 
         def read() -> bytes:
             answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            check_size(answer["ContentLength"], f"{self.url}/{key}")
-            data: bytes = answer["Body"].read()
-            return data
+            with closing(answer["Body"]) as body:
+                check_size(answer["ContentLength"], f"{self.url}/{key}")
+                data: bytes = body.read()
+                return data
 
         return self._read_whole(key, read)
 
