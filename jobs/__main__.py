@@ -56,6 +56,13 @@ def cli(context: click.Context, log: str) -> None:
     context.obj = log
 
 
+def _say(text: str) -> None:
+    """Prints a result, without control characters: names and reasons in it come from data, databases and clusters."""
+    from shared.terminal import escaped_lines
+
+    click.echo(escaped_lines(text))
+
+
 @cli.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -69,7 +76,7 @@ def init(data: Path, out: Path) -> None:
     """Inspect DATA (a folder with one folder per class, or a CSV file), and write a commented study and a contact sheet."""
     from jobs.cli.init import init as write_study
 
-    click.echo("\n".join(write_study(data, out)))
+    _say("\n".join(write_study(data, out)))
 
 
 @cli.command()
@@ -83,7 +90,7 @@ def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool)
     """Check a study file, and with --plan forecast what it would do."""
     from jobs.cli.validate import validate as check
 
-    click.echo(check(study, sets, show_plan, as_json))
+    _say(check(study, sets, show_plan, as_json))
 
 
 @cli.command()
@@ -108,7 +115,7 @@ def run(
     """Run a study on this machine, or continue it, and print the path of its report."""
     from jobs.cli.run import run_study
 
-    click.echo(run_study(study, sets, workdir, workers, rerun, log, as_json))
+    _say(run_study(study, sets, workdir, workers, rerun, log, as_json))
 
 
 @cli.command()
@@ -153,7 +160,7 @@ def status(
         sys.exit(run_in_control(release, namespace, _command_line("status", why=why, json=as_json)))
     from jobs.cli.status import status as describe
 
-    click.echo(describe(study, sets, workdir, why, as_json))
+    _say(describe(study, sets, workdir, why, as_json))
 
 
 @cli.command()
@@ -166,11 +173,11 @@ def report(workdir: Path | None, release: str | None, namespace: str | None, as_
     if release is not None:
         from jobs.cli.release import print_release_report
 
-        click.echo(print_release_report(release, namespace, workdir, as_json))
+        _say(print_release_report(release, namespace, workdir, as_json))
         return
     from jobs.cli.report import print_report
 
-    click.echo(print_report(workdir, as_json))
+    _say(print_report(workdir, as_json))
 
 
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="Train this experiment only [all experiments].")
@@ -229,7 +236,7 @@ def control_status(why: str | None, as_json: bool) -> None:
     """Show the progress of the release's study."""
     from jobs.cli.release import status as describe
 
-    click.echo(describe(why, as_json))
+    _say(describe(why, as_json))
 
 
 @control.command("report")
@@ -237,7 +244,7 @@ def control_report() -> None:
     """Print the report as a tar archive in base64."""
     from jobs.cli.release import report_archive
 
-    click.echo(report_archive())
+    _say(report_archive())
 
 
 @control.command("submit-final")
@@ -250,7 +257,7 @@ def control_submit_final(experiment: str | None, seeds: int | None, params: str,
     from jobs.cli.release import read_parameters
     from jobs.cli.release import submit_final as submit_here
 
-    click.echo(submit_here(experiment, seeds, read_parameters(params), as_json))
+    _say(submit_here(experiment, seeds, read_parameters(params), as_json))
 
 
 @cli.command()
@@ -266,7 +273,7 @@ def dashboard(workdir: Path | None, port: int) -> None:
     """Show the searches in Optuna's dashboard, which only this machine can reach, until Ctrl-C."""
     from jobs.cli.dashboard import dashboard as serve
 
-    serve(workdir, port, click.echo)
+    serve(workdir, port, _say)
 
 
 @cli.command()
@@ -283,7 +290,7 @@ def export(what: str, out: Path, experiment: str | None, pool: int | None, workd
     """Write the data set, or the generated images, into the folder OUT with a metadata.jsonl."""
     from jobs.cli.export import export_images
 
-    click.echo(export_images(what, out, experiment, pool, workdir))
+    _say(export_images(what, out, experiment, pool, workdir))
 
 
 @cli.command()
@@ -295,7 +302,7 @@ def upload(folder: Path, target: str, as_json: bool) -> None:
     from jobs.cli.upload import upload as send
     from shared.settings import Settings
 
-    click.echo(send(folder, target, Settings.from_environment(), as_json))
+    _say(send(folder, target, Settings.from_environment(), as_json))
 
 
 @cli.command()
@@ -303,7 +310,7 @@ def schema() -> None:
     """Print the JSON schema of a study file."""
     from shared.config.json_schema import study_schema
 
-    click.echo(study_schema())
+    _say(study_schema())
 
 
 @cli.command()
@@ -314,7 +321,7 @@ def completion(shell: str) -> None:
 
     completion_class = get_completion_class(shell)
     assert completion_class is not None
-    click.echo(completion_class(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
+    _say(completion_class(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
 
 
 @cli.group()
@@ -339,7 +346,7 @@ def simulate(workers: int, trials: int, as_json: bool) -> None:
     """
     from jobs.cli.simulate import simulate_search
 
-    click.echo(simulate_search(workers, trials, as_json))
+    _say(simulate_search(workers, trials, as_json))
 
 
 def _command_line(command: str, **options: object) -> list[str]:

@@ -21,7 +21,7 @@ from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.disk import disk_errors
-from shared.config.load import parse
+from shared.config.plain_yaml import NAME_LENGTH, parse_value, read_text
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import held_tasks, jobs_selector, workers_selector
@@ -34,6 +34,7 @@ from shared.pipeline.local_session import WORK
 from shared.pipeline.session import Session
 from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
+from shared.terminal import shortened
 
 
 @dataclass(frozen=True)
@@ -279,14 +280,15 @@ def read_parameters(given: str) -> Mapping[str, Any] | None:
     """
     if given == "best":
         return None
-    try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text()
-    except OSError as error:
-        raise ConfigError(
-            f"--params {given}: cannot be read ({error}); give `best`, or a file with values by path"
-        ) from error
-    tree: Any = parse(text, "--params")[0] if text.strip() else {}
-    tree = tree.get("parameters", tree)
+    if given.lstrip().startswith("{"):
+        name, text = "--params", given
+    else:
+        name = f"--params {given}"
+        text = read_text(Path(given), name, "give `best`, or a file with values by path")
+    tree = parse_value(text, name)[0]
+    tree = tree.get("parameters", tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict) or not tree:
-        raise ConfigError(f"--params {given}: must be a mapping of paths to values, e.g. training.lr: 0.001")
+        raise ConfigError(
+            f"{shortened(name, NAME_LENGTH)}: must be a mapping of paths to values, e.g. training.lr: 0.001"
+        )
     return tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +25,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.store import NotFound
+from shared.artifacts.store import NotFound, check_size
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
@@ -111,11 +111,14 @@ class S3Store:
         return True
 
     def get(self, key: str) -> bytes:
-        """Returns the object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
         def read() -> bytes:
-            data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-            return data
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            with closing(answer["Body"]) as body:
+                check_size(answer["ContentLength"], f"{self.url}/{key}")
+                data: bytes = body.read()
+                return data
 
         return self._read_whole(key, read)
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared.errors import ConfigError, UnavailableError
+from shared.errors import ConfigError, InputError, UnavailableError
+from shared.names import shown
 from shared.search import statements
 from shared.search.connect import CONNECT, is_refusal, refusal
 from shared.search.schema import check_version, version_of
+from shared.terminal import shortened
 
 ALIVE_SECONDS = 40.0  # since a worker's last heartbeat, which comes every 15
 STALE_SHARE = 0.5  # a lease is stale with less than this share left: a live worker renews it six times while it runs
@@ -135,19 +137,44 @@ def _snapshot(search: Mapping[str, Any], ask: Any) -> SearchSnapshot:
     fields |= {name: float(costs[name]) for name in ("used_seconds", "lost_seconds", "gpu_seconds", "gpu_lost_seconds")}
     return SearchSnapshot(
         **fields,
-        label=json.loads(search["step"])["label"],
+        label=_label_of(search),
         holders=list(trials["holders"]),
         lost_worker=trials["lost_worker"],
         reaped_in=_number(trials["reaped_in"]) if fields["stale"] else None,
         bests=tuple(float(row["best"]) for row in bests),
         front=int(ask(statements.MONITOR_FRONT, values)[0]["front"]) if len(bests) > 1 else None,
-        last_failure=json.loads(failure[0]["last_failure"]) if failure else None,
+        last_failure=_text(failure[0]["last_failure"]) if failure else None,
         workers=int(workers["workers"]),
         trial_seconds=_number(trials["trial_seconds"]),
         running_seconds=float(trials["running_seconds"]),
         wall_seconds=float(search["wall_seconds"]),
         ticked_seconds=float(search["ticked_seconds"]),
     )
+
+
+def _label_of(search: Mapping[str, Any]) -> str:
+    """Returns the name of the step of a search; raises InputError if its row holds no step, as everybody who may write to the database can do."""
+    try:
+        return str(json.loads(search["step"])["label"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise damaged(search["name"], f"its step is {search['step']}") from None
+
+
+def damaged(name: str, reason: str) -> InputError:
+    """Returns the error of a search whose rows say what we cannot have written."""
+    return InputError(
+        f"PostgreSQL: the search {shown(name)} is damaged ({shortened(reason, 200)}); restore the database, or begin the search anew: "
+        "`--rerun tune`"
+    )
+
+
+def _text(value: str) -> str:
+    """Returns a text that Optuna wrote as JSON, or the JSON itself if it is something else."""
+    try:
+        text = json.loads(value)
+    except (ValueError, RecursionError):
+        text = None
+    return text if isinstance(text, str) else value
 
 
 def _number(value: Any) -> float | None:
