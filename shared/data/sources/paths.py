@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from shared.data.problems import BadImage, Problems
@@ -11,12 +13,40 @@ from shared.names import name_fault, path_below, shown
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
+def is_image_name(name: str) -> bool:
+    """Returns whether a file's name has the ending of an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
 def existing_root(root: Path) -> Path:
     """Returns the root with links resolved; raises DataError if it is not a folder."""
     if not root.is_dir():
         found = "a file" if root.exists() else "which does not exist"
         raise DataError(f"dataset.root: must be a folder, got {str(root)!r} ({found}); name the folder of the images")
     return root.resolve()
+
+
+def what_exists(path: Path) -> str:
+    """Returns `; there is 'a.jpg'` if the folder of a missing file holds one whose name has other letters' case or another ending, else nothing."""
+    for missing in (path, *path.parents):
+        names = _names_in(missing.parent)
+        if names:
+            break
+    else:
+        return ""
+    wanted, stem = missing.name.casefold(), missing.stem.casefold()
+    near = [name for name in names if name.casefold() == wanted]
+    if missing == path and not near:
+        near = [name for name in names if is_image_name(name) and PurePosixPath(name).stem.casefold() == stem]
+    return f"; there is {shown(near[0])}" if near else ""
+
+
+@lru_cache(maxsize=16)
+def _names_in(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except (OSError, ValueError):  # there is no such folder, it may not be read, or that is no name of a folder
+        return ()
 
 
 class PathCheck:
@@ -29,15 +59,26 @@ class PathCheck:
 
     def check(self, text: str, where: str) -> tuple[str, Path] | None:
         """Returns the path in its normal spelling and the file it names, which may be missing; None if the path was reported."""
+        found = self.find(text, where)
+        if found is not None and (message := self.repeated(found[0], text, where)) is not None:
+            self._problems.add("duplicate path", where, message)
+            return None
+        return found
+
+    def find(self, text: str, where: str) -> tuple[str, Path] | None:
+        """Does as `check`, for a path that may be listed several times."""
         try:
-            name, file = self._resolve(text)
-            if name in self._seen:
-                raise BadImage("duplicate path", f"the path {text!r} is already listed at {self._seen[name]}")
+            return self._resolve(text)
         except BadImage as error:
             self._problems.add(error.reason, where, str(error))
             return None
+
+    def repeated(self, name: str, text: str, where: str) -> str | None:
+        """Notes that the path `name` is listed at `where`; returns what to report if it is listed already."""
+        if name in self._seen:
+            return f"the path {text!r} is already listed at {self._seen[name]}"
         self._seen[name] = where
-        return name, file
+        return None
 
     def _resolve(self, text: str) -> tuple[str, Path]:
         listed = PurePosixPath(text)

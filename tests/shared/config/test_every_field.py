@@ -45,6 +45,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.sampler": "cmaes",
     "search.warm_start_from": "other/real",
     "dataset.keep": {"shirt": 4},
+    "dataset.header": ["path", "kind"],
     "dataset.groups": {"other": {"column": "kind"}},
     "dataset.groups.kind.column": "other",
     "dataset.groups.kind.classes": ["x", "y"],
