@@ -22,6 +22,8 @@ from shared.names import path_below, shown
 TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
 """Maps what a 0/1 cell may hold to its label (pandas writes 1.0 if a column has blanks); blank is unknown."""
 
+ROW_PER_LABEL = "set dataset.rows: label and `kind: any` for its groups, to give it the labels of all its rows"
+
 
 def read_csv(config: CsvSource, root: Path, problems: Problems) -> ImageListing:
     """Lists the images that the rows of the table name.
@@ -150,7 +152,9 @@ class _RowReader:
         ):
             labels = self._labels(row)
             if first is not None and isinstance(labels, np.ndarray) and not np.array_equal(labels, first.labels):
-                self._disagreeing.append(f"{where}: the image {shown(name)} has other labels than at {first.where}")
+                message = f"the image {shown(name)} has other labels than at {first.where}; {ROW_PER_LABEL}, or keep one row per image"
+                if self._config.on_bad == "skip":  # the second labels would be lost
+                    self._disagreeing.append(f"{where}: {message}")
             self._problems.add("duplicate path", where, message)
             return
         labels = self._labels(row)
@@ -172,14 +176,8 @@ class _RowReader:
 
     def raise_if_rows_disagree(self) -> None:
         """Raises DataError if rows of the same image have other labels, of which one would be lost, or other splits or groups."""
-        if not self._disagreeing:
-            return
-        remedy = (
-            "set dataset.rows: label, with `kind: any` for its groups, to give it the labels of all its rows, or keep one row per image"
-            if self._config.rows == "image"
-            else "let the rows of an image agree, or set `kind: any` for a group of which an image may have several classes"
-        )
-        raise DataError(f"{self._disagreeing[0]} ({len(self._disagreeing)} such rows in all); {remedy}")
+        if self._disagreeing:
+            raise DataError(f"{self._disagreeing[0]} ({len(self._disagreeing)} such rows in all)")
 
     def _united(self, first: SourceImage, second: SourceImage) -> SourceImage:
         """Returns the image with the labels of both: a class that one of them has, the image has."""
@@ -188,11 +186,13 @@ class _RowReader:
             known = (a >= 0).any() and (b >= 0).any()
             if self._schema.group(group).kind == "one" and known and not np.array_equal(a, b):
                 self._disagreeing.append(
-                    f"{second.where}: the image {shown(second.path)} has another class of the group {group} than at {first.where}"
+                    f"{second.where}: the image {shown(second.path)} has another class of the group {group} than at {first.where}; let the rows "
+                    "agree, or set `kind: any` for the group"
                 )
         if (first.split, first.group) != (second.split, second.group):
             self._disagreeing.append(
-                f"{second.where}: the image {shown(second.path)} has another split or {self._config.group_by or 'group'} than at {first.where}"
+                f"{second.where}: the image {shown(second.path)} has another split or {self._config.group_by or 'group'} than at {first.where}; "
+                "let the rows agree"
             )
         return replace(first, labels=np.maximum(first.labels, second.labels))
 

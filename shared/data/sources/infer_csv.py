@@ -23,6 +23,7 @@ UNITS = frozenset({"patient", "patient_id", "product", "product_id", "item", "it
 """Names columns whose equal values must stay in one split."""
 MOST_CLASSES = 200
 MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
+SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
 LABEL_NAMES = frozenset({"label", "labels", "class", "category", "target", "y"})
 
 
@@ -60,12 +61,13 @@ def _infer_table(path: Path) -> InferredSource:
             f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
             f"{listed(table.columns)}"
         )
-    if per_label:
-        groups = _with_several_classes(table, found.column, groups)
+    several = _with_several_classes(table, found.column, groups) if per_label else None
+    if several is not None:
+        groups = several
         notes.append("some images stand on several rows: each image has the labels of all its rows")
     fields = {
         "header": header,
-        "rows": "label" if per_label else None,
+        "rows": "label" if several is not None else None,
         "path_column": found.column,
         "path_prefix": found.prefix or None,
         "lookup": found.lookup if found.lookup != "path" else None,
@@ -208,8 +210,11 @@ def _made_of_others(classes: tuple[str, ...]) -> str | None:
     return several[0] if several and all(set(name.split()) <= set(classes) for name in several) else None
 
 
-def _with_several_classes(table: Table, path_column: str, groups: dict[str, CsvGroup]) -> dict[str, CsvGroup]:
-    """Returns the groups, with `kind: any` for those of which an image has several classes, each on a row of its own."""
+def _with_several_classes(table: Table, path_column: str, groups: dict[str, CsvGroup]) -> dict[str, CsvGroup] | None:
+    """Returns the groups, with `kind: any` for those of which images have several classes, each on a row of its own.
+
+    Returns None if only a few images have: then these rows are mistakes, or too few to tell, and a person must say what they mean.
+    """
     changed = {}
     for name, group in groups.items():
         changed[name] = group
@@ -219,7 +224,10 @@ def _with_several_classes(table: Table, path_column: str, groups: dict[str, CsvG
         classes: dict[str, set[str]] = {}
         for row in table.rows:
             classes.setdefault(row.cells[path_column], set()).update(cells.read(row.cells[group.column]) or [])
-        if any(len(several) > 1 for several in classes.values()):
+        several = sum(len(names) > 1 for names in classes.values())
+        if 0 < several < SEVERAL_SHARE * len(classes):
+            return None
+        if several:
             separator = next(bars for n in count(1) if not any((bars := "|" * n) in name for name in cells.found))
             changed[name] = group.model_copy(update={"kind": "any", "separator": separator})
     return changed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -31,6 +31,8 @@ class PathColumn:
     lookup: Literal["path", "name"] = "path"
     share: float = 0.0
     """Gives the share of the tried rows that name an image."""
+    rival: str | None = None
+    """Names another folder in which as many of the names are, if there is one."""
 
     def paths(self, root: Path) -> TablePaths:
         """Returns what finds the files of the column's cells."""
@@ -41,7 +43,7 @@ def find_path_column(root: Path, table: Table) -> PathColumn:
     """Returns the column whose cells most often name images below the root.
 
     The cells may be paths from the root or from a folder in it, such paths after a prefix, or names of files without folders. Raises DataError
-    that says what is there instead if no column names images in half of the rows.
+    that says what is there instead if no column names images in half of the rows, or if two folders hold them equally.
     """
     cells = {column: table.cells(column)[:CHECKED_ROWS] for column in table.columns}
     best = _plain(root, cells)
@@ -51,6 +53,11 @@ def find_path_column(root: Path, table: Table) -> PathColumn:
         best = max(best, _by_name(root, cells), key=lambda found: found.share)
     if best.share < LEAST_SHARE:
         raise DataError(f"{table.name}: no column names image files below {root} {_what_else(root, cells, best)}")
+    if best.rival is not None:
+        raise DataError(
+            f"{table.name}: the names in {shown(best.column)} are images of the folder {shown(best.image_folder)} and of {shown(best.rival)}; write the "
+            "folder into the table's paths, or move the folder that is not meant elsewhere"
+        )
     return best
 
 
@@ -63,6 +70,8 @@ def _plain(root: Path, cells: dict[str, list[str]]) -> PathColumn:
             share = _share(TablePaths(root / folder), cells[column])
             if share > best.share:
                 best = PathColumn(column, folder, share=share)
+            elif share == best.share > 0 and column == best.column and best.rival is None:
+                best = replace(best, rival=folder)
     return best
 
 
@@ -106,10 +115,13 @@ def _by_name(root: Path, cells: dict[str, list[str]]) -> PathColumn:
     for column, texts in cells.items():
         hits = [found for text in texts if text and (found := paths.named(text))]
         share, different = len(hits) / len(texts), len(set(texts))
-        if (share, different) > (best.share, most):
-            tops = {found[0].partition("/")[0] if "/" in found[0] else "." for found in hits}
-            folder = tops.pop() if len(tops) == 1 else "."
-            best, most = PathColumn(column, folder, lookup="name", share=share), different
+        if hits and (share, different) > (best.share, most):
+            whole = set.intersection(
+                *({path.rpartition("/")[0].partition("/")[0] or "." for path in found} for found in hits)
+            )
+            folder, rival = (*sorted(whole), None, None)[:2]
+            best = PathColumn(column, folder or ".", lookup="name", share=share, rival=rival)
+            most = different
     return best
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -51,10 +53,23 @@ def bracketed(cell: str) -> list[str] | None:
         item = _ITEM.match(inside, position)
         if item is None or (cell[0] == "(" and item[1][0] not in "'\""):
             return None
-        name = item[1].strip()
-        names.append(re.sub(r"\\(.)", r"\1", name[1:-1]) if name[0] in "'\"" else name)
+        names.append(_unquoted(item[1].strip()))
         position = item.end()
     return names
+
+
+def _unquoted(name: str) -> str:
+    """Returns a name without its quotes, if it has any, and with its escapes read as JSON or Python does."""
+    if name[0] not in "'\"":
+        return name
+    for read in (json.loads, ast.literal_eval):
+        try:
+            text = read(name)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(text, str):
+            return text
+    return re.sub(r"\\(.)", r"\1", name[1:-1])
 
 
 def holds_brackets(cells: Iterable[str]) -> bool:
