@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shared.data.problems import Problems
     from shared.data.schema import LabelSchema
     from shared.data.source import InferredSource, SourceImage
     from shared.data.tail import Tail
@@ -92,7 +93,7 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
 
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
-    images = list(listing.images)
+    images = [image for image in listing.images if _is_there(image, problems)]
     sides = _sides(images)
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
@@ -108,6 +109,16 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     return DataSummary(
         source, listing.schema, images, counts["train"], counts["test"], tests, tail, sides, problems.lines[:3], bad
     )
+
+
+def _is_there(image: SourceImage, problems: Problems) -> bool:
+    """Returns whether the image's file exists; reports it to `problems`, as `prepare` does, if it does not."""
+    from shared.data.sources.paths import what_exists
+
+    if not isinstance(image.content, Path) or image.content.exists():
+        return True
+    problems.add("missing file", image.where, f"{image.path}: does not exist{what_exists(image.content)}")
+    return False
 
 
 def _sides(images: Sequence[SourceImage]) -> list[int]:
@@ -280,7 +291,7 @@ def _dataset_text(summary: DataSummary, resolution: int) -> str:
 
 def _source_lines(source: InferredSource) -> list[str]:
     """Returns the YAML lines of the source's own fields that are set, with comments; `_dataset_text` has those of all sources."""
-    lines = []
+    lines = [f"  # Check: {note}." for note in source.notes]
     for name, value in _set_fields(source.dataset):
         if name in Source.model_fields:
             continue
@@ -373,6 +384,7 @@ def _describe(summary: DataSummary) -> list[str]:
     names = summary.schema.class_names
     kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
     lines = [*_effect(summary), f"found: {len(summary.images):,} images, label groups {kinds}", *_tail_lines(summary)]
+    lines += [f"check: {note}" for note in summary.source.notes]
     counts = (np.stack([image.labels for image in summary.images]) == 1).sum(axis=0)
     if few := [n for n, count in zip(names, counts.tolist(), strict=True) if count < len(SPLITS)]:
         lines.append(

@@ -178,6 +178,24 @@ class Network(nn.Module):
         }
 
 
+def trains_on_one(network: Network, image: Tensor) -> bool:
+    """Returns whether the network can be trained on a batch of one image, whose `Network.forward` inputs are `image`, `[1, …]`.
+
+    Batch-norm cannot if its map is 1 x 1: a single value has no variance. This is tried on a copy, so that neither the network nor the state
+    of the random numbers changes.
+    """
+    trial = copy.deepcopy(network).train()
+    devices = [image.device] if image.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        try:
+            trial(image)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            return False
+    return True
+
+
 def set_mode(model: nn.Module, prefix: str, training: bool) -> None:
     """Sets the training mode for the modules under the trainable prefix, and eval mode for all others."""
     for name, module in model.named_modules():

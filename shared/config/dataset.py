@@ -105,13 +105,15 @@ class CsvGroup(Section):
     kind: Literal["one", "any"] = "one"
     """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
     column: str | None = None
-    """Names the column with the class name (`one`), or with a list of names such as `a|b|c` (`any`). A blank cell means unknown."""
+    """Names the column with the class name (`one`), or with a list of names (`any`): `a|b|c`, or in brackets as Python, JSON and PostgreSQL write
+    it. A blank cell means unknown, and so does a mark of pandas such as `NaN` or `NULL`; `None`, `NA` and `N/A` do if `classes` is set and
+    lacks them."""
     columns: tuple[str, ...] | None = None
     """Lists, with `kind: any`, one 0/1 column per class. A blank cell means unknown."""
     separator: Annotated[str, Field(min_length=1)] = "|"
     """Sets the text between the names of a list, with `kind: any`."""
     classes: tuple[str, ...] | None = None
-    """Lists the allowed classes in order. If unset, they are all that are in the column, sorted."""
+    """Lists the allowed classes in order; `1.0` in the column is the class `1`. If unset, they are all that are in the column, sorted."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> CsvGroup:
@@ -128,7 +130,7 @@ class CsvGroup(Section):
 
 
 class CsvSource(Source):
-    """Reads a CSV file with one row per image."""
+    """Reads a CSV file with one row per image, or one per label."""
 
     source: Literal["csv"]
     """Chooses this source."""
@@ -136,10 +138,18 @@ class CsvSource(Source):
     """Names the folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
     """Gives the path of the CSV file inside `root`."""
-    delimiter: Literal[",", ";", "\t"] = ","
+    delimiter: Literal[",", ";", "\t", "|"] = ","
     """Sets the character between two cells."""
+    header: tuple[str, ...] | None = Field(default=None, min_length=1, exclude_if=lambda header: header is None)
+    """Names the columns of a file whose first row is an image already. If unset, the first row names them."""
+    rows: Literal["image", "label"] = Field(default="image", exclude_if=lambda rows: rows == "image")
+    """Says whether there is one row per `image`, or per `label`: then an image has the labels of all its rows together."""
     path_column: str = "path"
     """Names the column with the path of the image."""
+    path_prefix: str = Field(default="", exclude_if=lambda prefix: not prefix)
+    """Sets the text with which the paths begin and which is left out, such as the folder on the machine where the table was written."""
+    lookup: Literal["path", "name"] = Field(default="path", exclude_if=lambda lookup: lookup == "path")
+    """Says whether a cell of `path_column` is a `path`, or only the `name` of a file, with or without its ending, anywhere in `image_folder`."""
     image_folder: str = "."
     """Names the folder inside `root` that the images' paths are relative to."""
     split_column: str | None = None

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shared.data.encode import encode_image, image_format
 from shared.data.problems import BadImage
 from shared.data.source import StoredImage
+from shared.data.sources.paths import what_exists
 
 Image.init()  # Pillow registers most formats when one is first needed, and does not know their names before
 FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM") if f in Image.OPEN)
@@ -99,9 +100,8 @@ def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
             reason = "missing file" if not path.exists() else "not a file"
-            raise BadImage(
-                reason, f"{path.name!r} {'does not exist' if reason == 'missing file' else 'is not a regular file'}"
-            )
+            what = f"does not exist{what_exists(path)}" if reason == "missing file" else "is not a regular file"
+            raise BadImage(reason, f"{path.name!r} {what}")
         size = path.stat().st_size
         if not 0 < size <= MOST_BYTES:
             raise BadImage("empty file" if not size else "too large", f"{path.name!r} has {size} bytes")

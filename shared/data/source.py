@@ -74,3 +74,5 @@ class InferredSource:
     """Points to the folder that `dataset.root` names."""
     comments: Mapping[str, str] = field(default_factory=dict)
     """Maps fields of `dataset` to the comments that `init` writes beside them, or on a line of its own if the field is None."""
+    notes: tuple[str, ...] = ()
+    """Says what was decided although it might be meant otherwise; `init` prints the lines and writes them into the study."""

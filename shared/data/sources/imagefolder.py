@@ -12,7 +12,7 @@ from shared.config.dataset import ImagefolderSource
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
 from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
-from shared.data.sources.csv_table import read_table
+from shared.data.sources.csv_file import read_table
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of

@@ -30,7 +30,7 @@ DOCUMENT_NAMES = frozenset({
 
 def left_behind(path: str) -> bool:
     """Returns whether a file, by its path below the data set's root, is what a system, an editor or a notebook left behind."""
-    parts = [part.lower() for part in path.split("/")]
+    parts = [part.lower() for part in path.split("/") if part not in (".", "..")]
     return any(_is_left_behind(part) for part in parts)
 
 
@@ -40,8 +40,8 @@ def is_data(path: str) -> bool:
 
 
 def is_image_name(path: str) -> bool:
-    """Returns whether a path that belongs to a data set has the ending of an image."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and is_data(path)
+    """Returns whether a path, with slashes of any kind, has the ending of an image and belongs to a data set."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and is_data(path.replace("\\", "/"))
 
 
 def member_names(folder: Path) -> list[str]:
