@@ -10,7 +10,6 @@ from shared.isolation import leave_current_folder
 
 leave_current_folder()  # before anything else is imported, which the current folder could replace
 
-import errno
 import itertools
 import sys
 from pathlib import Path
@@ -371,8 +370,6 @@ def main(arguments: list[str] | None = None) -> None:
     logger: Any = log.Log("tailfill")
     try:
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(errors.STOPPED)
     except click.ClickException as error:
         if style == "json":
             logger.error(error.format_message())
@@ -383,14 +380,16 @@ def main(arguments: list[str] | None = None) -> None:
         for line in str(error).splitlines():
             logger.error(line)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        logger.error(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
-        sys.exit(errors.UNAVAILABLE)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click raises Abort for a KeyboardInterrupt
         logger.error("stopped; the same command continues from what was committed")
         sys.exit(errors.STOPPED)
+    except Exception as error:
+        from shared.artifacts.disk import lack_of_room
+
+        if (unavailable := lack_of_room(error)) is None:
+            raise
+        logger.error(str(unavailable))
+        sys.exit(unavailable.exit_code)
 
 
 if __name__ == "__main__":

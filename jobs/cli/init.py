@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
+from shared.artifacts.disk import whole_file
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
@@ -72,12 +73,11 @@ def init(data: Path, out: Path) -> list[str]:
     summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(summary, _study_name(data))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _contact_sheet(summary).save(sheet, "PNG")
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from error
+    drawn = _contact_sheet(summary)
+    with whole_file(sheet, private=False) as temporary:
+        drawn.save(temporary, "PNG")
+    with whole_file(out, private=False) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
 
 

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.errors import DataError
 from shared.names import shown
+from shared.tensors import save_tensors
 
 _ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")
 """Begins the lines of torch's message that say how to read the file with its code, which we never do."""
@@ -53,7 +53,7 @@ def convert(source: Path, target: Path, what: str, remedy: str) -> None:
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(plain, target, {"format": "pt"})
+        save_tensors(plain, target, {"format": "pt"})
     except (KeyError, ValueError) as error:  # a type of number that safetensors lacks
         raise DataError(f"{what} cannot be written as safetensors ({error}); {remedy}") from error
 

@@ -68,7 +68,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_other_refusals_are_for_good(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be written or read"), disk_errors(tmp_path):
-        raise OSError(errno.EROFS, "Read-only file system")
+        raise OSError(errno.EACCES, "Permission denied")
     with pytest.raises(UnavailableError, match="the disk is full"), disk_errors(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     (tmp_path / "file").touch()
