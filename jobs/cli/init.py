@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shared.data.problems import Problems
     from shared.data.schema import LabelSchema
     from shared.data.source import InferredSource, SourceImage
     from shared.data.tail import Tail
@@ -93,7 +94,7 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
     images = list(listing.images)
-    sides = _sides(images)
+    sides = _sides(images, problems)
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
         raise DataError(f"{data}: holds no usable image{why}")
@@ -110,13 +111,8 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     )
 
 
-def _sides(images: Sequence[SourceImage]) -> list[int]:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    from shared.data.canonical import DAMAGED, FORMATS
+def _sides(images: Sequence[SourceImage], problems: Problems) -> list[int]:
+    from shared.data.canonical import check_header
     from shared.data.problems import BadImage
 
     sides = []
@@ -125,11 +121,9 @@ def _sides(images: Sequence[SourceImage]) -> list[int]:
             sides.append(min(image.content.shape[:2]))
             continue
         try:
-            encoded = image.content if isinstance(image.content, Path) else io.BytesIO(image.content.read())
-            with Image.open(encoded, formats=FORMATS) as opened:
-                sides.append(min(opened.size))
-        except (*DAMAGED, BadImage, Image.DecompressionBombError):  # `prepare` reports it with its reason
-            continue
+            sides.append(min(check_header(image.content)))
+        except BadImage as error:
+            problems.add(error.reason, image.where, f"{image.path}: {error}")
     return sides
 
 
