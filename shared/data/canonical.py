@@ -278,7 +278,8 @@ def _windowed(values: NDArray[np.generic], window: tuple[float, float] | None) -
         raise BadImage("no values", "holds no finite value")
     low, high = np.percentile(finite, PERCENTILES) if window is None else window
     scaled = (np.nan_to_num(grey, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1.0)
-    return np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+    return levels
 
 
 def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

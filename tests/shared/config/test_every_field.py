@@ -51,6 +51,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search.warm_start_from": "other/real",
     "dataset.keep": {"shirt": 4},
     "dataset.classes": ["x", "y"],
+    "dataset.window": [0.0, 4095.0],
     "dataset.groups": {"other": {"column": "kind"}},
     "dataset.groups.kind.column": "other",
     "dataset.groups.kind.classes": ["x", "y"],

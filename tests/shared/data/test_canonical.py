@@ -129,7 +129,7 @@ def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.Mo
     assert check_header(large, Reading.of(dataset)) == (9_000, 8_000)
     assert canonical(large, RESOLUTION, "squash", reading=Reading.of(dataset)).data
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000_000)  # 72 million are more than twice as many
-    with pytest.raises(BadImage, match="set dataset.megapixels higher"):
+    with pytest.raises(BadImage, match=r"set dataset\.megapixels higher"):
         check_header(large, Reading.of(dataset))
     with Reading.of(dataset).limiting():
         assert check_header(large, Reading.of(dataset))
