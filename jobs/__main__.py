@@ -11,7 +11,9 @@ from shared.isolation import leave_current_folder
 leave_current_folder()  # before anything else is imported, which the current folder could replace
 
 import itertools
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +370,9 @@ def main(arguments: list[str] | None = None) -> None:
     style = "json" if "--log=json" in words or ("--log", "json") in itertools.pairwise(words) else "text"
     log.configure(style)
     logger: Any = log.Log("tailfill")
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM ends what has no handler of its own as Ctrl-C does: servers are stopped, and the exit code is 143
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
     except click.ClickException as error:

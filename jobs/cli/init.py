@@ -112,6 +112,8 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
 
 
 def _sides(images: Sequence[SourceImage], problems: Problems) -> list[int]:
+    import numpy as np
+
     from shared.data.canonical import check_header
     from shared.data.problems import BadImage
 

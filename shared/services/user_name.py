@@ -29,7 +29,7 @@ class UserName:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Holds environment variables that the program needs in addition."""
     before_exec: Callable[[], None] = lambda: None
-    """Is called in the child between fork and exec."""
+    """Runs in the child between fork and exec."""
 
 
 def user_name(program: Path, folder: Path | None = None) -> UserName:

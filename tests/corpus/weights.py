@@ -56,6 +56,10 @@ def _prefixed(prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in _state().items()}
 
 
+def _half() -> dict[str, Tensor]:
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in _state().items()}
+
+
 class _Runs:
     """Makes a folder if it is unpickled."""
 
@@ -120,7 +124,7 @@ CASES = [
     Case("safetensors with the prefix of DataParallel", _bytes(lambda: save(_prefixed("module."))), 0, SAME),
     Case("safetensors with two prefixes", _bytes(lambda: save(_prefixed("module.model."))), 0, SAME),
     Case("safetensors with more tensors beside a prefix", _bytes(lambda: save({**_prefixed("backbone."), "other.weight": torch.zeros(2)})), 0, SAME),
-    Case("half precision", _file(lambda path: save_file({n: t.half() if t.is_floating_point() else t for n, t in _state().items()}, path), "w.fp16.safetensors"),
+    Case("half precision", _file(lambda path: save_file(_half(), path), "w.fp16.safetensors"),
         0, SAME),
     Case("a pickled state dict", _file(lambda path: torch.save(dict(_state()), path), "w.pth"), 0, SAME),
     Case("a checkpoint with state_dict", _file(lambda path: torch.save({"epoch": 3, "state_dict": _prefixed("module.")}, path), "w.pth"), 0, SAME),
