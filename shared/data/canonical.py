@@ -109,18 +109,17 @@ def canonical(
     `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
     """
     if isinstance(content, np.ndarray):
-        image, original, notes = Image.fromarray(content).convert("RGB"), None, ()
+        decoded = _Decoded(Image.fromarray(content).convert("RGB"), None, ())
     else:
         data = _read(content) if isinstance(content, Path) else content.read()
         decoded = _decode_anyhow(data, resolution, box, reading)
-        image, original, notes = decoded.image, decoded.original, decoded.notes
-    square = _square(image, resolution, fit)
+    square = _square(decoded.image, resolution, fit)
     return Canonical(
-        encode_image(square) if original is None else original,
+        encode_image(square) if decoded.original is None else decoded.original,
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
         perceptual_hash(square),
         mean_colours(square),
-        notes,
+        decoded.notes,
     )
 
 
