@@ -10,9 +10,10 @@ from shared.isolation import leave_current_folder
 
 leave_current_folder()  # before anything else is imported, which the current folder could replace
 
-import errno
 import itertools
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -369,10 +370,11 @@ def main(arguments: list[str] | None = None) -> None:
     style = "json" if "--log=json" in words or ("--log", "json") in itertools.pairwise(words) else "text"
     log.configure(style)
     logger: Any = log.Log("tailfill")
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM ends what has no handler of its own as Ctrl-C does: servers are stopped, and the exit code is 143
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(errors.STOPPED)
     except click.ClickException as error:
         if style == "json":
             logger.error(error.format_message())
@@ -383,14 +385,16 @@ def main(arguments: list[str] | None = None) -> None:
         for line in str(error).splitlines():
             logger.error(line)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        logger.error(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
-        sys.exit(errors.UNAVAILABLE)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click raises Abort for a KeyboardInterrupt
         logger.error("stopped; the same command continues from what was committed")
         sys.exit(errors.STOPPED)
+    except Exception as error:
+        from shared.artifacts.disk import lack_of_room
+
+        if (unavailable := lack_of_room(error)) is None:
+            raise
+        logger.error(str(unavailable))
+        sys.exit(unavailable.exit_code)
 
 
 if __name__ == "__main__":

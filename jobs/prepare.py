@@ -56,6 +56,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     """
     import numpy as np
 
+    from shared.data.canonical import Reading
     from shared.data.dataset import describe, rare_classes
     from shared.data.decode import decode_images
     from shared.data.imageset import ImageSet, unit_column
@@ -67,7 +68,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     dataset = config.dataset
     problems = Problems(dataset.on_bad)
     listing = open_source(dataset, root, config.seed, problems)
-    decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop)
+    decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop, Reading.of(dataset))
     likeness = find_alike(decoded.canonical, dataset.leak_distance)
     # similar images go to the same split, so that only a split that the source itself gives can leak
     groups = [image.group for image in decoded.images]
@@ -92,7 +93,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
         images.split,
         skipped=problems.counts,
         leaks=count_leaks(leaks),
-        notes=(*listing.notes, *split_notes),
+        notes=(*listing.notes, *split_notes, *decoded.notes),
     )
     rare = rare_classes(config.rare, info)
     alone = join_units(groups, np.arange(len(groups)))

@@ -7,7 +7,6 @@ the commit, and the digests of each converted file and of the pickle that it was
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -21,17 +20,15 @@ from shared.diffusion.generators import BaseFiles, generator_kind
 from shared.digests import file_digest
 from shared.errors import ConfigError
 from shared.log import Log
-from shared.names import path_below, shown
+from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.in_place import PICKLES, in_place
 from shared.weights.inputs import TIMM_FILE
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-WEIGHTS = (*PICKLES, ".safetensors")
-SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
 COMMIT_LENGTH = 40
 
 log = Log("weights")
@@ -125,26 +122,9 @@ def _base_sources(base: BaseFiles, repository: Repository) -> dict[str, str]:
         needed = f"neither {first} nor {base.pickles[first]}" if first in base.pickles else f"no {first}"
         more = f", and lacks {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ConfigError(
-            f"finetune.base {repository.name}@{repository.commit[:8]}: has {needed}{more}{_in_place(first, available)}; {_remedy(base)}"
+            f"finetune.base {repository.name}@{repository.commit[:8]}: has {needed}{more}{in_place(first, available)}; {_remedy(base)}"
         )
     return sources
-
-
-def _in_place(missing: str, available: Collection[str]) -> str:
-    """Returns what a repository has in place of a file of weights, as the end of a sentence."""
-    if not missing.endswith(WEIGHTS):
-        return ""
-    folder = missing.rpartition("/")[0]
-    found = [name for name in sorted(available) if name.endswith(WEIGHTS)]
-    beside = [name for name in found if name.rpartition("/")[0] == folder]
-    whole = [name for name in found if "/" not in name]
-    if parts := [name for name in beside if SHARD.search(name)]:
-        return f"; its weights are in parts ({shown(parts[0])}), which are not joined"
-    if beside:
-        return f"; it has {shown(beside[0])}, which is not read"
-    if whole:
-        return f"; it has {shown(whole[0])}, a checkpoint in another layout, which is not converted"
-    return ""
 
 
 def _convert(base: BaseFiles, repository: Repository, source: str, path: Path, target: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
+from shared.artifacts.disk import whole_file
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
@@ -73,12 +74,11 @@ def init(data: Path, out: Path) -> list[str]:
     summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(summary, _study_name(data))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _contact_sheet(summary).save(sheet, "PNG")
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from error
+    drawn = _contact_sheet(summary)
+    with whole_file(sheet, private=False) as temporary:
+        drawn.save(temporary, "PNG")
+    with whole_file(out, private=False) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
 
 
@@ -94,7 +94,7 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
     images = [image for image in listing.images if _is_there(image, problems)]
-    sides = _sides(images)
+    sides = _sides(images, problems)
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
         raise DataError(f"{data}: holds no usable image{why}")
@@ -121,13 +121,10 @@ def _is_there(image: SourceImage, problems: Problems) -> bool:
     return False
 
 
-def _sides(images: Sequence[SourceImage]) -> list[int]:
-    import io
-
+def _sides(images: Sequence[SourceImage], problems: Problems) -> list[int]:
     import numpy as np
-    from PIL import Image
 
-    from shared.data.canonical import DAMAGED, FORMATS
+    from shared.data.canonical import check_header
     from shared.data.problems import BadImage
 
     sides = []
@@ -136,11 +133,9 @@ def _sides(images: Sequence[SourceImage]) -> list[int]:
             sides.append(min(image.content.shape[:2]))
             continue
         try:
-            encoded = image.content if isinstance(image.content, Path) else io.BytesIO(image.content.read())
-            with Image.open(encoded, formats=FORMATS) as opened:
-                sides.append(min(opened.size))
-        except (*DAMAGED, BadImage, Image.DecompressionBombError):  # `prepare` reports it with its reason
-            continue
+            sides.append(min(check_header(image.content)))
+        except BadImage as error:
+            problems.add(error.reason, image.where, f"{image.path}: {error}")
     return sides
 
 

@@ -20,7 +20,7 @@ from jobs.control import load_release_study, open_release_session
 from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
+from shared.artifacts.disk import whole_file
 from shared.config.plain_yaml import NAME_LENGTH, parse_value, read_text
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
@@ -265,9 +265,8 @@ def fetch_release_report(release: str, namespace: str | None, folder: Path) -> s
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is None:
                     raise ArtifactError(f"{what}: {shown(member.name)} is not a regular file; run `report` again")
-                with disk_errors(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content.read())
+                with whole_file(path, private=False) as temporary:
+                    temporary.write_bytes(content.read())
     except (ValueError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ArtifactError(f"{what}: control sent no archive ({error}); run the same command again") from error
     return str(folder / "index.html")

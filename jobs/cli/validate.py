@@ -88,7 +88,9 @@ def forecast_study(study: ResolvedStudy) -> Forecast:
     """Returns a forecast: lists the images, counts what would be generated and trained, and times a few steps of each kind of work."""
     from shared.artifacts.remote import local_folder
     from shared.data.preview import preview
+    from shared.weights.check import check_weights
 
+    check_weights(study)  # first, as it takes the least time
     experiments = study.experiments
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         root = None

@@ -269,7 +269,8 @@ class S3Store:
             )
         if status >= 500 and code != "NotImplemented":
             return UnavailableError(
-                f"{where}: the server failed with {status} {code} in {self._attempts} attempts; run the same command again"
+                f"{where}: the server failed with {status} {code} in {self._attempts} attempts; if its disk is full, "
+                "free some space there, then run the same command again"
             )
         if status in (408, 429):
             return UnavailableError(f"{where}: the server is too busy ({code}); run the same command again")

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
-import timm
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -101,7 +100,7 @@ def build_trunk(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = pretrained.create(
-            classifier.model, classifier.pretrained, fetched, **_size_option(classifier, resolution)
+            classifier.model, classifier.pretrained, fetched, **pretrained.size_option(classifier.model, resolution)
         )
     config = cast(dict[str, tuple[float, ...]], model.pretrained_cfg)
     trainable = _trainable(model, classifier.trainable)
@@ -215,12 +214,6 @@ def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
             f'classifier.trainable: the model has no parameters under "{prefix}"; must be all, head or e.g. {", ".join(near)}'
         )
     return names
-
-
-def _size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
-    """Returns the input size as an option of timm: transformers need it when they are created, convolutional networks do not accept it."""
-    config = timm.get_pretrained_cfg(classifier.model, allow_unregistered=True)
-    return {"img_size": resolution} if config is not None and config.fixed_input_size else {}
 
 
 def _split_at_first_trainable(

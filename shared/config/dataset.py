@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from shared.config.base import Section
 
@@ -56,6 +57,18 @@ class Source(Section):
     leak_distance: Annotated[int, Field(ge=0, le=16)] = 4
     """Sets the number of perceptual-hash bits, of 256, in which two images may differ and still count as the same. Images with equal pixels
     always do. Saving a photograph again as JPEG or at another size changes 0 to 4 bits, cutting 2 % off its border 6 to 32."""
+    window: tuple[float, float] | None = Field(default=None, exclude_if=lambda window: window is None)
+    """Sets the two values that become black and white in grey images of 16 or 32 bits or floating point, e.g. `[0, 4095]`. If unset, each such
+    image has its own: its percentiles 0.5 and 99.5."""
+    megapixels: Annotated[int, Field(ge=1, le=2000)] | None = Field(default=None, exclude_if=lambda most: most is None)
+    """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and not (all(map(math.isfinite, window)) and window[0] < window[1]):
+            raise ValueError(f"the first value must be less than the second, got {list(window)}")
+        return window
 
 
 class GarmentsSource(Source):

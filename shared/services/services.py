@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,16 +13,44 @@ from pathlib import Path
 from shared.artifacts.disk import disk_errors, whole_file
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
+from shared.names import LONGEST_PART, shown
 from shared.services.process import Server
 from shared.settings import Settings
 
 log = Log("services")
 
+LONGEST_PATH = 900  # bytes, as PostgreSQL takes 1,023 for each of its files
 ENVIRONMENT = "services.json"  # in the work directory while a command uses it, readable by its owner only
 
 
 class InUse(UnavailableError):
     """Says that another command uses the work directory."""
+
+
+def check_services(workdir: Path, settings: Settings) -> None:
+    """Raises ConfigError for what would keep the servers in `workdir` from starting; makes nothing."""
+    if settings.store is None and settings.s3_endpoint is not None:
+        raise ConfigError(
+            f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
+        )
+    if (fault := _path_fault(os.fsencode(workdir.absolute()))) is not None:
+        raise ConfigError(f"--workdir {shown(workdir)}: its path {fault}; name another folder")
+    if settings.database_url is None and not (workdir / "postgres" / "initialised").exists():
+        from shared.services.postgres import check_user
+
+        check_user()
+
+
+def _path_fault(path: bytes) -> str | None:
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        return "is no text in UTF-8"
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        return "has a control character"
+    if len(path) > LONGEST_PATH or max(map(len, path.split(b"/"))) > LONGEST_PART:
+        return f"is too long (a part has at most {LONGEST_PART} bytes, the whole {LONGEST_PATH})"
+    return None
 
 
 @contextmanager
@@ -31,10 +60,7 @@ def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
     PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
     if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
     """
-    if settings.store is None and settings.s3_endpoint is not None:
-        raise ConfigError(
-            f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
-        )
+    check_services(workdir, settings)
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
         stack.callback(_stop, servers)

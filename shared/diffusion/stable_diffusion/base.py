@@ -22,8 +22,7 @@ from shared.diffusion.generator import BaseSource
 from shared.diffusion.stable_diffusion.base_files import FILES, LAYOUT, WEIGHTS, base_files, missing_names
 from shared.digests import file_digest
 from shared.errors import DataError
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+from shared.weights.in_place import in_place, remedy_in_folder
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,10 @@ class Base:
         wanted = self.folder / part / WEIGHTS[part]
         if wanted.is_file():
             return
-        pickled = sorted(
-            p.name for p in self.folder.glob(f"{part}/*") if p.suffix in PICKLES and not p.name.startswith(".")
-        )
-        found = f"only the pickle {pickled[0]}, which could run code when read" if pickled else "no weights"
+        name = f"{part}/{WEIGHTS[part]}"
+        there = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         raise DataError(
-            f"finetune.base {self.name}: {part}/ holds {found}; {WEIGHTS[part]} is needed: convert it with "
-            "safetensors, or name a finetune.revision that has it (on the hub, often refs/pr/<n>)"
+            f"finetune.base {self.name}: has no {name}{in_place(name, there)}; {remedy_in_folder(name, there)}"
         )
 
 

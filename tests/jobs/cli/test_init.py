@@ -15,7 +15,7 @@ from shared.data.dataset import read_info
 from shared.data.preview import preview
 from shared.data.schema import class_counts
 from shared.diffusion.generators import GENERATORS
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, InputError
 from shared.stop import StopSignal
 
 
@@ -152,7 +152,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         init(data, tmp_path / "there.yaml")
     with pytest.raises(DataError, match="absent: not found; name a folder"):
         init(tmp_path / "absent", tmp_path / "there.yaml")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         init(data, tmp_path / "there.yaml" / "study.yaml")
     for path in data.rglob("*.png"):
         path.write_text("broken")

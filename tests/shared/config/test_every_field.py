@@ -52,6 +52,7 @@ OTHER_VALUES: dict[str, Any] = {
     "dataset.keep": {"shirt": 4},
     "dataset.classes": ["x", "y"],
     "dataset.header": ["path", "kind"],
+    "dataset.window": [0.0, 4095.0],
     "dataset.groups": {"other": {"column": "kind"}},
     "dataset.groups.kind.column": "other",
     "dataset.groups.kind.classes": ["x", "y"],
