@@ -292,6 +292,30 @@ FORMS = [
         ("12 images; label one: cat 4, dog 8",),
     ),
     Case(
+        "no header, and ids with letters",
+        _init(_rows(lambda i: f"ISIC_{i:03d},{SPECIES[i % 3]}"), [f"img/ISIC_{i:03d}.jpg" for i in range(12)]),
+        0,
+        ("12 images; label one: cat 4, dog 8",),
+    ),
+    Case(
+        "no header, and cells that are alike in the first row",
+        _init(_rows(lambda i: f"img/{i:03d}.png,{i % 2},{i % 3 % 2}")),
+        0,
+        ("12 images; labels any: column_2 6, column_3 4",),
+    ),
+    Case(
+        "no header, and a first image that is missing",
+        _init(_rows(_plain), _names()[1:]),
+        0,
+        ("12 images", "missing 1"),
+    ),
+    Case(
+        "no header, ids, and cells that are alike in the first row",
+        _init(_rows(lambda i: f"{i:03d},0,0")),
+        2,
+        ("named twice", "dataset.header"),
+    ),
+    Case(
         "no header, of a study",
         _read(HEADERLESS, path_column="img/000.png", groups={"cat": {"column": "cat"}}),
         2,

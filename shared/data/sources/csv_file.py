@@ -58,15 +58,7 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",", header: Seq
     cells and blank cells beyond the last column are left out. Raises DataError if the file is missing, empty or not text, or names a column
     twice.
     """
-    name = path.name
-    try:
-        records = _best_records(path, delimiter)
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; dataset.file names the CSV inside dataset.root") from None
-    except UnicodeError as error:
-        raise DataError(f"{name}: {_not_text(error)}") from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    name, records = path.name, _best_records(path, delimiter)
     if header is None:
         line, first = records.pop(0) if records else (1, [])
         columns = tuple(cell.strip().strip(INVISIBLE).strip() for cell in first)
@@ -77,7 +69,9 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",", header: Seq
     else:
         line, columns = 0, tuple(header)
     if twice := [column for column, number in Counter(columns).items() if number > 1 and column]:
-        raise DataError(f"{name} line {line}: the column {shown(twice[0])} is named twice; rename one")
+        raise DataError(
+            f"{name} line {line}: the column {shown(twice[0])} is named twice; rename one, or name all in dataset.header if that line is a row"
+        )
     kept = {column: i for i, column in reversed(list(enumerate(columns)))}  # of columns without a name the first
     rows = []
     for line, cells in records:
@@ -89,6 +83,14 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",", header: Seq
             continue
         rows.append(Row(line, {column: cells[kept[column]].strip() for column in columns}))
     return Table(name, tuple(sorted(kept, key=kept.__getitem__)), rows)
+
+
+def first_row(path: Path, delimiter: str) -> list[str]:
+    """Returns the cells of the first row, which may name the columns; raises DataError if the file is missing, empty or not text."""
+    records = _best_records(path, delimiter)
+    if not records:
+        raise DataError(f"{path.name}: is empty; its first row must name the columns")
+    return [cell.strip() for cell in records[0][1]]
 
 
 def find_delimiter(path: Path) -> Delimiter:
@@ -126,7 +128,21 @@ def _not_text(error: UnicodeError) -> str:
 
 
 def _best_records(path: Path, delimiter: str) -> list[Record]:
-    """Returns the records as standard CSV; with blanks before quotes (`a, "b, c"`) skipped, if only then all have the same number of cells."""
+    """Returns the records as standard CSV; with blanks before quotes (`a, "b, c"`) skipped, if only then all have the same number of cells.
+
+    Raises DataError if the file is missing, or is not text.
+    """
+    try:
+        return _records_of(path, delimiter)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; dataset.file names the CSV inside dataset.root") from None
+    except UnicodeError as error:
+        raise DataError(f"{path.name}: {_not_text(error)}") from error
+    except OSError as error:
+        raise DataError(f"{path.name}: cannot be read ({error.strerror})") from error
+
+
+def _records_of(path: Path, delimiter: str) -> list[Record]:
     records = _cleaned(list(_records(path, delimiter, spaced=False)), delimiter)
     if _is_even(records) and not any(_is_quoted(cell) for _, cells in records for cell in cells):
         return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from shared.config.dataset import COLUMNS, CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import holds_class_images
-from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, listed, read_table
+from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, first_row, listed, read_table
 from shared.data.sources.csv_table import TRUTH
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_brackets, is_missing, is_whole, whole
@@ -112,25 +113,24 @@ def _infer_table(path: Path) -> InferredSource:
 
 def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, PathColumn, tuple[str, ...] | None]:
     """Returns the table, its path column, and names for the columns if its first row is an image already, else None."""
-    table = read_table(path, Problems("skip"), delimiter)
-    if not table.rows:
-        raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
-    found = find_path_column(root, table)
-    named_by_first = (is_image_name(found.column) or found.column.isdecimal()) and found.paths(root).exists(
-        found.column
-    )
-    if not named_by_first:
-        return table, found, None
-    position = table.columns.index(found.column)
-    header = ["path" if i == position else f"column_{i + 1}" for i in range(len(table.columns))]
+    first = first_row(path, delimiter)
+    if not any(map(is_image_name, first)):
+        table = read_table(path, Problems("skip"), delimiter)
+        if not table.rows:
+            raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
+        found = find_path_column(root, table)
+        # an id names an image without its ending; a file may be called as a header is, such as `image`
+        is_id = found.lookup == "name" and any(map(str.isdigit, found.column))
+        if not (is_id and found.paths(root).exists(found.column)):
+            return table, found, None
+    header = [f"column_{number}" for number in range(1, len(first) + 1)]
     table = read_table(path, Problems("skip"), delimiter, header)
-    labels = [
-        column for column in header if column != "path" and _group_of(column, table.cells(column), []) is not None
-    ]
-    if len(labels) == 1:
-        header[header.index(labels[0])] = "label"
-        table = read_table(path, Problems("skip"), delimiter, header)
-    return table, find_path_column(root, table), tuple(header)
+    found = find_path_column(root, table)
+    others = [column for column in header if column != found.column]
+    labels = [column for column in others if _group_of(column, table.cells(column), []) is not None]
+    names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}
+    header = [names.get(column, column) for column in header]
+    return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)
 
 
 def _is_split(cells: list[str]) -> bool:
