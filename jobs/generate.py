@@ -98,11 +98,12 @@ def generate(
         )
         for image in plan
     ]
-    drawn = generator.sample(requests, generate.guidance, generate.steps)
+    guidance = generator.guidance if generate.guidance is None else generate.guidance
+    drawn = generator.sample(requests, guidance, generator.steps if generate.steps is None else generate.steps)
     rows = [
         {
             "index": image.index, "pool": image.pool, "seed": image.seed, "filled": image.filled, "source": image.source,
-            "prompt": generator.prompt(train.labels[image.source]), "guidance": generate.guidance,
+            "prompt": generator.prompt(train.labels[image.source]), "guidance": guidance,
             "strength": image.strength, "start": image.start, "model": model,
         }
         for image in plan
@@ -156,13 +157,14 @@ def _make_blocks(
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
     source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context))
     generator = load_generator(files, device, source)
+    size = config.generate.batch_size
+    generator.prepare([train.labels[image.source] for block in missing for image in plan[block * size :][:size]])
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         if context.artifacts.has_part(task.stage, task.key, block):
             continue
         if context.artifacts.find(task.stage, task.key) is not None:
             return
-        size = config.generate.batch_size
         part = plan[block * size : (block + 1) * size]
         images = generate(part, config.generate, train, generator, resolution, tuned.digest)
         (path,) = write_shards(images, context.scratch, f"block-{block}")

@@ -33,7 +33,7 @@ class SampleRequest:
     start: NDArray[np.uint8] | None = None
     """Holds a real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """Gives the share of the noise schedule that is run on `start`."""
+    """Gives the share of noise that is put on `start`."""
 
 
 class Generator(Protocol):
@@ -41,9 +41,16 @@ class Generator(Protocol):
 
     resolution: int
     """Gives the side of its images in pixels."""
+    guidance: float
+    """Gives the scale of classifier-free guidance that suits it."""
+    steps: int
+    """Gives the number of evaluations of the network per image that suits it."""
 
     def prompt(self, labels: Labels) -> str:
         """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
+
+    def prepare(self, labels: Sequence[Labels]) -> None:
+        """Makes ready to draw images with these labels; `sample` does so too, but needs more memory if it begins with few of them."""
 
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
         """Draws one image per request, RGB `[n, resolution, resolution, 3]`.

@@ -25,6 +25,7 @@ def sample_sheet(
     rng = np.random.default_rng(seed)
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []
+    generator.prepare([labels for column in chosen for labels in images.labels[images.labels[:, column] == 1]])
     for column in chosen:
         rows = rng.choice(np.flatnonzero(images.labels[:, column] == 1), REAL)
         name = images.schema.class_names[column]

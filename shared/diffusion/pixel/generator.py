@@ -23,6 +23,8 @@ keep 93 %, with this shift 99 %."""
 class PixelGenerator(Generator):
     """Draws with a trained FlowNetwork on one device, in float32: the network is small, and bytes then differ least between devices."""
 
+    guidance, steps = 2.0, 25
+
     def __init__(self, network: FlowNetwork, schema: LabelSchema, resolution: int, device: torch.device) -> None:
         self.resolution = resolution
         self._schema, self._device = schema, device
@@ -38,6 +40,9 @@ class PixelGenerator(Generator):
     def prompt(self, labels: Labels) -> str:
         """Returns the class names of labels `[C]`, e.g. `fabric/denim, neckline/crew`."""
         return ", ".join(name for name, value in zip(self._schema.class_names, labels, strict=True) if value == 1)
+
+    def prepare(self, labels: Sequence[Labels]) -> None:
+        """Does nothing, as labels are read as they are."""
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
