@@ -20,6 +20,8 @@ class Finetune(Section):
 
     finer_than_data: ClassVar[bool] = False
     """Says whether `resolution` may exceed the data set's; only a pretrained base knows how finer images look."""
+    has_prompts: ClassVar[bool] = False
+    """Says whether images are drawn by prompts, so that `generate.prompts` and `generate.negative_prompt` have a meaning."""
     sampling_of_base: ClassVar[bool] = False
     """Says whether `generate.guidance` and `generate.steps` are those of the base's family if a study does not set them."""
 
@@ -74,6 +76,7 @@ class PretrainedFinetune(Finetune):
     """Holds the settings that the generators with a pretrained text-to-image model share."""
 
     finer_than_data: ClassVar[bool] = True
+    has_prompts: ClassVar[bool] = True
 
     base: str | None = None
     """Names the pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository. If unset, it is
@@ -175,10 +178,24 @@ class Generate(Section):
     steps: Annotated[int, Field(ge=1)] | None = 25
     """Sets the number of evaluations of the network per image; null takes that of the generator. They are the DPM-Solver++ steps of Stable
     Diffusion; a step of the pixel generator takes two. It is null if it is unset and the generator is `text-to-image`."""
+    guidance_interval: Annotated[tuple[Share, Share] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Sets the part of the steps in which guidance is used, from the first (0) to the last (1), such as `[0.2, 0.8]`; outside of it a step
+    costs half, and images vary more (Kynkäänniemi et al. 2024). null uses guidance in all steps."""
+    prompts: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Sets templates of prompts like `finetune.caption`, of which each image takes one by its seed; if empty, the caption is the prompt."""
+    negative_prompt: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    """Sets what guidance leads away from, in place of the empty prompt."""
     image_to_image: ImageToImage | None = None
     """Starts a share of the images from real ones, if it is set; null starts all from noise."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Sets the number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"the first bound must be below the second, got {list(value)}")
+        return value
 
 
 class Score(Section):

@@ -202,6 +202,13 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
                     f"got {finetune.resolution}"
                 )
+        for name in ("prompts", "negative_prompt"):
+            if getattr(experiment.generate, name) and not finetune.has_prompts and experiment.images != "real":
+                with append_place(("generate", name), places, index):
+                    raise ConfigError(
+                        f"{where(('generate', name))}: has no meaning with generator: {finetune.generator}, which reads labels and no "
+                        f"text; remove it"
+                    )
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)

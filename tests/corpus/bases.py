@@ -34,6 +34,11 @@ def _study(*sets: str) -> Callable[[Path], object]:
     return attempt
 
 
+def _pixel(*sets: str) -> Callable[[Path], object]:
+    """Returns an attempt that loads a study of the pixel generator."""
+    return _study("finetune={generator: pixel, resolution: 32}", *sets)
+
+
 def _index(content: bytes | str | dict[str, object], *sets: str) -> Callable[[Path], object]:
     """Returns an attempt that describes a base in a folder with this model_index.json."""
 
@@ -115,5 +120,14 @@ CASES = [
     Case("a rank of zero", _study("finetune.rank=0"), 2, ("finetune.rank",)),
     Case("a guidance below zero", _study("generate.guidance=-1"), 2, ("generate.guidance", "-1")),
     Case("no steps", _study("generate.steps=0"), 2, ("generate.steps",)),
+    Case("a negative prompt without text", _pixel("generate.negative_prompt=blurred"), 2, ("no meaning", "pixel")),
+    Case("prompts without text", _pixel("generate.prompts=['a {labels}']"), 2, ("generate.prompts", "pixel")),
+    Case("prompts that are one text", _study("generate.prompts=a photo"), 2, ("generate.prompts",)),
+    Case("an interval that ends first", _study("generate.guidance_interval=[0.8, 0.2]"), 2, ("must be below", "0.8")),
+    Case("an interval of one point", _study("generate.guidance_interval=[0.5, 0.5]"), 2, ("must be below",)),
+    Case(
+        "an interval beyond the steps", _study("generate.guidance_interval=[0, 5]"), 2, ("generate.guidance_interval",)
+    ),
+    Case("an interval", _study("generate.guidance_interval=[0.2, 0.8]"), 0, ("base ",)),
     Case("a generator by its old package", _study("finetune={generator: stable_diffusion}"), 2, ("stable_diffusion",)),
 ]

@@ -26,6 +26,7 @@ from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsC
 from shared.config.task import Input
 from shared.config.training import Classifier
 from shared.context import Context
+from shared.data.imageset import read_shards
 from shared.diffusion.generator import BaseSource
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
@@ -169,6 +170,20 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     assert images is not None
     assert images.summary["images"] > 0
     assert SCHEMA.width == 4
+    varied = Generate(
+        fill_to=20, cap=10, steps=2, batch_size=8, prompts=("a {shape} in {colour}", "{labels} on a table"),
+        negative_prompt="dark", guidance_interval=(0.5, 1.0),
+    )  # fmt: skip
+    drawing = drawing.model_copy(update={"generate": varied})
+    images = generate.run(drawing, study.context("generate", drawing))
+    assert images is not None
+    context = study.context("generate", drawing)
+    extra = read_shards(context.fetch_all(images, "images"), SCHEMA).extra
+    assert extra is not None
+    prompts = extra["prompt"].to_pylist()
+    beginnings = {prompt.partition(" ")[0] for prompt in prompts}
+    assert beginnings == {"a", "green"}, "each image takes one of the templates"
+    assert all(prompt.endswith((" in green", " on a table")) for prompt in prompts)
 
 
 def test_a_base_of_a_newer_family_in_shards(hub: Hub, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest
+from shared.diffusion.generator import BaseSource, Generator, SampleRequest, guided
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
@@ -22,6 +23,7 @@ from shared.diffusion.text_to_image.model import Trained, weights_from_base
 from shared.errors import DataError, InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PROMPTS = "generate.prompts"
 LAYOUTS = {"stable-diffusion": STABLE_DIFFUSION, "text-to-image": TEXT_TO_IMAGE}
 """Maps the generators of this package to the files of the bases that they accept."""
 
@@ -37,7 +39,7 @@ class TextToImage(Generator):
         self,
         family: Family,
         trained: Trained,
-        caption: Captioner,
+        captions: Callable[[str | None], Captioner],
         resolution: int,
         device: torch.device,
         dtype: torch.dtype,
@@ -45,7 +47,7 @@ class TextToImage(Generator):
     ) -> None:
         self.resolution = resolution
         self.guidance, self.steps = family.kind.guidance, family.kind.steps
-        self._family, self._trained, self._caption = family, trained, caption
+        self._family, self._trained, self._captions = family, trained, cache(captions)
         self._device, self._dtype = device, dtype
         self._process = family.process(resolution)
         self._strength_counts_steps = strength_counts_steps
@@ -62,7 +64,8 @@ class TextToImage(Generator):
         try:
             made: dict[str, Any] = json.loads(files["generator.json"].read_bytes())
             schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))
-            caption = Captioner(schema, made["caption"], made["phrases"])
+            template, phrases = made["caption"], made["phrases"]
+            Captioner(schema, template, phrases)
             resolution, method, text_encoder = made["resolution"], made["method"], made["text_encoder"]
             name, digests, layout = made["base"], made["base_files"], LAYOUTS[made["generator"]]
             dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
@@ -73,19 +76,36 @@ class TextToImage(Generator):
         base.check(digests, weights_from_base(family, method, text_encoder))
         trained = Trained(files, family, method, text_encoder)
         counts_steps = made["generator"] == "stable-diffusion"
-        return cls(family, trained, caption, resolution, device, dtype, counts_steps)
 
-    def prompt(self, labels: Labels) -> str:
-        """Returns the caption of labels `[C]`, as in the fine-tuning."""
-        return self._caption(labels)
+        def captions(other: str | None) -> Captioner:
+            return Captioner(schema, template, phrases) if other is None else Captioner(schema, other, phrases, PROMPTS)
+
+        return cls(family, trained, captions, resolution, device, dtype, counts_steps)
+
+    def prompt(self, labels: Labels, template: str | None = None) -> str:
+        """Returns the caption of labels `[C]`, by the template of the fine-tuning or another one; raises ConfigError for a wrong template."""
+        return self._captions(template)(labels)
 
     @torch.inference_mode()
-    def prepare(self, labels: Sequence[Labels]) -> None:
-        """Encodes the captions of all these labels, so that the text encoders need not be loaded again beside the denoiser."""
-        self._encode_prompts([self.prompt(each) for each in labels])
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
+        if not new:
+            return
+        family = self._family
+        encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
+        for prompt in new:
+            (condition,) = family.encode(encoders, [prompt])
+            self._conditions[prompt] = {name: value.to(self._dtype) for name, value in condition.items()}
 
     @torch.inference_mode()
-    def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> NDArray[np.uint8]:
         """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
 
         Requests are drawn in groups that run the same part of the noise schedule: those from noise, and those of each strength.
@@ -98,9 +118,9 @@ class TextToImage(Generator):
                 raise ValueError("a request has both a start and a strength, or neither")
             groups.setdefault(request.strength, []).append(position)
         try:
-            self._encode_prompts([self.prompt(request.labels) for request in requests])
+            self.prepare([text for request in requests for text in (self._text(request), request.negative)])
             for strength, positions in groups.items():
-                latents = self._denoise([requests[i] for i in positions], strength, guidance, steps)
+                latents = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
                 for position, latent in zip(positions, latents, strict=True):
                     images[position] = self._decode(latent)
         except torch.OutOfMemoryError as error:
@@ -109,17 +129,6 @@ class TextToImage(Generator):
                 "lower generate.batch_size, or set finetune.precision to bf16"
             ) from error
         return images
-
-    def _encode_prompts(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts that are new, each alone, so that none depends on the others."""
-        new = [prompt for prompt in dict.fromkeys(["", *prompts]) if prompt not in self._conditions]
-        if not new:
-            return
-        family = self._family
-        encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
-        for prompt in new:
-            (condition,) = family.encode(encoders, [prompt])
-            self._conditions[prompt] = {name: value.to(self._dtype) for name, value in condition.items()}
 
     def _parts(self) -> tuple[Any, Autoencoder]:
         """Returns the denoiser and the VAE, after loading them if necessary."""
@@ -134,8 +143,16 @@ class TextToImage(Generator):
             self._loaded = model, autoencoder
         return self._loaded
 
+    def _text(self, request: SampleRequest) -> str:
+        return self.prompt(request.labels) if request.prompt is None else request.prompt
+
     def _denoise(
-        self, requests: Sequence[SampleRequest], strength: float | None, guidance: float, steps: int
+        self,
+        requests: Sequence[SampleRequest],
+        strength: float | None,
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float],
     ) -> torch.Tensor:
         """Returns the latents `[n, c, h, w]`, float32, of requests of one strength."""
         scheduler = self._process.scheduler(steps)
@@ -147,10 +164,12 @@ class TextToImage(Generator):
             (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
         )
         latents = self._process.start(scheduler, noise, start, first)
-        text = [self._conditions[self.prompt(request.labels)] for request in requests]
-        for timestep in scheduler.timesteps[first:]:
+        text = [self._conditions[self._text(request)] for request in requests]
+        without = [self._conditions[request.negative] for request in requests]
+        for number, timestep in enumerate(scheduler.timesteps[first:], first):
+            scale = guidance if guided(number, steps, interval) else 1.0
             latents = scheduler.step(
-                self._predict(scheduler, latents, timestep, text, guidance),
+                self._predict(scheduler, latents, timestep, (without, text), scale),
                 timestep,
                 latents,
                 return_dict=False,
@@ -172,18 +191,22 @@ class TextToImage(Generator):
         scheduler: Any,
         latents: torch.Tensor,
         timestep: torch.Tensor,
-        text: Sequence[Condition],
+        conditions: tuple[Sequence[Condition], Sequence[Condition]],
         guidance: float,
     ) -> torch.Tensor:
-        """Returns the network's prediction with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none."""
+        """Returns the network's prediction with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none.
+
+        `conditions` are those that guidance leads away from, and those that it leads to.
+        """
         model, _ = self._parts()
         scaled = getattr(scheduler, "scale_model_input", lambda sample, _: sample)(latents, timestep)
         level = self._process.level(timestep).to(self._device)
         noisy = scaled.to(self._dtype)
+        away, to = conditions
         if guidance == 1:
-            return self._family.predict(model, noisy, level.expand(len(noisy)), text).float()
-        twice, texts = torch.cat([noisy, noisy]), [*[self._conditions[""]] * len(text), *text]
-        both = self._family.predict(model, twice, level.expand(len(twice)), texts).float()
+            return self._family.predict(model, noisy, level.expand(len(noisy)), to).float()
+        twice = torch.cat([noisy, noisy])
+        both = self._family.predict(model, twice, level.expand(len(twice)), [*away, *to]).float()
         without, conditional = both.chunk(2)
         return without + guidance * (conditional - without)
 

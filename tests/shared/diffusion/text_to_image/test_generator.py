@@ -17,7 +17,7 @@ from shared.diffusion.generator import BaseSource, SampleRequest
 from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.generator import TextToImage
 from shared.diffusion.text_to_image.train import finetune_text_to_image
-from shared.errors import DataError
+from shared.errors import ConfigError, DataError
 from shared.settings import Settings
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images, tiny_pipeline
 
@@ -84,6 +84,27 @@ def test_guidance_one_is_the_plain_prediction(full: TextToImage) -> None:
     assert abs(plain - guided).max() <= 1
 
 
+def test_guidance_in_an_interval_of_the_steps(full: TextToImage) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1)]
+    always, never = full.sample(requests, 5.0, 4), full.sample(requests, 1.0, 4)
+    assert np.array_equal(full.sample(requests, 5.0, 4, (0.0, 1.0)), always)
+    assert np.array_equal(full.sample(requests, 5.0, 4, (0.1, 0.2)), never)  # steps begin at 0, 1/4, 2/4 and 3/4
+    late, early = full.sample(requests, 5.0, 4, (0.5, 1.0)), full.sample(requests, 5.0, 4, (0.0, 0.5))
+    assert len({image.tobytes() for image in (always, never, late, early)}) == 4
+
+
+def test_a_prompt_of_its_own(full: TextToImage) -> None:
+    prompt = full.prompt(RED_SQUARE, "a {shape} in {colour}, painted")
+    assert prompt == "a square in red, painted"
+    own, usual = SampleRequest(RED_SQUARE, 1, prompt=prompt), SampleRequest(RED_SQUARE, 1)
+    both = full.sample([own, usual], 2.0, 4)
+    assert (both[0] != both[1]).any()
+    written = SampleRequest(GREEN_STRIPE, 1, prompt=full.prompt(RED_SQUARE))
+    assert np.array_equal(full.sample([written], 2.0, 4), full.sample([usual], 2.0, 4))
+    with pytest.raises(ConfigError, match=r"^generate\.prompts: \{size\} in"):
+        full.prompt(RED_SQUARE, "a {size} thing")
+
+
 def test_image_to_image_keeps_more_at_less_strength(full: TextToImage) -> None:
     (start,) = starts(1)
     distances = []
@@ -104,9 +125,9 @@ def test_a_mixed_batch_is_drawn_as_its_groups(full: TextToImage) -> None:
     assert np.array_equal(mixed[[1, 3]], full.sample(image, 2.0, 4))
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "negative"), [("full", ""), ("lora", ""), ("lora", "dark and grey")])
 def test_images_are_those_of_diffusers_own_pipeline(
-    trained: dict[str, dict[str, Path]], tiny_base: Path, method: str, load: Load, device: torch.device
+    trained: dict[str, dict[str, Path]], tiny_base: Path, method: str, negative: str, load: Load, device: torch.device
 ) -> None:
     """Our weights have the standard form, and our sampling is the standard one, so the bytes are the same."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -124,6 +145,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
         warnings.simplefilter("ignore", DeprecationWarning)  # a deprecation warning of numpy in the scheduler
         theirs = pipeline(
             "a photo of red square",
+            negative_prompt=negative,
             height=32,
             width=32,
             num_inference_steps=4,
@@ -131,7 +153,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
             generator=torch.Generator().manual_seed(5),
             output_type="np",
         ).images[0]
-    ours = load(files).sample([SampleRequest(RED_SQUARE, 5)], 2.0, 4)[0]
+    ours = load(files).sample([SampleRequest(RED_SQUARE, 5, negative=negative)], 2.0, 4)[0]
     if device.type == "cpu":
         assert np.array_equal(ours, (theirs * 255).round().astype(np.uint8))
     else:  # diffusers' image was drawn on the CPU in float32, ours in bfloat16

@@ -26,15 +26,19 @@ from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
+from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.families.family import Family, find_family
 from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN
 from shared.diffusion.text_to_image.generator import TextToImage
-from shared.diffusion.text_to_image.train import finetune_text_to_image
+from shared.diffusion.text_to_image.model import Trained
+from shared.diffusion.text_to_image.processes import Rank
+from shared.diffusion.text_to_image.train import Job, finetune_text_to_image
+from shared.diffusion.text_to_image.train import train as training_process
 from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
 from tests.support.tiny_families import PIPELINES, tiny_base
-from tests.support.tiny_pipeline import tiny_finetuning, tiny_images
+from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)
 PROMPTS = ["a photo of red square", "a photo of green v stripe"]
@@ -49,7 +53,7 @@ IMAGE_TO_IMAGE = {
 }
 """Maps pipelines to those for image-to-image; FLUX.2-klein has none."""
 
-Trained = dict[str, dict[str, Path]]
+Files = dict[str, dict[str, Path]]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -82,7 +86,7 @@ def train(base: Path, method: str, finetuning: Finetuning, **values: Any) -> dic
 
 
 @pytest.fixture(scope="module")
-def trained(base: Path, tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Trained:
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory, device: torch.device) -> Files:
     """Returns the files of a full and of a LoRA fine-tuning."""
     found = {}
     for method in ("full", "lora"):
@@ -165,7 +169,7 @@ def test_the_tables_name_each_other() -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_it_draws_as_the_pipeline_of_diffusers(
-    name: str, base: Path, trained: Trained, method: str, load: Any, device: torch.device
+    name: str, base: Path, trained: Files, method: str, load: Any, device: torch.device
 ) -> None:
     """Our weights have the standard form, and our sampling is the standard one."""
     ours = load(trained[method]).sample([SampleRequest(RED_SQUARE, 5), SampleRequest(GREEN_STRIPE, 6)], GUIDANCE, STEPS)
@@ -173,7 +177,7 @@ def test_it_draws_as_the_pipeline_of_diffusers(
     assert same_images(name, ours, theirs(name, pipeline(base, trained[method]), [5, 6]), device)
 
 
-def test_lora_changes_all_layers_that_the_family_names(name: str, base: Path, trained: Trained) -> None:
+def test_lora_changes_all_layers_that_the_family_names(name: str, base: Path, trained: Files) -> None:
     state = load_file(trained["lora"]["lora.safetensors"])
     # B begins at 0; that each differs from it says that every layer had a gradient
     backs = {key: value for key, value in state.items() if "lora_B" in key or "lora.up" in key}
@@ -188,7 +192,7 @@ def test_lora_changes_all_layers_that_the_family_names(name: str, base: Path, tr
     assert len(known) == len(state), "the pipeline reads each tensor"
 
 
-def test_reloaded_it_draws_the_same(trained: Trained, load: Any) -> None:
+def test_reloaded_it_draws_the_same(trained: Files, load: Any) -> None:
     requests = [SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 2)]
     first, again = (load(trained["lora"]).sample(requests, GUIDANCE, 3) for _ in range(2))
     assert np.array_equal(first, again)
@@ -197,7 +201,7 @@ def test_reloaded_it_draws_the_same(trained: Trained, load: Any) -> None:
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_image_to_image_is_that_of_diffusers(
-    name: str, base: Path, family: Family, trained: Trained, load: Any, device: torch.device, first: int
+    name: str, base: Path, family: Family, trained: Files, load: Any, device: torch.device, first: int
 ) -> None:
     """Its pipelines are given the latents of the images, as they would draw from the VAE's distribution, and the share of the steps."""
     starts = list(tiny_images().pixels(SIDE)[:2])
@@ -216,7 +220,7 @@ def test_image_to_image_is_that_of_diffusers(
     assert same_images(name, ours, pixels, device)
 
 
-def test_strength_is_the_share_of_noise(family: Family, trained: Trained, load: Any) -> None:
+def test_strength_is_the_share_of_noise(family: Family, trained: Files, load: Any) -> None:
     generator = load(trained["lora"])
     process = family.process(SIDE)
     scheduler = process.scheduler(30)
@@ -303,13 +307,13 @@ def test_parts_are_loaded_one_at_a_time(
     alive.clear()
     generator = load_generator(files, device, source)
     assert alive == [], "loading checks the files, and reads no weights of the base"
-    generator.prepare([RED_SQUARE, GREEN_STRIPE])
+    generator.prepare(["", *PROMPTS])
     generator.sample([SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 1)], GUIDANCE, 1)
     assert alive[-1] == {family.denoiser, "vae"}
     assert [part for part in alive if part & encoders and part - encoders] == []
 
 
-def test_defaults_follow_from_the_family(name: str, base: Path, family: Family, trained: Trained) -> None:
+def test_defaults_follow_from_the_family(name: str, base: Path, family: Family, trained: Files) -> None:
     kind = FAMILIES[name]
     assert family.kind is kind
     described = json.loads(trained["lora"]["generator.json"].read_text())
@@ -337,3 +341,36 @@ def test_a_part_of_another_model_is_refused(name: str, base: Path, source: BaseS
         (copy / "tokenizer/tokenizer.json").unlink()
     with pytest.raises(DataError, match="has no tokenizer/"):
         find_family(find_base(str(copy), source, TEXT_TO_IMAGE))
+
+
+def test_it_computes_in_bfloat16(base: Path, source: BaseSource, tmp_path: Path) -> None:
+    """On a GPU, frozen weights and conditions are bfloat16, and LoRA float32 under autocast; the types must fit each other on a CPU too."""
+    finetuning = tiny_finetuning(tmp_path / "out", source, torch.device("cpu"))
+    tmp_path.joinpath("out").mkdir()
+    job = Job(
+        config=section(base, "lora", steps=2),
+        images=finetuning.images,
+        captions=["a photo of red"] * len(finetuning.images),
+        seed=1,
+        base=find_base(str(base), source, TEXT_TO_IMAGE),
+        folder=tmp_path,
+        resume=None,
+        cpu=True,
+        resolution=SIDE,
+        precision="bf16",
+    )
+    curve = training_process(job, Rank(), finetuning.out)
+    assert all(np.isfinite(point["loss"]) for point in curve)
+    written = {path.name: path for path in finetuning.out.iterdir()}
+    assert all(value.dtype == torch.float32 for value in load_file(written["lora.safetensors"]).values())
+    family = find_family(job.base)
+
+    def captions(_: str | None) -> Captioner:
+        return Captioner(SCHEMA, "a photo of {labels}", {})
+
+    images = []
+    for dtype in (torch.float32, torch.bfloat16):
+        learned = Trained(written, family, "lora", False)
+        generator = TextToImage(family, learned, captions, SIDE, torch.device("cpu"), dtype, False)
+        images.append(generator.sample([SampleRequest(RED_SQUARE, 1)], GUIDANCE, STEPS).astype(int))
+    assert 0 < np.abs(images[0] - images[1]).mean() < 12
