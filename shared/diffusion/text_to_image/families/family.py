@@ -126,7 +126,10 @@ class Family(ABC):
         """Raises DataError unless all parts are there and belong to one text-to-image model of this family."""
         self.base.files(list(self.parts))
         if problem := self.problem():
-            raise DataError(f"finetune.base {self.base.name}: {problem}; name a text-to-image base of {self.kind.name}")
+            other = "" if self.base.layout.index else ", or set finetune.generator to text-to-image, which knows others"
+            raise DataError(
+                f"finetune.base {self.base.name}: {problem}; name a text-to-image base of {self.kind.name}{other}"
+            )
 
     def problem(self) -> str | None:
         """Returns why the parts do not belong together, by their configurations, or None."""

@@ -16,6 +16,7 @@ from shared.diffusion.text_to_image.base import find_base, load_part
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.families.family import Family, find_family
 from shared.errors import DataError
+from tests.support.tiny_families import tiny_base as tiny_base_of
 
 
 @pytest.fixture
@@ -111,6 +112,12 @@ def test_a_model_of_another_kind_is_refused(base: Path, source: BaseSource) -> N
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "sample"}))
     with pytest.raises(DataError, match="prediction_type is 'sample'"):
         load(base, source)
+
+
+def test_a_newer_base_needs_the_other_generator(source: BaseSource, tmp_path: Path) -> None:
+    base = tiny_base_of("StableDiffusionXLPipeline", tmp_path / "xl")
+    with pytest.raises(DataError, match=r"a model with two text encoders.*set finetune.generator to text-to-image"):
+        family(base, source)
 
 
 def test_a_folder_that_is_not_there(source: BaseSource, tmp_path: Path) -> None:
