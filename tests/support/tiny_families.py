@@ -43,10 +43,10 @@ def _qwen_tokenizer() -> Any:
     tokenizer = transformers.Qwen2Tokenizer(
         vocab={name: i for i, name in enumerate(names)},
         merges=[],
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         model_max_length=4096,
+        eos_token="<|im_end|>",  # noqa: S106 - a token of text
+        pad_token="<|endoftext|>",  # noqa: S106
     )
     tokenizer.chat_template = CHAT
     return tokenizer
