@@ -17,6 +17,7 @@ from shared.artifacts.manifest import Manifest
 from shared.config.stages import WeightsConfig
 from shared.context import Context
 from shared.diffusion.generators import BaseFiles, generator_kind
+from shared.diffusion.text_to_image.base_files import INDEX
 from shared.digests import file_digest
 from shared.errors import ConfigError
 from shared.log import Log
@@ -90,6 +91,9 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
     base = generator_kind(config.kind).base
     assert base is not None  # control plans this stage only for a generator with a base
     sources = _base_sources(base, repository)
+    if base.check_index is not None:
+        (index,) = download(repository, [INDEX], settings, stop).values()
+        base.check_index(index.read_bytes(), repository.name)
     downloaded = download(repository, list(sources.values()), settings, stop)
     files = {name: downloaded[source] for name, source in sources.items()}
     converted = {}
@@ -115,8 +119,13 @@ def _check_timm(model: str, available: Collection[str]) -> None:
 def _base_sources(base: BaseFiles, repository: Repository) -> dict[str, str]:
     """Maps the files of a base to those to download, which differ for a pickle; raises ConfigError if the repository lacks one."""
     available = repository.files
-    sources = {name: name for name in base.read if name in available}
-    sources |= {name: pickle for name, pickle in base.pickles.items() if name not in available and pickle in available}
+    sources = {name: name for name in base.choose(list(available))}
+    parts = {name.rpartition("/")[0] for name in sources if name.endswith(".safetensors")}
+    sources |= {
+        name: pickle
+        for name, pickle in base.pickles.items()
+        if pickle in available and name.rpartition("/")[0] not in parts
+    }
     if missing := base.missing(sources):
         first = missing[0]
         needed = f"neither {first} nor {base.pickles[first]}" if first in base.pickles else f"no {first}"

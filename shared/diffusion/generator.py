@@ -33,7 +33,11 @@ class SampleRequest:
     start: NDArray[np.uint8] | None = None
     """Holds a real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """Gives the share of the noise schedule that is run on `start`."""
+    """Gives the share of noise that is put on `start`."""
+    prompt: str | None = None
+    """Gives the prompt, if it is not that of the labels alone; a generator without prompts ignores it."""
+    negative: str = ""
+    """Gives the prompt from which guidance leads away."""
 
 
 class Generator(Protocol):
@@ -41,12 +45,28 @@ class Generator(Protocol):
 
     resolution: int
     """Gives the side of its images in pixels."""
+    guidance: float
+    """Gives the scale of classifier-free guidance that suits it."""
+    steps: int
+    """Gives the number of evaluations of the network per image that suits it."""
 
-    def prompt(self, labels: Labels) -> str:
-        """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
+    def prompt(self, labels: Labels, template: str | None = None) -> str:
+        """Returns the prompt for an image with these labels `[C]`: a caption, by the template if one is given, or the class names.
 
-    def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Draws one image per request, RGB `[n, resolution, resolution, 3]`.
+        Raises ConfigError for a template with a field that is no label group.
+        """
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Makes ready to draw images with these prompts; `sample` does so too, but needs more memory if it begins with few of them."""
+
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> NDArray[np.uint8]:
+        """Draws one image per request, RGB `[n, resolution, resolution, 3]`; guidance is used in an `interval` of the steps, 0 … 1.
 
         The same requests in the same order give the same bytes on one device type.
         """
@@ -84,6 +104,11 @@ class Finetuning:
     base: BaseSource
     processes: int = 1
     """Counts the processes that share the work, one per GPU; this process is the first of them."""
+
+
+def guided(index: float, steps: int, interval: tuple[float, float]) -> bool:
+    """Returns whether the step `index` of `steps`, counted from 0, is in the interval in which guidance is used."""
+    return interval[0] <= index / steps < interval[1]
 
 
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]

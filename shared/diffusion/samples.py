@@ -25,6 +25,8 @@ def sample_sheet(
     rng = np.random.default_rng(seed)
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []
+    with_class = np.flatnonzero((images.labels[:, chosen] == 1).any(axis=1))
+    generator.prepare(["", *(generator.prompt(images.labels[row]) for row in with_class)])
     for column in chosen:
         rows = rng.choice(np.flatnonzero(images.labels[:, column] == 1), REAL)
         name = images.schema.class_names[column]

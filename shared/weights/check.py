@@ -55,6 +55,6 @@ def check_base(finetune: AnyFinetune) -> None:
         raise DataError(
             f"finetune.base {at}: has no {name}{in_place(name, there)}; {remedy_in_folder(name, there)}: it must be {base.layout}"
         )
-    for name in base.read:
-        if name.endswith(".safetensors") and name in there:
+    for name in base.choose(there):
+        if name.endswith(".safetensors"):
             tensor_shapes(folder / name, f"finetune.base {at}: {name}")

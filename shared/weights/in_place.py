@@ -34,9 +34,10 @@ def _found(missing: str, available: Collection[str]) -> tuple[str, str] | None:
     beside = [other for other in found if other.rpartition("/")[0] == folder]
     whole = [other for other in found if "/" not in other]
     if parts := [other for other in beside if PART.search(other)]:
+        joined = "which are not joined" if parts[0].endswith(PICKLES) else "of which one or the index is missing"
         return (
-            f"its weights are in parts ({shown(parts[0])}), which are not joined",
-            'save the model whole, by save_pretrained(folder, max_shard_size="100GB")',
+            f"its weights are in parts ({shown(parts[0])}), {joined}",
+            'copy the folder again, or save the model whole, by save_pretrained(folder, max_shard_size="100GB")',
         )
     if half := [other for other in beside if HALF.search(other) and not other.endswith(PICKLES)]:
         return (

@@ -53,15 +53,17 @@ def time_pixel(
         steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
         files = {path.name: path for path in out.iterdir()}
         generator = PixelGenerator.load(files, device, _no_base(out))
-    sampler_steps = min(SAMPLER_STEPS, generate.steps)
+    guidance = generator.guidance if generate.guidance is None else generate.guidance
+    all_steps = generator.steps if generate.steps is None else generate.steps
+    sampler_steps = min(SAMPLER_STEPS, all_steps)
     requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
     drawn = Repeats()
     with suppress(Enough):
         while True:
             start = time.monotonic()
-            generator.sample(requests, generate.guidance, sampler_steps)
+            generator.sample(requests, guidance, sampler_steps)
             drawn.add(time.monotonic() - start)
-    return spread(steps[1:]), spread(drawn.times) * (generate.steps / sampler_steps) / generate.batch_size
+    return spread(steps[1:]), spread(drawn.times) * (all_steps / sampler_steps) / generate.batch_size
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from shared.artifacts.checkpoints import Checkpoints, FolderCheckpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning
-from shared.diffusion.stable_diffusion.train import choose_images, finetune_stable_diffusion
+from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
 from tests.support.tiny_pipeline import tiny_images, tiny_pipeline
@@ -61,7 +61,7 @@ class Finetune:
             base=self.source,
             processes=processes,
         )
-        return out, finetune_stable_diffusion(config, finetuning)
+        return out, finetune_text_to_image(config, finetuning)
 
 
 @pytest.fixture

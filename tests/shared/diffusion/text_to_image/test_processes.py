@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from shared.diffusion.stable_diffusion.processes import Rank, processes
+from shared.diffusion.text_to_image.processes import Rank, processes
 from shared.errors import DataError
 from tests.support.hostile import HostileFolder
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.diffusion.stable_diffusion.caption import Captioner
+from shared.diffusion.text_to_image.caption import Captioner
 from shared.errors import ConfigError
 
 PAPER = LabelSchema(

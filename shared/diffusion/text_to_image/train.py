@@ -1,4 +1,4 @@
-"""Fine-tunes a Stable Diffusion on captioned images, by the same code on a CPU, on one GPU or on several."""
+"""Fine-tunes a text-to-image model on captioned images, by the same code on a CPU, on one GPU or on several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,36 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
-from shared.config.generation import StableDiffusionFinetune
+from shared.config.generation import TextToImageFinetune
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
-from shared.diffusion.stable_diffusion.base import Base, Parts, find_base, load_parts
-from shared.diffusion.stable_diffusion.base_files import FILES
-from shared.diffusion.stable_diffusion.caption import Captioner
-from shared.diffusion.stable_diffusion.data import (
+from shared.diffusion.text_to_image.autoencoder import Autoencoder
+from shared.diffusion.text_to_image.base import Base, find_base
+from shared.diffusion.text_to_image.caption import Captioner
+from shared.diffusion.text_to_image.data import (
+    Encoding,
     Latents,
     Texts,
     cache_latents,
     draw_batch,
 )
-from shared.diffusion.stable_diffusion.loss import denoising_loss
-from shared.diffusion.stable_diffusion.model import Denoiser, make_trainable, save_trained
-from shared.diffusion.stable_diffusion.processes import Rank, processes
-from shared.diffusion.stable_diffusion.state import Curve, TrainingState
+from shared.diffusion.text_to_image.families.family import Family, find_family
+from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
+from shared.diffusion.text_to_image.generator import DTYPES, LAYOUTS
+from shared.diffusion.text_to_image.model import Denoiser, make_trainable, save_trained
+from shared.diffusion.text_to_image.processes import Rank, processes
+from shared.diffusion.text_to_image.state import Curve, TrainingState
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.log import Log
 from shared.stop import StopSignal
 
 GRADIENT_NORM = 1.0  # gradients are scaled down to this
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 log = Log("finetune")
 
@@ -51,7 +53,7 @@ log = Log("finetune")
 class Job:
     """Describes a fine-tuning to each of its processes."""
 
-    config: StableDiffusionFinetune
+    config: TextToImageFinetune
     images: ImageSet
     captions: list[str]
     seed: int
@@ -61,17 +63,16 @@ class Job:
     resume: tuple[dict[str, Path], int] | None
     """Holds the files of the last checkpoint, and its step."""
     cpu: bool
+    resolution: int
+    """Gives the side of the images in pixels."""
+    precision: str
+    """Gives the precision of the training; always fp32 on a CPU."""
 
-    @property
-    def precision(self) -> str:
-        """Returns the precision of the training: that of the config, but always fp32 on a CPU."""
-        return "fp32" if self.cpu else self.config.precision
 
-
-def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
+def finetune_text_to_image(config: TextToImageFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
     """Trains on the captioned images (of the rare classes only, if the config says so) and writes the committed files into `out`.
 
-    These are generator.json, curve.json and the weights (see `stable_diffusion/model.py`). Returns the curve: points of step, loss and
+    These are generator.json, curve.json and the weights (see `model.py`). Returns the curve: points of step, loss and
     seconds. If there is a checkpoint, the training continues from it, and on a CPU ends with the same weights, bit for bit, as without the
     interruption.
 
@@ -81,12 +82,15 @@ def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finet
     images, out, device = finetuning.images, finetuning.out, finetuning.device
     caption = Captioner(images.schema, config.caption, config.phrases)
     chosen = choose_images(images, finetuning.rare, config)
-    base = find_base(config.base_location, finetuning.base)
-    description = describe(config, base, images.schema, device)
-    _check_resolution(config, base)
+    base = find_base(config.base_location, finetuning.base, LAYOUTS[config.generator])
+    family = find_family(base)
+    description = describe(config, family, images.schema)
+    resolution, precision = description["resolution"], description["precision"]
+    family.check_resolution(resolution)
+    family.check_precision(precision)
     saved = finetuning.checkpoints.load()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="stable-diffusion-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="text-to-image-", dir=out.parent) as folder:
         job = Job(
             config=config,
             images=chosen,
@@ -96,6 +100,8 @@ def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finet
             folder=Path(folder),
             resume=(saved[0], int(saved[1]["step"])) if saved else None,
             cpu=device.type == "cpu",
+            resolution=resolution,
+            precision="fp32" if device.type == "cpu" else precision,
         )
         with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
             curve = train(job, rank, out, finetuning.checkpoints, finetuning.stop)
@@ -104,20 +110,21 @@ def finetune_stable_diffusion(config: StableDiffusionFinetune, finetuning: Finet
     return curve
 
 
-def describe(config: StableDiffusionFinetune, base: Base, schema: LabelSchema, device: torch.device) -> dict[str, Any]:
+def describe(config: TextToImageFinetune, family: Family, schema: LabelSchema) -> dict[str, Any]:
     """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests."""
+    base = family.base
     return {
-        "generator": "stable-diffusion",
+        "generator": config.generator,
         "schema": schema.model_dump(mode="json"),
-        "resolution": config.resolution,
+        "resolution": config.resolution or family.kind.resolution,
         "base": base.name,
         "revision": base.revision,
-        "base_files": base.digests(list(FILES)),
+        "base_files": base.digests(list(family.parts)),
         "method": config.method,
         "text_encoder": config.text_encoder,
         "caption": config.caption,
         "phrases": config.phrases,
-        "precision": config.precision,
+        "precision": config.precision or family.kind.precisions[0],
     }
 
 
@@ -143,7 +150,7 @@ def train(
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"finetune: the GPU's memory is too small for {job.config.method} at batch_size {job.config.batch_size}, "
-            f"resolution {job.config.resolution}, {job.config.precision}; lower finetune.batch_size (and raise "
+            f"resolution {job.resolution}, {job.precision}; lower finetune.batch_size (and raise "
             "gradient_accumulation), set gradient_checkpointing: true, method: lora, precision: bf16 or ema: 0"
         ) from error
     finally:
@@ -161,14 +168,12 @@ class Trainer:
         self.writing_seconds = 0.0
         """Counts the seconds that writing the last checkpoint to local disk took."""
         config, device = job.config, accelerator.device
-        parts = load_parts(job.base)
-        self.scheduler = DDPMScheduler.from_config(parts.scheduler)
-        self.factor = float(parts.vae.config.scaling_factor)
+        self.family = find_family(job.base)
+        self.process = self.family.process(job.resolution)
         self.probabilities = draw_probabilities(job.images.labels, config.class_power)
-        self.texts, self.latents = self._inputs(parts, device)
-        self.denoiser: Denoiser = make_trainable(parts, config, job.seed, DTYPES[job.precision]).to(device)
-        if device.type == "cuda":
-            self.denoiser.unet.to(memory_format=torch.channels_last)
+        self.texts = self._encode_captions(device)
+        self.latents, self.autoencoder = self._encode_images(device)
+        self.denoiser = self._load(device)
         trained = self.denoiser.trained()
         ema = EMAModel(trained.values(), decay=config.ema, foreach=device.type == "cuda") if config.ema > 0 else None
         optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, fused=device.type == "cuda")
@@ -178,20 +183,40 @@ class Trainer:
             self.state.load(*job.resume)
             log.info("continuing from a checkpoint", step=self.state.step)
 
-    def _inputs(self, parts: Parts, device: torch.device) -> tuple[Texts, Latents]:
-        """Caches the inputs that do not change between steps, and frees the networks that computed them."""
-        job, config = self.job, self.job.config
+    def _encode_captions(self, device: torch.device) -> Texts:
+        """Returns the captions as the denoiser or a trained text encoder reads them; frozen text encoders are freed after that."""
+        job, family = self.job, self.family
+        precise = job.precision == "fp32"
+        if isinstance(family, StableDiffusion) and job.config.text_encoder:
+            encode = partial(family.tokenize, family.load("tokenizer"))
+        else:
+            encode = partial(family.encode, family.load_encoders(device, family.training_encoder_dtype(precise)))
+        kept = torch.float32 if precise else family.kept
+        return Texts.build(job.captions, encode, family.encode_batch, kept)
+
+    def _encode_images(self, device: torch.device) -> tuple[Latents, Autoencoder]:
+        """Returns the latents of all images, and the VAE that made them, which is freed."""
+        job, family = self.job, self.family
+        autoencoder = family.autoencoder()
+        autoencoder.vae.to(device)
         kept = torch.float32 if job.precision == "fp32" else torch.float16
-        frozen = None if config.text_encoder else parts.text_encoder.to(device)
-        texts = Texts.build(job.captions, parts.tokenizer, frozen, kept)
-        parts.vae.to(device)
-        latents = cache_latents(
-            job.images, parts.vae, config.resolution, config.flip, kept, job.folder, self.rank, self._check
-        )
-        parts.vae.to("meta")
-        if frozen is not None:
-            parts.text_encoder.to("meta")
-        return texts, latents
+        encoding = Encoding(autoencoder, family.vae_shape(job.resolution), job.resolution, job.config.flip, kept)
+        latents = cache_latents(job.images, encoding, job.folder, self.rank, self._check)
+        autoencoder.free()
+        return latents, autoencoder
+
+    def _load(self, device: torch.device) -> Denoiser:
+        """Returns the denoiser, and the text encoder if it is trained too, ready for training."""
+        config, family = self.job.config, self.family
+        lora = config.method == "lora"
+        dtype = DTYPES[self.job.precision] if lora else torch.float32
+        text = family.load("text_encoder", dtype) if config.text_encoder else None
+        denoiser = Denoiser(family, family.load(family.denoiser, dtype), text)
+        make_trainable(denoiser, config.rank if lora else None, self.job.seed, config.gradient_checkpointing)
+        denoiser.to(device)
+        if device.type == "cuda" and family.denoiser == "unet":
+            denoiser.model.to(memory_format=torch.channels_last)
+        return denoiser
 
     def _check(self) -> None:
         """Raises the error that ended another process, or Stopped."""
@@ -261,19 +286,19 @@ class Trainer:
         share = config.batch_size // self.rank.count
         draw = draw_batch(
             self.job.seed, step, self.probabilities, config.batch_size * config.gradient_accumulation,
-            self.latents.mean.shape[2:], self.scheduler.config.num_train_timesteps, config.flip, config.condition_dropout,
+            self.latents.mean.shape[2:], self.process.draw_levels, config.flip, config.condition_dropout,
         )  # fmt: skip
         losses = []
         for batch in range(config.gradient_accumulation):
             first = batch * config.batch_size + self.rank.number * share
             part = slice(first, first + share)
             device = self.accelerator.device
-            latents = self.latents.sample(draw, part, self.factor).to(device)
-            noise, timesteps = draw.noise[part].to(device), draw.timesteps[part].to(device)
-            text = self.texts.take(draw, part).to(device)
+            latents = self.autoencoder.normalise(self.latents.sample(draw, part).to(device))
+            noise, level = draw.noise[part].to(device).view_as(latents), draw.levels[part].to(device)
+            conditions = self.texts.take(draw, part, device)
             with self.accelerator.accumulate(self.model):
-                predicted = self.model(self.scheduler.add_noise(latents, noise, timesteps), timesteps, text)
-                loss = denoising_loss(predicted, latents, noise, timesteps, self.scheduler, config.min_snr)
+                predicted = self.model(self.process.add_noise(latents, noise, level), level, conditions)
+                loss = self.process.loss(predicted, latents, noise, level, config.min_snr)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
@@ -295,7 +320,7 @@ class Trainer:
         save_trained(self.denoiser, self.job.config.method, out)
 
 
-def choose_images(images: ImageSet, rare: NDArray[np.int64], config: StableDiffusionFinetune) -> ImageSet:
+def choose_images(images: ImageSet, rare: NDArray[np.int64], config: TextToImageFinetune) -> ImageSet:
     """Returns the images to train on, by `finetune.images`; raises ConfigError if none has a rare class and only those are wanted."""
     if config.images == "all":
         return images
@@ -305,12 +330,3 @@ def choose_images(images: ImageSet, rare: NDArray[np.int64], config: StableDiffu
             "finetune.images: rare, but no training image has a rare class; raise rare.below, name rare.classes, or set it to all"
         )
     return images.take(rows)
-
-
-def _check_resolution(config: StableDiffusionFinetune, base: Base) -> None:
-    """Raises ConfigError if the resolution does not suit the UNet, which halves a latent at each level but the last."""
-    halvings = len(base.config("vae")["block_out_channels"]) + len(base.config("unet")["block_out_channels"]) - 2
-    if config.resolution % 2**halvings:
-        raise ConfigError(
-            f"finetune.resolution: must be a multiple of {2**halvings} for {base.name}, got {config.resolution}"
-        )

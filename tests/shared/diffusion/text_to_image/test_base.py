@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
 from shared.diffusion.generator import BaseSource
-from shared.diffusion.stable_diffusion.base import find_base, load_parts
+from shared.diffusion.text_to_image.base import find_base, load_part
+from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
+from shared.diffusion.text_to_image.families.family import Family, find_family
 from shared.errors import DataError
+from tests.support.tiny_families import tiny_base as tiny_base_of
 
 
 @pytest.fixture
@@ -19,18 +25,24 @@ def base(tiny_base: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))
 
 
-def load(base: Path, source: BaseSource) -> None:
-    load_parts(find_base(str(base), source))
+def family(base: Path, source: BaseSource) -> Family:
+    return find_family(find_base(str(base), source))
+
+
+def load(base: Path, source: BaseSource) -> dict[str, Any]:
+    """Returns the parts that have weights."""
+    found = family(base, source)
+    return {part: found.load(part) for part in ("unet", "vae", "text_encoder")}
 
 
 def test_the_tokenizer_reads_vocab_and_merges(base: Path, source: BaseSource) -> None:
-    tokenizer = load_parts(find_base(str(base), source)).tokenizer
+    tokenizer = family(base, source).load("tokenizer")
     assert len(tokenizer) == 514
     assert len(set(tokenizer("red").input_ids)) == 5  # the start, three letters, the end
 
 
 def test_weights_by_the_names_of_the_first_repositories(base: Path, source: BaseSource) -> None:
-    found = load_parts(find_base(str(base), source))
+    found = load(base, source)
     text, vae = base / "text_encoder/model.safetensors", base / "vae/diffusion_pytorch_model.safetensors"
     save_file({f"text_model.{n}": t for n, t in load_file(text).items()}, text, {"format": "pt"})
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -40,9 +52,10 @@ def test_weights_by_the_names_of_the_first_repositories(base: Path, source: Base
             name = name.replace(new_part, old_part)
         renamed[name] = tensor
     save_file(renamed, vae, {"format": "pt"})
-    again = load_parts(find_base(str(base), source))
-    for one, other in ((found.text_encoder, again.text_encoder), (found.vae, again.vae)):
-        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    again = load(base, source)
+    for part in ("text_encoder", "vae"):
+        one, other = found[part].parameters(), again[part].parameters()
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -101,7 +114,38 @@ def test_a_model_of_another_kind_is_refused(base: Path, source: BaseSource) -> N
         load(base, source)
 
 
+def test_a_newer_base_needs_the_other_generator(source: BaseSource, tmp_path: Path) -> None:
+    base = tiny_base_of("StableDiffusionXLPipeline", tmp_path / "xl")
+    with pytest.raises(DataError, match=r"a model with two text encoders.*set finetune.generator to text-to-image"):
+        family(base, source)
+
+
 def test_a_folder_that_is_not_there(source: BaseSource, tmp_path: Path) -> None:
     for name in (str(tmp_path / "nothing"), "./nothing", "nothing", "a/b/c"):
         with pytest.raises(DataError, match="there is no folder"):
             find_base(name, source)
+
+
+def test_a_tokenizer_of_sentencepiece_alone(source: BaseSource, tmp_path: Path) -> None:
+    """Older repositories have T5's tokenizer as spiece.model and no tokenizer.json."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a red square", "a green stripe"] * 20),
+        model_writer=model,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (tmp_path / "tokenizer_3").mkdir()
+    (tmp_path / "tokenizer_3/spiece.model").write_bytes(model.getvalue())
+    settings = {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0}
+    (tmp_path / "tokenizer_3/tokenizer_config.json").write_text(json.dumps(settings))
+    base = find_base(str(tmp_path), source, TEXT_TO_IMAGE)
+    tokenizer = load_part(base, "tokenizer_3", "T5TokenizerFast")
+    assert tokenizer.decode(tokenizer("a red square").input_ids) == "a red square</s>"
+    with pytest.raises(DataError, match=r"has no tokenizer_3/vocab\.json"):  # a tokenizer of CLIP has no such file
+        find_base(str(tmp_path), source).files(["tokenizer_3"])

@@ -22,17 +22,20 @@ class Captioner:
     in an `any` group, is left out, together with the space beside it. A template without a field gives all images the same caption.
     """
 
-    def __init__(self, schema: LabelSchema, template: str, phrases: Mapping[str, str]) -> None:
-        """Raises ConfigError for a field that is not a group, an unmatched brace, or a phrase for a class that does not exist."""
+    def __init__(
+        self, schema: LabelSchema, template: str, phrases: Mapping[str, str], setting: str = "finetune.caption"
+    ) -> None:
+        """Takes the setting that the template is from, for messages.
+
+        Raises ConfigError for a field that is not a group, an unmatched brace, or a phrase for a class that does not exist.
+        """
         fields = [ALL, *(group.name for group in schema.groups)]
         for field in _FIELD.findall(template):
             if field not in fields:
-                raise ConfigError(
-                    f"finetune.caption: {{{field}}} in {template!r} is no label group{near(field, fields)}"
-                )
+                raise ConfigError(f"{setting}: {{{field}}} in {template!r} is no label group{near(field, fields)}")
         if re.search("[{}]", _FIELD.sub("", template)):
             raise ConfigError(
-                f"finetune.caption: a brace in {template!r} has no partner; write fields as {{labels}} or {{group}}"
+                f"{setting}: a brace in {template!r} has no partner; write fields as {{labels}} or {{group}}"
             )
         names = list(schema.class_names)
         for name in phrases:

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, SampleRequest
 from shared.diffusion.load import load_generator
-from shared.diffusion.stable_diffusion.generator import StableDiffusion
-from shared.diffusion.stable_diffusion.train import finetune_stable_diffusion
-from shared.errors import DataError
+from shared.diffusion.text_to_image.generator import TextToImage
+from shared.diffusion.text_to_image.train import finetune_text_to_image
+from shared.errors import ConfigError, DataError
 from shared.settings import Settings
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images, tiny_pipeline
 
-Load = Callable[[dict[str, Path]], StableDiffusion]
+Load = Callable[[dict[str, Path]], TextToImage]
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)
 
 
@@ -48,18 +48,18 @@ def trained(
         )
         source = BaseSource(Settings.from_environment({}), out)
         finetuning = tiny_finetuning(out, source, device, seed=0)
-        finetune_stable_diffusion(config, finetuning)
+        finetune_text_to_image(config, finetuning)
         found[method] = {path.name: path for path in out.iterdir()}
     return found
 
 
 @pytest.fixture
 def load(device: torch.device, source: BaseSource) -> Load:
-    return lambda files: StableDiffusion.load(files, device, source)
+    return lambda files: TextToImage.load(files, device, source)
 
 
 @pytest.fixture
-def full(trained: dict[str, dict[str, Path]], load: Load) -> StableDiffusion:
+def full(trained: dict[str, dict[str, Path]], load: Load) -> TextToImage:
     return load(trained["full"])
 
 
@@ -67,7 +67,7 @@ def starts(count: int) -> list[Any]:
     return list(tiny_images().pixels(32)[:count])
 
 
-def test_images_follow_from_seed_and_caption(full: StableDiffusion) -> None:
+def test_images_follow_from_seed_and_caption(full: TextToImage) -> None:
     requests = [SampleRequest(RED_SQUARE, 1), SampleRequest(RED_SQUARE, 2), SampleRequest(GREEN_STRIPE, 1)]
     images = full.sample(requests, 2.0, 4)
     assert images.shape == (3, 32, 32, 3)
@@ -78,23 +78,45 @@ def test_images_follow_from_seed_and_caption(full: StableDiffusion) -> None:
     assert full.prompt(GREEN_STRIPE) == "a photo of green v stripe"
 
 
-def test_guidance_one_is_the_plain_prediction(full: StableDiffusion) -> None:
+def test_guidance_one_is_the_plain_prediction(full: TextToImage) -> None:
     requests = [SampleRequest(RED_SQUARE, 1)]
     plain, guided = (full.sample(requests, guidance, 4).astype(int) for guidance in (1.0, 1.0 + 1e-9))
     assert abs(plain - guided).max() <= 1
 
 
-def test_image_to_image_keeps_more_at_less_strength(full: StableDiffusion) -> None:
+def test_guidance_in_an_interval_of_the_steps(full: TextToImage) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1)]
+    always, never = full.sample(requests, 5.0, 4), full.sample(requests, 1.0, 4)
+    assert np.array_equal(full.sample(requests, 5.0, 4, (0.0, 1.0)), always)
+    assert np.array_equal(full.sample(requests, 5.0, 4, (0.1, 0.2)), never)  # steps begin at 0, 1/4, 2/4 and 3/4
+    late, early = full.sample(requests, 5.0, 4, (0.5, 1.0)), full.sample(requests, 5.0, 4, (0.0, 0.5))
+    assert len({image.tobytes() for image in (always, never, late, early)}) == 4
+
+
+def test_a_prompt_of_its_own(full: TextToImage) -> None:
+    prompt = full.prompt(RED_SQUARE, "a {shape} in {colour}, painted")
+    assert prompt == "a square in red, painted"
+    own, usual = SampleRequest(RED_SQUARE, 1, prompt=prompt), SampleRequest(RED_SQUARE, 1)
+    both = full.sample([own, usual], 2.0, 4)
+    assert (both[0] != both[1]).any()
+    written = SampleRequest(GREEN_STRIPE, 1, prompt=full.prompt(RED_SQUARE))
+    assert np.array_equal(full.sample([written], 2.0, 4), full.sample([usual], 2.0, 4))
+    with pytest.raises(ConfigError, match=r"^generate\.prompts: \{size\} in"):
+        full.prompt(RED_SQUARE, "a {size} thing")
+
+
+def test_image_to_image_keeps_more_at_less_strength(full: TextToImage) -> None:
     (start,) = starts(1)
     distances = []
     for strength in (0.05, 0.6, 1.0):
         image = full.sample([SampleRequest(RED_SQUARE, 1, start, strength)], 2.0, 20)[0]
-        repainted = full._decode(full._encode([SampleRequest(RED_SQUARE, 1, start, strength)])[0])
+        with torch.inference_mode():
+            repainted = full._decode(full._encode([SampleRequest(RED_SQUARE, 1, start, strength)])[0])
         distances.append(np.abs(image.astype(float) - repainted).mean())
     assert distances[0] < distances[1] < distances[2]
 
 
-def test_a_mixed_batch_is_drawn_as_its_groups(full: StableDiffusion) -> None:
+def test_a_mixed_batch_is_drawn_as_its_groups(full: TextToImage) -> None:
     first, second = starts(2)
     noise = [SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 2)]
     image = [SampleRequest(RED_SQUARE, 3, first, 0.5), SampleRequest(GREEN_STRIPE, 4, second, 0.5)]
@@ -103,9 +125,9 @@ def test_a_mixed_batch_is_drawn_as_its_groups(full: StableDiffusion) -> None:
     assert np.array_equal(mixed[[1, 3]], full.sample(image, 2.0, 4))
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "negative"), [("full", ""), ("lora", ""), ("lora", "dark and grey")])
 def test_images_are_those_of_diffusers_own_pipeline(
-    trained: dict[str, dict[str, Path]], tiny_base: Path, method: str, load: Load, device: torch.device
+    trained: dict[str, dict[str, Path]], tiny_base: Path, method: str, negative: str, load: Load, device: torch.device
 ) -> None:
     """Our weights have the standard form, and our sampling is the standard one, so the bytes are the same."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -123,6 +145,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
         warnings.simplefilter("ignore", DeprecationWarning)  # a deprecation warning of numpy in the scheduler
         theirs = pipeline(
             "a photo of red square",
+            negative_prompt=negative,
             height=32,
             width=32,
             num_inference_steps=4,
@@ -130,7 +153,7 @@ def test_images_are_those_of_diffusers_own_pipeline(
             generator=torch.Generator().manual_seed(5),
             output_type="np",
         ).images[0]
-    ours = load(files).sample([SampleRequest(RED_SQUARE, 5)], 2.0, 4)[0]
+    ours = load(files).sample([SampleRequest(RED_SQUARE, 5, negative=negative)], 2.0, 4)[0]
     if device.type == "cpu":
         assert np.array_equal(ours, (theirs * 255).round().astype(np.uint8))
     else:  # diffusers' image was drawn on the CPU in float32, ours in bfloat16
@@ -176,7 +199,7 @@ def test_a_changed_base_is_refused(
         load({**trained["full"], "generator.json": described})
 
 
-def test_the_schema_travels_with_it(full: StableDiffusion) -> None:
+def test_the_schema_travels_with_it(full: TextToImage) -> None:
     unknown = np.full(SCHEMA.width, -1, np.int8)
     assert full.prompt(unknown) == "a photo of"
 
