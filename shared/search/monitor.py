@@ -116,7 +116,7 @@ def read_searches(url: str, names: str) -> list[SearchSnapshot]:
     with _reading(url) as ask:
         tables = ask(statements.TABLES, {})[0]
         written = ask(statements.MONITOR_VERSION, {})[0]["version"] if tables["versioned"] else None
-        if not check_version(version_of(tables["made"], written), label):
+        if not check_version(version_of(tables["made"], written), connection_arguments(url)[1]):
             return []
         return [_snapshot(row, ask) for row in ask(statements.MONITOR_SEARCHES, {"names": names})]
 
