@@ -73,7 +73,7 @@ class Settings:
 
         default_cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
         return cls(
-            store=environment.get("TAILFILL_STORE") or None,
+            store=text("TAILFILL_STORE"),
             s3_endpoint=text("AWS_ENDPOINT_URL_S3"),
             s3_access_key=secret("AWS_ACCESS_KEY_ID"),
             s3_secret_key=secret("AWS_SECRET_ACCESS_KEY"),
