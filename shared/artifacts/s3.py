@@ -57,6 +57,9 @@ DEFAULT_REGION = "us-east-1"  # which every S3 server but Amazon's accepts
 LONGEST = 300  # characters of another's words in a message
 WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
+PORTAL = (
+    "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
+)
 PROBE = ".tailfill-probe"
 CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
@@ -254,8 +257,7 @@ class S3Store:
             found = b""
         if found != data:
             raise ArtifactError(
-                f"{self._endpoint}: accepts a write to {self.url} but gives back something else; a proxy or a login page may answer in "
-                "place of the S3 server: fix AWS_ENDPOINT_URL_S3 or the network"
+                f"{self._endpoint}: accepts a write to {self.url} but gives back something else; {PORTAL}"
             )
         try:
             self.delete(key)
@@ -293,11 +295,8 @@ class S3Store:
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error
-        except ResponseParserError as error:
-            raise ArtifactError(
-                f"{where}: what answers is not an S3 server (its answer is no S3 XML); a proxy or a login page may answer in its place: "
-                "fix AWS_ENDPOINT_URL_S3 or the network"
-            ) from error
+        except (ResponseParserError, RecursionError) as error:  # botocore follows redirects that never end by recursion
+            raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
         except BotoCoreError as error:
             raise ArtifactError(
                 f"{where}: the request cannot be made ({_said(error)}); fix the AWS_* variables or ~/.aws/config"
@@ -327,6 +326,8 @@ class S3Store:
             return ArtifactError(
                 f"{where}: access refused ({code}); check {CREDENTIALS} and the rights of that key on the bucket"
             )
+        if "html" in headers.get("content-type", ""):
+            return UnavailableError(f"{where}: what answers ({status}, HTML) does not speak S3; {PORTAL}")
         if status >= 500 and code != "NotImplemented":
             return UnavailableError(
                 f"{where}: the server failed with {status} {code} in {self._attempts} attempts; if its disk is full, "

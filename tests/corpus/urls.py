@@ -118,7 +118,7 @@ DATABASES = [
         2,
         ("master", "read-write"),
     ),
-    Case("database: wrong number", _connect(f"postgresql://u:{P}@h/d?keepalives=yes"), 2, ("keepalives",)),
+    Case("database: wrong number", _connect(f"postgresql://u:{P}@127.0.0.1:1/d?connect_timeout=yes"), 2, ("connect_timeout",)),
     Case("database: more ports than hosts", _connect(f"host=a,b port=1,2,3 password={P}"), 2, ("ports", "as many")),
     Case("database: missing certificate", _connect(f"postgresql://u:{P}@127.0.0.1:1/d?sslmode=verify-ca&sslrootcert=/no"), 75),
     Case("database: nobody listens", _connect(f"postgresql://u:{P}@127.0.0.1:1/d"), 75, ("127.0.0.1:1/d", "unavailable")),
