@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -16,12 +18,17 @@ from botocore.exceptions import (
     ClientError,
     HTTPClientError,
     IncompleteReadError,
+    InvalidRegionError,
+    MetadataRetrievalError,
     NoCredentialsError,
-    ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
     ResponseStreamingError,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
@@ -29,7 +36,7 @@ from shared.artifacts.store import NotFound, check_size
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
-from shared.names import checked_name
+from shared.names import checked_name, shown
 from shared.retries import FULL_JITTER, Backoff, retrying
 from shared.settings import Settings
 
@@ -46,6 +53,14 @@ BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 
 UNAVAILABLE = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
+DEFAULT_REGION = "us-east-1"  # which every S3 server but Amazon's accepts
+LONGEST = 300  # characters of another's words in a message
+WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
+PORTAL = (
+    "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
+)
+PROBE = ".tailfill-probe"
 CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -64,10 +79,10 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, settings: Settings, attempts: int = ATTEMPTS) -> None:
         self.bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._endpoint = settings.s3_endpoint or f"Amazon S3 ({settings.s3_region})"
         self._attempts = attempts
         self._bucket_seen = False
         self._conditions_seen = False
+        self._writes_seen = False
         self._client = _client(
             settings.s3_endpoint,
             settings.s3_region,
@@ -76,6 +91,7 @@ class S3Store:
             attempts,
             settings.s3_session_token,
         )
+        self._endpoint = settings.s3_endpoint or str(self._client.meta.endpoint_url)
         self._client.meta.events.register("needs-retry.s3", self._log_retry)
 
     @property
@@ -85,11 +101,13 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, and replaces an existing one."""
+        self._check_writes()
         with self._errors(key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Writes an object from a file of any size; a large one is uploaded in parts, and appears when the last has arrived."""
+        self._check_writes()
         with self._errors(key), path.open("rb") as file:
             self._client.upload_fileobj(file, self.bucket, self._key(key), Config=TRANSFER)
 
@@ -99,6 +117,7 @@ class S3Store:
         If the server's answer to a successful write is lost, it returns False too: read the object to learn which one was written. The first
         success of each store is repeated, and the server must refuse that: one that ignores the condition would accept two commits.
         """
+        self._check_writes()
         if not self._create(key, data):
             return False
         if not self._conditions_seen:
@@ -222,6 +241,30 @@ class S3Store:
         warn = partial(log.warning, "retry of a body that was cut short", key=key)
         return retrying(_CutShort, READ_BACKOFF, warn, self._attempts)(attempt)
 
+    def _check_writes(self) -> None:
+        """Writes an object before the first write, reads it back and removes it: a login page of a network answers 200 to everything.
+
+        A store that only reads needs no right to write. Raises ArtifactError if what comes back differs.
+        """
+        if self._writes_seen:
+            return
+        key, data = f"{PROBE}-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        with self._errors(key):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+        try:
+            found = self.get(key)
+        except NotFound:
+            found = b""
+        if found != data:
+            raise ArtifactError(
+                f"{self._endpoint}: accepts a write to {self.url} but gives back something else; {PORTAL}"
+            )
+        try:
+            self.delete(key)
+        except ArtifactError:  # a key may have no right to delete
+            log.info("an object of a probe stays, as it may not be deleted", key=key)
+        self._writes_seen = True
+
     def _check_bucket(self) -> None:
         if not self._bucket_seen:
             try:
@@ -252,8 +295,12 @@ class S3Store:
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error
-        except (ParamValidationError, BotoCoreError) as error:
-            raise ArtifactError(f"{where}: the request cannot be made ({' '.join(str(error).split())})") from error
+        except (ResponseParserError, RecursionError) as error:  # botocore follows redirects that never end by recursion
+            raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
+        except BotoCoreError as error:
+            raise ArtifactError(
+                f"{where}: the request cannot be made ({_said(error)}); fix the AWS_* variables or ~/.aws/config"
+            ) from error
 
     def _refusal(self, error: ClientError, key: str, where: str) -> Exception:
         code = error.response["Error"].get("Code", "")
@@ -263,10 +310,24 @@ class S3Store:
             return self._no_bucket()
         if status == 404:
             return NotFound(key)
+        if code == "RequestTimeTooSkewed":
+            return ArtifactError(
+                f"{where}: this machine's clock differs too much from the server's; set it (for example by NTP)"
+            )
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
+        if region and code in WRONG_REGION:
+            return ArtifactError(f"{where}: the bucket is in another region; set AWS_REGION={shown(region)[1:-1]}")
+        if code in EXPIRED:
+            return ArtifactError(
+                f"{where}: the session token is refused ({code}); get new temporary keys, then run again"
+            )
         if status in (401, 403):
             return ArtifactError(
                 f"{where}: access refused ({code}); check {CREDENTIALS} and the rights of that key on the bucket"
             )
+        if "html" in headers.get("content-type", ""):
+            return UnavailableError(f"{where}: what answers ({status}, HTML) does not speak S3; {PORTAL}")
         if status >= 500 and code != "NotImplemented":
             return UnavailableError(
                 f"{where}: the server failed with {status} {code} in {self._attempts} attempts; if its disk is full, "
@@ -305,7 +366,7 @@ def ensure_bucket(bucket: str, settings: Settings) -> None:
     make_bucket(bucket, endpoint, settings.s3_region, access, secret)
 
 
-def make_bucket(bucket: str, endpoint: str, region: str, access_key: SecretStr, secret_key: SecretStr) -> None:
+def make_bucket(bucket: str, endpoint: str, region: str | None, access_key: SecretStr, secret_key: SecretStr) -> None:
     """Creates a bucket if it does not exist, in one attempt; raises UnavailableError if the server is not ready."""
     client = _client(endpoint, region, access_key, secret_key, attempts=1)
     try:
@@ -338,12 +399,13 @@ class _CutShort(UnavailableError):
 
 def _client(
     endpoint: str | None,
-    region: str,
+    region: str | None,
     access_key: SecretStr | None,
     secret_key: SecretStr | None,
     attempts: int,
     session_token: SecretStr | None = None,
 ) -> Any:
+    """Returns a client for the server; without keys, boto3 finds them as it always does. Raises ConfigError and UnavailableError."""
     keys = {}
     if access_key is not None and secret_key is not None:
         keys = {
@@ -352,14 +414,19 @@ def _client(
         }
         if session_token is not None:  # boto3 takes none from the environment for keys that are given to it
             keys["aws_session_token"] = session_token.get_secret_value()
-    try:
-        return boto3.session.Session().client(  # a session of its own: the default one is not safe to make from threads
+    _check_endpoint(endpoint)
+    with _setup_errors():
+        session = boto3.session.Session()  # one of its own: the default one is not safe to make from threads
+        if not keys and (credentials := session.get_credentials()) is not None:
+            credentials.get_frozen_credentials()  # here, so that what their source says is not taken for the server's words
+        style = (session._session.get_scoped_config().get("s3") or {}).get("addressing_style")
+        return session.client(
             "s3",
             endpoint_url=endpoint,
-            region_name=region,
+            region_name=region or session.region_name or DEFAULT_REGION,
             config=Config(
                 signature_version="s3v4",
-                s3={"addressing_style": "path"},
+                s3={"addressing_style": style or "path"},
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
@@ -370,5 +437,52 @@ def _client(
             ),
             **keys,
         )
-    except ValueError as error:
-        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, got {endpoint!r}") from error
+
+
+def _check_endpoint(endpoint: str | None) -> None:
+    """Raises ConfigError for an endpoint that is no URL, or that holds keys, which every message would show."""
+    if endpoint is None:
+        return
+    try:
+        parts = urlsplit(endpoint)
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ConfigError("AWS_ENDPOINT_URL_S3: must be like http://host:port, with a port from 1 to 65535") from None
+    if "@" in endpoint:
+        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, without keys; set {CREDENTIALS}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits or parts.query or parts.fragment:
+        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, got {shown(endpoint)}")
+
+
+@contextmanager
+def _setup_errors() -> Iterator[None]:
+    """Turns what goes wrong before the first request, in boto3's files and sources of credentials, into errors of ours."""
+    try:
+        yield
+    except ProfileNotFound as error:
+        raise ConfigError(f"AWS_PROFILE: {_said(error)}; unset it, or name one that ~/.aws/config has") from error
+    except InvalidRegionError as error:
+        raise ConfigError(f"AWS_REGION: {_said(error)}; name one like eu-west-1") from error
+    except (SSOError, TokenRetrievalError) as error:
+        raise ConfigError(f"credentials of AWS: {_said(error)}; run `aws sso login`, then run again") from error
+    except (*UNAVAILABLE, MetadataRetrievalError) as error:
+        raise UnavailableError(
+            f"credentials of AWS: their source does not answer ({_said(error)}); run again"
+        ) from error
+    except ClientError as error:
+        code = error.response["Error"].get("Code", "")
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+            raise UnavailableError(f"credentials of AWS: their source failed ({code}); run again") from error
+        raise ConfigError(
+            f"credentials of AWS: their source refuses us ({_said(error)}); fix the profile or role"
+        ) from error
+    except (BotoCoreError, OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"settings of AWS: boto3 cannot use them ({_said(error)}); fix ~/.aws/config, ~/.aws/credentials or the AWS_* variables"
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    """Returns an error's words on one line, with its type if there are few of them."""
+    text = " ".join(str(error).split())[:LONGEST] or type(error).__name__
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError | ValueError | OSError) else text

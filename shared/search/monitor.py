@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.names import shown
 from shared.search import statements
-from shared.search.connect import CONNECT, is_refusal, refusal
+from shared.search.connect import CONNECT, LONGEST, is_refusal, refusal
+from shared.search.database_url import connection_arguments
 from shared.search.schema import check_version, version_of
 from shared.terminal import shortened
 
@@ -116,7 +116,7 @@ def read_searches(url: str, names: str) -> list[SearchSnapshot]:
     with _reading(url) as ask:
         tables = ask(statements.TABLES, {})[0]
         written = ask(statements.MONITOR_VERSION, {})[0]["version"] if tables["versioned"] else None
-        if not check_version(version_of(tables["made"], written), _label(url)):
+        if not check_version(version_of(tables["made"], written), connection_arguments(url)[1]):
             return []
         return [_snapshot(row, ask) for row in ask(statements.MONITOR_SEARCHES, {"names": names})]
 
@@ -187,8 +187,10 @@ def _reading(url: str) -> Iterator[Any]:
     import psycopg2
     from psycopg2.extras import RealDictCursor
 
+    arguments, label = connection_arguments(url)
+    settings: dict[str, Any] = {**CONNECT, **arguments}
     try:
-        with closing(_connected(url)) as connection:
+        with closing(psycopg2.connect(**settings)) as connection:
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
             with connection.cursor(cursor_factory=RealDictCursor) as cursor:
 
@@ -199,23 +201,7 @@ def _reading(url: str) -> Iterator[Any]:
 
                 yield ask
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:LONGEST]
         if is_refusal(error):
-            raise ConfigError(refusal(_label(url), reason)) from None
-        raise UnavailableError(f"PostgreSQL at {_label(url)} is unavailable ({reason}); see that it runs") from error
-
-
-def _label(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
-
-
-def _connected(url: str) -> Any:
-    import psycopg2
-
-    try:
-        return psycopg2.connect(url, **CONNECT)
-    except psycopg2.ProgrammingError:  # its message would repeat the password
-        raise ConfigError(
-            "DATABASE_URL: must be postgresql://user:password@host:port/database; got something else"
-        ) from None
+            raise ConfigError(refusal(label, reason, getattr(error, "pgcode", None))) from None
+        raise UnavailableError(f"PostgreSQL at {label} is unavailable ({reason}); see that it runs") from error

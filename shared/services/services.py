@@ -14,6 +14,7 @@ from shared.artifacts.disk import disk_errors, whole_file
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
 from shared.names import LONGEST_PART, shown
+from shared.services.own_settings import own_settings
 from shared.services.process import Server
 from shared.settings import Settings
 
@@ -57,12 +58,14 @@ def _path_fault(path: bytes) -> str | None:
 def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
     """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
 
-    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
+    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. While it yields, the environment has no settings of other
+    servers that would reach these (see `own_settings`). Call it in the main thread. Raises UnavailableError
     if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
     """
     check_services(workdir, settings)
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
+        stack.enter_context(own_settings(settings.database_url is None, settings.store is None))
         stack.callback(_stop, servers)
         environment = _start(workdir, settings, servers)
         stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
@@ -84,7 +87,8 @@ def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str
             raise UnavailableError(
                 f"{workdir}: another tailfill is starting or ending there; try again in a few seconds"
             ) from error
-        yield environment
+        with own_settings("DATABASE_URL" in environment, "TAILFILL_STORE" in environment):
+            yield environment
 
 
 def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:
