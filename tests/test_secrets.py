@@ -23,8 +23,8 @@ DETECTORS = [
     for kind in get_mapping_from_secret_type_to_class().values()
     if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector
 ]
-PLACEHOLDER = re.compile(r".{0,4}|.*(password|secret|s3cret).*", re.DOTALL)
-"""Matches what stands for a password of a URL in documents, scripts and tests."""
+PLACEHOLDER = re.compile(r".{0,4}|.*(password|secret|s3cret).*|\{[A-Z]+\}.*", re.DOTALL)
+"""Matches what stands for a password of a URL in documents, scripts and tests, such as the name of a constant in braces."""
 
 
 def found(file: Path) -> list[str]:

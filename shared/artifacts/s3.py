@@ -101,15 +101,17 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, and replaces an existing one."""
+        name = self._key(key)
         self._check_writes()
         with self._errors(key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+            self._client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Writes an object from a file of any size; a large one is uploaded in parts, and appears when the last has arrived."""
+        name = self._key(key)
         self._check_writes()
         with self._errors(key), path.open("rb") as file:
-            self._client.upload_fileobj(file, self.bucket, self._key(key), Config=TRANSFER)
+            self._client.upload_fileobj(file, self.bucket, name, Config=TRANSFER)
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes an object if the key has none, by `If-None-Match: *`; returns whether it did.
@@ -117,6 +119,7 @@ class S3Store:
         If the server's answer to a successful write is lost, it returns False too: read the object to learn which one was written. The first
         success of each store is repeated, and the server must refuse that: one that ignores the condition would accept two commits.
         """
+        self._key(key)  # refuses a name that is no key, before anything is sent
         self._check_writes()
         if not self._create(key, data):
             return False
