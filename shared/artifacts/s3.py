@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -83,6 +84,7 @@ class S3Store:
         self._bucket_seen = False
         self._conditions_seen = False
         self._writes_seen = False
+        self._probing = threading.Lock()
         self._client = _client(
             settings.s3_endpoint,
             settings.s3_region,
@@ -188,7 +190,7 @@ class S3Store:
         yield from (listed.key for listed in self.listed(prefix))
 
     def listed(self, prefix: str = "") -> Sequence[Listed]:
-        """Returns the objects whose keys begin with `prefix`, in the order of their keys."""
+        """Returns the objects whose keys begin with `prefix`, in the order of their keys, without a probe that a killed process left."""
         if folder := prefix.rpartition("/")[0]:
             checked_name(folder, self.url)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
@@ -198,7 +200,7 @@ class S3Store:
                 for page in pages
                 for item in page.get("Contents", ())
             ]
-        return sorted(found)
+        return sorted(item for item in found if not item.key.startswith(PROBE))
 
     def files(self) -> Sequence[Listed]:
         """Returns the objects without the empty ones that some tools create for a folder: `a/`, or `a` beside `a/b`."""
@@ -249,8 +251,12 @@ class S3Store:
 
         A store that only reads needs no right to write. Raises ArtifactError if what comes back differs.
         """
-        if self._writes_seen:
-            return
+        with self._probing:
+            if not self._writes_seen:
+                self._probe()
+                self._writes_seen = True
+
+    def _probe(self) -> None:
         key, data = f"{PROBE}-{uuid.uuid4().hex}", uuid.uuid4().bytes
         with self._errors(key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
@@ -266,7 +272,6 @@ class S3Store:
             self.delete(key)
         except ArtifactError:  # a key may have no right to delete
             log.info("an object of a probe stays, as it may not be deleted", key=key)
-        self._writes_seen = True
 
     def _check_bucket(self) -> None:
         if not self._bucket_seen:
@@ -292,6 +297,10 @@ class S3Store:
         except (IncompleteReadError, ResponseStreamingError) as error:
             raise _CutShort(f"{where}: its body was cut short ({error}); run the same command again") from error
         except UNAVAILABLE as error:
+            if isinstance(
+                error.kwargs.get("error"), RecursionError
+            ):  # botocore wraps it if it happens while a request is sent
+                raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
             raise UnavailableError(
                 f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
                 "start it or fix AWS_ENDPOINT_URL_S3, then run the same command again"
