@@ -74,7 +74,7 @@ def _say(text: str) -> None:
     help="Name the study file to write.",
 )
 def init(data: Path, out: Path) -> None:
-    """Inspect DATA (a folder with one folder per class, or a CSV file), and write a commented study and a contact sheet."""
+    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study and a contact sheet."""
     from jobs.cli.init import init as write_study
 
     _say("\n".join(write_study(data, out)))

@@ -9,30 +9,21 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
-import boto3
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
     IncompleteReadError,
-    InvalidRegionError,
-    MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
-    ProfileNotFound,
     ResponseStreamingError,
-    SSOError,
-    TokenRetrievalError,
 )
-from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
+from shared.artifacts.s3_client import CREDENTIALS, UNAVAILABLE, new_client, said
 from shared.artifacts.store import NotFound, check_size
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
@@ -47,22 +38,16 @@ log = Log("s3")
 ATTEMPTS = 5  # botocore waits up to 1, 2, 4, 8 s (with jitter) between them
 WRITE_BACKOFF = Backoff(0.25, jitter=FULL_JITTER)
 READ_BACKOFF = Backoff(0.5, jitter=FULL_JITTER)
-CONNECT_SECONDS = 5
-READ_SECONDS = 60
 CHUNK = 1 << 20
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 
-UNAVAILABLE = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
-DEFAULT_REGION = "us-east-1"  # which every S3 server but Amazon's accepts
-LONGEST = 300  # characters of another's words in a message
 WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
 PORTAL = (
     "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
 )
 PROBE = ".tailfill-probe"
-CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 class Listed(NamedTuple):
@@ -85,7 +70,7 @@ class S3Store:
         self._conditions_seen = False
         self._writes_seen = False
         self._probing = threading.Lock()
-        self._client = _client(
+        self._client = new_client(
             settings.s3_endpoint,
             settings.s3_region,
             settings.s3_access_key,
@@ -311,7 +296,7 @@ class S3Store:
             raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
         except BotoCoreError as error:
             raise ArtifactError(
-                f"{where}: the request cannot be made ({_said(error)}); fix the AWS_* variables or ~/.aws/config"
+                f"{where}: the request cannot be made ({said(error)}); fix the AWS_* variables or ~/.aws/config"
             ) from error
 
     def _refusal(self, error: ClientError, key: str, where: str) -> Exception:
@@ -380,7 +365,7 @@ def ensure_bucket(bucket: str, settings: Settings) -> None:
 
 def make_bucket(bucket: str, endpoint: str, region: str | None, access_key: SecretStr, secret_key: SecretStr) -> None:
     """Creates a bucket if it does not exist, in one attempt; raises UnavailableError if the server is not ready."""
-    client = _client(endpoint, region, access_key, secret_key, attempts=1)
+    client = new_client(endpoint, region, access_key, secret_key, attempts=1)
     try:
         client.create_bucket(Bucket=bucket)
     except ClientError as error:
@@ -407,94 +392,3 @@ class _WriteConflict(ArtifactError):
 
 class _CutShort(UnavailableError):
     """Says that the connection ended before the whole body had arrived."""
-
-
-def _client(
-    endpoint: str | None,
-    region: str | None,
-    access_key: SecretStr | None,
-    secret_key: SecretStr | None,
-    attempts: int,
-    session_token: SecretStr | None = None,
-) -> Any:
-    """Returns a client for the server; without keys, boto3 finds them as it always does. Raises ConfigError and UnavailableError."""
-    keys = {}
-    if access_key is not None and secret_key is not None:
-        keys = {
-            "aws_access_key_id": access_key.get_secret_value(),
-            "aws_secret_access_key": secret_key.get_secret_value(),
-        }
-        if session_token is not None:  # boto3 takes none from the environment for keys that are given to it
-            keys["aws_session_token"] = session_token.get_secret_value()
-    _check_endpoint(endpoint)
-    with _setup_errors():
-        session = boto3.session.Session()  # one of its own: the default one is not safe to make from threads
-        if not keys and (credentials := session.get_credentials()) is not None:
-            credentials.get_frozen_credentials()  # here, so that what their source says is not taken for the server's words
-        style = (session._session.get_scoped_config().get("s3") or {}).get("addressing_style")
-        return session.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=region or session.region_name or DEFAULT_REGION,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": style or "path"},
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                max_pool_connections=16,
-                # digests are ours; servers other than Amazon's may lack the checksum trailers that boto3 sends unasked
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-            **keys,
-        )
-
-
-def _check_endpoint(endpoint: str | None) -> None:
-    """Raises ConfigError for an endpoint that is no URL, or that holds keys, which every message would show."""
-    if endpoint is None:
-        return
-    try:
-        parts = urlsplit(endpoint)
-        port_fits = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ConfigError("AWS_ENDPOINT_URL_S3: must be like http://host:port, with a port from 1 to 65535") from None
-    if "@" in endpoint:
-        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, without keys; set {CREDENTIALS}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits or parts.query or parts.fragment:
-        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, got {shown(endpoint)}")
-
-
-@contextmanager
-def _setup_errors() -> Iterator[None]:
-    """Turns what goes wrong before the first request, in boto3's files and sources of credentials, into errors of ours."""
-    try:
-        yield
-    except ProfileNotFound as error:
-        raise ConfigError(f"AWS_PROFILE: {_said(error)}; unset it, or name one that ~/.aws/config has") from error
-    except InvalidRegionError as error:
-        raise ConfigError(f"AWS_REGION: {_said(error)}; name one like eu-west-1") from error
-    except (SSOError, TokenRetrievalError) as error:
-        raise ConfigError(f"credentials of AWS: {_said(error)}; run `aws sso login`, then run again") from error
-    except (*UNAVAILABLE, MetadataRetrievalError) as error:
-        raise UnavailableError(
-            f"credentials of AWS: their source does not answer ({_said(error)}); run again"
-        ) from error
-    except ClientError as error:
-        code = error.response["Error"].get("Code", "")
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-            raise UnavailableError(f"credentials of AWS: their source failed ({code}); run again") from error
-        raise ConfigError(
-            f"credentials of AWS: their source refuses us ({_said(error)}); fix the profile or role"
-        ) from error
-    except (BotoCoreError, OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"settings of AWS: boto3 cannot use them ({_said(error)}); fix ~/.aws/config, ~/.aws/credentials or the AWS_* variables"
-        ) from error
-
-
-def _said(error: BaseException) -> str:
-    """Returns an error's words on one line, with its type if there are few of them."""
-    text = " ".join(str(error).split())[:LONGEST] or type(error).__name__
-    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError | ValueError | OSError) else text

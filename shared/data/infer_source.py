@@ -13,7 +13,9 @@ from shared.names import shown
 def infer_source(data: Path) -> InferredSource:
     """Asks each source of the table in turn; raises DataError that says what is missing if `data` is none of them."""
     if not (data.is_file() or data.is_dir()):
-        raise DataError(f"{data}: not found; name a folder with a folder per class, or a CSV")
+        raise DataError(
+            f"{data}: not found; name a folder with a folder per class, or a table, a Parquet file or a NumPy archive"
+        )
     try:
         str(data.resolve()).encode()
     except UnicodeEncodeError:
@@ -24,6 +26,6 @@ def infer_source(data: Path) -> InferredSource:
         if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
             return found
     raise DataError(
-        f"{data}: holds neither images in class folders nor a CSV; there must be a folder per class, or a CSV beside the "
-        "images"
+        f"{data}: holds neither images in class folders nor a CSV that names them; there must be a folder per class, or a table beside the images, "
+        "Parquet files or arrays (docs/data-and-weights.md)"
     )

@@ -150,6 +150,8 @@ LAYOUTS = [
     Case("one class", read(of("cat")), 2, ("at least two",)),
     Case("no image", read(["cat/", "dog/"]), 2, ("class folders",)),
     Case("an image beside the classes", read([*of("cat", "dog"), "stray.png"]), 2, ("is an image outside the class folders",)),
+    Case("an icon and a drawing beside the classes", read([*of("cat", "dog"), "favicon.ico", "plan.gif"]), 0, (f"undivided=6 {TWO}",)),
+    Case("images with rarer endings", read(["cat/0.jfif", "cat/1.jpe", "dog/0.jp2", "dog/1.pgm"]), 0, (f"undivided=4 {TWO}",)),
     Case("a link in a circle", read(of("cat", "dog"), link), 2, ("is a link to a folder; copy it here",)),
     Case("a pipe is never opened", read(of("cat", "dog"), pipe), 0, ("undivided=7",)),
     Case("a file that is no UTF-8", read([*of("cat", "dog"), b"cat/caf\xe9.png"]), 2, ("no text in UTF-8", "convmv")),

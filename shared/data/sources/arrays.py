@@ -19,7 +19,7 @@ from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
 from shared.data.sources.class_folders import holds_class_images
-from shared.data.sources.fashion_mnist import read_idx
+from shared.data.sources.idx import read_idx
 from shared.data.sources.members import member_names
 from shared.data.sources.paths import existing_root
 from shared.data.sources.split_words import SPLIT_WORDS
@@ -76,7 +76,7 @@ def _archives(folder: Path) -> list[Path]:
     found = [path for path in _files(folder) if path.suffix.lower() == ".npz"]
     if not found or holds_class_images(folder):
         return []
-    return [path for path in found if any(_named(name.removesuffix(".npy"), _unread) for name in _array_names(path))]
+    return [path for path in found if any(_role(name.removesuffix(".npy")) for name in _array_names(path))]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -89,10 +89,6 @@ def _array_names(path: Path) -> list[str]:
             return archive.namelist()
     except (OSError, zipfile.BadZipFile):  # whoever reads it says so
         return []
-
-
-def _unread() -> NDArray[Any]:
-    raise AssertionError("only the names of the arrays are looked at")
 
 
 def read_arrays(config: ArraysSource, root: Path, problems: Problems) -> ImageListing:
@@ -175,8 +171,9 @@ def _archive_pairs(root: Path, file: str) -> list[ArrayPair]:
                 f"{file}: {shown(big.filename)} unpacks to {big.file_size:,} bytes, at most {MOST_BYTES:,} are read"
             )
         with np.load(path, allow_pickle=False) as arrays:
-            named = [_named(name, partial(_array, arrays, name, file)) for name in arrays.files]
-            return _pairs([array for array in named if array is not None], file, arrays.files)
+            roles = {name: role for name in arrays.files if (role := _role(name)) is not None}
+            named = [_Named(name, *role, partial(_array, arrays, name, file)) for name, role in roles.items()]
+            return _pairs(named, file, arrays.files)
     except FileNotFoundError:
         raise DataError(f"{path}: not found; dataset.file names the archive inside dataset.root") from None
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -194,14 +191,15 @@ def _array(arrays: Any, name: str, file: str) -> NDArray[Any]:
     return array
 
 
-def _named(name: str, read: Callable[[], NDArray[Any]]) -> _Named | None:
-    """Returns an array of an archive if its name has a word for images or for labels, and at most one for a split."""
+def _role(name: str) -> tuple[SplitName | None, bool] | None:
+    """Returns the split of an array of an archive and whether it holds images, otherwise labels; None if its name does not say what it is.
+
+    It has a word for images or for labels, and at most one for a split.
+    """
     words = _words(name)
     splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     roles = {word in IMAGES for word in words if word in IMAGES | LABELS}
-    if len(roles) != 1 or len(splits) > 1:
-        return None
-    return _Named(name, splits.pop() if splits else None, roles.pop(), read)
+    return (next(iter(splits), None), roles.pop()) if len(roles) == 1 and len(splits) < 2 else None
 
 
 def _words(text: str) -> list[str]:

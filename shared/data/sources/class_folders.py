@@ -13,12 +13,14 @@ from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.members import images_below, is_image_name, member_names
+from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of
 from shared.errors import DataError
 from shared.names import part_fault, shown
 
+PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+"""Lists the endings of files beside class folders that are reported, as images that were forgotten there; others may be icons and drawings."""
 OF_DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"jpegimages", "annotations"})
 """Lists names of folders, in lower case, that together hold images with boxes: COCO's, YOLO's and Pascal VOC's, not classes."""
 
@@ -182,7 +184,7 @@ def _class_folders(root: Path, top: Path, problems: Problems) -> Iterator[Path]:
                     f"{_named(root, top)}/",
                     f"the name of the class folder {shown(name)} {fault}; rename it",
                 )
-        elif is_image_name(name):
+        elif Path(name).suffix.lower() in PHOTOGRAPHS:
             problems.add("no class", f"{top.name}/{name}", "is an image outside the class folders; move it into one")
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from shared.config.dataset import COLUMNS, GROUP_PATTERN, ColumnGroup
+from shared.config.dataset import COLUMNS, ColumnGroup
 from shared.data.problems import BadImage
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import SplitName
+from shared.data.sources.infer_labels import MOST_CLASSES, MOST_NUMBERS, group_name
 from shared.data.sources.split_words import is_split_column, split_of
 from shared.errors import DataError
 from shared.names import shown
 
-MOST_CLASSES = 200
-MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
-UNITS = frozenset({"unit", "patient", "patient_id", "product", "product_id", "subject", "subject_id", "lesion_id"})
 NO_LABELS = COLUMNS | {"text", "path", "file_name", "filename", "url", "id", "image_id", "objects"}
 
 
@@ -110,22 +108,17 @@ def _classes(group: ColumnGroup, files: Sequence[Columns]) -> tuple[str, ...]:
     return classes
 
 
-def infer_groups(columns: Columns) -> dict[str, ColumnGroup]:
-    """Returns a label group for each column that holds class numbers with names, or a few names or numbers that repeat."""
-    groups = {}
+def infer_groups(columns: Columns, taken: Collection[str | None]) -> dict[str, ColumnGroup]:
+    """Returns a label group for each column that holds class numbers with names, or a few names or numbers that repeat; `taken` are no labels."""
+    groups: dict[str, ColumnGroup] = {}
     for column, values in columns.values.items():
-        if column.lower() in NO_LABELS | UNITS or is_split_column(column):
+        if column in taken or column.lower() in NO_LABELS or is_split_column(column):
             continue
         known = [value for value in values if value is not None and value != ""]
         listed = any(isinstance(value, list | Mapping) for value in known)
         if column in columns.names or _repeat(known):
-            groups[_group_name(column)] = ColumnGroup(column=column, kind="any" if listed else "one")
+            groups[group_name(column, groups)] = ColumnGroup(column=column, kind="any" if listed else "one")
     return groups
-
-
-def infer_unit(columns: Sequence[str]) -> str | None:
-    """Returns the column of products, patients and the like, None if there is none."""
-    return next((column for column in columns if column.lower() in UNITS), None)
 
 
 def _repeat(values: Sequence[Any]) -> bool:
@@ -161,9 +154,3 @@ def _texts(value: Any) -> list[str]:
 
 def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-
-def _group_name(column: str) -> str:
-    """Returns the column's name with what a group's name may not have replaced."""
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", column)[:60]
-    return name if re.match(GROUP_PATTERN, name) else f"g{name}"[:60]

@@ -6,7 +6,6 @@ The digest is the same for a local folder and its copy in a bucket, so that a st
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -47,15 +46,13 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"
         )
     lines = (f"{name} {files[name]}" for name in sorted(files, key=lambda name: name.split("/")))
-    return hashlib.sha256(
-        os.fsencode("\n".join(lines))
-    ).hexdigest()  # a name that is no UTF-8 is reported by whoever reads it
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()  # some names may be no UTF-8
 
 
 def check_outside(path: Path, root: str | None, remedy: str) -> None:
     """Raises ConfigError if `path`, which is to be written, lies below the root, where it would count as data that changes with each run."""
     if root and not is_s3(root) and path.resolve().is_relative_to(Path(root).expanduser().resolve()):
-        raise ConfigError(f"{path}: lies inside of the data, {root}, where every file counts as data; {remedy}")
+        raise ConfigError(f"{path}: lies inside of the data, {root}, whose files count as data; {remedy}")
 
 
 def is_label_file(name: str, endings: Collection[str]) -> bool:

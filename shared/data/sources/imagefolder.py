@@ -10,9 +10,11 @@ from typing import Any
 
 from shared.config.dataset import ImagefolderSource
 from shared.data.problems import BadImage, Problems
+from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
+from shared.data.sources.columns import Columns, infer_groups, label_schema
 from shared.data.sources.csv_file import read_table
+from shared.data.sources.infer_labels import column_comments, split_column, unit_column
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of
@@ -36,28 +38,23 @@ class _Metadata:
 
 
 def infer_imagefolder(data: Path) -> InferredSource | None:
-    """Returns the source of a folder with metadata files in it or below; None if it has none, or if they name no labels.
+    """Returns the source of a folder with metadata files in it or below; None if it has none, or if they name no images or no labels.
 
-    Without labels in the metadata, the folders' names are the labels. Raises DataError if a file cannot be read.
+    Without labels in the metadata, the folders' names are the labels, and a table that names images in another way is a CSV as any other. Raises
+    DataError if a file cannot be read.
     """
     if not data.is_dir() or not _files(data):
         return None
     root = data.resolve()
     everything = _joined([_read(file, root, Problems("skip")) for file in _files(root)])
-    groups = infer_groups(everything)
+    columns = everything.values
+    divided_by, unit = split_column(columns, columns.__getitem__), unit_column(columns, columns.__getitem__)
+    groups = infer_groups(everything, {divided_by, unit}) if FILE_NAME in columns else {}
     if not groups:
         return None
-    unit = infer_unit(list(everything.values))
-    fields: dict[str, Any] = {"split_column": "split"} if "split" in everything.values else {}
-    fields |= {"group_by": unit} if unit else {}
-    dataset = ImagefolderSource(source="imagefolder", root=str(root), **fields, groups=groups)
-    comments = {
-        "group_by": "images with an equal value stay in one split"
-        if unit
-        else "group_by: patient # a column whose equal values must stay in one split",
-        "groups": "a label group is `kind: one` class an image, or `any` number of them; delete what is no label",
-    }
-    return InferredSource(dataset, root, comments)
+    fields = {name: column for name, column in (("split_column", divided_by), ("group_by", unit)) if column}
+    dataset = ImagefolderSource.model_validate({"source": "imagefolder", "root": str(root), **fields, "groups": groups})
+    return InferredSource(dataset, root, column_comments(unit))
 
 
 def read_imagefolder(config: ImagefolderSource, root: Path, problems: Problems) -> ImageListing:
@@ -69,6 +66,10 @@ def read_imagefolder(config: ImagefolderSource, root: Path, problems: Problems) 
     files = [_read(file, root, problems) for file in _files(root)]
     if not files:
         raise DataError(f"{root.name}/: holds no {' or '.join(METADATA)}; there must be one beside the images")
+    for file in files:
+        if FILE_NAME not in file.columns.values:
+            keys = list(file.columns.values)[:20]
+            raise DataError(f"{file.columns.name}: no row has the key {FILE_NAME!r}, which names the image; got {keys}")
     wanted = {f"groups.{name}.column": group.column for name, group in config.groups.items()}
     wanted |= {"split_column": config.split_column} if config.split_column else {}
     wanted |= {"group_by": config.group_by} if config.group_by else {}
@@ -89,7 +90,7 @@ def read_imagefolder(config: ImagefolderSource, root: Path, problems: Problems) 
 
 
 def _images(
-    config: ImagefolderSource, file: _Metadata, schema: Any, paths: PathCheck, problems: Problems
+    config: ImagefolderSource, file: _Metadata, schema: LabelSchema, paths: PathCheck, problems: Problems
 ) -> Iterator[SourceImage]:
     columns = file.columns
     for row, line in enumerate(file.lines):
@@ -134,8 +135,6 @@ def _read(path: Path, root: Path, problems: Problems) -> _Metadata:
     else:
         rows = list(_json_lines(path, name, problems))
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
-    if FILE_NAME not in keys:
-        raise DataError(f"{name}: no row has the key {FILE_NAME!r}, which names the image; got {keys[:20]}")
     values = {key: [row.get(key) for _, row in rows] for key in keys}
     return _Metadata(path.parent.relative_to(root), [line for line, _ in rows], Columns(name, values, {}))
 

@@ -7,12 +7,20 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from shared.config.dataset import COLUMNS, CsvGroup, CsvSource
+from shared.config.dataset import CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, first_row, listed, read_table
 from shared.data.sources.csv_table import TRUTH
+from shared.data.sources.infer_labels import (
+    MOST_CLASSES,
+    MOST_NUMBERS,
+    column_comments,
+    group_name,
+    split_column,
+    unit_column,
+)
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_brackets, is_missing, is_whole, whole
 from shared.data.sources.members import is_image_name, member_names
@@ -21,10 +29,6 @@ from shared.errors import DataError
 from shared.names import shown
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
-UNITS = frozenset({"patient", "patient_id", "product", "product_id", "item", "item_id", "subject", "subject_id", "case_id", "lesion_id"})  # fmt: skip
-"""Names columns whose equal values must stay in one split."""
-MOST_CLASSES = 200
-MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
 LABEL_NAMES = frozenset({"label", "labels", "class", "category", "target", "y"})
 
@@ -60,11 +64,10 @@ def _infer_table(path: Path) -> InferredSource:
     delimiter = find_delimiter(path)
     root = path.resolve().parent
     table, found, header = _with_header(root, path, delimiter)
-    taken = {found.column}
-    split_column = next((c for c in table.columns if c not in taken and _is_split(table.cells(c))), None)
-    taken.add(split_column or found.column)
-    group_by = next((c for c in table.columns if c.lower() in UNITS and _repeats(table.cells(c))), None)
-    taken.add(group_by or found.column)
+    taken: set[str | None] = {found.column}
+    divided_by = split_column((c for c in table.columns if c not in taken), table.cells)
+    group_by = unit_column((c for c in table.columns if c not in taken), table.cells)
+    taken |= {divided_by, group_by}
     per_label = _repeats([cell for cell in table.cells(found.column) if cell])
     notes: list[str] = []
     groups = _groups(table, [c for c in table.columns if c and c not in taken and not is_split_column(c)], notes)
@@ -92,7 +95,7 @@ def _infer_table(path: Path) -> InferredSource:
             "file": path.name,
             "delimiter": delimiter,
             **{name: value for name, value in fields.items() if value is not None},
-            "split_column": split_column,
+            "split_column": divided_by,
             "group_by": group_by,
             "groups": groups,
         }
@@ -103,10 +106,7 @@ def _infer_table(path: Path) -> InferredSource:
         "path_prefix": "what the paths begin with, and is left out",
         "lookup": "the column has names of files, with or without their ending",
         "image_folder": "the paths start here" if found.lookup == "path" else "the images are somewhere in this folder",
-        "group_by": "images with an equal value stay in one split"
-        if group_by is not None
-        else "group_by: patient # a column whose equal values must stay in one split",
-        "groups": "a label group is `kind: one` class an image, or `any` number of them; delete what is no label",
+        **column_comments(group_by),
     }
     return InferredSource(dataset, root, comments, tuple(notes))
 
@@ -133,11 +133,6 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
     return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)
 
 
-def _is_split(cells: list[str]) -> bool:
-    splits = {split_of(cell) for cell in cells}
-    return "train" in splits and len(splits) > 1 and None not in splits
-
-
 def _repeats(cells: list[str]) -> bool:
     return len(set(cells)) < len(cells)
 
@@ -147,12 +142,12 @@ def _groups(table: Table, columns: list[str], notes: list[str]) -> dict[str, Csv
     groups: dict[str, CsvGroup] = {}
     flags = [c for c in columns if _is_flags(table.cells(c))]
     if len(flags) > 1:
-        groups[_group_name("labels", groups)] = CsvGroup(kind="any", columns=tuple(flags))
+        groups[group_name("labels", groups)] = CsvGroup(kind="any", columns=tuple(flags))
     for column in columns:
         if column in flags and len(flags) > 1:
             continue
         if (group := _group_of(column, table.cells(column), notes)) is not None:
-            groups[_group_name(column, groups)] = group
+            groups[group_name(column, groups)] = group
     return groups
 
 
@@ -271,14 +266,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _group_name(column: str, taken: dict[str, CsvGroup]) -> str:
-    """Returns a name for the label group of a column that is valid and not taken."""
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in column).strip("_-")[:50] or "label"
-    if name in COLUMNS:
-        name = f"{name}_label"
-    candidate, number = name, 2
-    while candidate in taken:
-        candidate, number = f"{name}_{number}", number + 1
-    return candidate

@@ -12,7 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from shared.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k",
+    ".jpx", ".sgi", ".pcx", ".qoi", ".ico",
+})  # fmt: skip
+"""Lists the usual endings of the formats that `canonical.py` reads."""
 LEFT_BEHIND = frozenset({
     "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin",
     "system volume information", "network trash folder", "temporary items", "lost+found", "picasa.ini", "photothumb.db",

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.config.dataset import ParquetSource
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.columns import Columns, infer_groups, infer_unit, label_schema
+from shared.data.sources.columns import Columns, infer_groups, label_schema
+from shared.data.sources.infer_labels import column_comments, split_column, unit_column
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import existing_root
 from shared.data.sources.split_words import SPLIT_WORDS
@@ -70,46 +71,47 @@ class _ImageColumn:
 
         try:
             column = pq.ParquetFile(self._path).read_row_group(group, columns=[self._column]).column(0)
+            whole = pa.concat_arrays(column.chunks)
         except (OSError, pa.ArrowException) as error:
             raise BadImage("damaged file", f"{self._path.name} cannot be read ({str(error)[:100]})") from error
-        whole = pa.concat_arrays(column.chunks)
         return whole.field("bytes") if pa.types.is_struct(whole.type) else whole
 
 
 def infer_parquet(data: Path) -> InferredSource | None:
-    """Returns the source of a Parquet file, or of a folder that holds some at any depth; None if there is none.
+    """Returns the source of a Parquet file, or of a folder that holds some with images at any depth; None if there is none.
 
-    Raises DataError if no column holds images, or none looks like labels.
+    Raises DataError if a file cannot be read or has no images, or if no column looks like labels.
     """
     files = [data] if data.is_file() and data.suffix.lower() == SUFFIX else [] if data.is_file() else _files(data)
     if not files:
         return None
     root = (data.parent if data.is_file() else data).resolve()
-    table = _open(files[0])
-    columns = table.schema_arrow
-    image = next((field.name for field in columns if _holds_images(field.type)), None)
-    if image is None:
-        raise DataError(
-            f"{files[0].name}: no column holds images (bytes, or a struct with the field bytes), got {columns.names}"
-        )
-    rest = [field.name for field in columns if field.name != image]
-    groups = infer_groups(_columns(table, rest, files[0].name))
+    tables = [(file, _open(file)) for file in files]
+    holding = [(file, table) for file, table in tables if _image_column(table)]
+    if not holding and data.is_dir():
+        return None  # tables of something else, beside the images
+    if not holding:
+        names = tables[0][1].schema_arrow.names
+        raise DataError(f"{data.name}: no column holds images (bytes, or a struct with the field bytes), got {names}")
+    file, table = holding[0]
+    image, names = _image_column(table), table.schema_arrow.names
+    columns = _columns(table, [name for name in names if name != image], file.name)
+    divided_by = split_column(columns.values, columns.values.__getitem__)
+    unit = unit_column(columns.values, columns.values.__getitem__)
+    groups = infer_groups(columns, {divided_by, unit})
     if not groups:
         raise DataError(
-            f"{files[0].name}: no column looks like labels (class numbers with names, or a few names that repeat), got {columns.names}"
+            f"{file.name}: no column looks like labels (class numbers with names, or a few names that repeat), got {names}"
         )
-    unit = infer_unit(rest)
-    fields: dict[str, Any] = {"file": data.name} if data.is_file() else {}
-    fields |= {"split_column": "split"} if "split" in columns.names else {}
-    fields |= {"group_by": unit} if unit else {}
-    dataset = ParquetSource(source="parquet", root=str(root), image_column=image, **fields, groups=groups)
-    comments = {
-        "group_by": "images with an equal value stay in one split"
-        if unit
-        else "group_by: patient # a column whose equal values must stay in one split",
-        "groups": "a label group is `kind: one` class an image, or `any` number of them; delete what is no label",
-    }
-    return InferredSource(dataset, root, comments)
+    fields = {"file": data.name if data.is_file() else None, "split_column": divided_by, "group_by": unit}
+    dataset = ParquetSource.model_validate({
+        "source": "parquet", "root": str(root), "image_column": image, **{k: v for k, v in fields.items() if v}, "groups": groups,
+    })  # fmt: skip
+    return InferredSource(dataset, root, column_comments(unit))
+
+
+def _image_column(file: pq.ParquetFile) -> str | None:
+    return next((field.name for field in file.schema_arrow if _holds_images(field.type)), None)
 
 
 def read_parquet(config: ParquetSource, root: Path, problems: Problems) -> ImageListing:

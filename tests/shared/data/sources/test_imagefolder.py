@@ -120,6 +120,31 @@ def test_without_labels_in_the_metadata_the_folders_are_the_classes(tmp_path: Pa
     assert infer_source(folder(tmp_path, rows)).dataset.source == "folder"
 
 
+def test_a_table_that_names_images_in_another_way_is_a_csv(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{i}.png", "label": ["cat", "dog"][i % 2]} for i in range(8)]
+    folder(tmp_path, rows)
+    (tmp_path / "metadata.jsonl").unlink()
+    table = ["image_id,label", *(f"{row['file_name'].removesuffix('.png')},{row['label']}" for row in rows)]
+    (tmp_path / "metadata.csv").write_text("\n".join(table))
+    assert infer_source(tmp_path).dataset.source == "csv"
+
+
+def test_any_usual_name_of_a_split_column_is_found_and_two_columns_keep_their_groups(tmp_path: Path) -> None:
+    rows = [
+        {
+            "file_name": f"{i}.png",
+            "a b": ["x", "y"][i % 2],
+            "a_b": ["u", "v"][i % 2],
+            "Subset": ["training", "dev"][i // 4],
+        }
+        for i in range(8)
+    ]
+    dataset, images, _ = inferred(folder(tmp_path, rows))
+    assert dataset.split_column == "Subset"
+    assert {name: group.column for name, group in dataset.groups.items()} == {"a_b": "a b", "a_b_2": "a_b"}
+    assert [image.split for image in images] == ["train"] * 4 + ["val"] * 4
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -116,6 +116,16 @@ def test_columns_without_names_are_read_as_they_are(tmp_path: Path) -> None:
     assert images[2].labels.tolist() == [-1, -1, 1, 0]
 
 
+def test_tables_without_images_are_not_the_data_set(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encoded(0))
+    pq.write_table(pa.table({"feature": [0.5, 1.5]}), tmp_path / "features.parquet")
+    assert infer_source(tmp_path).dataset.source == "folder"
+    with pytest.raises(DataError, match=r"features\.parquet: no column holds images"):
+        infer_source(tmp_path / "features.parquet")
+
+
 def test_init_and_prepare_read_it(tmp_path: Path) -> None:
     labels = ["cat"] * 20 + ["dog"] * 16 + ["emu"] * 5
     write(
