@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest, guided
+from shared.diffusion.generator import (
+    BaseSource,
+    Generator,
+    SampleRequest,
+    by_strength,
+    draw_noise,
+    guided,
+    start_pixels,
+)
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
@@ -108,15 +116,10 @@ class TextToImage(Generator):
     ) -> NDArray[np.uint8]:
         """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
 
-        Requests are drawn in groups that run the same part of the noise schedule: those from noise, and those of each strength.
         Raises InputError if the GPU's memory is too small.
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
-        groups: dict[float | None, list[int]] = {}
-        for position, request in enumerate(requests):
-            if (request.start is None) != (request.strength is None):
-                raise ValueError("a request has both a start and a strength, or neither")
-            groups.setdefault(request.strength, []).append(position)
+        groups = by_strength(requests)
         try:
             self.prepare([text for request in requests for text in (self._text(request), request.negative)])
             for strength, positions in groups.items():
@@ -156,10 +159,7 @@ class TextToImage(Generator):
     ) -> torch.Tensor:
         """Returns the latents `[n, c, h, w]`, float32, of requests of one strength."""
         scheduler = self._process.scheduler(steps)
-        shape = self._family.latent_shape(self.resolution)
-        # drawn on the CPU: a seed's noise is then the same on every device
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests])
-        noise = noise.to(self._device)
+        noise = draw_noise(requests, self._family.latent_shape(self.resolution)).to(self._device)
         start, first = (
             (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
         )
@@ -213,14 +213,8 @@ class TextToImage(Generator):
     def _encode(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
         """Returns the normalised latents `[n, c, h, w]` of the start images (the VAE's means), each encoded alone."""
         _, autoencoder = self._parts()
-        found = []
-        for request in requests:
-            start = request.start
-            if start is None or start.shape != (self.resolution, self.resolution, 3):
-                raise ValueError(f"start must have shape {(self.resolution, self.resolution, 3)}")
-            pixels = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].to(self._device).float() / 127.5 - 1
-            found.append(autoencoder.encode(pixels)[0][0])
-        return autoencoder.normalise(torch.stack(found))
+        starts = start_pixels(requests, self.resolution, self._device)
+        return autoencoder.normalise(torch.cat([autoencoder.encode(start[None])[0] for start in starts]))
 
     def _decode(self, latent: torch.Tensor) -> NDArray[np.uint8]:
         """Returns one image `[r, r, 3]`. Images are decoded one by one, as one of 512 x 512 pixels needs about 1 GB of memory."""
