@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ class TextToImage(Generator):
             dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
-        base = find_base(name, source, layout)
+        replaced = tuple(part for part in layout.parts if f"{part}.safetensors" in files)
+        base = find_base(name, source, layout, replaced)
         family = find_family(base)
         base.check(digests, weights_from_base(family, method, text_encoder))
         trained = Trained(files, family, method, text_encoder)
@@ -96,15 +98,19 @@ class TextToImage(Generator):
 
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders."""
+        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders.
+
+        Conditions stay on the CPU, as those of a whole set of images may need gigabytes. Raises InputError if the GPU's memory is too small.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
         if not new:
             return
         family = self._family
-        encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
-        for prompt in new:
-            (condition,) = family.encode(encoders, [prompt])
-            self._conditions[prompt] = {name: value.to(self._dtype) for name, value in condition.items()}
+        with _memory_errors("the text encoders", "take a GPU with more, or a base with smaller ones"):
+            encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
+            for prompt in new:
+                (condition,) = family.encode(encoders, [prompt])
+                self._conditions[prompt] = {name: value.to(self._dtype).cpu() for name, value in condition.items()}
 
     @torch.inference_mode()
     def sample(
@@ -120,17 +126,13 @@ class TextToImage(Generator):
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
         groups = by_strength(requests)
-        try:
-            self.prepare([text for request in requests for text in (self._text(request), request.negative)])
+        self.prepare([text for request in requests for text in (self._text(request), request.negative)])
+        what = f"{len(requests)} images of {self.resolution} pixels at once"
+        with _memory_errors(what, "lower generate.batch_size, or set finetune.precision to bf16"):
             for strength, positions in groups.items():
                 latents = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
                 for position, latent in zip(positions, latents, strict=True):
                     images[position] = self._decode(latent)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"generate: the GPU's memory is too small for {len(requests)} images of {self.resolution} pixels at once; "
-                "lower generate.batch_size, or set finetune.precision to bf16"
-            ) from error
         return images
 
     def _parts(self) -> tuple[Any, Autoencoder]:
@@ -149,6 +151,14 @@ class TextToImage(Generator):
     def _text(self, request: SampleRequest) -> str:
         return self.prompt(request.labels) if request.prompt is None else request.prompt
 
+    def _conditions_of(self, prompts: Sequence[str]) -> list[Condition]:
+        """Returns the conditions of prompts on the device."""
+        found = {
+            prompt: {name: value.to(self._device) for name, value in self._conditions[prompt].items()}
+            for prompt in dict.fromkeys(prompts)
+        }
+        return [found[prompt] for prompt in prompts]
+
     def _denoise(
         self,
         requests: Sequence[SampleRequest],
@@ -164,8 +174,8 @@ class TextToImage(Generator):
             (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
         )
         latents = self._process.start(scheduler, noise, start, first)
-        text = [self._conditions[self._text(request)] for request in requests]
-        without = [self._conditions[request.negative] for request in requests]
+        text = self._conditions_of([self._text(request) for request in requests])
+        without = self._conditions_of([request.negative for request in requests])
         for number, timestep in enumerate(scheduler.timesteps[first:], first):
             scale = guidance if guided(number, steps, interval) else 1.0
             latents = scheduler.step(
@@ -223,3 +233,12 @@ class TextToImage(Generator):
         scaled = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu() * 255
         image: NDArray[np.uint8] = scaled.round().to(torch.uint8).numpy()
         return image
+
+
+@contextmanager
+def _memory_errors(what: str, remedy: str) -> Iterator[None]:
+    """Raises InputError if the GPU's memory is too small for `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"generate: the GPU's memory is too small for {what}; {remedy}") from error
