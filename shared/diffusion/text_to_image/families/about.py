@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from shared.config.generation import Generate, StableDiffusionFinetune, TextToImageFinetune
 from shared.diffusion.text_to_image.base_files import INDEX
-from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, FamilyKind, check_index, family_kind
+from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, FamilyKind, family_of_index
 
 
 def about_base(finetune: StableDiffusionFinetune | TextToImageFinetune, generate: Generate) -> str:
@@ -34,9 +33,7 @@ def _kind(finetune: StableDiffusionFinetune | TextToImageFinetune, location: str
         return FAMILIES["StableDiffusionPipeline"]
     index = Path(location) / INDEX
     if index.is_file():
-        content = index.read_bytes()
-        check_index(content, location)
-        return family_kind(json.loads(content)["_class_name"], location)
+        return family_of_index(index.read_bytes(), location)
     return FAMILIES[KNOWN[location].pipeline] if location in KNOWN else None
 
 
