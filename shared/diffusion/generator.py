@@ -106,6 +106,12 @@ class Finetuning:
     """Counts the processes that share the work, one per GPU; this process is the first of them."""
 
 
+def sampling(generate: Generate, generator: Generator) -> tuple[float, int]:
+    """Returns guidance and steps: those of the study, or those that suit the generator if the study leaves them to it."""
+    guidance = generator.guidance if generate.guidance is None else generate.guidance
+    return guidance, generator.steps if generate.steps is None else generate.steps
+
+
 def by_strength(requests: Sequence[SampleRequest]) -> dict[float | None, list[int]]:
     """Returns the positions of the requests of each strength, under None of those from noise alone; a group runs the same part of the schedule.
 
