@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shared.config.generation import Generate, StableDiffusionFinetune, TextToImageFinetune
+from shared.config.generation import AnyPretrained, Generate, StableDiffusionFinetune
 from shared.diffusion.text_to_image.base_files import INDEX
 from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, FamilyKind, family_of_index
 
 
-def about_base(finetune: StableDiffusionFinetune | TextToImageFinetune, generate: Generate) -> str:
+def about_base(finetune: AnyPretrained, generate: Generate) -> str:
     """Returns a line with the base's family, licence and gate, and the settings that a study has with it.
 
     Raises DataError if the base is a local folder of no family.
@@ -27,7 +27,7 @@ def about_base(finetune: StableDiffusionFinetune | TextToImageFinetune, generate
     return f"base {location}: {kind.name}; {licence}; {_settings(kind, finetune, generate)}"
 
 
-def _kind(finetune: StableDiffusionFinetune | TextToImageFinetune, location: str) -> FamilyKind | None:
+def _kind(finetune: AnyPretrained, location: str) -> FamilyKind | None:
     """Returns the family of the base, or None if only the base itself says it."""
     if isinstance(finetune, StableDiffusionFinetune):
         return FAMILIES["StableDiffusionPipeline"]
@@ -37,7 +37,7 @@ def _kind(finetune: StableDiffusionFinetune | TextToImageFinetune, location: str
     return FAMILIES[KNOWN[location].pipeline] if location in KNOWN else None
 
 
-def _settings(kind: FamilyKind, finetune: StableDiffusionFinetune | TextToImageFinetune, generate: Generate) -> str:
+def _settings(kind: FamilyKind, finetune: AnyPretrained, generate: Generate) -> str:
     def chosen(value: Any, default: Any) -> Any:
         return default if value is None else value
 
