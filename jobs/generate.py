@@ -86,7 +86,7 @@ def generate(
     `train` is the training split, `model` the digest of the generator for the provenance.
     """
     from shared.data.encode import image_format
-    from shared.diffusion.generator import SampleRequest
+    from shared.diffusion.generator import SampleRequest, sampling
 
     requests = [
         SampleRequest(
@@ -101,8 +101,7 @@ def generate(
         )
         for image in plan
     ]
-    guidance = generator.guidance if generate.guidance is None else generate.guidance
-    steps = generator.steps if generate.steps is None else generate.steps
+    guidance, steps = sampling(generate, generator)
     drawn = generator.sample(requests, guidance, steps, generate.guidance_interval or (0.0, 1.0))
     rows = [
         {

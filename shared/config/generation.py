@@ -147,7 +147,8 @@ class TextToImageFinetune(PretrainedFinetune):
     text_encoder: ClassVar[bool] = False
 
 
-AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune | TextToImageFinetune, Field(discriminator="generator")]
+AnyPretrained = StableDiffusionFinetune | TextToImageFinetune
+AnyFinetune = Annotated[PixelFinetune | AnyPretrained, Field(discriminator="generator")]
 
 
 class ImageToImage(Section):

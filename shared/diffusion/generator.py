@@ -106,6 +106,38 @@ class Finetuning:
     """Counts the processes that share the work, one per GPU; this process is the first of them."""
 
 
+def sampling(generate: Generate, generator: Generator) -> tuple[float, int]:
+    """Returns guidance and steps: those of the study, or those that suit the generator if the study leaves them to it."""
+    guidance = generator.guidance if generate.guidance is None else generate.guidance
+    return guidance, generator.steps if generate.steps is None else generate.steps
+
+
+def by_strength(requests: Sequence[SampleRequest]) -> dict[float | None, list[int]]:
+    """Returns the positions of the requests of each strength, under None of those from noise alone; a group runs the same part of the schedule.
+
+    Raises ValueError for a request that has a start without a strength, or a strength without a start.
+    """
+    groups: dict[float | None, list[int]] = {}
+    for position, request in enumerate(requests):
+        if (request.start is None) != (request.strength is None):
+            raise ValueError("a request has both a start and a strength, or neither")
+        groups.setdefault(request.strength, []).append(position)
+    return groups
+
+
+def draw_noise(requests: Sequence[SampleRequest], shape: Sequence[int]) -> torch.Tensor:
+    """Returns the noise `[n, *shape]` from which images begin, on the CPU: a seed's noise is then the same on every device."""
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests])
+
+
+def start_pixels(requests: Sequence[SampleRequest], side: int, device: torch.device) -> torch.Tensor:
+    """Returns the start images `[n, 3, side, side]`, scaled to -1 … 1; raises ValueError for another size."""
+    starts = np.stack([r.start for r in requests if r.start is not None])
+    if starts.shape[1:] != (side, side, 3):
+        raise ValueError(f"start images must be {(side, side, 3)}, got {starts.shape[1:]}")
+    return torch.from_numpy(starts).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def guided(index: float, steps: int, interval: tuple[float, float]) -> bool:
     """Returns whether the step `index` of `steps`, counted from 0, is in the interval in which guidance is used."""
     return interval[0] <= index / steps < interval[1]

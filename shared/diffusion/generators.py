@@ -23,7 +23,7 @@ from shared.config.generation import (
 )
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE, Layout
 from shared.diffusion.text_to_image.families.about import about_base
-from shared.diffusion.text_to_image.families.table import check_index
+from shared.diffusion.text_to_image.families.table import family_of_index
 from shared.errors import DataError
 
 
@@ -41,7 +41,7 @@ class BaseFiles:
     """Maps files of weights to the pickles that a repository of the hub may have in their place, which the stage `weights` converts."""
     instead: str
     """Names a base that lacks nothing, as settings in YAML, for messages."""
-    check_index: Callable[[bytes, str], None] | None = None
+    check_index: Callable[[bytes, str], object] | None = None
     """Raises DataError for the content of a model_index.json, and the base's name, that no family of the generator has."""
 
 
@@ -79,7 +79,7 @@ def _even_share(config: PretrainedFinetune, gpus: int) -> int:
 _DEFAULT_BASE = f"base: {SD_15}, revision: {SD_15_COMMIT}"
 
 
-def _base_files(layout: Layout, check: Callable[[bytes, str], None] | None = None) -> BaseFiles:
+def _base_files(layout: Layout, check: Callable[[bytes, str], object] | None = None) -> BaseFiles:
     return BaseFiles(layout.about, layout.choose, layout.missing, layout.pickles, _DEFAULT_BASE, check)
 
 
@@ -109,7 +109,7 @@ GENERATORS = {
         load="shared.diffusion.text_to_image.generator:TextToImage.load",
         untimed="a text-to-image model is not loaded for a forecast; its weights are several GiB more",
         most_gpus=_even_share,
-        base=_base_files(TEXT_TO_IMAGE, check_index),
+        base=_base_files(TEXT_TO_IMAGE, family_of_index),
         about_base=about_base,
         example="base: stabilityai/stable-diffusion-xl-base-1.0, method: lora, learning_rate: 1e-4, steps: 1500",
     ),

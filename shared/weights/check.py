@@ -13,6 +13,7 @@ from shared.config.resolve import ResolvedStudy
 from shared.config.stages import PRETRAINED
 from shared.config.training import Classifier
 from shared.diffusion.generators import generator_kind
+from shared.diffusion.text_to_image.base_files import INDEX
 from shared.errors import DataError
 from shared.weights.headers import tensor_shapes
 from shared.weights.in_place import in_place, remedy_in_folder
@@ -42,7 +43,7 @@ def _check_classifier(classifier: Classifier, model: str, value: object, resolut
 
 
 def check_base(finetune: AnyFinetune) -> None:
-    """Raises DataError if the base is a folder that lacks a file or has a damaged one, or neither a folder nor a name on the hub."""
+    """Raises DataError if the base is a folder that lacks a file, has a damaged one or is of no family, or neither a folder nor a name on the hub."""
     at, base = finetune.base_location, generator_kind(finetune.generator).base
     if at is None or base is None or is_s3(at) or is_hub_name(at):
         return
@@ -55,6 +56,8 @@ def check_base(finetune: AnyFinetune) -> None:
         raise DataError(
             f"finetune.base {at}: has no {name}{in_place(name, there)}; {remedy_in_folder(name, there)}: it must be {base.layout}"
         )
+    if base.check_index is not None:
+        base.check_index((folder / INDEX).read_bytes(), at)
     for name in base.choose(there):
         if name.endswith(".safetensors"):
             tensor_shapes(folder / name, f"finetune.base {at}: {name}")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shared.artifacts.open import is_s3
 from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
@@ -94,7 +95,7 @@ def check_weights(name: str, pretrained: str, **options: Any) -> None:
     A pickle's tensors stay in the file. Weights in a bucket are not looked at, as they would be downloaded.
     """
     _check_model(name)
-    if pretrained.startswith("s3://"):
+    if is_s3(pretrained):
         return
     path = _located(pretrained)
     if _is_readable_pickle(path, pretrained):
@@ -123,7 +124,7 @@ def _located(source: str) -> Path:
 
 def _is_readable_pickle(path: Path, source: str) -> bool:
     """Returns whether the file is a pickle; raises DataError if it is one of a bucket."""
-    if is_pickle(path) and source.startswith("s3://"):
+    if is_pickle(path) and is_s3(source):
         raise DataError(
             f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
         )

@@ -105,7 +105,17 @@ CASES = [
     Case("an index of nested lists", _index("[" * 100_000), 2, ("is no JSON",)),
     Case("a folder without a model", _digests(), 2, ("finetune.base", "holds no model", "text-to-image")),
     Case("a folder of files of other names", _digests("README.md", "v1.ckpt"), 2, ("holds no model",)),
-    Case("shards with their index", _digests("model_index.json", "vae/config.json"), 0, ("1 ", "vae/config.json")),
+    Case(
+        "shards with their index",
+        _digests(
+            "model_index.json",
+            "transformer/diffusion_pytorch_model.safetensors.index.json",
+            "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+            "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+        ),
+        0,
+        ("1 ", "safetensors.index.json", "-00001-of-00002.safetensors", "-00002-of-00002.safetensors"),
+    ),
     Case(
         "a variant beside whole weights",
         _digests("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"),

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from shared.config.generation import StableDiffusionFinetune
+from shared.config.generation import StableDiffusionFinetune, TextToImageFinetune
+from shared.diffusion.text_to_image.base_files import INDEX
 from shared.weights import pretrained
 from shared.weights.check import check_base
 from tests.corpus.case import Case
@@ -106,6 +107,18 @@ def _base(**files: bytes) -> Callable[[Path], object]:
     return attempt
 
 
+def _base_of(pipeline: str) -> Callable[[Path], object]:
+    """Returns an attempt that looks at a base whose model_index.json names a pipeline."""
+
+    def attempt(folder: Path) -> object:
+        _base()(folder)
+        (folder / "base" / INDEX).write_text(json.dumps({"_class_name": pipeline}))
+        check_base(TextToImageFinetune(generator="text-to-image", base=str(folder / "base")))
+        return "the base is whole"
+
+    return attempt
+
+
 def _named_base(name: str) -> Callable[[Path], object]:
     return lambda _: check_base(StableDiffusionFinetune(generator="stable-diffusion", base=name)) or "not looked at"
 
@@ -155,6 +168,8 @@ CASES = [
         2, ("does not fit test_resnet: it lacks", "name the file of this model, or its model in classifier.model")),
     Case("another shape", _bytes(lambda: save({**_state(), FIRST: torch.zeros(1, 2)})), 2, (f"{FIRST} has the shape [1, 2], expected",)),
     Case("a whole base", _base(), 0, ("the base is whole",)),
+    Case("a whole base of a family", _base_of("StableDiffusionPipeline"), 0, ("the base is whole",)),
+    Case("a whole base of no family", _base_of("FluxPipeline"), 2, ("names the pipeline 'FluxPipeline'", "of no family")),
     Case("a base in half precision only", _base(**{"diffusion_pytorch_model.fp16.safetensors": GOOD}), 0, ("the base is whole",)),
     Case("a base in parts", _base(**{"diffusion_pytorch_model-00001-of-00002.safetensors": GOOD}), 2, ("its weights are in parts", "max_shard_size")),
     Case("a base of pickles", _base(**{"diffusion_pytorch_model.bin": b"\x80"}),

@@ -11,7 +11,8 @@ import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+from tests.support.tiny_pipeline import END, START
+
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest, guided
+from shared.diffusion.generator import (
+    BaseSource,
+    Generator,
+    SampleRequest,
+    by_strength,
+    draw_noise,
+    guided,
+    start_pixels,
+)
 from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_network
 
 SHIFT = 0.3
@@ -52,17 +60,9 @@ class PixelGenerator(Generator):
         steps: int,
         interval: tuple[float, float] = (0.0, 1.0),
     ) -> NDArray[np.uint8]:
-        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
-
-        Requests are drawn in groups that run the same part of the schedule: those from noise, and those of each strength.
-        """
+        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type."""
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
-        groups: dict[float | None, list[int]] = {}
-        for position, request in enumerate(requests):
-            if (request.start is None) != (request.strength is None):
-                raise ValueError("a request has both a start and a strength, or neither")
-            groups.setdefault(request.strength, []).append(position)
-        for strength, positions in groups.items():
+        for strength, positions in by_strength(requests).items():
             drawn = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
             levels = ((drawn.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             images[positions] = levels.permute(0, 2, 3, 1).cpu().numpy()
@@ -78,11 +78,9 @@ class PixelGenerator(Generator):
     ) -> torch.Tensor:
         """Returns the images `[n, 3, r, r]`, in -1 to 1, of requests of one strength."""
         side = self.resolution
-        # drawn on the CPU: a seed's noise is then the same on every device
-        noise = torch.stack(
-            [torch.randn((3, side, side), generator=torch.Generator().manual_seed(r.seed)) for r in requests]
-        ).to(self._device)
-        state = noise if strength is None else (1 - strength) * self._starts(requests) + strength * noise
+        state = draw_noise(requests, (3, side, side)).to(self._device)
+        if strength is not None:
+            state = (1 - strength) * start_pixels(requests, side, self._device) + strength * state
         labels = torch.from_numpy(np.stack([r.labels for r in requests])).to(self._device)
         start = 1.0 if strength is None else strength
         evaluations = max(1, round(steps * start))
@@ -109,13 +107,6 @@ class PixelGenerator(Generator):
         )
         without, conditional = both.chunk(2)
         return without + guidance * (conditional - without)
-
-    def _starts(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
-        """Returns the start images `[n, 3, r, r]`, scaled to -1 to 1."""
-        starts = np.stack([r.start for r in requests if r.start is not None])
-        if starts.shape[1:] != (self.resolution, self.resolution, 3):
-            raise ValueError(f"start images must be {(self.resolution, self.resolution, 3)}, got {starts.shape[1:]}")
-        return torch.from_numpy(starts).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def integrate(

@@ -19,7 +19,7 @@ from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
-from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, sampling
 from shared.diffusion.pixel.generator import PixelGenerator
 from shared.diffusion.pixel.train import finetune_pixel
 from shared.settings import Settings
@@ -53,8 +53,7 @@ def time_pixel(
         steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
         files = {path.name: path for path in out.iterdir()}
         generator = PixelGenerator.load(files, device, _no_base(out))
-    guidance = generator.guidance if generate.guidance is None else generate.guidance
-    all_steps = generator.steps if generate.steps is None else generate.steps
+    guidance, all_steps = sampling(generate, generator)
     sampler_steps = min(SAMPLER_STEPS, all_steps)
     requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
     drawn = Repeats()

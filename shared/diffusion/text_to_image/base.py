@@ -48,6 +48,8 @@ class Base:
     folder: Path
     layout: Layout = STABLE_DIFFUSION
     """Says which of its files are read."""
+    replaced: tuple[str, ...] = ()
+    """Lists the parts that a fine-tuning replaced, whose weights need not be there."""
 
     def digests(self, parts: Sequence[str]) -> dict[str, str]:
         """Returns the SHA-256 of each file that these parts are read from, by its path inside the base."""
@@ -61,7 +63,7 @@ class Base:
             if missing := self.layout.missing_names(part, there):
                 raise DataError(f"finetune.base {self.name}: has no {part}/{missing[0]}; name {self.layout.about}")
             paths += [f"{part}/{name}" for name in there]
-            if has_weights(part):
+            if has_weights(part) and part not in self.replaced:
                 paths += self.weights(part)
         return paths
 
@@ -121,24 +123,22 @@ class Base:
         )
 
 
-def find_base(
-    name: str, source: BaseSource, layout: Layout = STABLE_DIFFUSION, weights: Sequence[str] | None = None
-) -> Base:
+def find_base(name: str, source: BaseSource, layout: Layout = STABLE_DIFFUSION, replaced: tuple[str, ...] = ()) -> Base:
     """Returns the base model `name`, after copying it to local disk if necessary.
 
-    `weights` names the parts whose weights are needed; None needs all. Raises DataError if there is no such model, UnavailableError
-    (exit 75) if its bucket does not answer.
+    `replaced` names the parts whose weights are not needed. Raises DataError if there is no such model, UnavailableError (exit 75) if its
+    bucket does not answer.
     """
     name = source.location or name
     if source.fetched is not None:
-        names = layout.choose(source.fetched.names, weights)
-        return Base(name, source.fetched.commit, source.fetched.folder(names), layout)
+        names = layout.choose(source.fetched.names, without=replaced)
+        return Base(name, source.fetched.commit, source.fetched.folder(names), layout, replaced)
     if name.startswith("s3://"):
         from shared.artifacts.remote import local_folder
 
-        return Base(name, None, local_folder(name, source.settings, source.scratch), layout)
+        return Base(name, None, local_folder(name, source.settings, source.scratch), layout, replaced)
     if Path(name).is_dir():
-        return Base(name, None, Path(name), layout)
+        return Base(name, None, Path(name), layout, replaced)
     raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
 
 

@@ -86,13 +86,13 @@ class Layout:
             return self.tokenizer
         return ("scheduler_config.json",) if part == "scheduler" else ("config.json",)
 
-    def choose(self, there: Collection[str], weights: Sequence[str] | None = None) -> list[str]:
-        """Returns the paths that are read, of those that are `there`; `weights` names the parts whose weights are read, or None for all."""
+    def choose(self, there: Collection[str], without: Sequence[str] = ()) -> list[str]:
+        """Returns the paths that are read, of those that are `there`; `without` names the parts whose weights are not."""
         found = [INDEX] if self.index and INDEX in there else []
         for part in self.parts:
             found += [path for name in self.small_names(part) if (path := f"{part}/{name}") in there]
         for part in self.parts:
-            if has_weights(part) and (weights is None or part in weights):
+            if has_weights(part) and part not in without:
                 found += weights_files(part, there)
         return found
 

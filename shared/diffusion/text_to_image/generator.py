@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest, guided
+from shared.diffusion.generator import (
+    BaseSource,
+    Generator,
+    SampleRequest,
+    by_strength,
+    draw_noise,
+    guided,
+    start_pixels,
+)
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
@@ -71,7 +80,8 @@ class TextToImage(Generator):
             dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
-        base = find_base(name, source, layout)
+        replaced = tuple(part for part in layout.parts if f"{part}.safetensors" in files)
+        base = find_base(name, source, layout, replaced)
         family = find_family(base)
         base.check(digests, weights_from_base(family, method, text_encoder))
         trained = Trained(files, family, method, text_encoder)
@@ -88,15 +98,19 @@ class TextToImage(Generator):
 
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[str]) -> None:
-        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders."""
+        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders.
+
+        Conditions stay on the CPU, as those of a whole set of images may need gigabytes. Raises InputError if the GPU's memory is too small.
+        """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
         if not new:
             return
         family = self._family
-        encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
-        for prompt in new:
-            (condition,) = family.encode(encoders, [prompt])
-            self._conditions[prompt] = {name: value.to(self._dtype) for name, value in condition.items()}
+        with _memory_errors("the text encoders", "take a GPU with more, or a base with smaller ones"):
+            encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
+            for prompt in new:
+                (condition,) = family.encode(encoders, [prompt])
+                self._conditions[prompt] = {name: value.to(self._dtype).cpu() for name, value in condition.items()}
 
     @torch.inference_mode()
     def sample(
@@ -108,26 +122,17 @@ class TextToImage(Generator):
     ) -> NDArray[np.uint8]:
         """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
 
-        Requests are drawn in groups that run the same part of the noise schedule: those from noise, and those of each strength.
         Raises InputError if the GPU's memory is too small.
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
-        groups: dict[float | None, list[int]] = {}
-        for position, request in enumerate(requests):
-            if (request.start is None) != (request.strength is None):
-                raise ValueError("a request has both a start and a strength, or neither")
-            groups.setdefault(request.strength, []).append(position)
-        try:
-            self.prepare([text for request in requests for text in (self._text(request), request.negative)])
+        groups = by_strength(requests)
+        self.prepare([text for request in requests for text in (self._text(request), request.negative)])
+        what = f"{len(requests)} images of {self.resolution} pixels at once"
+        with _memory_errors(what, "lower generate.batch_size, or set finetune.precision to bf16"):
             for strength, positions in groups.items():
                 latents = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
                 for position, latent in zip(positions, latents, strict=True):
                     images[position] = self._decode(latent)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"generate: the GPU's memory is too small for {len(requests)} images of {self.resolution} pixels at once; "
-                "lower generate.batch_size, or set finetune.precision to bf16"
-            ) from error
         return images
 
     def _parts(self) -> tuple[Any, Autoencoder]:
@@ -146,6 +151,14 @@ class TextToImage(Generator):
     def _text(self, request: SampleRequest) -> str:
         return self.prompt(request.labels) if request.prompt is None else request.prompt
 
+    def _conditions_of(self, prompts: Sequence[str]) -> list[Condition]:
+        """Returns the conditions of prompts on the device."""
+        found = {
+            prompt: {name: value.to(self._device) for name, value in self._conditions[prompt].items()}
+            for prompt in dict.fromkeys(prompts)
+        }
+        return [found[prompt] for prompt in prompts]
+
     def _denoise(
         self,
         requests: Sequence[SampleRequest],
@@ -156,16 +169,13 @@ class TextToImage(Generator):
     ) -> torch.Tensor:
         """Returns the latents `[n, c, h, w]`, float32, of requests of one strength."""
         scheduler = self._process.scheduler(steps)
-        shape = self._family.latent_shape(self.resolution)
-        # drawn on the CPU: a seed's noise is then the same on every device
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests])
-        noise = noise.to(self._device)
+        noise = draw_noise(requests, self._family.latent_shape(self.resolution)).to(self._device)
         start, first = (
             (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
         )
         latents = self._process.start(scheduler, noise, start, first)
-        text = [self._conditions[self._text(request)] for request in requests]
-        without = [self._conditions[request.negative] for request in requests]
+        text = self._conditions_of([self._text(request) for request in requests])
+        without = self._conditions_of([request.negative for request in requests])
         for number, timestep in enumerate(scheduler.timesteps[first:], first):
             scale = guidance if guided(number, steps, interval) else 1.0
             latents = scheduler.step(
@@ -213,14 +223,8 @@ class TextToImage(Generator):
     def _encode(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
         """Returns the normalised latents `[n, c, h, w]` of the start images (the VAE's means), each encoded alone."""
         _, autoencoder = self._parts()
-        found = []
-        for request in requests:
-            start = request.start
-            if start is None or start.shape != (self.resolution, self.resolution, 3):
-                raise ValueError(f"start must have shape {(self.resolution, self.resolution, 3)}")
-            pixels = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].to(self._device).float() / 127.5 - 1
-            found.append(autoencoder.encode(pixels)[0][0])
-        return autoencoder.normalise(torch.stack(found))
+        starts = start_pixels(requests, self.resolution, self._device)
+        return autoencoder.normalise(torch.cat([autoencoder.encode(start[None])[0] for start in starts]))
 
     def _decode(self, latent: torch.Tensor) -> NDArray[np.uint8]:
         """Returns one image `[r, r, 3]`. Images are decoded one by one, as one of 512 x 512 pixels needs about 1 GB of memory."""
@@ -229,3 +233,12 @@ class TextToImage(Generator):
         scaled = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu() * 255
         image: NDArray[np.uint8] = scaled.round().to(torch.uint8).numpy()
         return image
+
+
+@contextmanager
+def _memory_errors(what: str, remedy: str) -> Iterator[None]:
+    """Raises InputError if the GPU's memory is too small for `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"generate: the GPU's memory is too small for {what}; {remedy}") from error

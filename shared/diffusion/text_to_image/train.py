@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
-from shared.config.generation import TextToImageFinetune
+from shared.config.generation import AnyPretrained
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.diffusion.balance import draw_probabilities
@@ -53,7 +53,7 @@ log = Log("finetune")
 class Job:
     """Describes a fine-tuning to each of its processes."""
 
-    config: TextToImageFinetune
+    config: AnyPretrained
     images: ImageSet
     captions: list[str]
     seed: int
@@ -69,7 +69,7 @@ class Job:
     """Gives the precision of the training; always fp32 on a CPU."""
 
 
-def finetune_text_to_image(config: TextToImageFinetune, finetuning: Finetuning) -> list[dict[str, float]]:
+def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> list[dict[str, float]]:
     """Trains on the captioned images (of the rare classes only, if the config says so) and writes the committed files into `out`.
 
     These are generator.json, curve.json and the weights (see `model.py`). Returns the curve: points of step, loss and
@@ -110,7 +110,7 @@ def finetune_text_to_image(config: TextToImageFinetune, finetuning: Finetuning) 
     return curve
 
 
-def describe(config: TextToImageFinetune, family: Family, schema: LabelSchema) -> dict[str, Any]:
+def describe(config: AnyPretrained, family: Family, schema: LabelSchema) -> dict[str, Any]:
     """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests."""
     base = family.base
     return {
@@ -320,7 +320,7 @@ class Trainer:
         save_trained(self.denoiser, self.job.config.method, out)
 
 
-def choose_images(images: ImageSet, rare: NDArray[np.int64], config: TextToImageFinetune) -> ImageSet:
+def choose_images(images: ImageSet, rare: NDArray[np.int64], config: AnyPretrained) -> ImageSet:
     """Returns the images to train on, by `finetune.images`; raises ConfigError if none has a rare class and only those are wanted."""
     if config.images == "all":
         return images

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from shared.config.generation import Generate, StableDiffusionFinetune, TextToImageFinetune
+from shared.config.generation import AnyPretrained, Generate, StableDiffusionFinetune
 from shared.diffusion.text_to_image.base_files import INDEX
-from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, FamilyKind, check_index, family_kind
+from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, FamilyKind, family_of_index
 
 
-def about_base(finetune: StableDiffusionFinetune | TextToImageFinetune, generate: Generate) -> str:
+def about_base(finetune: AnyPretrained, generate: Generate) -> str:
     """Returns a line with the base's family, licence and gate, and the settings that a study has with it.
 
     Raises DataError if the base is a local folder of no family.
@@ -28,19 +27,17 @@ def about_base(finetune: StableDiffusionFinetune | TextToImageFinetune, generate
     return f"base {location}: {kind.name}; {licence}; {_settings(kind, finetune, generate)}"
 
 
-def _kind(finetune: StableDiffusionFinetune | TextToImageFinetune, location: str) -> FamilyKind | None:
+def _kind(finetune: AnyPretrained, location: str) -> FamilyKind | None:
     """Returns the family of the base, or None if only the base itself says it."""
     if isinstance(finetune, StableDiffusionFinetune):
         return FAMILIES["StableDiffusionPipeline"]
     index = Path(location) / INDEX
     if index.is_file():
-        content = index.read_bytes()
-        check_index(content, location)
-        return family_kind(json.loads(content)["_class_name"], location)
+        return family_of_index(index.read_bytes(), location)
     return FAMILIES[KNOWN[location].pipeline] if location in KNOWN else None
 
 
-def _settings(kind: FamilyKind, finetune: StableDiffusionFinetune | TextToImageFinetune, generate: Generate) -> str:
+def _settings(kind: FamilyKind, finetune: AnyPretrained, generate: Generate) -> str:
     def chosen(value: Any, default: Any) -> Any:
         return default if value is None else value
 

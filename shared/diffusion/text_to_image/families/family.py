@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pkgutil import resolve_name
 from typing import Any, ClassVar
 
@@ -42,7 +43,7 @@ class Family(ABC):
         """Returns the parts that encode prompts, tokenizers first."""
         return sorted(part for part in self.parts if part.startswith(("tokenizer", "text_encoder")))[::-1]
 
-    @property
+    @cached_property
     def factor(self) -> int:
         """Returns the number of pixels per latent of the VAE, along each side."""
         return int(2 ** (len(self.base.value("vae", "block_out_channels", list)) - 1))

@@ -144,10 +144,10 @@ def family_kind(pipeline: object, base: str) -> FamilyKind:
     )
 
 
-def check_index(content: bytes, base: str) -> None:
-    """Raises DataError if a model_index.json is no JSON object, or of no family."""
+def family_of_index(content: bytes, base: str) -> FamilyKind:
+    """Returns the family that the content of a model_index.json names; raises DataError if it is no JSON object, or of no family."""
     try:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DataError(f"finetune.base {base}: model_index.json is no JSON ({error})") from error
-    family_kind(index.get("_class_name") if isinstance(index, dict) else None, base)
+    return family_kind(index.get("_class_name") if isinstance(index, dict) else None, base)

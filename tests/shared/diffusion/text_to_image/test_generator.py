@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from shared.diffusion.generator import BaseSource, SampleRequest
 from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.generator import TextToImage
 from shared.diffusion.text_to_image.train import finetune_text_to_image
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, InputError
 from shared.settings import Settings
+from shared.weights.inputs import FetchedBase
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images, tiny_pipeline
 
 Load = Callable[[dict[str, Path]], TextToImage]
@@ -197,6 +199,50 @@ def test_a_changed_base_is_refused(
     described.write_text(trained["full"]["generator.json"].read_text().replace(str(tiny_base), str(other)))
     with pytest.raises(DataError, match=r"vae/diffusion_pytorch_model.safetensors has digest .* restore it"):
         load({**trained["full"], "generator.json": described})
+
+
+class Fetched(FetchedBase):
+    """Holds a base of the hub, whose files it brings only if they are asked for."""
+
+    commit = "c"
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        vars(self).update(base=base, copy=folder)
+
+    @property
+    def names(self) -> list[str]:
+        return [path.relative_to(vars(self)["base"]).as_posix() for path in vars(self)["base"].glob("*/*")]
+
+    def folder(self, names: Sequence[str]) -> Path:
+        copy: Path = vars(self)["copy"]
+        for name in names:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(vars(self)["base"] / name, copy / name)
+        return copy
+
+
+def test_weights_that_were_replaced_are_not_fetched(
+    trained: dict[str, dict[str, Path]], tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.device
+) -> None:
+    for method, needed in (("full", {"vae"}), ("lora", {"unet", "vae", "text_encoder"})):
+        fetched = Fetched(tiny_base, tmp_path / method)
+        generator = TextToImage.load(trained[method], device, replace(source, fetched=fetched))
+        assert {path.parent.name for path in (tmp_path / method).glob("*/*.safetensors")} == needed
+        assert generator.sample([SampleRequest(RED_SQUARE, 1)], 2.0, 2).std() > 0
+
+
+def test_a_text_encoder_that_does_not_fit_the_gpu_is_said(full: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(full._family, "encode", fail)
+    with pytest.raises(InputError, match="memory is too small for the text encoders"):
+        full.prepare(["a photo"])
+
+
+def test_conditions_stay_on_the_cpu(full: TextToImage) -> None:
+    full.sample([SampleRequest(RED_SQUARE, 1)], 2.0, 1)
+    assert {value.device.type for condition in full._conditions.values() for value in condition.values()} == {"cpu"}
 
 
 def test_the_schema_travels_with_it(full: TextToImage) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from shared.config.generation import Generate, StableDiffusionFinetune, TextToImageFinetune
 from shared.diffusion.text_to_image.families.about import about_base
-from shared.diffusion.text_to_image.families.table import KNOWN, check_index
+from shared.diffusion.text_to_image.families.table import KNOWN, family_of_index
 from shared.errors import DataError
 
 UNSET = Generate(guidance=None, steps=None)
@@ -49,7 +49,7 @@ def test_a_base_that_is_not_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"_class_name": 3}', b'{"_class_name": ["a"]}'])
 def test_an_index_that_says_nothing(content: bytes) -> None:
     with pytest.raises(DataError, match=r"^finetune.base some/model: model_index.json ") as error:
-        check_index(content, "some/model")
+        family_of_index(content, "some/model")
     assert "\n" not in str(error.value)
 
 

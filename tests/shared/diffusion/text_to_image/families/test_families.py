@@ -24,7 +24,7 @@ from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.config.generation import TextToImageFinetune
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.load import load_generator
-from shared.diffusion.text_to_image.base import find_base
+from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.families.family import Family, find_family
@@ -229,6 +229,22 @@ def test_strength_is_the_share_of_noise(family: Family, trained: Files, load: An
         first = generator._first_step(scheduler, strength)
         assert abs(float(shares[first]) - strength) < 0.12
     assert generator._first_step(scheduler, 1.0) == 0
+
+
+def test_a_step_reads_no_file_of_the_base(trained: Files, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load(trained["lora"])
+    generator.sample([SampleRequest(RED_SQUARE, 1)], GUIDANCE, 1)
+    predict, read, within = generator._family.predict, Base._json, []
+
+    def predicting(*arguments: Any) -> torch.Tensor:
+        monkeypatch.setattr(Base, "_json", lambda base, path: within.append(path) or read(base, path))
+        found: torch.Tensor = predict(*arguments)
+        monkeypatch.setattr(Base, "_json", read)
+        return found
+
+    monkeypatch.setattr(generator._family, "predict", predicting)
+    generator.sample([SampleRequest(RED_SQUARE, 1)], GUIDANCE, 2)
+    assert within == []
 
 
 class StopAt(FolderCheckpoints):
