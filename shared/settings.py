@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from shared.errors import ConfigError
+from shared.names import has_control_character
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Settings:
 
 def _secret_fault(name: str, value: str) -> str | None:
     """Returns why a secret cannot be one, as the end of a sentence, or None. White space around it is gone."""
-    if any(ord(character) < ord(" ") or ord(character) == 127 for character in value):
+    if has_control_character(value):
         return "has a line break or another control character inside; remove it"
     if name == "DATABASE_URL":  # has a form of its own, which `shared.search.database_url` checks
         return None
