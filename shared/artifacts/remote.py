@@ -13,7 +13,7 @@ from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
-from shared.names import path_below
+from shared.names import path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ PARALLEL = 16  # downloads at once; round trips take most of the time of small f
 
 
 def expanded(location: str) -> Path:
-    """Returns the path of a local location, in which `~` begins with a home folder; raises DataError if its user has none."""
+    """Returns the path of a local location, in which `~` stands for a home folder; raises DataError if there is none, or if no path can be so."""
+    if "\0" in location:
+        raise DataError(f"{shown(location)}: has a NUL, which no path has; remove it")
     try:
         return Path(location).expanduser()
     except RuntimeError:
