@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from shared.errors import ConfigError
+from shared.names import has_control_character
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ class Settings:
         def text(name: str) -> str | None:
             return environment.get(name, "").strip() or None
 
-        default_cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
         return cls(
             store=text("TAILFILL_STORE"),
             s3_endpoint=text("AWS_ENDPOINT_URL_S3"),
@@ -80,7 +80,7 @@ class Settings:
             s3_session_token=secret("AWS_SESSION_TOKEN"),
             s3_region=text("AWS_REGION") or text("AWS_DEFAULT_REGION"),
             database_url=secret("DATABASE_URL"),
-            cache=Path(environment.get("TAILFILL_CACHE") or default_cache),
+            cache=_cache(environment),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
@@ -96,7 +96,7 @@ class Settings:
 
 def _secret_fault(name: str, value: str) -> str | None:
     """Returns why a secret cannot be one, as the end of a sentence, or None. White space around it is gone."""
-    if any(ord(character) < ord(" ") or ord(character) == 127 for character in value):
+    if has_control_character(value):
         return "has a line break or another control character inside; remove it"
     if name == "DATABASE_URL":  # has a form of its own, which `shared.search.database_url` checks
         return None
@@ -105,6 +105,17 @@ def _secret_fault(name: str, value: str) -> str | None:
     if not value.isascii() or " " in value:
         return "has a space or a letter outside ASCII inside; copy it again"
     return None
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    if named := environment.get("TAILFILL_CACHE"):
+        return Path(named)
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
+    except RuntimeError:  # a user id without a name and without HOME
+        raise ConfigError(
+            "environment variable TAILFILL_CACHE: is not set, and this user has no home folder; set it to a folder for downloads, or set HOME"
+        ) from None
 
 
 def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:

@@ -25,12 +25,3 @@ def shortened(text: str, longest: int) -> str:
         return text
     tail = longest // 3
     return f"{text[: longest - tail - 1]}…{text[-tail:]}"
-
-
-def is_text(text: str) -> bool:
-    """Returns whether text can be written as UTF-8: an argument of a command that was no UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

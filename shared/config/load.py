@@ -15,7 +15,8 @@ from shared.config.resolve import ResolvedStudy, resolve
 from shared.config.search import Choice, FloatRange, IntRange
 from shared.config.study import Study
 from shared.errors import ConfigError
-from shared.terminal import is_text, shortened
+from shared.names import is_text
+from shared.terminal import shortened
 
 RANGE_FIELDS = {name for kind in (FloatRange, IntRange, Choice) for name in kind.model_fields}
 LARGEST = 2**63 - 1  # what all that stores a whole number can hold
@@ -42,7 +43,7 @@ def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> ResolvedStudy:
     tree, places = parse(text, str(path))
     for setting in sets:
         apply_set(tree, places, setting)
-    return study_from_tree(tree, places)
+    return _validated(tree, places)
 
 
 @_short_messages()
@@ -52,7 +53,7 @@ def changed_study(study: ResolvedStudy, sets: Sequence[str]) -> ResolvedStudy:
     places: dict[Path, Place] = {}
     for setting in sets:
         apply_set(tree, places, setting)
-    return study_from_tree(tree, places)
+    return _validated(tree, places)
 
 
 def study_tree(study: ResolvedStudy) -> dict[str, Any]:
@@ -64,36 +65,36 @@ def study_tree(study: ResolvedStudy) -> dict[str, Any]:
 @_short_messages()
 def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> ResolvedStudy:
     """Returns the study of a tree of plain values; raises ConfigError with one line per error if it is not valid."""
-    for path, value in _values_without_json(tree):
-        raise ConfigError(
-            f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
-            f"{place_text(path, places or {})}; quote dates and the like"
-        )
-    for path, number in _numbers_too_large(tree):
-        raise ConfigError(
-            f"{path_text(path)}: must be a whole number below 2^63, got {number}{place_text(path, places or {})}"
-        )
-    with explain(places or {}):
+    return _validated(tree, places or {})
+
+
+def _validated(tree: dict[str, Any], places: dict[Path, Place]) -> ResolvedStudy:
+    for path, value in _parts(tree):
+        if not _has_json(value):
+            raise ConfigError(
+                f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
+                f"{place_text(path, places)}; quote dates and the like"
+            )
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(
+                f"{path_text(path)}: must be a whole number below 2^63, got {value}{place_text(path, places)}"
+            )
+    with explain(places):
         study = Study.model_validate_json(json.dumps(tree))
-    return resolve(study, places or {})
+    return resolve(study, places)
 
 
-def _numbers_too_large(value: Any, path: Path = ()) -> Iterator[tuple[Path, int]]:
-    """Yields the whole numbers, with their paths, that a database or a library could not hold."""
+def _has_json(value: Any) -> bool:
+    """Returns whether JSON can express a value, as YAML can express more."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, dict | list | str | int | None)
+
+
+def _parts(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yields a value and everything in it, with their paths."""
+    yield path, value
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _numbers_too_large(inner, (*path, key))
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        yield path, value
-
-
-def _values_without_json(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yields the values, with their paths, that YAML can express and JSON cannot."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _values_without_json(inner, (*path, key))
-    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-        yield path, value
+            yield from _parts(inner, (*path, key))
 
 
 def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> None:
@@ -122,7 +123,10 @@ def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> 
             node[step] = value
             for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
                 del places[inner]  # the file's values below this path are replaced
-            places |= dict.fromkeys(_paths(value, tuple(steps)), name)
+            for inner, _ in _parts(value, tuple(steps)):
+                if len(inner) > MAX_DEPTH:
+                    raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep")
+                places[inner] = name
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
@@ -132,16 +136,6 @@ def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> 
             raise ConfigError(
                 f"{name}: {'.'.join(parts[: position + 1])} is a plain value and has no {parts[position + 1]!r}"
             )
-
-
-def _paths(value: Any, path: Path) -> Iterator[Path]:
-    """Yields the path of a value and of everything in it; raises ConfigError if a YAML alias makes it endless."""
-    if len(path) > MAX_DEPTH:
-        raise ConfigError(f"--set {path_text(path[:3])}…: nested more than {MAX_DEPTH} deep")
-    yield path
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _paths(inner, (*path, key))
 
 
 def _join_space_path(parts: list[str]) -> list[str]:

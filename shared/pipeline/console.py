@@ -94,7 +94,7 @@ class BarConsole(_BaseConsole):
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[text]}", markup=False),
-            console=RichConsole(stderr=True),
+            console=RichConsole(stderr=True, emoji=False),  # a name such as `:cat:` stays
             transient=True,
         )
         self._bars: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from shared.errors import ConfigError
+from shared.names import has_control_character
 
 FORM = "postgresql://user:password@host:port/database"
 LAST_PORT = 65535
@@ -25,7 +26,7 @@ def connection_arguments(url: str) -> tuple[dict[str, str], str]:
     text = url.strip()
     if text[:1] in ("'", '"'):
         raise _wrong("has quotes around it; remove them")
-    if any(ord(character) < ord(" ") or ord(character) == 127 for character in text):
+    if has_control_character(text):
         raise _wrong("has a line break or another control character inside; remove it")
     scheme = _SCHEME.match(text)
     if scheme is None:

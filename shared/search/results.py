@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 
-from shared.config.search import Range, Search
+from shared.config.search import MOST_SEEDS, Range, Search
 from shared.search.intermediate_values import Values, read_values
 from shared.search.monitor import damaged
 from shared.search.repetitions import REPETITION
@@ -26,7 +26,6 @@ from shared.search.tables import leases
 
 PATIENCE_SECONDS = 10.0  # how long a command waits for PostgreSQL
 WARM_TRIALS = 5
-MOST_REPETITIONS = 10_000  # as `final.seeds` has it
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _check(name: str, trial: FrozenTrial) -> None:
             for value in trial.params.values()
         ),
         "failure": isinstance(failure, str | None),
-        "repetition": isinstance(repetition, int | None) and -1 < (repetition or 0) < MOST_REPETITIONS,
+        "repetition": isinstance(repetition, int | None) and -1 < (repetition or 0) < MOST_SEEDS,
     }
     if wrong := [key for key, right in what.items() if not right]:
         raise damaged(name, f"trial {trial.number} has invalid {', '.join(wrong)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from shared.artifacts.disk import disk_errors, whole_file
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
-from shared.names import LONGEST_PART, shown
+from shared.names import LONGEST_PART, has_control_character, is_text, shown
 from shared.services.own_settings import own_settings
 from shared.services.process import Server
 from shared.settings import Settings
@@ -34,7 +33,7 @@ def check_services(workdir: Path, settings: Settings) -> None:
         raise ConfigError(
             f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
         )
-    if (fault := _path_fault(os.fsencode(workdir.absolute()))) is not None:
+    if (fault := _path_fault(str(workdir.absolute()))) is not None:
         raise ConfigError(f"--workdir {shown(workdir)}: its path {fault}; name another folder")
     if settings.database_url is None and not (workdir / "postgres" / "initialised").exists():
         from shared.services.postgres import check_user
@@ -42,14 +41,12 @@ def check_services(workdir: Path, settings: Settings) -> None:
         check_user()
 
 
-def _path_fault(path: bytes) -> str | None:
-    try:
-        text = path.decode()
-    except UnicodeDecodeError:
+def _path_fault(path: str) -> str | None:
+    if not is_text(path):
         return "is no text in UTF-8"
-    if any(unicodedata.category(character) == "Cc" for character in text):
+    if has_control_character(path):
         return "has a control character"
-    if len(path) > LONGEST_PATH or max(map(len, path.split(b"/"))) > LONGEST_PART:
+    if len(path.encode()) > LONGEST_PATH or max(map(len, path.encode().split(b"/"))) > LONGEST_PART:
         return f"is too long (a part has at most {LONGEST_PART} bytes, the whole {LONGEST_PATH})"
     return None
 

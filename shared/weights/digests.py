@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Choice
@@ -74,7 +75,7 @@ def _file(location: str, settings: Settings, kept: Store) -> str:
         if tag is None:
             raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
         return _object(store, key, tag, settings, kept)
-    path = Path(location).expanduser()
+    path = expanded(location)
     if not path.is_file():
         raise DataError(
             f"classifier.pretrained: there is no file {location}; name an existing one, package:<module>/<file> or s3://bucket/key"

@@ -113,7 +113,7 @@ def _portal(_: str) -> Answer:
     return 200, {"Content-Type": "text/html"}, LOGIN
 
 
-def _two(name: str) -> list[Case]:
+def _of_every_secret(name: str) -> list[Case]:
     """Returns the cases that every secret has."""
     return [
         Case(f"{name}: line break at the end", _setting(name, f"{PLANTED}\n"), 0),
@@ -124,11 +124,11 @@ def _two(name: str) -> list[Case]:
 
 
 SECRETS = [
-    *_two("AWS_ACCESS_KEY_ID"),
-    *_two("AWS_SECRET_ACCESS_KEY"),
-    *_two("AWS_SESSION_TOKEN"),
-    *_two("HF_TOKEN"),
-    *_two("DATABASE_URL"),
+    *_of_every_secret("AWS_ACCESS_KEY_ID"),
+    *_of_every_secret("AWS_SECRET_ACCESS_KEY"),
+    *_of_every_secret("AWS_SESSION_TOKEN"),
+    *_of_every_secret("HF_TOKEN"),
+    *_of_every_secret("DATABASE_URL"),
     Case("HF_TOKEN: quotes", _setting("HF_TOKEN", f'"{PLANTED}"'), 2, ("HF_TOKEN", "quotes")),
     Case("AWS_SECRET_ACCESS_KEY: a space inside", _setting("AWS_SECRET_ACCESS_KEY", f"{PLANTED} x"), 2, ("a space",)),
     Case("AWS_ACCESS_KEY_ID: a dash of typographers", _setting("AWS_ACCESS_KEY_ID", f"{PLANTED}–x"), 2, ("outside ASCII",)),
@@ -167,7 +167,8 @@ BOTO = [
     Case("boto: a credential process without JSON", _boto("[default]\ncredential_process = echo hello\n"), 2, ("settings of AWS",)),
     Case("boto: a container that does not answer", _boto(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://192.0.2.1.invalid/"), 2, ("settings of AWS",)),
     Case("boto: addressing style that is none", _boto("[default]\ns3 =\n  addressing_style = sideways\n", **KEYS), 2, ("sideways",)),
-    Case("boto: a retry mode that is none", _boto("[default]\nregion = eu west\n", **KEYS), 2, ("eu west", "AWS_REGION")),
+    Case("boto: a retry mode that is none, as ours is used", _boto("[default]\nretry_mode = never\n", **KEYS), 0, ("us-east-1",)),
+    Case("boto: a region that is none", _boto("[default]\nregion = eu west\n", **KEYS), 2, ("eu west", "AWS_REGION")),
 ]  # fmt: skip
 ANSWERS = [
     Case("S3: clock", _server(_error(403, "RequestTimeTooSkewed"), _get), 2, ("clock",)),

@@ -9,8 +9,6 @@ from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.digests import file_digest
-from shared.names import path_below
 from tests.corpus.case import Case
 
 KEY = "a" * 64
@@ -67,9 +65,7 @@ def _blob(change: Callable[[Path], object]) -> Callable[[Path], object]:
         store, artifacts = _artifacts(folder)
         (folder / "data").write_bytes(b"data")
         file = artifacts.upload("data.parquet", folder / "data")
-        blob = path_below(store.root, f"study/blobs/sha256/{file_digest(folder / 'data')}", "store")
-        if not blob.exists():
-            (blob,) = (path for path in store.root.rglob("*") if path.is_file())
+        (blob,) = (path for path in store.root.rglob("*") if path.is_file())
         change(blob)
         return artifacts.fetch(file).read_bytes()
 

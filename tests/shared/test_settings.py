@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_numbers_that_are_none(name: str, value: str) -> None:
 def test_a_device_that_is_none() -> None:
     with pytest.raises(ConfigError, match='environment variable TAILFILL_DEVICE: must be cpu or cuda, got "gpu"'):
         Settings.from_environment({"TAILFILL_DEVICE": "gpu"})
+
+
+def test_a_user_without_a_home_names_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert Settings.from_environment({"TAILFILL_CACHE": "/cache"}).cache == Path("/cache")
+    assert Settings.from_environment({"XDG_CACHE_HOME": "/xdg"}).cache == Path("/xdg/tailfill")
+    with pytest.raises(ConfigError, match="TAILFILL_CACHE: is not set, and this user has no home folder; set it"):
+        Settings.from_environment({})
 
 
 def test_the_region_has_two_names() -> None:

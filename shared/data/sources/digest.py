@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound
 from shared.config.dataset import Dataset
 from shared.data.sources.members import is_data
@@ -40,7 +41,7 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
 
         files = _in_bucket(S3Store(*split_s3(dataset.root), settings), dataset.label_files)
     else:
-        files = _in_folder(Path(dataset.root).expanduser(), dataset.root, dataset.label_files)
+        files = _in_folder(expanded(dataset.root), dataset.root, dataset.label_files)
     if not files:
         raise DataError(
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"
@@ -51,7 +52,7 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
 
 def check_outside(path: Path, root: str | None, remedy: str) -> None:
     """Raises ConfigError if `path`, which is to be written, lies below the root, where it would count as data that changes with each run."""
-    if root and not is_s3(root) and path.resolve().is_relative_to(Path(root).expanduser().resolve()):
+    if root and not is_s3(root) and path.resolve().is_relative_to(expanded(root).resolve()):
         raise ConfigError(f"{path}: lies inside of the data, {root}, whose files count as data; {remedy}")
 
 

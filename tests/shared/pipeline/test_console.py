@@ -32,7 +32,13 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().err) == {**PROGRESS, "stage": "finetune"}
 
 
-HOSTILE = {"time": "t", "level": "warning", "name": "tune", "event": "[/red]\x1b[2J", "reason": "a\x1b]0;x\x07\nb"}
+HOSTILE = {
+    "time": "t",
+    "level": "warning",
+    "name": "tune",
+    "event": "[/red] :cat:\x1b[2J",
+    "reason": "a\x1b]0;x\x07\nb",
+}
 
 
 def test_text_of_others_cannot_command_the_terminal(
@@ -46,7 +52,7 @@ def test_text_of_others_cannot_command_the_terminal(
             console.say("a\nreason \x1b[31m")
             console.finished("tune [/x]")
         err = capsys.readouterr().err
-        assert "[tune] warning: [/red]\\u001b[2J reason=a\\u001b]0;x\\u0007\\u000ab\n" in err.replace("\r", "")
+        assert "[tune] warning: [/red] :cat:\\u001b[2J reason=a\\u001b]0;x\\u0007\\u000ab\n" in err.replace("\r", "")
         assert "a\nreason \\u001b[31m\n" in err.replace("\r", "")
         assert "\x1b[2J" not in err
         assert "\x1b]0" not in err
