@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.config.dataset import BoxSource
+from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage, SplitName
 from shared.errors import DataError
@@ -36,10 +37,13 @@ class Box:
     """Names what is kept in one split: the image, or what its entry says."""
 
 
-def box_listing(config: BoxSource, names: Sequence[str], boxes: Iterable[Box], where: str) -> ImageListing:
+def box_listing(
+    config: BoxSource, names: Sequence[str], boxes: Iterable[Box], where: str, problems: Problems
+) -> ImageListing:
     """Lists an image per box, without the boxes that are too small and the classes that are left without any.
 
-    `names` are all classes in order, and `where` is the file that names them. Raises DataError if fewer than two classes are left.
+    `names` are all classes in order, and `where` is the file that names them. Raises DataError if fewer than two classes are left,
+    or what the problems say if they made it so.
     """
     every = list(boxes)
     kept = [box for box in every if box.corners is None or min(box.corners[2:]) >= config.least_size]
@@ -47,6 +51,7 @@ def box_listing(config: BoxSource, names: Sequence[str], boxes: Iterable[Box], w
     classes = tuple(name for name in dict.fromkeys(names) if name in found)
     small = len(every) - len(kept)
     if len(classes) < 2:
+        problems.raise_if_failing()  # they say why
         raise DataError(
             f"{where}: {len(kept)} boxes of the classes {list(classes)} are usable, {small} are smaller than {config.least_size} pixels "
             "(dataset.least_size); there must be two classes with boxes"

@@ -98,7 +98,7 @@ def read_coco(config: CocoSource, root: Path, problems: Problems) -> ImageListin
     ]
     names = [name for file in files for name in file.classes.values()]
     crowds = sum(bool(annotation.get("iscrowd")) for file in files for annotation in file.annotations)
-    listing = box_listing(config, names, boxes, files[0].name)
+    listing = box_listing(config, names, boxes, files[0].name, problems)
     notes = (f"{crowds} boxes of crowds were left out.",) if crowds else ()
     return ImageListing(
         listing.schema, listing.images, listing.total, notes=listing.notes + notes, class_where=listing.class_where

@@ -76,7 +76,7 @@ def read_yolo(config: YoloSource, root: Path, problems: Problems) -> ImageListin
         if (checked := paths.check(image, image)) is not None
         for box in _boxes(root, layout, checked, split, problems)
     ]
-    return box_listing(config, layout.classes, boxes, config.file)
+    return box_listing(config, layout.classes, boxes, config.file, problems)
 
 
 def _boxes(
