@@ -36,6 +36,12 @@ def split_of(text: str) -> SplitName | None:
     return SPLIT_WORDS.get(found[0]) if len(found) == 1 else None
 
 
+def split_within(text: str) -> SplitName | None:
+    """Returns the split that a name says among any other words and numbers, such as `instances_train2017`; None if it says none, or several."""
+    found = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", text.lower()) if word in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
 def is_split_column(name: str) -> bool:
     """Returns whether a column is named as one that divides a data set."""
     return re.sub(r"[\W_]+", "_", name.strip().lower()) in SPLIT_COLUMNS
