@@ -21,7 +21,7 @@ WAYS = {
     "by its module": ("-m", "jobs"),
     "as a stage is": ("-P", str(ROOT / "jobs" / "isolated.py")),
 }
-MODULES = ("shared.isolation", "pathlib", "click._compat", "click.globals", "click.core", "click", "logging", "shared.log")
+MODULES = ("shared.isolation", "click._compat", "click.globals", "click.core", "click", "logging", "shared.log")
 """Names modules that the command imports one after the other; before them Python itself starts, which no program can change."""
 
 

@@ -212,7 +212,11 @@ def test_a_server_that_sends_more_than_it_says_is_not_read_on(
     s3_server: Settings, tmp_path: Path, size: int | None
 ) -> None:
     with hostile(s3_server, Endless) as store:
-        for read in (lambda: store.get_file("a", tmp_path / "a", size), lambda: store.get("a"), lambda: store.digest("a")):
+        for read in (
+            lambda: store.get_file("a", tmp_path / "a", size),
+            lambda: store.get("a"),
+            lambda: store.digest("a"),
+        ):
             with pytest.raises(ArtifactError, match="a: has more than the 5 bytes that were expected"):
                 read()
         assert (tmp_path / "a").stat().st_size <= 5
@@ -229,7 +233,10 @@ def test_a_server_that_does_not_say_how_much_it_sends(s3_server: Settings, tmp_p
 
 
 def test_a_listing_and_an_error_without_an_end(s3_server: Settings) -> None:
-    with hostile(s3_server, Endless) as store, pytest.raises(ArtifactError, match="more than 67,108,864 bytes, which no S3"):
+    with (
+        hostile(s3_server, Endless) as store,
+        pytest.raises(ArtifactError, match="more than 67,108,864 bytes, which no S3"),
+    ):
         list(store.list(""))
     assert Endless.sent < 200 << 20
 
