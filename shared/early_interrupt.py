@@ -5,7 +5,7 @@ It imports only what Python has loaded or built in, and so what takes no time an
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps
 import os
 import sys
 import time

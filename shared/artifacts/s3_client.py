@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -83,43 +82,39 @@ def new_client(
         return client
 
 
-class _BoundedAnswer(AWSResponse):
-    """Holds an answer that is read whole, such as a page of a listing or an error, if it is not too large for that."""
-
-    @property
-    def content(self) -> bytes:
-        """Returns the body; raises ArtifactError as soon as there are more than LARGEST_IN_MEMORY bytes of it."""
-        if self._content is None:
-            data = bytearray()
-            try:
-                for part in self.raw.stream(CHUNK):
-                    data += part
-                    if len(data) > LARGEST_IN_MEMORY:
-                        self.raw.close()
-                        raise ArtifactError(
-                            f"{urlsplit(self.url).netloc}: answers a request with more than {LARGEST_IN_MEMORY:,} bytes, which no S3 "
-                            "server does; fix AWS_ENDPOINT_URL_S3"
-                        )
-            except URLLibError as error:
-                raise HTTPClientError(error=error) from error
-            self._content = bytes(data)
-        return self._content
-
-
 def _bound_answers(client: Any) -> None:
-    """Lets a client read no answer into memory that has no end: botocore has no such limit, and no setting for one."""
+    """Lets a client read no answer into memory that has no end, such as a page of a listing or an error.
+
+    botocore has no such limit, and no setting for one. The bodies of objects are read by the store itself.
+    """
     session = client._endpoint.http_session
     send = session.send
 
-    def bounded(request: Any) -> AWSResponse:
+    def bounded(request: Any) -> Any:
         streamed, request.stream_output = request.stream_output, True  # else `send` reads it
-        sent = send(request)
-        answer = _BoundedAnswer(sent.url, sent.status_code, sent.headers, sent.raw)
-        if not streamed:
-            answer.content  # noqa: B018 - reads it, so that a lost connection is tried again
+        answer = send(request)
+        if not streamed or answer.status_code >= 300:
+            answer._content = _read(answer)  # which botocore takes for what it has read
         return answer
 
     session.send = bounded
+
+
+def _read(answer: Any) -> bytes:
+    """Returns the body of an answer; raises ArtifactError as soon as there are more than LARGEST_IN_MEMORY bytes of it."""
+    data = bytearray()
+    try:
+        for part in answer.raw.stream(CHUNK):
+            data += part
+            if len(data) > LARGEST_IN_MEMORY:
+                answer.raw.close()
+                raise ArtifactError(
+                    f"{urlsplit(answer.url).netloc}: answers a request with more than {LARGEST_IN_MEMORY:,} bytes, which no S3 "
+                    "server does; fix AWS_ENDPOINT_URL_S3"
+                )
+    except URLLibError as error:
+        raise HTTPClientError(error=error) from error
+    return bytes(data)
 
 
 def _check_endpoint(endpoint: str | None) -> None:

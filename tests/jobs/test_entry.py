@@ -37,7 +37,7 @@ def interrupted(arguments: tuple[str, ...], at: str, *options: str) -> tuple[int
     assert process.stderr is not None
     said = []
     for line in process.stderr:
-        if not line.startswith("import time:"):
+        if LINE in line or (line.strip() and not line.startswith("import time:")):
             said.append(line.rstrip())
         elif line.rpartition("|")[2].strip() == at:
             process.send_signal(signal.SIGINT)
