@@ -17,6 +17,7 @@ from botocore.exceptions import (
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
     ResponseStreamingError,
 )
 from botocore.parsers import ResponseParserError
@@ -327,9 +328,18 @@ class S3Store:
                 error.kwargs.get("error"), RecursionError
             ):  # botocore wraps it if it happens while a request is sent
                 raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
+            if isinstance(
+                error.kwargs.get("error"), FileNotFoundError
+            ):  # of the certificates alone, and no request was sent
+                raise ConfigError(
+                    f"{where}: the file of certificates that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ~/.aws/config names does not exist; name one that does"
+                ) from error
+            fix = "AWS_ENDPOINT_URL_S3"
+            if isinstance(error, ProxyConnectionError):
+                fix = "the proxy that HTTP_PROXY or HTTPS_PROXY names, or except this server in NO_PROXY"
             raise UnavailableError(
                 f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
-                "start it or fix AWS_ENDPOINT_URL_S3, then run the same command again"
+                f"start it or fix {fix}, then run the same command again"
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error

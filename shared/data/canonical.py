@@ -2,8 +2,8 @@
 
 JPEG, PNG, WebP, AVIF, JPEG 2000, BMP, GIF, TIFF, PPM, SGI, PCX, QOI and ICO files are accepted: black and white, grey, palette, RGB, CMYK or
 YCbCr, with or without alpha, which is composited on white. CMYK is converted by the file's colour profile, if it has one. Of several
-frames the first is taken. Grey of 16 or 32 bits or floating point is
-brought to 8 bits: from `dataset.window`, or if that is not set from the image's own percentiles.
+frames the first is taken. Grey of 16 or 32 bits or floating point is brought to 8 bits: from `dataset.window`, or if that is not set from
+the image's own percentiles.
 """
 
 from __future__ import annotations
@@ -232,12 +232,11 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None,
             # a large JPEG is decoded at half, a quarter or an eighth of its size if that is still twice the resolution
             image.draft(None, (2 * resolution, 2 * resolution))
         profile = image.info.get("icc_profile") if image.mode == "CMYK" else None
-        if not upright:
-            image = ImageOps.exif_transpose(image)
-        by_profile = _by_profile(image, profile) if profile else None
+        turned = image if upright else ImageOps.exif_transpose(image)
+        by_profile = _by_profile(turned, profile) if profile else None
         if profile:
             notes += (DAMAGED_METADATA if by_profile is None else BY_PROFILE,)
-        rgb = _rgb(image, reading) if by_profile is None else by_profile
+        rgb = _rgb(turned, reading) if by_profile is None else by_profile
     return _Decoded(rgb if box is None else _cut(rgb, box), data if original else None, notes)
 
 
