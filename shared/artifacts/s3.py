@@ -19,6 +19,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProxyConnectionError,
     ResponseStreamingError,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
@@ -46,6 +47,8 @@ TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=B
 
 WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "No such file")
+"""Lists words of an error of TLS that no retry mends: an unknown signer, or a file of signers that is not there."""
 PORTAL = (
     "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
 )
@@ -328,11 +331,9 @@ class S3Store:
                 error.kwargs.get("error"), RecursionError
             ):  # botocore wraps it if it happens while a request is sent
                 raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
-            if isinstance(
-                error.kwargs.get("error"), FileNotFoundError
-            ):  # of the certificates alone, and no request was sent
+            if isinstance(error, SSLError) and any(words in str(error) for words in UNTRUSTED):
                 raise ConfigError(
-                    f"{where}: the file of certificates that AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or ~/.aws/config names does not exist; name one that does"
+                    f"{where}: its certificate cannot be checked ({said(error)}); name a file with that of who signed it in AWS_CA_BUNDLE"
                 ) from error
             fix = "AWS_ENDPOINT_URL_S3"
             if isinstance(error, ProxyConnectionError):
