@@ -42,6 +42,9 @@ class Source(Section):
     """Lists the endings of files that hold labels. A data set is identified by their content and by the size of all other files, as an edited
     label seldom changes a file's size."""
 
+    fixed_groups: ClassVar[tuple[str, ...]] = ()
+    """Names the label groups of a source that always has the same."""
+
     resolution: Annotated[int, Field(ge=16, le=1024)] = 224
     """Sets the side in pixels of the square images that `prepare` stores. It is at least the resolution of the generator and of the classifier."""
     fit: Literal["squash", "crop", "pad"] = "squash"
@@ -63,6 +66,12 @@ class Source(Section):
     megapixels: Annotated[int, Field(ge=1, le=2000)] | None = Field(default=None, exclude_if=lambda most: most is None)
     """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Returns the names of the label groups, which are known before any data are read."""
+        single = getattr(self, "group", None)
+        return self.fixed_groups or tuple(getattr(self, "groups", ())) or (str(single),)
+
     @field_validator("window")
     @classmethod
     def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -73,6 +82,8 @@ class Source(Section):
 
 class GarmentsSource(Source):
     """Draws clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
+
+    fixed_groups: ClassVar[tuple[str, ...]] = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")
 
     source: Literal["garments"]
     """Chooses this source."""
@@ -92,6 +103,8 @@ class DeepFashionSource(Source):
 
     A path such as `img/Sheer_Blouse/img_0001.jpg` names the product; photographs of one product stay in one split, as far as `prepare` splits.
     """
+
+    fixed_groups: ClassVar[tuple[str, ...]] = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")
 
     source: Literal["deepfashion"]
     """Chooses this source."""
@@ -178,6 +191,8 @@ class CsvSource(Source):
 
 class FashionMnistSource(Source):
     """Reads a folder with Fashion-MNIST's four IDX files, gzipped or not."""
+
+    fixed_groups: ClassVar[tuple[str, ...]] = ("garment", "sleeve", "worn_on")
 
     source: Literal["fashion-mnist"]
     """Chooses this source."""

@@ -1,8 +1,9 @@
 """Brings an image of any accepted format into the canonical form: RGB, square, PNG up to 128 px and JPEG (quality 95) above.
 
 JPEG, PNG, WebP, AVIF, JPEG 2000, BMP, GIF, TIFF, PPM, SGI, PCX, QOI and ICO files are accepted: black and white, grey, palette, RGB, CMYK or
-YCbCr, with or without alpha, which is composited on white. Of several frames the first is taken. Grey of 16 or 32 bits or floating point is
-brought to 8 bits: from `dataset.window`, or if that is not set from the image's own percentiles.
+YCbCr, with or without alpha, which is composited on white. CMYK is converted by the file's colour profile, if it has one. Of several
+frames the first is taken. Grey of 16 or 32 bits or floating point is brought to 8 bits: from `dataset.window`, or if that is not set from
+the image's own percentiles.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Literal
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from shared.config.dataset import Source
 from shared.data.encode import encode_image, image_format
@@ -46,6 +47,8 @@ BOMB_REMEDY = "set dataset.megapixels higher if it is a real image"
 PERHAPS_METADATA = {"truncated", "damaged image", "not an image"}
 """Lists the reasons that damaged metadata may be behind."""
 MOST_BYTES = 1 << 28
+DAMAGED_METADATA = "damaged metadata were skipped"
+BY_PROFILE = "CMYK: converted to sRGB by the colour profile in the file"
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
 COLOUR_SIDE = 4
 SIDEWAYS = {5, 6, 7, 8}  # values of EXIF's orientation: the width is stored as the height
@@ -215,7 +218,7 @@ def _decode_anyhow(data: bytes, resolution: int, box: tuple[int, int, int, int] 
         for less in without_metadata(data):
             with suppress(BadImage):
                 decoded = _decode(less, resolution, box, reading)
-                return replace(decoded, notes=(*decoded.notes, "damaged metadata were skipped"))
+                return replace(decoded, notes=(*decoded.notes, DAMAGED_METADATA))
         raise
 
 
@@ -234,7 +237,12 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None,
         if box is None:
             # a large JPEG is decoded at half, a quarter or an eighth of its size if that is still twice the resolution
             image.draft(None, (2 * resolution, 2 * resolution))
-        rgb = _rgb(image if upright else ImageOps.exif_transpose(image), reading)
+        profile = image.info.get("icc_profile") if image.mode == "CMYK" else None
+        turned = image if upright else ImageOps.exif_transpose(image)
+        by_profile = _by_profile(turned, profile) if profile else None
+        if profile:
+            notes += (DAMAGED_METADATA if by_profile is None else BY_PROFILE,)
+        rgb = _rgb(turned, reading) if by_profile is None else by_profile
     return _Decoded(rgb if box is None else _cut(rgb, box), data if original else None, notes)
 
 
@@ -273,6 +281,15 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """Returns an image of inks as sRGB by the profile that says how they look on paper, or None if that cannot be used."""
+    try:
+        inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+    except (ImageCms.PyCMSError, *DAMAGED):
+        return None
 
 
 def _windowed(values: NDArray[np.generic], window: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from shared.data.source import ImageListing, InferredSource, SourceImage, SplitN
 from shared.data.sources.folder_names import find_names
 from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import PathCheck, existing_root
-from shared.data.sources.split_words import split_of
+from shared.data.sources.split_words import part_of, split_of, without_numbers
 from shared.errors import DataError
 from shared.names import part_fault, shown
 
@@ -97,8 +97,9 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
     root = _unwrapped(root)
     folders = [root / name for name in member_names(root) if (root / name).is_dir()]
     _check_detection(root, folders)
-    found = {folder: split for folder in folders if (split := split_of(folder.name)) is not None}
+    found = {folder: split for folder in folders if (split := _split_of(folder)) is not None}
     if not found or _is_class_train(found, folders):
+        _check_parts(root, folders)
         return SplitFolders([(None, root)], [])
     splits = list(found.values())
     if len(set(splits)) < len(splits):
@@ -128,18 +129,38 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
     return SplitFolders(tops, unlabelled)
 
 
+def _split_of(folder: Path) -> SplitName | None:
+    """Returns the split that a folder's name says. A number may follow it if the folder holds folders, as COCO's `val2017`; else it may be a class."""
+    split = split_of(folder.name)
+    if split is None and _holds_folders(folder):
+        split = split_of(without_numbers(folder.name))
+    return split
+
+
+def _check_parts(root: Path, folders: Sequence[Path]) -> None:
+    """Raises DataError if folders that hold folders are named like parts of a data set: `my_train` and `my_test`, or `fold1` and `fold2`."""
+    parts = {
+        folder: part for folder in folders if (part := part_of(folder.name)) is not None and _holds_folders(folder)
+    }
+    if len(set(parts.values())) > 1:
+        first, second, *_ = (folder.name for folder in parts)
+        raise DataError(
+            f"{root.name}/: {first}/ and {second}/ are named like parts of a data set and hold folders; name them train/, val/ or test/ if they are "
+            "splits, join them if they are folds, and if they are classes, rename them"
+        )
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in member_names(folder))
+
+
 def _is_class_train(found: dict[Path, SplitName], folders: Sequence[Path]) -> bool:
     """Returns whether the only folder with a split's name is a class: a data set of vehicles may have a class `train`.
 
     It holds images and no folders, as the others do.
     """
     (folder, *others) = found
-    return (
-        not others
-        and folder.name.lower() == "train"
-        and len(folders) > 1
-        and not any((folder / name).is_dir() for name in member_names(folder))
-    )
+    return not others and folder.name.lower() == "train" and len(folders) > 1 and not _holds_folders(folder)
 
 
 def _unwrapped(folder: Path) -> Path:
