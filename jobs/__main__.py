@@ -311,6 +311,40 @@ def upload(folder: Path, target: str, as_json: bool) -> None:
     _say(send(folder, target, Settings.from_environment(), as_json))
 
 
+WHERE = click.argument("where", metavar="[DIR | s3://BUCKET/PREFIX]", required=False)
+
+
+@cli.command()
+@WHERE
+@JSON
+def verify(where: str | None, as_json: bool) -> None:
+    """Read everything that led to a study's final models, from the data to the report, and name what is missing, changed or unlinked.
+
+    DIR is a work directory [the one used last] or a store. Exits with 0 only if everything is whole.
+    """
+    from jobs.cli.verify import verify as check
+    from shared.errors import INPUT
+
+    text, whole = check(where, as_json)
+    _say(text)
+    if not whole:
+        sys.exit(INPUT)
+
+
+@cli.command()
+@WHERE
+@click.option("--delete", is_flag=True, help="Remove what is listed.")
+@JSON
+def gc(where: str | None, delete: bool, as_json: bool) -> None:
+    """List blobs that no study in the store needs, and writes that never ended, if they are older than a day.
+
+    DIR is a work directory [the one used last] or a store.
+    """
+    from jobs.cli.gc import gc as collect
+
+    _say(collect(where, delete, as_json))
+
+
 @cli.command()
 def schema() -> None:
     """Print the JSON schema of a study file."""

@@ -144,6 +144,7 @@ class Context:
                 run=run,
             ),
             unfinished,
+            files,
         )
 
 

@@ -2,7 +2,8 @@
 
 Layout in the store::
 
-    blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests; never removed
+    blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests
+    removed/sha256/<digest>                            blobs that `tailfill gc` is removing (`shared.artifacts.garbage`)
     <study>/<stage>/<key>/manifest.json                written last and once: the commit
     <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work continues
     <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
@@ -20,6 +21,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -39,6 +41,11 @@ S = TypeVar("S", bound=Section)
 log = Log("artifacts")
 
 REMEDY = "remove that object from the store, and run again"
+BLOBS = "blobs/sha256/"
+
+
+class Damaged(ArtifactError):
+    """Says that an object in the store is not what was written there."""
 
 
 class PlacedFile(File):
@@ -87,16 +94,26 @@ class Artifacts:
             )
         return manifest
 
-    def commit(self, manifest: Manifest, unfinished: Sequence[str] = ()) -> Manifest:
+    def commit(
+        self,
+        manifest: Manifest,
+        unfinished: Sequence[str] = (),
+        paths: Mapping[str, Path] = MappingProxyType({}),
+    ) -> Manifest:
         """Writes the manifest if the key has none; returns the committed one, which is another process's if that was faster.
 
-        Its checkpoints and parts are removed afterwards, except the checkpoints named `unfinished`, from which work continues under another key.
+        Its blobs were uploaded before. Those of `paths`, the local files by name, are looked for again once the manifest names them, and put
+        again if `tailfill gc` removed one in between. Its checkpoints and parts are removed afterwards, except the checkpoints named
+        `unfinished`, from which work continues under another key.
         """
         folder = self._folder(manifest.stage, manifest.key)
         self.store.create(f"{folder}/manifest.json", manifest.model_dump_json(indent=1).encode())
         committed = self.find(manifest.stage, manifest.key)
         if committed is None:
             raise ArtifactError(f"{self.store.url}/{folder}/manifest.json: vanished after it was written; run again")
+        for file in set(manifest.files) & set(committed.files):
+            if file.name in paths and not self.store.exists(_blob(file)):
+                self.store.put_file(_blob(file), paths[file.name])
         kept = [f"{folder}/checkpoints/{name}{end}" for name in unfinished for end in (".json", "/")]
         self.clean(manifest.stage, manifest.key, kept)
         return committed
@@ -143,7 +160,8 @@ class Artifacts:
     def upload(self, name: str, path: Path) -> File:
         """Writes a file's bytes under their digest and returns the entry for a manifest.
 
-        Existing bytes are overwritten with the same ones, which repairs them if they were damaged.
+        Existing bytes are overwritten with the same ones, which repairs them if they were damaged, and makes them young again: `tailfill gc`
+        removes no young blob.
         """
         file = _describe(name, path)
         self.store.put_file(_blob(file), path)
@@ -266,7 +284,7 @@ def _parse(kind: type[S], text: bytes, where: str) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
-        raise ArtifactError(
+        raise Damaged(
             f"{where}: not a {kind.__name__.lower()} that this version can read ({place}{first['msg']}, got "
             f"{shown(first['input'])}); {REMEDY}"
         ) from error
@@ -277,4 +295,4 @@ def _describe(name: str, path: Path) -> File:
 
 
 def _blob(file: File) -> str:
-    return f"blobs/sha256/{file.digest}"
+    return f"{BLOBS}{file.digest}"

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.store import NotFound, check_size, too_long
+from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, too_long
+from shared.digests import file_digest
 from shared.errors import ArtifactError
 from shared.names import path_below
 
@@ -100,6 +101,55 @@ class FolderStore:
         with disk_errors(path):
             path.unlink(missing_ok=True)
 
+    def digest(self, key: str) -> str:
+        """Returns the SHA-256 of the object's bytes; raises NotFound."""
+        path = self._path(key)
+        with disk_errors(path), _not_found(key):
+            return file_digest(path)
+
+    def stat(self, key: str) -> Stored | None:
+        """Returns the object's size and age, or None if it does not exist."""
+        path = self._path(key)
+        return _stored(key, path, self._now()) if path.is_file() else None
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yields the objects whose keys begin with `prefix`, in no order."""
+        now, folder = self._now(), prefix.rpartition("/")[0]
+        for parent, folders, names in os.walk(self._path(folder) if folder else self.root):
+            if Path(parent) == self.root:
+                folders[:] = [name for name in folders if name != INCOMING]
+            for name in names:
+                path = Path(parent, name)
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix) and (found := _stored(key, path, now)) is not None:
+                    yield found
+
+    def move(self, key: str, target: str) -> None:
+        """Gives an object another key, under which its age begins again; raises NotFound."""
+        source, path = self._path(key), self._path(target)
+        with disk_errors(path), _not_found(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.utime(source)
+            os.replace(source, path)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yields the temporary files of writes that have not ended."""
+        now = self._now()
+        for path in sorted((self.root / INCOMING).iterdir()):
+            if (found := _stored(path.name, path, now)) is not None:
+                yield Unfinished(f"{INCOMING}/{path.name}", "", found.age)
+
+    def abandon(self, write: Unfinished) -> None:
+        """Removes a temporary file."""
+        path = path_below(self.root, write.key, self.url, replaces=True)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
+    def _now(self) -> float:
+        """Returns the time of the file system's clock, which may be another machine's."""
+        with disk_errors(self.root), self._incoming() as temporary:
+            return temporary.stat().st_mtime
+
     def _path(self, key: str) -> Path:
         path = path_below(self.root, key, self.url)
         if key.split("/")[0] == INCOMING:
@@ -122,6 +172,15 @@ class FolderStore:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def _stored(key: str, path: Path, now: float) -> Stored | None:
+    """Returns the size and age of a file, or None if it vanished meanwhile."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return Stored(key, status.st_size, max(0.0, now - status.st_mtime))
 
 
 @contextmanager

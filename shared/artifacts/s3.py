@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -26,7 +28,7 @@ from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.s3_client import CREDENTIALS, UNAVAILABLE, new_client, said
-from shared.artifacts.store import NotFound, check_size, too_long
+from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, too_long
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
@@ -44,6 +46,8 @@ CHUNK = 1 << 20
 MOST_LISTED = 10_000_000  # objects, of which each takes some 300 bytes of memory
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
+PART_OF_COPY = 256 << 20  # bytes that a server copies within one request, before it would take too long to answer
+COPY = TransferConfig(multipart_threshold=PART_OF_COPY, multipart_chunksize=PART_OF_COPY, max_concurrency=4)
 
 WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
@@ -242,6 +246,70 @@ class S3Store:
                 if done > length:
                     raise too_long(f"{self.url}/{key}", length)
                 yield chunk
+
+    def stat(self, key: str) -> Stored | None:
+        """Returns the object's size and age by the server's clock, or None if it does not exist."""
+        try:
+            with self._errors(key):
+                found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except NotFound:
+            self._check_bucket()
+            return None
+        return Stored(key, int(found["ContentLength"]), self._age(found["LastModified"], found))
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yields the objects whose keys begin with `prefix`, as the server lists them, a page at a time."""
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
+        )
+        while True:
+            with self._errors(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", ()):
+                key = item["Key"].removeprefix(self._prefix)
+                if not key.startswith(PROBE):
+                    yield Stored(key, int(item["Size"]), self._age(item["LastModified"], page))
+
+    def move(self, key: str, target: str) -> None:
+        """Gives an object another key, under which its age begins again: the server copies it, then removes the old one. Raises NotFound."""
+        source = {"Bucket": self.bucket, "Key": self._key(key)}
+        with self._errors(key):
+            self._client.copy(source, self.bucket, self._key(target), Config=COPY)
+        self.delete(key)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yields the uploads in parts that were neither completed nor abandoned."""
+        uploads = self._client.get_paginator("list_multipart_uploads")
+        parts = self._client.get_paginator("list_parts")
+        with self._errors(""):
+            for page in uploads.paginate(Bucket=self.bucket, Prefix=self._prefix):
+                for upload in page.get("Uploads", ()):
+                    named = {"Bucket": self.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    ages = [self._age(upload["Initiated"], page)]
+                    try:
+                        for arrived in parts.paginate(**named):
+                            ages += [self._age(part["LastModified"], arrived) for part in arrived.get("Parts", ())]
+                    except self._client.exceptions.NoSuchUpload:  # completed meanwhile
+                        continue
+                    yield Unfinished(upload["Key"].removeprefix(self._prefix), upload["UploadId"], min(ages))
+
+    def abandon(self, write: Unfinished) -> None:
+        """Removes the parts of an upload, unless it has ended meanwhile."""
+        name = self._key(write.key)
+        with suppress(NotFound), self._errors(write.key):
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=write.id)
+
+    def _age(self, written: datetime, answer: Any) -> float:
+        """Returns the seconds from a time of the server's to its answer, so that no other clock matters."""
+        try:
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(
+                f"{self._endpoint}: its answers have no time (the header Date), so that ages are unknown"
+            ) from error
+        return max(0.0, (now - written).total_seconds())
 
     def _key(self, key: str) -> str:
         """Returns the full key in the bucket, after checking that it is a valid path, as some servers keep objects as files."""

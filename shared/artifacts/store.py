@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.errors import ArtifactError
 
@@ -16,6 +16,27 @@ LARGEST_IN_MEMORY = 64 << 20  # bytes; a manifest has at most a few megabytes
 
 class NotFound(Exception):
     """Says that no object has that key. Callers turn it into an error for people if it is one."""
+
+
+class Stored(NamedTuple):
+    """Describes an object."""
+
+    key: str
+    size: int
+    """Counts its bytes."""
+    age: float
+    """Counts the seconds since it was last written, both times by the store's own clock."""
+
+
+class Unfinished(NamedTuple):
+    """Describes a write that has not ended, of a process that is still at it or was killed."""
+
+    key: str
+    """Names the object that it would become; in a folder, the temporary file."""
+    id: str
+    """Tells several writes of one key apart."""
+    age: float
+    """Counts the seconds since the store last received bytes of it, by its own clock."""
 
 
 class Store(Protocol):
@@ -51,6 +72,24 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes an object if it exists."""
+
+    def digest(self, key: str) -> str:
+        """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
+
+    def stat(self, key: str) -> Stored | None:
+        """Returns the object's size and age, or None if it does not exist."""
+
+    def scan(self, prefix: str) -> Iterator[Stored]:
+        """Yields the objects whose keys begin with `prefix`, in no order, without holding them all in memory."""
+
+    def move(self, key: str, target: str) -> None:
+        """Gives an object another key, under which its age begins again; raises NotFound. A killed process may leave it under both."""
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yields the writes that have not ended."""
+
+    def abandon(self, write: Unfinished) -> None:
+        """Removes what the store holds of an unfinished write; its process, if there is one, fails."""
 
 
 def too_long(location: str, size: int) -> ArtifactError:

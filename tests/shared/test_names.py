@@ -30,6 +30,7 @@ from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
+from shared.artifacts.store import Unfinished
 from shared.config.dataset import CsvSource
 from shared.config.task import Input
 from shared.data.imageset import ImageSet
@@ -258,6 +259,12 @@ def table(box: Sandbox, name: str) -> None:
     read_csv(config, box.inside, Problems("skip"))
 
 
+def move_blob(box: Sandbox, name: str) -> None:
+    """Moves an object to such a key."""
+    box.store.put("a/b", b"1")
+    box.store.move("a/b", name)
+
+
 WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a manifest's file": lambda box, name: read_manifest(box, files=[{"name": name, "digest": box.blob.digest, "size": 1}]),
     "a manifest's digest": lambda box, name: read_manifest(box, files=[{"name": "a", "digest": name, "size": 1}]),
@@ -280,6 +287,10 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a folder store: delete": lambda box, name: box.store.delete(name),
     "a folder store: exists": lambda box, name: box.store.exists(name),
     "a folder store: list": lambda box, name: list(box.store.list(f"{name}/x/")),
+    "a folder store: move": lambda box, name: move_blob(box, name),
+    "a folder store: scan": lambda box, name: list(box.store.scan(f"{name}/x/")),
+    "a folder store: abandon": lambda box, name: box.store.abandon(Unfinished(name, "", 0)),
+    "S3: abandon": lambda box, name: of_s3(lambda s3: s3.abandon(Unfinished(name, "", 0)))(box),
     "S3: put": lambda box, name: of_s3(lambda s3: s3.put(name, b"1"))(box),
     "S3: create": lambda box, name: of_s3(lambda s3: s3.create(name, b"1"))(box),
     "S3: get": lambda box, name: of_s3(lambda s3: s3.get(name))(box),
