@@ -123,6 +123,9 @@ class FolderSource(Source):
     """Names the folder that holds the folders: a path or `s3://bucket/prefix`."""
     group: GroupName = "label"
     """Names the only label group."""
+    names: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
+    """Maps folders to the names of their classes, such as `{n02007558: flamingo}`. A folder that is not in it names its class itself, and folders
+    with an equal name are one class."""
 
 
 class CsvGroup(Section):
@@ -282,6 +285,51 @@ class ImagefolderSource(Source):
     """Describes the label groups by name."""
 
 
+class BoxSource(Source):
+    """Holds the settings that sources of images with boxes share: each box is cut out as an image of its own, whose class is the box's."""
+
+    root: str
+    """Names the folder that holds the images and the files of boxes; a path or `s3://bucket/prefix`."""
+    group: GroupName = "label"
+    """Names the only label group."""
+    padding: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Sets what is added to each side of a box, as a share of its longer side, so that an object is seen with some of what is around it."""
+    least_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Sets the least length in pixels of a box's shorter side. Smaller boxes are left out and counted, as little is seen in them."""
+
+
+class CocoSource(BoxSource):
+    """Reads images with boxes as COCO has them: JSON files with `images`, `annotations` and `categories`. Without boxes, they label whole images.
+
+    The name of a file or of its folder says the split, such as `annotations/instances_train2017.json` or `valid/_annotations.coco.json`. All boxes of
+    an image stay in one split. Boxes of crowds are left out.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".json"})
+
+    source: Literal["coco"]
+    """Chooses this source."""
+    file: str | None = None
+    """Gives the path of the only JSON file to read, inside `root`. If unset, all are read."""
+    group_by: str | None = None
+    """Names a key of the images such as the place of a camera. Images with the same value stay in one split, and in one fold of the judges."""
+
+
+class YoloSource(BoxSource):
+    """Reads images with boxes as YOLO has them: a text file per image, with a line per box, and a YAML file that names classes and splits.
+
+    Without a YAML file, `classes.txt` or `obj.names` names the classes. Lines of polygons and of poses count as the boxes around them. All boxes of an
+    image stay in one split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".txt", ".yaml", ".yml", ".names"})
+
+    source: Literal["yolo"]
+    """Chooses this source."""
+    file: str
+    """Gives the path of the file that names the classes, inside `root`: `data.yaml`, `classes.txt` or `obj.names`."""
+
+
 Dataset = Annotated[
     GarmentsSource
     | DeepFashionSource
@@ -290,7 +338,9 @@ Dataset = Annotated[
     | FashionMnistSource
     | ArraysSource
     | ParquetSource
-    | ImagefolderSource,
+    | ImagefolderSource
+    | CocoSource
+    | YoloSource,
     Field(discriminator="source"),
 ]
 

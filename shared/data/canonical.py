@@ -21,7 +21,7 @@ from typing import Literal
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from shared.config.dataset import Source
 from shared.data.encode import encode_image, image_format
@@ -51,6 +51,7 @@ DAMAGED_METADATA = "damaged metadata were skipped"
 BY_PROFILE = "CMYK: converted to sRGB by the colour profile in the file"
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
 COLOUR_SIDE = 4
+SIDEWAYS = {5, 6, 7, 8}  # values of EXIF's orientation: the width is stored as the height
 
 # Pillow's decoders raise any of these on damaged files
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)  # fmt: skip
@@ -138,7 +139,7 @@ def mean_colours(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def check_header(content: Path | StoredImage, reading: Reading = USUAL) -> tuple[int, int]:
-    """Returns width and height; raises BadImage if the image does not exist or its header shows that it cannot be used. No pixels are read."""
+    """Returns width and height, upright; raises BadImage if the image does not exist or its header shows that it cannot be used. No pixels are read."""
     if isinstance(content, Path):
         _check_file(content)
     try:
@@ -155,7 +156,12 @@ def check_header(content: Path | StoredImage, reading: Reading = USUAL) -> tuple
 def _size(file: Path | io.BytesIO, reading: Reading) -> tuple[int, int]:
     with _refusing(), Image.open(file, formats=FORMATS) as image:
         _check(image, reading)
-        return image.size
+        width, height = image.size
+        known = (
+            "exif" in image.info or image.format == "TIFF"
+        )  # otherwise Pillow would read the pixels to look for it behind them
+        sideways = known and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        return (height, width) if sideways else (width, height)
 
 
 def _check_file(path: Path) -> None:

@@ -39,6 +39,12 @@ def split_of(text: str) -> SplitName | None:
     return SPLIT_WORDS.get(found[0]) if len(found) == 1 else None
 
 
+def split_within(text: str) -> SplitName | None:
+    """Returns the split that a name says among any other words and numbers, such as `instances_train2017`; None if it says none, or several."""
+    found = {SPLIT_WORDS[word] for word in _words(without_numbers(text)) if word in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
 def without_numbers(text: str) -> str:
     """Returns a name without its numbers: `val` for `val2017`, `train_` for `train_01`."""
     return re.sub(r"[0-9]+", " ", text)
@@ -46,11 +52,9 @@ def without_numbers(text: str) -> str:
 
 def part_of(text: str) -> str | None:
     """Returns which part of a data set a name seems to say, though it is no word of `split_of`: `my_train` and `fold1`; None if it says none."""
-    words = _words(without_numbers(text))
-    splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-    if len(splits) == 1:
-        return splits[0]
-    numbers = re.findall(r"[0-9]+", text)
+    if (split := split_within(text)) is not None:
+        return split
+    words, numbers = _words(without_numbers(text)), re.findall(r"[0-9]+", text)
     return f"part {numbers[0]}" if numbers and len(words) == 1 and words[0] in PARTS else None
 
 
