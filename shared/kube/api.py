@@ -27,10 +27,12 @@ Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
 
 PATHS = {
+    "configmaps": "/api/v1",
     "deployments": "/apis/apps/v1",
     "events": "/api/v1",
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
+    "replicasets": "/apis/apps/v1",
     "serviceaccounts": "/api/v1",
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer

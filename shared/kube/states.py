@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.kube.api import Object
-from shared.kube.manifests import GATE
 
 PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
@@ -33,14 +32,15 @@ def job_state(job: Object) -> JobState:
     return JobState("suspended" if job["spec"].get("suspend") else "active")
 
 
+def failed_at(job: Object) -> str:
+    """Returns when a failed Job failed, as an ISO 8601 time."""
+    (failed,) = (condition for condition in job["status"]["conditions"] if condition["type"] == "Failed")
+    return str(failed["lastTransitionTime"])
+
+
 def at_work(job: Object) -> bool:
     """Returns whether a Pod of the Job runs or has succeeded; the next Pod after a failed one may wait for a node or an image."""
     return any(job.get("status", {}).get(count) for count in ("ready", "succeeded"))
-
-
-def gated(pod: Object) -> bool:
-    """Returns whether a Pod waits for work behind its scheduling gate, without a node or a GPU."""
-    return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates") or ())
 
 
 def leaving(pod: Object) -> bool:
@@ -56,8 +56,8 @@ def gpus_held(pods: Iterable[Object]) -> int:
 
 
 def pod_reason(pod: Object) -> str | None:
-    """Returns why a Pod does not run, or None if it runs, has ended or waits for work."""
-    if leaving(pod) or gated(pod):
+    """Returns why a Pod does not run, or None if it runs or has ended."""
+    if leaving(pod):
         return None
     status = pod.get("status", {})
     for condition in status.get("conditions") or ():

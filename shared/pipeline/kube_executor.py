@@ -2,7 +2,7 @@
 
 A Job is created from the manifest that the chart rendered, when everything that it needs is committed, since a Job that waits would hold its
 GPU. If the tasks of a stage are many, a Job holds a block of them, which its Pod's annotation lists; control keeps no list of its own. Tuning
-workers are the Pods of a Deployment that users scale; they get GPUs while there are trials for them.
+workers are Jobs too, which `shared.pipeline.worker_scaling` manages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from shared.kube.manifests import (
     MANIFEST,
     SUBMITTED,
     held_tasks,
+    is_worker,
     jobs_selector,
     manifest_digest,
     parallelism,
 )
 from shared.kube.release import Release
-from shared.kube.states import at_work, job_state
+from shared.kube.states import at_work, failed_at, job_state
 from shared.log import Log
 from shared.pipeline.blocks import deal
 from shared.pipeline.plan import Step
@@ -78,7 +79,7 @@ class KubeExecutor:
         self.release, self.session = release, session
         self.tasks: dict[str, _JobTask] = {}
         """Holds the tasks that are not complete, by step id."""
-        self._workers = WorkerScaling(release.cluster, release.name, session)
+        self._workers = WorkerScaling(release, session)
         self._cleaned_up = False
         self._store_checked = time.monotonic()
         self._committed = set[str]()
@@ -92,19 +93,20 @@ class KubeExecutor:
 
     def advance(self) -> list[CompletedStep]:
         """Scales the tuning workers, creates missing Jobs, and returns the steps that are complete."""
-        jobs = {
-            job["metadata"]["name"]: job for job in self.release.cluster.list("jobs", jobs_selector(self.release.name))
-        }
+        found = self.release.cluster.list("jobs", jobs_selector(self.release.name))
+        jobs = {job["metadata"]["name"]: job for job in found if not is_worker(job)}
+        workers = [job for job in found if is_worker(job)]
         if not self._cleaned_up:
             self._clean_up_jobs(jobs)
+            self._workers.begin(workers)
+            self._cleaned_up = True
         active = Counter(
             str(job["metadata"]["labels"]["app.kubernetes.io/component"])
             for job in jobs.values()
             if job_state(job).phase in ("active", "suspended")
         )
-        self._workers.advance(
-            [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
-        )
+        tuning = [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
+        self._workers.advance(tuning, workers)
         holders = self._holders(jobs.values())
         completed = self._committed_elsewhere(holders)
         completed_ids = {done.step.id for done in completed}
@@ -171,7 +173,7 @@ class KubeExecutor:
         """Leaves the Jobs alone, which continue without control."""
 
     def _clean_up_jobs(self, jobs: dict[str, Object]) -> None:
-        """Deletes Jobs of an earlier control that do not fit the plan, and scales the workers once.
+        """Deletes Jobs of an earlier control that do not fit the plan.
 
         Those are Jobs whose key is not in the plan any more, those that failed or whose result was removed since, and those that have no
         running Pod and were created from another manifest, such as one with a missing image. The latter three are created again. A running Job
@@ -192,8 +194,6 @@ class KubeExecutor:
                 continue
             self.release.cluster.delete("jobs", name)
             del jobs[name]
-        self._workers.scale_once()
-        self._cleaned_up = True
 
     def _left_the_plan(self, held: Sequence[Reference], entries: Mapping[Reference, _JobTask]) -> bool:
         """Returns whether no task is left to do, or one of the tasks is neither in the plan nor committed."""
@@ -288,11 +288,10 @@ def _labels(entries: Sequence[_JobTask]) -> str:
 
 def _kept_until(job: Object) -> float:
     """Returns when Kubernetes removes a failed Job, in seconds since 1970; a minute early, since that is by Kubernetes' clock."""
-    (failed,) = (c for c in job["status"]["conditions"] if c["type"] == "Failed")
     ttl = job["spec"].get("ttlSecondsAfterFinished")
     if ttl is None:
         return math.inf
-    return datetime.fromisoformat(failed["lastTransitionTime"]).timestamp() + float(ttl) - CLOCK_SKEW_SECONDS
+    return datetime.fromisoformat(failed_at(job)).timestamp() + float(ttl) - CLOCK_SKEW_SECONDS
 
 
 def _job_seconds(job: Object) -> float | None:

@@ -90,6 +90,7 @@ class Release:
     def jobs(self, stage: str) -> dict[str, dict[str, Any]]:
         """Returns a stage's Jobs by name."""
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={stage},app.kubernetes.io/managed-by=tailfill-control"
+        selector += ",tailfill/role!=worker"
         return {job["metadata"]["name"]: job for job in self.objects("jobs", selector)}
 
     def pods(self, component: str, phase: str | None = None) -> list[str]:

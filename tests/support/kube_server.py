@@ -1,4 +1,4 @@
-"""Serves an API with Jobs and at most one Deployment over HTTP, to test what control decides. `tests/cluster` uses a real cluster."""
+"""Serves an API with Jobs, Pods and at most one Deployment over HTTP, to test what control decides. `tests/cluster` uses a real cluster."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class KubeServer(ThreadingHTTPServer):
         self.deployment: dict[str, Any] | None = None
         self.scaled: list[int] = []
         self.created: list[str] = []
+        self.pods: list[dict[str, Any]] = []
+        self.replica_sets: dict[str, dict[str, Any]] = {}
+        self.searches: str | None = None
+        """Holds what control wrote for the workers."""
+        self.requests: list[str] = []
         self.refusals: dict[tuple[str, str], int] = {}
 
     def end(self, name: str, kind: str = "Complete") -> None:
@@ -41,6 +46,17 @@ class _Handler(BaseHTTPRequestHandler):
         _, kind, name = ("/" + self.path.split("?")[0].partition("/namespaces/ns/")[2] + "/").split("/")[:3]
         if refused := self.server.refusals.get((self.command, kind)):
             return self.give(refused, {"message": "no"})
+        self.server.requests.append(f"{self.command} {kind}")
+        if kind == "configmaps" and self.command == "PATCH":
+            (step,) = json.loads(body)
+            self.server.searches = step["value"]["task.json"]
+            return self.give(200, {})
+        if kind == "pods" and self.command == "GET":
+            return self.give(200, {"items": self.server.pods})
+        if kind == "replicasets":
+            if self.command == "DELETE":
+                del self.server.replica_sets[name]
+            return self.give(200, {"items": list(self.server.replica_sets.values())})
         if kind == "deployments" and self.server.deployment is not None:
             if self.command == "PATCH":
                 self.server.scaled += [step["value"] for step in json.loads(body)]

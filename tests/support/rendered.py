@@ -60,17 +60,18 @@ def one(objects: tuple[dict[str, Any], ...], kind: str, name: str) -> dict[str, 
 
 
 def jobs(objects: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
-    """Returns the Job manifests that control reads, by stage."""
+    """Returns the Job manifests that control reads, by stage, and that of the workers as `worker`."""
     data = one(objects, "ConfigMap", "study-stages")["data"]
     return {name.removesuffix(".json"): json.loads(text) for name, text in data.items()}
 
 
 def pods(objects: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the spec of every Pod that the objects can create, with a name."""
+    """Yields the spec of every Pod that the objects can create, with a name; a paused Deployment creates none."""
     for each in (*objects, *jobs(objects).values()):
-        if "template" in each.get("spec", {}):
+        if "template" in each.get("spec", {}) and not each["spec"].get("paused"):
             labels = each["spec"]["template"]["metadata"]["labels"]
-            name = f"{each['kind']} {labels['app.kubernetes.io/component']}"
+            role = labels.get("tailfill/role", labels["app.kubernetes.io/component"])
+            name = f"{each['kind']} {role}"
             yield name, each["spec"]["template"]["spec"]
 
 

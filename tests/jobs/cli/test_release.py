@@ -113,7 +113,7 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
         }
         for one in (name, again["metadata"]["name"])
     ]
-    snapshot = release.ReleaseSnapshot("study", [], [working, failed, again], pods, [], [])
+    snapshot = release.ReleaseSnapshot("study", [], [working, failed, again], pods, [], [], 0, [])
     statuses = snapshot.task_statuses(artifacts)
     states = {number: statuses.get(task_id("final", task.key)) for number, task in enumerate(tasks)}
     assert {number: state.state if state else None for number, state in states.items()} == {

@@ -13,12 +13,15 @@ from shared.config.task import Task, block_of_json
 from shared.errors import ConfigError
 from shared.kube.manifests import (
     held_tasks,
+    is_worker,
     job_name,
     manifest_digest,
     parallelism,
     read_manifests,
     stage_job,
     task_annotation,
+    worker_digest,
+    worker_job,
 )
 from tests.support.configs import any_config
 
@@ -64,6 +67,17 @@ def test_the_job_of_a_block_holds_its_tasks_in_order_and_has_the_first_one_s_nam
     assert block_of_json(annotation.encode()) == [TASK, second]
     assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER)) == [("final", TASK.key)]
     assert held_tasks(MANIFEST) == []
+
+
+def test_the_job_of_a_worker_has_a_number_and_no_task() -> None:
+    job = worker_job(MANIFEST, "study", 3, "s", OWNER)
+    assert job["metadata"]["name"] == "study-worker-3"
+    assert job["metadata"]["labels"]["tailfill/worker"] == "3"
+    assert "annotations" not in job["spec"]["template"]["metadata"]
+    digest = job["metadata"]["annotations"]["tailfill/manifest"]
+    assert digest == worker_digest(MANIFEST, "s") != worker_digest(MANIFEST, "another")
+    assert not is_worker(job)  # by the role in its manifest, which this one lacks
+    assert is_worker({"metadata": {"labels": {"tailfill/role": "worker"}}})
 
 
 def test_a_task_that_no_pod_can_carry() -> None:

@@ -71,7 +71,6 @@ def test_a_job_is_at_work_when_a_pod_runs_or_has_ended_well() -> None:
             "it ended and is started again: exit 2: final.epochs: must be",
         ),
         ({"state": {"running": {}}, "more": {"ready": True, "lastState": {"terminated": {"exitCode": 2}}}}, None),
-        ({"gate": True, "phase": "Pending", "unschedulable": "Scheduling is blocked due to non-empty scheduling gates"}, None),
         ({"leaving": True, "unschedulable": NO_GPU}, None),
     ],
 )  # fmt: skip

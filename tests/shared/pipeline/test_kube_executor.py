@@ -55,7 +55,8 @@ class Here:
         for made_of in manifests.values():
             made_of["spec"]["ttlSecondsAfterFinished"] = ttl
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
-        made = KubeExecutor(Release("study", self.client, manifests, owner), self.session)
+        release = Release("study", self.client, manifests, owner, manifest("tune"))
+        made = KubeExecutor(release, self.session)
         for task in tasks:
             step = Step(task.stage, None, task.key, task.config, {})
             step.__dict__["id"] = task.key
@@ -220,7 +221,7 @@ def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> Non
     jobs.advance()
     here.server.end(f"study-prepare-{PREPARE.key[:8]}")
     del here.server.jobs[f"study-prepare-{other(1).key[:8]}"]
-    for request in (("GET", "pods"), ("POST", "jobs")):
+    for request in (("GET", "jobs"), ("POST", "jobs")):
         here.server.refusals = {request: 503}
         with pytest.raises(UnavailableError):
             jobs.advance()
