@@ -51,6 +51,8 @@ class Settings:
     """`TAILFILL_RELEASE`: names the Helm release; set in its control Pod only."""
     namespace: str
     """`TAILFILL_NAMESPACE`: names the namespace of the control Pod."""
+    data_revision: int
+    """`TAILFILL_DATA_REVISION`: counts how often a user has told control that the data or weights of an unchanged study have changed."""
     create_bucket: bool
     """`TAILFILL_CREATE_BUCKET`: says whether control creates the store's bucket, which the chart's own S3 server needs."""
     metrics_port: int
@@ -83,6 +85,7 @@ class Settings:
             hub_token=secret("HF_TOKEN"),
             release=environment.get("TAILFILL_RELEASE") or None,
             namespace=environment.get("TAILFILL_NAMESPACE") or "default",
+            data_revision=_whole_number(environment, "TAILFILL_DATA_REVISION", 0),
             create_bucket=environment.get("TAILFILL_CREATE_BUCKET") == "1",
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",

@@ -165,7 +165,7 @@ def _control_selector(release: str) -> str:
 
 
 def _open_session(settings: Settings) -> Session:
-    return open_release_session(load_release_study(), settings, use_saved=True)
+    return open_release_session(load_release_study(), settings)
 
 
 def status(why: str | None, as_json: bool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.artifacts.keys import canonical_digest
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
@@ -40,6 +41,8 @@ class Release:
     """Holds control's ServiceAccount, with which the Jobs are deleted."""
     worker: Object
     """Holds the manifest of the tuning workers."""
+    study: str
+    """Holds the digest of the study file and of `data.revision`, which changes only if a user changes either."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:
@@ -56,7 +59,9 @@ class Release:
                 f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
             )
         stages = CHART / "stages"
-        return cls(settings.release, cluster, read_manifests(stages), owner, read_manifest(stages, WORKER))
+        worker, study = read_manifest(stages, WORKER), read_manifest(CHART / "study", "study")
+        digest = canonical_digest({"study": study, "revision": settings.data_revision})
+        return cls(settings.release, cluster, read_manifests(stages), owner, worker, digest)
 
     def job_name(self, tasks: Sequence[Task]) -> str:
         """Returns the name of the Job of a task or a block, that of its first task."""
@@ -64,7 +69,7 @@ class Release:
 
     def create_job(self, tasks: Sequence[Task], submitted: bool = False) -> bool:
         """Creates the Job of a task or a block; returns False if one of its name exists."""
-        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, submitted)
+        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, self.study, submitted)
         return self.cluster.create("jobs", body)
 
     def worker_name(self, number: int) -> str:

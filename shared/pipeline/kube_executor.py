@@ -19,6 +19,7 @@ from shared.config.task import Task
 from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import (
     MANIFEST,
+    STUDY,
     SUBMITTED,
     held_tasks,
     is_worker,
@@ -175,9 +176,9 @@ class KubeExecutor:
     def _clean_up_jobs(self, jobs: dict[str, Object]) -> None:
         """Deletes Jobs of an earlier control that do not fit the plan.
 
-        Those are Jobs whose key is not in the plan any more, those that failed or whose result was removed since, and those that have no
-        running Pod and were created from another manifest, such as one with a missing image. The latter three are created again. A running Job
-        that is in the plan is left alone.
+        Those are Jobs whose key is not in the plan any more since a user changed the study or the chart, those that failed or whose result was
+        removed since, and those that have no running Pod and were created from another manifest, such as one with a missing image. The latter
+        three are created again. A running Job that is in the plan is left alone.
         """
         entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
@@ -185,10 +186,13 @@ class KubeExecutor:
             held = held_tasks(job)
             known = [entries[reference] for reference in held if reference in entries]
             if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):
+                if not self._is_outdated(job):
+                    log.warning("a Job that is not in the plan is left alone, as nobody changed the study", job=name)
+                    continue
                 log.info("a Job that is not in the plan any more is deleted", job=name)
             elif known and not active:
                 log.info("a Job is created again", job=name, was=job_state(job).phase)
-            elif known and not at_work(job) and not self._is_current(job, known[0]):
+            elif known and not at_work(job) and not self._is_current(job, known[0].task.stage):
                 log.info("a Job without a running Pod is created again from its new manifest", job=name)
             else:
                 continue
@@ -200,9 +204,15 @@ class KubeExecutor:
         others = [reference for reference in held if reference not in entries]
         return len(others) == len(held) or any(self.session.artifacts.find(*other) is None for other in others)
 
-    def _is_current(self, job: Object, entry: _JobTask) -> bool:
+    def _is_current(self, job: Object, stage: Stage) -> bool:
         created_from = job["metadata"].get("annotations", {}).get(MANIFEST)
-        return bool(created_from == manifest_digest(self.release.manifests[entry.task.stage]))
+        return bool(created_from == manifest_digest(self.release.manifests[stage]))
+
+    def _is_outdated(self, job: Object) -> bool:
+        """Returns whether a user has changed the study, or the chart, since the Job was created."""
+        held = held_tasks(job)
+        study = job["metadata"].get("annotations", {}).get(STUDY)
+        return study != self.release.study or not held or not self._is_current(job, held[0][0])
 
     def _create_jobs(self, ready: Sequence[_JobTask], active: Counter[str]) -> list[CompletedStep]:
         """Creates Jobs for tasks without one, as many as each stage may have; returns the steps that were committed meanwhile."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.keys import canonical_digest
 from shared.artifacts.open import open_store
-from shared.artifacts.store import Store
+from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedStudy
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
@@ -51,6 +55,35 @@ def compute_fingerprints(study: ResolvedStudy, settings: Settings, digest_store:
     Digests of large files are stored in `digest_store`, so that these are read once.
     """
     return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, digest_store))
+
+
+def kept_fingerprints(study: ResolvedStudy, settings: Settings, store: Store) -> Fingerprints:
+    """Returns the fingerprints that were computed and stored first, so that what happens to the files later changes no running study.
+
+    Data are read anew if the study's `dataset` changes, weights if anything of the study does, and both at another
+    `settings.data_revision`. Raises DataError if they cannot be read.
+    """
+    written, revision = study.written.model_dump(mode="json"), settings.data_revision
+    source = _first(
+        store,
+        f"source-{canonical_digest({'dataset': written['dataset'], 'revision': revision})}",
+        lambda: source_digest(study.dataset, settings),
+    )
+    weights = _first(
+        store,
+        f"weights-{canonical_digest({'study': written, 'revision': revision})}",
+        lambda: weight_digests(study, settings, store),
+    )
+    return Fingerprints(source, weights)
+
+
+def _first(store: Store, name: str, compute: Callable[[], Any]) -> Any:
+    """Returns the JSON value that is stored under this name, after computing and storing it if there is none."""
+    try:
+        return json.loads(store.get(name))
+    except NotFound:
+        store.create(name, json.dumps(compute()).encode())
+        return json.loads(store.get(name))
 
 
 def open_session(study: ResolvedStudy, fingerprints: Fingerprints, settings: Settings) -> Session:

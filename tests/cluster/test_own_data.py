@@ -37,11 +37,13 @@ STUDY = {
 }
 
 
-def values(folder: Path, claim: str = "", **study: object) -> Path:
+def values(folder: Path, claim: str = "", revision: int = 0, **study: object) -> Path:
     """Writes values for a training and a report, with the hub of this namespace."""
     path = folder / "values.yaml"
     hub = {"weights": {"env": [{"name": "HF_ENDPOINT", "value": "http://hub:8000"}]}}
-    path.write_text(yaml.safe_dump({"study": STUDY | study, "data": {"claim": claim}, "stages": hub}))
+    path.write_text(
+        yaml.safe_dump({"study": STUDY | study, "data": {"claim": claim, "revision": revision}, "stages": hub})
+    )
     return path
 
 
@@ -84,6 +86,20 @@ def test_images_of_a_claim_and_weights_of_a_hub(release: Release, images: Path, 
     assert weights["repository"] == "timm/test_resnet.r160_in1k"
     (prepared,) = release.summaries("prepare")
     assert sum(prepared["sizes"].values()) == sum(COUNTS.values())
+
+
+def test_a_stray_file_changes_nothing_until_somebody_raises_the_revision(release: Release, tmp_path: Path) -> None:
+    before, jobs = release.manifests(), {job["metadata"]["uid"] for job in release.objects("jobs")}
+    release.kubectl("exec", "hub", "--", "python", "-c", "open('/data/clothes/notes.txt', 'w').write('stray')")
+    release.kubectl("rollout", "restart", "deployment/study-control")
+    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
+    wait_for(release.all_committed, "all is found", 120)
+    assert (release.manifests(), {job["metadata"]["uid"] for job in release.objects("jobs")}) == (before, jobs)
+    release.install(values(tmp_path, claim="clothes", revision=1))
+    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
+    wait_for(lambda: len(release.jobs("prepare")) == 2, "the data are prepared again", 120)
+    wait_for(release.all_committed, "the report", 400, 3.0)
+    release.kubectl("exec", "hub", "--", "python", "-c", "import os; os.remove('/data/clothes/notes.txt')")
 
 
 def test_the_same_images_in_a_bucket_are_the_same_data(release: Release, images: Path, tmp_path: Path) -> None:

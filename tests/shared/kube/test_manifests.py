@@ -39,13 +39,14 @@ TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config=any_con
 
 def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     before = json.dumps(MANIFEST)
-    job = stage_job(MANIFEST, "study", [TASK], OWNER)
+    job = stage_job(MANIFEST, "study", [TASK], OWNER, "digest")
     assert json.dumps(MANIFEST) == before
     assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
     assert job["metadata"]["annotations"] == {
         "tailfill/parallelism": "2",
         "tailfill/manifest": manifest_digest(MANIFEST),
+        "tailfill/study": "digest",
     }
     pod = job["spec"]["template"]["metadata"]
     for labels in (job["metadata"]["labels"], pod["labels"]):
@@ -53,19 +54,21 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
     assert parallelism(MANIFEST) == 2
     assert (
-        stage_job(MANIFEST, "study", [TASK], OWNER, submitted=True)["metadata"]["labels"]["tailfill/submitted"]
+        stage_job(MANIFEST, "study", [TASK], OWNER, "digest", submitted=True)["metadata"]["labels"][
+            "tailfill/submitted"
+        ]
         == "true"
     )
 
 
 def test_the_job_of_a_block_holds_its_tasks_in_order_and_has_the_first_one_s_name() -> None:
     second = TASK.model_copy(update={"key": "f" * 64, "experiment": "synthetic"})
-    job = stage_job(MANIFEST, "study", [TASK, second], OWNER)
+    job = stage_job(MANIFEST, "study", [TASK, second], OWNER, "digest")
     assert job["metadata"]["name"] == "study-final-01234567"
     assert held_tasks(job) == [("final", TASK.key), ("final", second.key)]
     annotation = job["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
     assert block_of_json(annotation.encode()) == [TASK, second]
-    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER)) == [("final", TASK.key)]
+    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER, "digest")) == [("final", TASK.key)]
     assert held_tasks(MANIFEST) == []
 
 

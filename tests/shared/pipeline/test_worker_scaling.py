@@ -79,7 +79,7 @@ def here(tmp_path: Path, database_url: str) -> Iterator[Here]:
     drill = Drill(database_url, name_of_search(task, artifacts), search, tmp_path)
     with kube_server() as (server, client):
         server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": 3}}
-        scaling = WorkerScaling(Release("study", client, {}, OWNER, MANIFEST), session)
+        scaling = WorkerScaling(Release("study", client, {}, OWNER, MANIFEST, "1"), session)
         yield Here(server, scaling, task, drill)
 
 
