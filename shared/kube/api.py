@@ -103,10 +103,11 @@ class Cluster:
             return False
         return True
 
-    def delete(self, kind: str, name: str) -> None:
-        """Deletes an object if it exists and, in the background, what it owns."""
+    def delete(self, kind: str, name: str, grace_seconds: int | None = None) -> None:
+        """Deletes an object if it exists and, in the background, what it owns; a Pod gets its own grace period if none is given."""
+        grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
-            self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background"})
+            self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background", **grace})
         except _Missing:
             return
 

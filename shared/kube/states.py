@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from shared.kube.api import Object
+from shared.log import duration
 
+ENDING_SECONDS = 30.0  # for which a Pod may be late to end: its node is busy
 PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
@@ -48,6 +51,36 @@ def leaving(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
+def overdue_seconds(pod: Object, now: datetime) -> float:
+    """Returns for how many seconds a Pod should have ended, its grace period included; 0 if it has, or need not.
+
+    A Pod that was deleted stays for ever if its node does not answer, as nobody can say that its containers have ended.
+    """
+    due = pod["metadata"].get("deletionTimestamp")
+    if due is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return 0.0
+    return max((now - datetime.fromisoformat(due)).total_seconds(), 0.0)
+
+
+def _node_silent(pod: Object) -> str | None:
+    """Returns why a Pod cannot be reached, or None: it should have ended, or Kubernetes has marked it as not ready while its container is."""
+    node, status = pod["spec"].get("nodeName"), pod.get("status", {})
+    overdue = overdue_seconds(pod, datetime.now(UTC))
+    if overdue >= ENDING_SECONDS:
+        return (
+            f"its node {node} does not answer: the Pod {pod['metadata']['name']} should have ended {duration(overdue)} ago; "
+            "control replaces it after control.lostPodSeconds"
+        )
+    ready = {condition["type"]: condition["status"] for condition in status.get("conditions") or ()}.get("Ready")
+    containers = status.get("containerStatuses") or ()
+    if status.get("phase") == "Running" and ready == "False" and containers and all(c.get("ready") for c in containers):
+        return (
+            f"its node {node} does not answer; Kubernetes tells its Pods to end after the time that their tolerations say, "
+            "by default five minutes"
+        )
+    return None
+
+
 def gpus_held(pods: Iterable[Object]) -> int:
     """Returns the number of GPUs (resources with a vendor's name, of a device plugin) of Pods that have a node."""
     here = [pod for pod in pods if pod["spec"].get("nodeName") and not leaving(pod)]
@@ -56,7 +89,9 @@ def gpus_held(pods: Iterable[Object]) -> int:
 
 
 def pod_reason(pod: Object) -> str | None:
-    """Returns why a Pod does not run, or None if it runs or has ended."""
+    """Returns why a Pod does not run or cannot be reached, or None if it runs or has ended."""
+    if silent := _node_silent(pod):
+        return silent
     if leaving(pod):
         return None
     status = pod.get("status", {})

@@ -17,6 +17,7 @@ from datetime import datetime
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.kube.api import ClusterError, Object
+from shared.kube.lost_pods import replace_lost_pods
 from shared.kube.manifests import (
     MANIFEST,
     STUDY,
@@ -40,6 +41,7 @@ PATIENCE_SECONDS = (
     600.0  # for which a service may be unavailable before control ends with 75, and Kubernetes restarts it
 )
 STORE_SECONDS = 30.0  # between two checks of the store for what others have committed
+PODS_SECONDS = 15.0  # between two checks for Pods whose node does not answer
 REJECTED_SECONDS = 60.0  # before a Job that the cluster rejected is created again
 CLOCK_SKEW_SECONDS = 60.0  # that the clocks of the nodes and of the API server may differ by
 
@@ -81,6 +83,7 @@ class KubeExecutor:
         self.tasks: dict[str, _JobTask] = {}
         """Holds the tasks that are not complete, by step id."""
         self._workers = WorkerScaling(release, session)
+        self._pods_checked = time.monotonic()
         self._cleaned_up = False
         self._store_checked = time.monotonic()
         self._committed = set[str]()
@@ -108,6 +111,7 @@ class KubeExecutor:
         )
         tuning = [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
         self._workers.advance(tuning, workers)
+        self._replace_lost_pods(found)
         holders = self._holders(jobs.values())
         completed = self._committed_elsewhere(holders)
         completed_ids = {done.step.id for done in completed}
@@ -127,6 +131,16 @@ class KubeExecutor:
         for done in completed:  # last, since an error after the removal of a step would lose it
             del self.tasks[done.step.id]
         return completed
+
+    def _replace_lost_pods(self, jobs: Iterable[Object]) -> None:
+        """Replaces Pods whose node does not answer; their Jobs are asked for their Pods every `PODS_SECONDS`."""
+        if time.monotonic() - self._pods_checked < PODS_SECONDS:
+            return
+        self._pods_checked = time.monotonic()
+        if any(job_state(job).phase == "active" for job in jobs):
+            cluster = self.release.cluster
+            pods = cluster.list("pods", jobs_selector(self.release.name))
+            replace_lost_pods(cluster, pods, self.session.settings.lost_pod_seconds)
 
     def _holders(self, jobs: Iterable[Object]) -> dict[Reference, Object]:
         """Returns the Job of each task that has one.

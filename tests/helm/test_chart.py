@@ -217,7 +217,8 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
     }
     assert rules == {
         ("jobs",): ["create", "delete", "get", "list"],
-        ("pods",): ["list"],
+        ("pods",): ["delete", "list"],
+        ("pods/status",): ["patch"],
         ("pods/log",): ["get"],
         ("events",): ["list"],
         ("configmaps", "study-searches"): ["patch"],

@@ -24,7 +24,7 @@ def pod(name: str = "study-tune-a", phase: str = "Running", **values: Any) -> di
     owners = [{"uid": values.get("owner", "uid-j")}]
     metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}, "ownerReferences": owners}
     if values.get("leaving"):
-        metadata["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+        metadata["deletionTimestamp"] = "2999-11-24T12:00:00Z"  # the end of its grace period
     limits = {"nvidia.com/gpu": str(values["gpus"])} if values.get("gpus") else {}
     spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"limits": limits}}]}
     if values.get("node"):

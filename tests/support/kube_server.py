@@ -26,6 +26,8 @@ class KubeServer(ThreadingHTTPServer):
         self.scaled: list[int] = []
         self.created: list[str] = []
         self.pods: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
+        """Lists the Pods whose status was patched."""
         self.replica_sets: dict[str, dict[str, Any]] = {}
         self.searches: str | None = None
         """Holds what control wrote for the workers."""
@@ -51,8 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
             (step,) = json.loads(body)
             self.server.searches = step["value"]["task.json"]
             return self.give(200, {})
-        if kind == "pods" and self.command == "GET":
-            return self.give(200, {"items": self.server.pods})
+        if kind == "pods":
+            return self.answer_about_pods(name, body)
         if kind == "replicasets":
             if self.command == "DELETE":
                 del self.server.replica_sets[name]
@@ -78,6 +80,21 @@ class _Handler(BaseHTTPRequestHandler):
         if name:
             return self.give(200, jobs[name]) if name in jobs else self.give(404, {"message": "gone"})
         return self.give(200, {"items": list(jobs.values())})
+
+    def answer_about_pods(self, name: str, body: bytes) -> None:
+        """Lists Pods, applies the patch of a status, or deletes a Pod, which only one that has ended allows at once."""
+        pods = self.server.pods
+        if self.command == "PATCH":
+            (pod,) = (pod for pod in pods if pod["metadata"]["name"] == name)
+            test, *steps = json.loads(body)
+            assert test["value"] == pod["metadata"]["uid"]
+            for step in steps:
+                pod["status"][step["path"].removeprefix("/status/")] = step["value"]
+            self.server.failed.append(pod)
+        if self.command == "DELETE":
+            assert json.loads(body)["gracePeriodSeconds"] == 0
+            self.server.pods = [pod for pod in pods if pod["metadata"]["name"] != name]
+        self.give(200, {"items": pods})
 
     do_GET = do_POST = do_DELETE = do_PATCH = answer
 

@@ -147,6 +147,26 @@ def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifact
     assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
 
 
+def test_a_process_that_was_replaced_and_works_on_changes_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
+    """Its node was silent, and answers again after another process has done the work."""
+    file = tmp_path / "w.bin"
+
+    def save(text: bytes) -> None:
+        file.write_bytes(text)
+        artifacts.save_checkpoint("prepare", KEY, "last", {"w.bin": file}, {"step": 1})
+
+    save(b"of the replaced one")
+    save(b"of the other one")
+    save(b"of the replaced one again")
+    found = artifacts.load_checkpoint("prepare", KEY, "last")
+    assert found is not None
+    assert found[0]["w.bin"].read_bytes() == b"of the replaced one again"  # a whole state of the same work
+    first = artifacts.commit(manifest(summary="other"))
+    save(b"after the other's commit")
+    assert artifacts.commit(manifest(summary="replaced")) == first
+    assert artifacts.find("prepare", KEY) == first
+
+
 def test_a_commit_leaves_the_checkpoints_that_are_named(artifacts: Artifacts, tmp_path: Path) -> None:
     """They belong to unfinished work, which continues from them under another key. Forgetting the result removes them too."""
     for name in ("trial-1", "trial-12"):
