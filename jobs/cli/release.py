@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from shared.pipeline.local_session import WORK
 from shared.pipeline.session import Session
 from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
+
+REASON_SECONDS = 10.0  # for Kubernetes to say why a container ended
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ class ReleaseSnapshot:
     def gpus(self) -> int:
         """Returns the number of GPUs that the release's Pods hold."""
         return gpus_held([*self.pods, *self.workers_pods])
+
+    @property
+    def control_runs(self) -> bool:
+        """Returns whether control runs, and nothing speaks of a recent end."""
+        return self._control_line() == "control: running"
 
     def _control_line(self) -> str:
         alive = [pod for pod in self.control if not leaving(pod)]
@@ -233,9 +241,19 @@ def run_in_control(release: str, namespace: str | None, arguments: Sequence[str]
     pod = _running_control(cluster, release)
     try:
         return cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
-    except UnavailableError as error:  # perhaps its container has just ended: then the snapshot says why
-        lines = ReleaseSnapshot.take(cluster, release).lines()
+    except UnavailableError as error:
+        lines = _snapshot_after_end(cluster, release).lines()
         raise UnavailableError("\n".join([f"release {release}: {error}", *lines])) from error
+
+
+def _snapshot_after_end(cluster: Cluster, release: str) -> ReleaseSnapshot:
+    """Returns the release after its control Pod was lost; Kubernetes may need some seconds until it says why its container ended."""
+    deadline = time.monotonic() + REASON_SECONDS
+    while True:
+        snapshot = ReleaseSnapshot.take(cluster, release)
+        if not snapshot.control_runs or time.monotonic() >= deadline:
+            return snapshot
+        time.sleep(0.5)
 
 
 def _running_control(cluster: Cluster, release: str) -> str:

@@ -201,18 +201,16 @@ def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
                 session.sock.ping()
                 pinged = time.monotonic()
         forward()  # what came together with the end
-        return int(session.returncode)
-    except (
-        WebSocketException,
-        OSError,
-        TypeError,
-        KeyError,
-        IndexError,
-        ValueError,
-    ) as error:  # no exit code came: the client's errors for a cut, and for a container that ended before the command began
+    except (WebSocketException, OSError) as error:
         raise UnavailableError(
             f"the connection to the Pod was cut before the command ended ({error!r}); run it again"
         ) from error
+    try:
+        return int(session.returncode)
+    except (TypeError, KeyError, IndexError) as error:  # no message about the end came
+        raise UnavailableError("the connection to the Pod was cut before the command ended; run it again") from error
+    except ValueError as error:  # the message has words in place of an exit code
+        raise UnavailableError("the Pod's container ended before the command did; run it again") from error
 
 
 class _Missing(Exception):

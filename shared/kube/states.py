@@ -12,6 +12,7 @@ from typing import Literal
 from shared.kube.api import Object
 from shared.log import duration
 
+CRASH_LOOP_SECONDS = 900.0  # for which a container must run before the end of the one before it is no news any more
 ENDING_SECONDS = 30.0  # for which a Pod may be late to end: its node is busy
 PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
@@ -117,8 +118,16 @@ def pod_reason(pod: Object) -> str | None:
 def _restart_reason(status: Object, container: Object) -> str | None:
     """Returns why a container that Kubernetes starts again and again is not ready, between two of its back-offs."""
     state, before = container.get("state", {}), container.get("lastState", {})
-    again = status.get("phase") == "Running" and not container.get("ready") and "waiting" not in state
-    return f"it ended and is started again: {termination(container)}" if again and _failed(state, before) else None
+    if status.get("phase") != "Running" or "waiting" in state or not _failed(state, before):
+        return None
+    if not container.get("ready"):
+        return f"it ended and is started again: {termination(container)}"
+    # it may end again for the same reason: control waits ten minutes for a service before it does
+    since = (state.get("running") or {}).get("startedAt")
+    seconds = None if since is None else (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+    if seconds is None or seconds > CRASH_LOOP_SECONDS:
+        return None
+    return f"running for {duration(max(seconds, 0.0))}, since it ended: {termination(container)}"
 
 
 def _failed(*states: Object) -> bool:
