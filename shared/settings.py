@@ -49,6 +49,8 @@ class Settings:
     """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
     """`TAILFILL_RELEASE`: names the Helm release; set in its control Pod only."""
+    study: str
+    """`TAILFILL_STUDY`: holds the chart's digest of the release's study file and of `data.revision`, empty outside of a control Pod."""
     namespace: str
     """`TAILFILL_NAMESPACE`: names the namespace of the control Pod."""
     data_revision: int
@@ -86,6 +88,7 @@ class Settings:
             device=_device(environment),
             hub_token=secret("HF_TOKEN"),
             release=environment.get("TAILFILL_RELEASE") or None,
+            study=environment.get("TAILFILL_STUDY") or "",
             namespace=environment.get("TAILFILL_NAMESPACE") or "default",
             data_revision=_whole_number(environment, "TAILFILL_DATA_REVISION", 0),
             lost_pod_seconds=_whole_number(environment, "TAILFILL_LOST_POD_SECONDS", 600),

@@ -27,7 +27,7 @@ SUBMITTED = "tailfill/submitted"
 MANIFEST = "tailfill/manifest"
 """Names the annotation of a Job that holds the digest of its manifest."""
 STUDY = "tailfill/study"
-"""Names the annotation of a stage's Job that holds the digest of the release's study file, and of `data.revision`."""
+"""Names the label of a stage's Job that holds the chart's digest of the study file and of `data.revision`."""
 PARALLELISM = "tailfill/parallelism"
 """Names the annotation of a manifest that limits how many Jobs of the stage run at once."""
 ROLE = "tailfill/role"
@@ -84,12 +84,11 @@ def stage_job(
 ) -> Object:
     """Returns the Job of one or several tasks, owned by `owner` (control's ServiceAccount, so that it is deleted with the release).
 
-    `study` is the digest of the study for which it is made.
+    `study` is the chart's digest of the study for which it is made.
     """
     task = tasks[0]
-    labels = {KEY: task.key[:KEY_LETTERS]} | ({SUBMITTED: "true"} if submitted else {})
+    labels = {KEY: task.key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: "true"} if submitted else {})
     job = _job(manifest, job_name(release, task.stage, task.key), labels, manifest_digest(manifest), owner)
-    job["metadata"]["annotations"][STUDY] = study
     pod = job["spec"]["template"]["metadata"]
     pod["annotations"] = {**pod.get("annotations", {}), TASK: task_annotation(tasks)}
     return job

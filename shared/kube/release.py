@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.artifacts.keys import canonical_digest
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
@@ -42,7 +41,7 @@ class Release:
     worker: Object
     """Holds the manifest of the tuning workers."""
     study: str
-    """Holds the digest of the study file and of `data.revision`, which changes only if a user changes either."""
+    """Holds the chart's digest of the study file and of `data.revision`, which changes only if a user changes either."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:
@@ -59,9 +58,8 @@ class Release:
                 f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
             )
         stages = CHART / "stages"
-        worker, study = read_manifest(stages, WORKER), read_manifest(CHART / "study", "study")
-        digest = canonical_digest({"study": study, "revision": settings.data_revision})
-        return cls(settings.release, cluster, read_manifests(stages), owner, worker, digest)
+        worker = read_manifest(stages, WORKER)
+        return cls(settings.release, cluster, read_manifests(stages), owner, worker, settings.study)
 
     def job_name(self, tasks: Sequence[Task]) -> str:
         """Returns the name of the Job of a task or a block, that of its first task."""

@@ -225,7 +225,7 @@ class KubeExecutor:
     def _is_outdated(self, job: Object) -> bool:
         """Returns whether a user has changed the study, or the chart, since the Job was created."""
         held = held_tasks(job)
-        study = job["metadata"].get("annotations", {}).get(STUDY)
+        study = job["metadata"]["labels"].get(STUDY)
         return study != self.release.study or not held or not self._is_current(job, held[0][0])
 
     def _create_jobs(self, ready: Sequence[_JobTask], active: Counter[str]) -> list[CompletedStep]:

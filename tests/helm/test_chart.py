@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.config.stages import STAGES
-from tests.support.rendered import CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
+from tests.support.rendered import CHART, CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
 
 CASES = [pytest.param((), id="defaults"), *(pytest.param(("-f", str(file)), id=file.stem) for file in CI)]
 GPU = ci("gpu")
@@ -98,20 +99,30 @@ def test_who_knows_which_secret() -> None:
     )
 
 
-def test_no_password_stands_outside_its_secret() -> None:
-    objects = rendered(any_program())
-    secret = one(objects, "Secret", "study-credentials")
-    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
-    elsewhere = json.dumps([each for each in objects if each["kind"] != "Secret"])
-    for key, value in secret["data"].items():
-        assert value not in elsewhere
-        for _, spec in pods(objects):
-            assert isinstance(environment(spec).get(key, {}), dict), f"{key} is written out"
+def test_without_a_cluster_no_passwords_are_made() -> None:
+    def refused(*values: str) -> str:
+        line = [any_program(), "template", "study", str(CHART), "--kube-version", "1.34.0", *values]
+        ended = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert ended.returncode != 0
+        return ended.stderr
+
+    assert "name it in s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and database.exist" in refused()
+    assert "name it in database.existingSecret (POSTGRES_PASSWORD), or use" in refused("--set", "s3.existingSecret=s3")
+
+
+def test_the_report_is_waited_for_by_the_study_s_digest() -> None:
+    def labels(*values: str) -> tuple[str, Any]:
+        control = one(rendered(any_program(), *values), "Deployment", "study-control")
+        return control["metadata"]["labels"]["tailfill/study"], control
+
+    digest, control = labels()
+    assert environment(control["spec"]["template"]["spec"])["TAILFILL_STUDY"] == digest
+    assert len({digest, labels("--set", "data.revision=1")[0], labels(*ci("spot"))[0]}) == 3
+    assert labels("--set", "workers.shmSize=2Gi")[0] == digest
 
 
 def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
-    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket")
+    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket,s3.existingSecret=")
     role = ("--set-json", 'serviceAccount.annotations={"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/study"}')
     objects = rendered(helm, *external, *role)
     for name in ("study-control", "study-stage"):

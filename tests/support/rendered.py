@@ -17,6 +17,8 @@ import yaml
 CHART = Path(__file__).parents[2] / "helm"
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 PROGRAMS = {"helm": os.environ.get("HELM", "helm"), "helm4": os.environ.get("HELM4", "helm4")}
+SECRETS = ("-f", str(Path(__file__).parents[1] / "helm" / "existing-secrets.yaml"))
+"""Holds the arguments that name the passwords' Secret, which the chart does not make without a cluster."""
 OLDEST = "1.31.0"  # the oldest Kubernetes that the chart accepts; a Helm built from source assumes an older one
 
 
@@ -41,7 +43,7 @@ def any_program() -> str:
 def run_helm(helm: str, command: str, *arguments: str, release: str = "study") -> subprocess.CompletedProcess[str]:
     """Runs `helm lint` or `helm template` on the chart with more arguments."""
     name = [release] if command == "template" else []
-    line = [helm, command, *name, str(CHART), "--kube-version", OLDEST, *arguments]
+    line = [helm, command, *name, str(CHART), "--kube-version", OLDEST, *SECRETS, *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 

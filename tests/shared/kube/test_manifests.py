@@ -46,11 +46,14 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     assert job["metadata"]["annotations"] == {
         "tailfill/parallelism": "2",
         "tailfill/manifest": manifest_digest(MANIFEST),
-        "tailfill/study": "digest",
     }
     pod = job["spec"]["template"]["metadata"]
     for labels in (job["metadata"]["labels"], pod["labels"]):
-        assert labels == {"app.kubernetes.io/component": "final", "tailfill/key": "0123456789abcdef"}
+        assert labels == {
+            "app.kubernetes.io/component": "final",
+            "tailfill/key": "0123456789abcdef",
+            "tailfill/study": "digest",
+        }
     assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
     assert parallelism(MANIFEST) == 2
     assert (
