@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.keys import canonical_digest
@@ -14,10 +15,16 @@ from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedStudy
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
+from shared.log import Log
 from shared.pipeline.plan import Step, plan
 from shared.pipeline.warm_start import find_warm_starts
 from shared.settings import Settings
 from shared.weights.digests import weight_digests
+
+T = TypeVar("T")
+SOURCE: TypeAdapter[str | None] = TypeAdapter(str | None)
+WEIGHTS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+log = Log("session")
 
 
 @dataclass(frozen=True)
@@ -64,26 +71,23 @@ def kept_fingerprints(study: ResolvedStudy, settings: Settings, store: Store) ->
     `settings.data_revision`. Raises DataError if they cannot be read.
     """
     written, revision = study.written.model_dump(mode="json"), settings.data_revision
-    source = _first(
-        store,
-        f"source-{canonical_digest({'dataset': written['dataset'], 'revision': revision})}",
-        lambda: source_digest(study.dataset, settings),
-    )
-    weights = _first(
-        store,
-        f"weights-{canonical_digest({'study': written, 'revision': revision})}",
-        lambda: weight_digests(study, settings, store),
-    )
+    dataset = canonical_digest({"dataset": written["dataset"], "revision": revision})
+    source = _kept(store, f"source-{dataset}", SOURCE, lambda: source_digest(study.dataset, settings))
+    whole = canonical_digest({"study": written, "revision": revision})
+    weights = _kept(store, f"weights-{whole}", WEIGHTS, lambda: weight_digests(study, settings, store))
     return Fingerprints(source, weights)
 
 
-def _first(store: Store, name: str, compute: Callable[[], Any]) -> Any:
-    """Returns the JSON value that is stored under this name, after computing and storing it if there is none."""
+def _kept(store: Store, name: str, kind: TypeAdapter[T], compute: Callable[[], T]) -> T:
+    """Returns the value that is stored under this name; computes and stores it if there is none, or if it is damaged."""
     try:
-        return json.loads(store.get(name))
+        return kind.validate_json(store.get(name))
     except NotFound:
-        store.create(name, json.dumps(compute()).encode())
-        return json.loads(store.get(name))
+        store.create(name, kind.dump_json(compute()))
+    except ValidationError as error:
+        log.warning("a kept digest is damaged and is computed again", object=name, reason=error.errors()[0]["msg"])
+        store.put(name, kind.dump_json(compute()))
+    return kind.validate_json(store.get(name))  # that of another process, if it was faster
 
 
 def open_session(study: ResolvedStudy, fingerprints: Fingerprints, settings: Settings) -> Session:

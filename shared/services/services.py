@@ -12,11 +12,14 @@ from pathlib import Path
 from shared.artifacts.disk import disk_errors, whole_file
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
+from shared.names import LONGEST_PART, has_control_character, is_text, shown
+from shared.services.own_settings import own_settings
 from shared.services.process import Server
 from shared.settings import Settings
 
 log = Log("services")
 
+LONGEST_PATH = 900  # bytes, as PostgreSQL takes 1,023 for each of its files
 ENVIRONMENT = "services.json"  # in the work directory while a command uses it, readable by its owner only
 
 
@@ -24,19 +27,42 @@ class InUse(UnavailableError):
     """Says that another command uses the work directory."""
 
 
-@contextmanager
-def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
-    """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
-
-    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
-    if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
-    """
+def check_services(workdir: Path, settings: Settings) -> None:
+    """Raises ConfigError for what would keep the servers in `workdir` from starting; makes nothing."""
     if settings.store is None and settings.s3_endpoint is not None:
         raise ConfigError(
             f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
         )
+    if (fault := _path_fault(str(workdir.absolute()))) is not None:
+        raise ConfigError(f"--workdir {shown(workdir)}: its path {fault}; name another folder")
+    if settings.database_url is None and not (workdir / "postgres" / "initialised").exists():
+        from shared.services.postgres import check_user
+
+        check_user()
+
+
+def _path_fault(path: str) -> str | None:
+    if not is_text(path):
+        return "is no text in UTF-8"
+    if has_control_character(path):
+        return "has a control character"
+    if len(path.encode()) > LONGEST_PATH or max(map(len, path.encode().split(b"/"))) > LONGEST_PART:
+        return f"is too long (a part has at most {LONGEST_PART} bytes, the whole {LONGEST_PATH})"
+    return None
+
+
+@contextmanager
+def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+    """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
+
+    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. While it yields, the environment has no settings of other
+    servers that would reach these (see `own_settings`). Call it in the main thread. Raises UnavailableError
+    if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
+    """
+    check_services(workdir, settings)
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
+        stack.enter_context(own_settings(settings.database_url is None, settings.store is None))
         stack.callback(_stop, servers)
         environment = _start(workdir, settings, servers)
         stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
@@ -58,7 +84,8 @@ def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str
             raise UnavailableError(
                 f"{workdir}: another tailfill is starting or ending there; try again in a few seconds"
             ) from error
-        yield environment
+        with own_settings("DATABASE_URL" in environment, "TAILFILL_STORE" in environment):
+            yield environment
 
 
 def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:

@@ -111,6 +111,20 @@ def test_the_data_are_read_once_and_again_when_somebody_says_so(
     assert key(revision=1, dataset=other) != second
 
 
+@pytest.mark.parametrize("damaged", [b"", b"7", b'{"a": 1}', b"\xff"])
+def test_kept_digests_that_are_damaged_are_computed_again(
+    s3_server: Settings, s3_store: S3Store, damaged: bytes
+) -> None:
+    settings, study = replace(s3_server, store=s3_store.url), load_study(STUDY)
+    ids = [step.id for step in open_release_session(study, settings).steps]
+    kept = list(s3_store.list(f"{study.name}/digests/"))
+    assert len(kept) == 2
+    for name in kept:
+        s3_store.put(name, damaged)
+    assert [step.id for step in open_release_session(study, settings).steps] == ids
+    assert damaged not in {s3_store.get(name) for name in kept}
+
+
 def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, database_url: str) -> None:
     study = load_study(STUDY)
     artifacts = Artifacts(FolderStore(tmp_path / "store"), study.name, tmp_path / "cache")

@@ -227,7 +227,9 @@ def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
     session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
     tasks = final_tasks(session, SubmitRequest("real", 2))
     with kube_server() as (server, client):
-        release = Release("study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}}, {}, "1")
+        release = Release(
+            "study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}}, {}, "1"
+        )
         release.create_job(tasks, submitted=True)
         server.end(release.job_name(tasks), "Failed")
         with pytest.raises(InputError, match=f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"):
@@ -245,6 +247,6 @@ def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFix
         {"event": "epoch 1/2", "level": "info"},
     ):
         shown = _print_line(shown, json.dumps(line), names)
-    _print_line(shown, "a warning", names)
-    said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a warning"]
+    _print_line(shown, "a \x1b[2Jwarning", names)
+    said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a \\u001b[2Jwarning"]
     assert capsys.readouterr().err.splitlines() == said

@@ -37,6 +37,7 @@ from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.paths import PathCheck
+from shared.data.sources.table_paths import TablePaths
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
 from shared.names import checked_name, checked_part, name_fault, path_below
 from shared.search import trial_checkpoints
@@ -241,6 +242,16 @@ def listed(box: Sandbox, name: str) -> None:
     assert checked[1].is_relative_to(box.inside.resolve())
 
 
+def cell(box: Sandbox, name: str) -> None:
+    problems = Problems("skip")
+    for paths in (TablePaths(box.inside.resolve()), TablePaths(box.inside.resolve(), lookup="name")):
+        listed_path = paths.listed(name, "labels.csv line 2", problems)
+        found = None if listed_path is None else PathCheck(box.inside.resolve(), problems).find(listed_path, "line 2")
+        if found is None:
+            raise DataError("reported")
+        assert found[1].is_relative_to(box.inside.resolve())
+
+
 def table(box: Sandbox, name: str) -> None:
     groups = {"kind": {"column": "kind", "classes": ["x", "y"]}}
     config = CsvSource.model_validate({"source": "csv", "root": ".", "file": name, "groups": groups}, strict=False)
@@ -283,10 +294,11 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "an archive of a report": unpacked,
     "a label file": listed,
     "a table": table,
+    "a table's cell": cell,
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
-CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table"}
-"""The ways that change the name before the check: headers, archives and PurePosixPath have their own spelling."""
+CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table", "a table's cell"}
+"""The ways that change the name before the check: headers, archives, tables and PurePosixPath have their own spelling."""
 
 
 def around(base: Path) -> dict[str, bytes | None]:

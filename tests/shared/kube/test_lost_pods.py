@@ -38,9 +38,7 @@ def test_only_those_that_are_overdue_are_replaced(conditions: list[dict[str, str
 def test_the_status_names_the_node() -> None:
     assert job_reason(job("j"), [ending("p", 10)], []) is None
     said = str(job_reason(job("j"), [ending("p", 90)], []))
-    assert said.startswith(
-        "its node node-1 does not answer: the Pod p should have ended 1m"
-    )
+    assert said.startswith("its node node-1 does not answer: the Pod p should have ended 1m")
 
 
 def test_the_status_names_a_node_that_has_just_fallen_silent() -> None:
