@@ -1,8 +1,8 @@
 """Replaces Pods whose node does not answer.
 
 A Job makes no new Pod before the old one has ended (its podFailurePolicy implies that), which a Pod on a dead node never does. So after a while control
-says that it has failed. The old Pod may still be running: it changes nothing, since results are committed once, each save of a checkpoint is whole,
-and a trial belongs to whoever holds its lease.
+says that it has failed. The old Pod may still be running: it changes nothing, since results are committed once, each attempt saves checkpoints of its
+own (`shared.artifacts.attempts`), and a trial belongs to whoever holds its lease.
 """
 
 from __future__ import annotations

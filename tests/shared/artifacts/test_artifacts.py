@@ -147,26 +147,6 @@ def test_checkpoints_are_replaced_whole_and_go_at_the_commit(artifacts: Artifact
     assert list(artifacts.store.list(f"study/prepare/{KEY}/")) == [f"study/prepare/{KEY}/manifest.json"]
 
 
-def test_a_process_that_was_replaced_and_works_on_changes_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
-    """Its node was silent, and answers again after another process has done the work."""
-    file = tmp_path / "w.bin"
-
-    def save(text: bytes) -> None:
-        file.write_bytes(text)
-        artifacts.save_checkpoint("prepare", KEY, "last", {"w.bin": file}, {"step": 1})
-
-    save(b"of the replaced one")
-    save(b"of the other one")
-    save(b"of the replaced one again")
-    found = artifacts.load_checkpoint("prepare", KEY, "last")
-    assert found is not None
-    assert found[0]["w.bin"].read_bytes() == b"of the replaced one again"  # a whole state of the same work
-    first = artifacts.commit(manifest(summary="other"))
-    save(b"after the other's commit")
-    assert artifacts.commit(manifest(summary="replaced")) == first
-    assert artifacts.find("prepare", KEY) == first
-
-
 def test_a_commit_leaves_the_checkpoints_that_are_named(artifacts: Artifacts, tmp_path: Path) -> None:
     """They belong to unfinished work, which continues from them under another key. Forgetting the result removes them too."""
     for name in ("trial-1", "trial-12"):
@@ -222,6 +202,16 @@ def test_parts_are_listed_by_index(artifacts: Artifacts, tmp_path: Path) -> None
         UnavailableError, match="committed by another process"
     ):  # a slower process, whose next run finds the commit
         Artifacts(artifacts.store, "study", tmp_path / "empty").fetch(part)
+
+
+def test_a_part_is_saved_once(artifacts: Artifacts, tmp_path: Path) -> None:
+    """A process that was replaced draws the same images again; what the first saved may be in use."""
+    artifacts.save_part("generate", KEY, 0, {"images": written(tmp_path / "w", b"first")}, {})
+    kept = artifacts.parts("generate", KEY)
+    artifacts.save_part("generate", KEY, 0, {"images": written(tmp_path / "w", b"second")}, {})
+    assert artifacts.parts("generate", KEY) == kept
+    assert artifacts.fetch(kept[0].files[0]).read_bytes() == b"first"
+    assert len(list(artifacts.store.list(f"study/generate/{KEY}/parts/"))) == 2  # nothing is left of the second
 
 
 def test_digests_do_not_depend_on_the_run() -> None:
