@@ -59,7 +59,7 @@ class Release:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout} {done.stderr}"
         return done.stdout
 
-    def install(self, *values: str, program: str | None = None) -> str:
+    def install(self, *values: str, program: str | None = None, chart: Path = ROOT / "helm") -> str:
         """Installs or upgrades the release with k8s/kind-values.yaml and the images that the environment names."""
         files = [part for file in (ROOT / "k8s" / "kind-values.yaml", *values) for part in ("-f", str(file))]
         images = {"minio.image": "MINIO_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"}
@@ -67,7 +67,7 @@ class Release:
         named += [f"--set=image.registry={registry()}", f"--set=image.tag={tag()}"]
         if self.has_gpus():
             named.append("--set=gpu.enabled=true")
-        return self.helm("upgrade", "--install", self.name, str(ROOT / "helm"), *files, *named, program=program)
+        return self.helm("upgrade", "--install", self.name, str(chart), *files, *named, program=program)
 
     def has_gpus(self) -> bool:
         """Returns whether a node has a GPU, simulated ones included."""
