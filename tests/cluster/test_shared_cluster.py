@@ -5,27 +5,23 @@ The tests depend on each other and run in order.
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.cluster_release import Release, registry, wait_for
+from tests.support.cluster_release import Release, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 VALUES = Path(__file__).parent / "small-values.yaml"
 TRIALS = 6
-MANY = 200
 
 
-def another_seed(folder: Path, seed: int, trials: int = TRIALS, **workers: object) -> Path:
-    """Returns the values of the same study with another seed, so that all runs again; `workers` are values of the tuning workers."""
-    tree = yaml.safe_load(VALUES.read_text()) | {"workers": workers}
+def another_seed(folder: Path, seed: int) -> Path:
+    """Returns the values of the same study with another seed, so that all runs again."""
+    tree = yaml.safe_load(VALUES.read_text())
     tree["study"]["seed"] = seed
-    tree["study"]["search"]["trials"] = trials
     path = folder / "values.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -87,28 +83,3 @@ def test_workers_that_come_and_go_lose_no_trial(release: Release, tmp_path: Path
     assert len(new) == 2
     assert [summary["trials"] for summary in release.summaries("tune")] == [TRIALS] * 6
     assert sum(int(summary["failed"]) for summary in release.summaries("tune")) == 0
-
-
-def test_many_workers_begin_at_once_and_none_waits_for_what_another_claims(release: Release, tmp_path: Path) -> None:
-    """The workers are stand-ins that claim nothing: their image does not exist."""
-    release.kubectl("scale", "deployment/study-tune", "--replicas=0")
-    before = release.jobs("tune")
-    values = another_seed(tmp_path, 3, MANY, image=f"{registry()}/tailfill/nothing:none")
-    release.install(values)
-    release.kubectl("rollout", "status", "deployment/study-control", "--timeout=120s")
-    wait_for(lambda: release.jobs("tune").keys() - before.keys(), "a search", 400)
-
-    def queued() -> bool:
-        found = [step["search"] or {} for step in release.steps().values()]
-        return any(search.get("queued") for search in found)
-
-    wait_for(queued, "it hands out trials", 120)
-    asked = time.time()
-    release.kubectl("scale", "deployment/study-tune", f"--replicas={MANY}")
-    wait_for(lambda: len(workers_jobs(release)) == MANY, "all workers have a Job", 120)
-    made = [job["metadata"]["creationTimestamp"] for job in release.objects("jobs", "tailfill/role=worker")]
-    seconds = max(datetime.fromisoformat(at).timestamp() for at in made) - asked
-    print(f"{MANY} workers' Jobs were made within {seconds:.0f} s")
-    assert seconds < 30
-    release.kubectl("scale", "deployment/study-tune", "--replicas=0")
-    wait_for(lambda: not workers_jobs(release), "all of them are deleted", 120)
