@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from shared.config.stages import TuneConfig
 from shared.config.task import Task, block_json
@@ -26,6 +28,7 @@ from shared.search.identity import searches_of
 from shared.search.monitor import SearchSnapshot, read_searches
 
 HOST_LETTERS = 63  # of a Pod's name, in its host's
+REQUESTS = 8  # to the cluster at once: one after the other, hundreds of Jobs would take a minute on a busy API server
 REFUSED_SECONDS = 30.0  # before a worker that the cluster refused is created again
 
 log = Log("control")
@@ -109,28 +112,37 @@ class WorkerScaling:
         decision = decide(jobs, allowed, trials, {name for demand in demands or () for name in demand.busy})
         if demands is not None:
             self._write([demand.task for demand in demands if demand.open])
-        for name in decision.over:
-            self._release.cluster.delete("jobs", name)
-            log.info("a worker ends: the Deployment was scaled down", job=name)
-        for name in self._idle.too_long(decision.idle, time.monotonic()):
-            self._release.cluster.delete("jobs", name)
-            log.info("a worker ends: there is no trial for it", job=name)
-        self._create(decision.create, {str(job["metadata"]["name"]) for job in jobs})
+        names = {str(job["metadata"]["name"]) for job in jobs}
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            self._delete(pool, decision.over, "the Deployment was scaled down")
+            self._delete(pool, self._idle.too_long(decision.idle, time.monotonic()), "there is no trial for it")
+            self._create(pool, decision.create, names)
 
-    def _create(self, numbers: Sequence[int], names: Collection[str]) -> None:
+    def _delete(self, pool: Executor, names: Sequence[str], reason: str) -> None:
+        for name, _ in zip(names, pool.map(partial(self._release.cluster.delete, "jobs"), names), strict=True):
+            log.info(f"a worker ends: {reason}", job=name)
+
+    def _create(self, pool: Executor, numbers: Sequence[int], names: Collection[str]) -> None:
         if time.monotonic() < self._not_before:
             return
-        for number in numbers:
-            name = self._release.worker_name(number)
-            if name in names:  # one that has ended
-                self._release.cluster.delete("jobs", name)
-            try:
-                if self._release.create_worker(number, self._session.study.name):
-                    log.info("a worker begins", job=name)
-            except ClusterError as error:  # a policy or a quota, which does not concern the stages' Jobs
-                log.error(f"{name}: {error}")
+        for first in range(0, len(numbers), REQUESTS):
+            refusals = list(pool.map(partial(self._create_worker, names), numbers[first : first + REQUESTS]))
+            if refusal := next(filter(None, refusals), None):
+                log.error(refusal)
                 self._not_before = time.monotonic() + REFUSED_SECONDS
                 return
+
+    def _create_worker(self, names: Collection[str], number: int) -> str | None:
+        """Creates a worker's Job in place of one of its name that has ended; returns why the cluster refuses it, or None."""
+        name = self._release.worker_name(number)
+        if name in names:
+            self._release.cluster.delete("jobs", name)
+        try:
+            if self._release.create_worker(number, self._session.study.name):
+                log.info("a worker begins", job=name)
+        except ClusterError as error:  # a policy or a quota, which does not concern the stages' Jobs
+            return f"{name}: {error}"
+        return None
 
     def _write(self, tasks: Sequence[Task]) -> None:
         """Writes the tasks of the open searches for the workers, if they have changed."""
