@@ -151,6 +151,11 @@ class Release:
         found: list[dict[str, Any]] = self.python(OPENED + code)
         return found
 
+    def summary(self, name: str) -> dict[str, Any]:
+        """Returns the summary of the result that was committed as `<stage>/<key>`."""
+        found: dict[str, Any] = self.python(OPENED + f"print(json.dumps(artifacts.find(*'{name}'.split('/')).summary))")
+        return found
+
     def all_committed(self) -> bool:
         """Returns whether all steps are committed."""
         states = {step["state"] for step in self.steps().values()}
