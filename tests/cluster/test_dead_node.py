@@ -52,15 +52,13 @@ def fine_tuning(release: Release) -> str:
 
 
 def replacement(release: Release, lost: str, seconds: float) -> str:
-    """Returns the Pod that replaces a lost one, once the status has named that; it goes on from the lost one's checkpoint."""
+    """Returns the Pod that replaces a lost one."""
 
-    def named() -> bool:
-        return "does not answer" in str(release.steps().get("finetune", {}).get("detail"))
+    def others() -> list[str]:
+        return [pod for pod in release.pods("finetune") if pod != lost]
 
-    wait_for(named, "the status names it", seconds)
-    wait_for(lambda: lost not in release.pods("finetune") and release.pods("finetune"), "another Pod", seconds)
-    (pod,) = release.pods("finetune")
-    return pod
+    (pod,) = wait_for(others, "another Pod", seconds)
+    return str(pod)
 
 
 def goes_on(release: Release, pod: str) -> None:
@@ -78,12 +76,12 @@ def test_a_pod_whose_kubelet_is_silent_is_replaced(release: Release, tmp_path: P
         pytest.skip("the cluster has another node, which the next test stops")
     release.install(values(tmp_path))
     pod = fine_tuning(release)
-    docker("exec", node, "systemctl", "stop", "kubelet")
+    docker("exec", node, "pkill", "-STOP", "kubelet")
     try:
         release.kubectl("delete", "pod", pod, "--grace-period=5", "--wait=false")
         after = replacement(release, pod, BOUND + 90)
     finally:
-        docker("exec", node, "systemctl", "start", "kubelet")
+        docker("exec", node, "pkill", "-CONT", "kubelet")
     goes_on(release, after)
 
 
@@ -116,8 +114,13 @@ def test_the_work_of_a_dead_node_goes_on_elsewhere(release: Release, tmp_path: P
     path.write_text(yaml.safe_dump(tree))
     release.install(path)
     pod = fine_tuning(release)
+
+    def named() -> bool:
+        return "does not answer" in str(release.steps().get("finetune", {}).get("detail"))
+
     docker("pause", node)
     try:
+        wait_for(named, "the status names it", SILENCE + TOLERATED + BOUND)
         after = replacement(release, pod, SILENCE + TOLERATED + BOUND + 90)
         goes_on(release, after)
     finally:
