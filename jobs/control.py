@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 
-from shared.artifacts.keys import canonical_digest
 from shared.artifacts.open import is_s3, split_s3
-from shared.artifacts.store import NotFound
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedStudy
 from shared.errors import ConfigError, UnavailableError
@@ -19,7 +15,7 @@ from shared.kube.release import CHART, Release
 from shared.log import Log
 from shared.pipeline.kube_executor import PATIENCE_SECONDS, KubeExecutor
 from shared.pipeline.scheduler import Scheduler
-from shared.pipeline.session import Fingerprints, Session, compute_fingerprints, open_session
+from shared.pipeline.session import Session, kept_fingerprints, open_session
 from shared.pipeline.status import states
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
@@ -105,26 +101,12 @@ def load_release_study() -> ResolvedStudy:
     return load_study(CHART / "study" / "study.json")
 
 
-def open_release_session(study: ResolvedStudy, settings: Settings, use_saved: bool = False) -> Session:
-    """Opens the release's study; raises ConfigError if its store is not a bucket.
-
-    The digests of large files are kept in the store, so that these are read once. With `use_saved`, all fingerprints of data and weights are
-    those that control saved there last.
-    """
+def open_release_session(study: ResolvedStudy, settings: Settings) -> Session:
+    """Opens the release's study, whose fingerprints are kept in the store; raises ConfigError if its store is not a bucket."""
     if settings.store is None or not is_s3(settings.store):
         raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
     bucket, prefix = split_s3(settings.store)
     from shared.artifacts.s3 import S3Store
 
     digest_store = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
-    name = f"study-{canonical_digest(study.written.model_dump(mode='json'))}"
-    if use_saved:
-        try:
-            return open_session(study, Fingerprints(**json.loads(digest_store.get(name))), settings)
-        except NotFound:
-            pass  # control has not saved them yet
-        except (ValueError, TypeError) as error:
-            log.warning("the saved digests are damaged and are computed again", object=name, reason=str(error))
-    fingerprints = compute_fingerprints(study, settings, digest_store)
-    digest_store.put(name, json.dumps(asdict(fingerprints)).encode())
-    return open_session(study, fingerprints, settings)
+    return open_session(study, kept_fingerprints(study, settings, digest_store), settings)

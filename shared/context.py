@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.attempts import Attempt
 from shared.artifacts.checkpoints import Checkpoints, Values
 from shared.artifacts.keys import keyed
 from shared.artifacts.manifest import Manifest, Run
@@ -48,6 +49,8 @@ class Context:
     """Says whether the seconds count: they do not if the work is part of another stage's, whose seconds include this one's."""
     earlier_seconds: float = 0.0
     """Counts the wall seconds of earlier, interrupted runs, as a checkpoint recorded them."""
+    _attempts: dict[str, Attempt] = field(default_factory=dict, init=False)
+    """Holds this process's attempt at the work of each checkpoint, by name."""
     meter: Meter = field(init=False)
     """Measures this process's work; whoever starts the stage starts it too."""
 
@@ -75,18 +78,23 @@ class Context:
         """Saves the files in the store until the commit, with the seconds spent so far."""
         seconds = self.meter.seconds()
         total = {"seconds": self.earlier_seconds + seconds}
-        self.artifacts.save_checkpoint(self.task.stage, self.task.key, name, files, {**values, **total})
+        self._attempt(name).save(files, {**values, **total})
         self.meter.keep(seconds)
 
     def load_checkpoint(self, name: str) -> tuple[dict[str, Path], dict[str, int | float | str]] | None:
-        """Returns the files and values of the last checkpoint of that name, or None."""
-        found = self.artifacts.load_checkpoint(self.task.stage, self.task.key, name)
+        """Returns the files and values of the last checkpoint of that name, or None; a process that loads it has begun a newer attempt."""
+        found = self._attempt(name).load()
         if found is not None:
             self.earlier_seconds = float(found[1]["seconds"])
         return found
 
+    def _attempt(self, name: str) -> Attempt:
+        if name not in self._attempts:
+            self._attempts[name] = Attempt(self.artifacts, self.task.stage, self.task.key, name)
+        return self._attempts[name]
+
     def save_part(self, index: int, files: Mapping[str, Path]) -> None:
-        """Saves one part of a stage that several processes make together."""
+        """Saves one part of a stage that several processes make together, unless another process has saved it."""
         seconds = self.meter.seconds()
         self.artifacts.save_part(self.task.stage, self.task.key, index, files, {})
         self.meter.keep(seconds)

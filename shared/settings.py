@@ -50,8 +50,14 @@ class Settings:
     """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
     """`TAILFILL_RELEASE`: names the Helm release; set in its control Pod only."""
+    study: str
+    """`TAILFILL_STUDY`: holds the chart's digest of the release's study file and of `data.revision`, empty outside of a control Pod."""
     namespace: str
     """`TAILFILL_NAMESPACE`: names the namespace of the control Pod."""
+    data_revision: int
+    """`TAILFILL_DATA_REVISION`: counts how often a user has told control that the data or weights of an unchanged study have changed."""
+    lost_pod_seconds: int
+    """`TAILFILL_LOST_POD_SECONDS`: gives the seconds after which control replaces a Pod that should have ended but whose node does not answer."""
     create_bucket: bool
     """`TAILFILL_CREATE_BUCKET`: says whether control creates the store's bucket, which the chart's own S3 server needs."""
     metrics_port: int
@@ -87,7 +93,10 @@ class Settings:
             device=_device(environment),
             hub_token=secret("HF_TOKEN"),
             release=environment.get("TAILFILL_RELEASE") or None,
+            study=environment.get("TAILFILL_STUDY") or "",
             namespace=environment.get("TAILFILL_NAMESPACE") or "default",
+            data_revision=_whole_number(environment, "TAILFILL_DATA_REVISION", 0),
+            lost_pod_seconds=_whole_number(environment, "TAILFILL_LOST_POD_SECONDS", 600),
             create_bucket=environment.get("TAILFILL_CREATE_BUCKET") == "1",
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",

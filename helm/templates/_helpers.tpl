@@ -25,6 +25,11 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- .Values.study | default (.Files.Get "files/demo-study.yaml" | fromYaml) | toJson -}}
 {{- end }}
 
+{{- /* Digest of the study and of `data.revision`, by which control and NOTES tell the Jobs of this study from those of an earlier one. */}}
+{{- define "tailfill.studyDigest" -}}
+{{- printf "%d %s" (int .Values.data.revision) (include "tailfill.study" .) | sha256sum | trunc 16 -}}
+{{- end }}
+
 {{- define "tailfill.studyConfigMap" -}}
 {{ .Release.Name }}-study-{{ include "tailfill.study" . | sha256sum | trunc 8 }}
 {{- end }}

@@ -98,8 +98,12 @@ containers:
       {{- with include "tailfill.dataMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
       {{- end }}
 volumes:
-  - name: task # control writes it into the annotation when it creates the Job, or lifts a worker's gate
+  {{- if $worker }}
+  - {name: task, configMap: {name: {{ $root.Release.Name }}-searches}} # control writes the open searches into it; a worker reads it again and again
+  {{- else }}
+  - name: task # control writes it into the annotation when it creates the Job
     downwardAPI: {items: [{path: task.json, fieldRef: {fieldPath: "metadata.annotations['tailfill/task']"}}]}
+  {{- end }}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $settings.shmSize | quote }}}}
   {{- include "tailfill.volumes" $root | nindent 2 }}
   {{- if eq $stage "prepare" }}
@@ -107,27 +111,33 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{- /* Job of a stage, to which control adds name, owner, key and task. Arguments: the root and the stage. */}}
+{{- /* Job of a stage, to which control adds name, owner, key and task, or of a tuning worker, to which it adds name, owner and number.
+Arguments: the root, and the stage's name or `workers`. */}}
 {{- define "tailfill.stageJob" -}}
 {{- $root := index . 0 -}}
-{{- $stage := index . 1 -}}
+{{- $worker := eq (index . 1) "workers" -}}
+{{- $stage := $worker | ternary "tune" (index . 1) -}}
 {{- $settings := include "tailfill.settings" . | fromJson -}}
 {{- $queue := $settings.queueName | default $root.Values.kueue.queueName -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
   labels: &labels
-    {{- include "tailfill.selector" . | nindent 4 }}
+    {{- include "tailfill.selector" (list $root $stage) | nindent 4 }}
     app.kubernetes.io/managed-by: tailfill-control
+    {{- if $worker }}
+    tailfill/role: worker # tells it from the coordinators, which have the same component
+    {{- end }}
     {{- with $queue }}
     kueue.x-k8s.io/queue-name: {{ . | quote }}
     {{- end }}
-  {{- if or $settings.parallelism (and $queue $settings.shards) }}
+  {{- $partly := and $queue (gt (int $settings.shards) 1) }}
+  {{- if or $settings.parallelism $partly }}
   annotations:
     {{- with $settings.parallelism }}
     tailfill/parallelism: "{{ int . }}"
     {{- end }}
-    {{- if and $queue $settings.shards }}
+    {{- if $partly }}
     kueue.x-k8s.io/job-min-parallelism: "1" # Kueue may start it with fewer Pods than it has indexes
     {{- end }}
   {{- end }}
@@ -149,16 +159,20 @@ spec:
     rules: # the first that matches applies; a failure that matches none counts against backoffLimit
       - {action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}
       - {action: FailJob, onExitCodes: {containerName: main, operator: In, values: [2]}}
+      {{- if $worker }}
+      - {action: Ignore, onExitCodes: {containerName: main, operator: In, values: [143]}} # it was told to end, and has given its trial back
+      {{- end }}
   template:
     metadata:
       labels: *labels
     spec:
       restartPolicy: Never
-      {{- include "tailfill.stagePod" (list $root $stage $settings false) | nindent 6 }}
+      {{- include "tailfill.stagePod" (list $root $stage $settings $worker) | nindent 6 }}
 {{- end }}
 
 {{- define "tailfill.stages" -}}
 {{- range $stage, $_ := include "tailfill.table" . | fromJson }}
 {{ $stage }}.json: {{ include "tailfill.stageJob" (list $ $stage) | fromYaml | toJson | quote }}
 {{- end }}
+worker.json: {{ include "tailfill.stageJob" (list . "workers") | fromYaml | toJson | quote }}
 {{- end }}

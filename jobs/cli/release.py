@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ from shared.artifacts.disk import whole_file
 from shared.config.plain_yaml import NAME_LENGTH, parse_value, read_text
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
-from shared.kube.manifests import held_tasks, jobs_selector, workers_selector
+from shared.kube.manifests import held_tasks, is_worker, jobs_selector
 from shared.kube.release import Release
-from shared.kube.states import gated, gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
+from shared.kube.states import gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
 from shared.names import checked_part, path_below, shown
 from shared.pipeline import search_status
 from shared.pipeline import status as step_status
@@ -37,6 +38,7 @@ from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
 from shared.terminal import shortened
 
+REASON_SECONDS = 10.0  # for Kubernetes to say why a container ended
 MOST_SENT = 1 << 28  # characters of base64; a report has some megabytes
 MOST_UNPACKED = 4 << 30  # bytes
 MOST_FILES = 10_000
@@ -53,7 +55,10 @@ class ReleaseSnapshot:
     pods: list[Object]
     """Lists the Pods of the Jobs."""
     workers: list[Object]
-    """Lists the Pods of tuning workers."""
+    """Lists the Jobs of tuning workers."""
+    workers_pods: list[Object]
+    workers_allowed: int
+    """Gives the number of workers to which users have scaled the Deployment."""
     events: list[Object]
     """Lists the warnings in the namespace."""
 
@@ -61,12 +66,16 @@ class ReleaseSnapshot:
     def take(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
         """Returns the release as it is now."""
         selector = jobs_selector(release)
+        jobs, pods = cluster.list("jobs", selector), cluster.list("pods", selector)
+        scale = cluster.get("deployments", f"{release}-tune/scale")
         return cls(
             release,
             cluster.list("pods", _control_selector(release)),
-            cluster.list("jobs", selector),
-            cluster.list("pods", selector),
-            cluster.list("pods", workers_selector(release)),
+            [job for job in jobs if not is_worker(job)],
+            [pod for pod in pods if not is_worker(pod)],
+            [job for job in jobs if is_worker(job)],
+            [pod for pod in pods if is_worker(pod)],
+            0 if scale is None else int(scale["spec"].get("replicas", 0)),
             cluster.list("events", field_selector="type=Warning"),
         )
 
@@ -90,7 +99,7 @@ class ReleaseSnapshot:
 
     def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
-        pods = [p for p in self.pods if p["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name]
+        pods = _pods_of(name, self.pods)
         reason = job_reason(job, pods, self._events_of(name))
         if reason is not None:
             return TaskStatus("failed" if job_state(job).phase == "failed" else "pending", reason)
@@ -109,7 +118,12 @@ class ReleaseSnapshot:
     @property
     def gpus(self) -> int:
         """Returns the number of GPUs that the release's Pods hold."""
-        return gpus_held([*self.pods, *self.workers])
+        return gpus_held([*self.pods, *self.workers_pods])
+
+    @property
+    def control_runs(self) -> bool:
+        """Returns whether control runs, and nothing speaks of a recent end."""
+        return self._control_line() == "control: running"
 
     def _control_line(self) -> str:
         alive = [pod for pod in self.control if not leaving(pod)]
@@ -120,24 +134,40 @@ class ReleaseSnapshot:
         return f"control: {reason or phase}"
 
     def _worker_lines(self) -> list[str]:
-        workers = [pod for pod in self.workers if not leaving(pod)]
-        waiting = [pod for pod in workers if gated(pod)]
-        at_work = len(workers) - len(waiting)
-        lines = [
-            f"workers: {len(workers)} in all, {at_work} with work, {len(waiting)} that wait for work and hold no GPU"
+        alive = self._alive_workers()
+        waiting = max(self.workers_allowed - len(alive), 0)
+        return [
+            f"workers: {self.workers_allowed} in all (`kubectl scale deployment/{self.release}-tune` changes it), {len(alive)} with a Job, "
+            f"{waiting} for which there is no work and which have no Pod",
+            *(f"  {name}: {reason}" for name, reason in self._stuck_workers().items()),
         ]
-        stuck = {pod["metadata"]["name"]: pod_reason(pod) for pod in workers}
-        return lines + [f"  {name}: {reason}" for name, reason in stuck.items() if reason]
+
+    def _alive_workers(self) -> list[Object]:
+        return [job for job in self.workers if job_state(job).phase in ("active", "suspended")]
+
+    def _stuck_workers(self) -> dict[str, str]:
+        """Returns why a worker's Job makes no progress, by its name."""
+        names = {job["metadata"]["name"]: job for job in self.workers}
+        reasons = {
+            name: job_reason(job, _pods_of(name, self.workers_pods), self._events_of(name))
+            for name, job in names.items()
+        }
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def as_json(self) -> dict[str, Any]:
         """Returns the same for a script, as JSON values."""
-        workers = [pod for pod in self.workers if not leaving(pod)]
+        waiting = max(self.workers_allowed - len(self._alive_workers()), 0)
+        stuck = {pod["metadata"]["name"]: reason for pod in self.pods if (reason := pod_reason(pod))}
         return {
             "control": self._control_line().removeprefix("control: "),
-            "workers": {"all": len(workers), "waiting": sum(map(gated, workers))},
+            "workers": {"all": self.workers_allowed, "waiting": waiting},
             "gpus_held": self.gpus,
-            "stuck": {p["metadata"]["name"]: reason for p in [*self.pods, *workers] if (reason := pod_reason(p))},
+            "stuck": stuck | self._stuck_workers(),
         }
+
+
+def _pods_of(job: str, pods: Sequence[Object]) -> list[Object]:
+    return [pod for pod in pods if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == job]
 
 
 def _control_selector(release: str) -> str:
@@ -148,7 +178,7 @@ def _control_selector(release: str) -> str:
 
 
 def _open_session(settings: Settings) -> Session:
-    return open_release_session(load_release_study(), settings, use_saved=True)
+    return open_release_session(load_release_study(), settings)
 
 
 def status(why: str | None, as_json: bool) -> str:
@@ -216,9 +246,19 @@ def run_in_control(release: str, namespace: str | None, arguments: Sequence[str]
     pod = _running_control(cluster, release)
     try:
         return cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
-    except UnavailableError as error:  # perhaps its container has just ended: then the snapshot says why
-        lines = ReleaseSnapshot.take(cluster, release).lines()
+    except UnavailableError as error:
+        lines = _snapshot_after_end(cluster, release).lines()
         raise UnavailableError("\n".join([f"release {release}: {error}", *lines])) from error
+
+
+def _snapshot_after_end(cluster: Cluster, release: str) -> ReleaseSnapshot:
+    """Returns the release after its control Pod was lost; Kubernetes may need some seconds until it says why its container ended."""
+    deadline = time.monotonic() + REASON_SECONDS
+    while True:
+        snapshot = ReleaseSnapshot.take(cluster, release)
+        if not snapshot.control_runs or time.monotonic() >= deadline:
+            return snapshot
+        time.sleep(0.5)
 
 
 def _running_control(cluster: Cluster, release: str) -> str:

@@ -6,8 +6,8 @@ Layout in the store::
     removed/sha256/<digest>                            blobs that `tailfill gc` is removing (`shared.artifacts.garbage`)
     <study>/<stage>/<key>/manifest.json                written last and once: the commit
     <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work continues
-    <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save
-    <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together
+    <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save; a stage's own names end in `.<attempt>`
+    <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together; written once
     <study>/<stage>/<key>/parts/<index>/<save>/        its files
     <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.usage`)
 
@@ -222,14 +222,30 @@ class Artifacts:
         location = self._checkpoint(stage, key, name)
         pointer = self._pointer(location)
         self.store.delete(location)
-        for file in pointer.files if pointer else ():
-            self.store.delete(file.location)
+        self._remove(pointer)
+
+    def begin_attempt(self, stage: Stage, key: str, name: str) -> int:
+        """Returns the number of a new attempt, higher than those of all others, which saves its checkpoints as `<name>.<number>`."""
+        number = max(self.attempts(stage, key, name), default=0) + 1
+        nothing = Pointer(files=(), values={}).model_dump_json().encode()
+        while not self.store.create(self._checkpoint(stage, key, f"{name}.{number}"), nothing):
+            number += 1
+        return number
+
+    def attempts(self, stage: Stage, key: str, name: str) -> list[int]:
+        """Returns the numbers of the attempts that have begun, in order, except those whose checkpoint was discarded."""
+        prefix = self._checkpoint(stage, key, name).removesuffix("json")
+        ends = (location.removeprefix(prefix) for location in self.store.list(prefix))
+        return sorted(int(end.removesuffix(".json")) for end in ends if re.fullmatch(r"[0-9]{1,9}\.json", end))
 
     def save_part(
         self, stage: Stage, key: str, index: int, files: Mapping[str, Path], values: Mapping[str, int | float | str]
     ) -> None:
-        """Saves one part of a stage that several processes make together, as save_checkpoint does."""
-        self._save(f"{self._folder(stage, key)}/parts/{index:06d}.json", files, values)
+        """Saves one part of a stage that several processes make together, unless another process has saved it."""
+        location = f"{self._folder(stage, key)}/parts/{index:06d}.json"
+        made = self._place(location, files, values)
+        if not self.store.create(location, made.model_dump_json().encode()) and self._pointer(location) != made:
+            self._remove(made)
 
     def has_part(self, stage: Stage, key: str, index: int) -> bool:
         """Returns whether that part was saved."""
@@ -254,15 +270,23 @@ class Artifacts:
 
     def _save(self, location: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]) -> None:
         old = self._pointer(location)
+        made = self._place(location, files, values)
+        self.store.put(location, made.model_dump_json().encode())
+        self._remove(old)
+
+    def _place(self, location: str, files: Mapping[str, Path], values: Mapping[str, int | float | str]) -> Pointer:
+        """Uploads the files into a folder of their own, and returns what is to be written at `location`."""
         folder = f"{location.removesuffix('.json')}/{uuid.uuid4().hex}"
         placed = []
         for name, path in files.items():
             file = _describe(name, path)
             placed.append(PlacedFile(name=name, digest=file.digest, size=file.size, location=f"{folder}/{name}"))
             self.store.put_file(placed[-1].location, path)
-        self.store.put(location, Pointer(files=tuple(placed), values=dict(values)).model_dump_json().encode())
-        for gone in old.files if old else ():
-            self.store.delete(gone.location)
+        return Pointer(files=tuple(placed), values=dict(values))
+
+    def _remove(self, pointer: Pointer | None) -> None:
+        for file in pointer.files if pointer else ():
+            self.store.delete(file.location)
 
     def _pointer(self, location: str) -> Pointer | None:
         try:

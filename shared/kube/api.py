@@ -28,10 +28,12 @@ Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
 
 PATHS = {
+    "configmaps": "/api/v1",
     "deployments": "/apis/apps/v1",
     "events": "/api/v1",
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
+    "replicasets": "/apis/apps/v1",
     "serviceaccounts": "/api/v1",
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
@@ -102,10 +104,11 @@ class Cluster:
             return False
         return True
 
-    def delete(self, kind: str, name: str) -> None:
-        """Deletes an object if it exists and, in the background, what it owns."""
+    def delete(self, kind: str, name: str, grace_seconds: int | None = None) -> None:
+        """Deletes an object if it exists and, in the background, what it owns; a Pod gets its own grace period if none is given."""
+        grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
-            self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background"})
+            self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background", **grace})
         except _Missing:
             return
 
@@ -199,18 +202,16 @@ def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
                 session.sock.ping()
                 pinged = time.monotonic()
         forward()  # what came together with the end
-        return int(session.returncode)
-    except (
-        WebSocketException,
-        OSError,
-        TypeError,
-        KeyError,
-        IndexError,
-        ValueError,
-    ) as error:  # no exit code came: the client's errors for a cut, and for a container that ended before the command began
+    except (WebSocketException, OSError) as error:
         raise UnavailableError(
             f"the connection to the Pod was cut before the command ended ({error!r}); run it again"
         ) from error
+    try:
+        return int(session.returncode)
+    except (TypeError, KeyError, IndexError) as error:  # no message about the end came
+        raise UnavailableError("the connection to the Pod was cut before the command ended; run it again") from error
+    except ValueError as error:  # the message has words in place of an exit code
+        raise UnavailableError("the Pod's container ended before the command did; run it again") from error
 
 
 class _Missing(Exception):

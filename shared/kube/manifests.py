@@ -1,6 +1,7 @@
-"""Builds a stage's Job: the chart's manifest with a task in it, or with a block of tasks.
+"""Builds a stage's Job: the chart's manifest with a task in it, or with a block of tasks. Builds the Jobs of tuning workers too.
 
 The tasks are an annotation of the Pod, which a downwardAPI volume shows as a file. So each Job has its own copy, which is deleted with it.
+A worker has no task of its own: all read the open searches from one ConfigMap, which control keeps up to date.
 `helm/templates/_stage.tpl` renders the rest of the manifest, except the Job's name, owner, key and digest, which are added here too.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shared.artifacts.keys import canonical_digest
@@ -25,11 +26,17 @@ SUBMITTED = "tailfill/submitted"
 """Names the label of a Job that a person submitted, which control does not touch."""
 MANIFEST = "tailfill/manifest"
 """Names the annotation of a Job that holds the digest of its manifest."""
+STUDY = "tailfill/study"
+"""Names the label of a stage's Job that holds the chart's digest of the study file and of `data.revision`."""
 PARALLELISM = "tailfill/parallelism"
 """Names the annotation of a manifest that limits how many Jobs of the stage run at once."""
-GATE = "tailfill/work"
-"""Names the scheduling gate of a tuning worker without work."""
 ROLE = "tailfill/role"
+"""Names the label that tells tuning workers from coordinators, which have the same component."""
+WORKER = "worker"
+"""Gives the value of `ROLE` that workers have, and the name of their manifest."""
+NUMBER = "tailfill/worker"
+"""Names the label of a worker's Job that holds its number, counted from 0."""
+TASK_FILE = "task.json"
 MANAGER = "tailfill-control"
 KEY_LETTERS = 16
 LARGEST_TASK = 250_000  # bytes; Kubernetes refuses Pods with more than 256 KiB of annotations
@@ -41,54 +48,83 @@ def job_name(release: str, stage: Stage, key: str) -> str:
 
 
 def jobs_selector(release: str) -> str:
-    """Returns the label selector of a release's stage Jobs and of their Pods."""
+    """Returns the label selector of all Jobs that control makes for a release, workers' too, and of their Pods."""
     return f"app.kubernetes.io/instance={release},app.kubernetes.io/managed-by={MANAGER}"
 
 
-def workers_selector(release: str) -> str:
-    """Returns the label selector of a release's tuning workers."""
-    return f"app.kubernetes.io/instance={release},{ROLE}=worker"
+def is_worker(found: Object) -> bool:
+    """Returns whether a Job or Pod is that of a tuning worker."""
+    return bool(found["metadata"].get("labels", {}).get(ROLE) == WORKER)
+
+
+def searches_name(release: str) -> str:
+    """Returns the name of the ConfigMap that holds the tasks of the open searches, which the workers read."""
+    return f"{release}-searches"
 
 
 def read_manifests(folder: Path) -> dict[Stage, Object]:
     """Returns the chart's manifest of each stage; raises ConfigError if one is missing or is not JSON."""
-    found: dict[Stage, Object] = {}
-    for stage in STAGES:
-        path = folder / f"{stage}.json"
-        try:
-            found[stage] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{path}: is no manifest of the chart ({error}); install the chart of this version"
-            ) from error
+    return {stage: read_manifest(folder, stage) for stage in STAGES}
+
+
+def read_manifest(folder: Path, name: str) -> Object:
+    """Returns the chart's manifest of a stage, or of the workers; raises ConfigError if it is missing or is not JSON."""
+    path = folder / f"{name}.json"
+    try:
+        found: Object = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: is no manifest of the chart ({error}); install the chart of this version"
+        ) from error
     return found
 
 
-def stage_job(manifest: Object, release: str, tasks: Sequence[Task], owner: Object, submitted: bool = False) -> Object:
-    """Returns the Job of one or several tasks, owned by `owner` (control's ServiceAccount, so that it is deleted with the release)."""
-    job, task = copy.deepcopy(manifest), tasks[0]
-    labels = {KEY: task.key[:KEY_LETTERS]} | ({SUBMITTED: "true"} if submitted else {})
-    metadata, pod = job["metadata"], job["spec"]["template"]["metadata"]
-    metadata["name"] = job_name(release, task.stage, task.key)
+def stage_job(
+    manifest: Object, release: str, tasks: Sequence[Task], owner: Object, study: str, submitted: bool = False
+) -> Object:
+    """Returns the Job of one or several tasks, owned by `owner` (control's ServiceAccount, so that it is deleted with the release).
+
+    `study` is the chart's digest of the study for which it is made.
+    """
+    task = tasks[0]
+    labels = {KEY: task.key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: "true"} if submitted else {})
+    job = _job(manifest, job_name(release, task.stage, task.key), labels, manifest_digest(manifest), owner)
+    pod = job["spec"]["template"]["metadata"]
+    pod["annotations"] = {**pod.get("annotations", {}), TASK: task_annotation(tasks)}
+    return job
+
+
+def worker_name(release: str, number: int) -> str:
+    """Returns the name of a worker's Job."""
+    return f"{release}-{WORKER}-{number}"
+
+
+def worker_job(manifest: Object, release: str, number: int, study: str, owner: Object) -> Object:
+    """Returns the Job of the worker with this number, which works on the searches of `study`."""
+    return _job(manifest, worker_name(release, number), {NUMBER: str(number)}, worker_digest(manifest, study), owner)
+
+
+def _job(manifest: Object, name: str, labels: Mapping[str, str], digest: str, owner: Object) -> Object:
+    job = copy.deepcopy(manifest)
+    metadata, account = job["metadata"], owner["metadata"]
+    metadata["name"] = name
     metadata["ownerReferences"] = [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "name": owner["metadata"]["name"],
-            "uid": owner["metadata"]["uid"],
-        }
+        {"apiVersion": "v1", "kind": "ServiceAccount", "name": account["name"], "uid": account["uid"]}
     ]
-    metadata["annotations"] = {**metadata.get("annotations", {}), MANIFEST: manifest_digest(manifest)}
-    for described in (metadata, pod):
+    metadata["annotations"] = {**metadata.get("annotations", {}), MANIFEST: digest}
+    for described in (metadata, job["spec"]["template"]["metadata"]):
         described["labels"] = {**described.get("labels", {}), **labels}
-    text = task_annotation(tasks)
-    pod["annotations"] = {**pod.get("annotations", {}), TASK: text}
     return job
 
 
 def manifest_digest(manifest: Object) -> str:
     """Returns a short digest of a manifest, by which upgrades that change it are noticed."""
     return canonical_digest(manifest)[:KEY_LETTERS]
+
+
+def worker_digest(manifest: Object, study: str) -> str:
+    """Returns the digest of the manifest of a worker that works on the searches of `study`."""
+    return canonical_digest({"manifest": manifest, "study": study})[:KEY_LETTERS]
 
 
 def task_annotation(tasks: Sequence[Task]) -> str:

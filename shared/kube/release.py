@@ -10,7 +10,18 @@ from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
 from shared.kube.api import Cluster, ClusterError, Object
-from shared.kube.manifests import job_name, read_manifests, stage_job
+from shared.kube.manifests import (
+    TASK_FILE,
+    WORKER,
+    job_name,
+    read_manifest,
+    read_manifests,
+    searches_name,
+    stage_job,
+    worker_digest,
+    worker_job,
+    worker_name,
+)
 from shared.kube.states import failure
 from shared.settings import Settings
 
@@ -27,6 +38,10 @@ class Release:
     manifests: Mapping[Stage, Object]
     owner: Object
     """Holds control's ServiceAccount, with which the Jobs are deleted."""
+    worker: Object
+    """Holds the manifest of the tuning workers."""
+    study: str
+    """Holds the chart's digest of the study file and of `data.revision`, which changes only if a user changes either."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:
@@ -42,7 +57,9 @@ class Release:
             raise ClusterError(
                 f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
             )
-        return cls(settings.release, cluster, read_manifests(CHART / "stages"), owner)
+        stages = CHART / "stages"
+        worker = read_manifest(stages, WORKER)
+        return cls(settings.release, cluster, read_manifests(stages), owner, worker, settings.study)
 
     def job_name(self, tasks: Sequence[Task]) -> str:
         """Returns the name of the Job of a task or a block, that of its first task."""
@@ -50,8 +67,25 @@ class Release:
 
     def create_job(self, tasks: Sequence[Task], submitted: bool = False) -> bool:
         """Creates the Job of a task or a block; returns False if one of its name exists."""
-        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, submitted)
+        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, self.study, submitted)
         return self.cluster.create("jobs", body)
+
+    def worker_name(self, number: int) -> str:
+        """Returns the name of the Job of the worker with this number."""
+        return worker_name(self.name, number)
+
+    def create_worker(self, number: int, study: str) -> bool:
+        """Creates the Job of the worker with this number; returns False if one of its name exists."""
+        return self.cluster.create("jobs", worker_job(self.worker, self.name, number, study, self.owner))
+
+    def worker_digest(self, study: str) -> str:
+        """Returns the digest of the present manifest of the workers of `study`."""
+        return worker_digest(self.worker, study)
+
+    def write_searches(self, tasks: str) -> bool:
+        """Writes the tasks of the open searches for the workers; returns False if the chart's ConfigMap does not exist."""
+        operation = {"op": "add", "path": "/data", "value": {TASK_FILE: tasks}}
+        return self.cluster.patch("configmaps", searches_name(self.name), [operation])
 
     def failure(self, job: Object) -> str:
         """Returns the last error that a failed Job's Pods logged."""

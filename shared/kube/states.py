@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from shared.kube.api import Object
-from shared.kube.manifests import GATE
+from shared.log import duration
 
+CRASH_LOOP_SECONDS = 900.0  # for which a container must run before the end of the one before it is no news any more
+ENDING_SECONDS = 30.0  # for which a Pod may be late to end: its node is busy
 PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
@@ -33,19 +36,50 @@ def job_state(job: Object) -> JobState:
     return JobState("suspended" if job["spec"].get("suspend") else "active")
 
 
+def failed_at(job: Object) -> str:
+    """Returns when a failed Job failed, as an ISO 8601 time."""
+    (failed,) = (condition for condition in job["status"]["conditions"] if condition["type"] == "Failed")
+    return str(failed["lastTransitionTime"])
+
+
 def at_work(job: Object) -> bool:
     """Returns whether a Pod of the Job runs or has succeeded; the next Pod after a failed one may wait for a node or an image."""
     return any(job.get("status", {}).get(count) for count in ("ready", "succeeded"))
 
 
-def gated(pod: Object) -> bool:
-    """Returns whether a Pod waits for work behind its scheduling gate, without a node or a GPU."""
-    return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates") or ())
-
-
 def leaving(pod: Object) -> bool:
     """Returns whether a Pod is being deleted or has ended."""
     return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def overdue_seconds(pod: Object, now: datetime) -> float:
+    """Returns for how many seconds a Pod should have ended, its grace period included; 0 if it has, or need not.
+
+    A Pod that was deleted stays for ever if its node does not answer, as nobody can say that its containers have ended.
+    """
+    due = pod["metadata"].get("deletionTimestamp")
+    if due is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return 0.0
+    return max((now - datetime.fromisoformat(due)).total_seconds(), 0.0)
+
+
+def _node_silent(pod: Object) -> str | None:
+    """Returns why a Pod cannot be reached, or None: it should have ended, or Kubernetes has marked it as not ready while its container is."""
+    node, status = pod["spec"].get("nodeName"), pod.get("status", {})
+    overdue = overdue_seconds(pod, datetime.now(UTC))
+    if overdue >= ENDING_SECONDS:
+        return (
+            f"its node {node} does not answer: the Pod {pod['metadata']['name']} should have ended {duration(overdue)} ago; "
+            "control replaces it after control.lostPodSeconds"
+        )
+    ready = {condition["type"]: condition["status"] for condition in status.get("conditions") or ()}.get("Ready")
+    containers = status.get("containerStatuses") or ()
+    if status.get("phase") == "Running" and ready == "False" and containers and all(c.get("ready") for c in containers):
+        return (
+            f"its node {node} does not answer; Kubernetes tells its Pods to end after the time that their tolerations say, "
+            "by default five minutes"
+        )
+    return None
 
 
 def gpus_held(pods: Iterable[Object]) -> int:
@@ -56,8 +90,10 @@ def gpus_held(pods: Iterable[Object]) -> int:
 
 
 def pod_reason(pod: Object) -> str | None:
-    """Returns why a Pod does not run, or None if it runs, has ended or waits for work."""
-    if leaving(pod) or gated(pod):
+    """Returns why a Pod does not run or cannot be reached, or None if it runs or has ended."""
+    if silent := _node_silent(pod):
+        return silent
+    if leaving(pod):
         return None
     status = pod.get("status", {})
     for condition in status.get("conditions") or ():
@@ -82,8 +118,16 @@ def pod_reason(pod: Object) -> str | None:
 def _restart_reason(status: Object, container: Object) -> str | None:
     """Returns why a container that Kubernetes starts again and again is not ready, between two of its back-offs."""
     state, before = container.get("state", {}), container.get("lastState", {})
-    again = status.get("phase") == "Running" and not container.get("ready") and "waiting" not in state
-    return f"it ended and is started again: {termination(container)}" if again and _failed(state, before) else None
+    if status.get("phase") != "Running" or "waiting" in state or not _failed(state, before):
+        return None
+    if not container.get("ready"):
+        return f"it ended and is started again: {termination(container)}"
+    # it may end again for the same reason: control waits ten minutes for a service before it does
+    since = (state.get("running") or {}).get("startedAt")
+    seconds = None if since is None else (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+    if seconds is None or seconds > CRASH_LOOP_SECONDS:
+        return None
+    return f"running for {duration(max(seconds, 0.0))}, since it ended: {termination(container)}"
 
 
 def _failed(*states: Object) -> bool:

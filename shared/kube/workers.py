@@ -1,109 +1,82 @@
-"""Assigns searches to tuning workers, which are the Pods of a Deployment that people scale.
+"""Decides how many tuning workers a release has: as many as users allow and its searches have trials for, each an ordinary Job.
 
-A Pod starts behind a scheduling gate, without a node or a GPU. Its gate is lifted, and it gets a task, when a search has a trial for it. It
-is deleted when the search has none left, and the Deployment creates a gated Pod in its place.
+Users scale a Deployment that is paused and therefore has no Pods; its `replicas` are the number that they allow.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from shared.config.task import Task
-from shared.kube.api import Cluster, Object
-from shared.kube.manifests import GATE, KEY, KEY_LETTERS, TASK, task_annotation
-from shared.kube.states import gated, leaving
+from shared.kube.api import Object
+from shared.kube.manifests import NUMBER
+from shared.kube.states import at_work, failed_at, job_state
 
-HOST_LETTERS = 63  # of a Pod's name, in its host's
 IDLE_SECONDS = 10.0  # that a worker may have no trial: the next step of a sequential search begins within two
-
-
-@dataclass(frozen=True)
-class Demand:
-    """Describes a running search and the workers that it needs."""
-
-    task: Task
-    trials: int
-    """Counts the trials that a worker could run now or is running."""
-    busy: Collection[str] = ()
-    """Names the hosts that run a trial; a Pod's host has the Pod's name."""
-
-    @property
-    def label(self) -> str:
-        """Returns the label of its workers."""
-        return self.task.key[:KEY_LETTERS]
+FAILED_SECONDS = (
+    300.0  # before a failed worker is replaced; Kubernetes waits as long at most before it restarts a container
+)
 
 
 @dataclass
 class Decision:
-    """Says what to do with the Pods."""
+    """Says what to do with the workers' Jobs."""
 
-    begin: list[tuple[str, Demand]]
-    """Lists the Pods whose gates to lift, and the search of each."""
+    create: list[int]
+    """Lists the numbers of the workers to create."""
     idle: list[str]
-    """Lists the Pods of a search that now has fewer trials than workers, and may soon have more."""
+    """Lists the Jobs for which there is no trial now, though there may soon be one."""
     over: list[str]
-    """Lists the Pods of searches that have ended."""
+    """Lists the Jobs that are more than users allow."""
 
 
-def decide(pods: Sequence[Object], demands: Sequence[Demand]) -> Decision:
-    """Decides what to do with the Pods: gated ones go to the search with the fewest workers that has trials waiting."""
-    by_label = {demand.label: demand for demand in demands}
-    at_work: dict[str, list[str]] = {demand.label: [] for demand in demands}
-    waiting, idle, over = list[str](), list[str](), list[str]()
-    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
-        name = pod["metadata"]["name"]
-        if leaving(pod):
-            continue
-        label = pod["metadata"].get("labels", {}).get(KEY)
-        if gated(pod):
-            waiting.append(name)
-        elif label in at_work:
-            at_work[label].append(name)
-        else:
-            over.append(name)
-    for label, names in at_work.items():
-        demand = by_label[label]
-        spare = len(names) - demand.trials
-        idle += [name for name in names if name[:HOST_LETTERS] not in demand.busy][: max(spare, 0)]
-    begin = list[tuple[str, Demand]]()
-    counts = Counter({label: len(names) for label, names in at_work.items()})
-    for name in waiting:
-        open_ = [demand for demand in demands if counts[demand.label] < demand.trials]
-        if not open_:
-            break
-        chosen = min(open_, key=lambda demand: counts[demand.label])
-        counts[chosen.label] += 1
-        begin.append((name, chosen))
-    return Decision(begin, idle, over)
+def decide(
+    jobs: Sequence[Object], allowed: int, trials: int | None, busy: Collection[str], now: float | None = None
+) -> Decision:
+    """Decides what to do with the workers' Jobs.
+
+    `trials` counts the trials that workers could run now or are running, and is None if it is not known: then only Jobs that are
+    not allowed end. `busy` names the Jobs that hold a trial, which end last. `now` is in seconds since 1970, by default the present time.
+    """
+    alive = [job for job in jobs if job_state(job).phase in ("active", "suspended")]
+    # those that have just failed keep their place: what failed them would fail the next one as well
+    resting = [job for job in jobs if _rests(job, time.time() if now is None else now)]
+    by_use = sorted(alive, key=lambda job: (_name(job) in busy, at_work(job), -_number(job)))
+    over = [_name(job) for job in by_use[: max(len(alive) - allowed, 0)]]
+    if trials is None:
+        return Decision([], [], over)
+    left = by_use[len(over) :]
+    idle = [_name(job) for job in left if _name(job) not in busy][: max(len(left) - trials, 0)]
+    taken = {_number(job) for job in [*alive, *resting]}
+    free = (number for number in itertools.count() if number not in taken)
+    wanted = min(allowed - len(resting), trials) - len(alive)
+    return Decision(list(itertools.islice(free, max(wanted, 0))), idle, over)
 
 
-def lift_gate(cluster: Cluster, pod: Object, demand: Demand) -> bool:
-    """Gives a gated Pod its task and lifts its gate, in one step; returns False if the Pod was deleted or changed meanwhile."""
-    metadata = pod["metadata"]
-    gate = [found["name"] for found in pod["spec"]["schedulingGates"]].index(GATE)  # others' gates stay
-    operations = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {
-            "op": "add",
-            "path": "/metadata/annotations",
-            "value": {**metadata.get("annotations", {}), TASK: task_annotation([demand.task])},
-        },
-        {"op": "add", "path": f"/metadata/labels/{KEY.replace('/', '~1')}", "value": demand.label},
-        {"op": "test", "path": f"/spec/schedulingGates/{gate}/name", "value": GATE},
-        {"op": "remove", "path": f"/spec/schedulingGates/{gate}"},
-    ]
-    return cluster.patch("pods", metadata["name"], operations)
+def _name(job: Object) -> str:
+    return str(job["metadata"]["name"])
+
+
+def _number(job: Object) -> int:
+    return int(job["metadata"]["labels"][NUMBER])
+
+
+def _rests(job: Object, now: float) -> bool:
+    return (
+        job_state(job).phase == "failed" and now < datetime.fromisoformat(failed_at(job)).timestamp() + FAILED_SECONDS
+    )
 
 
 class IdleSince:
-    """Remembers since when Pods have been idle without interruption."""
+    """Remembers since when Jobs have been idle without interruption."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def too_long(self, idle: Sequence[str], now: float) -> list[str]:
-        """Returns those of the idle Pods that have been idle for IDLE_SECONDS; `now` is the time of a monotonic clock."""
+        """Returns those of the idle Jobs that have been idle for IDLE_SECONDS; `now` is the time of a monotonic clock."""
         self._since = {name: self._since.get(name, now) for name in idle}
         return [name for name, since in self._since.items() if now - since >= IDLE_SECONDS]

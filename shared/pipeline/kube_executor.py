@@ -2,7 +2,7 @@
 
 A Job is created from the manifest that the chart rendered, when everything that it needs is committed, since a Job that waits would hold its
 GPU. If the tasks of a stage are many, a Job holds a block of them, which its Pod's annotation lists; control keeps no list of its own. Tuning
-workers are the Pods of a Deployment that users scale; they get GPUs while there are trials for them.
+workers are Jobs too, which `shared.pipeline.worker_scaling` manages.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from datetime import datetime
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.kube.api import ClusterError, Object
+from shared.kube.lost_pods import replace_lost_pods
 from shared.kube.manifests import (
     MANIFEST,
+    STUDY,
     SUBMITTED,
     held_tasks,
+    is_worker,
     jobs_selector,
     manifest_digest,
     parallelism,
 )
 from shared.kube.release import Release
-from shared.kube.states import at_work, job_state
+from shared.kube.states import at_work, failed_at, job_state
 from shared.log import Log
 from shared.pipeline.blocks import deal
 from shared.pipeline.plan import Step
@@ -38,6 +41,7 @@ PATIENCE_SECONDS = (
     600.0  # for which a service may be unavailable before control ends with 75, and Kubernetes restarts it
 )
 STORE_SECONDS = 30.0  # between two checks of the store for what others have committed
+PODS_SECONDS = 15.0  # between two checks for Pods whose node does not answer
 REJECTED_SECONDS = 60.0  # before a Job that the cluster rejected is created again
 CLOCK_SKEW_SECONDS = 60.0  # that the clocks of the nodes and of the API server may differ by
 
@@ -78,7 +82,8 @@ class KubeExecutor:
         self.release, self.session = release, session
         self.tasks: dict[str, _JobTask] = {}
         """Holds the tasks that are not complete, by step id."""
-        self._workers = WorkerScaling(release.cluster, release.name, session)
+        self._workers = WorkerScaling(release, session)
+        self._pods_checked = time.monotonic()
         self._cleaned_up = False
         self._store_checked = time.monotonic()
         self._committed = set[str]()
@@ -92,19 +97,21 @@ class KubeExecutor:
 
     def advance(self) -> list[CompletedStep]:
         """Scales the tuning workers, creates missing Jobs, and returns the steps that are complete."""
-        jobs = {
-            job["metadata"]["name"]: job for job in self.release.cluster.list("jobs", jobs_selector(self.release.name))
-        }
+        found = self.release.cluster.list("jobs", jobs_selector(self.release.name))
+        jobs = {job["metadata"]["name"]: job for job in found if not is_worker(job)}
+        workers = [job for job in found if is_worker(job)]
         if not self._cleaned_up:
             self._clean_up_jobs(jobs)
+            self._workers.begin(workers)
+            self._cleaned_up = True
         active = Counter(
             str(job["metadata"]["labels"]["app.kubernetes.io/component"])
             for job in jobs.values()
             if job_state(job).phase in ("active", "suspended")
         )
-        self._workers.advance(
-            [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
-        )
+        tuning = [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
+        self._workers.advance(tuning, workers)
+        self._replace_lost_pods(found)
         holders = self._holders(jobs.values())
         completed = self._committed_elsewhere(holders)
         completed_ids = {done.step.id for done in completed}
@@ -124,6 +131,16 @@ class KubeExecutor:
         for done in completed:  # last, since an error after the removal of a step would lose it
             del self.tasks[done.step.id]
         return completed
+
+    def _replace_lost_pods(self, jobs: Iterable[Object]) -> None:
+        """Replaces Pods whose node does not answer; their Jobs are asked for their Pods every `PODS_SECONDS`."""
+        if time.monotonic() - self._pods_checked < PODS_SECONDS:
+            return
+        self._pods_checked = time.monotonic()
+        if any(job_state(job).phase == "active" for job in jobs):
+            cluster = self.release.cluster
+            pods = cluster.list("pods", jobs_selector(self.release.name))
+            replace_lost_pods(cluster, pods, self.session.settings.lost_pod_seconds)
 
     def _holders(self, jobs: Iterable[Object]) -> dict[Reference, Object]:
         """Returns the Job of each task that has one.
@@ -171,11 +188,11 @@ class KubeExecutor:
         """Leaves the Jobs alone, which continue without control."""
 
     def _clean_up_jobs(self, jobs: dict[str, Object]) -> None:
-        """Deletes Jobs of an earlier control that do not fit the plan, and scales the workers once.
+        """Deletes Jobs of an earlier control that do not fit the plan.
 
-        Those are Jobs whose key is not in the plan any more, those that failed or whose result was removed since, and those that have no
-        running Pod and were created from another manifest, such as one with a missing image. The latter three are created again. A running Job
-        that is in the plan is left alone.
+        Those are Jobs whose key is not in the plan any more since a user changed the study or the chart, those that failed or whose result was
+        removed since, and those that have no running Pod and were created from another manifest, such as one with a missing image. The latter
+        three are created again. A running Job that is in the plan is left alone.
         """
         entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
@@ -183,26 +200,33 @@ class KubeExecutor:
             held = held_tasks(job)
             known = [entries[reference] for reference in held if reference in entries]
             if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):
+                if not self._is_outdated(job):
+                    log.warning("a Job that is not in the plan is left alone, as nobody changed the study", job=name)
+                    continue
                 log.info("a Job that is not in the plan any more is deleted", job=name)
             elif known and not active:
                 log.info("a Job is created again", job=name, was=job_state(job).phase)
-            elif known and not at_work(job) and not self._is_current(job, known[0]):
+            elif known and not at_work(job) and not self._is_current(job, known[0].task.stage):
                 log.info("a Job without a running Pod is created again from its new manifest", job=name)
             else:
                 continue
             self.release.cluster.delete("jobs", name)
             del jobs[name]
-        self._workers.scale_once()
-        self._cleaned_up = True
 
     def _left_the_plan(self, held: Sequence[Reference], entries: Mapping[Reference, _JobTask]) -> bool:
         """Returns whether no task is left to do, or one of the tasks is neither in the plan nor committed."""
         others = [reference for reference in held if reference not in entries]
         return len(others) == len(held) or any(self.session.artifacts.find(*other) is None for other in others)
 
-    def _is_current(self, job: Object, entry: _JobTask) -> bool:
+    def _is_current(self, job: Object, stage: Stage) -> bool:
         created_from = job["metadata"].get("annotations", {}).get(MANIFEST)
-        return bool(created_from == manifest_digest(self.release.manifests[entry.task.stage]))
+        return bool(created_from == manifest_digest(self.release.manifests[stage]))
+
+    def _is_outdated(self, job: Object) -> bool:
+        """Returns whether a user has changed the study, or the chart, since the Job was created."""
+        held = held_tasks(job)
+        study = job["metadata"]["labels"].get(STUDY)
+        return study != self.release.study or not held or not self._is_current(job, held[0][0])
 
     def _create_jobs(self, ready: Sequence[_JobTask], active: Counter[str]) -> list[CompletedStep]:
         """Creates Jobs for tasks without one, as many as each stage may have; returns the steps that were committed meanwhile."""
@@ -288,11 +312,10 @@ def _labels(entries: Sequence[_JobTask]) -> str:
 
 def _kept_until(job: Object) -> float:
     """Returns when Kubernetes removes a failed Job, in seconds since 1970; a minute early, since that is by Kubernetes' clock."""
-    (failed,) = (c for c in job["status"]["conditions"] if c["type"] == "Failed")
     ttl = job["spec"].get("ttlSecondsAfterFinished")
     if ttl is None:
         return math.inf
-    return datetime.fromisoformat(failed["lastTransitionTime"]).timestamp() + float(ttl) - CLOCK_SKEW_SECONDS
+    return datetime.fromisoformat(failed_at(job)).timestamp() + float(ttl) - CLOCK_SKEW_SECONDS
 
 
 def _job_seconds(job: Object) -> float | None:

@@ -1,7 +1,7 @@
 """Moves a worker process from search to search: it stays with one while that has trials, and ends when all are closed.
 
 What all trials of a search need is built once per visit. A visit therefore ends only when the search is closed, or when it has had no trial
-for a while and another search has one.
+for a while and another search has one, or when the search is not in the list any more.
 """
 
 from __future__ import annotations
@@ -62,10 +62,13 @@ class Visits:
                 self._closed.add(search.key)
                 search.ended()
                 return
+            open_ = self._open()
+            if all(other.key != search.key for other in open_):
+                return  # it left the list: nobody wants its trials any more
             if turn is Turn.WORKED:
                 empty_since = self._waited_since = time.monotonic()
                 continue
-            others = {other.worker.look()[0] for other in self._open() if other.key != search.key}
+            others = {other.worker.look()[0] for other in open_ if other.key != search.key}
             if not {turn, *others}.isdisjoint({Turn.EMPTY, Turn.READY}):
                 self._waited_since = now
             search.worker.check_patience(self._waited_since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -17,6 +18,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CI = sorted((ROOT / "helm" / "ci").glob("*-values.yaml"))
 PROGRAMS = {"helm": os.environ.get("HELM", "helm"), "helm4": os.environ.get("HELM4", "helm4")}
 
+# with the cluster's Secrets; Helm 3 takes the version of Kubernetes that it was built for, not the cluster's
+RENDERED = ("template", "study", str(ROOT / "helm"), "--dry-run=server", "--kube-version=1.34.0")
+
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("values", [None, *CI], ids=lambda path: path.stem if path else "defaults")
@@ -30,9 +34,7 @@ def test_a_dry_run_on_the_server(release: Release, name: str, values: Path | Non
 @pytest.mark.parametrize("values", [None, *CI], ids=lambda path: path.stem if path else "defaults")
 def test_every_stage_s_job_is_accepted(release: Release, values: Path | None) -> None:
     files = ["-f", str(values)] if values else []
-    rendered = yaml.safe_load_all(
-        release.helm("template", "study", str(ROOT / "helm"), "--kube-version=1.34.0", *files)
-    )
+    rendered = yaml.safe_load_all(release.helm(*RENDERED, *files))
     (manifests,) = [o for o in rendered if o and o["kind"] == "ConfigMap" and o["metadata"]["name"] == "study-stages"]
     for stage, text in manifests["data"].items():
         job = json.loads(text)
@@ -43,3 +45,16 @@ def test_every_stage_s_job_is_accepted(release: Release, values: Path | None) ->
         )
         assert "created (server dry run)" in said, said
         assert "Warning" not in said, said
+
+
+def test_no_password_stands_outside_its_secret(release: Release) -> None:
+    """Nothing is rendered without a cluster, whose Secrets have the passwords of an earlier release."""
+    rendered = release.helm(*RENDERED)
+    objects = [found for found in yaml.safe_load_all(rendered) if found]
+    (secret,) = [found for found in objects if found["kind"] == "Secret"]
+    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
+    elsewhere = json.dumps([found for found in objects if found is not secret])
+    for value in secret["data"].values():
+        assert value not in elsewhere
+        assert base64.b64decode(value).decode() not in elsewhere

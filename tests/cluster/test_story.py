@@ -108,7 +108,7 @@ def test_workers_come_and_go(release: Release) -> None:
         release.kubectl("uncordon", node)
     release.kubectl("delete", "pod", "study-postgresql-0", "study-minio-0", "--wait=false")
     release.kubectl("scale", "deployment/study-tune", "--replicas=1")
-    wait_for(lambda: len(release.workers(None)) == 1, "one worker", 120)
+    wait_for(lambda: len(release.workers()) == 1, "one worker", 120)
     # interrupted trials continue from the epoch after their last checkpoint
     wait_for(lambda: any(epochs > 0 for epochs in release.begun_at()), "a trial is resumed", 240)
     assert sum(int(str(search["resumes"])) for search in searches(release).values()) >= 1
@@ -163,8 +163,8 @@ def test_nothing_holds_a_gpu_at_the_end(release: Release) -> None:
 
     wait_for(looked, "no GPU is held", 60)
     release.kubectl("scale", "deployment/study-tune", "--replicas=2")
-    wait_for(lambda: len(release.workers("Pending")) == 2, "a second worker waits", 60)
-    assert release.status()["gpus_held"] == 0
+    found = wait_for(lambda: (said := release.status())["workers"]["all"] == 2 and said, "two workers are allowed", 60)
+    assert (found["workers"]["waiting"], found["gpus_held"], release.workers("Pending")) == (2, 0, [])
 
 
 def test_the_report_comes_here(release: Release, tmp_path: Path) -> None:

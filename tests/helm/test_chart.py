@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.config.stages import STAGES
-from tests.support.rendered import CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
+from tests.support.rendered import CHART, CI, any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
 
 CASES = [pytest.param((), id="defaults"), *(pytest.param(("-f", str(file)), id=file.stem) for file in CI)]
 GPU = ci("gpu")
@@ -29,13 +30,13 @@ def test_it_lints_and_renders(name: str, values: tuple[str, ...]) -> None:
     helm = program(name)
     ended = run_helm(helm, "lint", "--strict", *values)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert set(jobs(rendered(helm, *values))) == set(STAGES)
+    assert set(jobs(rendered(helm, *values))) == {*STAGES, "worker"}
 
 
 @pytest.mark.parametrize("values", CASES)
 def test_every_pod_passes_the_restricted_standard(values: tuple[str, ...]) -> None:
     found = dict(pods(rendered(any_program(), *values)))
-    assert {"Deployment control", "Deployment tune", *(f"Job {stage}" for stage in STAGES)} <= set(found)
+    assert {"Deployment control", "Job worker", *(f"Job {stage}" for stage in STAGES)} <= set(found)
     for name, spec in found.items():
         security = spec["securityContext"]
         assert security["runAsNonRoot"] is True, name
@@ -59,7 +60,7 @@ def test_every_pod_passes_the_restricted_standard(values: tuple[str, ...]) -> No
 @pytest.mark.parametrize("values", CASES)
 def test_a_job_is_whole_but_for_what_control_adds(values: tuple[str, ...]) -> None:
     objects = rendered(any_program(), *values)
-    for stage, job in jobs(objects).items():
+    for stage, job in ((stage, job) for stage, job in jobs(objects).items() if stage != "worker"):
         assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
         assert not {"name", "namespace", "ownerReferences"} & set(job["metadata"])
         template, labels = job["spec"]["template"], job["metadata"]["labels"]
@@ -89,7 +90,7 @@ def test_who_knows_which_secret() -> None:
     objects = rendered(any_program(), *GPU)
     known = {name: environment(spec) for name, spec in pods(objects)}
     of_database = {name for name, env in known.items() if "DATABASE_URL" in env}
-    assert of_database == {"Deployment control", "Deployment tune", "Job tune"}
+    assert of_database == {"Deployment control", "Job worker", "Job tune"}
     assert {name for name, env in known.items() if "HF_TOKEN" in env} == {"Job weights"}
     online = {name for name, env in known.items() if env.get("HF_HUB_OFFLINE") != "1"}
     assert online - {"StatefulSet minio", "StatefulSet postgresql"} == {"Job weights"}
@@ -98,20 +99,30 @@ def test_who_knows_which_secret() -> None:
     )
 
 
-def test_no_password_stands_outside_its_secret() -> None:
-    objects = rendered(any_program())
-    secret = one(objects, "Secret", "study-credentials")
-    assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
-    elsewhere = json.dumps([each for each in objects if each["kind"] != "Secret"])
-    for key, value in secret["data"].items():
-        assert value not in elsewhere
-        for _, spec in pods(objects):
-            assert isinstance(environment(spec).get(key, {}), dict), f"{key} is written out"
+def test_without_a_cluster_no_passwords_are_made() -> None:
+    def refused(*values: str) -> str:
+        line = [any_program(), "template", "study", str(CHART), "--kube-version", "1.34.0", *values]
+        ended = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert ended.returncode != 0
+        return ended.stderr
+
+    assert "name it in s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and database.exist" in refused()
+    assert "name it in database.existingSecret (POSTGRES_PASSWORD), or use" in refused("--set", "s3.existingSecret=s3")
+
+
+def test_the_report_is_waited_for_by_the_study_s_digest() -> None:
+    def labels(*values: str) -> tuple[str, Any]:
+        control = one(rendered(any_program(), *values), "Deployment", "study-control")
+        return control["metadata"]["labels"]["tailfill/study"], control
+
+    digest, control = labels()
+    assert environment(control["spec"]["template"]["spec"])["TAILFILL_STUDY"] == digest
+    assert len({digest, labels("--set", "data.revision=1")[0], labels(*ci("spot"))[0]}) == 3
+    assert labels("--set", "workers.shmSize=2Gi")[0] == digest
 
 
 def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
-    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket")
+    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket,s3.existingSecret=")
     role = ("--set-json", 'serviceAccount.annotations={"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/study"}')
     objects = rendered(helm, *external, *role)
     for name in ("study-control", "study-stage"):
@@ -177,23 +188,36 @@ def test_the_demo_fits_one_core() -> None:
     objects = rendered(any_program())
     asked = {name: cpu(spec["containers"][0]["resources"]["requests"]["cpu"]) for name, spec in pods(objects)}
     always = asked["Deployment control"] + asked["StatefulSet minio"] + asked["StatefulSet postgresql"]
-    searching = 3 * asked["Job tune"] + 2 * asked["Deployment tune"]
+    searching = 3 * asked["Job tune"] + 2 * asked["Job worker"]
     making = max(asked[f"Job {stage}"] for stage in ("prepare", "weights", "finetune", "generate", "judge", "score"))
     assert always + searching + making + asked["Job final"] <= 1000
 
 
-def test_workers_belong_to_kubectl_scale_and_wait_behind_a_gate() -> None:
-    objects = rendered(any_program())
-    workers = one(objects, "Deployment", "study-tune")["spec"]
-    assert "replicas" not in workers
-    # in effect there is no deadline: a Pod that waits behind its scheduling gate is not a failed rollout
-    assert workers["progressDeadlineSeconds"] == 2**31 - 1
-    assert workers["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": "100%"}
-    spec = workers["template"]["spec"]
-    assert spec["schedulingGates"] == [{"name": "tailfill/work"}]
+def test_the_number_of_workers_belongs_to_kubectl_scale() -> None:
+    objects = rendered(any_program(), *GPU)
+    deployment = one(objects, "Deployment", "study-tune")
+    assert deployment["metadata"]["annotations"] == {"argocd.argoproj.io/ignore-healthcheck": "true"}
+    assert "replicas" not in deployment["spec"]
+    assert deployment["spec"]["paused"] is True
+    placeholder = deployment["spec"]["template"]["spec"]
+    assert placeholder["schedulingGates"]  # a Pod that `kubectl rollout resume` makes costs nothing
+    assert "resources" not in placeholder["containers"][0]
+    assert deployment["spec"]["selector"]["matchLabels"]["tailfill/role"] == "worker"
+    assert "data" not in one(objects, "ConfigMap", "study-searches")  # an upgrade leaves what control wrote
+
+
+def test_a_worker_is_a_job_that_reads_the_open_searches() -> None:
+    found = jobs(rendered(any_program(), *GPU))
+    worker, coordinator = found["worker"], found["tune"]
+    assert worker["metadata"]["labels"] == coordinator["metadata"]["labels"] | {"tailfill/role": "worker"}
+    assert worker["metadata"]["labels"] == worker["spec"]["template"]["metadata"]["labels"]
+    assert "activeDeadlineSeconds" not in worker["spec"]
+    told_to_end = worker["spec"]["podFailurePolicy"]["rules"][2]
+    assert (told_to_end["action"], told_to_end["onExitCodes"]["values"]) == ("Ignore", [143])
+    spec = worker["spec"]["template"]["spec"]
     assert spec["containers"][0]["args"] == ["--log", "json", "stage", "tune", "--config", TASK, "--worker"]
-    assert workers["selector"]["matchLabels"]["tailfill/role"] == "worker"
-    assert "tailfill/role" not in jobs(objects)["tune"]["spec"]["template"]["metadata"]["labels"]
+    assert {"name": "task", "configMap": {"name": "study-searches"}} in spec["volumes"]
+    assert spec["priorityClassName"] == "batch"
 
 
 def test_control_may_do_what_it_does_and_no_more() -> None:
@@ -204,9 +228,12 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
     }
     assert rules == {
         ("jobs",): ["create", "delete", "get", "list"],
-        ("pods",): ["delete", "list", "patch"],
+        ("pods",): ["delete", "list"],
+        ("pods/status",): ["patch"],
         ("pods/log",): ["get"],
         ("events",): ["list"],
+        ("configmaps", "study-searches"): ["patch"],
+        ("replicasets",): ["delete", "list"],
         ("deployments/scale", "study-tune"): ["get", "patch"],
         ("serviceaccounts", "study-control"): ["get"],
     }
@@ -230,7 +257,7 @@ def test_gpus_go_to_the_stages_that_compute() -> None:
     assert all(limits(spec) == 0 for _, spec in pods(rendered(helm)))
     found = dict(pods(rendered(helm, *GPU)))
     on_gpu = {name for name, spec in found.items() if limits(spec)}
-    assert on_gpu == {*(f"Job {stage}" for stage, kind in STAGES.items() if kind.on_device), "Deployment tune"}
+    assert on_gpu == {*(f"Job {stage}" for stage, kind in STAGES.items() if kind.on_device), "Job worker"}
     for name, spec in found.items():
         assert ("runtimeClassName" in spec) is (name in on_gpu)
         if name.startswith("Job"):
@@ -268,7 +295,7 @@ def test_images() -> None:
     images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
     assert images["Job prepare"] == "registry.example.org/team/tailfill/prepare:v1"
     assert images["Job tune"] == images["Deployment control"] == "registry.example.org/team/tailfill/control:v1"
-    assert images["Deployment tune"] == "registry.example.org/team/tailfill/tune:v1"
+    assert images["Job worker"] == "registry.example.org/team/tailfill/tune:v1"
     assert images["Job finetune"].startswith("registry.example.org/team/tailfill/finetune@sha256:")
     assert all(spec["imagePullSecrets"] == [{"name": "regcred"}] for _, spec in pods(objects))
     assert (
@@ -279,14 +306,16 @@ def test_images() -> None:
 def test_quasi_random_points_are_drawn_where_scipy_is() -> None:
     objects = rendered(any_program(), *ci("spot"), "--set", "study.search.trials=2,study.search.sampler=qmc")
     images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
-    assert images["Job tune"] == images["Deployment tune"] == "localhost/tailfill/tune:0.1.0"
+    assert images["Job tune"] == images["Job worker"] == "localhost/tailfill/tune:0.1.0"
 
 
 def test_kueue_queues_jobs_only() -> None:
     objects = rendered(any_program(), *ci("kueue"))
     found = jobs(objects)
     queues = {stage: job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] for stage, job in found.items()}
-    assert queues == dict.fromkeys(STAGES, "research") | {"final": "low"}
+    assert queues == dict.fromkeys([*STAGES, "worker"], "research") | {"final": "low"}
+    one_shard = jobs(rendered(any_program(), *ci("kueue"), "--set", "stages.generate.shards=1"))
+    assert "annotations" not in one_shard["generate"]["metadata"]  # Kueue refuses it for one Pod
     assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}
     assert "kueue" not in json.dumps([each for each in objects if each["metadata"]["name"] != "study-stages"])
 

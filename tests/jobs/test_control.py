@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.control import check_database, open_release_session
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
-from shared.config.load import load_study
+from shared.artifacts.s3 import S3Store
+from shared.config.load import load_study, study_from_tree
 from shared.errors import ConfigError, UnavailableError
 from shared.kube.release import Release
-from shared.pipeline.plan import plan
+from shared.pipeline.plan import make_task, plan
 from shared.pipeline.session import Session
 from shared.settings import Settings
 from tests.support.committed import commit_steps
 from tests.support.small_study import SMALL_STUDY
+from tests.support.two_classes import write_images
 
 ROOT = Path(__file__).parents[2]
 STUDY = SMALL_STUDY
@@ -76,6 +80,49 @@ def test_pods_share_no_folder(tmp_path: Path) -> None:
     settings = Settings.from_environment({"TAILFILL_STORE": str(tmp_path)})
     with pytest.raises(ConfigError, match="TAILFILL_STORE: must be s3://bucket/prefix on a cluster"):
         open_release_session(load_study(STUDY), settings)
+
+
+def test_the_data_are_read_once_and_again_when_somebody_says_so(
+    tmp_path: Path, s3_server: Settings, s3_store: S3Store
+) -> None:
+    write_images(tmp_path / "clothes")
+    tree: dict[str, Any] = {
+        "name": "s",
+        "dataset": {"source": "folder", "root": str(tmp_path / "clothes")},
+        "finetune": {"generator": "pixel"},
+        "experiments": [{"name": "real"}],
+    }
+    settings = replace(s3_server, store=s3_store.url)
+
+    def key(revision: int = 0, **changed: object) -> str:
+        session = open_release_session(study_from_tree(tree | changed), replace(settings, data_revision=revision))
+        return make_task(session.study, session.steps[0], {}).key
+
+    first, later = key(), key(seed=1)
+    (tmp_path / "clothes" / "notes.txt").write_text("a stray file")
+    assert key() == first  # as when control restarts
+    assert key(seed=1) == later
+    second = key(revision=1)
+    assert second != first
+    (tmp_path / "clothes" / "notes.txt").unlink()
+    assert key(revision=1) == second
+    other = {**tree["dataset"], "resolution": 32}
+    assert key(revision=2) == first
+    assert key(revision=1, dataset=other) != second
+
+
+@pytest.mark.parametrize("damaged", [b"", b"7", b'{"a": 1}', b"\xff"])
+def test_kept_digests_that_are_damaged_are_computed_again(
+    s3_server: Settings, s3_store: S3Store, damaged: bytes
+) -> None:
+    settings, study = replace(s3_server, store=s3_store.url), load_study(STUDY)
+    ids = [step.id for step in open_release_session(study, settings).steps]
+    kept = list(s3_store.list(f"{study.name}/digests/"))
+    assert len(kept) == 2
+    for name in kept:
+        s3_store.put(name, damaged)
+    assert [step.id for step in open_release_session(study, settings).steps] == ids
+    assert damaged not in {s3_store.get(name) for name in kept}
 
 
 def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, database_url: str) -> None:

@@ -95,10 +95,15 @@ def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(study: PixelS
     environment = os.environ | {
         "TAILFILL_STORE": str(other.root / "store"), "TAILFILL_CACHE": str(other.root / "cache"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    pointer = f"test/finetune/{task.key}/checkpoints/training.json"
+    artifacts = other.context("finetune", longer).artifacts
+
+    def saved() -> bool:
+        found = artifacts.load_checkpoint("finetune", task.key, "training.1")
+        return found is not None and "step" in found[1]
+
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 200
-        while not other.store.exists(pointer) and process.poll() is None and time.monotonic() < deadline:
+        while not saved() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL

@@ -207,7 +207,7 @@ def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
     commit_task(tasks[0], session.artifacts)
     with kube_server() as (server, client):
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
-        release = Release("study", client, {"final": final_manifest(2)}, owner)
+        release = Release("study", client, {"final": final_manifest(2)}, owner, {}, "1")
         release.create_job([tasks[2]])  # by control
         held: dict[str, list[int]] = {}
 
@@ -227,7 +227,9 @@ def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
     session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
     tasks = final_tasks(session, SubmitRequest("real", 2))
     with kube_server() as (server, client):
-        release = Release("study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}})
+        release = Release(
+            "study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}}, {}, "1"
+        )
         release.create_job(tasks, submitted=True)
         server.end(release.job_name(tasks), "Failed")
         with pytest.raises(InputError, match=f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"):

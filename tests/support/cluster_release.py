@@ -59,7 +59,7 @@ class Release:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout} {done.stderr}"
         return done.stdout
 
-    def install(self, *values: str, program: str | None = None) -> str:
+    def install(self, *values: str, program: str | None = None, chart: Path = ROOT / "helm") -> str:
         """Installs or upgrades the release with k8s/kind-values.yaml and the images that the environment names."""
         files = [part for file in (ROOT / "k8s" / "kind-values.yaml", *values) for part in ("-f", str(file))]
         images = {"minio.image": "MINIO_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"}
@@ -67,7 +67,7 @@ class Release:
         named += [f"--set=image.registry={registry()}", f"--set=image.tag={tag()}"]
         if self.has_gpus():
             named.append("--set=gpu.enabled=true")
-        return self.helm("upgrade", "--install", self.name, str(ROOT / "helm"), *files, *named, program=program)
+        return self.helm("upgrade", "--install", self.name, str(chart), *files, *named, program=program)
 
     def has_gpus(self) -> bool:
         """Returns whether a node has a GPU, simulated ones included."""
@@ -90,6 +90,7 @@ class Release:
     def jobs(self, stage: str) -> dict[str, dict[str, Any]]:
         """Returns a stage's Jobs by name."""
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={stage},app.kubernetes.io/managed-by=tailfill-control"
+        selector += ",tailfill/role!=worker"
         return {job["metadata"]["name"]: job for job in self.objects("jobs", selector)}
 
     def pods(self, component: str, phase: str | None = None) -> list[str]:
@@ -148,6 +149,11 @@ class Release:
         """Returns the summaries of the stage's committed results."""
         code = f"print(json.dumps([m.summary for m in artifacts.manifests('{stage}')]))"
         found: list[dict[str, Any]] = self.python(OPENED + code)
+        return found
+
+    def summary(self, name: str) -> dict[str, Any]:
+        """Returns the summary of the result that was committed as `<stage>/<key>`."""
+        found: dict[str, Any] = self.python(OPENED + f"print(json.dumps(artifacts.find(*'{name}'.split('/')).summary))")
         return found
 
     def all_committed(self) -> bool:

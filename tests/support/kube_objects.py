@@ -19,18 +19,14 @@ def job(name: str = "study-final-01234567", *conditions: tuple[str, str, str], *
 def pod(name: str = "study-tune-a", phase: str = "Running", **values: Any) -> dict[str, Any]:
     """Returns a Pod.
 
-    `values` may have `owner` (a Job's uid), `gate`, `label`, `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`.
+    `values` may have `owner` (a Job's uid), `node`, `gpus`, `leaving`, `state` (of its container), `unschedulable`.
     """
     owners = [{"uid": values.get("owner", "uid-j")}]
     metadata: dict[str, Any] = {"name": name, "uid": f"uid-{name}", "labels": {}, "ownerReferences": owners}
-    if values.get("label"):
-        metadata["labels"]["tailfill/key"] = values["label"]
     if values.get("leaving"):
-        metadata["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+        metadata["deletionTimestamp"] = "2999-11-24T12:00:00Z"  # the end of its grace period
     limits = {"nvidia.com/gpu": str(values["gpus"])} if values.get("gpus") else {}
     spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"limits": limits}}]}
-    if values.get("gate"):
-        spec["schedulingGates"] = [{"name": "tailfill/work"}]
     if values.get("node"):
         spec["nodeName"] = values["node"]
     status: dict[str, Any] = {"phase": phase}

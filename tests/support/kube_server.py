@@ -1,4 +1,4 @@
-"""Serves an API with Jobs and at most one Deployment over HTTP, to test what control decides. `tests/cluster` uses a real cluster."""
+"""Serves an API with Jobs, Pods and at most one Deployment over HTTP, to test what control decides. `tests/cluster` uses a real cluster."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ class KubeServer(ThreadingHTTPServer):
         self.deployment: dict[str, Any] | None = None
         self.scaled: list[int] = []
         self.created: list[str] = []
+        self.pods: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
+        """Lists the Pods whose status was patched."""
+        self.replica_sets: dict[str, dict[str, Any]] = {}
+        self.searches: str | None = None
+        """Holds what control wrote for the workers."""
+        self.requests: list[str] = []
         self.refusals: dict[tuple[str, str], int] = {}
 
     def end(self, name: str, kind: str = "Complete") -> None:
@@ -41,6 +48,17 @@ class _Handler(BaseHTTPRequestHandler):
         _, kind, name = ("/" + self.path.split("?")[0].partition("/namespaces/ns/")[2] + "/").split("/")[:3]
         if refused := self.server.refusals.get((self.command, kind)):
             return self.give(refused, {"message": "no"})
+        self.server.requests.append(f"{self.command} {kind}")
+        if kind == "configmaps" and self.command == "PATCH":
+            (step,) = json.loads(body)
+            self.server.searches = step["value"]["task.json"]
+            return self.give(200, {})
+        if kind == "pods":
+            return self.answer_about_pods(name, body)
+        if kind == "replicasets":
+            if self.command == "DELETE":
+                del self.server.replica_sets[name]
+            return self.give(200, {"items": list(self.server.replica_sets.values())})
         if kind == "deployments" and self.server.deployment is not None:
             if self.command == "PATCH":
                 self.server.scaled += [step["value"] for step in json.loads(body)]
@@ -62,6 +80,21 @@ class _Handler(BaseHTTPRequestHandler):
         if name:
             return self.give(200, jobs[name]) if name in jobs else self.give(404, {"message": "gone"})
         return self.give(200, {"items": list(jobs.values())})
+
+    def answer_about_pods(self, name: str, body: bytes) -> None:
+        """Lists Pods, applies the patch of a status, or deletes a Pod, which only one that has ended allows at once."""
+        pods = self.server.pods
+        if self.command == "PATCH":
+            (pod,) = (pod for pod in pods if pod["metadata"]["name"] == name)
+            test, *steps = json.loads(body)
+            assert test["value"] == pod["metadata"]["uid"]
+            for step in steps:
+                pod["status"][step["path"].removeprefix("/status/")] = step["value"]
+            self.server.failed.append(pod)
+        if self.command == "DELETE":
+            assert json.loads(body)["gracePeriodSeconds"] == 0
+            self.server.pods = [pod for pod in pods if pod["metadata"]["name"] != name]
+        self.give(200, {"items": pods})
 
     do_GET = do_POST = do_DELETE = do_PATCH = answer
 

@@ -17,6 +17,8 @@ import yaml
 CHART = Path(__file__).parents[2] / "helm"
 CI = sorted((CHART / "ci").glob("*-values.yaml"))
 PROGRAMS = {"helm": os.environ.get("HELM", "helm"), "helm4": os.environ.get("HELM4", "helm4")}
+SECRETS = ("-f", str(Path(__file__).parents[1] / "helm" / "existing-secrets.yaml"))
+"""Holds the arguments that name the passwords' Secret, which the chart does not make without a cluster."""
 OLDEST = "1.31.0"  # the oldest Kubernetes that the chart accepts; a Helm built from source assumes an older one
 
 
@@ -41,7 +43,7 @@ def any_program() -> str:
 def run_helm(helm: str, command: str, *arguments: str, release: str = "study") -> subprocess.CompletedProcess[str]:
     """Runs `helm lint` or `helm template` on the chart with more arguments."""
     name = [release] if command == "template" else []
-    line = [helm, command, *name, str(CHART), "--kube-version", OLDEST, *arguments]
+    line = [helm, command, *name, str(CHART), "--kube-version", OLDEST, *SECRETS, *arguments]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
@@ -60,17 +62,18 @@ def one(objects: tuple[dict[str, Any], ...], kind: str, name: str) -> dict[str, 
 
 
 def jobs(objects: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
-    """Returns the Job manifests that control reads, by stage."""
+    """Returns the Job manifests that control reads, by stage, and that of the workers as `worker`."""
     data = one(objects, "ConfigMap", "study-stages")["data"]
     return {name.removesuffix(".json"): json.loads(text) for name, text in data.items()}
 
 
 def pods(objects: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the spec of every Pod that the objects can create, with a name."""
+    """Yields the spec of every Pod that the objects can create, with a name; a paused Deployment creates none."""
     for each in (*objects, *jobs(objects).values()):
-        if "template" in each.get("spec", {}):
+        if "template" in each.get("spec", {}) and not each["spec"].get("paused"):
             labels = each["spec"]["template"]["metadata"]["labels"]
-            name = f"{each['kind']} {labels['app.kubernetes.io/component']}"
+            role = labels.get("tailfill/role", labels["app.kubernetes.io/component"])
+            name = f"{each['kind']} {role}"
             yield name, each["spec"]["template"]["spec"]
 
 

@@ -125,7 +125,7 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
     def block(*numbers: int) -> dict[str, Any]:
         labels = {"app.kubernetes.io/component": "final"}
         manifest = {"metadata": {"labels": labels}, "spec": {"template": {"metadata": {"labels": labels}}}}
-        return stage_job(manifest, "study", [tasks[number] for number in numbers], owner)
+        return stage_job(manifest, "study", [tasks[number] for number in numbers], owner, "1")
 
     working, failed = block(0, 1, 2), block(3, 4, 5)
     name = working["metadata"]["name"]
@@ -140,7 +140,7 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
         }
         for one in (name, again["metadata"]["name"])
     ]
-    snapshot = release.ReleaseSnapshot("study", [], [working, failed, again], pods, [], [])
+    snapshot = release.ReleaseSnapshot("study", [], [working, failed, again], pods, [], [], 0, [])
     statuses = snapshot.task_statuses(artifacts)
     states = {number: statuses.get(task_id("final", task.key)) for number, task in enumerate(tasks)}
     assert {number: state.state if state else None for number, state in states.items()} == {

@@ -134,7 +134,7 @@ def test_a_signal_stops_at_the_training_in_work_and_keeps_its_checkpoint(
     with on_epoch(1, 1, lambda: signal.raise_signal(signal.SIGTERM)):
         assert run_block(tmp_path, *tasks) == STOPPED
     assert committed(tmp_path, tasks) == [True, False, False]
-    kept = artifacts_of(tmp_path).load_checkpoint("final", tasks[1].key, "training")
+    kept = artifacts_of(tmp_path).load_checkpoint("final", tasks[1].key, "training.1")
     assert kept is not None
     assert events(capsys.readouterr().err, BEGINS, ENDS) == [*marked(tasks, 0), (BEGINS, tasks[1].key[:8])]
     assert run_block(tmp_path, *tasks) == COMMITTED

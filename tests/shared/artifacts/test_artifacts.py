@@ -215,6 +215,16 @@ def test_parts_are_listed_by_index(artifacts: Artifacts, tmp_path: Path) -> None
         Artifacts(artifacts.store, "study", tmp_path / "empty").fetch(part)
 
 
+def test_a_part_is_saved_once(artifacts: Artifacts, tmp_path: Path) -> None:
+    """A process that was replaced draws the same images again; what the first saved may be in use."""
+    artifacts.save_part("generate", KEY, 0, {"images": written(tmp_path / "w", b"first")}, {})
+    kept = artifacts.parts("generate", KEY)
+    artifacts.save_part("generate", KEY, 0, {"images": written(tmp_path / "w", b"second")}, {})
+    assert artifacts.parts("generate", KEY) == kept
+    assert artifacts.fetch(kept[0].files[0]).read_bytes() == b"first"
+    assert len(list(artifacts.store.list(f"study/generate/{KEY}/parts/"))) == 2  # nothing is left of the second
+
+
 def test_digests_do_not_depend_on_the_run() -> None:
     one = manifest(summary="a")
     assert one.digest == one.model_copy(update={"run": one.run.model_copy(update={"seconds": 9.0})}).digest

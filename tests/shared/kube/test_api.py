@@ -172,7 +172,7 @@ def test_a_cut_connection_is_no_exit_code() -> None:
 
 def test_a_container_that_ended_before_the_command_began_is_no_exit_code() -> None:
     said = 'unable to upgrade connection: container not found ("main")'
-    with pytest.raises(UnavailableError, match=r"container not found .*run it again"):
+    with pytest.raises(UnavailableError, match=r"^the Pod's container ended before the command did; run it again$"):
         api._forward_output(Session([[]], said), {1: io.StringIO(), 2: io.StringIO()})
 
 

@@ -13,12 +13,15 @@ from shared.config.task import Task, block_of_json
 from shared.errors import ConfigError
 from shared.kube.manifests import (
     held_tasks,
+    is_worker,
     job_name,
     manifest_digest,
     parallelism,
     read_manifests,
     stage_job,
     task_annotation,
+    worker_digest,
+    worker_job,
 )
 from tests.support.configs import any_config
 
@@ -36,7 +39,7 @@ TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config=any_con
 
 def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     before = json.dumps(MANIFEST)
-    job = stage_job(MANIFEST, "study", [TASK], OWNER)
+    job = stage_job(MANIFEST, "study", [TASK], OWNER, "digest")
     assert json.dumps(MANIFEST) == before
     assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
@@ -46,24 +49,41 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     }
     pod = job["spec"]["template"]["metadata"]
     for labels in (job["metadata"]["labels"], pod["labels"]):
-        assert labels == {"app.kubernetes.io/component": "final", "tailfill/key": "0123456789abcdef"}
+        assert labels == {
+            "app.kubernetes.io/component": "final",
+            "tailfill/key": "0123456789abcdef",
+            "tailfill/study": "digest",
+        }
     assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
     assert parallelism(MANIFEST) == 2
     assert (
-        stage_job(MANIFEST, "study", [TASK], OWNER, submitted=True)["metadata"]["labels"]["tailfill/submitted"]
+        stage_job(MANIFEST, "study", [TASK], OWNER, "digest", submitted=True)["metadata"]["labels"][
+            "tailfill/submitted"
+        ]
         == "true"
     )
 
 
 def test_the_job_of_a_block_holds_its_tasks_in_order_and_has_the_first_one_s_name() -> None:
     second = TASK.model_copy(update={"key": "f" * 64, "experiment": "synthetic"})
-    job = stage_job(MANIFEST, "study", [TASK, second], OWNER)
+    job = stage_job(MANIFEST, "study", [TASK, second], OWNER, "digest")
     assert job["metadata"]["name"] == "study-final-01234567"
     assert held_tasks(job) == [("final", TASK.key), ("final", second.key)]
     annotation = job["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
     assert block_of_json(annotation.encode()) == [TASK, second]
-    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER)) == [("final", TASK.key)]
+    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER, "digest")) == [("final", TASK.key)]
     assert held_tasks(MANIFEST) == []
+
+
+def test_the_job_of_a_worker_has_a_number_and_no_task() -> None:
+    job = worker_job(MANIFEST, "study", 3, "s", OWNER)
+    assert job["metadata"]["name"] == "study-worker-3"
+    assert job["metadata"]["labels"]["tailfill/worker"] == "3"
+    assert "annotations" not in job["spec"]["template"]["metadata"]
+    digest = job["metadata"]["annotations"]["tailfill/manifest"]
+    assert digest == worker_digest(MANIFEST, "s") != worker_digest(MANIFEST, "another")
+    assert not is_worker(job)  # by the role in its manifest, which this one lacks
+    assert is_worker({"metadata": {"labels": {"tailfill/role": "worker"}}})
 
 
 def test_a_task_that_no_pod_can_carry() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from shared.kube.states import JobState, at_work, gpus_held, job_reason, job_state, mount_reason, pod_reason
 from tests.support.kube_objects import job, pod
 
+NOW = datetime.now(UTC).isoformat()
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
 LOG = "\n".join(
     [
@@ -71,7 +73,20 @@ def test_a_job_is_at_work_when_a_pod_runs_or_has_ended_well() -> None:
             "it ended and is started again: exit 2: final.epochs: must be",
         ),
         ({"state": {"running": {}}, "more": {"ready": True, "lastState": {"terminated": {"exitCode": 2}}}}, None),
-        ({"gate": True, "phase": "Pending", "unschedulable": "Scheduling is blocked due to non-empty scheduling gates"}, None),
+        (
+            {
+                "state": {"running": {"startedAt": NOW}},
+                "more": {"ready": True, "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}}},
+            },
+            "running for",
+        ),
+        (
+            {
+                "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+                "more": {"ready": True, "lastState": {"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}}},
+            },
+            None,
+        ),
         ({"leaving": True, "unschedulable": NO_GPU}, None),
     ],
 )  # fmt: skip

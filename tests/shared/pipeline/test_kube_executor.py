@@ -49,13 +49,14 @@ class Here:
         self.artifacts = Artifacts(FolderStore(folder / "store"), STUDY.name, folder / "cache")
         self.session = Session(STUDY, STEPS, self.artifacts, Settings.from_environment({}))
 
-    def jobs(self, *tasks: Task, ttl: int | None = None, **annotations: str) -> KubeExecutor:
-        """Returns the executor of a control that has just started and has begun these tasks."""
+    def jobs(self, *tasks: Task, ttl: int | None = None, study: str = "1", **annotations: str) -> KubeExecutor:
+        """Returns the executor of a control that has just started with a study of this digest and has begun these tasks."""
         manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
         for made_of in manifests.values():
             made_of["spec"]["ttlSecondsAfterFinished"] = ttl
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
-        made = KubeExecutor(Release("study", self.client, manifests, owner), self.session)
+        release = Release("study", self.client, manifests, owner, manifest("tune"), study)
+        made = KubeExecutor(release, self.session)
         for task in tasks:
             step = Step(task.stage, None, task.key, task.config, {})
             step.__dict__["id"] = task.key
@@ -138,6 +139,8 @@ def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_aga
     here.server.end(failed, "Failed")
     here.server.jobs[running]["status"] = {"active": 1, "ready": 1}
     here.jobs(other(1), other(2)).advance()
+    assert sorted(here.server.jobs) == sorted([left, failed, running])  # nobody changed the study
+    here.jobs(other(1), other(2), study="2").advance()
     assert sorted(here.server.jobs) == sorted([failed, running])
     assert here.server.created == [left, failed, running, failed]
 
@@ -220,7 +223,7 @@ def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> Non
     jobs.advance()
     here.server.end(f"study-prepare-{PREPARE.key[:8]}")
     del here.server.jobs[f"study-prepare-{other(1).key[:8]}"]
-    for request in (("GET", "pods"), ("POST", "jobs")):
+    for request in (("GET", "jobs"), ("POST", "jobs")):
         here.server.refusals = {request: 503}
         with pytest.raises(UnavailableError):
             jobs.advance()
@@ -287,7 +290,7 @@ def test_a_control_that_starts_deals_what_no_job_holds(here: Here) -> None:
 def test_a_running_block_with_a_training_that_left_the_plan_is_dealt_anew(here: Here) -> None:
     here.jobs(final(0), final(1), **{"tailfill/parallelism": "1"}).advance()
     here.server.jobs[name_of(0)]["status"] = {"active": 1, "ready": 1}
-    here.jobs(final(1), final(2), **{"tailfill/parallelism": "1"}).advance()
+    here.jobs(final(1), final(2), study="2", **{"tailfill/parallelism": "1"}).advance()
     assert held(here) == {name_of(1): [1, 2]}
 
 

@@ -133,6 +133,26 @@ def test_a_search_that_comes_later_is_visited_too(make_drill: Callable[..., Dril
     assert traveller.made == [first.name, second.name]
 
 
+def test_a_search_that_leaves_the_list_is_left_after_the_trial(
+    make_drill: Callable[..., Drill], database: Database
+) -> None:
+    first, second = two(make_drill, trials=3)
+    traveller = Traveller(first, second)
+
+    def objective(trial: TrialHandle) -> float:
+        traveller.searches = [search for search in traveller.searches if search.key == second.name]
+        return 1.0
+
+    traveller.searches = [traveller.open(first, FunctionObjective(objective)), traveller.open(second)]
+    with coordinated(first) as one:
+        wait_for(lambda: begun(database, first))
+        with coordinated(second) as other:
+            traveller.run()
+        assert (traveller.done(first), finished(other)) == (1, 3)
+        Traveller(first).run()
+    assert finished(one) == 3
+
+
 def test_two_workers_divide_two_searches(
     make_drill: Callable[..., Drill], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
