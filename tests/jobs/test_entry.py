@@ -25,6 +25,11 @@ MODULES = ("shared.isolation", "click._compat", "click.globals", "click.core", "
 """Names modules that the command imports one after the other; before them Python itself starts, which no program can change."""
 
 
+def heeded() -> None:
+    """Undoes what a shell does to a program in the background: Ctrl-C is ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(arguments: tuple[str, ...], at: str, *options: str) -> tuple[int, list[str]]:
     """Starts the command, sends SIGINT as soon as Python has imported a module, and returns the exit code and what else is on stderr."""
     process = subprocess.Popen(
@@ -33,6 +38,7 @@ def interrupted(arguments: tuple[str, ...], at: str, *options: str) -> tuple[int
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeded,
     )
     assert process.stderr is not None
     said = []
