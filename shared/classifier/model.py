@@ -101,8 +101,16 @@ def build_trunk(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = pretrained.create(
-            classifier.model, classifier.pretrained, fetched, **_size_option(classifier, resolution)
+            classifier.model, classifier.pretrained, fetched, **size_option(classifier, resolution)
         )
+    return split_trunk(classifier, model, resolution)
+
+
+def split_trunk(classifier: Classifier, model: nn.Module, resolution: int) -> Trunk:
+    """Returns the trunk of a timm model that has its weights: rotary positions may depend on them.
+
+    Raises ConfigError for an unknown prefix or an impossible resolution.
+    """
     config = cast(dict[str, tuple[float, ...]], model.pretrained_cfg)
     trainable = _trainable(model, classifier.trainable)
     for name, parameter in model.named_parameters():
@@ -199,7 +207,7 @@ def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
     return names
 
 
-def _size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
+def size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
     """Returns the input size as an option of timm: transformers need it when they are created, convolutional networks do not accept it."""
     config = timm.get_pretrained_cfg(classifier.model, allow_unregistered=True)
     return {"img_size": resolution} if config is not None and config.fixed_input_size else {}

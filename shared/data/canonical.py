@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -62,22 +61,40 @@ def canonical(
 
     `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
     """
-    if isinstance(content, Path):
-        data = _read(content)
-        image, original = _decode(data, resolution, box)
-    else:
-        image, original = Image.fromarray(content).convert("RGB"), False
-    square = _square(image, resolution, fit)
+    square, data = _canonical(content, resolution, fit, box)
     return Canonical(
-        data if original and isinstance(content, Path) else encode_image(square),
+        data,
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
         perceptual_hash(square),
         mean_colours(square),
     )
 
 
+def canonical_bytes(path: Path, resolution: int, fit: Literal["squash", "crop", "pad"]) -> bytes:
+    """Returns the bytes of `canonical`'s image without the values by which duplicates are found, which take most of its time."""
+    return _canonical(path, resolution, fit, None)[1]
+
+
+def _canonical(
+    content: Path | NDArray[np.uint8],
+    resolution: int,
+    fit: Literal["squash", "crop", "pad"],
+    box: tuple[int, int, int, int] | None,
+) -> tuple[Image.Image, bytes]:
+    """Returns the square image and its encoded bytes."""
+    if isinstance(content, Path):
+        data = _read(content)
+        image, original = _decode(data, resolution, box)
+    else:
+        data, image, original = b"", Image.fromarray(content).convert("RGB"), False
+    square = _square(image, resolution, fit)
+    return square, data if original else encode_image(square)
+
+
 def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
     """Returns the perceptual hash (pHash, by DCT) of an image, 256 bits packed into `[32]`."""
+    import imagehash  # it imports SciPy, which an exported model does without
+
     return np.packbits(imagehash.phash(image, hash_size=HASH_SIDE).hash)
 
 

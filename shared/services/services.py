@@ -25,10 +25,10 @@ class InUse(UnavailableError):
 
 
 @contextmanager
-def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+def services(workdir: Path, settings: Settings, database: bool = True) -> Iterator[dict[str, str]]:
     """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
 
-    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
+    PostgreSQL is needed if `DATABASE_URL` is unset and `database` is not False, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
     if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
     """
     if settings.store is None and settings.s3_endpoint is not None:
@@ -38,18 +38,19 @@ def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
         stack.callback(_stop, servers)
-        environment = _start(workdir, settings, servers)
-        stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
-        with whole_file(workdir / ENVIRONMENT) as temporary:
-            temporary.write_text(json.dumps(environment))
+        environment = _start(workdir, settings, servers, database)
+        if database:  # else another command, which needs one, must not join
+            stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
+            with whole_file(workdir / ENVIRONMENT) as temporary:
+                temporary.write_text(json.dumps(environment))
         yield environment
 
 
 @contextmanager
-def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+def joined_services(workdir: Path, settings: Settings, database: bool = True) -> Iterator[dict[str, str]]:
     """Yields the variables of the services of the command that uses the work directory now, or starts them if there is none."""
     try:
-        with services(workdir, settings) as environment:
+        with services(workdir, settings, database) as environment:
             yield environment
     except InUse:
         try:
@@ -61,7 +62,7 @@ def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str
         yield environment
 
 
-def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:
+def _start(workdir: Path, settings: Settings, servers: list[Server], database: bool) -> dict[str, str]:
     environment: dict[str, str] = {}
     seaweedfs = None
     if settings.store is None:
@@ -69,7 +70,7 @@ def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str
 
         seaweedfs = start_seaweedfs(workdir / "s3")  # it starts while PostgreSQL does
         servers.append(seaweedfs.server)
-    if settings.database_url is None:
+    if database and settings.database_url is None:
         from shared.services.postgres import start_postgres
 
         postgres = start_postgres(workdir / "postgres")

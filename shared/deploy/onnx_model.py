@@ -1,0 +1,46 @@
+"""Judges images by an exported ONNX graph, without torch and without the study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.deploy.description import read_description
+from shared.deploy.preprocess import normalised
+from shared.errors import ConfigError, DataError
+
+GRAPH = "model.onnx"
+INPUT, LOGITS, PROBABILITIES = "pixel_values", "logits", "probabilities"
+"""Name the graph's input, float32 `[n, 3, r, r]`, normalised, and its outputs, float32 `[n, C]`; the probabilities are calibrated."""
+
+
+class OnnxModel:
+    """Holds an exported graph in ONNX Runtime."""
+
+    batch = 32
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the folder; raises DataError if it is not an export in the form `onnx`, and ConfigError if ONNX Runtime is not installed."""
+        self.description = read_description(folder)
+        path = folder / GRAPH
+        if not path.is_file():
+            raise DataError(f"{path}: not found; export the model with `tailfill export model DIR --format onnx`")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigError("onnxruntime: is not installed; pip install 'tailfill[onnx]'") from error
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), providers=providers)
+        except Exception as error:  # noqa: BLE001 - its classes are private
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{path}: ONNX Runtime cannot read it ({first}); export the model again") from error
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns calibrated probabilities `[n, C]` of pixels `[n, 3, r, r]`, 0 to 255."""
+        inputs = {INPUT: normalised(pixels, self.description.preprocessing)}
+        found: NDArray[np.float32] = self._session.run([PROBABILITIES], inputs)[0]
+        return found
