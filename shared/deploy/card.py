@@ -51,7 +51,8 @@ class Card:
             f"## Scores on the test split\n\n{self._score_table()}\n\nAn interval is that of this one training over other test images; trainings with "
             "other seeds vary too. The model was chosen by the validation split, so that these scores are not those of the best of several.",
             f"## Confidence\n\nProbabilities are calibrated by temperature scaling (Guo et al. 2017), fitted on the validation split: "
-            f"{', '.join(f'{plain(name)} {t:.3g}' for name, t in d.temperatures.items())}. On the test split, answers below a confidence withheld:\n\n{self._risk_table()}",
+            f"{', '.join(f'{plain(name)} {t:.3g}' for name, t in d.temperatures.items())}. "
+            f"On the test split, with answers below a confidence withheld:\n\n{self._risk_table()}",
             f"## Limits\n\n{self._limits()}",
             f"## Licence\n\n{self._licence()}",
             f"## Lineage\n\n{self._lineage()}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from shared.data.problems import Problems
 from shared.data.sources.csv_table import read_table
@@ -81,7 +81,7 @@ def _rows(file: Path) -> Iterator[ListedImage]:
             yield ListedImage(
                 name,
                 path_below(
-                    file.parent, os.path.normpath(name) if name else "", f"{file.name} line {row.line}", DataError
+                    file.parent, str(PurePosixPath(name)) if name else "", f"{file.name} line {row.line}", DataError
                 ),
             )
         except DataError as error:

@@ -35,7 +35,7 @@ class OnnxModel:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # noqa: BLE001 - its classes are private
+        except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path}: ONNX Runtime cannot read it ({first}); export the model again") from error
 

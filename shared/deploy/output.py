@@ -147,5 +147,7 @@ def _short(name: str) -> str:
 def _csv_line(cells: list[str]) -> str:
     out = io.StringIO()
     # a spreadsheet would run a cell that begins like a formula; an apostrophe makes it text
-    csv.writer(out, lineterminator="\r\n").writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+    csv.writer(out, lineterminator="\r\n").writerow(
+        [f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells]
+    )
     return out.getvalue().removesuffix("\r\n")

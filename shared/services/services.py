@@ -28,8 +28,9 @@ class InUse(UnavailableError):
 def services(workdir: Path, settings: Settings, database: bool = True) -> Iterator[dict[str, str]]:
     """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
 
-    PostgreSQL is needed if `DATABASE_URL` is unset and `database` is not False, SeaweedFS if `TAILFILL_STORE` is. Call it in the main thread. Raises UnavailableError
-    if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
+    PostgreSQL is needed if `DATABASE_URL` is unset and `database` is not False, SeaweedFS if `TAILFILL_STORE` is unset. Call it in the main
+    thread. Raises UnavailableError if another command uses the work directory or a server does not start, ConfigError if an endpoint is named
+    without a store.
     """
     if settings.store is None and settings.s3_endpoint is not None:
         raise ConfigError(

@@ -15,7 +15,11 @@ from shared.deploy.output import as_csv, as_json, as_table, measured_text
 from shared.deploy.predict import Judged
 from shared.metrics.abstention import LIMITS, Abstention
 
-COUNTS = Abstention(known=100, answered=tuple(100 if p < 0.9 else 40 if p < 0.99 else 0 for p in LIMITS), wrong=tuple(9 if p < 0.9 else 1 if p < 0.99 else 0 for p in LIMITS))  # fmt: skip
+COUNTS = Abstention(
+    known=100,
+    answered=tuple(100 if p < 0.9 else 40 if p < 0.99 else 0 for p in LIMITS),
+    wrong=tuple(9 if p < 0.9 else 1 if p < 0.99 else 0 for p in LIMITS),
+)
 DESCRIPTION = Description(
     study="s",
     experiment="real",
