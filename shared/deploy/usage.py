@@ -5,31 +5,34 @@ from __future__ import annotations
 from shared.data.schema import LabelSchema
 
 WHOLE = """\
-import timm, torch
+import json, timm, torch
+from pathlib import Path
 from PIL import Image
 
-model = timm.create_model("local-dir:DIR", pretrained=True).eval()  # or "hf-hub:owner/name"
+model = timm.create_model("local-dir:DIR", pretrained=True).eval().requires_grad_(False)  # or "hf-hub:owner/name"
 look = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 logits = model(look(Image.open("image.jpg").convert("RGB")).unsqueeze(0))
 """
 HEAD = """\
-import timm, torch
+import json, timm, torch
+from pathlib import Path
 from PIL import Image
 from safetensors.torch import load_file
 
-model = timm.create_model("local-dir:DIR", pretrained=True).eval()  # or "hf-hub:owner/name"
+model = timm.create_model("local-dir:DIR", pretrained=True).eval().requires_grad_(False)  # or "hf-hub:owner/name"
 state = load_file("DIR/head.safetensors")
 layers = [torch.nn.Linear(*reversed(w.shape)) for k, w in sorted(state.items(), key=lambda item: int(item[0].split(".")[0])) if k.endswith("weight")]
-head = torch.nn.Sequential(*[m for layer in layers for m in (layer, torch.nn.ReLU(), torch.nn.Dropout(0))][:-2]).eval()
+head = torch.nn.Sequential(*[m for layer in layers for m in (layer, torch.nn.ReLU(), torch.nn.Dropout(0))][:-2]).eval().requires_grad_(False)
 head.load_state_dict(state)
 look = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 logits = head(model(look(Image.open("image.jpg").convert("RGB")).unsqueeze(0)))
 """
 ONNX = """\
 import json, numpy as np, onnxruntime
+from pathlib import Path
 from PIL import Image
 
-config = json.load(open("DIR/config.json"))["tailfill"]
+config = json.loads(Path("DIR/config.json").read_text())["tailfill"]
 how = config["preprocessing"]
 image = Image.open("image.jpg").convert("RGB").resize((how["resolution"],) * 2, Image.Resampling.BICUBIC)
 pixels = ((np.float32(image) / 255 - how["mean"]) / how["std"]).transpose(2, 0, 1)[None].astype(np.float32)
@@ -40,7 +43,7 @@ logits, probabilities = session.run(["logits", "probabilities"], {"pixel_values"
 
 def probabilities_lines(schema: LabelSchema) -> str:
     """Returns the lines that turn logits into calibrated probabilities, a group each."""
-    lines = ['temperature = __import__("json").load(open("DIR/config.json"))["tailfill"]["temperatures"]']
+    lines = ['temperature = json.loads(Path("DIR/config.json").read_text())["tailfill"]["temperatures"]']
     for name, columns in schema.slices().items():
         call = "softmax(1)" if schema.group(name).kind == "one" else "sigmoid()"
         lines.append(

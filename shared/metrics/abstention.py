@@ -16,7 +16,7 @@ from shared.metrics.counts import Floats, decide
 LIMITS = (*(round(step / 100, 2) for step in range(100)), 0.995, 0.999)
 """Lists the confidences at which risk and coverage are counted."""
 Z = 1.959964
-"""Is the quantile of the normal distribution for an interval of 95 %."""
+"""Gives the quantile of the normal distribution for an interval of 95 %."""
 
 
 class Abstention(Section):

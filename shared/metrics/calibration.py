@@ -19,7 +19,7 @@ from shared.metrics.counts import Floats
 LEAST, MOST = 0.05, 20.0
 """Bound a temperature, so that a small validation split cannot make it extreme."""
 NEUTRAL = 1.0
-"""Is the temperature that changes nothing."""
+"""Gives the temperature that changes nothing."""
 
 Temperatures = Mapping[str, float]
 """Maps each label group to its temperature."""

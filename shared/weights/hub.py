@@ -25,8 +25,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils._http import default_client_factory  # the public names have no way to add to it
+from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from shared.artifacts import disk
