@@ -17,7 +17,7 @@ BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_N
 IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo paper-small dashboard test test-gpu lint types unit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
+.PHONY: help venv demo paper-small dashboard test test-gpu lint types unit audit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -58,6 +58,10 @@ unit: venv
 
 test-gpu: venv ## run the tests that compute on a GPU, on this machine's
 	@$(BIN)/python -m pytest -q -m gpu tests/shared
+
+audit: ## look up known advisories on every locked package (needs the network)
+	@test -x build/audit/bin/pip-audit || { echo "setting up pip-audit in build/audit"; $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
+	@$(PYTHON) tests/audit.py build/audit/bin/pip-audit requirements.lock images/base/requirements.lock images/control/requirements.lock
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \

@@ -10,10 +10,11 @@ from shared.isolation import leave_current_folder
 
 leave_current_folder()  # before anything else is imported, which the current folder could replace
 
-import errno
 import itertools
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +58,13 @@ def cli(context: click.Context, log: str) -> None:
     context.obj = log
 
 
+def _say(text: str) -> None:
+    """Prints a result, without control characters: names and reasons in it come from data, databases and clusters."""
+    from shared.terminal import escaped_lines
+
+    click.echo(escaped_lines(text))
+
+
 @cli.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -67,11 +75,10 @@ def cli(context: click.Context, log: str) -> None:
     help="Name the study file to write.",
 )
 def init(data: Path, out: Path) -> None:
-    """Inspect DATA (a folder with one folder per class, or a CSV file), and write a commented study and a contact sheet."""
+    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study and a contact sheet."""
     from jobs.cli.init import init as write_study
 
-    for line in write_study(data, out):
-        click.echo(line)
+    _say("\n".join(write_study(data, out)))
 
 
 @cli.command()
@@ -85,7 +92,7 @@ def validate(study: Path, sets: tuple[str, ...], show_plan: bool, as_json: bool)
     """Check a study file, and with --plan forecast what it would do."""
     from jobs.cli.validate import validate as check
 
-    click.echo(check(study, sets, show_plan, as_json))
+    _say(check(study, sets, show_plan, as_json))
 
 
 @cli.command()
@@ -110,7 +117,7 @@ def run(
     """Run a study on this machine, or continue it, and print the path of its report."""
     from jobs.cli.run import run_study
 
-    click.echo(run_study(study, sets, workdir, workers, rerun, log, as_json))
+    _say(run_study(study, sets, workdir, workers, rerun, log, as_json))
 
 
 @cli.command()
@@ -155,7 +162,7 @@ def status(
         sys.exit(run_in_control(release, namespace, _command_line("status", why=why, json=as_json)))
     from jobs.cli.status import status as describe
 
-    click.echo(describe(study, sets, workdir, why, as_json))
+    _say(describe(study, sets, workdir, why, as_json))
 
 
 @cli.command()
@@ -168,11 +175,11 @@ def report(workdir: Path | None, release: str | None, namespace: str | None, as_
     if release is not None:
         from jobs.cli.release import print_release_report
 
-        click.echo(print_release_report(release, namespace, workdir, as_json))
+        _say(print_release_report(release, namespace, workdir, as_json))
         return
     from jobs.cli.report import print_report
 
-    click.echo(print_report(workdir, as_json))
+    _say(print_report(workdir, as_json))
 
 
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="Train this experiment only [all experiments].")
@@ -231,7 +238,7 @@ def control_status(why: str | None, as_json: bool) -> None:
     """Show the progress of the release's study."""
     from jobs.cli.release import status as describe
 
-    click.echo(describe(why, as_json))
+    _say(describe(why, as_json))
 
 
 @control.command("report")
@@ -239,7 +246,7 @@ def control_report() -> None:
     """Print the report as a tar archive in base64."""
     from jobs.cli.release import report_archive
 
-    click.echo(report_archive())
+    _say(report_archive())
 
 
 @control.command("submit-final")
@@ -252,7 +259,7 @@ def control_submit_final(experiment: str | None, seeds: int | None, params: str,
     from jobs.cli.release import read_parameters
     from jobs.cli.release import submit_final as submit_here
 
-    click.echo(submit_here(experiment, seeds, read_parameters(params), as_json))
+    _say(submit_here(experiment, seeds, read_parameters(params), as_json))
 
 
 @cli.command()
@@ -268,7 +275,7 @@ def dashboard(workdir: Path | None, port: int) -> None:
     """Show the searches in Optuna's dashboard, which only this machine can reach, until Ctrl-C."""
     from jobs.cli.dashboard import dashboard as serve
 
-    serve(workdir, port, click.echo)
+    serve(workdir, port, _say)
 
 
 @cli.command()
@@ -313,11 +320,11 @@ def export(
     if what == "model":
         from jobs.cli.export_model import export_model
 
-        click.echo(export_model(out, form or "hf", experiment, licence, push, workdir))
+        _say(export_model(out, form or "hf", experiment, licence, push, workdir))
         return
     from jobs.cli.export import export_images
 
-    click.echo(export_images(what, out, experiment, pool, workdir))
+    _say(export_images(what, out, experiment, pool, workdir))
 
 
 @cli.command()
@@ -356,7 +363,7 @@ def predict(
     prediction, lines = judge(images, workdir, experiment, ensemble, exported, form, confidence)
     try:
         for line in lines:
-            click.echo(line)
+            _say(line)
     except BrokenPipeError:  # the reader has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(prediction.exit_code)
@@ -371,7 +378,7 @@ def upload(folder: Path, target: str, as_json: bool) -> None:
     from jobs.cli.upload import upload as send
     from shared.settings import Settings
 
-    click.echo(send(folder, target, Settings.from_environment(), as_json))
+    _say(send(folder, target, Settings.from_environment(), as_json))
 
 
 @cli.command()
@@ -379,7 +386,7 @@ def schema() -> None:
     """Print the JSON schema of a study file."""
     from shared.config.json_schema import study_schema
 
-    click.echo(study_schema())
+    _say(study_schema())
 
 
 @cli.command()
@@ -390,7 +397,7 @@ def completion(shell: str) -> None:
 
     completion_class = get_completion_class(shell)
     assert completion_class is not None
-    click.echo(completion_class(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
+    _say(completion_class(cli, {}, "tailfill", "_TAILFILL_COMPLETE").source())
 
 
 @cli.group()
@@ -415,7 +422,7 @@ def simulate(workers: int, trials: int, as_json: bool) -> None:
     """
     from jobs.cli.simulate import simulate_search
 
-    click.echo(simulate_search(workers, trials, as_json))
+    _say(simulate_search(workers, trials, as_json))
 
 
 def _command_line(command: str, **options: object) -> list[str]:
@@ -438,10 +445,11 @@ def main(arguments: list[str] | None = None) -> None:
     style = "json" if "--log=json" in words or ("--log", "json") in itertools.pairwise(words) else "text"
     log.configure(style)
     logger: Any = log.Log("tailfill")
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM ends what has no handler of its own as Ctrl-C does: servers are stopped, and the exit code is 143
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(errors.STOPPED)
     except click.ClickException as error:
         if style == "json":
             logger.error(error.format_message())
@@ -452,14 +460,16 @@ def main(arguments: list[str] | None = None) -> None:
         for line in str(error).splitlines():
             logger.error(line)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        logger.error(f"{error.filename or 'a file'}: the disk is full; free some space and run again")
-        sys.exit(errors.UNAVAILABLE)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click raises Abort for a KeyboardInterrupt
         logger.error("stopped; the same command continues from what was committed")
         sys.exit(errors.STOPPED)
+    except Exception as error:
+        from shared.artifacts.disk import lack_of_room
+
+        if (unavailable := lack_of_room(error)) is None:
+            raise
+        logger.error(str(unavailable))
+        sys.exit(unavailable.exit_code)
 
 
 if __name__ == "__main__":

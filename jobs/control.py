@@ -123,6 +123,8 @@ def open_release_session(study: ResolvedStudy, settings: Settings, use_saved: bo
             return open_session(study, Fingerprints(**json.loads(digest_store.get(name))), settings)
         except NotFound:
             pass  # control has not saved them yet
+        except (ValueError, TypeError) as error:
+            log.warning("the saved digests are damaged and are computed again", object=name, reason=str(error))
     fingerprints = compute_fingerprints(study, settings, digest_store)
     digest_store.put(name, json.dumps(asdict(fingerprints)).encode())
     return open_session(study, fingerprints, settings)

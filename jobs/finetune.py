@@ -70,7 +70,7 @@ def finetune(config: AnyFinetune, finetuning: Finetuning) -> list[dict[str, floa
     train: Train = resolve_name(generator_kind(config.generator).train)
     curve = train(config, finetuning)
     finetuning.stop.raise_if_set()
-    _write_sheet(finetuning)
+    _write_sheet(finetuning, config.sampling_of_base)
     return curve
 
 
@@ -90,7 +90,7 @@ def process_count(config: AnyFinetune, device: torch.device) -> int:
     return count
 
 
-def _write_sheet(finetuning: Finetuning) -> None:
+def _write_sheet(finetuning: Finetuning, sampling_of_base: bool) -> None:
     from shared.diffusion.load import load_generator
     from shared.diffusion.samples import sample_sheet
 
@@ -98,5 +98,6 @@ def _write_sheet(finetuning: Finetuning) -> None:
     files = {path.name: path for path in out.iterdir()}
     generator = load_generator(files, finetuning.device, finetuning.base)
     columns = rare if len(rare) else np.arange(images.schema.width)
-    sheet = sample_sheet(generator, images, columns, SHEET_GUIDANCE, SHEET_STEPS, finetuning.seed)
+    guidance, steps = (generator.guidance, generator.steps) if sampling_of_base else (SHEET_GUIDANCE, SHEET_STEPS)
+    sheet = sample_sheet(generator, images, columns, guidance, steps, finetuning.seed)
     sheet.save(out / "samples.png")

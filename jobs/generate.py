@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shared.artifacts.artifacts import Pointer
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Generate
+from shared.config.seeds import hashed_seed
 from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
@@ -85,7 +86,7 @@ def generate(
     `train` is the training split, `model` the digest of the generator for the provenance.
     """
     from shared.data.encode import image_format
-    from shared.diffusion.generator import SampleRequest
+    from shared.diffusion.generator import SampleRequest, sampling
 
     requests = [
         SampleRequest(
@@ -95,17 +96,20 @@ def generate(
             if image.start is None
             else decode(train.encoded[image.start], generator.resolution, train.paths[image.start]),
             image.strength,
+            prompt_of(image, generate, train, generator),
+            generate.negative_prompt,
         )
         for image in plan
     ]
-    drawn = generator.sample(requests, generate.guidance, generate.steps)
+    guidance, steps = sampling(generate, generator)
+    drawn = generator.sample(requests, guidance, steps, generate.guidance_interval or (0.0, 1.0))
     rows = [
         {
             "index": image.index, "pool": image.pool, "seed": image.seed, "filled": image.filled, "source": image.source,
-            "prompt": generator.prompt(train.labels[image.source]), "guidance": generate.guidance,
+            "prompt": request.prompt, "guidance": guidance,
             "strength": image.strength, "start": image.start, "model": model,
         }
-        for image in plan
+        for image, request in zip(plan, requests, strict=True)
     ]  # fmt: skip
     suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
     return ImageSet(
@@ -116,6 +120,13 @@ def generate(
         train.labels[[image.source for image in plan]],
         pa.Table.from_pylist(rows, COLUMNS),
     )
+
+
+def prompt_of(image: PlannedImage, generate: Generate, train: ImageSet, generator: Generator) -> str:
+    """Returns the prompt of an image, by the template of `generate.prompts` that its seed chooses, if there are any."""
+    templates = generate.prompts
+    template = templates[hashed_seed("prompt", image.seed) % len(templates)] if templates else None
+    return generator.prompt(train.labels[image.source], template)
 
 
 def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
@@ -156,16 +167,19 @@ def _make_blocks(
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
     source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context))
     generator = load_generator(files, device, source)
+    size = config.generate.batch_size
+    images = [image for block in missing for image in plan[block * size : (block + 1) * size]]
+    prompts = [prompt_of(image, config.generate, train, generator) for image in images]
+    generator.prepare([config.generate.negative_prompt, *prompts])
     for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
         context.stop.raise_if_set()
         if context.artifacts.has_part(task.stage, task.key, block):
             continue
         if context.artifacts.find(task.stage, task.key) is not None:
             return
-        size = config.generate.batch_size
         part = plan[block * size : (block + 1) * size]
-        images = generate(part, config.generate, train, generator, resolution, tuned.digest)
-        (path,) = write_shards(images, context.scratch, f"block-{block}")
+        drawn = generate(part, config.generate, train, generator, resolution, tuned.digest)
+        (path,) = write_shards(drawn, context.scratch, f"block-{block}")
         context.save_part(block, {path.name: path})
         path.unlink()
 

@@ -5,6 +5,7 @@ Commits `dataset.json`, `images-*.parquet`, `leaks.csv` (similar images in diffe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from shared.artifacts.manifest import Manifest
 from shared.config.stages import PrepareConfig
 from shared.context import Context
 from shared.errors import DataError
+from shared.log import Log
 from shared.stop import StopSignal
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
+    from shared.data.schema import Labels
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     """
     import numpy as np
 
+    from shared.data.canonical import Reading
     from shared.data.dataset import describe, rare_classes
     from shared.data.decode import decode_images
     from shared.data.imageset import ImageSet, unit_column
@@ -64,10 +68,11 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     dataset = config.dataset
     problems = Problems(dataset.on_bad)
     listing = open_source(dataset, root, config.seed, problems)
-    decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop)
+    decoded = decode_images(listing, dataset.resolution, dataset.fit, problems, stop, Reading.of(dataset))
     likeness = find_alike(decoded.canonical, dataset.leak_distance)
     # similar images go to the same split, so that only a split that the source itself gives can leak
-    units = join_units([image.group for image in decoded.images], likeness.clusters())
+    groups = [image.group for image in decoded.images]
+    units = join_units(groups, likeness.clusters())
     given = np.array([image.split or "" for image in decoded.images], dtype="<U5")
     split, split_notes = assign_splits(given, decoded.labels, units, dataset.split, config.seed)
     leaks = find_leaks(likeness, split)
@@ -88,27 +93,69 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
         images.split,
         skipped=problems.counts,
         leaks=count_leaks(leaks),
-        notes=(*listing.notes, *split_notes),
+        notes=(*listing.notes, *split_notes, *decoded.notes),
     )
     rare = rare_classes(config.rare, info)
-    _check_coverage(info, rare)
+    alone = join_units(groups, np.arange(len(groups)))
+    _check_coverage(info, rare, _kept_together(decoded.labels, alone, units), _dropped(decoded.labels, kept))
     write_leaks(leaks, [image.path for image in decoded.images], out / "leaks.csv", dataset.on_leak == "drop")
     return _write(info, images, rare, out)
 
 
-def _check_coverage(info: DatasetInfo, rare: NDArray[np.int64]) -> None:
-    """Raises DataError, with the counts, if a class has no training image, or a rare class has none in another split."""
-    bad = []
+LEAST_UNITS = 3  # to be in train, val and test
+
+
+def _kept_together(labels: Labels, alone: NDArray[np.int64], units: NDArray[np.int64]) -> list[str]:
+    """Returns for each class why its images cannot be in all splits, `[C]` texts, blank if they can as far as similar images go.
+
+    `units` `[n]` numbers what stays in one split, `alone` `[n]` what would if no image were like another.
+    """
+    import numpy as np
+
+    reasons = []
+    for column in range(labels.shape[1]):
+        rows = np.flatnonzero(labels[:, column] == 1)
+        now = len(np.unique(units[rows]))
+        alike = now < LEAST_UNITS <= len(np.unique(alone[rows]))
+        reasons.append(f"its {len(rows)} images are so alike that they count as {now}" if alike else "")
+    return reasons
+
+
+def _dropped(labels: Labels, kept: NDArray[np.int64]) -> list[str]:
+    """Returns for each class how many of its images were dropped as leaks, `[C]` texts, blank if none was."""
+    numbers = ((labels == 1).sum(axis=0) - (labels[kept] == 1).sum(axis=0)).tolist()
+    return [f"on_leak: drop took {n} images like those of another split" if n else "" for n in numbers]
+
+
+def _check_coverage(
+    info: DatasetInfo, rare: NDArray[np.int64], kept_together: Sequence[str], dropped: Sequence[str]
+) -> None:
+    """Raises DataError, with the counts, if a split is empty, a class has no training image, or a rare class has none in another split.
+
+    `kept_together` and `dropped` have causes for each class, `[C]`, or blanks. A class that is missing in val or test without being rare is
+    logged.
+    """
+    from shared.data.source import SPLITS
+
+    bad, alike = [], False
     for column, name in enumerate(info.schema_.class_names):
-        needed = ("train", "val", "test") if column in rare else ("train",)
-        if any(info.counts[split][name] == 0 for split in needed):
-            counts = ", ".join(f"{split} {info.counts[split][name]}" for split in ("train", "val", "test"))
+        causes = [cause for cause in (kept_together[column], dropped[column]) if cause]
+        counts = ", ".join([*(f"{split} {info.counts[split][name]}" for split in SPLITS), *causes])
+        missing = [split for split in SPLITS if info.counts[split][name] == 0]
+        empty = [split for split in SPLITS if info.sizes[split] == 0]
+        if "train" in missing or empty or (missing and column in rare):
             bad.append(f"{'the rare class' if column in rare else 'the class'} {name} ({counts})")
+            alike |= bool(causes)
+        elif missing:
+            Log("prepare").warning(f"the class {name} has no image in {' and '.join(missing)} ({counts})")
     if bad:
-        raise DataError(
-            f"dataset: images are missing in a split for {'; '.join(bad[:5])}{f'; and {len(bad) - 5} more' if bad[5:] else ''}; "
-            "add images, move some between the splits, raise dataset.split, or take the class out"
+        more = f"; and {len(bad) - 3} more" if bad[3:] else ""
+        remedy = (
+            "take out the copies, or lower dataset.leak_distance, up to which images count as alike (0: only equal pixels are)"
+            if alike
+            else "add images, move some between the splits, raise dataset.split, or take the class out"
         )
+        raise DataError(f"dataset: images are missing in a split for {'; '.join(bad[:3])}{more}; {remedy}")
 
 
 def _write(info: DatasetInfo, images: ImageSet, rare: NDArray[np.int64], out: Path) -> Prepared:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -251,7 +250,7 @@ def _print_line(training: str, line: str, trainings: Mapping[str, str]) -> str:
         if values["event"] != ENDS:
             PlainConsole().line(training, values)
     except (ValueError, TypeError, KeyError):
-        print(f"[{training}] {line}", file=sys.stderr, flush=True)  # no log line: a traceback, or a library's warning
+        PlainConsole().say(f"[{training}] {line}")  # no log line: a traceback, or a library's warning
     return training
 
 

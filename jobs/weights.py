@@ -7,7 +7,6 @@ the commit, and the digests of each converted file and of the pickle that it was
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,20 +17,19 @@ from shared.artifacts.manifest import Manifest
 from shared.config.stages import WeightsConfig
 from shared.context import Context
 from shared.diffusion.generators import BaseFiles, generator_kind
+from shared.diffusion.text_to_image.base_files import INDEX
 from shared.digests import file_digest
 from shared.errors import ConfigError
 from shared.log import Log
-from shared.names import path_below, shown
+from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.in_place import PICKLES, in_place
 from shared.weights.inputs import TIMM_FILE
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-WEIGHTS = (*PICKLES, ".safetensors")
-SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
 COMMIT_LENGTH = 40
 
 log = Log("weights")
@@ -93,6 +91,9 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
     base = generator_kind(config.kind).base
     assert base is not None  # control plans this stage only for a generator with a base
     sources = _base_sources(base, repository)
+    if base.check_index is not None:
+        (index,) = download(repository, [INDEX], settings, stop).values()
+        base.check_index(index.read_bytes(), repository.name)
     downloaded = download(repository, list(sources.values()), settings, stop)
     files = {name: downloaded[source] for name, source in sources.items()}
     converted = {}
@@ -118,33 +119,21 @@ def _check_timm(model: str, available: Collection[str]) -> None:
 def _base_sources(base: BaseFiles, repository: Repository) -> dict[str, str]:
     """Maps the files of a base to those to download, which differ for a pickle; raises ConfigError if the repository lacks one."""
     available = repository.files
-    sources = {name: name for name in base.read if name in available}
-    sources |= {name: pickle for name, pickle in base.pickles.items() if name not in available and pickle in available}
+    sources = {name: name for name in base.choose(list(available))}
+    parts = {name.rpartition("/")[0] for name in sources if name.endswith(".safetensors")}
+    sources |= {
+        name: pickle
+        for name, pickle in base.pickles.items()
+        if pickle in available and name.rpartition("/")[0] not in parts
+    }
     if missing := base.missing(sources):
         first = missing[0]
         needed = f"neither {first} nor {base.pickles[first]}" if first in base.pickles else f"no {first}"
         more = f", and lacks {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ConfigError(
-            f"finetune.base {repository.name}@{repository.commit[:8]}: has {needed}{more}{_in_place(first, available)}; {_remedy(base)}"
+            f"finetune.base {repository.name}@{repository.commit[:8]}: has {needed}{more}{in_place(first, available)}; {_remedy(base)}"
         )
     return sources
-
-
-def _in_place(missing: str, available: Collection[str]) -> str:
-    """Returns what a repository has in place of a file of weights, as the end of a sentence."""
-    if not missing.endswith(WEIGHTS):
-        return ""
-    folder = missing.rpartition("/")[0]
-    found = [name for name in sorted(available) if name.endswith(WEIGHTS)]
-    beside = [name for name in found if name.rpartition("/")[0] == folder]
-    whole = [name for name in found if "/" not in name]
-    if parts := [name for name in beside if SHARD.search(name)]:
-        return f"; its weights are in parts ({shown(parts[0])}), which are not joined"
-    if beside:
-        return f"; it has {shown(beside[0])}, which is not read"
-    if whole:
-        return f"; it has {shown(whole[0])}, a checkpoint in another layout, which is not converted"
-    return ""
 
 
 def _convert(base: BaseFiles, repository: Repository, source: str, path: Path, target: Path) -> dict[str, str]:

@@ -68,8 +68,13 @@ services() {
   if ! "${kubectl[@]}" -n tailfill get secret services >/dev/null 2>&1; then
     local s3 db
     s3=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') db=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-    "${kubectl[@]}" -n tailfill create secret generic services --from-literal=AWS_ACCESS_KEY_ID=tailfill --from-literal=AWS_SECRET_ACCESS_KEY="$s3" \
-      --from-literal=POSTGRES_PASSWORD="$db" --from-literal=DATABASE_URL="postgresql://tailfill:$db@services-postgresql:5432/tailfill"
+    # through a pipe: every user of this machine can read a command's arguments
+    "${kubectl[@]}" -n tailfill create secret generic services --from-env-file=/dev/stdin <<-KEYS
+	AWS_ACCESS_KEY_ID=tailfill
+	AWS_SECRET_ACCESS_KEY=$s3
+	POSTGRES_PASSWORD=$db
+	DATABASE_URL=postgresql://tailfill:$db@services-postgresql:5432/tailfill
+	KEYS
   fi
   sed "${MINIO_IMAGE:+s|image: .*|image: $MINIO_IMAGE|}" k8s/services/minio.yaml | "${kubectl[@]}" apply -f -
   sed "${POSTGRESQL_IMAGE:+s|image: .*|image: $POSTGRESQL_IMAGE|}" k8s/services/postgresql.yaml | "${kubectl[@]}" apply -f -

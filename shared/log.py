@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from shared.terminal import escaped, escaped_lines
+
 T = TypeVar("T")
 
 PROGRESS_SECONDS = 5.0  # between two progress lines: readable in `kubectl logs`, and not too many
@@ -79,18 +81,18 @@ def progress_text(progress: dict[str, Any]) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as `14:02:11 finetune: checkpoint kept step=400`."""
+    """Formats a record as `14:02:11 finetune: checkpoint kept step=400`, on one line that changes nothing of the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         name = record.name.removeprefix("tailfill.")
         text = f"{clock} {name}: {record.getMessage()}"
         if progress := getattr(record, "progress", None):
-            return f"{text} {progress_text(progress)}"
+            return escaped(f"{text} {progress_text(progress)}")
         values = "".join(f" {key}={value}" for key, value in getattr(record, "values", {}).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        text = f"{clock} {name}: {level}{record.getMessage()}{values}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        text = escaped(f"{clock} {name}: {level}{record.getMessage()}{values}")
+        return f"{text}\n{escaped_lines(self.formatException(record.exc_info))}" if record.exc_info else text
 
 
 class JsonFormatter(logging.Formatter):

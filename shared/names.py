@@ -19,12 +19,25 @@ LONGEST_NAME = 1024  # bytes, which is what S3 takes
 SHOWN = 80  # characters of a refused value in a message
 
 
+def is_text(name: str) -> bool:
+    """Returns whether a name can be written as UTF-8: a file's name, or an argument of a command, that was no UTF-8 cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def has_control_character(text: str) -> bool:
+    """Returns whether text has a line break, a NUL or another character that is an order to a device."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
+
+
 def name_fault(name: str) -> str | None:
     """Returns why a name is invalid as a path below a folder, as the end of a sentence, or None if it is valid."""
-    try:
-        parts = name.encode().split(b"/")
-    except UnicodeEncodeError:
-        return "is no text in UTF-8"
+    if not is_text(name):
+        return "is no text in UTF-8; `convmv` converts such names"
+    parts = name.encode().split(b"/")
     if not name:
         return "is empty"
     if name.startswith("/"):
@@ -33,7 +46,7 @@ def name_fault(name: str) -> str | None:
         return "has a part '..'"
     if b"" in parts or b"." in parts:
         return "is not normal, as it has an empty part or a '.'"
-    if "\\" in name or any(unicodedata.category(character) == "Cc" for character in name):
+    if "\\" in name or has_control_character(name):
         return "has a backslash or a control character"
     if name[1:2] == ":" and name[0].isascii() and name[0].isalpha():
         return "begins with a drive letter"

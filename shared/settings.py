@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from shared.errors import ConfigError
+from shared.names import has_control_character
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Settings:
     """`AWS_SECRET_ACCESS_KEY`: holds the secret of these keys."""
     s3_session_token: SecretStr | None
     """`AWS_SESSION_TOKEN`: belongs to temporary keys."""
-    s3_region: str
-    """`AWS_REGION`: names the region; `us-east-1` if unset, which every S3 server accepts."""
+    s3_region: str | None
+    """`AWS_REGION` or `AWS_DEFAULT_REGION`: names the region; None leaves it to boto3's own files, and `us-east-1` without any."""
     database_url: SecretStr | None
     """`DATABASE_URL`: gives the address `postgresql://user:password@host:port/database` of the Optuna studies."""
     cache: Path
@@ -63,19 +64,23 @@ class Settings:
         """Returns the settings of an environment; raises ConfigError if a value is invalid."""
 
         def secret(name: str) -> SecretStr | None:
-            value = environment.get(name)
+            value = environment.get(name, "").strip()
+            if fault := _secret_fault(name, value):
+                raise ConfigError(f"environment variable {name}: {fault} (its value is not shown)")
             return SecretStr(value) if value else None
 
-        default_cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
+        def text(name: str) -> str | None:
+            return environment.get(name, "").strip() or None
+
         return cls(
-            store=environment.get("TAILFILL_STORE") or None,
-            s3_endpoint=environment.get("AWS_ENDPOINT_URL_S3") or None,
+            store=text("TAILFILL_STORE"),
+            s3_endpoint=text("AWS_ENDPOINT_URL_S3"),
             s3_access_key=secret("AWS_ACCESS_KEY_ID"),
             s3_secret_key=secret("AWS_SECRET_ACCESS_KEY"),
             s3_session_token=secret("AWS_SESSION_TOKEN"),
-            s3_region=environment.get("AWS_REGION") or "us-east-1",
+            s3_region=text("AWS_REGION") or text("AWS_DEFAULT_REGION"),
             database_url=secret("DATABASE_URL"),
-            cache=Path(environment.get("TAILFILL_CACHE") or default_cache),
+            cache=_cache(environment),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
             count=_whole_number(environment, "TAILFILL_COUNT", 1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
@@ -87,6 +92,30 @@ class Settings:
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
         )
+
+
+def _secret_fault(name: str, value: str) -> str | None:
+    """Returns why a secret cannot be one, as the end of a sentence, or None. White space around it is gone."""
+    if has_control_character(value):
+        return "has a line break or another control character inside; remove it"
+    if name == "DATABASE_URL":  # has a form of its own, which `shared.search.database_url` checks
+        return None
+    if value[:1] in ("'", '"'):
+        return "has quotes around it; remove them"
+    if not value.isascii() or " " in value:
+        return "has a space or a letter outside ASCII inside; copy it again"
+    return None
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    if named := environment.get("TAILFILL_CACHE"):
+        return Path(named)
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailfill"
+    except RuntimeError:  # a user id without a name and without HOME
+        raise ConfigError(
+            "environment variable TAILFILL_CACHE: is not set, and this user has no home folder; set it to a folder for downloads, or set HOME"
+        ) from None
 
 
 def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:

@@ -6,6 +6,8 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from shared.errors import Stopped
 
@@ -20,6 +22,7 @@ class StopSignal:
         self.grace_seconds = grace_seconds
         self._event = threading.Event()
         self._set_at = math.inf  # by time.monotonic()
+        self._interrupts = False
 
     def install(self) -> None:
         """Installs the signal handlers; call it in the main thread. A second signal raises KeyboardInterrupt."""
@@ -30,6 +33,27 @@ class StopSignal:
         if self._event.is_set():
             raise KeyboardInterrupt  # a second signal ends whatever is running
         self.set()
+        if self._interrupts:
+            raise KeyboardInterrupt  # no Exception, which the library that waits might take for one of its own and try again
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Lets a signal end whatever the `with` block waits for, in the main thread, and then raises Stopped.
+
+        It is for work that may be cut off anywhere, as it leaves nothing half done: waiting for a server, reading, computing a digest.
+        """
+        self.raise_if_set()
+        if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread alone
+            yield
+            return
+        self._interrupts = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.raise_if_set()
+            raise
+        finally:
+            self._interrupts = False
 
     def set(self) -> None:
         """Sets the signal, as SIGTERM does."""

@@ -9,12 +9,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from shared.artifacts.disk import room_errors
 from shared.errors import DataError
 
 
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes tensors as safetensors, which must be on the CPU and contiguous (channels-last weights are not)."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, on the CPU and contiguous (channels-last weights are not); raises UnavailableError if the disk is full."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with room_errors(path):
+        save_file(plain, path, metadata)
 
 
 def read_tensors(files: Mapping[str, Path], name: str, stage: str) -> dict[str, torch.Tensor]:

@@ -118,7 +118,7 @@ def test_the_paper_s_study_scaled_down(tmp_path: Path, database_url: str) -> Non
     report = runs.run(runs.steps["report"])
     rows = json.loads(runs.artifacts.fetch(report.file("results.json")).read_bytes())["experiments"]
     assert [row["paper_row"] for row in rows] == list(ROWS)
-    found = {row["name"]: row["parameters"] for row in rows}
+    found = {row["name"]: row["parameters"]["0"] for row in rows}
     # the chain searches one parameter after the other and keeps the best values, which rows without a search take over
     assert found["row-1"]["lr"] == found["row-2"]["lr"] == found["row-6"]["lr"]
     assert found["row-1"]["label_smoothing"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from shared.pipeline.local_session import (
@@ -19,6 +20,8 @@ def dashboard(workdir: Path | None, port: int, ready: Callable[[str], None]) -> 
 
     stop = StopSignal()
     stop.install()
-    folder = latest_workdir(workdir)
-    with local_session(*last_study(folder), folder, join=True) as local:
+    with ExitStack() as stack:
+        with stop.interrupting():
+            folder = latest_workdir(workdir)
+            local = stack.enter_context(local_session(*last_study(folder), folder, join=True))
         serve_dashboard(local.session.database_url, port, stop, ready)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
+from shared.artifacts.disk import disk_errors, whole_file
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Accept
 from shared.config.resolve import ResolvedStudy
@@ -116,20 +117,30 @@ def write_folder(images: ImageSet, out: Path, scores: pa.Table | None = None, ac
     with disk_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"{out}: is not an empty folder; name a new or an empty one")
-        for split in sorted(set(images.split.tolist())):
-            path_below(out, split, "images, column 'split'", DataError).mkdir(parents=True)
+    splits = {s: path_below(out, s, "images, column 'split'", DataError) for s in sorted(set(images.split.tolist()))}
     rows = _rows(images, scores, accept)
+    try:
+        _write(images, rows, out, splits)
+    except BaseException:
+        for folder in splits.values():  # else the same command would refuse the folder, as it is not empty
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return f"{len(images)} images in {out}"
+
+
+def _write(images: ImageSet, rows: list[dict[str, Any]], out: Path, splits: Mapping[str, Path]) -> None:
+    with disk_errors(out):
+        for folder in splits.values():
+            folder.mkdir(parents=True)
     names = []
     for row, data in enumerate(log.progress(images.encoded, "export", total=len(images), unit="images")):
         names.append(f"{images.split[row]}/{row:06d}{_suffix(data, images.paths[row])}")
         image = path_below(out, names[-1], "images, column 'split'", DataError)
         with disk_errors(image):
             image.write_bytes(data)
-    path = out / "metadata.jsonl"
-    with disk_errors(path), path.open("w", encoding="utf-8") as file:  # last, so that a folder with it is complete
-        for name, values in zip(names, rows, strict=True):
+    with whole_file(out / "metadata.jsonl", private=False) as path, path.open("w", encoding="utf-8") as file:
+        for name, values in zip(names, rows, strict=True):  # last, so that a folder with it is complete
             file.write(json.dumps({"file_name": name, **values}, ensure_ascii=False) + "\n")
-    return f"{len(images)} images in {out}"
 
 
 def _rows(images: ImageSet, scores: pa.Table | None, accept: Accept | None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Literal
 from shared.deploy.description import Description
 from shared.deploy.listing import ListedImage, list_images
 from shared.deploy.onnx_model import OnnxModel
-from shared.deploy.output import as_csv, as_json, as_table, measured_text, printable
+from shared.deploy.output import as_csv, as_json, as_table, measured_text
 from shared.deploy.predict import Judged, Model, judge_images
 from shared.errors import COMMITTED, INPUT, ConfigError
 from shared.log import Log
@@ -41,7 +41,7 @@ class Prediction:
         for image, found in judged:
             if isinstance(found, str):
                 self.unreadable += 1
-                log.error(f"{printable(image.name)}: {printable(found)}")
+                log.error(f"{image.name}: {found}")
             yield image, found
 
 

@@ -20,8 +20,8 @@ from jobs.control import load_release_study, open_release_session
 from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
-from shared.config.load import parse
+from shared.artifacts.disk import whole_file
+from shared.config.plain_yaml import NAME_LENGTH, parse_value, read_text
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import held_tasks, jobs_selector, workers_selector
@@ -34,6 +34,7 @@ from shared.pipeline.local_session import WORK
 from shared.pipeline.session import Session
 from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
+from shared.terminal import shortened
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,8 @@ def fetch_release_report(release: str, namespace: str | None, folder: Path) -> s
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is None:
                     raise ArtifactError(f"{what}: {shown(member.name)} is not a regular file; run `report` again")
-                with disk_errors(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content.read())
+                with whole_file(path, private=False) as temporary:
+                    temporary.write_bytes(content.read())
     except (ValueError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ArtifactError(f"{what}: control sent no archive ({error}); run the same command again") from error
     return str(folder / "index.html")
@@ -279,14 +279,15 @@ def read_parameters(given: str) -> Mapping[str, Any] | None:
     """
     if given == "best":
         return None
-    try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text()
-    except OSError as error:
-        raise ConfigError(
-            f"--params {given}: cannot be read ({error}); give `best`, or a file with values by path"
-        ) from error
-    tree: Any = parse(text, "--params")[0] if text.strip() else {}
-    tree = tree.get("parameters", tree)
+    if given.lstrip().startswith("{"):
+        name, text = "--params", given
+    else:
+        name = f"--params {given}"
+        text = read_text(Path(given), name, "give `best`, or a file with values by path")
+    tree = parse_value(text, name)[0]
+    tree = tree.get("parameters", tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict) or not tree:
-        raise ConfigError(f"--params {given}: must be a mapping of paths to values, e.g. training.lr: 0.001")
+        raise ConfigError(
+            f"{shortened(name, NAME_LENGTH)}: must be a mapping of paths to values, e.g. training.lr: 0.001"
+        )
     return tree

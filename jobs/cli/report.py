@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
+from shared.artifacts.disk import whole_file
 from shared.artifacts.manifest import Manifest
 from shared.errors import ConfigError
 from shared.names import path_below
@@ -36,7 +36,6 @@ def fetch_report(artifacts: Artifacts, report: Manifest, folder: Path) -> Path:
     """Copies the report's files into a folder, and returns the path of its page; raises ArtifactError if a file would be outside of it."""
     for file in report.files:
         target = path_below(folder, file.name, f"report {report.key[:8]}")
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifacts.fetch(file), target)
+        with whole_file(target, private=False) as temporary:
+            shutil.copyfile(artifacts.fetch(file), temporary)
     return folder / "index.html"

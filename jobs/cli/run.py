@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from jobs.cli.report import fetch_report
+from shared.artifacts.disk import full_disk_named, whole_file
 from shared.config.load import load_study, study_tree
 from shared.config.stages import stage_named
 from shared.pipeline.console import open_console, summary
@@ -52,23 +54,28 @@ def run_study(
     stop = StopSignal()
     stop.install()
     start = time.monotonic()
-    study = load_study(file, sets)
-    workdir = workdir or WORK / study.name
-    fingerprints = current_fingerprints(study, workdir)
-    with open_console(log) as console, local_session(study, fingerprints, workdir) as local:
-        session = local.session
-        stop.raise_if_set()
-        for step in session.steps:
-            if step.warm_start is not None:
-                step.warm_start.committed()  # raises now if it is missing, not hours later
+    with ExitStack() as stack:
+        with stop.interrupting():
+            study = load_study(file, sets)
+            workdir = workdir or WORK / study.name
+            stack.enter_context(full_disk_named(workdir))
+            fingerprints = current_fingerprints(study, workdir)
+            console = stack.enter_context(open_console(log))
+            local = stack.enter_context(local_session(study, fingerprints, workdir))
+            session = local.session
+            for step in session.steps:
+                if step.warm_start is not None:
+                    step.warm_start.committed()  # raises now if it is missing, not hours later
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
         # the metrics of the whole run have one port, over which the coordinators of several experiments would fight
         environment = {**local.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
-        (workdir / STUDY_FILE).write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
+        with whole_file(workdir / STUDY_FILE, private=False) as temporary:
+            temporary.write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
         executor = LocalExecutor(study, session.steps, workdir, environment, console, workers)
         scheduler = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop)
         with metrics_served(session.settings, study.name, searches_of(study.name)):
             report = scheduler.run(frozenset(rerun))
-        page = fetch_report(session.artifacts, report, workdir / "report")
+        with stop.interrupting():
+            page = fetch_report(session.artifacts, report, workdir / "report")
         console.say(summary(len(scheduler.committed) - scheduler.reused, scheduler.reused, time.monotonic() - start))
     return json.dumps({"report": str(page), "digest": report.digest, **report.summary}) if as_json else str(page)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.disk import room_errors
 from shared.artifacts.fingerprint import fingerprint, libraries
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
@@ -119,7 +120,7 @@ def _context(
     """Yields the surroundings of a run of the task, with a folder of its own for temporary files."""
     started = time.monotonic()
     task = _on_local_device(task, settings)
-    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch, room_errors(Path(scratch)):
         yield Context(
             task=task,
             artifacts=artifacts,

@@ -18,6 +18,7 @@ from shared.artifacts.disk import disk_errors
 from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
+from shared.data.sources.members import left_behind
 from shared.data.sources.table import SOURCES
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
@@ -101,7 +102,10 @@ def describe(result: UploadResult, folder: Path) -> str:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Returns all files below a folder by the key that each gets; raises DataError if one cannot be copied."""
+    """Returns all files below a folder by the key that each gets, but for those that a system or an editor left behind.
+
+    Raises DataError if one cannot be copied.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; name the one that holds the images")
 
@@ -110,10 +114,13 @@ def list_files(folder: Path) -> dict[str, Path]:
 
     top, files = folder.resolve(), dict[str, Path]()
     for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not left_behind(name)]
         for name in folders:
             if (link := Path(parent, name)).is_symlink():
                 raise DataError(f"{link}: is a link to a folder, which is not followed; put the folder itself there")
         for name in names:
+            if left_behind(name):
+                continue
             path = Path(parent, name)
             _check(top, path.relative_to(folder).as_posix())
             files[path.relative_to(folder).as_posix()] = path

@@ -79,16 +79,28 @@ def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) ->
         names = [experiment.name for experiment in study.experiments]
         if as_json:
             return json.dumps({"study": study.name, "experiments": names})
-        return f"{file}: valid ({', '.join(names)})"
+        return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study)])
     forecast = forecast_study(study)
     return json.dumps(forecast.__dict__, indent=1) if as_json else describe(study, forecast)
+
+
+def base_lines(study: ResolvedStudy) -> list[str]:
+    """Returns a line for each pretrained base: its family, licence and gate, and the settings that follow from it."""
+    lines = []
+    for experiment in study.experiments:
+        about = generator_kind(experiment.finetune.generator).about_base
+        if about is not None and experiment.images != "real":
+            lines.append(about(experiment.finetune, experiment.generate))
+    return list(dict.fromkeys(lines))
 
 
 def forecast_study(study: ResolvedStudy) -> Forecast:
     """Returns a forecast: lists the images, counts what would be generated and trained, and times a few steps of each kind of work."""
     from shared.artifacts.remote import local_folder
     from shared.data.preview import preview
+    from shared.weights.check import check_weights
 
+    check_weights(study)  # first, as it takes the least time
     experiments = study.experiments
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         root = None
@@ -243,6 +255,7 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate{_why_few(study, name, **fill)}")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
     lines += verdict_lines(study, forecast)
+    lines += base_lines(study)
     for name in forecast.weights:
         pinned = "" if "@" in name else ", not pinned: the newest commit is used; set its revision"
         lines.append(f"weights: {name} is downloaded once from the Hugging Face hub{pinned}")

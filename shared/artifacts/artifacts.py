@@ -110,10 +110,16 @@ class Artifacts:
 
     def generation(self, stage: Stage, key: str) -> int:
         """Returns how often the result was forgotten, from which a search in PostgreSQL learns that it must begin again."""
+        location = f"{self._folder(stage, key)}/generation"
         try:
-            return int(self.store.get(f"{self._folder(stage, key)}/generation"))
+            text = self.store.get(location)
         except NotFound:
             return 0
+        if not re.fullmatch(rb"[0-9]{1,9}", text):
+            raise ArtifactError(
+                f"{self.store.url}/{location}: must be a small whole number, got {shown(text)}; remove it"
+            )
+        return int(text)
 
     def manifests(self, stage: Stage) -> list[Manifest]:
         """Returns all manifests of a stage in this study, under any key."""

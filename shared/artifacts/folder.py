@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.store import NotFound
+from shared.artifacts.store import NotFound, check_size
 from shared.errors import ArtifactError
 from shared.names import path_below
 
@@ -63,9 +63,10 @@ class FolderStore:
             return True
 
     def get(self, key: str) -> bytes:
-        """Returns the object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
         path = self._path(key)
         with disk_errors(path), _not_found(key):
+            check_size(path.stat().st_size, f"{self.url}/{key}")
             return path.read_bytes()
 
     def get_file(self, key: str, path: Path) -> None:

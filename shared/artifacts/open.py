@@ -20,6 +20,10 @@ def open_store(settings: Settings) -> Store:
         from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
 
         return S3Store(*split_s3(settings.store), settings)
+    if "://" in settings.store and "@" in settings.store:
+        raise ConfigError(
+            "TAILFILL_STORE: must be s3://bucket/prefix or a folder, without keys; set them in AWS_* variables"
+        )
     if "://" in settings.store:
         raise ConfigError(f'TAILFILL_STORE: must be s3://bucket/prefix or a folder, got "{settings.store}"')
     from shared.artifacts.folder import FolderStore
@@ -35,6 +39,10 @@ def is_s3(location: str) -> bool:
 def split_s3(location: str) -> tuple[str, str]:
     """Returns (`bucket`, `some/prefix`) of `s3://bucket/some/prefix`; raises ConfigError without a bucket or if either name is invalid."""
     bucket, _, prefix = location.removeprefix(S3_SCHEME).partition("/")
+    if "@" in bucket:  # no bucket's name has one, and what is before it may be a key
+        raise ConfigError(
+            "s3://…@…: must be s3://bucket/prefix, without keys; set them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if not bucket:
         raise ConfigError(f'"{location}": names no bucket; write s3://bucket/prefix')
     checked_name(f"{bucket}/{prefix.strip('/')}".strip("/"), "s3://bucket/prefix", ConfigError)

@@ -13,7 +13,7 @@ from shared.artifacts.open import is_s3, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
-from shared.names import path_below
+from shared.names import path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,13 +24,26 @@ log = Log("fetch")
 PARALLEL = 16  # downloads at once; round trips take most of the time of small files
 
 
+def expanded(location: str) -> Path:
+    """Returns the path of a local location, in which `~` stands for a home folder; raises DataError if there is none, or if no path can be so."""
+    if "\0" in location:
+        raise DataError(f"{shown(location)}: has a NUL, which no path has; remove it")
+    try:
+        return Path(location).expanduser()
+    except RuntimeError:
+        user = location.partition("/")[0]
+        raise DataError(
+            f"{location}: there is no home folder {user}; write the whole path, or ./{user} if that is a name"
+        ) from None
+
+
 def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
     """Returns a local folder with the files of `root`: the folder itself, or a copy in `scratch` of `s3://bucket/prefix`.
 
     Raises DataError if the folder does not exist, if nothing is under the prefix, or if a key would leave the folder.
     """
     if not is_s3(root):
-        folder = Path(root).expanduser()
+        folder = expanded(root)
         if not folder.is_dir():
             raise DataError(f"{root}: there is no such folder; name an existing one or s3://bucket/prefix")
         return folder
@@ -51,7 +64,7 @@ def local_file(location: str, settings: Settings, scratch: Path | None = None) -
     The copy is in `scratch`, or in the cache if that is None; each call downloads the object again.
     """
     if not is_s3(location):
-        path = Path(location).expanduser()
+        path = expanded(location)
         if not path.is_file():
             raise DataError(f"{location}: there is no such file; name an existing one or s3://bucket/key")
         return path

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import boto3
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
-    ParamValidationError,
     PartialCredentialsError,
     ResponseStreamingError,
 )
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.store import NotFound
+from shared.artifacts.s3_client import CREDENTIALS, UNAVAILABLE, new_client, said
+from shared.artifacts.store import NotFound, check_size
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
-from shared.names import checked_name
+from shared.names import checked_name, shown
 from shared.retries import FULL_JITTER, Backoff, retrying
 from shared.settings import Settings
 
@@ -39,14 +38,16 @@ log = Log("s3")
 ATTEMPTS = 5  # botocore waits up to 1, 2, 4, 8 s (with jitter) between them
 WRITE_BACKOFF = Backoff(0.25, jitter=FULL_JITTER)
 READ_BACKOFF = Backoff(0.5, jitter=FULL_JITTER)
-CONNECT_SECONDS = 5
-READ_SECONDS = 60
 CHUNK = 1 << 20
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 
-UNAVAILABLE = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
-CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
+PORTAL = (
+    "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
+)
+PROBE = ".tailfill-probe"
 
 
 class Listed(NamedTuple):
@@ -64,11 +65,12 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, settings: Settings, attempts: int = ATTEMPTS) -> None:
         self.bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._endpoint = settings.s3_endpoint or f"Amazon S3 ({settings.s3_region})"
         self._attempts = attempts
         self._bucket_seen = False
         self._conditions_seen = False
-        self._client = _client(
+        self._writes_seen = False
+        self._probing = threading.Lock()
+        self._client = new_client(
             settings.s3_endpoint,
             settings.s3_region,
             settings.s3_access_key,
@@ -76,6 +78,7 @@ class S3Store:
             attempts,
             settings.s3_session_token,
         )
+        self._endpoint = settings.s3_endpoint or str(self._client.meta.endpoint_url)
         self._client.meta.events.register("needs-retry.s3", self._log_retry)
 
     @property
@@ -85,13 +88,17 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, and replaces an existing one."""
+        name = self._key(key)
+        self._check_writes()
         with self._errors(key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+            self._client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Writes an object from a file of any size; a large one is uploaded in parts, and appears when the last has arrived."""
+        name = self._key(key)
+        self._check_writes()
         with self._errors(key), path.open("rb") as file:
-            self._client.upload_fileobj(file, self.bucket, self._key(key), Config=TRANSFER)
+            self._client.upload_fileobj(file, self.bucket, name, Config=TRANSFER)
 
     def create(self, key: str, data: bytes) -> bool:
         """Writes an object if the key has none, by `If-None-Match: *`; returns whether it did.
@@ -99,6 +106,8 @@ class S3Store:
         If the server's answer to a successful write is lost, it returns False too: read the object to learn which one was written. The first
         success of each store is repeated, and the server must refuse that: one that ignores the condition would accept two commits.
         """
+        self._key(key)  # refuses a name that is no key, before anything is sent
+        self._check_writes()
         if not self._create(key, data):
             return False
         if not self._conditions_seen:
@@ -111,11 +120,14 @@ class S3Store:
         return True
 
     def get(self, key: str) -> bytes:
-        """Returns the object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
         def read() -> bytes:
-            data: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-            return data
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            with closing(answer["Body"]) as body:
+                check_size(answer["ContentLength"], f"{self.url}/{key}")
+                data: bytes = body.read()
+                return data
 
         return self._read_whole(key, read)
 
@@ -163,7 +175,7 @@ class S3Store:
         yield from (listed.key for listed in self.listed(prefix))
 
     def listed(self, prefix: str = "") -> Sequence[Listed]:
-        """Returns the objects whose keys begin with `prefix`, in the order of their keys."""
+        """Returns the objects whose keys begin with `prefix`, in the order of their keys, without a probe that a killed process left."""
         if folder := prefix.rpartition("/")[0]:
             checked_name(folder, self.url)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
@@ -173,7 +185,7 @@ class S3Store:
                 for page in pages
                 for item in page.get("Contents", ())
             ]
-        return sorted(found)
+        return sorted(item for item in found if not item.key.startswith(PROBE))
 
     def files(self) -> Sequence[Listed]:
         """Returns the objects without the empty ones that some tools create for a folder: `a/`, or `a` beside `a/b`."""
@@ -219,6 +231,33 @@ class S3Store:
         warn = partial(log.warning, "retry of a body that was cut short", key=key)
         return retrying(_CutShort, READ_BACKOFF, warn, self._attempts)(attempt)
 
+    def _check_writes(self) -> None:
+        """Writes an object before the first write, reads it back and removes it: a login page of a network answers 200 to everything.
+
+        A store that only reads needs no right to write. Raises ArtifactError if what comes back differs.
+        """
+        with self._probing:
+            if not self._writes_seen:
+                self._probe()
+                self._writes_seen = True
+
+    def _probe(self) -> None:
+        key, data = f"{PROBE}-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        with self._errors(key):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+        try:
+            found = self.get(key)
+        except NotFound:
+            found = b""
+        if found != data:
+            raise ArtifactError(
+                f"{self._endpoint}: accepts a write to {self.url} but gives back something else; {PORTAL}"
+            )
+        try:
+            self.delete(key)
+        except ArtifactError:  # a key may have no right to delete
+            log.info("an object of a probe stays, as it may not be deleted", key=key)
+
     def _check_bucket(self) -> None:
         if not self._bucket_seen:
             try:
@@ -243,14 +282,22 @@ class S3Store:
         except (IncompleteReadError, ResponseStreamingError) as error:
             raise _CutShort(f"{where}: its body was cut short ({error}); run the same command again") from error
         except UNAVAILABLE as error:
+            if isinstance(
+                error.kwargs.get("error"), RecursionError
+            ):  # botocore wraps it if it happens while a request is sent
+                raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
             raise UnavailableError(
                 f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
                 "start it or fix AWS_ENDPOINT_URL_S3, then run the same command again"
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error
-        except (ParamValidationError, BotoCoreError) as error:
-            raise ArtifactError(f"{where}: the request cannot be made ({' '.join(str(error).split())})") from error
+        except (ResponseParserError, RecursionError) as error:  # botocore follows redirects that never end by recursion
+            raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
+        except BotoCoreError as error:
+            raise ArtifactError(
+                f"{where}: the request cannot be made ({said(error)}); fix the AWS_* variables or ~/.aws/config"
+            ) from error
 
     def _refusal(self, error: ClientError, key: str, where: str) -> Exception:
         code = error.response["Error"].get("Code", "")
@@ -260,13 +307,28 @@ class S3Store:
             return self._no_bucket()
         if status == 404:
             return NotFound(key)
+        if code == "RequestTimeTooSkewed":
+            return ArtifactError(
+                f"{where}: this machine's clock differs too much from the server's; set it (for example by NTP)"
+            )
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
+        if region and code in WRONG_REGION:
+            return ArtifactError(f"{where}: the bucket is in another region; set AWS_REGION={shown(region)[1:-1]}")
+        if code in EXPIRED:
+            return ArtifactError(
+                f"{where}: the session token is refused ({code}); get new temporary keys, then run again"
+            )
         if status in (401, 403):
             return ArtifactError(
                 f"{where}: access refused ({code}); check {CREDENTIALS} and the rights of that key on the bucket"
             )
+        if "html" in headers.get("content-type", ""):
+            return UnavailableError(f"{where}: what answers ({status}, HTML) does not speak S3; {PORTAL}")
         if status >= 500 and code != "NotImplemented":
             return UnavailableError(
-                f"{where}: the server failed with {status} {code} in {self._attempts} attempts; run the same command again"
+                f"{where}: the server failed with {status} {code} in {self._attempts} attempts; if its disk is full, "
+                "free some space there, then run the same command again"
             )
         if status in (408, 429):
             return UnavailableError(f"{where}: the server is too busy ({code}); run the same command again")
@@ -301,9 +363,9 @@ def ensure_bucket(bucket: str, settings: Settings) -> None:
     make_bucket(bucket, endpoint, settings.s3_region, access, secret)
 
 
-def make_bucket(bucket: str, endpoint: str, region: str, access_key: SecretStr, secret_key: SecretStr) -> None:
+def make_bucket(bucket: str, endpoint: str, region: str | None, access_key: SecretStr, secret_key: SecretStr) -> None:
     """Creates a bucket if it does not exist, in one attempt; raises UnavailableError if the server is not ready."""
-    client = _client(endpoint, region, access_key, secret_key, attempts=1)
+    client = new_client(endpoint, region, access_key, secret_key, attempts=1)
     try:
         client.create_bucket(Bucket=bucket)
     except ClientError as error:
@@ -330,41 +392,3 @@ class _WriteConflict(ArtifactError):
 
 class _CutShort(UnavailableError):
     """Says that the connection ended before the whole body had arrived."""
-
-
-def _client(
-    endpoint: str | None,
-    region: str,
-    access_key: SecretStr | None,
-    secret_key: SecretStr | None,
-    attempts: int,
-    session_token: SecretStr | None = None,
-) -> Any:
-    keys = {}
-    if access_key is not None and secret_key is not None:
-        keys = {
-            "aws_access_key_id": access_key.get_secret_value(),
-            "aws_secret_access_key": secret_key.get_secret_value(),
-        }
-        if session_token is not None:  # boto3 takes none from the environment for keys that are given to it
-            keys["aws_session_token"] = session_token.get_secret_value()
-    try:
-        return boto3.session.Session().client(  # a session of its own: the default one is not safe to make from threads
-            "s3",
-            endpoint_url=endpoint,
-            region_name=region,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path"},
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                max_pool_connections=16,
-                # digests are ours; servers other than Amazon's may lack the checksum trailers that boto3 sends unasked
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-            **keys,
-        )
-    except ValueError as error:
-        raise ConfigError(f"AWS_ENDPOINT_URL_S3: must be like http://host:port, got {endpoint!r}") from error

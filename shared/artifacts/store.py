@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from shared.errors import ArtifactError
+
+LARGEST_IN_MEMORY = 64 << 20  # bytes; a manifest has at most a few megabytes
+
 
 class NotFound(Exception):
     """Says that no object has that key. Callers turn it into an error for people if it is one."""
@@ -34,7 +38,7 @@ class Store(Protocol):
         """Writes an object if the key has none, else returns False. Of several concurrent calls exactly one returns True."""
 
     def get(self, key: str) -> bytes:
-        """Returns the object's bytes; raises NotFound."""
+        """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
     def get_file(self, key: str, path: Path) -> None:
         """Writes the bytes of an object of any size to a file; raises NotFound."""
@@ -47,3 +51,11 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes an object if it exists."""
+
+
+def check_size(size: int, location: str) -> None:
+    """Raises ArtifactError for an object that is too large to be read into memory: whoever can write to a bucket can put one there."""
+    if size > LARGEST_IN_MEMORY:
+        raise ArtifactError(
+            f"{location}: has {size} bytes, more than the {LARGEST_IN_MEMORY} of anything that is written there; remove it"
+        )

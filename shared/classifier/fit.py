@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,13 +18,13 @@ from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
 from shared.classifier.loss import Loss, Targets
-from shared.classifier.model import Network, build_head, build_trunk
+from shared.classifier.model import Network, build_head, build_trunk, trains_on_one
 from shared.classifier.optimizer import make_optimizer, rate_at
 from shared.classifier.precision import autocast, grad_scaler, move_to
 from shared.classifier.predictor import TrainedClassifier, probabilities
 from shared.classifier.right_answers import RightAnswers
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
-from shared.classifier.sampling import Sampler
+from shared.classifier.sampling import Rows, Sampler, without_single_images
 from shared.classifier.snapshot import EpochRecord, Snapshot
 from shared.config.stages import Arm
 from shared.data.schema import LabelSchema
@@ -214,7 +214,7 @@ class _TrainingRun:
         drawn = data.counts(sampler.expected_draws(epoch) * self.image_weight)
         loss = Loss.of(data.schema, training, data.counts(), drawn, data.device)
         self.network.train()
-        batches = sampler.batches(epoch)
+        batches = self._batches(sampler, epoch)
         total, lr = torch.zeros((), device=data.device), 0.0
         right = RightAnswers(data.schema, data.device)
         for number, rows in enumerate(batches):
@@ -235,6 +235,19 @@ class _TrainingRun:
             total += self._step(optimizer, loss(logits, *targets), lr)
             right.add(logits, shown)
         return _Trained(float(total) / len(batches), lr, right.accuracy())
+
+    def _batches(self, sampler: Sampler, epoch: int) -> list[Rows]:
+        """Returns the batches of an epoch, none with a single image if the network cannot be trained on that."""
+        batches = sampler.batches(epoch)
+        if all(len(rows) > 1 for rows in batches) or self._trains_on_one:
+            return batches
+        return without_single_images(batches)
+
+    @cached_property
+    def _trains_on_one(self) -> bool:
+        image = self.data.unaugmented(self.network, np.array([0]))
+        with autocast(self.data.device):
+            return trains_on_one(self.network, image)
 
     def _step(self, optimizer: torch.optim.Optimizer, value: Tensor, lr: float) -> Tensor:
         for group in optimizer.param_groups:

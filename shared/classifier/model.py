@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
-import timm
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -101,7 +100,7 @@ def build_trunk(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = pretrained.create(
-            classifier.model, classifier.pretrained, fetched, **size_option(classifier, resolution)
+            classifier.model, classifier.pretrained, fetched, **pretrained.size_option(classifier.model, resolution)
         )
     return split_trunk(classifier, model, resolution)
 
@@ -186,6 +185,24 @@ class Network(nn.Module):
         }
 
 
+def trains_on_one(network: Network, image: Tensor) -> bool:
+    """Returns whether the network can be trained on a batch of one image, whose `Network.forward` inputs are `image`, `[1, …]`.
+
+    Batch-norm cannot if its map is 1 x 1: a single value has no variance. This is tried on a copy, so that neither the network nor the state
+    of the random numbers changes.
+    """
+    trial = copy.deepcopy(network).train()
+    devices = [image.device] if image.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        try:
+            trial(image)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            return False
+    return True
+
+
 def set_mode(model: nn.Module, prefix: str, training: bool) -> None:
     """Sets the training mode for the modules under the trainable prefix, and eval mode for all others."""
     for name, module in model.named_modules():
@@ -205,12 +222,6 @@ def _trainable(model: nn.Module, prefix: str) -> tuple[str, ...]:
             f'classifier.trainable: the model has no parameters under "{prefix}"; must be all, head or e.g. {", ".join(near)}'
         )
     return names
-
-
-def size_option(classifier: Classifier, resolution: int) -> dict[str, int]:
-    """Returns the input size as an option of timm: transformers need it when they are created, convolutional networks do not accept it."""
-    config = timm.get_pretrained_cfg(classifier.model, allow_unregistered=True)
-    return {"img_size": resolution} if config is not None and config.fixed_input_size else {}
 
 
 def _split_at_first_trainable(

@@ -17,12 +17,13 @@ import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
-from shared.classifier.model import Network, build_head, size_option
+from shared.classifier.model import Network, build_head
 from shared.classifier.predictor import Predictor
 from shared.config.training import Classifier
 from shared.data.schema import LabelSchema
 from shared.errors import ConfigError
 from shared.tensors import save_tensors
+from shared.weights import pretrained
 
 BACKBONE, HEAD, CONFIG = "model.safetensors", "head.safetensors", "config.json"
 AGREEMENT = 1e-4
@@ -52,7 +53,7 @@ def write_timm(predictor: Predictor, classifier: Classifier, folder: Path) -> Ti
         save_config_for_hf(
             model,
             str(folder / CONFIG),
-            model_args=size_option(classifier, side),
+            model_args=pretrained.size_option(classifier.model, side),
             data_config={
                 "input_size": (3, side, side),
                 "mean": network.parts.mean,
@@ -151,7 +152,10 @@ def _whole_model(network: Network, classifier: Classifier, side: int) -> nn.Modu
     (layer,) = network.head
     last = cast(nn.Linear, layer)
     model: nn.Module = timm.create_model(
-        classifier.model, pretrained=False, num_classes=last.out_features, **size_option(classifier, side)
+        classifier.model,
+        pretrained=False,
+        num_classes=last.out_features,
+        **pretrained.size_option(classifier.model, side),
     ).eval()
     own = cast(Callable[[], object], model.get_classifier)()
     name = next((name for name, module in model.named_modules() if module is own), None)

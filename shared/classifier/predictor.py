@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shared.classifier.data import frozen_backbone
 from shared.classifier.frozen_features import BLOCK, FrozenBackbone, decoded
-from shared.classifier.model import Network, build_head, size_option, split_trunk
+from shared.classifier.model import Network, build_head, split_trunk
 from shared.classifier.precision import autocast, move_to, to_float_images
 from shared.classifier.runtime import Runtime
 from shared.classifier.snapshot import EpochRecord
@@ -103,7 +103,7 @@ def load_predictor(
     with torch.random.fork_rng(
         devices=[]
     ):  # a model is drawn before it is loaded, and no random number of ours may change
-        model = pretrained.create(classifier.model, False, {}, **size_option(classifier, resolution))
+        model = pretrained.create(classifier.model, False, {}, **pretrained.size_option(classifier.model, resolution))
     # they are loaded before the model is split, as parts that are not weights, such as rotary positions, may depend on them
     own = {key: tensor for key, tensor in state.items() if key.startswith("trunk.")}
     check_shapes(name, own, model.state_dict(prefix="trunk."), stage)

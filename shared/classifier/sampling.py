@@ -97,6 +97,20 @@ class Sampler:
         return probabilities
 
 
+def without_single_images(batches: list[Rows]) -> list[Rows]:
+    """Returns the batches, in which an image that is alone in its batch joins the batch before it, or the one after it if it comes first.
+
+    The only image of all batches is twice in its batch.
+    """
+    joined: list[Rows] = []
+    for rows in batches:
+        if joined and (len(rows) == 1 or len(joined[-1]) == 1):
+            joined[-1] = np.concatenate([joined[-1], rows])
+        else:
+            joined.append(rows)
+    return joined if len(joined[0]) > 1 else [np.repeat(joined[0], 2)]
+
+
 def _rarest_count(labels: Labels) -> NDArray[np.int64]:
     """Returns, for each image, how many of these images have its rarest class, `[n]`; all of them if it has no known class."""
     counts = np.where(labels == 1, class_counts(labels)[None, :], len(labels))

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from shared.artifacts.checkpoints import Checkpoints
+from shared.artifacts.disk import room_errors
 from shared.classifier.model import Network
+from shared.tensors import save_tensors
 
 STATE, PROGRESS = "state.safetensors", "progress.json"
 
@@ -85,9 +87,9 @@ class Snapshot:
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Saves the snapshot as the checkpoint, in place of the last one."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, room_errors(Path(folder)):
             state, progress = Path(folder) / STATE, Path(folder) / PROGRESS
-            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, state)
+            save_tensors(self.tensors, state)
             progress.write_text(json.dumps({"history": records_json(self.history), "scaler": dict(self.scaler)}))
             checkpoints.save({STATE: state, PROGRESS: progress}, epoch=len(self.history))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from shared.config.base import Section
 
@@ -56,6 +57,18 @@ class Source(Section):
     leak_distance: Annotated[int, Field(ge=0, le=16)] = 4
     """Sets the number of perceptual-hash bits, of 256, in which two images may differ and still count as the same. Images with equal pixels
     always do. Saving a photograph again as JPEG or at another size changes 0 to 4 bits, cutting 2 % off its border 6 to 32."""
+    window: tuple[float, float] | None = Field(default=None, exclude_if=lambda window: window is None)
+    """Sets the two values that become black and white in grey images of 16 or 32 bits or floating point, e.g. `[0, 4095]`. If unset, each such
+    image has its own: its percentiles 0.5 and 99.5."""
+    megapixels: Annotated[int, Field(ge=1, le=2000)] | None = Field(default=None, exclude_if=lambda most: most is None)
+    """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and not (all(map(math.isfinite, window)) and window[0] < window[1]):
+            raise ValueError(f"the first value must be less than the second, got {list(window)}")
+        return window
 
 
 class GarmentsSource(Source):
@@ -105,13 +118,15 @@ class CsvGroup(Section):
     kind: Literal["one", "any"] = "one"
     """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
     column: str | None = None
-    """Names the column with the class name (`one`), or with a list of names such as `a|b|c` (`any`). A blank cell means unknown."""
+    """Names the column with the class name (`one`), or with a list of names (`any`): `a|b|c`, or in brackets as Python, JSON and PostgreSQL write
+    it. A blank cell means unknown, and so does a mark of pandas such as `NaN` or `NULL`; `None`, `NA` and `N/A` do if `classes` is set and
+    lacks them."""
     columns: tuple[str, ...] | None = None
     """Lists, with `kind: any`, one 0/1 column per class. A blank cell means unknown."""
     separator: Annotated[str, Field(min_length=1)] = "|"
     """Sets the text between the names of a list, with `kind: any`."""
     classes: tuple[str, ...] | None = None
-    """Lists the allowed classes in order. If unset, they are all that are in the column, sorted."""
+    """Lists the allowed classes in order; `1.0` in the column is the class `1`. If unset, they are all that are in the column, sorted."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> CsvGroup:
@@ -128,7 +143,7 @@ class CsvGroup(Section):
 
 
 class CsvSource(Source):
-    """Reads a CSV file with one row per image."""
+    """Reads a CSV file with one row per image, or one per label."""
 
     source: Literal["csv"]
     """Chooses this source."""
@@ -136,10 +151,18 @@ class CsvSource(Source):
     """Names the folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
     """Gives the path of the CSV file inside `root`."""
-    delimiter: Literal[",", ";", "\t"] = ","
+    delimiter: Literal[",", ";", "\t", "|"] = ","
     """Sets the character between two cells."""
+    header: tuple[str, ...] | None = Field(default=None, min_length=1, exclude_if=lambda header: header is None)
+    """Names the columns of a file whose first row is an image already. If unset, the first row names them."""
+    rows: Literal["image", "label"] = Field(default="image", exclude_if=lambda rows: rows == "image")
+    """Says whether there is one row per `image`, or per `label`: then an image has the labels of all its rows together."""
     path_column: str = "path"
     """Names the column with the path of the image."""
+    path_prefix: str = Field(default="", exclude_if=lambda prefix: not prefix)
+    """Sets the text with which the paths begin and which is left out, such as the folder on the machine where the table was written."""
+    lookup: Literal["path", "name"] = Field(default="path", exclude_if=lambda lookup: lookup == "path")
+    """Says whether a cell of `path_column` is a `path`, or only the `name` of a file, with or without its ending, anywhere in `image_folder`."""
     image_folder: str = "."
     """Names the folder inside `root` that the images' paths are relative to."""
     split_column: str | None = None
@@ -167,8 +190,93 @@ class FashionMnistSource(Source):
     """Sets the number of validation images per class, taken from those that follow the training images."""
 
 
+class ArraysSource(Source):
+    """Reads arrays of images and labels: a NumPy archive such as MedMNIST's, or IDX files such as MNIST's and EMNIST's.
+
+    The names of the arrays say what they are: `train_images` and `train_labels`, `x_test` and `y_test`, `train-images-idx3-ubyte` and
+    `train-labels-idx1-ubyte`. Labels are class numbers, or a 0 or 1 per class.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ""})
+
+    source: Literal["arrays"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
+    file: str | None = None
+    """Gives the path of the NumPy archive inside `root`. If unset, the folder holds IDX files, gzipped or not."""
+    group: GroupName = "label"
+    """Names the only label group."""
+    classes: tuple[str, ...] | None = None
+    """Names the classes in the order of their numbers. If unset, the numbers are their names."""
+
+
+class ColumnGroup(Section):
+    """Describes a label group of Parquet files or JSON lines."""
+
+    kind: Literal["one", "any"] = "one"
+    """Says whether an image has `one` class of the group, or `any` number of them (multi-label)."""
+    column: str
+    """Names the column or key with the class (`one`) or the list of classes (`any`): numbers whose names the file holds, or the names
+    themselves. A mapping of each class to 1, 0 or null is a list, too."""
+    classes: tuple[str, ...] | None = None
+    """Lists the allowed classes in order. If unset, they are those that the file names, or all that are in the column, sorted."""
+
+
+class ParquetSource(Source):
+    """Reads Parquet files with one row per image, as the library `datasets` of Hugging Face writes them.
+
+    A word of a file's path names the split, such as `data/train-00000-of-00002.parquet` or `test/0000.parquet`, unless a column does.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".parquet"})
+
+    source: Literal["parquet"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files, at any depth; a path or `s3://bucket/prefix`."""
+    file: str | None = None
+    """Gives the path of the only file to read, inside `root`. If unset, all are read."""
+    image_column: str = "image"
+    """Names the column with the encoded images: bytes, or a struct with the field `bytes`."""
+    split_column: str | None = None
+    """Names the column with `train`, `val` or `test`. If unset, the files' names say it, or images are split by `split`."""
+    group_by: str | None = None
+    """Names a column such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
+    groups: dict[GroupName, ColumnGroup] = Field(min_length=1)
+    """Describes the label groups by name."""
+
+
+class ImagefolderSource(Source):
+    """Reads folders of images with a `metadata.jsonl` or `metadata.csv` in each, as Hugging Face's `imagefolder` and `tailfill export` have them.
+
+    The key `file_name` of a row names the image. A folder named like a split holds it, unless a key names the split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".csv", ".jsonl"})
+
+    source: Literal["imagefolder"]
+    """Chooses this source."""
+    root: str
+    """Names the folder that holds the files and the images, at any depth; a path or `s3://bucket/prefix`."""
+    split_column: str | None = None
+    """Names the key with `train`, `val` or `test`. If unset, the folders' names say it, or images are split by `split`."""
+    group_by: str | None = None
+    """Names a key such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
+    groups: dict[GroupName, ColumnGroup] = Field(min_length=1)
+    """Describes the label groups by name."""
+
+
 Dataset = Annotated[
-    GarmentsSource | DeepFashionSource | FolderSource | CsvSource | FashionMnistSource, Field(discriminator="source")
+    GarmentsSource
+    | DeepFashionSource
+    | FolderSource
+    | CsvSource
+    | FashionMnistSource
+    | ArraysSource
+    | ParquetSource
+    | ImagefolderSource,
+    Field(discriminator="source"),
 ]
 
 

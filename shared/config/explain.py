@@ -16,8 +16,10 @@ from pydantic_core import ErrorDetails
 from shared.config import dataset, study
 from shared.config.near import did_you_mean, near
 from shared.errors import ConfigError
+from shared.terminal import shortened
 
 Path = tuple[str | int, ...]
+KEY_LENGTH = 120
 
 
 @contextmanager
@@ -59,8 +61,8 @@ def path_text(path: Path) -> str:
 
 
 def _one_line(key: str) -> str:
-    """Returns a key in JSON's spelling if it has line breaks or control characters, since an error is one line."""
-    return key if key.isprintable() else json.dumps(key)
+    """Returns a key, shortened, in JSON's spelling if it has line breaks or control characters, since an error is one line."""
+    return shortened(key if key.isprintable() else json.dumps(key), KEY_LENGTH)
 
 
 def requirement(error: ValidationError) -> str:
@@ -130,6 +132,10 @@ def _line(
         return f"{name}.{discriminator}: must be one of {allowed}, which is missing{place}"
     null = " or null" if kind in _TYPE_ERRORS and type(None) in get_args(location.kind) else ""
     hint = did_you_mean(detail["input"], _literals(location.kind))
+    if kind == "string_type" and isinstance(detail["input"], bool | int | float):
+        hint = "; quote it if it is text"
+        if isinstance(detail["input"], bool):
+            hint += ", as yes, no, on and off are true or false in YAML"
     return f"{name}: {_requirement(alternatives)}{null}, got {_shown(detail['input'])}{place}{hint}"
 
 

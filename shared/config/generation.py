@@ -20,6 +20,10 @@ class Finetune(Section):
 
     finer_than_data: ClassVar[bool] = False
     """Says whether `resolution` may exceed the data set's; only a pretrained base knows how finer images look."""
+    has_prompts: ClassVar[bool] = False
+    """Says whether images are drawn by prompts, so that `generate.prompts` and `generate.negative_prompt` have a meaning."""
+    sampling_of_base: ClassVar[bool] = False
+    """Says whether `generate.guidance` and `generate.steps` are those of the base's family if a study does not set them."""
 
     steps: Annotated[int, Field(ge=1)] = 1500
     """Sets the number of optimizer steps."""
@@ -37,8 +41,8 @@ class Finetune(Section):
     condition_dropout: Share = 0.1
     """Sets the share of the training images whose labels or caption are left out, for classifier-free guidance."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
-    """Sets the number of steps between two checkpoints in the store. Stable Diffusion skips a checkpoint that is due while another
-    one is being uploaded."""
+    """Sets the number of steps between two checkpoints in the store. A text-to-image model skips a checkpoint that is due while
+    another one is being uploaded."""
 
     @property
     def base_location(self) -> str | None:
@@ -68,13 +72,12 @@ class PixelFinetune(Finetune):
     """Says whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
 
-class StableDiffusionFinetune(Finetune):
-    """Fine-tunes any Stable Diffusion model of version 1 or 2."""
+class PretrainedFinetune(Finetune):
+    """Holds the settings that the generators with a pretrained text-to-image model share."""
 
     finer_than_data: ClassVar[bool] = True
+    has_prompts: ClassVar[bool] = True
 
-    generator: Literal["stable-diffusion"]
-    """Chooses this generator."""
     base: str | None = None
     """Names the pretrained base model: a folder, an `s3://bucket/prefix` or the name of a hub repository. If unset, it is
     `stable-diffusion-v1-5/stable-diffusion-v1-5` at the commit `451f4fe16113bff5a5d2269ed5ad43b0592e9a14`."""
@@ -82,15 +85,11 @@ class StableDiffusionFinetune(Finetune):
     """Pins the commit of the hub repository that `base` names, which is recommended. If unset, it is the newest commit when the weights
     are downloaded."""
     method: Literal["full", "lora"] = "full"
-    """Says whether all weights of the U-Net are trained (`full`), or low-rank adapters only (`lora`)."""
+    """Says whether all weights of the denoiser (a U-Net or transformer) are trained (`full`), or low-rank adapters only (`lora`)."""
     rank: Annotated[int, Field(ge=1)] = 16
     """Sets the rank of the LoRA matrices."""
-    text_encoder: bool = False
-    """Says whether the text encoder is trained too."""
     images: Literal["all", "rare"] = "all"
     """Says whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
-    resolution: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = 512
-    """Sets the side in pixels of the training images and of the generated images."""
     caption: str = "a photo of {labels}"
     """Sets the template of an image's caption. `{labels}` is replaced by the phrases of the image's classes in the order of the groups,
     `{<group>}` by the phrase of one group."""
@@ -100,10 +99,8 @@ class StableDiffusionFinetune(Finetune):
     """Sets the number of training images per batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Sets the learning rate after the warm-up."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Sets the precision of training and sampling on a GPU; a CPU always uses fp32."""
     min_snr: Annotated[float, Field(gt=0)] | None = 5.0
-    """Sets gamma of the min-SNR loss weight (Hang et al. 2023); null uses the unweighted loss."""
+    """Sets gamma of the min-SNR loss weight (Hang et al. 2023) of a diffusion model; null uses the unweighted loss, as flow models always do."""
     gradient_checkpointing: bool = True
     """Says whether activations are recomputed in the backward pass, which is a third slower and needs several times less GPU memory."""
     gradient_accumulation: Annotated[int, Field(ge=1)] = 1
@@ -122,7 +119,36 @@ class StableDiffusionFinetune(Finetune):
         return SD_15_COMMIT if self.base is None and self.revision is None else self.revision
 
 
-AnyFinetune = Annotated[PixelFinetune | StableDiffusionFinetune, Field(discriminator="generator")]
+class StableDiffusionFinetune(PretrainedFinetune):
+    """Fine-tunes any Stable Diffusion model of version 1 or 2."""
+
+    generator: Literal["stable-diffusion"]
+    """Chooses this generator."""
+    text_encoder: bool = False
+    """Says whether the text encoder is trained too."""
+    resolution: Annotated[int, Field(ge=32, le=1024, multiple_of=8)] = 512
+    """Sets the side in pixels of the training images and of the generated images."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Sets the precision of training and sampling on a GPU; a CPU always uses fp32."""
+
+
+class TextToImageFinetune(PretrainedFinetune):
+    """Fine-tunes a text-to-image model of any family that is known, which is found by the base's `model_index.json`: Stable Diffusion 1.x,
+    2.x, XL and 3.5, FLUX.2-klein-base, and Z-Image. What is not set follows from the family, also `guidance` and `steps` of `generate`."""
+
+    sampling_of_base: ClassVar[bool] = True
+
+    generator: Literal["text-to-image"]
+    """Chooses this generator."""
+    resolution: Annotated[int, Field(ge=32, le=2048, multiple_of=8)] | None = None
+    """Sets the side in pixels of the training images and of the generated images; null takes that of the base's family."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Sets the precision of training and sampling on a GPU; null takes that of the base's family. A CPU always uses fp32."""
+    text_encoder: ClassVar[bool] = False
+
+
+AnyPretrained = StableDiffusionFinetune | TextToImageFinetune
+AnyFinetune = Annotated[PixelFinetune | AnyPretrained, Field(discriminator="generator")]
 
 
 class ImageToImage(Section):
@@ -131,7 +157,8 @@ class ImageToImage(Section):
     share: Share = 0.5
     """Sets the share of the images that start from a real one."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.65
-    """Sets the share of noise that is added to the real image, and of `steps` that are run; 1 keeps nothing of the real image."""
+    """Sets the share of noise that is added to the real image; 1 keeps nothing of the real image. With the generator `stable-diffusion` it is
+    the share of `steps` that are run instead, as it always was: there 0.65 adds about 0.73 of noise."""
 
 
 class Generate(Section):
@@ -146,15 +173,30 @@ class Generate(Section):
     `fill_to` and `cap` for these."""
     total: Annotated[int, Field(ge=1)] | None = None
     """Sets the exact number of images over all rare classes (1,236 in the paper), shared in proportion to what each class lacks."""
-    guidance: Annotated[float, Field(ge=0)] = 2.0
-    """Sets the scale of classifier-free guidance; 1 turns it off."""
-    steps: Annotated[int, Field(ge=1)] = 25
-    """Sets the number of evaluations of the network per image. They are the DPM-Solver++ steps of Stable Diffusion; a step of the
-    pixel generator takes two."""
+    guidance: Annotated[float, Field(ge=0)] | None = 2.0
+    """Sets the scale of classifier-free guidance; 1 turns it off, and null takes that of the generator. It is null if it is unset and the
+    generator is `text-to-image`."""
+    steps: Annotated[int, Field(ge=1)] | None = 25
+    """Sets the number of evaluations of the network per image; null takes that of the generator. They are the DPM-Solver++ steps of Stable
+    Diffusion; a step of the pixel generator takes two. It is null if it is unset and the generator is `text-to-image`."""
+    guidance_interval: Annotated[tuple[Share, Share] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Sets the part of the steps in which guidance is used, from the first (0) to the last (1), such as `[0.2, 0.8]`; outside of it a step
+    costs half, and images vary more (Kynkäänniemi et al. 2024). null uses guidance in all steps."""
+    prompts: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Sets templates of prompts like `finetune.caption`, of which each image takes one by its seed; if empty, the caption is the prompt."""
+    negative_prompt: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    """Sets what guidance leads away from, in place of the empty prompt."""
     image_to_image: ImageToImage | None = None
     """Starts a share of the images from real ones, if it is set; null starts all from noise."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Sets the number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _check_interval(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"the first bound must be below the second, got {list(value)}")
+        return value
 
 
 class Score(Section):

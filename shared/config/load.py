@@ -5,60 +5,55 @@ from __future__ import annotations
 import json
 import math
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
 from shared.config.explain import Path, explain, path_text, place_text
+from shared.config.plain_yaml import MAX_DEPTH, NAME_LENGTH, Place, parse, parse_value, read_text
 from shared.config.resolve import ResolvedStudy, resolve
 from shared.config.search import Choice, FloatRange, IntRange
 from shared.config.study import Study
 from shared.errors import ConfigError
+from shared.names import is_text
+from shared.terminal import shortened
 
-Place = str
-"""Says where a value was written: `study.yaml line 12`, or `--set training.lr=1`."""
-
-MAX_DEPTH = 40
 RANGE_FIELDS = {name for kind in (FloatRange, IntRange, Choice) for name in kind.model_fields}
+LARGEST = 2**63 - 1  # what all that stores a whole number can hold
+MESSAGE_LINES = 20
+MESSAGE_LENGTH = 800  # characters of a line
 
 
-class _Loader(yaml.SafeLoader):
-    """Loads YAML with the numbers of YAML 1.2: `1e-05` is one, while PyYAML's 1.1 reads a string."""
+@contextmanager
+def _short_messages() -> Iterator[None]:
+    """Shortens the lines of a ConfigError, and their number, as a study may have long values and many faults."""
+    try:
+        yield
+    except ConfigError as error:
+        lines = str(error).split("\n")
+        more = [f"and {len(lines) - MESSAGE_LINES} more errors"] if len(lines) > MESSAGE_LINES else []
+        short = [shortened(line, MESSAGE_LENGTH) for line in lines[:MESSAGE_LINES]]
+        raise ConfigError("\n".join([*short, *more])) from error
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
+@_short_messages()
 def load_study(path: pathlib.Path, sets: Sequence[str] = ()) -> ResolvedStudy:
     """Returns the study of a YAML or JSON file with `path.to.key=value` replacements; raises ConfigError if it is not valid."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read ({reason}); name a study file, e.g. studies/demo.yaml") from error
+    text = read_text(path, str(path), "name a study file, e.g. studies/demo.yaml")
     tree, places = parse(text, str(path))
     for setting in sets:
         apply_set(tree, places, setting)
-    return study_from_tree(tree, places)
+    return _validated(tree, places)
 
 
+@_short_messages()
 def changed_study(study: ResolvedStudy, sets: Sequence[str]) -> ResolvedStudy:
     """Returns the study with `path.to.key=value` replacements; raises ConfigError if the result is not valid."""
     tree = study_tree(study)
     places: dict[Path, Place] = {}
     for setting in sets:
         apply_set(tree, places, setting)
-    return study_from_tree(tree, places)
+    return _validated(tree, places)
 
 
 def study_tree(study: ResolvedStudy) -> dict[str, Any]:
@@ -67,71 +62,39 @@ def study_tree(study: ResolvedStudy) -> dict[str, Any]:
     return tree
 
 
+@_short_messages()
 def study_from_tree(tree: dict[str, Any], places: dict[Path, Place] | None = None) -> ResolvedStudy:
     """Returns the study of a tree of plain values; raises ConfigError with one line per error if it is not valid."""
-    for path, value in _values_without_json(tree):
-        raise ConfigError(
-            f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
-            f"{place_text(path, places or {})}; quote dates and the like"
-        )
-    with explain(places or {}):
+    return _validated(tree, places or {})
+
+
+def _validated(tree: dict[str, Any], places: dict[Path, Place]) -> ResolvedStudy:
+    for path, value in _parts(tree):
+        if not _has_json(value):
+            raise ConfigError(
+                f"{path_text(path)}: must be a finite number, a string, true, false, null, a list or a mapping, got {value!r}"
+                f"{place_text(path, places)}; quote dates and the like"
+            )
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(
+                f"{path_text(path)}: must be a whole number below 2^63, got {value}{place_text(path, places)}"
+            )
+    with explain(places):
         study = Study.model_validate_json(json.dumps(tree))
-    return resolve(study, places or {})
+    return resolve(study, places)
 
 
-def _values_without_json(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yields the values, with their paths, that YAML can express and JSON cannot."""
+def _has_json(value: Any) -> bool:
+    """Returns whether JSON can express a value, as YAML can express more."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, dict | list | str | int | None)
+
+
+def _parts(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yields a value and everything in it, with their paths."""
+    yield path, value
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _values_without_json(inner, (*path, key))
-    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-        yield path, value
-
-
-def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, Place]]:
-    """Returns a YAML text as plain values, and the place of each path; raises ConfigError if it is not YAML or no mapping.
-
-    `name` is what errors and places call the text.
-    """
-    try:
-        loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-            places: dict[Path, Place] = {}
-            if root is not None:
-                _note_places(root, (), name, places)
-            tree = loader.construct_document(root) if root is not None else None
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{name}{line}: not valid YAML ({problem})") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{name}: must be a mapping with name, dataset, finetune and experiments, got {type(tree).__name__}"
-        )
-    return tree, places
-
-
-def _note_places(node: yaml.Node, path: Path, name: str, places: dict[Path, Place]) -> None:
-    if len(path) > MAX_DEPTH:
-        raise ConfigError(f"{name} line {node.start_mark.line + 1}: nested more than {MAX_DEPTH} deep")
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, str(key.value))
-            line = key.start_mark.line + 1
-            if inner in places:
-                raise ConfigError(
-                    f"{name} line {line}: the key {key.value!r} is used twice (first in {places[inner]}); keep one"
-                )
-            places[inner] = f"{name} line {line}"
-            _note_places(value, inner, name, places)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            places[(*path, index)] = f"{name} line {value.start_mark.line + 1}"
-            _note_places(value, (*path, index), name, places)
+            yield from _parts(inner, (*path, key))
 
 
 def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> None:
@@ -141,45 +104,38 @@ def apply_set(tree: dict[str, Any], places: dict[Path, Place], setting: str) -> 
     """
     path, equals, text = setting.partition("=")
     parts = path.split(".")
+    name = f"--set {shortened(setting, NAME_LENGTH)}"
+    if not is_text(setting):
+        raise ConfigError(f"{name}: is not UTF-8 text")
     if not equals or not all(parts):
-        raise ConfigError(f'--set {setting}: must be path.to.key=value, e.g. --set final.seeds=3, got "{setting}"')
-    try:
-        value = yaml.load(text, _Loader) if text else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--set {setting}: the value is not valid YAML ({getattr(error, 'problem', error)})"
-        ) from error
+        raise ConfigError(f"{name}: must be path.to.key=value, e.g. --set final.seeds=3")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep")
+    value = parse_value(text, name)[0] if text else ""
     node: Any = tree
     steps: list[str | int] = []
     parts = _join_space_path(parts)
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
-        step = _list_index(node, part, setting) if isinstance(node, list) else part
+        step = _list_index(node, part, name) if isinstance(node, list) else part
         steps.append(step)
         if last:
             node[step] = value
             for inner in [p for p in places if len(p) > len(steps) and p[: len(steps)] == tuple(steps)]:
                 del places[inner]  # the file's values below this path are replaced
-            places |= dict.fromkeys(_paths(value, tuple(steps)), f"--set {setting}")
+            for inner, _ in _parts(value, tuple(steps)):
+                if len(inner) > MAX_DEPTH:
+                    raise ConfigError(f"{name}: nested more than {MAX_DEPTH} deep")
+                places[inner] = name
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
-            places[tuple(steps)] = f"--set {setting}"
+            places[tuple(steps)] = name
         node = node[step]
         if not isinstance(node, dict | list):
             raise ConfigError(
-                f"--set {setting}: {'.'.join(parts[: position + 1])} is a plain value and has no {parts[position + 1]!r}"
+                f"{name}: {'.'.join(parts[: position + 1])} is a plain value and has no {parts[position + 1]!r}"
             )
-
-
-def _paths(value: Any, path: Path) -> Iterator[Path]:
-    """Yields the path of a value and of everything in it; raises ConfigError if a YAML alias makes it endless."""
-    if len(path) > MAX_DEPTH:
-        raise ConfigError(f"--set {path_text(path[:3])}…: nested more than {MAX_DEPTH} deep")
-    yield path
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _paths(inner, (*path, key))
 
 
 def _join_space_path(parts: list[str]) -> list[str]:
@@ -194,12 +150,12 @@ def _join_space_path(parts: list[str]) -> list[str]:
     return [*parts[:at], ".".join(parts[at:end]), *parts[end:]]
 
 
-def _list_index(node: list[Any], part: str, setting: str) -> int:
+def _list_index(node: list[Any], part: str, name: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in node]
     if part in names:
         return names.index(part)
-    if part.isdecimal() and int(part) < len(node):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(node):
         return int(part)
     raise ConfigError(
-        f"--set {setting}: {part!r} is not an element of the list; there are {[n for n in names if n] or len(node)}"
+        f"{name}: {part!r} is not an element of the list; there are {[n for n in names if n] or len(node)}"
     )

@@ -158,6 +158,10 @@ def _resolve(
     }
     with explain(places, ("experiments", index), ResolvedExperiment):
         resolved = ResolvedExperiment.model_validate_json(json.dumps(merged))
+    if resolved.finetune.sampling_of_base:
+        written = {*study.generate.model_fields_set, *(own.get("generate") or {})}
+        unset = {name: None for name in ("guidance", "steps") if name not in written}
+        resolved = resolved.model_copy(update={"generate": resolved.generate.model_copy(update=unset)})
     return _resolve_sampler(_resolve_views(resolved), isinstance(study.verdict, Verdict))
 
 
@@ -191,13 +195,20 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
         for path, values in experiment.search.space.items():
             with append_place(("search", "space", path), places, index):
                 _check_space(experiment, where(("search", "space")), path, values)
-        finer = experiment.finetune.resolution > study.dataset.resolution
-        if finer and not experiment.finetune.finer_than_data:
+        finetune = experiment.finetune
+        if not finetune.finer_than_data and (finetune.resolution or 0) > study.dataset.resolution:
             with append_place(("finetune", "resolution"), places, index):
                 raise ConfigError(
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
-                    f"got {experiment.finetune.resolution}"
+                    f"got {finetune.resolution}"
                 )
+        for name in ("prompts", "negative_prompt"):
+            if getattr(experiment.generate, name) and not finetune.has_prompts and experiment.images != "real":
+                with append_place(("generate", name), places, index):
+                    raise ConfigError(
+                        f"{where(('generate', name))}: has no meaning with generator: {finetune.generator}, which reads labels and no "
+                        f"text; remove it"
+                    )
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)

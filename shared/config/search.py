@@ -8,6 +8,8 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from shared.config.base import Section
 
+MOST_SEEDS = 10_000
+
 
 class FloatRange(Section):
     """Describes a range of real numbers, both ends included."""
@@ -202,7 +204,7 @@ class Final(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 60
     """Sets the number of epochs of each training."""
-    seeds: Annotated[int, Field(ge=1)] = 10
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 10
     """Sets the number of repetitions. With a verdict each is the whole procedure anew: a search of its own, a pool of generated images of its
     own, and a training with a seed of its own. Repetitions are paired over experiments. Without a verdict, all repetitions use the best
     parameters of one search and one pool of images."""

@@ -1,8 +1,8 @@
 """Brings an image of any accepted format into the canonical form: RGB, square, PNG up to 128 px and JPEG (quality 95) above.
 
-JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF and PPM files are accepted if they have one frame and 8 bits per channel: grey, palette, RGB, CMYK or
-YCbCr, with or without alpha (which is composited on white). 16-bit, 32-bit and floating-point images are refused, as their range is not known:
-scale them to 8 bits first.
+JPEG, PNG, WebP, AVIF, JPEG 2000, BMP, GIF, TIFF, PPM, SGI, PCX, QOI and ICO files are accepted: black and white, grey, palette, RGB, CMYK or
+YCbCr, with or without alpha, which is composited on white. Of several frames the first is taken. Grey of 16 or 32 bits or floating point is
+brought to 8 bits: from `dataset.window`, or if that is not set from the image's own percentiles.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,14 +21,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shared.config.dataset import Source
 from shared.data.encode import encode_image, image_format
+from shared.data.metadata import without_metadata
 from shared.data.problems import BadImage
+from shared.data.source import StoredImage
+from shared.data.sources.paths import what_exists
 
 Image.init()  # Pillow registers most formats when one is first needed, and does not know their names before
-FORMATS = tuple(f for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM") if f in Image.OPEN)
+FORMATS = tuple(
+    f
+    for f in ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "SGI", "PCX", "QOI", "ICO")
+    if f in Image.OPEN
+)
 OPAQUE = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
-MOST_PIXELS = 1 << 26  # 67 megapixels, 200 MB decoded: anything larger is a decompression bomb, or no training image
+DEEP = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}  # grey of more than 8 bits
+PERCENTILES = (0.5, 99.5)
+"""Become black and white in a deep image without a window: a few hot or dead pixels would else take the whole range."""
+MOST_PIXELS = 1 << 26
+"""Limits the pixels of an image, 67 megapixels or 200 MB decoded, unless `dataset.megapixels` does: what unpacks to more may be a bomb."""
+BOMB_REMEDY = "set dataset.megapixels higher if it is a real image"
+PERHAPS_METADATA = {"truncated", "damaged image", "not an image"}
+"""Lists the reasons that damaged metadata may be behind."""
 MOST_BYTES = 1 << 28
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
 COLOUR_SIDE = 4
@@ -49,46 +64,85 @@ class Canonical:
     """Holds its `perceptual_hash`, `[32]`."""
     colours: NDArray[np.uint8]
     """Holds its `mean_colours`, `[48]`: the perceptual hash ignores colour and plain areas."""
+    notes: tuple[str, ...] = ()
+    """Says what was left out or chosen, in the same words for all images."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Holds the settings of a data set by which its files are read."""
+
+    window: tuple[float, float] | None = None
+    """Gives the values of a deep grey image that become black and white."""
+    most_pixels: int = MOST_PIXELS
+
+    @classmethod
+    def of(cls, dataset: Source) -> Reading:
+        """Returns those of a data set."""
+        most = MOST_PIXELS if dataset.megapixels is None else dataset.megapixels * 1_000_000
+        return cls(dataset.window, most)
+
+    @contextmanager
+    def limiting(self) -> Iterator[None]:
+        """Lets Pillow open images of as many pixels; it has one limit for the whole process, and refuses twice as many."""
+        before = Image.MAX_IMAGE_PIXELS
+        if before is not None:
+            Image.MAX_IMAGE_PIXELS = max(before, self.most_pixels)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+USUAL = Reading()
 
 
 def canonical(
-    content: Path | NDArray[np.uint8],
+    content: Path | StoredImage | NDArray[np.uint8],
     resolution: int,
     fit: Literal["squash", "crop", "pad"],
     box: tuple[int, int, int, int] | None = None,
+    reading: Reading = USUAL,
 ) -> Canonical:
-    """Brings one image, a file or pixels `[h, w, 3]` or `[h, w]`, into canonical form; a file that already has it keeps its bytes.
+    """Brings one image, encoded or pixels `[h, w, 3]` or `[h, w]`, into canonical form; an encoded one that already has it keeps its bytes.
 
     `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
     """
-    square, data = _canonical(content, resolution, fit, box)
+    square, data, notes = _canonical(content, resolution, fit, box, reading)
     return Canonical(
         data,
         hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
         perceptual_hash(square),
         mean_colours(square),
+        notes,
     )
 
 
-def canonical_bytes(path: Path, resolution: int, fit: Literal["squash", "crop", "pad"]) -> bytes:
-    """Returns the bytes of `canonical`'s image without the values by which duplicates are found, which take most of its time."""
-    return _canonical(path, resolution, fit, None)[1]
+def canonical_bytes(
+    path: Path, resolution: int, fit: Literal["squash", "crop", "pad"], reading: Reading = USUAL
+) -> tuple[bytes, tuple[str, ...]]:
+    """Returns the bytes and the notes of `canonical` for a file, without the values by which duplicates are found, which take most of its time.
+
+    Raises BadImage if it cannot be used.
+    """
+    return _canonical(path, resolution, fit, None, reading)[1:]
 
 
 def _canonical(
-    content: Path | NDArray[np.uint8],
+    content: Path | StoredImage | NDArray[np.uint8],
     resolution: int,
     fit: Literal["squash", "crop", "pad"],
     box: tuple[int, int, int, int] | None,
-) -> tuple[Image.Image, bytes]:
-    """Returns the square image and its encoded bytes."""
-    if isinstance(content, Path):
-        data = _read(content)
-        image, original = _decode(data, resolution, box)
+    reading: Reading,
+) -> tuple[Image.Image, bytes, tuple[str, ...]]:
+    """Returns the square image, its encoded bytes and the notes."""
+    if isinstance(content, np.ndarray):
+        decoded = _Decoded(Image.fromarray(content).convert("RGB"), None, ())
     else:
-        data, image, original = b"", Image.fromarray(content).convert("RGB"), False
-    square = _square(image, resolution, fit)
-    return square, data if original else encode_image(square)
+        data = _read(content) if isinstance(content, Path) else content.read()
+        decoded = _decode_anyhow(data, resolution, box, reading)
+    square = _square(decoded.image, resolution, fit)
+    return square, encode_image(square) if decoded.original is None else decoded.original, decoded.notes
 
 
 def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
@@ -103,20 +157,33 @@ def mean_colours(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)).reshape(-1)
 
 
-def check_header(path: Path) -> None:
-    """Raises BadImage if the file does not exist or its header shows that it cannot be used; the pixels are not read."""
-    _check_file(path)
-    with _refusing(), Image.open(path, formats=FORMATS) as image:
-        _check(image)
+def check_header(content: Path | StoredImage, reading: Reading = USUAL) -> tuple[int, int]:
+    """Returns width and height; raises BadImage if the image does not exist or its header shows that it cannot be used. No pixels are read."""
+    if isinstance(content, Path):
+        _check_file(content)
+    try:
+        return _size(content if isinstance(content, Path) else io.BytesIO(content.read()), reading)
+    except BadImage as error:
+        if error.reason not in PERHAPS_METADATA:
+            raise
+        for less in without_metadata(_read(content) if isinstance(content, Path) else content.read()):
+            with suppress(BadImage):
+                return _size(io.BytesIO(less), reading)
+        raise
+
+
+def _size(file: Path | io.BytesIO, reading: Reading) -> tuple[int, int]:
+    with _refusing(), Image.open(file, formats=FORMATS) as image:
+        _check(image, reading)
+        return image.size
 
 
 def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
             reason = "missing file" if not path.exists() else "not a file"
-            raise BadImage(
-                reason, f"{path.name!r} {'does not exist' if reason == 'missing file' else 'is not a regular file'}"
-            )
+            what = f"does not exist{what_exists(path)}" if reason == "missing file" else "is not a regular file"
+            raise BadImage(reason, f"{path.name!r} {what}")
         size = path.stat().st_size
         if not 0 < size <= MOST_BYTES:
             raise BadImage("empty file" if not size else "too large", f"{path.name!r} has {size} bytes")
@@ -140,16 +207,38 @@ def _refusing() -> Iterator[None]:
     except UnidentifiedImageError:
         raise BadImage("not an image", f"is in none of the formats {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise BadImage("image bomb", f"unpacks to too many pixels ({error})") from error
+        raise BadImage("image bomb", f"unpacks to too many pixels ({error}); {BOMB_REMEDY}") from error
     except DAMAGED as error:
         reason = "truncated" if "truncated" in str(error).lower() else "damaged image"
         raise BadImage(reason, f"cannot be decoded ({type(error).__name__}: {str(error)[:100]})") from error
 
 
-def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None) -> tuple[Image.Image, bool]:
-    """Returns the image as RGB, upright and cut to its box, and whether its file has the canonical form already."""
+@dataclass(frozen=True)
+class _Decoded:
+    image: Image.Image
+    """Holds the image as RGB, upright and cut to its box."""
+    original: bytes | None
+    """Holds the file's bytes if it has the canonical form already."""
+    notes: tuple[str, ...]
+
+
+def _decode_anyhow(data: bytes, resolution: int, box: tuple[int, int, int, int] | None, reading: Reading) -> _Decoded:
+    """Returns the decoded image, without its metadata if these keep Pillow from reading it; raises BadImage as for the whole file."""
+    try:
+        return _decode(data, resolution, box, reading)
+    except BadImage as error:
+        if error.reason not in PERHAPS_METADATA:
+            raise
+        for less in without_metadata(data):
+            with suppress(BadImage):
+                decoded = _decode(less, resolution, box, reading)
+                return replace(decoded, notes=(*decoded.notes, "damaged metadata were skipped"))
+        raise
+
+
+def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None, reading: Reading) -> _Decoded:
     with _refusing(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check(image)
+        notes = _check(image, reading)
         upright = image.getexif().get(0x0112, 1) == 1
         original = (
             image.format == image_format(resolution)
@@ -162,28 +251,57 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None)
         if box is None:
             # a large JPEG is decoded at half, a quarter or an eighth of its size if that is still twice the resolution
             image.draft(None, (2 * resolution, 2 * resolution))
-        rgb = _rgb(image if upright else ImageOps.exif_transpose(image))
-    return (rgb if box is None else _cut(rgb, box)), original
+        rgb = _rgb(image if upright else ImageOps.exif_transpose(image), reading)
+    return _Decoded(rgb if box is None else _cut(rgb, box), data if original else None, notes)
 
 
-def _check(image: Image.Image) -> None:
+def _check(image: Image.Image, reading: Reading) -> tuple[str, ...]:
+    """Raises BadImage if the header shows that the image cannot be used; returns notes about how it is read."""
     width, height = image.size
     if not width or not height:
         raise BadImage("no pixels", f"has {width} x {height} pixels")
-    if width * height > MOST_PIXELS:
-        raise BadImage("image bomb", f"has {width} x {height} pixels, must have at most {MOST_PIXELS} in all")
-    if image.mode not in OPAQUE | WITH_ALPHA:
-        raise BadImage("wrong mode", f"has the mode {image.mode!r}, must have 8 bits per channel; convert it to RGB")
+    if width * height > reading.most_pixels:
+        raise BadImage(
+            "image bomb",
+            f"has {width} x {height} pixels, must have at most {reading.most_pixels} in all; {BOMB_REMEDY}",
+        )
+    if image.mode not in OPAQUE | WITH_ALPHA | DEEP:
+        raise BadImage(
+            "wrong mode", f"has the mode {image.mode!r}, must be grey, RGB, CMYK or YCbCr; convert it to RGB"
+        )
+    notes = []
+    if image.mode in DEEP:
+        notes.append(
+            f"grey of more than 8 bits: the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} of each image became black and white; "
+            "dataset.window sets fixed values"
+            if reading.window is None
+            else f"grey of more than 8 bits: the values {reading.window[0]:g} and {reading.window[1]:g} became black and white"
+        )
     # the MPO file of a phone holds the photograph first and then other views of it
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise BadImage("several frames", "holds several frames; keep one")
+        notes.append("several frames: the first one was taken")
+    return tuple(notes)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
+    if image.mode in DEEP:
+        return Image.fromarray(_windowed(np.asarray(image), reading.window)).convert("RGB")
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _windowed(values: NDArray[np.generic], window: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Returns grey values `[h, w]` of any type as 0 to 255; raises BadImage if none is finite."""
+    grey = values.astype(np.float64)
+    finite = grey[np.isfinite(grey)]
+    if not len(finite):
+        raise BadImage("no values", "holds no finite value")
+    low, high = np.percentile(finite, PERCENTILES) if window is None else window
+    scaled = (np.nan_to_num(grey, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1.0)
+    levels: NDArray[np.uint8] = np.rint(scaled.clip(0, 1) * 255).astype(np.uint8)
+    return levels
 
 
 def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from shared.data.canonical import Canonical, canonical
+from shared.data.canonical import USUAL, Canonical, Reading, canonical
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage
@@ -34,10 +34,17 @@ class DecodedImages:
     images: list[SourceImage]
     """Lists the images as the source did, without their pixels."""
     canonical: list[Canonical]
+    notes: tuple[str, ...] = ()
+    """Tells readers of the report how many images were read in a special way."""
 
 
 def decode_images(
-    listing: ImageListing, resolution: int, fit: Literal["squash", "crop", "pad"], problems: Problems, stop: StopSignal
+    listing: ImageListing,
+    resolution: int,
+    fit: Literal["squash", "crop", "pad"],
+    problems: Problems,
+    stop: StopSignal,
+    reading: Reading = USUAL,
 ) -> DecodedImages:
     """Decodes every image to `resolution` pixels per side.
 
@@ -46,11 +53,11 @@ def decode_images(
     """
     images: list[SourceImage] = []
     done: list[Canonical] = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), reading.limiting():
         # Pillow warns of odd metadata and of large images; `canonical` has its own limits
         warnings.filterwarnings("ignore", module=r"PIL\.")
         for image, result in Log("prepare").progress(
-            _decoded(listing, resolution, fit), "images", listing.total, unit="images"
+            _decoded(listing, resolution, fit, reading), "images", listing.total, unit="images"
         ):
             stop.raise_if_set()
             if isinstance(result, BadImage):
@@ -64,11 +71,13 @@ def decode_images(
     if not images:
         raise DataError("dataset: has no usable image; see the lines above, or check dataset.root")
     schema, columns = _without(listing.schema, empty)
-    return DecodedImages(schema, labels[:, columns], images, done)
+    special = Counter(note for each in done for note in each.notes)
+    notes = tuple(f"{count:,} images: {note}" for note, count in sorted(special.items()))
+    return DecodedImages(schema, labels[:, columns], images, done, notes)
 
 
 def _decoded(
-    listing: ImageListing, resolution: int, fit: Literal["squash", "crop", "pad"]
+    listing: ImageListing, resolution: int, fit: Literal["squash", "crop", "pad"], reading: Reading
 ) -> Iterator[tuple[SourceImage, Canonical | BadImage]]:
     threads = len(os.sched_getaffinity(0))
     waiting: deque[tuple[SourceImage, Future[Canonical | BadImage]]] = deque()
@@ -77,7 +86,7 @@ def _decoded(
     ) as pool:  # Pillow releases the interpreter's lock while it decodes, resizes and encodes
         try:
             for image in listing.images:
-                waiting.append((image, pool.submit(_attempt, image, resolution, fit)))
+                waiting.append((image, pool.submit(_attempt, image, resolution, fit, reading)))
                 if len(waiting) > threads * AHEAD:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -88,9 +97,11 @@ def _decoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _attempt(image: SourceImage, resolution: int, fit: Literal["squash", "crop", "pad"]) -> Canonical | BadImage:
+def _attempt(
+    image: SourceImage, resolution: int, fit: Literal["squash", "crop", "pad"], reading: Reading
+) -> Canonical | BadImage:
     try:
-        return canonical(image.content, resolution, fit, image.box)
+        return canonical(image.content, resolution, fit, image.box, reading)
     except BadImage as error:
         return error
 

@@ -7,16 +7,25 @@ from pathlib import Path
 from shared.data.source import InferredSource
 from shared.data.sources.table import SOURCES, StoredSource
 from shared.errors import DataError
+from shared.names import shown
 
 
 def infer_source(data: Path) -> InferredSource:
     """Asks each source of the table in turn; raises DataError that says what is missing if `data` is none of them."""
     if not (data.is_file() or data.is_dir()):
-        raise DataError(f"{data}: not found; name a folder with a folder per class, or a CSV")
+        raise DataError(
+            f"{data}: not found; name a folder with a folder per class, or a table, a Parquet file or a NumPy archive"
+        )
+    try:
+        str(data.resolve()).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{shown(str(data))}: is no path in UTF-8, which a study file must be; rename the folder"
+        ) from None
     for entry in SOURCES.values():
         if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
             return found
     raise DataError(
-        f"{data}: holds neither images in class folders nor a CSV; there must be a folder per class, or a CSV beside the "
-        "images"
+        f"{data}: holds neither images in class folders nor a CSV that names them; there must be a folder per class, or a table beside the images, "
+        "Parquet files or arrays (docs/data-and-weights.md)"
     )

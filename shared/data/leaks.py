@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from shared.csv_cells import safe_cells
 from shared.data.canonical import Canonical
 from shared.data.source import SPLITS, SourceImage
 from shared.errors import DataError
@@ -172,13 +173,7 @@ def write_leaks(leaks: Sequence[Leak], paths: Sequence[str], path: Path, dropped
         writer.writerow(["path", "split", "other_path", "other_split", "differing_bits", "equal_pixels", "dropped"])
         for leak in leaks:
             writer.writerow(
-                [
-                    paths[leak.image],
-                    leak.split,
-                    paths[leak.other],
-                    leak.other_split,
-                    leak.distance,
-                    int(leak.equal),
-                    int(dropped),
-                ]
-            )
+                safe_cells([
+                    paths[leak.image], leak.split, paths[leak.other], leak.other_split, leak.distance, int(leak.equal), int(dropped),
+                ])
+            )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.config.dataset import Dataset, Rare
-from shared.data.canonical import check_header
+from shared.data.canonical import Reading, check_header
 from shared.data.dataset import describe, rare_classes
 from shared.data.encode import image_format
 from shared.data.problems import BadImage, Problems
@@ -56,18 +56,19 @@ def preview(dataset: Dataset, root: Path | None, seed: int) -> Preview:
     """
     problems = Problems(dataset.on_bad)
     listing = open_source(dataset, root, seed, problems)
-    listed = list(listing.images)
+    listed, reading = list(listing.images), Reading.of(dataset)
     files, opened, images = sum(isinstance(i.content, Path) for i in listed), 0, []
     deadline = time.monotonic() + OPEN_SECONDS
-    for image in listed:
-        if isinstance(image.content, Path) and time.monotonic() < deadline:
-            opened += 1
-            try:
-                check_header(image.content)
-            except BadImage as error:
-                problems.add(error.reason, image.where, f"{image.path}: {error}")
-                continue
-        images.append(image)
+    with reading.limiting():
+        for image in listed:
+            if isinstance(image.content, Path) and time.monotonic() < deadline:
+                opened += 1
+                try:
+                    check_header(image.content, reading)
+                except BadImage as error:
+                    problems.add(error.reason, image.where, f"{image.path}: {error}")
+                    continue
+            images.append(image)
     problems.raise_if_failing()
     if not images:
         raise DataError("dataset: has no usable image; see the lines above, or check dataset.root")

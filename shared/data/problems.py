@@ -7,6 +7,7 @@ from typing import Literal
 
 from shared.errors import DataError
 from shared.log import Log
+from shared.terminal import escaped
 
 SHOWN = 20  # lines logged at most; the counts by reason cover the others
 
@@ -46,7 +47,9 @@ class Problems:
         `reason` is two or three words, by which problems are counted; `where` is file and line; `message` has the value.
         """
         self._counts[reason] += 1
-        line = f"{where}: {message}"
+        line = escaped(
+            f"{where}: {message}"
+        )  # a name on disk may have a line break, which would make two errors of one
         if len(self.lines) < SHOWN:
             self.lines.append(line)
             self._log.warning(line, on_bad=self.on_bad)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
+class StoredImage(Protocol):
+    """Defines an encoded image that is stored within another file."""
+
+    def read(self) -> bytes:
+        """Returns the encoded bytes; raises BadImage if they cannot be read."""
+        ...
+
+
 @dataclass(frozen=True)
 class SourceImage:
     """Holds one labelled image, not yet decoded."""
@@ -29,8 +37,8 @@ class SourceImage:
     """Names the image: unique in the source, relative to the root, with forward slashes."""
     where: str
     """Names the file and line, or what corresponds to it, for errors about this image: `labels.csv line 12`."""
-    content: Path | NDArray[np.uint8]
-    """Holds the path of a file on local disk, or pixels: `[h, w, 3]` RGB or `[h, w]` grey, 0 to 255."""
+    content: Path | StoredImage | NDArray[np.uint8]
+    """Holds the path of a file on local disk, an image within another file, or pixels: `[h, w, 3]` RGB or `[h, w]` grey, 0 to 255."""
     labels: Labels
     """Holds the labels `[C]`, int8: 1 if the image has the class, 0 if it does not, -1 if that is unknown."""
     split: SplitName | None = None
@@ -66,3 +74,5 @@ class InferredSource:
     """Points to the folder that `dataset.root` names."""
     comments: Mapping[str, str] = field(default_factory=dict)
     """Maps fields of `dataset` to the comments that `init` writes beside them, or on a line of its own if the field is None."""
+    notes: tuple[str, ...] = ()
+    """Says what was decided although it might be meant otherwise; `init` prints the lines and writes them into the study."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shared.config.base import Section
 from shared.data.schema import LabelGroup, LabelSchema
@@ -20,21 +20,27 @@ from shared.metrics.abstention import Abstention
 
 CONFIG = "config.json"
 KEY = "tailfill"
+Side = Annotated[int, Field(ge=1, le=1024)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Preprocessing(Section):
     """Says how an image file becomes the network's input, exactly as in training."""
 
-    stored_resolution: int
+    stored_resolution: Side
     """Gives the side in pixels of the square image that is made first, as `prepare` stores it: PNG up to 128 pixels, else JPEG of quality 95."""
     fit: Literal["squash", "crop", "pad"]
     """Says how an image becomes square, as `dataset.fit` does."""
-    resolution: int
+    resolution: Side
     """Gives the side in pixels of the network's input, to which the stored image is resized (bicubic)."""
-    mean: tuple[float, ...]
+    mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
     """Holds the mean of each channel, which is subtracted from pixels in 0 to 1."""
-    std: tuple[float, ...]
+    std: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)]
     """Holds the standard deviation of each channel, by which they are then divided."""
+    window: tuple[float, float] | None = None
+    """Gives the values of a grey image of more than 8 bits that become black and white; None takes percentiles of each image."""
+    most_pixels: Annotated[int, Field(ge=1, le=2_000_000_000)]
+    """Limits the pixels of an image that is opened: what unpacks to more may be made to fill the memory."""
     boxed: bool = False
     """Says whether training images were cut to their bounding boxes first."""
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from shared.csv_cells import safe_cells
 from shared.deploy.answers import UNKNOWN, GroupAnswer, answer
 from shared.deploy.description import Description
 from shared.deploy.predict import Judged
+from shared.terminal import escaped, shortened
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""Lists the characters with which a cell begins that a spreadsheet takes for a formula."""
 WIDEST = 60  # characters of an image's name in the table
 
 
@@ -22,9 +22,9 @@ def as_table(description: Description, judged: Iterable[Judged], confidence: flo
     rows = [["image", *(group.name for group in description.groups)]]
     for image, found in judged:
         if isinstance(found, str):
-            rows.append([_short(image.name), f"error: {printable(found)}"])
+            rows.append([shortened(image.name, WIDEST), f"error: {escaped(found)}"])
         else:
-            rows.append([_short(image.name), *map(_words, answer(description, found, confidence))])
+            rows.append([shortened(image.name, WIDEST), *map(_words, answer(description, found, confidence))])
     widths = [
         max(len(row[i]) for row in rows if len(row) > i and (len(row) > 2 or i == 0 or len(rows[0]) == 2))
         for i in range(len(rows[0]))
@@ -101,11 +101,6 @@ def measured_text(description: Description, confidence: float) -> Iterator[str]:
         )
 
 
-def printable(text: str) -> str:
-    """Returns text in which control characters, which a terminal would obey, are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-
-
 def _measured(description: Description, group: str, confidence: float) -> dict[str, Any]:
     found = description.abstention[group].at(confidence)
     return {
@@ -130,7 +125,7 @@ def _tree(found: GroupAnswer) -> dict[str, Any]:
 
 def _words(found: GroupAnswer) -> str:
     def sure(label: str) -> str:
-        return f"{printable(label)} {100 * found.probabilities[label]:.0f} %"
+        return f"{escaped(label)} {100 * found.probabilities[label]:.0f} %"
 
     if found.group.kind == "one":
         return sure(found.labels[0]) if found.labels else f"{UNKNOWN} ({sure(found.withheld[0])})"
@@ -139,15 +134,7 @@ def _words(found: GroupAnswer) -> str:
     return "; ".join(filter(None, [yes, unsure])) or "none"
 
 
-def _short(name: str) -> str:
-    text = printable(name)
-    return text if len(text) <= WIDEST else f"…{text[1 - WIDEST :]}"
-
-
 def _csv_line(cells: list[str]) -> str:
     out = io.StringIO()
-    # a spreadsheet would run a cell that begins like a formula; an apostrophe makes it text
-    csv.writer(out, lineterminator="\r\n").writerow(
-        [f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells]
-    )
+    csv.writer(out, lineterminator="\r\n").writerow(safe_cells(cells))
     return out.getvalue().removesuffix("\r\n")

@@ -13,6 +13,7 @@ from shared.classifier.precision import autocast, to_float_images
 from shared.classifier.predictor import Predictor, load_predictor
 from shared.classifier.runtime import Runtime
 from shared.config.dataset import DeepFashionSource
+from shared.data.canonical import Reading
 from shared.data.schema import LabelSchema
 from shared.deploy.choose import Chosen, Repetition
 from shared.deploy.description import Description, Preprocessing
@@ -40,7 +41,7 @@ class TorchModel:
         schema = self.description.schema_
         images = torch.from_numpy(pixels)
         each = [calibrated(schema, logits_of(predictor, images), t) for predictor, t in self.members]
-        return np.mean(each, axis=0, dtype=np.float64).astype(np.float32)
+        return np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)
 
 
 def logits_of(predictor: Predictor, pixels: torch.Tensor) -> NDArray[np.float32]:
@@ -72,6 +73,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
     """Returns the description of one repetition, or of several as an ensemble, with the risk of its answers on the test split."""
     schema, trunk = chosen.info.schema_, predictor.network.parts
     dataset = chosen.study.dataset
+    reading = Reading.of(dataset)
     if len(used) == 1:
         temperatures, thresholds = (used[0].calibration[key] for key in ("temperatures", "thresholds"))
         which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.metric} on the validation split"
@@ -79,7 +81,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
         temperatures, thresholds = {}, _ensemble_thresholds(schema, used)
         which = f"all of its {len(used)} repetitions are averaged"
     limits = np.array([thresholds.get(name, 0.5) for name in schema.class_names])
-    test = np.mean([each.test.calibrated for each in used], axis=0, dtype=np.float64)
+    test = np.asarray(np.mean([each.test.calibrated for each in used], axis=0, dtype=np.float64))
     return Description(
         study=chosen.study.name,
         experiment=chosen.experiment,
@@ -92,6 +94,8 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
             resolution=trunk.resolution,
             mean=trunk.mean,
             std=trunk.std,
+            window=reading.window,
+            most_pixels=reading.most_pixels,
             boxed=isinstance(dataset, DeepFashionSource) and dataset.crop,
         ),
         temperatures=temperatures,

@@ -33,7 +33,11 @@ class SampleRequest:
     start: NDArray[np.uint8] | None = None
     """Holds a real image `[r, r, 3]` to start from (image-to-image)."""
     strength: float | None = None
-    """Gives the share of the noise schedule that is run on `start`."""
+    """Gives the share of noise that is put on `start`."""
+    prompt: str | None = None
+    """Gives the prompt, if it is not that of the labels alone; a generator without prompts ignores it."""
+    negative: str = ""
+    """Gives the prompt from which guidance leads away."""
 
 
 class Generator(Protocol):
@@ -41,12 +45,28 @@ class Generator(Protocol):
 
     resolution: int
     """Gives the side of its images in pixels."""
+    guidance: float
+    """Gives the scale of classifier-free guidance that suits it."""
+    steps: int
+    """Gives the number of evaluations of the network per image that suits it."""
 
-    def prompt(self, labels: Labels) -> str:
-        """Returns the prompt for an image with these labels `[C]`: a caption, or the class names."""
+    def prompt(self, labels: Labels, template: str | None = None) -> str:
+        """Returns the prompt for an image with these labels `[C]`: a caption, by the template if one is given, or the class names.
 
-    def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Draws one image per request, RGB `[n, resolution, resolution, 3]`.
+        Raises ConfigError for a template with a field that is no label group.
+        """
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Makes ready to draw images with these prompts; `sample` does so too, but needs more memory if it begins with few of them."""
+
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> NDArray[np.uint8]:
+        """Draws one image per request, RGB `[n, resolution, resolution, 3]`; guidance is used in an `interval` of the steps, 0 … 1.
 
         The same requests in the same order give the same bytes on one device type.
         """
@@ -84,6 +104,43 @@ class Finetuning:
     base: BaseSource
     processes: int = 1
     """Counts the processes that share the work, one per GPU; this process is the first of them."""
+
+
+def sampling(generate: Generate, generator: Generator) -> tuple[float, int]:
+    """Returns guidance and steps: those of the study, or those that suit the generator if the study leaves them to it."""
+    guidance = generator.guidance if generate.guidance is None else generate.guidance
+    return guidance, generator.steps if generate.steps is None else generate.steps
+
+
+def by_strength(requests: Sequence[SampleRequest]) -> dict[float | None, list[int]]:
+    """Returns the positions of the requests of each strength, under None of those from noise alone; a group runs the same part of the schedule.
+
+    Raises ValueError for a request that has a start without a strength, or a strength without a start.
+    """
+    groups: dict[float | None, list[int]] = {}
+    for position, request in enumerate(requests):
+        if (request.start is None) != (request.strength is None):
+            raise ValueError("a request has both a start and a strength, or neither")
+        groups.setdefault(request.strength, []).append(position)
+    return groups
+
+
+def draw_noise(requests: Sequence[SampleRequest], shape: Sequence[int]) -> torch.Tensor:
+    """Returns the noise `[n, *shape]` from which images begin, on the CPU: a seed's noise is then the same on every device."""
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests])
+
+
+def start_pixels(requests: Sequence[SampleRequest], side: int, device: torch.device) -> torch.Tensor:
+    """Returns the start images `[n, 3, side, side]`, scaled to -1 … 1; raises ValueError for another size."""
+    starts = np.stack([r.start for r in requests if r.start is not None])
+    if starts.shape[1:] != (side, side, 3):
+        raise ValueError(f"start images must be {(side, side, 3)}, got {starts.shape[1:]}")
+    return torch.from_numpy(starts).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def guided(index: float, steps: int, interval: tuple[float, float]) -> bool:
+    """Returns whether the step `index` of `steps`, counted from 0, is in the interval in which guidance is used."""
+    return interval[0] <= index / steps < interval[1]
 
 
 Train = Callable[[Any, Finetuning], list[dict[str, float]]]

@@ -25,12 +25,15 @@ def sample_sheet(
     rng = np.random.default_rng(seed)
     pixels: list[NDArray[np.uint8]] = []
     captions: list[str] = []
+    drawn = []
     for column in chosen:
         rows = rng.choice(np.flatnonzero(images.labels[:, column] == 1), REAL)
-        name = images.schema.class_names[column]
+        requests = [SampleRequest(images.labels[i], int(rng.integers(2**63))) for i in rows]
+        drawn.append((images.schema.class_names[column], rows, requests))
+    generator.prepare(["", *(generator.prompt(request.labels) for _, _, requests in drawn for request in requests)])
+    for name, rows, requests in drawn:
         pixels += [decode(images.encoded[i], generator.resolution, images.paths[i]) for i in rows]
         captions += [name] * REAL
-        requests = [SampleRequest(images.labels[i], int(rng.integers(2**63))) for i in rows]
         pixels += list(generator.sample(requests, guidance, steps))
         captions += ["generated"] * GENERATED
     return contact_sheet(pixels, captions, REAL + GENERATED)

@@ -22,6 +22,7 @@ from websocket import WebSocketBadStatusException, WebSocketException
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
 from shared.retries import Backoff, retrying
+from shared.terminal import escaped_lines
 
 Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
@@ -186,7 +187,7 @@ def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
     def forward() -> None:
         for channel, target in targets.items():
             if data := session.read_channel(channel):
-                target.write(decoders[channel].decode(data))
+                target.write(escaped_lines(decoders[channel].decode(data)))
                 target.flush()
 
     pinged = time.monotonic()

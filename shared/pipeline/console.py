@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from shared.log import duration, progress_text
+from shared.terminal import escaped, escaped_lines
 
 
 class Console(Protocol):
@@ -39,7 +40,7 @@ def open_console(style: str) -> Console:
 def _text(line: dict[str, Any]) -> str:
     values = {k: v for k, v in line.items() if k not in ("time", "level", "name", "event", "progress", "traceback")}
     level = "" if line["level"] == "info" else f"{line['level']}: "
-    return f"{level}{line['event']}" + "".join(f" {k}={v}" for k, v in values.items())
+    return escaped(f"{level}{line['event']}" + "".join(f" {k}={v}" for k, v in values.items()))
 
 
 class _BaseConsole:
@@ -73,12 +74,12 @@ class PlainConsole(_BaseConsole):
     def line(self, stage: str, line: dict[str, Any]) -> None:
         """Prints the line, or its progress if it reports some, as often as the stage writes one."""
         progress = line.get("progress")
-        text = f"{line['event']} {progress_text(progress)}" if progress else _text(line)
+        text = escaped(f"{line['event']} {progress_text(progress)}") if progress else _text(line)
         print(f"[{stage}] {text}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Prints the text."""
-        print(text, file=sys.stderr, flush=True)
+        print(escaped_lines(text), file=sys.stderr, flush=True)
 
 
 class BarConsole(_BaseConsole):
@@ -89,11 +90,11 @@ class BarConsole(_BaseConsole):
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress = Progress(
-            TextColumn("[bold]{task.fields[stage]}"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.fields[stage]}", style="bold", markup=False),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=RichConsole(stderr=True),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=RichConsole(stderr=True, emoji=False),  # a name such as `:cat:` stays
             transient=True,
         )
         self._bars: dict[str, Any] = {}
@@ -113,19 +114,20 @@ class BarConsole(_BaseConsole):
         if not progress:
             self._progress.console.print(f"[{stage}] {_text(line)}", markup=False, highlight=False)
             return
+        event = escaped(line["event"])
         if stage not in self._bars:
-            self._bars[stage] = self._progress.add_task(line["event"], stage=stage, text="", total=progress["total"])
+            self._bars[stage] = self._progress.add_task(event, stage=stage, text="", total=progress["total"])
         self._progress.update(
             self._bars[stage],
-            description=line["event"],
+            description=event,
             completed=progress["done"],
             total=progress["total"],
-            text=progress_text(progress),
+            text=escaped(progress_text(progress)),
         )
 
     def say(self, text: str) -> None:
         """Prints the text above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(escaped_lines(text), markup=False, highlight=False)
 
     def finished(self, stage: str) -> None:
         """Removes the stage's bar."""

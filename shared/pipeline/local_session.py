@@ -16,7 +16,7 @@ from shared.config.resolve import ResolvedStudy
 from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
 from shared.pipeline.session import Fingerprints, Session, compute_fingerprints, open_session
-from shared.services.services import joined_services, services
+from shared.services.services import check_services, joined_services, services
 from shared.settings import Settings
 from shared.weights.digests import weight_locations
 
@@ -59,6 +59,7 @@ def current_fingerprints(study: ResolvedStudy, workdir: Path) -> Fingerprints:
     Raises DataError if they cannot be read, and ConfigError for a bucket whose server is not named or a work directory inside the data.
     """
     settings = Settings.from_environment()
+    check_services(workdir, settings)
     files, folders = weight_locations(study)
     root = study.dataset.root
     check_outside(workdir, root, "name a work directory elsewhere with --workdir")

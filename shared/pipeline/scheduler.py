@@ -116,7 +116,7 @@ class Scheduler:
 
     def _begin(self, step: Step, rerun: bool) -> None:
         task = make_task(self.study, step, self.committed)
-        manifest = self.artifacts.find(task.stage, task.key)
+        manifest = self._find(task)
         if manifest is not None and rerun:
             self.artifacts.forget(task.stage, task.key)
             self.say(f"{step.label}: run again ({task.key[:8]})")
@@ -129,9 +129,13 @@ class Scheduler:
         self.executor.begin(step, task)
         self.begun[step.id] = task
 
+    def _find(self, task: Task) -> Manifest | None:
+        with self.stop.interrupting():  # a server that does not answer is asked for minutes
+            return self.artifacts.find(task.stage, task.key)
+
     def _commit(self, ended: CompletedStep) -> None:
         step, task = ended.step, self.begun[ended.step.id]
-        manifest = self.artifacts.find(task.stage, task.key)
+        manifest = self._find(task)
         if manifest is None:
             raise StageFailed(f"{step.label}: ended without an error but committed nothing")
         self.committed[step.id] = manifest

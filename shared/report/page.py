@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from shared.data.manual_images import copied_rows
 from shared.log import duration
@@ -115,7 +115,7 @@ def render(report: Report) -> str:
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
         calibration_columns=[m for m in METRICS if m.place == "calibration"],
         group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
-        style=Markup(style),
+        style=Markup(style),  # noqa: S704 - our own report.css
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
@@ -143,8 +143,8 @@ def spread(found: Spread, form: Format = "share") -> Markup:
     factor, digits = (100, 1) if form == "share" else (1, 3)
     text = f"{found.mean * factor:.{digits}f}"
     if found.sd is None:
-        return Markup(text)
-    return Markup(f'{text}<span class="sd"> ± {found.sd * factor:.{digits}f}</span>')
+        return escape(text)
+    return Markup('{}<span class="sd"> ± {}</span>').format(text, f"{found.sd * factor:.{digits}f}")
 
 
 def _experiment_row(report: Report, index: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.csv_cells import safe_cells
 from shared.metrics.table import COLUMNS, METRICS
 from shared.metrics.verdict import Comparison
 from shared.report.answer import Answer
@@ -106,11 +107,11 @@ def write_csv(path: Path, study: StudyInputs, scores: StudyScores) -> None:
             for repeat in experiment.finals:
                 trained_with = parameters(experiment, repeat)
                 measured = scores.metrics[experiment.config.name, repeat]
-                writer.writerow([
+                writer.writerow(safe_cells([
                     experiment.config.name, repeat, experiment.config.images, experiment.config.augmentation,
                     *(trained_with.get(name, "") for name in PARAMETERS),
                     *("" if measured[m.name] is None else measured[m.name] for m in COLUMNS),
-                ])  # fmt: skip
+                ]))  # fmt: skip
 
 
 def _verdict(judged: Comparisons | None) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.8,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "hatch.linewidth": 0.8,
     "xtick.major.size": 0, "ytick.major.size": 0, "axes.unicode_minus": True,
+    "text.parse_math": False,  # a class may be called `$\\frac{$`
 }  # fmt: skip
 
 

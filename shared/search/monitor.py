@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from shared.errors import ConfigError, UnavailableError
+from shared.errors import ConfigError, InputError, UnavailableError
+from shared.names import shown
 from shared.search import statements
-from shared.search.connect import CONNECT, is_refusal, refusal
+from shared.search.connect import CONNECT, LONGEST, is_refusal, refusal
+from shared.search.database_url import connection_arguments
 from shared.search.schema import check_version, version_of
+from shared.terminal import shortened
 
 ALIVE_SECONDS = 40.0  # since a worker's last heartbeat, which comes every 15
 STALE_SHARE = 0.5  # a lease is stale with less than this share left: a live worker renews it six times while it runs
@@ -114,7 +116,7 @@ def read_searches(url: str, names: str) -> list[SearchSnapshot]:
     with _reading(url) as ask:
         tables = ask(statements.TABLES, {})[0]
         written = ask(statements.MONITOR_VERSION, {})[0]["version"] if tables["versioned"] else None
-        if not check_version(version_of(tables["made"], written), _label(url)):
+        if not check_version(version_of(tables["made"], written), connection_arguments(url)[1]):
             return []
         return [_snapshot(row, ask) for row in ask(statements.MONITOR_SEARCHES, {"names": names})]
 
@@ -135,19 +137,44 @@ def _snapshot(search: Mapping[str, Any], ask: Any) -> SearchSnapshot:
     fields |= {name: float(costs[name]) for name in ("used_seconds", "lost_seconds", "gpu_seconds", "gpu_lost_seconds")}
     return SearchSnapshot(
         **fields,
-        label=json.loads(search["step"])["label"],
+        label=_label_of(search),
         holders=list(trials["holders"]),
         lost_worker=trials["lost_worker"],
         reaped_in=_number(trials["reaped_in"]) if fields["stale"] else None,
         bests=tuple(float(row["best"]) for row in bests),
         front=int(ask(statements.MONITOR_FRONT, values)[0]["front"]) if len(bests) > 1 else None,
-        last_failure=json.loads(failure[0]["last_failure"]) if failure else None,
+        last_failure=_text(failure[0]["last_failure"]) if failure else None,
         workers=int(workers["workers"]),
         trial_seconds=_number(trials["trial_seconds"]),
         running_seconds=float(trials["running_seconds"]),
         wall_seconds=float(search["wall_seconds"]),
         ticked_seconds=float(search["ticked_seconds"]),
     )
+
+
+def _label_of(search: Mapping[str, Any]) -> str:
+    """Returns the name of the step of a search; raises InputError if its row holds no step, as everybody who may write to the database can do."""
+    try:
+        return str(json.loads(search["step"])["label"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise damaged(search["name"], f"its step is {search['step']}") from None
+
+
+def damaged(name: str, reason: str) -> InputError:
+    """Returns the error of a search whose rows say what we cannot have written."""
+    return InputError(
+        f"PostgreSQL: the search {shown(name)} is damaged ({shortened(reason, 200)}); restore the database, or begin the search anew: "
+        "`--rerun tune`"
+    )
+
+
+def _text(value: str) -> str:
+    """Returns a text that Optuna wrote as JSON, or the JSON itself if it is something else."""
+    try:
+        text = json.loads(value)
+    except (ValueError, RecursionError):
+        text = None
+    return text if isinstance(text, str) else value
 
 
 def _number(value: Any) -> float | None:
@@ -160,8 +187,10 @@ def _reading(url: str) -> Iterator[Any]:
     import psycopg2
     from psycopg2.extras import RealDictCursor
 
+    arguments, label = connection_arguments(url)
+    settings: dict[str, Any] = {**CONNECT, **arguments}
     try:
-        with closing(_connected(url)) as connection:
+        with closing(psycopg2.connect(**settings)) as connection:
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
             with connection.cursor(cursor_factory=RealDictCursor) as cursor:
 
@@ -172,23 +201,7 @@ def _reading(url: str) -> Iterator[Any]:
 
                 yield ask
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:LONGEST]
         if is_refusal(error):
-            raise ConfigError(refusal(_label(url), reason)) from None
-        raise UnavailableError(f"PostgreSQL at {_label(url)} is unavailable ({reason}); see that it runs") from error
-
-
-def _label(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
-
-
-def _connected(url: str) -> Any:
-    import psycopg2
-
-    try:
-        return psycopg2.connect(url, **CONNECT)
-    except psycopg2.ProgrammingError:  # its message would repeat the password
-        raise ConfigError(
-            "DATABASE_URL: must be postgresql://user:password@host:port/database; got something else"
-        ) from None
+            raise ConfigError(refusal(label, reason, getattr(error, "pgcode", None))) from None
+        raise UnavailableError(f"PostgreSQL at {label} is unavailable ({reason}); see that it runs") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 import optuna
 import pyarrow as pa
 from optuna.study import Study, StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
 
-from shared.config.search import Range, Search
+from shared.config.search import MOST_SEEDS, Range, Search
 from shared.search.intermediate_values import Values, read_values
+from shared.search.monitor import damaged
 from shared.search.repetitions import REPETITION
 from shared.search.search_state import SearchStep, directions, read_search
 from shared.search.space import Parameters, inside
@@ -102,12 +104,17 @@ def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
     with database.transaction() as connection:
         rows = connection.execute(select(leases).where(leases.c.study_id == study._study_id)).all()
     by_trial = {row.trial_id: row for row in rows}
-    front = {trial.number for trial in study.best_trials}
+    try:
+        stored = database.storage.get_all_trials(study._study_id)
+        front = {trial.number for trial in study.best_trials}
+    except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:  # Optuna asserts what it wrote
+        raise damaged(study.study_name, f"a trial: {error}") from error
     trials = []
-    for trial in database.storage.get_all_trials(study._study_id):
+    for trial in stored:
         lease = by_trial.get(trial._trial_id)  # a trial that was enqueued a moment ago has none yet
         if lease is None or not trial.state.is_finished() or lease.state == "withdrawn":
             continue
+        _check(study.study_name, trial)
         trials.append(
             TrialRecord(
                 step=step.label,
@@ -134,6 +141,22 @@ def read_step(database: Database, study: Study, step: SearchStep) -> StepResult:
         sum(row.gpu_seconds for row in rows),
         max(set(devices), key=devices.count) if devices else "cpu",
     )
+
+
+def _check(name: str, trial: FrozenTrial) -> None:
+    """Raises InputError for a trial whose values no worker can have written, as everybody who may write to the database can."""
+    failure, repetition = trial.user_attrs.get("failure"), trial.user_attrs.get(REPETITION)
+    what = {
+        "values": all(map(math.isfinite, trial.values or ())),
+        "parameters": all(
+            isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+            for value in trial.params.values()
+        ),
+        "failure": isinstance(failure, str | None),
+        "repetition": isinstance(repetition, int | None) and -1 < (repetition or 0) < MOST_SEEDS,
+    }
+    if wrong := [key for key, right in what.items() if not right]:
+        raise damaged(name, f"trial {trial.number} has invalid {', '.join(wrong)}")
 
 
 def describe_front(front: Sequence[TrialRecord], search: Search, inherited: Mapping[str, Any]) -> dict[str, Any]:

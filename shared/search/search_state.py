@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import optuna
 from optuna.study import Study
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.config.search import Search
 from shared.config.stages import Repetitions
 from shared.search.identity import settings_digest
-from shared.search.monitor import ALIVE_SECONDS
+from shared.search.monitor import ALIVE_SECONDS, damaged
 from shared.search.storage import Database
 from shared.search.tables import NOW, SECOND, leases, searches, workers
 
@@ -68,12 +69,15 @@ class SearchStep:
     """Names it in checkpoints and tables; empty if the search has only one step."""
     parameters: tuple[str, ...]
     """Lists the paths that are searched."""
-    fixed: dict[str, Any]
+    fixed: dict[str, bool | int | FiniteFloat | str]
     """Holds the values with which earlier steps ended, by path."""
 
     def checkpoint_name(self, number: int) -> str:
         """Returns the prefix of the names of a trial's checkpoints in the store."""
         return f"trial-{self.label}-{number}" if self.label else f"trial-{number}"
+
+
+_STEP = TypeAdapter(SearchStep)
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,11 @@ def read_search(database: Database, name: str) -> SearchRow | None:
         row = connection.execute(_READ, {"search": name}).one_or_none()
     if row is None:
         return None
-    step = json.loads(row.step)
-    step["parameters"] = tuple(step["parameters"])
-    return SearchRow(row.study_id, SearchStep(**step), row.settings, row.closed, row.queued, row.workers)
+    try:
+        step = _STEP.validate_json(row.step)
+    except ValidationError as error:
+        raise damaged(name, f"its step: {error.errors()[0]['msg']}") from None
+    return SearchRow(row.study_id, step, row.settings, row.closed, row.queued, row.workers)
 
 
 def write_search(

@@ -85,9 +85,15 @@ def simulate(url: str, workers: int, trials: int) -> Simulated:
         _check_connections(database, workers)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                return _simulate(database, url, spec, workers, Path(folder))
-        finally:
-            _remove(database, spec.name)
+                measured = _simulate(database, url, spec, workers, Path(folder))
+        except BaseException:
+            try:
+                _remove(database, spec.name)
+            except TailfillError as error:  # what ended the search matters more
+                _log.warning("the simulated search stays in the database", search=spec.name, error=error)
+            raise
+        _remove(database, spec.name)
+        return measured
     finally:
         database.close()
 
@@ -186,18 +192,25 @@ def _work(url: str, spec: SearchSpec, folder: Path) -> None:
 
 def _watch_connections(url: str, over: threading.Event, connections: list[int]) -> None:
     database = Database(url)
+
+    def count() -> int:
+        with database.transaction() as connection:
+            return int(connection.scalar(text(statements.COUNT_CONNECTIONS)) or 0)
+
     try:
         while not over.is_set():
-            with database.transaction() as connection:
-                connections.append(int(connection.scalar(text(statements.COUNT_CONNECTIONS)) or 0))
+            connections.append(database.call("counting connections", count))
             over.wait(0.2)
     finally:
         database.close()
 
 
 def _check_connections(database: Database, workers: int) -> None:
-    with database.transaction() as connection:
-        allowed = int(connection.scalar(text(statements.MAX_CONNECTIONS)) or 0)
+    def ask() -> int:
+        with database.transaction() as connection:
+            return int(connection.scalar(text(statements.MAX_CONNECTIONS)) or 0)
+
+    allowed = database.call("reading the limit of connections", ask)
     if workers + RESERVED_CONNECTIONS > allowed:
         raise ConfigError(
             f"--workers {workers}: PostgreSQL at {database.label} allows {allowed} connections, one per worker and "
@@ -206,8 +219,11 @@ def _check_connections(database: Database, workers: int) -> None:
 
 
 def _remove(database: Database, name: str) -> None:
-    with database.transaction() as connection:
-        study = connection.scalar(select(studies.c.study_id).where(studies.c.study_name == name))
-        connection.execute(delete(searches).where(searches.c.name == name))
-    if study is not None:
-        database.storage.delete_study(study)
+    def remove() -> None:
+        with database.transaction() as connection:
+            study = connection.scalar(select(studies.c.study_id).where(studies.c.study_name == name))
+            connection.execute(delete(searches).where(searches.c.name == name))
+        if study is not None:
+            database.storage.delete_study(study)
+
+    database.call("removing the simulated search", remove)

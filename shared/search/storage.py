@@ -29,6 +29,7 @@ from shared.log import Log
 from shared.retries import Backoff, retrying
 from shared.search import schema, statements
 from shared.search.connect import CONNECT, REFUSED, is_refusal, refusal
+from shared.search.database_url import connection_arguments
 from shared.search.tables import schema_version
 
 RETRY = Backoff(0.2, longest=5.0)
@@ -44,12 +45,13 @@ _log = Log("search")
 class Database:
     """Gives access to a PostgreSQL database: to Optuna's storage (`storage`), and to our own tables (`transaction`).
 
-    `url` is `postgresql://user:password@host:port/database`; no message repeats its password, and no attribute that is printed holds it.
+    `url` is what `shared.search.database_url` reads; no message repeats its password, and no attribute that is printed holds it.
     """
 
     def __init__(self, url: str, patience: float = PATIENCE_SECONDS, connections: int = 1) -> None:
         """Opens no connection yet; raises ConfigError if `url` is not one of PostgreSQL."""
-        self._arguments, self.label = _connection_arguments(url)
+        arguments, self.label = connection_arguments(url)
+        self._arguments: dict[str, Any] = {**CONNECT, **arguments}
         self._patience = patience
         self._connections = connections
         self._guards = threading.local()
@@ -223,7 +225,7 @@ class Database:
     def _reason(self, error: Exception) -> str:
         reason = " ".join(str(error).split()) or type(error).__name__
         if is_refusal(error):
-            raise ConfigError(refusal(self.label, reason)) from None
+            raise ConfigError(refusal(self.label, reason, getattr(error, "pgcode", None))) from None
         return reason[:200]
 
 
@@ -238,17 +240,6 @@ def quiet_optuna() -> None:
     optuna.logging.disable_default_handler()
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def _connection_arguments(url: str) -> tuple[dict[str, Any], str]:
-    try:
-        parsed = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
-    except (SQLAlchemyError, ValueError):
-        parsed = None  # its message would repeat the password
-    if parsed is None or parsed.get_backend_name() != "postgresql" or not parsed.host:
-        raise ConfigError("DATABASE_URL: must be postgresql://user:password@host:port/database; got something else")
-    arguments = {**CONNECT, **parsed.query, **parsed.translate_connect_args(username="user", database="dbname")}
-    return arguments, f"{parsed.host}:{parsed.port or 5432}/{parsed.database}"
 
 
 def _database_error(error: BaseException | None) -> Exception | None:

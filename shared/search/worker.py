@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import os
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
@@ -23,6 +25,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from shared.artifacts.checkpoints import Checkpoints
+from shared.artifacts.disk import room_errors
 from shared.errors import STOPPED, InputError, Stopped, TailfillError, UnavailableError
 from shared.log import Log
 from shared.search.heartbeat import worker_label
@@ -258,7 +261,8 @@ class Worker:
                 epochs_done=claim.epochs,
                 parameters=handle.parameters,
             )
-            values = _finite(objective(handle))
+            with room_errors(Path(tempfile.gettempdir())):  # a full disk is no fault of the parameters
+                values = _finite(objective(handle))
         except Pruned:
             self._tell(claim, trial, step, TrialState.PRUNED, None)
         except (Stopped, UnavailableError):

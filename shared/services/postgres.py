@@ -6,6 +6,7 @@ created it is one, and stays one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -22,9 +23,11 @@ from pydantic import SecretStr
 from shared.artifacts.disk import disk_errors
 from shared.errors import UnavailableError
 from shared.log import Log
+from shared.parent_death import die_with_parent
 from shared.retries import Backoff, retrying
 from shared.services.process import Server, User, become, end_leftovers, free_ports, start, tail, unprivileged_user
 from shared.services.secret import kept_secret
+from shared.services.user_name import user_name
 
 USER = "tailfill"
 DATABASE = "postgres"
@@ -107,22 +110,44 @@ def _initialise(folder: Path, data: Path, password: SecretStr, user: User | None
     (folder / "initialised").touch()
 
 
+def check_user() -> None:
+    """Raises ConfigError if the user of this process cannot create a data folder, as its user id has no name."""
+    user_name(_binary("initdb"))
+
+
 def _run(command: list[str | Path], data: Path, log: Path, user: User | None, statements: str = "") -> None:
     """Runs a program that creates part of the data folder; raises UnavailableError if it fails."""
+    parent = os.getpid()
+    name = user_name(_binary("initdb"), log.parent)
+
+    def before_exec() -> None:
+        if user is not None:
+            become(user)
+        name.before_exec()
+        die_with_parent(parent)
+
     with log.open("ab") as output:
-        code = subprocess.run(
+        process = subprocess.Popen(
             [str(part) for part in command],
             cwd="/",
-            env=ENVIRONMENT,
-            input=statements.encode(),
+            env={**ENVIRONMENT, **name.environment},
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=None if user is None else lambda: become(user),
-        ).returncode
-    if code != 0:
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+        try:
+            process.communicate(statements.encode())
+        except BaseException:  # initdb starts programs of its own, which would go on
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    if process.returncode != 0:
         raise UnavailableError(
-            f"PostgreSQL: its data folder {data} could not be created ({Path(command[0]).name} ended with {code}); {tail(log)}; "
-            "fix that or choose another --workdir"
+            f"PostgreSQL: its data folder {data} could not be created ({Path(command[0]).name} ended with {process.returncode}); "
+            f"{tail(log)}; fix that or choose another --workdir"
         )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from shared.errors import UnavailableError
+from shared.errors import ConfigError, UnavailableError
 from shared.parent_death import die_with_parent
 from shared.services.capabilities import keep_through_setuid, raise_read_everything
 
@@ -37,7 +37,13 @@ def unprivileged_user() -> User | None:
     """Returns `nobody` if we are root, as which PostgreSQL refuses to run; None otherwise."""
     if os.geteuid() != 0:
         return None
-    entry = pwd.getpwnam("nobody")
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise ConfigError(
+            "PostgreSQL: does not run as root, and this system has no user nobody for it; start the command as another user, or name a server in "
+            "DATABASE_URL"
+        ) from None
     return User(entry.pw_uid, entry.pw_gid)
 
 

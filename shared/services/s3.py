@@ -31,7 +31,7 @@ BUCKET = "tailfill"
 REGION = "us-east-1"
 READY_SECONDS = 60.0
 STARTS = 3  # another process may take one of the ports in between
-SOCKETS = Path("/tmp")  # fixed in its program
+SOCKETS = Path("/tmp")  # noqa: S108 - fixed in its program
 ROLES = ("master", "volume", "filer", "s3", "admin")
 TOKENS = ("JWT_SIGNING", "JWT_SIGNING_READ", "JWT_FILER_SIGNING", "JWT_FILER_SIGNING_READ")
 PARTS = ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT")  # those of a `weed mini` that speak gRPC
@@ -73,7 +73,7 @@ def start_seaweedfs(folder: Path) -> SeaweedFS:
     _remove_stale_sockets()
     ports = free_ports(2 * len(ROLES))
     command: list[str | Path] = [
-        _binary(), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+        _binary(), "-logtostderr=true", "mini", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
         "-s3.autoCreateBucket=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-disableHttp=true",
     ]  # fmt: skip
     for role, port, grpc in zip(ROLES, ports[::2], ports[1::2], strict=True):

@@ -7,12 +7,12 @@ Weights from a hub or a package are identified by name and revision.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Choice
@@ -52,14 +52,13 @@ def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dic
     return found | {location: _folder(location, base, settings, kept) for location, base in _bases(study).items()}
 
 
-def _bases(study: ResolvedStudy) -> dict[str, BaseFiles]:
-    """Returns the files to read of the base models in a local folder or a bucket, by location."""
-    found: dict[str, BaseFiles] = {}
+def _bases(study: ResolvedStudy) -> dict[str, list[BaseFiles]]:
+    """Returns the files to read of the base models in a local folder or a bucket, by location: those of each generator that has it."""
+    found: dict[str, list[BaseFiles]] = {}
     for finetune in (experiment.finetune for experiment in study.experiments if experiment.images != "real"):
         at, base = finetune.base_location, generator_kind(finetune.generator).base
-        if at and base and (is_s3(at) or Path(at).is_dir()):
-            others = found[at].read if at in found else ()  # of another generator with the same base
-            found[at] = replace(base, read=tuple(dict.fromkeys((*others, *base.read))))
+        if at and base and (is_s3(at) or Path(at).is_dir()) and base not in found.setdefault(at, []):
+            found[at].append(base)
     return found
 
 
@@ -76,7 +75,7 @@ def _file(location: str, settings: Settings, kept: Store) -> str:
         if tag is None:
             raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
         return _object(store, key, tag, settings, kept)
-    path = Path(location).expanduser()
+    path = expanded(location)
     if not path.is_file():
         raise DataError(
             f"classifier.pretrained: there is no file {location}; name an existing one, package:<module>/<file> or s3://bucket/key"
@@ -84,16 +83,22 @@ def _file(location: str, settings: Settings, kept: Store) -> str:
     return _local(path, kept)
 
 
-def _folder(location: str, base: BaseFiles, settings: Settings, kept: Store) -> str:
+def _folder(location: str, bases: Sequence[BaseFiles], settings: Settings, kept: Store) -> str:
+    def read(there: Iterable[str]) -> set[str]:
+        names = [*there]
+        return {name for base in bases for name in base.choose(names)}
+
     if is_s3(location):
         store = _bucket(*split_s3(location), settings)
-        tags = {listed.key: listed.etag for listed in store.listed() if listed.key in base.read}
-        digests = {name: _object(store, name, tag, settings, kept) for name, tag in tags.items()}
+        tags = {listed.key: listed.etag for listed in store.listed()}
+        digests = {name: _object(store, name, tags[name], settings, kept) for name in read(tags)}
     else:
-        paths = {name: Path(location) / name for name in base.read}
-        digests = {name: _local(path, kept) for name, path in paths.items() if path.is_file()}
+        root = Path(location)
+        paths = {path.relative_to(root).as_posix(): path for path in (*root.glob("*"), *root.glob("*/*"))}
+        names = read(name for name, path in paths.items() if path.is_file())
+        digests = {name: _local(paths[name], kept) for name in names}
     if not digests:
-        raise DataError(f"finetune.base: {location} holds no model; name {base.layout}")
+        raise DataError(f"finetune.base: {location} holds no model; name {' or '.join(base.layout for base in bases)}")
     return hashlib.sha256("\n".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
 
 

@@ -29,7 +29,7 @@ from huggingface_hub.utils._http import default_client_factory  # the public nam
 from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from shared.artifacts import disk
+from shared.artifacts.disk import lack_of_room
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.log import Log
@@ -218,8 +218,8 @@ def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]
             f"{setting}: {name} is neither a folder here nor a public repository of the hub; fix the name, or set HF_TOKEN"
         ) from error
     except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:  # hf_xet raises RuntimeError for the network's
-        if isinstance(error, OSError) and error.errno in disk.FULL:
-            raise
+        if (unavailable := lack_of_room(error)) is not None:
+            raise unavailable from error
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
             raise ConfigError(f"{setting} {at}: the hub refuses us ({_first_line(error)}); fix HF_TOKEN") from error
         raise UnavailableError(

@@ -28,6 +28,11 @@ class FetchedBase:
         """Returns the commit of its repository."""
         return str(self.manifest.summary["commit"])
 
+    @property
+    def names(self) -> list[str]:
+        """Returns the paths of its files in the repository."""
+        return [file.name for file in self.manifest.files]
+
     def folder(self, names: Sequence[str]) -> Path:
         """Returns a folder with those of the named files that the base has, under their paths in the repository."""
         folder = self.context.scratch / "base"

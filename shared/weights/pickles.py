@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.errors import DataError
+from shared.log import Log
 from shared.names import shown
+from shared.tensors import save_tensors
+
+log = Log("weights")
 
 _ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")
 """Begins the lines of torch's message that say how to read the file with its code, which we never do."""
 
 
-def read_pickle(path: Path, what: str, remedy: str, mapped: bool = False) -> dict[str, Tensor]:
+def read_pickle(
+    path: Path, what: str, remedy: str, mapped: bool = False, wrappers: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Returns the tensors of a pickled state dict, on the CPU and in the file's order.
 
-    With `mapped` they stay in the file, which must then outlive them. Raises DataError, which begins with `what` and ends with `remedy`,
+    With `mapped` they stay in the file, which must then outlive them. If the file holds a dictionary of other things under the first of the
+    `wrappers` that it has, as a checkpoint of a training does, that one is read. Raises DataError, which begins with `what` and ends with `remedy`,
     if the restricted reader refuses the file or if it holds anything but tensors by name.
     """
     try:
@@ -29,13 +36,18 @@ def read_pickle(path: Path, what: str, remedy: str, mapped: bool = False) -> dic
         raise DataError(f"{what} cannot be read as a state dict ({_reason(error)}); {remedy}") from error
     if not isinstance(state, dict):
         raise DataError(f"{what} holds no plain state dict of tensors, but {_kind(state)}; {remedy}")
+    wrapper = next((name for name in wrappers if isinstance(state.get(name), dict)), None)
+    if wrapper is not None:
+        log.info("reading the weights of a checkpoint", file=path, under=wrapper)
+        state = state[wrapper]
     for name, value in state.items():
-        plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"  # not meta
-        if not isinstance(name, str) or not plain:
+        whole = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"  # not meta
+        if not isinstance(name, str) or not whole:
             raise DataError(
                 f"{what} holds no plain state dict of tensors, as {shown(name)} is {_kind(value)}; {remedy}"
             )
-    return state
+    plain: dict[str, Tensor] = state
+    return plain
 
 
 def convert(source: Path, target: Path, what: str, remedy: str) -> None:
@@ -53,7 +65,7 @@ def convert(source: Path, target: Path, what: str, remedy: str) -> None:
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(plain, target, {"format": "pt"})
+        save_tensors(plain, target, {"format": "pt"})
     except (KeyError, ValueError) as error:  # a type of number that safetensors lacks
         raise DataError(f"{what} cannot be written as safetensors ({error}); {remedy}") from error
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shared.artifacts.open import is_s3
 from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 from shared.settings import Settings
+from shared.weights.headers import Shape, is_pickle, tensor_shapes
 from shared.weights.pickles import read_pickle
 
-State = Mapping[str, Tensor]
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+"""Lists the names under which a training's checkpoint holds the weights, in the order in which timm prefers them."""
 
 
 def create(
@@ -36,8 +40,16 @@ def create(
         return _from_hub_file(name, fetched, options)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
     if isinstance(pretrained, str):
-        model.load_state_dict(_matched(name, model, read_state(pretrained), pretrained))
+        state = read_state(pretrained)
+        names = _match(name, model, {key: tuple(tensor.shape) for key, tensor in state.items()}, pretrained)
+        model.load_state_dict({key: state[found] for key, found in names.items()})
     return model
+
+
+def size_option(name: str, resolution: int) -> dict[str, int]:
+    """Returns the input size as an option of timm: transformers need it when they are created, convolutional networks do not accept it."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return {"img_size": resolution} if config is not None and config.fixed_input_size else {}
 
 
 def hub_repository(name: str) -> str:
@@ -66,22 +78,62 @@ def read_state(source: str) -> dict[str, Tensor]:
 
     It reads safetensors, and from local disk also a pickled state dict, through torch's restricted reader. Raises DataError for other files.
     """
-    path = _package_file(source) if source.startswith("package:") else local_file(source, Settings.from_environment())
-    if not path.is_file():
-        raise DataError(f"classifier.pretrained: there is no file {source}; name one that the package has")
-    if _is_pickle(path):
-        if source.startswith("s3://"):
-            raise DataError(
-                f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
-            )
-        return read_pickle(
-            path, f"classifier.pretrained: {source}", "name a file of tensors alone, best as safetensors"
-        )
+    path = _located(source)
+    if _is_readable_pickle(path, source):
+        return _read_pickle(path, source)
+    tensor_shapes(path, f"classifier.pretrained: {source}")  # says what is wrong better than load_file
     try:
         state: dict[str, Tensor] = load_file(path)
         return state
     except SafetensorError as error:
         raise DataError(f"classifier.pretrained: {source} is no safetensors file ({error})") from error
+
+
+def check_weights(name: str, pretrained: str, **options: Any) -> None:
+    """Raises ConfigError or DataError as `create` would, without reading the weights: by the names and shapes of a file's tensors.
+
+    A pickle's tensors stay in the file. Weights in a bucket are not looked at, as they would be downloaded.
+    """
+    _check_model(name)
+    if is_s3(pretrained):
+        return
+    path = _located(pretrained)
+    if _is_readable_pickle(path, pretrained):
+        shapes = {key: tuple(tensor.shape) for key, tensor in _read_pickle(path, pretrained, mapped=True).items()}
+    else:
+        shapes = tensor_shapes(path, f"classifier.pretrained: {pretrained}")
+    _match(name, _outline(name, num_classes=0, **options), shapes, pretrained)
+
+
+def _outline(name: str, **options: Any) -> nn.Module:
+    """Returns a model whose tensors have shapes and no values, which takes no memory; if the model cannot be made so, with values."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except (RuntimeError, NotImplementedError):  # it computes with values as it is made
+        model = timm.create_model(name, pretrained=False, **options)
+    return model
+
+
+def _located(source: str) -> Path:
+    path = _package_file(source) if source.startswith("package:") else local_file(source, Settings.from_environment())
+    if not path.is_file():
+        raise DataError(f"classifier.pretrained: there is no file {source}; name one that the package has")
+    return path
+
+
+def _is_readable_pickle(path: Path, source: str) -> bool:
+    """Returns whether the file is a pickle; raises DataError if it is one of a bucket."""
+    if is_pickle(path) and is_s3(source):
+        raise DataError(
+            f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
+        )
+    return is_pickle(path)
+
+
+def _read_pickle(path: Path, source: str, mapped: bool = False) -> dict[str, Tensor]:
+    remedy = "name a file of tensors alone, best as safetensors"
+    return read_pickle(path, f"classifier.pretrained: {source}", remedy, mapped, WRAPPERS)
 
 
 def _from_hub_file(name: str, fetched: Mapping[str, Path], options: Mapping[str, Any]) -> nn.Module:
@@ -106,28 +158,40 @@ def _from_hub_file(name: str, fetched: Mapping[str, Path], options: Mapping[str,
     return model
 
 
-def _matched(name: str, model: nn.Module, found: State, source: str) -> dict[str, Tensor]:
-    """Returns the model's state from a file's tensors, by name, or by order if the file has other names; checks every shape."""
-    wanted = model.state_dict()
-    if not set(wanted) <= set(found):
-        whole = timm.create_model(
-            name, pretrained=False
-        ).state_dict()  # with its ImageNet classifier, as such files are
+def _match(name: str, model: nn.Module, found: Mapping[str, Shape], source: str) -> dict[str, str]:
+    """Maps the names of the model's tensors to those of a file's; checks every shape.
+
+    They are matched by name, or by name behind a prefix that wrappers such as DataParallel add (`module.`), or by order if the file has
+    other names.
+    """
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    prefix = _prefix(wanted, found)
+    if prefix is not None:
+        names = {key: prefix + key for key in wanted}
+    else:
+        whole = _outline(name).state_dict()  # with its ImageNet classifier, as such files are
         if len(found) != len(whole):
             missing = sorted(set(wanted) - set(found))
             raise DataError(
                 f"classifier.pretrained: {source} does not fit {name}: it lacks {missing[0]} and {len(missing) - 1} more, and "
-                f"its {len(found)} tensors are not timm's {len(whole)} in order"
+                f"its {len(found)} tensors are not timm's {len(whole)} in order; name the file of this model, or its model in classifier.model"
             )
-        found = dict(zip(whole, found.values(), strict=True))
-        wanted = {key: wanted.get(key, tensor) for key, tensor in whole.items()}
-    for key, tensor in wanted.items():
-        if found[key].shape != tensor.shape:
+        names = dict(zip(whole, found, strict=True))
+        wanted = {key: wanted.get(key, tuple(tensor.shape)) for key, tensor in whole.items()}
+    for key, shape in wanted.items():
+        if found[names[key]] != shape:
             raise DataError(
-                f"classifier.pretrained: {source} does not fit {name}: {key} has the shape {list(found[key].shape)}, "
-                f"expected {list(tensor.shape)}"
+                f"classifier.pretrained: {source} does not fit {name}: {key} has the shape {list(found[names[key]])}, "
+                f"expected {list(shape)}"
             )
-    return {key: found[key] for key in model.state_dict()}
+    return {key: names[key] for key in model.state_dict()}
+
+
+def _prefix(wanted: Collection[str], found: Collection[str]) -> str | None:
+    """Returns what a file's names have before the model's, most often nothing; None if it lacks some of the model's names."""
+    first = next(iter(wanted))
+    candidates = (key.removesuffix(first) for key in found if key == first or key.endswith(f".{first}"))
+    return next((p for p in sorted(candidates, key=len) if all(p + key in found for key in wanted)), None)
 
 
 def _package_file(source: str) -> Path:
@@ -139,9 +203,3 @@ def _package_file(source: str) -> Path:
         )
     folder = Path(next(iter(spec.submodule_search_locations))).resolve()
     return path_below(folder, file, f"classifier.pretrained: package:{module}", ConfigError)
-
-
-def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(4)
-    return start[:1] == b"\x80" or start == b"PK\x03\x04"  # a bare pickle, or the zip that torch.save writes around one

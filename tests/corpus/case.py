@@ -36,6 +36,8 @@ class Outcome:
 
     exit_code: int
     text: str
+    causes: str = ""
+    """Holds the words of the errors from which ours was raised, and of how Python shows them, which a debugger or a traceback would show."""
 
 
 def outcome(case: Case, folder: Path) -> Outcome:
@@ -44,7 +46,15 @@ def outcome(case: Case, folder: Path) -> Outcome:
         try:
             return Outcome(COMMITTED, str(case.attempt(folder)))
         except TailfillError as error:
-            return Outcome(error.exit_code, str(error))
+            return Outcome(error.exit_code, str(error), _causes(error))
+
+
+def _causes(error: BaseException) -> str:
+    cause, words = error.__cause__, [repr(error)]
+    while cause is not None:
+        words += [str(cause), repr(cause)]
+        cause = cause.__cause__
+    return "\n".join(words)
 
 
 @contextmanager

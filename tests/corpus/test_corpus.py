@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from shared.errors import COMMITTED
 from tests import corpus
-from tests.corpus.case import LONGEST, Case, outcome
+from tests.corpus.case import LONGEST, PLANTED, Case, outcome
 
 KINDS = [m.name for m in pkgutil.iter_modules(corpus.__path__) if not m.name.startswith("test_") and m.name != "case"]
 
@@ -24,8 +25,18 @@ ALL = [(kind, case) for kind in KINDS for case in _cases(kind)]
 
 
 @pytest.mark.parametrize(("kind", "case"), ALL, ids=[f"{kind}:{case.name}" for kind, case in ALL])
-def test_an_input_ends_as_it_should(kind: str, case: Case, tmp_path: Path) -> None:
-    result = outcome(case, tmp_path)
+def test_an_input_ends_as_it_should(
+    kind: str, case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "tailfill"):
+        result = outcome(case, tmp_path)
+    logged = [f"{record.getMessage()} {getattr(record, 'values', '')}" for record in caplog.records]
+    for where, shown in {
+        "output": "".join(capfd.readouterr()),
+        "log": "\n".join(logged),
+        "cause": result.causes,
+    }.items():
+        assert PLANTED not in shown, f"{case.name}: the planted secret is in its {where}"
     assert result.exit_code == case.exit_code, f"{case.name}: exit {result.exit_code}: {result.text}"
     for words in case.says:
         assert words in result.text, f"{case.name}: {words!r} is not in {result.text!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,9 @@ case "${0##*/} $*" in
   "docker run"*) exit "${RUN_ENDS:-0}" ;;
   make*) echo "$KIND_CLUSTER $REGISTRY_PORT $REGISTRY" >>"$ASKED" ;;
   helm*) cat >"$ASKED.values" ;;
+  *"get secret"*) exit 1 ;;
+  *"create secret"*) cat >"$ASKED.keys" ;;
+  *"-f -") cat >/dev/null ;;
 esac
 """
 
@@ -69,6 +73,29 @@ def test_images_come_from_the_registry_beside_the_cluster(asked: Path, port: str
     assert f"REGISTRY=localhost:{port or 5001}" in run(MAKE, "-n", "kind-load", f"REGISTRY_PORT={port or 5001}").stdout
     if port is None:
         assert values == yaml.safe_load((ROOT / "k8s" / "kind-values.yaml").read_text())
+
+
+def test_no_key_is_an_argument(asked: Path) -> None:
+    """Every user of a machine can read the arguments of all its processes."""
+    ended = run(MAKE, "kind-services")
+    assert ended.returncode == 0, ended.stderr
+    keys = dict(line.split("=", 1) for line in Path(f"{asked}.keys").read_text().splitlines())
+    assert keys.keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "DATABASE_URL"}
+    assert keys["POSTGRES_PASSWORD"] in keys["DATABASE_URL"]
+    said = asked.read_text()
+    assert "create secret" in said
+    for name in ("AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"):
+        assert len(keys[name]) == 32
+        assert keys[name] not in said
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")), "helm/README.md"]
+)
+def test_no_document_puts_a_key_into_an_argument(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert "--from-literal" not in text
+    assert not re.findall(r"--(?:set(?:-string|-json)?|password|token)[= ]\S*(?:KEY|PASSWORD|password|token)\S*=", text)
 
 
 def test_ci_leaves_a_developers_cluster_alone(asked: Path) -> None:

@@ -88,6 +88,21 @@ def test_a_folder_becomes_the_canonical_form(tmp_path: Path, prepared: Any) -> N
         assert sheet.width > 500
 
 
+def test_sixteen_bits_a_window_and_frames_are_said(tmp_path: Path, prepared: Any) -> None:
+    root = tree(tmp_path / "data", red=20, green=20)
+    for path in sorted(root.glob("red/*.png"))[:7]:
+        values = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 100
+        Image.fromarray(values).save(path)
+    _, info, images = prepared(root, FOLDER)
+    assert len(images) == 40
+    assert [note for note in info.notes if "8 bits" in note] == [
+        "7 images: grey of more than 8 bits: the percentiles 0.5 and 99.5 of each image became black and white; "
+        "dataset.window sets fixed values"
+    ]
+    _, windowed, _ = prepared(root, FOLDER | {"window": [0, 30000]})
+    assert "7 images: grey of more than 8 bits: the values 0 and 30000 became black and white" in windowed.notes
+
+
 def test_the_same_bytes_again(tmp_path: Path, prepared: Any) -> None:
     root = tree(tmp_path / "data", red=20, green=20)
     digests = [
@@ -141,12 +156,12 @@ def bad_csv(root: Path) -> dict[str, Any]:
     picture(root / "extra.png", "blue", 1)
     (root / "text.png").write_text("no image")
     (root / "cut.png").write_bytes((root / "red" / "000.png").read_bytes()[:200])
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(root / "deep.png")
+    Image.new("LAB", (9, 9)).save(root / "lab.tif")
     lines += [
         "nowhere.png,red",
         "text.png,red",
         "cut.png,red",
-        "deep.png,green",
+        "lab.tif,green",
         "red/000.png,red",
         "extra.png,purple",
         "../x.png,red",
@@ -169,7 +184,7 @@ def test_bad_inputs_fail_with_file_and_line_and_counts(
         42: "nowhere.png",
         43: "text.png",
         44: "cut.png",
-        45: "'I;16'",
+        45: "'LAB'",
         46: "already listed",
         47: "'purple'",
         48: "leaves",

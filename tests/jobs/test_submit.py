@@ -245,6 +245,6 @@ def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFix
         {"event": "epoch 1/2", "level": "info"},
     ):
         shown = _print_line(shown, json.dumps(line), names)
-    _print_line(shown, "a warning", names)
-    said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a warning"]
+    _print_line(shown, "a \x1b[2Jwarning", names)
+    said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a \\u001b[2Jwarning"]
     assert capsys.readouterr().err.splitlines() == said

@@ -26,8 +26,11 @@ from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsC
 from shared.config.task import Input
 from shared.config.training import Classifier
 from shared.context import Context
+from shared.data.imageset import read_shards
 from shared.diffusion.generator import BaseSource
-from shared.diffusion.stable_diffusion.base import find_base, load_parts
+from shared.diffusion.text_to_image.base import find_base
+from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
+from shared.diffusion.text_to_image.families.family import find_family
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, Stopped, UnavailableError
 from shared.settings import Settings
@@ -38,6 +41,7 @@ from shared.weights.roles import BASE, JUDGES, role_of
 from tests.support.configs import any_config
 from tests.support.hub_server import COMMIT, TOKEN, Hub, serve_hub
 from tests.support.pixel_study import PixelStudy
+from tests.support.tiny_families import tiny_base
 from tests.support.tiny_pipeline import SCHEMA, tiny_images, tiny_pipeline
 
 MODEL = "test_resnet.r160_in1k"
@@ -166,6 +170,56 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     assert images is not None
     assert images.summary["images"] > 0
     assert SCHEMA.width == 4
+    varied = Generate(
+        fill_to=20, cap=10, steps=2, batch_size=8, prompts=("a {shape} in {colour}", "{labels} on a table"),
+        negative_prompt="dark", guidance_interval=(0.5, 1.0),
+    )  # fmt: skip
+    drawing = drawing.model_copy(update={"generate": varied})
+    images = generate.run(drawing, study.context("generate", drawing))
+    assert images is not None
+    context = study.context("generate", drawing)
+    extra = read_shards(context.fetch_all(images, "images"), SCHEMA).extra
+    assert extra is not None
+    prompts = extra["prompt"].to_pylist()
+    beginnings = {prompt.partition(" ")[0] for prompt in prompts}
+    assert beginnings == {"a", "green"}, "each image takes one of the templates"
+    assert all(prompt.endswith((" in green", " on a table")) for prompt in prompts)
+
+
+def test_a_base_of_a_newer_family_in_shards(hub: Hub, tmp_path: Path) -> None:
+    sharded = tiny_base("ZImagePipeline", tmp_path / "z", max_shard_size="50KB")
+    (sharded / "whole.safetensors").write_bytes(b"never fetched")
+    (sharded / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"never fetched")
+    hub.repositories = {"some/model": sharded}
+    study = PixelStudy(tmp_path)
+    manifest = commit(study, STABLE.model_copy(update={"kind": "text-to-image"}))
+    names = {file.name for file in manifest.files}
+    assert "transformer/diffusion_pytorch_model.safetensors.index.json" in names
+    assert len([name for name in names if name.startswith("transformer/") and "-of-" in name]) > 1
+    assert not [name for name in hub.asked if "whole" in name or "fp16" in name]
+    hub.repositories = {}
+    context = given(study, **{BASE: manifest})
+    source = BaseSource(context.settings, context.scratch, fetched=fetched_base(context))
+    family = find_family(find_base("some/model", source, TEXT_TO_IMAGE))
+    wanted = find_family(find_base(str(sharded), BaseSource(context.settings, context.scratch), TEXT_TO_IMAGE))
+    for part in (family.denoiser, "text_encoder"):
+        one, other = family.load(part).state_dict(), wanted.load(part).state_dict()
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_base_of_no_family_is_refused_before_its_weights_are_fetched(
+    hub: Hub, settings: Settings, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(hub.repositories["some/model"], tmp_path / "inpainting"))
+    index = json.loads((base / "model_index.json").read_text())
+    (base / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
+    hub.repositories = {"some/model": base}
+    with pytest.raises(DataError, match=r"finetune.base some/model: model_index.json names the pipeline '.*Inpaint"):
+        fetch(STABLE.model_copy(update={"kind": "text-to-image"}), settings)
+    assert {Path(name).name for name in hub.asked} == {"model_index.json"}
+    (base / "model_index.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no model_index\.json; take"):
+        fetch(STABLE.model_copy(update={"kind": "text-to-image"}), settings)
 
 
 def old_repository(base: Path, folder: Path) -> Path:
@@ -203,10 +257,10 @@ def test_the_pickles_of_an_old_repository_are_converted(hub: Hub, tmp_path: Path
     hub.repositories = {}
     context = given(study, **{BASE: manifest})
     source = BaseSource(context.settings, context.scratch, fetched=fetched_base(context))
-    loaded = load_parts(find_base("some/model", source))
-    wanted = load_parts(find_base(str(base), BaseSource(context.settings, context.scratch)))
+    loaded = find_family(find_base("some/model", source))
+    wanted = find_family(find_base(str(base), BaseSource(context.settings, context.scratch)))
     for part in ("unet", "vae", "text_encoder"):
-        one, other = getattr(loaded, part).state_dict(), getattr(wanted, part).state_dict()
+        one, other = loaded.load(part).state_dict(), wanted.load(part).state_dict()
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -32,6 +32,20 @@ def test_text_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == ["finetune: checkpoint kept step=400", "finetune: warning: retry attempt=2"]
 
 
+def test_text_of_others_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text")
+    try:
+        raise ValueError("\x1b]0;title\x07")
+    except ValueError:
+        logging.getLogger("tailfill.tune").exception(
+            "trial\x1b[2J\nfailed \u202e", extra={"values": {"reason": "\x9b31m\r\x00"}}
+        )
+    err = capsys.readouterr().err
+    assert all(line.isprintable() for line in err.splitlines())
+    assert "trial\\u001b[2J\\u000afailed \\u202e reason=\\u009b31m\\u000d\\u0000\n" in err
+    assert "ValueError: \\u001b]0;title\\u0007" in err
+
+
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
     Log("tune").error("ended", trial=3, path=SecretStr("hidden"))

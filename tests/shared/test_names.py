@@ -37,6 +37,7 @@ from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.paths import PathCheck
+from shared.data.sources.table_paths import TablePaths
 from shared.deploy.listing import list_images
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
 from shared.names import checked_name, checked_part, name_fault, path_below
@@ -242,6 +243,16 @@ def listed(box: Sandbox, name: str) -> None:
     assert checked[1].is_relative_to(box.inside.resolve())
 
 
+def cell(box: Sandbox, name: str) -> None:
+    problems = Problems("skip")
+    for paths in (TablePaths(box.inside.resolve()), TablePaths(box.inside.resolve(), lookup="name")):
+        listed_path = paths.listed(name, "labels.csv line 2", problems)
+        found = None if listed_path is None else PathCheck(box.inside.resolve(), problems).find(listed_path, "line 2")
+        if found is None:
+            raise DataError("reported")
+        assert found[1].is_relative_to(box.inside.resolve())
+
+
 def table(box: Sandbox, name: str) -> None:
     groups = {"kind": {"column": "kind", "classes": ["x", "y"]}}
     config = CsvSource.model_validate({"source": "csv", "root": ".", "file": name, "groups": groups}, strict=False)
@@ -249,15 +260,18 @@ def table(box: Sandbox, name: str) -> None:
 
 
 def table_of_images(box: Sandbox, name: str) -> None:
-    table = box.inside / "list.csv"
+    table, fine = box.inside / "list.csv", box.inside / "fine.png"
     quoted = name.encode(errors="replace").decode().replace('"', '""')
-    table.write_text(f'path,n\n"{quoted}",1\n')
+    table.write_text(f'path,n\n"{quoted}",1\nfine.png,1\n')
+    fine.touch()
     try:
         for image in list_images([table]):
             if image.fault is not None:
                 raise DataError(image.fault)
+            assert image.path.is_relative_to(box.inside.resolve())
     finally:
         table.unlink()
+        fine.unlink()
 
 
 WAYS: dict[str, Callable[[Sandbox, str], object]] = {
@@ -297,6 +311,7 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "an archive of a report": unpacked,
     "a label file": listed,
     "a table": table,
+    "a table's cell": cell,
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
 CLEANED = {
@@ -305,9 +320,10 @@ CLEANED = {
     "an archive of a report",
     "a label file",
     "a table",
+    "a table's cell",
     "a table of images to label",
 }
-"""The ways that change the name before the check: headers, archives and PurePosixPath have their own spelling."""
+"""The ways that change the name before the check: headers, archives, tables and PurePosixPath have their own spelling."""
 
 
 def around(base: Path) -> dict[str, bytes | None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_everything_named() -> None:
 def test_nothing_named() -> None:
     settings = Settings.from_environment({"TAILFILL_STORE": "", "XDG_CACHE_HOME": "/xdg"})
     assert settings.store is settings.s3_endpoint is settings.database_url is settings.hub_token is None
-    assert settings.s3_region == "us-east-1"
+    assert settings.s3_region is None
     assert settings.cache == Path("/xdg/tailfill")
     assert (settings.index, settings.count, settings.grace_seconds) == (0, 1, 30.0)
     assert (settings.metrics_port, settings.metrics_host) == (0, "127.0.0.1")
@@ -70,3 +71,36 @@ def test_numbers_that_are_none(name: str, value: str) -> None:
 def test_a_device_that_is_none() -> None:
     with pytest.raises(ConfigError, match='environment variable TAILFILL_DEVICE: must be cpu or cuda, got "gpu"'):
         Settings.from_environment({"TAILFILL_DEVICE": "gpu"})
+
+
+def test_a_user_without_a_home_names_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert Settings.from_environment({"TAILFILL_CACHE": "/cache"}).cache == Path("/cache")
+    assert Settings.from_environment({"XDG_CACHE_HOME": "/xdg"}).cache == Path("/xdg/tailfill")
+    with pytest.raises(ConfigError, match="TAILFILL_CACHE: is not set, and this user has no home folder; set it"):
+        Settings.from_environment({})
+
+
+def test_the_region_has_two_names() -> None:
+    assert Settings.from_environment({"AWS_DEFAULT_REGION": "eu-west-1"}).s3_region == "eu-west-1"
+    assert Settings.from_environment({"AWS_DEFAULT_REGION": "a-b-1", "AWS_REGION": "c-d-1"}).s3_region == "c-d-1"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(("before", "after"), [("", "\n"), (" ", ""), ("", "\r\n"), ("\t", " ")])
+def test_white_space_around_a_secret_is_no_part_of_it(name: str, before: str, after: str) -> None:
+    found = Settings.from_environment({name: before + SECRETS[name] + after})
+    assert found == Settings.from_environment({name: SECRETS[name]})
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("inside", ["\n", "\r", "\0", "\x7f"])
+def test_a_secret_with_a_line_break_inside_is_refused_and_not_shown(name: str, inside: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: has a line break or another control character") as caught:
+        Settings.from_environment({name: f"the-{inside}key"})
+    assert "the-" not in str(caught.value)
+    assert caught.value.__cause__ is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -45,3 +48,34 @@ def test_the_grace_period_runs_out_from_the_first_signal_on(grace: float, most: 
     assert most - 0.5 < left <= most
     stop.set()
     assert stop.seconds_left() <= left
+
+
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_is_waited_for(number: signal.Signals) -> None:
+    stop = StopSignal()
+    stop.install()
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    start = time.monotonic()
+    with pytest.raises(Stopped), stop.interrupting():
+        _wait_stubbornly()
+    assert time.monotonic() - start < 5
+    with pytest.raises(Stopped), stop.interrupting():
+        raise AssertionError("nothing is begun after the signal")
+
+
+def _wait_stubbornly() -> None:
+    """Waits as a library does that takes any exception for one of its own, and tries again."""
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            time.sleep(30)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_other_work_is_not_cut_off() -> None:
+    stop = StopSignal()
+    stop.install()
+    with stop.interrupting():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop

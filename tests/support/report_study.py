@@ -64,6 +64,10 @@ class StudyMaker:
     source: str = "garments"
     manual_images: Literal["none", "rare", "all"] = "none"
     """Sets `training.manual_images` of all arms."""
+    weights: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {name: tuple(c.values()) for name, c in GROUPS.items()}
+    )
+    """Holds the weight in the long tail of each class, by group."""
     results: dict[str, StageResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -329,7 +333,7 @@ class StudyMaker:
             if self.schema.group(name).kind == "any":
                 labels[:, where] = self.random.choice([-1, 0, 1], (n, where.stop - where.start), p=[0.1, 0.6, 0.3])
             else:
-                weights = np.array(list(GROUPS[name].values()) if name in GROUPS else [10, 5, 1], float)
+                weights = np.array(self.weights.get(name, [10, 5, 1]), float)
                 labels[np.arange(n), where.start + self.random.choice(len(weights), n, p=weights / weights.sum())] = 1
         return labels
 

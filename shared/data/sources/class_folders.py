@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
-from shared.data.schema import LabelGroup, LabelSchema
+from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.paths import IMAGE_SUFFIXES, PathCheck, existing_root
+from shared.data.sources.members import images_below, member_names
+from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.sources.split_words import split_of
 from shared.errors import DataError
+from shared.names import part_fault, shown
 
-SPLIT_NAMES: dict[str, SplitName] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
-IGNORED = {
-    "Thumbs.db",
-    "desktop.ini",
-    "__MACOSX",
-}  # left behind by desktops; names that begin with a dot are ignored too
+PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+"""Lists the endings of files beside class folders that are reported, as images that were forgotten there; others may be icons and drawings."""
+OF_DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"jpegimages", "annotations"})
+"""Lists names of folders, in lower case, that together hold images with boxes: COCO's, YOLO's and Pascal VOC's, not classes."""
+
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """Holds the folders that hold class folders."""
+
+    tops: Sequence[tuple[SplitName | None, Path]]
+    """Lists them, each with its split; one without a split if there are no split folders."""
+    unlabelled: Sequence[Path]
+    """Lists split folders that hold images, but no class folders: their images have no labels."""
 
 
 def infer_folder(data: Path) -> InferredSource | None:
-    """Returns the source of a folder that holds class folders, None if it holds none."""
+    """Returns the source of a folder that holds class folders, None if it holds none.
+
+    Raises DataError if its folders are no classes, but may be read in two ways.
+    """
     if not holds_class_images(data):
         return None
     root = data.resolve()
+    split_folders(root, Problems("skip"))
     dataset = FolderSource(source="folder", root=str(root), group="label")
     return InferredSource(dataset, root, {"group": "the question that the folders' names answer"})
 
 
 def holds_class_images(data: Path) -> bool:
     """Returns whether there are images in folders of `data`, at any depth."""
-    return data.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in data.glob("*/**/*"))
+    return data.is_dir() and any(path.parent != data for path in images_below(data))
 
 
 def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageListing:
     """Lists the images of all class folders, at any depth; the classes are the folders' names, sorted.
 
-    Every file in a class folder counts as an image. Raises DataError if there are fewer than two class folders.
+    Every file of the data set in a class folder counts as an image. Raises DataError if there are fewer than two class folders, or if the
+    folders may be read in two ways.
     """
     root = existing_root(root)
-    parts = split_folders(root, problems)
-    folders = [(split, folder) for split, top in parts for folder in _folders(top, problems)]
-    classes = tuple(sorted({folder.name for _, folder in folders}))
+    split = split_folders(root, problems)
+    folders = [(name, folder) for name, top in split.tops for folder in _class_folders(root, top, problems)]
+    names = _class_names([folder.name for _, folder in folders])
+    classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
         raise DataError(
             f"{root.name}/: holds {len(classes)} class folders; there must be a folder per class (or train/, val/, test/ "
@@ -56,48 +72,147 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     schema = LabelSchema(groups=(LabelGroup(name=config.group, classes=classes),))
     paths = PathCheck(root, problems)
     images = [
-        image for split, folder in folders for image in _class_images(root, split, folder, classes, paths, problems)
+        image
+        for name, folder in folders
+        for image in _class_images(root, name, folder, _one_hot(classes, names[folder.name]), paths, problems)
     ]
-    class_where = {f"{config.group}/{folder.name}": f"{folder.relative_to(root)}/" for _, folder in folders}
-    return ImageListing(schema, images, len(images), class_where=class_where)
+    class_where = {f"{config.group}/{names[folder.name]}": f"{folder.relative_to(root)}/" for _, folder in folders}
+    notes = tuple(
+        f"The images in {folder.relative_to(root)}/ are in no class folder, so they have no labels and were left out."
+        for folder in split.unlabelled
+    )
+    return ImageListing(schema, images, len(images), notes=notes, class_where=class_where)
 
 
-def split_folders(root: Path, problems: Problems) -> list[tuple[SplitName | None, Path]]:
-    """Returns the folders that hold class folders, each with its split; the root without a split if it has no split folders."""
-    folders = [name for name in _names(root) if (root / name).is_dir()]
-    found = [(SPLIT_NAMES[name.lower()], root / name) for name in folders if name.lower() in SPLIT_NAMES]
-    splits = [split for split, _ in found]
-    # a data set of vehicles may have a class `train`: it is a split only if there is another one
-    if "train" not in splits or len(set(splits)) < 2:
-        return [(None, root)]
+def split_folders(root: Path, problems: Problems) -> SplitFolders:
+    """Returns the folders that hold class folders. What looks like a split is a split or an error, never a class.
+
+    The words are those of `split_words.py`. A folder around all others is passed over, and so is one in a split folder that has the same name, or says
+    the same split. Raises DataError if folders may be splits or classes.
+    """
+    root = _unwrapped(root)
+    folders = [root / name for name in member_names(root) if (root / name).is_dir()]
+    _check_detection(root, folders)
+    found = {folder: split for folder in folders if (split := split_of(folder.name)) is not None}
+    if not found or _is_class_train(found, folders):
+        return SplitFolders([(None, root)], [])
+    splits = list(found.values())
     if len(set(splits)) < len(splits):
-        raise DataError(f"{root.name}/: two folders name one split, got {[f.name for _, f in found]}; keep one")
-    for name in folders:
-        if name.lower() not in SPLIT_NAMES:
-            problems.add(
-                "no split", f"{name}/", "is a folder beside the split folders; move its images into one of them"
+        raise DataError(f"{root.name}/: two folders name one split, got {[f.name for f in found]}; keep one")
+    if "train" not in splits or len(splits) < 2:
+        (folder, split), *_ = found.items()
+        raise DataError(
+            f"{root.name}/: the folder {folder.name}/ is named like the {split} split, but there is no {'train' if 'train' not in splits else 'val or test'} "
+            "folder beside it; if it is a class, rename it, e.g. to the plural, and if it is a split, add the other"
+        )
+    for folder in folders:
+        if folder not in found and any(images_below(folder)):
+            where = f"{_named(root, folder)}/"
+            problems.add("no split", where, "is a folder beside the split folders; move its images into one of them")
+    tops, unlabelled = [], []
+    for folder, split in found.items():
+        top = _unwrapped_split(folder, split)
+        _check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
+        if any((top / name).is_dir() for name in member_names(top)):
+            tops.append((split, top))
+        else:
+            unlabelled.append(folder)
+    if "train" not in [split for split, _ in tops]:
+        raise DataError(
+            f"{root.name}/: {unlabelled[0].name}/ holds no class folders; put its images into a folder per class, or name a CSV with their labels"
+        )
+    return SplitFolders(tops, unlabelled)
+
+
+def _is_class_train(found: dict[Path, SplitName], folders: Sequence[Path]) -> bool:
+    """Returns whether the only folder with a split's name is a class: a data set of vehicles may have a class `train`.
+
+    It holds images and no folders, as the others do.
+    """
+    (folder, *others) = found
+    return (
+        not others
+        and folder.name.lower() == "train"
+        and len(folders) > 1
+        and not any((folder / name).is_dir() for name in member_names(folder))
+    )
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Returns the folder in which there is more than one folder, or images: archives often have another folder around all others."""
+    while (
+        len(inside := member_names(folder)) == 1
+        and (folder / inside[0]).is_dir()
+        and not (folder / inside[0]).is_symlink()
+    ):
+        within = folder / inside[0]
+        if not any((within / name).is_dir() for name in member_names(within)):
+            break
+        folder = within
+    return folder
+
+
+def _unwrapped_split(folder: Path, split: SplitName) -> Path:
+    inside = member_names(folder)
+    if (
+        len(inside) == 1
+        and (folder / inside[0]).is_dir()
+        and (inside[0] == folder.name or split_of(inside[0]) == split)
+    ):
+        return folder / inside[0]
+    return folder
+
+
+def _check_detection(root: Path, folders: Sequence[Path]) -> None:
+    names = {folder.name.lower() for folder in folders}
+    for kind in OF_DETECTION:
+        if kind <= names:
+            raise DataError(
+                f"{root.name}/: the folders {sorted(kind)} hold images with boxes or masks, not classes; there must be a folder per class, or a CSV with "
+                "a row per image"
             )
-    return [*found]
 
 
-def _folders(top: Path, problems: Problems) -> Iterator[Path]:
-    for name in _names(top):
+def _class_folders(root: Path, top: Path, problems: Problems) -> Iterator[Path]:
+    for name in member_names(top):
         if (top / name).is_dir():
-            yield top / name
-        elif Path(name).suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
+            if (fault := part_fault(name)) is None:
+                yield top / name
+            else:
+                problems.add(
+                    "unusable path",
+                    f"{_named(root, top)}/",
+                    f"the name of the class folder {shown(name)} {fault}; rename it",
+                )
+        elif Path(name).suffix.lower() in PHOTOGRAPHS:
             problems.add("no class", f"{top.name}/{name}", "is an image outside the class folders; move it into one")
+
+
+def _class_names(folders: Sequence[str]) -> dict[str, str]:
+    """Maps folder names to class names: themselves, but for names that differ in their Unicode form alone, which are one class.
+
+    Such a set was unpacked on a Mac in part, which writes é as two characters.
+    """
+    forms: dict[str, set[str]] = {}
+    for name in folders:
+        forms.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+    return {name: composed if len(names) > 1 else name for composed, names in forms.items() for name in names}
+
+
+def _one_hot(classes: Sequence[str], name: str) -> Labels:
+    labels = np.zeros(len(classes), np.int8)
+    labels[classes.index(name)] = 1
+    return labels
 
 
 def _class_images(
     root: Path,
     split: SplitName | None,
     folder: Path,
-    classes: tuple[str, ...],
+    labels: Labels,
     paths: PathCheck,
     problems: Problems,
 ) -> Iterator[SourceImage]:
-    labels = np.zeros(len(classes), np.int8)
-    labels[classes.index(folder.name)] = 1
     for file in _files(root, folder, problems):
         relative = file.relative_to(root).as_posix()
         if (checked := paths.check(relative, relative)) is not None:
@@ -107,18 +222,14 @@ def _class_images(
 def _files(root: Path, folder: Path, problems: Problems) -> Iterator[Path]:
     """Yields all files below a class folder, in order; linked folders are reported, not followed (they may leave the root, or form a loop)."""
     if folder.is_symlink():
-        where = folder.relative_to(root).as_posix()
-        problems.add("linked folder", where, "is a link to a folder; copy it here")
+        problems.add("linked folder", _named(root, folder), "is a link to a folder; copy it here")
         return
-    for name in _names(folder):
+    for name in member_names(folder):
         if (folder / name).is_dir():
             yield from _files(root, folder / name, problems)
         else:
             yield folder / name
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith(".") and name not in IGNORED)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
+def _named(root: Path, folder: Path) -> str:
+    return folder.relative_to(root).as_posix() if folder != root and folder.is_relative_to(root) else folder.name

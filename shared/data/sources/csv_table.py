@@ -1,10 +1,9 @@
-"""Reads a CSV with a row per image: a path column, label columns, optionally the split and a column of what must stay together."""
+"""Reads a CSV with a row per image or per label: a path column, label columns, optionally the split and a column of what must stay together."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,96 +11,53 @@ import numpy as np
 from shared.config.dataset import CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
+from shared.data.source import ImageListing, SourceImage, SplitName
+from shared.data.sources.csv_file import Row, Table, listed, read_table
+from shared.data.sources.label_cells import LabelCells, is_missing, spelling
+from shared.data.sources.members import is_image_name
 from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.sources.split_words import split_of
+from shared.data.sources.table_paths import TablePaths
 from shared.errors import ConfigError, DataError
-from shared.names import path_below
+from shared.names import path_below, shown
 
 TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
 """Maps what a 0/1 cell may hold to its label (pandas writes 1.0 if a column has blanks); blank is unknown."""
 
-
-@dataclass(frozen=True)
-class Row:
-    """Holds a row of the table."""
-
-    line: int
-    """Gives the line of the file on which the row begins, from 1."""
-    cells: dict[str, str]
-    """Maps each column to its text, without blanks around it."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Holds all rows of a CSV."""
-
-    name: str
-    columns: tuple[str, ...]
-    rows: list[Row]
+ROW_PER_LABEL = "set dataset.rows: label and `kind: any` for its groups, to give it the labels of all its rows"
 
 
 def read_csv(config: CsvSource, root: Path, problems: Problems) -> ImageListing:
     """Lists the images that the rows of the table name.
 
-    Raises DataError if the table cannot be read, ConfigError if it lacks a column that the study names.
+    Raises DataError if the table cannot be read, has no header, or has other labels for the same image in another row; ConfigError if it lacks
+    a column that the study names.
     """
     root = existing_root(root)
-    paths = PathCheck(_inside(root, config.image_folder, "image_folder"), problems)
-    table = read_table(_inside(root, config.file, "file"), problems, config.delimiter)
+    folder = _inside(root, config.image_folder, "image_folder")
+    table = read_table(_inside(root, config.file, "file"), problems, config.delimiter, config.header)
+    table = _with_the_study_s_spelling(config, table)
     for setting, column in _named_columns(config):
         if column not in table.columns:
-            raise ConfigError(f"dataset.{setting}: {table.name} has no column {column!r}; it has {list(table.columns)}")
-    schema, class_where = _schema(config, table)
-    reader = _RowReader(config, schema, paths, problems, table.name)
-    images = [image for row in table.rows if (image := reader.read(row)) is not None]
-    return ImageListing(schema, images, len(images), class_where=class_where)
-
-
-def read_table(path: Path, problems: Problems, delimiter: str = ",") -> Table:
-    """Reads a CSV whose first row names its columns; rows with more or fewer cells are reported to `problems`.
-
-    Raises DataError if the file is missing, empty or not text, or names a column twice.
-    """
-    name = path.name
-    rows: list[Row] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _numbered(csv.reader(file, delimiter=delimiter, strict=True))
-            header = tuple(cell.strip() for cell in next(lines, (0, []))[1])
-            if not header:
-                raise DataError(f"{name}: is empty; its first row must name the columns")
-            if twice := [column for column in header if header.count(column) > 1]:
-                raise DataError(f"{name} line 1: the column {twice[0]!r} is named twice; rename one")
-            for line, cells in lines:
-                if len(cells) != len(header):
-                    message = f"must have {len(header)} cells as the first row has, got {len(cells)}"
-                    problems.add("wrong number of cells", f"{name} line {line}", message)
-                    continue
-                rows.append(Row(line, {c: cell.strip() for c, cell in zip(header, cells, strict=True)}))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; dataset.file names the CSV inside dataset.root") from None
-    except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"dataset.{setting}: {table.name} has no column {shown(column)}; it has {listed(table.columns)}"
+            )
+    paths = TablePaths(folder, config.path_prefix, config.lookup)
+    if config.header is None and is_image_name(config.path_column) and paths.exists(config.path_column):
         raise DataError(
-            f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
-    return Table(name, header, rows)
-
-
-def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Yields records that are not blank, each with the line on which it begins (a quoted cell may span several)."""
-    line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"the CSV, near line {line}: cannot be read ({error}); fix the quotes there") from error
-        if cells:
-            yield line, cells
-        line = reader.line_num + 1  # type: ignore[attr-defined]
+            f"{table.name} line 1: names the image {shown(config.path_column)}, so the file has no line with the columns' names; "
+            "add one, or name them in dataset.header"
+        )
+    cells = {
+        name: LabelCells(group, table.cells(group.column)) for name, group in config.groups.items() if group.column
+    }
+    schema, class_where = _schema(config, table, cells)
+    reader = _RowReader(config, schema, cells, paths, PathCheck(folder, problems), problems, table.name)
+    for row in table.rows:
+        reader.read(row)
+    reader.raise_if_rows_disagree()
+    images = list(reader.images.values())
+    return ImageListing(schema, images, len(images), class_where=class_where)
 
 
 def _inside(root: Path, text: str, setting: str) -> Path:
@@ -129,14 +85,24 @@ def _named_columns(config: CsvSource) -> Iterator[tuple[str, str]]:
             yield f"groups.{name}.columns", column
 
 
-def _schema(config: CsvSource, table: Table) -> tuple[LabelSchema, dict[str, str]]:
+def _with_the_study_s_spelling(config: CsvSource, table: Table) -> Table:
+    """Returns the table, in which columns that the study names in another Unicode form have the study's form."""
+    wanted = {spelling(column): column for _, column in _named_columns(config) if column not in table.columns}
+    names = {column: wanted.get(spelling(column), column) for column in table.columns}
+    if not wanted or len(set(names.values())) < len(names):
+        return table
+    rows = [Row(row.line, {names[column]: cell for column, cell in row.cells.items()}) for row in table.rows]
+    return Table(table.name, tuple(names.values()), rows)
+
+
+def _schema(config: CsvSource, table: Table, cells: dict[str, LabelCells]) -> tuple[LabelSchema, dict[str, str]]:
     groups, class_where = [], {}
     for name, group in config.groups.items():
-        first_lines = {} if group.columns is not None else _first_lines(group, table)
-        classes = group.columns or group.classes or tuple(sorted(first_lines))
+        first_lines = {} if group.columns is not None else _first_lines(group, table, cells[name])
+        classes = group.columns or group.classes or cells[name].found
         if len(classes) < (2 if group.kind == "one" else 1):
             raise DataError(
-                f"{table.name}: the column {group.column!r} holds the classes {list(classes)}; a group needs two"
+                f"{table.name}: the column {shown(group.column)} holds the classes {listed(classes)}; a group needs two"
             )
         groups.append(LabelGroup(name=name, kind=group.kind, classes=classes))
         for label in classes:
@@ -145,57 +111,96 @@ def _schema(config: CsvSource, table: Table) -> tuple[LabelSchema, dict[str, str
     return LabelSchema(groups=tuple(groups)), class_where
 
 
-def _first_lines(group: CsvGroup, table: Table) -> dict[str, int]:
+def _first_lines(group: CsvGroup, table: Table, cells: LabelCells) -> dict[str, int]:
     """Maps each class to the line on which it is named first."""
     lines: dict[str, int] = {}
     for row in table.rows:
-        for label in _names(group, row.cells[group.column or ""]):
+        for label in cells.read(row.cells[group.column or ""]) or []:
             lines.setdefault(label, row.line)
     return lines
-
-
-def _names(group: CsvGroup, cell: str) -> list[str]:
-    """Returns the class names in a cell: one, or those of a list."""
-    if group.kind == "one":
-        return [cell] if cell else []
-    return [name.strip() for name in cell.split(group.separator) if name.strip()]
 
 
 class _RowReader:
     """Turns rows into images; a row with something wrong is reported to `problems` and left out."""
 
     def __init__(
-        self, config: CsvSource, schema: LabelSchema, paths: PathCheck, problems: Problems, table_name: str
+        self,
+        config: CsvSource,
+        schema: LabelSchema,
+        cells: dict[str, LabelCells],
+        paths: TablePaths,
+        check: PathCheck,
+        problems: Problems,
+        table_name: str,
     ) -> None:
-        self._config, self._schema, self._paths, self._problems = config, schema, paths, problems
-        self._table_name = table_name
+        self.images: dict[str, SourceImage] = {}
+        """Maps each image's path to the image, in the order of the rows."""
+        self._config, self._schema, self._cells, self._problems = config, schema, cells, problems
+        self._paths, self._check, self._table_name = paths, check, table_name
         self._group_splits: dict[str, tuple[SplitName, int]] = {}
+        self._disagreeing: list[str] = []
 
-    def read(self, row: Row) -> SourceImage | None:
-        """Returns the row's image; None if something is wrong with it, of which the first is reported, so that a row counts once."""
+    def read(self, row: Row) -> None:
+        """Adds the row's image or labels. Of what is wrong with the row, the first is reported, so that a row counts once."""
         where = f"{self._table_name} line {row.line}"
-        checked = self._paths.check(row.cells[self._config.path_column], where)
-        if checked is None:
-            return None
-        parts = []
-        for name, group in self._config.groups.items():
-            part = self._labels(name, group, row, where)
-            if part is None:
-                return None
-            parts.append(part)
+        listed_path = self._paths.listed(row.cells[self._config.path_column], where, self._problems)
+        found = self._check.find(listed_path, where) if listed_path is not None else None
+        if found is None:
+            return
+        name, file = found
+        first = self.images.get(name)
+        if self._config.rows == "image" and (
+            message := self._check.repeated(name, row.cells[self._config.path_column], where)
+        ):
+            labels = self._labels(row)
+            if first is not None and isinstance(labels, np.ndarray) and not np.array_equal(labels, first.labels):
+                message = f"the image {shown(name)} has other labels than at {first.where}; {ROW_PER_LABEL}, or keep one row per image"
+                if self._config.on_bad == "skip":  # the second labels would be lost
+                    self._disagreeing.append(f"{where}: {message}")
+            self._problems.add("duplicate path", where, message)
+            return
+        labels = self._labels(row)
+        if isinstance(labels, str):
+            self._problems.add("label outside its group", where, labels)
+            return
         # an image without a product or patient is a group of its own
-        unit = (row.cells[self._config.group_by] or None) if self._config.group_by is not None else None
+        unit = row.cells[self._config.group_by] if self._config.group_by is not None else ""
+        unit_or_none = None if is_missing(unit) else unit
         split: SplitName | None = None
         if self._config.split_column is not None:
-            split = self._split(row.cells[self._config.split_column].lower(), where)
-            if split is None or (unit is not None and not self._same_split(unit, split, row.line, where)):
-                return None
-        return SourceImage(checked[0], where, checked[1], np.concatenate(parts), split, unit)
+            split = self._split(row.cells[self._config.split_column], where)
+            if split is None or (
+                unit_or_none is not None and not self._same_split(unit_or_none, split, row.line, where)
+            ):
+                return
+        image = SourceImage(name, where, file, labels, split, unit_or_none)
+        self.images[name] = image if first is None else self._united(first, image)
+
+    def raise_if_rows_disagree(self) -> None:
+        """Raises DataError if rows of the same image have other labels, of which one would be lost, or other splits or groups."""
+        if self._disagreeing:
+            raise DataError(f"{self._disagreeing[0]} ({len(self._disagreeing)} such rows in all)")
+
+    def _united(self, first: SourceImage, second: SourceImage) -> SourceImage:
+        """Returns the image with the labels of both: a class that one of them has, the image has."""
+        for group, columns in self._schema.slices().items():
+            a, b = first.labels[columns], second.labels[columns]
+            known = (a >= 0).any() and (b >= 0).any()
+            if self._schema.group(group).kind == "one" and known and not np.array_equal(a, b):
+                self._disagreeing.append(
+                    f"{second.where}: the image {shown(second.path)} has another class of the group {group} than at {first.where}; let the rows "
+                    "agree, or set `kind: any` for the group"
+                )
+        if (first.split, first.group) != (second.split, second.group):
+            self._disagreeing.append(
+                f"{second.where}: the image {shown(second.path)} has another split or {self._config.group_by or 'group'} than at {first.where}; "
+                "let the rows agree"
+            )
+        return replace(first, labels=np.maximum(first.labels, second.labels))
 
     def _split(self, text: str, where: str) -> SplitName | None:
-        for split in SPLITS:
-            if text == split or (split == "val" and text in {"valid", "validation"}):
-                return split
+        if (split := split_of(text)) is not None:
+            return split
         self._problems.add(
             "unknown split", where, f"{self._config.split_column} must be train, val or test, got {text[:40]!r}"
         )
@@ -209,26 +214,36 @@ class _RowReader:
         self._problems.add("group in two splits", where, message)
         return False
 
-    def _labels(self, name: str, group: CsvGroup, row: Row, where: str) -> Labels | None:
-        classes = self._schema.group(name).classes
-        labels = np.full(len(classes), -1, np.int8)
-        if group.columns is not None:
-            for position, column in enumerate(group.columns):
-                cell = row.cells[column].lower()
-                if cell not in TRUTH:
-                    self._outside(where, f"{column} must be 0, 1 or blank, got {cell[:40]!r}")
-                    return None
-                labels[position] = TRUTH[cell]
-            return labels
-        cell = row.cells[group.column or ""]
-        if cell:
-            labels[:] = 0
-        for label in _names(group, cell):
-            if label not in classes:
-                self._outside(where, f"{group.column} must be one of {list(classes)}, got {label[:40]!r}")
-                return None
-            labels[classes.index(label)] = 1
+    def _labels(self, row: Row) -> Labels | str:
+        """Returns the labels of the row, `[C]`, or what is wrong with them."""
+        parts = []
+        for name, group in self._config.groups.items():
+            part = self._flags(name, group, row) if group.columns is not None else self._classes(name, group, row)
+            if isinstance(part, str):
+                return part
+            parts.append(part)
+        return np.concatenate(parts)
+
+    def _flags(self, name: str, group: CsvGroup, row: Row) -> Labels | str:
+        labels = np.full(len(self._schema.group(name).classes), -1, np.int8)
+        for position, column in enumerate(group.columns or ()):
+            cell = row.cells[column]
+            truth = -1 if is_missing(cell) else TRUTH.get(cell.lower())
+            if truth is None:
+                return f"{shown(column)} must be 0, 1 or blank, got {cell[:40]!r}"
+            labels[position] = truth
         return labels
 
-    def _outside(self, where: str, message: str) -> None:
-        self._problems.add("label outside its group", where, message)
+    def _classes(self, name: str, group: CsvGroup, row: Row) -> Labels | str:
+        classes = self._schema.group(name).classes
+        found = self._cells[name].read(row.cells[group.column or ""])
+        if found is None:
+            return np.full(len(classes), -1, np.int8)
+        labels = np.zeros(len(classes), np.int8)
+        for label in found:
+            if label not in classes:
+                return f"{group.column} must be one of {listed(classes)}, got {label[:40]!r}"
+            if "\0" in label:
+                return f"{group.column} holds a null character, got {label[:40]!r}"
+            labels[classes.index(label)] = 1
+        return labels

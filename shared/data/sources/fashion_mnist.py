@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +12,7 @@ from shared.config.dataset import FashionMnistSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage, SplitName
+from shared.data.sources.idx import read_idx
 from shared.data.sources.paths import existing_root
 from shared.errors import ConfigError, DataError
 
@@ -38,12 +36,19 @@ SCHEMA = LabelSchema(
         LabelGroup(name="worn_on", classes=("torso", "whole_body", "legs", "feet", "hand")),
     )
 )
-MOST_PIXELS = 1 << 29  # of one file (680,000 images); an IDX header may claim 2^96
+FIRST_LABELS = (9, 0, 0, 3, 0, 2, 7, 2, 5, 5)
+"""Holds the first labels of the training file, which MNIST and its other relatives do not have."""
 
 
 def infer_fashion_mnist(data: Path) -> None:
-    """Raises DataError that names the ready study to run if the folder holds Fashion-MNIST's files."""
-    if data.is_dir() and any(data.glob("train-images*idx3-ubyte*")):
+    """Raises DataError that names the ready study to run if the folder holds Fashion-MNIST's files, which are named like MNIST's."""
+    if not data.is_dir() or not any(data.glob("train-labels?idx1-ubyte*")):
+        return
+    try:
+        labels = read_idx(_find(data, "train-labels-idx1-ubyte"), 1)
+    except DataError:  # whoever reads the folder says what is wrong with it
+        return
+    if tuple(labels[: len(FIRST_LABELS)].tolist()) == FIRST_LABELS:
         raise DataError(f"{data}: is Fashion-MNIST's; run studies/fashion-mnist.yaml with --set dataset.root={data}")
 
 
@@ -140,33 +145,3 @@ def _find(root: Path, name: str) -> Path:
         if (root / candidate).is_file():
             return root / candidate
     raise DataError(f"{root}/{name}[.gz]: not found; Fashion-MNIST is four IDX files in one folder")
-
-
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Returns the array of unsigned bytes in an IDX file (two zeros, 8, the number of dimensions, each as big-endian 32 bits, the values).
-
-    Raises DataError if it is anything else or has more or fewer values than its header says.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _parse_idx(file, dimensions, path.name)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name}: cannot be read ({error}); fetch the file again") from error
-
-
-def _parse_idx(file: BinaryIO | gzip.GzipFile, dimensions: int, name: str) -> NDArray[np.uint8]:
-    header = file.read(4 + 4 * dimensions)
-    magic = bytes([0, 0, 8, dimensions])
-    if header[:4] != magic:
-        raise DataError(f"{name}: must begin with the IDX magic {magic.hex()}, got {header[:4].hex() or 'nothing'}")
-    shape = tuple(int(size) for size in np.frombuffer(header[4:].ljust(4 * dimensions, b"\0"), ">u4"))
-    size = 1
-    for length in shape:
-        size *= length
-    if not 0 < size <= MOST_PIXELS:
-        raise DataError(f"{name}: its header says {' x '.join(map(str, shape))} values; fetch the file again")
-    values = file.read(size)
-    if len(values) < size or file.read(1):
-        found = f"{len(values)}" if len(values) < size else "more"
-        raise DataError(f"{name}: its header says {size} values, it has {found}; it was cut short or changed")
-    return np.frombuffer(values, np.uint8).reshape(shape)

@@ -8,23 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from shared.config.dataset import (
+    ArraysSource,
     CsvSource,
     Dataset,
     DeepFashionSource,
     FashionMnistSource,
     FolderSource,
     GarmentsSource,
+    ImagefolderSource,
+    ParquetSource,
     Source,
 )
 from shared.config.near import near
 from shared.data.garments.source import read_garments
 from shared.data.problems import Problems
 from shared.data.source import ImageListing, InferredSource
+from shared.data.sources.arrays import infer_arrays, read_arrays
 from shared.data.sources.class_folders import infer_folder, read_folder
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.deepfashion import infer_deepfashion, read_deepfashion
 from shared.data.sources.fashion_mnist import infer_fashion_mnist, read_fashion_mnist
+from shared.data.sources.imagefolder import infer_imagefolder, read_imagefolder
 from shared.data.sources.infer_csv import infer_csv
+from shared.data.sources.parquet import infer_parquet, read_parquet
 from shared.errors import ConfigError
 
 
@@ -60,6 +66,9 @@ SOURCES: dict[str, StoredSource | DrawnSource] = {
     "garments": DrawnSource(GarmentsSource, read_garments),
     "deepfashion": StoredSource(DeepFashionSource, read_deepfashion, infer_deepfashion),
     "fashion-mnist": StoredSource(FashionMnistSource, read_fashion_mnist, infer_fashion_mnist),
+    "arrays": StoredSource(ArraysSource, read_arrays, infer_arrays),
+    "parquet": StoredSource(ParquetSource, read_parquet, infer_parquet),
+    "imagefolder": StoredSource(ImagefolderSource, read_imagefolder, infer_imagefolder),
     "csv": StoredSource(CsvSource, read_csv, infer_csv),
     "folder": StoredSource(FolderSource, read_folder, infer_folder),
 }

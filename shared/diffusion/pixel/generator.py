@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest
+from shared.diffusion.generator import (
+    BaseSource,
+    Generator,
+    SampleRequest,
+    by_strength,
+    draw_noise,
+    guided,
+    start_pixels,
+)
 from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_network
 
 SHIFT = 0.3
@@ -22,6 +30,8 @@ keep 93 %, with this shift 99 %."""
 
 class PixelGenerator(Generator):
     """Draws with a trained FlowNetwork on one device, in float32: the network is small, and bytes then differ least between devices."""
+
+    guidance, steps = 2.0, 25
 
     def __init__(self, network: FlowNetwork, schema: LabelSchema, resolution: int, device: torch.device) -> None:
         self.resolution = resolution
@@ -35,47 +45,54 @@ class PixelGenerator(Generator):
         """Opens the files that finetune committed; raises DataError if they are damaged or do not fit each other. It has no base."""
         return cls(*load_network(files), device)
 
-    def prompt(self, labels: Labels) -> str:
+    def prompt(self, labels: Labels, template: str | None = None) -> str:
         """Returns the class names of labels `[C]`, e.g. `fabric/denim, neckline/crew`."""
         return ", ".join(name for name, value in zip(self._schema.class_names, labels, strict=True) if value == 1)
 
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[SampleRequest], guidance: float, steps: int) -> NDArray[np.uint8]:
-        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Does nothing, as labels are read as they are."""
 
-        Requests are drawn in groups that run the same part of the schedule: those from noise, and those of each strength.
-        """
+    @torch.inference_mode()
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> NDArray[np.uint8]:
+        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type."""
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
-        groups: dict[float | None, list[int]] = {}
-        for position, request in enumerate(requests):
-            if (request.start is None) != (request.strength is None):
-                raise ValueError("a request has both a start and a strength, or neither")
-            groups.setdefault(request.strength, []).append(position)
-        for strength, positions in groups.items():
-            drawn = self._denoise([requests[i] for i in positions], strength, guidance, steps)
+        for strength, positions in by_strength(requests).items():
+            drawn = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
             levels = ((drawn.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             images[positions] = levels.permute(0, 2, 3, 1).cpu().numpy()
         return images
 
     def _denoise(
-        self, requests: Sequence[SampleRequest], strength: float | None, guidance: float, steps: int
+        self,
+        requests: Sequence[SampleRequest],
+        strength: float | None,
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float],
     ) -> torch.Tensor:
         """Returns the images `[n, 3, r, r]`, in -1 to 1, of requests of one strength."""
         side = self.resolution
-        # drawn on the CPU: a seed's noise is then the same on every device
-        noise = torch.stack(
-            [torch.randn((3, side, side), generator=torch.Generator().manual_seed(r.seed)) for r in requests]
-        ).to(self._device)
-        state = noise if strength is None else (1 - strength) * self._starts(requests) + strength * noise
+        state = draw_noise(requests, (3, side, side)).to(self._device)
+        if strength is not None:
+            state = (1 - strength) * start_pixels(requests, side, self._device) + strength * state
         labels = torch.from_numpy(np.stack([r.labels for r in requests])).to(self._device)
+        start = 1.0 if strength is None else strength
+        evaluations = max(1, round(steps * start))
+        number = count(steps - evaluations)
 
         def flow(state: torch.Tensor, share: float) -> torch.Tensor:
-            image = state - share * self._flow(state, share * TRAIN_TIMESTEPS, labels, guidance)
+            scale = guidance if guided(next(number), steps, interval) else 1.0
+            image = state - share * self._flow(state, share * TRAIN_TIMESTEPS, labels, scale)
             # guidance may push the predicted image out of the range of images
             return (state - image.clamp(-1, 1)) / share
 
-        start = 1.0 if strength is None else strength
-        return integrate(flow, state, start, max(1, round(steps * start)))
+        return integrate(flow, state, start, evaluations)
 
     def _flow(self, state: torch.Tensor, timestep: float, labels: torch.Tensor, guidance: float) -> torch.Tensor:
         """Returns the flow with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none."""
@@ -90,13 +107,6 @@ class PixelGenerator(Generator):
         )
         without, conditional = both.chunk(2)
         return without + guidance * (conditional - without)
-
-    def _starts(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
-        """Returns the start images `[n, 3, r, r]`, scaled to -1 to 1."""
-        starts = np.stack([r.start for r in requests if r.start is not None])
-        if starts.shape[1:] != (self.resolution, self.resolution, 3):
-            raise ValueError(f"start images must be {(self.resolution, self.resolution, 3)}, got {starts.shape[1:]}")
-        return torch.from_numpy(starts).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def integrate(

@@ -19,7 +19,7 @@ from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
-from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, sampling
 from shared.diffusion.pixel.generator import PixelGenerator
 from shared.diffusion.pixel.train import finetune_pixel
 from shared.settings import Settings
@@ -53,15 +53,16 @@ def time_pixel(
         steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
         files = {path.name: path for path in out.iterdir()}
         generator = PixelGenerator.load(files, device, _no_base(out))
-    sampler_steps = min(SAMPLER_STEPS, generate.steps)
+    guidance, all_steps = sampling(generate, generator)
+    sampler_steps = min(SAMPLER_STEPS, all_steps)
     requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
     drawn = Repeats()
     with suppress(Enough):
         while True:
             start = time.monotonic()
-            generator.sample(requests, generate.guidance, sampler_steps)
+            generator.sample(requests, guidance, sampler_steps)
             drawn.add(time.monotonic() - start)
-    return spread(steps[1:]), spread(drawn.times) * (generate.steps / sampler_steps) / generate.batch_size
+    return spread(steps[1:]), spread(drawn.times) * (all_steps / sampler_steps) / generate.batch_size
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:

@@ -15,7 +15,7 @@ from shared.data.dataset import read_info
 from shared.data.preview import preview
 from shared.data.schema import class_counts
 from shared.diffusion.generators import GENERATORS
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, InputError
 from shared.stop import StopSignal
 
 
@@ -85,6 +85,47 @@ def test_a_study_for_a_csv_with_awkward_names(tmp_path: Path) -> None:
     assert sum(prepared.summary["sizes"].values()) == 24
 
 
+def test_a_table_without_header_is_read_and_prepared_as_init_shows(tmp_path: Path) -> None:
+    """Covers a prefix, bars, backslashes, rows per label and pandas' marks of missing values at once."""
+    data = tmp_path / "data"
+    rows = []
+    for number in range(24):
+        picture(data / "img" / f"{number:03d}.png", number, side=33)
+        path = f"C:\\Users\\me\\img\\{number:03d}.png"
+        rows.append(f"{number}|{path}|{['1.0', '2.0', 'None'][number % 3]}")
+        if number % 4 == 0:
+            rows.append(f"{number}|{path}|3.0")
+    (data / "train.csv").write_text("\n".join(rows))
+    lines = init(data, tmp_path / "study.yaml")
+    assert any(line.startswith("found: 24 images, label groups label (any, 3 classes)") for line in lines)
+    assert any(line.startswith("check: ") and "'None' (8 rows) is taken for unknown" in line for line in lines)
+    text = (tmp_path / "study.yaml").read_text()
+    assert "  # Check: 'label': 'None' (8 rows)" in text
+    study = load_study(tmp_path / "study.yaml")
+    assert isinstance(study.dataset, CsvSource)
+    assert (study.dataset.header, study.dataset.rows) == (("column_1", "path", "label"), "label")
+    (tmp_path / "out").mkdir()
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
+    prepared = prepare(stage, data, tmp_path / "out", StopSignal())
+    counts = read_info(prepared.files["dataset.json"]).counts
+    assert [sum(counts[split][f"label/{c}"] for split in counts) for c in "123"] == [8, 8, 6]
+
+
+def test_missing_images_are_said(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "x.jpg", 99)
+    rows = ["path,kind", "x.jpeg,a", "y.png,b"]
+    for number in range(20):
+        picture(tmp_path / "data" / f"{number}.png", number)
+        rows.append(f"{number}.png,{'ab'[number % 2]}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(rows))
+    lines = init(tmp_path / "data", tmp_path / "study.yaml")
+    assert any(line.startswith("found: 20 images") for line in lines)
+    assert any(
+        line.startswith("bad: 2 rows") and line.endswith("line 2: x.jpeg: does not exist; there is 'x.jpg'")
+        for line in lines
+    )
+
+
 def test_classes_too_small_and_bad_rows_are_said(tmp_path: Path) -> None:
     data = tmp_path / "data"
     rows = ["path,kind,part"]
@@ -111,7 +152,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         init(data, tmp_path / "there.yaml")
     with pytest.raises(DataError, match="absent: not found; name a folder"):
         init(tmp_path / "absent", tmp_path / "there.yaml")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         init(data, tmp_path / "there.yaml" / "study.yaml")
     for path in data.rglob("*.png"):
         path.write_text("broken")

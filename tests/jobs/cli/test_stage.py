@@ -145,6 +145,19 @@ def test_0_it_committed_and_the_second_time_had(tmp_path: Path, task: Task, caps
     assert "committed already" in said(capsys)
 
 
+def test_no_secret_is_stored_or_logged(
+    tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, "planted-secret")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:planted-secret@host/db")
+    assert exit_code(tmp_path, task) == COMMITTED
+    stored = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert [path for path in stored if path.name == "manifest.json"]
+    assert [path for path in stored if b"planted-secret" in path.read_bytes()] == []
+    assert "planted-secret" not in "".join(capsys.readouterr())
+
+
 def test_2_what_no_retry_mends(tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data" / "train" / "cat" / "0.png").write_bytes(b"no image")
     assert exit_code(tmp_path, task) == INPUT == 2

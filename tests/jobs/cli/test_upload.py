@@ -18,7 +18,7 @@ from shared.data.sources.digest import source_digest
 from shared.errors import ArtifactError, ConfigError, DataError
 from shared.settings import Settings
 
-FILES = {"labels.csv": b"a.png,cat", "a/1.png": b"1", "a-b/ü 2.png": b"22", ".hidden": b"", "w.safetensors": b"w1"}
+FILES = {"labels.csv": b"a.png,cat", "a/1.png": b"1", "a-b/ü 2.png": b"22", "w.safetensors": b"w1"}
 
 
 @pytest.fixture
@@ -26,13 +26,16 @@ def folder(tmp_path: Path) -> Path:
     for name, data in FILES.items():
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_bytes(data)
+    for name in (".DS_Store", "a/Thumbs.db", "a/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg"):  # nobody's data
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"left behind")
     return tmp_path / "data"
 
 
 def test_the_copy_is_the_same_data(folder: Path, s3_store: S3Store, s3_server: Settings) -> None:
     root = f"{s3_store.url}/set"
     said = upload(folder, f"{root}/", s3_server, False)
-    assert said.splitlines()[0].startswith("5 files (0.0 MiB) are in ")
+    assert said.splitlines()[0].startswith("4 files (0.0 MiB) are in ")
     assert said.splitlines()[1:] == [f"in the study: dataset.root: {root}"]
     here, there = (source_digest(FolderSource(source="folder", root=r), s3_server) for r in (str(folder), root))
     assert here == there
@@ -45,9 +48,9 @@ def test_the_copy_is_the_same_data(folder: Path, s3_store: S3Store, s3_server: S
 def test_what_is_there_is_left_alone(folder: Path, s3_store: S3Store, s3_server: Settings) -> None:
     s3_store.put("a/1.png", b"1")
     s3_store.put("a/other.png", b"left of a set before")
-    assert json.loads(upload(folder, s3_store.url, s3_server, True))["sent"] == 4
+    assert json.loads(upload(folder, s3_store.url, s3_server, True))["sent"] == 3
     again = json.loads(upload(folder, s3_store.url, s3_server, True))
-    assert (again["files"], again["sent"], again["others"]) == (5, 0, ["a/other.png"])
+    assert (again["files"], again["sent"], again["others"]) == (4, 0, ["a/other.png"])
     for name, data in (("labels.csv", b"a.png,dog"), ("w.safetensors", b"w2")):  # the same size as before
         (folder / name).write_bytes(data)
         assert json.loads(upload(folder, s3_store.url, s3_server, True))["sent"] == 1

@@ -88,6 +88,19 @@ def test_weights_of_the_hub_are_named_and_not_fetched(
     ]
 
 
+def test_a_plan_looks_at_weights_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    base = "finetune={generator: stable-diffusion, base: /absent, resolution: 32}"
+    for setting, message in {
+        f"classifier.pretrained={tmp_path / 'w.safetensors'}": "is a pointer of Git LFS",
+        base: "there is no folder /absent",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["validate", str(SMALL_STUDY), "--set", setting, "--plan"])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("guidances", "trials", "sets"), [([1.0, 2.0], 9, 4), ([1.0, 2.0], 3, 3), (None, 9, 1)])
 def test_a_search_over_the_generator_makes_a_set_a_combination_or_a_trial(
     guidances: list[float] | None, trials: int, sets: int

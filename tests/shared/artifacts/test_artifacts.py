@@ -232,3 +232,23 @@ def test_a_stray_object_is_no_part(artifacts: Artifacts, tmp_path: Path) -> None
     artifacts.save_part("generate", KEY, 1, {"images": written(tmp_path / "w", b"1")}, {})
     artifacts.store.put(f"study/generate/{KEY}/parts/notes.json", b"")
     assert list(artifacts.parts("generate", KEY)) == [1]
+
+
+def test_a_manifest_that_fills_the_memory_is_refused(
+    artifacts: Artifacts, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.artifacts.store.LARGEST_IN_MEMORY", 100)
+    store.put(f"study/prepare/{KEY}/manifest.json", b" " * 101)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: has 101 bytes, more than the 100 of anything"):
+        artifacts.find("prepare", KEY)
+    store.put(f"study/prepare/{KEY}/generation", b"7")
+    assert artifacts.generation("prepare", KEY) == 7
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"seven", b"9" * 5000, b"\xff", b"\x1b[31m"])
+def test_a_generation_that_is_none(artifacts: Artifacts, store: Store, text: bytes) -> None:
+    store.put(f"study/prepare/{KEY}/generation", text)
+    with pytest.raises(ArtifactError, match="must be a small whole number") as caught:
+        artifacts.generation("prepare", KEY)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400

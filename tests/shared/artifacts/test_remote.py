@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_keys_that_would_leave_the_folder(key: str, tmp_path: Path, monkeypatch:
     with pytest.raises(DataError, match=r"s3://bucket/set: the name .* names are relative and normal"):
         local_folder("s3://bucket/set", Settings.from_environment({}), tmp_path / "scratch")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("read", [local_folder, local_file])
+def test_locations_that_are_no_paths(read: Callable[[str, Settings, Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="~nobody-here/x: there is no home folder ~nobody-here; write the whole path"):
+        read("~nobody-here/x", Settings.from_environment({}), tmp_path)
+    with pytest.raises(DataError, match="has a NUL, which no path has; remove it"):
+        read("a\0b", Settings.from_environment({}), tmp_path)
 
 
 @pytest.mark.parametrize("location", ["s3://bucket/..", "s3://../x", "s3://bucket/a/../../x", "s3://bucket/a\\b"])

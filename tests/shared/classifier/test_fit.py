@@ -21,9 +21,11 @@ from shared.classifier.fit import (
     TrainingDiverged,
     TrainingFailed,
     fit,
+    new_network,
     unmasked_targets,
 )
 from shared.classifier.loss import ClassCounts, Loss
+from shared.classifier.model import trains_on_one
 from shared.classifier.runtime import Runtime
 from shared.classifier.sampling import Sampler
 from shared.classifier.training_set import effective_training_set
@@ -33,7 +35,7 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.stop import StopSignal
-from tests.support.tiny_arms import make_arm
+from tests.support.tiny_arms import make_arm, make_images
 
 Build = Callable[..., TrainingData]
 RARE = np.array([2])
@@ -109,6 +111,35 @@ def test_it_learns_and_predicts(train: ImageSet, val: ImageSet, tmp_path: Path, 
     from safetensors.torch import load_file
 
     assert set(load_file(tmp_path / "model.safetensors")) == set(fitted.network.state_dict())
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_a_single_image_that_batch_norm_cannot_take_joins_another_batch(
+    count: int, val: ImageSet, build: Build
+) -> None:
+    arm = make_arm(training={"batch_size": 2, "refit_epochs": 1, "mixup": 0.2})
+    few = make_images(9).take(np.arange(count))
+    data = build(arm, few, val)
+    network = new_network(arm, data, 7)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = torch.get_rng_state()
+    assert not trains_on_one(network, data.unaugmented(network, np.array([0])))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(np.isfinite(record.train_loss) for record in run(arm, data, 2).history)
+
+
+def test_a_single_image_stays_alone_if_the_network_takes_it(
+    val: ImageSet, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = make_arm(training={"batch_size": 2})
+    large = make_images(5, side=64)
+    data = build(arm, large, make_images(4, seed=1, side=64, split="val"))
+    taken: list[int] = []
+    batch = TrainingData.batch
+    monkeypatch.setattr(TrainingData, "batch", lambda *a: taken.append(len(a[3])) or batch(*a))
+    run(arm, data, 1)
+    assert sorted(taken) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)

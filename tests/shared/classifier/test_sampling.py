@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.classifier.optimizer import rate_at
-from shared.classifier.sampling import Sampler
+from shared.classifier.sampling import Sampler, without_single_images
 from tests.support.tiny_arms import make_arm
 
 
@@ -105,3 +105,20 @@ def test_the_rate_rises_from_zero_and_falls_along_a_cosine() -> None:
     assert rate_at(60, 60, 5) == pytest.approx(0)
     assert rate_at(1, 2, 5) == 1  # a run that is shorter than its warm-up still reaches the full rate
     assert rate_at(0, 4, 0) == 1
+
+
+@given(st.integers(1, 70), st.integers(0, 90), st.integers(2, 4), st.sampled_from(SYNTHETIC))
+def test_without_single_images_all_arms_take_equal_steps(
+    real: int, generated: int, size: int, synthetic: dict[str, float] | None
+) -> None:
+    baseline, other = (
+        sampler(real, n, training={"batch_size": size}, synthetic=s) for n, s in ((0, None), (generated, synthetic))
+    )
+    for epoch in range(10):
+        before = [s.batches(epoch) for s in (baseline, other)]
+        after = [without_single_images(batches) for batches in before]
+        assert len(after[0]) == len(after[1])
+        for old, new in zip(before, after, strict=True):
+            assert min(map(len, new)) >= 2
+            assert max(map(len, new)) <= size + 1
+            assert np.array_equal(np.concatenate(new), np.repeat(np.concatenate(old), 2 if real == 1 else 1))

@@ -28,7 +28,12 @@ FINETUNE = {
     name: {"generator": name, "resolution": 32} | (BASE if kind.base else {}) for name, kind in GENERATORS.items()
 }
 GROUPS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "columns": ["a", "b"]}}
-REQUIRED: dict[str, dict[str, Any]] = {"csv": {"groups": GROUPS}}
+COLUMNS = {"kind": {"column": "kind"}, "marks": {"kind": "any", "column": "marks"}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "csv": {"groups": GROUPS},
+    "parquet": {"groups": COLUMNS},
+    "imagefolder": {"groups": COLUMNS},
+}
 """The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
     name: {"root": "data", "resolution": 64, **REQUIRED.get(name, {})}
@@ -39,12 +44,16 @@ OTHER_VALUES: dict[str, Any] = {
     "images": "real+copies",
     "rare.classes": ["fabric/leather"],
     "generate.quota": {"fabric/leather": 3},
+    "generate.guidance_interval": [0.2, 0.8],
     "finetune.phrases": {"fabric/leather": "leather"},
     "search.space": {"training.tau": {"low": 0.0, "high": 1.0}},
     "search.objective": ["val_macro_f1", "val_loss"],
     "search.sampler": "cmaes",
     "search.warm_start_from": "other/real",
     "dataset.keep": {"shirt": 4},
+    "dataset.classes": ["x", "y"],
+    "dataset.header": ["path", "kind"],
+    "dataset.window": [0.0, 4095.0],
     "dataset.groups": {"other": {"column": "kind"}},
     "dataset.groups.kind.column": "other",
     "dataset.groups.kind.classes": ["x", "y"],
@@ -75,6 +84,8 @@ NOT_SET_ALONE = {
     "dataset.groups.marks.column": "excludes `columns`",
     "dataset.groups.marks.kind": "`columns` are of kind any",
     "dataset.groups.marks.classes": "`columns` are the classes",
+    "generate.prompts": "needs a generator with prompts",
+    "generate.negative_prompt": "needs a generator with prompts",
     "search.space.training.dropout.log": "begins at 0",
     "search.space.training.lr.kind": "an integer is no learning rate",
     "search.space.training.dropout.kind": "an integer is no dropout",

@@ -188,6 +188,15 @@ def test_what_set_put_into_an_experiment_is_the_place(tmp_path: Path) -> None:
         load_study(write(tmp_path, text), ["experiments.0.search={space: {training.rl: {low: 0.1, high: 0.2}}}"])
 
 
+def test_of_many_errors_the_first_are_listed_and_the_others_counted(tmp_path: Path) -> None:
+    text = MINIMAL + "".join(f"k{number}: 1\n" for number in range(60))
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(tmp_path, text))
+    *listed, last = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in listed] == [f"k{number}" for number in range(20)]
+    assert last == "and 40 more errors"
+
+
 def test_an_endless_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nested more than 40 deep"):
         load_study(write(tmp_path, MINIMAL), ["training=&a [*a]"])

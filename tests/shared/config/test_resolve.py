@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
-from shared.config.generation import PixelFinetune, StableDiffusionFinetune
-from shared.config.load import study_from_tree
+from shared.config.generation import Generate, PixelFinetune, StableDiffusionFinetune
+from shared.config.load import load_study, study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.config.search import FloatRange
 from shared.config.seeds import repetition_seed
+from shared.config.stages import GenerateConfig
 from shared.config.study import LEAST_REPETITIONS, least_seeds
 from shared.errors import ConfigError
+from shared.pipeline.plan import plan
+from tests.support.small_study import SMALL_STUDY
 
 
 def tree(**values: Any) -> dict[str, Any]:
@@ -158,3 +161,29 @@ def test_further_arms_with_real_images_may_differ_in_anything_but_the_number_of_
         ConfigError, match=r"experiments\[2\]\.final\.seeds: must equal .* repetitions are paired, got 7"
     ):
         study_from_tree(tree(verdict={"baseline": "a"}, experiments=[*arms[:2], real | {"final": {"seeds": 7}}]))
+
+
+def test_guidance_and_steps_of_a_base_unless_they_are_set() -> None:
+    base = "finetune={generator: text-to-image, base: some/model}"
+    real, synthetic, _ = load_study(SMALL_STUDY, [base, "generate={fill_to: 9}"]).experiments
+    assert (real.generate.guidance, real.generate.steps) == (None, None)
+    own = load_study(
+        SMALL_STUDY, [base, "generate={fill_to: 9, steps: 7}", "experiments.synthetic.generate.guidance=3"]
+    )
+    assert [(e.generate.guidance, e.generate.steps) for e in own.experiments] == [(None, 7), (3.0, 7), (None, 7)]
+    assert synthetic.finetune.resolution is None
+    pixel = load_study(SMALL_STUDY, ["generate={fill_to: 9}"]).experiments[0]
+    assert (pixel.generate.guidance, pixel.generate.steps) == (2.0, 25)
+
+
+def test_prompts_reach_generate_if_the_generator_has_prompts() -> None:
+    sets = ["generate.prompts=['a {labels}', 'my {labels}']", "generate.negative_prompt=dark"]
+    study = load_study(SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", *sets])
+    (made, *_) = [step.config for step in plan(study) if isinstance(step.config, GenerateConfig)]
+    assert (made.generate.prompts, made.generate.negative_prompt) == (("a {labels}", "my {labels}"), "dark")
+    assert not {"prompts", "negative_prompt", "guidance_interval"} & Generate().model_dump().keys(), "keys stay"
+    for setting in sets:
+        with pytest.raises(
+            ConfigError, match=r"has no meaning with generator: pixel, which reads labels and no text; remove"
+        ):
+            load_study(SMALL_STUDY, [setting])

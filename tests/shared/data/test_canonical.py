@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
-from shared.config.dataset import Source
-from shared.data.canonical import canonical
+from shared.config.dataset import FolderSource, Source
+from shared.data.canonical import FORMATS, Reading, canonical, check_header
 from shared.data.imageset import decode
 from shared.data.leaks import COLOUR_LEVELS
 from shared.data.problems import BadImage
@@ -49,6 +49,91 @@ def test_modes_of_eight_bits_become_rgb(tmp_path: Path, mode: str) -> None:
     assert found.shape == (32, 32, 3)
     if mode != "1":
         assert np.abs(found - expected).mean() < 8
+
+
+def deep(path: Path, values: np.ndarray[Any, Any], **options: Any) -> Path:
+    return saved(path, Image.fromarray(values), **options)
+
+
+GREY = np.add.outer(np.arange(40), np.arange(40) * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("a.png", (GREY * 500).astype(np.uint16)),
+        ("a.tif", (GREY * 500).astype(np.uint16)),
+        ("a.tif", (GREY * 9e5).astype(np.int32)),
+        ("a.tif", (GREY / 999 - 7).astype(np.float32)),
+        ("a.pgm", (GREY * 500).astype(np.uint16)),
+    ],
+)
+def test_deep_grey_is_spread_by_its_percentiles(tmp_path: Path, name: str, values: np.ndarray[Any, Any]) -> None:
+    path = deep(tmp_path / name, values)
+    assert check_header(path) == (40, 40)
+    found = canonical(path, 40, "squash")
+    low, high = np.percentile(GREY, [0.5, 99.5])
+    expected = ((GREY - low) / (high - low)).clip(0, 1) * 255
+    assert np.abs(decode(found.data, 40, name)[..., 0] - expected).max() <= 1.5
+    assert "percentiles 0.5 and 99.5" in found.notes[0]
+
+
+def test_deep_grey_has_a_window(tmp_path: Path) -> None:
+    values = np.array([[0, 1000], [2000, 65_535]], np.uint16).repeat(20, 0).repeat(20, 1)
+    found = canonical(deep(tmp_path / "a.png", values), 40, "squash", reading=Reading(window=(1000, 3000)))
+    grey = decode(found.data, 40, "a")[::20, ::20, 0]
+    assert grey.tolist() == [[0, 0], [128, 255]]
+    assert found.notes == ("grey of more than 8 bits: the values 1000 and 3000 became black and white",)
+    endless = np.where(GREY > 100, np.inf, GREY).astype(np.float32)
+    endless[0, 0] = np.nan
+    flat = np.full((40, 40), 7, np.uint16)
+    for name, odd in (("b.tif", endless), ("c.png", flat)):
+        assert canonical(deep(tmp_path / name, odd), 40, "squash").data
+
+
+def test_deep_grey_is_turned_by_its_exif_data(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    plain = canonical(deep(tmp_path / "a.png", (GREY * 500).astype(np.uint16)), 40, "squash")
+    turned = canonical(deep(tmp_path / "b.png", (GREY * 500).astype(np.uint16), exif=exif), 40, "squash")
+    assert (decode(turned.data, 40, "b") == decode(plain.data, 40, "a")[::-1, ::-1]).all()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_of_several_frames_the_first_is_taken(tmp_path: Path, name: str) -> None:
+    options = {"save_all": True, "append_images": [scene().rotate(180)]}
+    options |= {"lossless": True} if name == "a.webp" else {}
+    moving = canonical(saved(tmp_path / name, scene(), **options), RESOLUTION, "squash")
+    still = canonical(saved(tmp_path / "still.png", scene()), RESOLUTION, "squash")
+    assert np.abs(decode(moving.data, 32, name).astype(int) - decode(still.data, 32, name)).mean() < 3
+    assert moving.notes == ("several frames: the first one was taken",)
+
+
+def test_cmyk_with_a_profile_is_read(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain = canonical(saved(tmp_path / "a.jpg", scene().convert("CMYK")), RESOLUTION, "squash")
+    profiled = canonical(saved(tmp_path / "b.jpg", scene().convert("CMYK"), icc_profile=profile), RESOLUTION, "squash")
+    assert profiled.digest == plain.digest
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="this Pillow was built without AVIF")
+def test_avif_is_read(tmp_path: Path) -> None:
+    assert pixels(saved(tmp_path / "a.avif", scene()))[2, 2].min() > 190
+
+
+def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = saved(tmp_path / "a.png", Image.new("1", (9_000, 8_000)))
+    with pytest.raises(BadImage, match=r"has 9000 x 8000 pixels, must have at most 67108864 .* set dataset.megapixels"):
+        check_header(large)
+    dataset = FolderSource(source="folder", root="x", megapixels=72)
+    assert check_header(large, Reading.of(dataset)) == (9_000, 8_000)
+    assert canonical(large, RESOLUTION, "squash", reading=Reading.of(dataset)).data
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000_000)  # 72 million are more than twice as many
+    with pytest.raises(BadImage, match=r"set dataset\.megapixels higher"):
+        check_header(large, Reading.of(dataset))
+    with Reading.of(dataset).limiting():
+        assert check_header(large, Reading.of(dataset))
+    assert Image.MAX_IMAGE_PIXELS == 30_000_000
 
 
 def test_alpha_is_set_on_white(tmp_path: Path) -> None:
@@ -114,9 +199,8 @@ def test_what_cannot_be_used_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
-    deep = saved(tmp_path / "deep.png", Image.fromarray(np.zeros((9, 9), np.uint16)))
-    floating = saved(tmp_path / "floating.tif", Image.fromarray(np.zeros((9, 9), np.float32)))
-    moving = saved(tmp_path / "moving.gif", scene(), save_all=True, append_images=[scene(60, 40).rotate(180)])
+    lab = saved(tmp_path / "lab.tif", Image.new("LAB", (9, 9)))
+    nothing = saved(tmp_path / "nothing.tif", Image.fromarray(np.full((9, 9), np.nan, np.float32)))
     assert {
         path: reason(tmp_path / path) for path in ("nowhere.jpg", "cut.jpg", "text.jpg", "empty.jpg", "script.png")
     } == {
@@ -127,8 +211,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
         "script.png": "not an image",
     }
     assert [reason(path) for path in (tmp_path / "folder.jpg", tmp_path / "pipe.jpg")] == ["not a file"] * 2
-    assert [reason(path) for path in (deep, floating)] == ["wrong mode"] * 2
-    assert reason(moving) == "several frames"
+    assert [reason(path) for path in (lab, nothing)] == ["wrong mode", "no values"]
     assert reason(saved(tmp_path / "bomb.png", Image.new("1", (16_000, 16_000)))) == "image bomb"
     assert reason(saved(tmp_path / "larger.png", Image.new("1", (9_000, 9_000)))) == "image bomb"
 

@@ -78,7 +78,7 @@ def test_names_that_are_taken(tmp_path: Path) -> None:
         ({"a.csv": "path,kind\n/etc/0.png,cat\n"}, "no column names image files"),
         ({"a.csv": "path,kind\n0.png,cat\n"}, "no column looks like labels"),
         ({"split/list_attr_cloth.txt": "26"}, "is DeepFashion; run studies/deepfashion.yaml"),
-        ({"train-images-idx3-ubyte.gz": ""}, "is Fashion-MNIST's"),
+        ({"train-labels-idx1-ubyte": "\0\0\x08\x01\0\0\0\x0a\x09\0\0\x03\0\x02\x07\x02\x05\x05"}, "is Fashion-MNIST's"),
     ],
 )
 def test_what_is_missing_is_said(tmp_path: Path, files: dict[str, str], message: str) -> None:

@@ -29,7 +29,9 @@ DESCRIPTION = Description(
         LabelGroup(name="kind", classes=("=cat", "dog")),
         LabelGroup(name="tags", kind="any", classes=("new", "worn", "sale")),
     ),
-    preprocessing=Preprocessing(stored_resolution=32, fit="squash", resolution=32, mean=(0, 0, 0), std=(1, 1, 1)),
+    preprocessing=Preprocessing(
+        stored_resolution=32, fit="squash", resolution=32, mean=(0, 0, 0), std=(1, 1, 1), most_pixels=1 << 26
+    ),
     temperatures={"kind": 1.0, "tags": 1.0},
     thresholds={"tags/new": 0.5, "tags/worn": 0.2, "tags/sale": 0.5},
     abstention={"kind": COUNTS, "tags": COUNTS},
@@ -63,7 +65,12 @@ def test_below_the_confidence_nothing_is_said() -> None:
 
 def test_the_table_is_for_a_person() -> None:
     lines = list(as_table(DESCRIPTION, judged(), 0.7))
-    assert [line.split("  ")[0] for line in lines] == ["image", "a.png", "=HYPERLINK(1).png", "bad\\x1b[31m\\n.png"]
+    assert [line.split("  ")[0] for line in lines] == [
+        "image",
+        "a.png",
+        "=HYPERLINK(1).png",
+        "bad\\u001b[31m\\u000a.png",
+    ]
     assert "=cat 91 %" in lines[1]
     assert "new 95 %; don't know: worn 30 %" in lines[1]
     assert "don't know (dog 55 %)" in lines[2]

@@ -63,8 +63,8 @@ class StoppingCheckpoints(FolderCheckpoints):
 
 
 def package_of(name: str) -> str:
-    """Returns the dotted name of a generator's package."""
-    return f"shared.diffusion.{name.replace('-', '_')}"
+    """Returns the dotted name of a generator's package, which two generators may share."""
+    return GENERATORS[name].train.partition(":")[0].rpartition(".")[0]
 
 
 def functions(kind: GeneratorKind) -> dict[str, str]:
@@ -106,13 +106,17 @@ def test_a_generator_reads_each_setting_of_its_section(name: str, kind: Generato
 
 
 @every
-def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tmp_path: Path) -> None:
+def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tiny_base: Path, tmp_path: Path) -> None:
     location = tiny_config(name, kind, tmp_path).base_location
     assert location == (None if kind.base is None else str(tmp_path))
     assert bool(kind.time) != bool(kind.untimed), "set `time`, or say in `untimed` why there is none, and not both"
     if kind.base is not None:
-        assert kind.base.missing(kind.base.read) == []
-        assert set(kind.base.pickles) < set(kind.base.missing([])) < set(kind.base.read)
+        files = [path.relative_to(tiny_base).as_posix() for path in tiny_base.rglob("*") if path.is_file()]
+        read = kind.base.choose([*files, "unet/diffusion_pytorch_model.bin", "whole.safetensors"])
+        assert set(read) <= set(files)
+        assert kind.base.missing(read) == []
+        assert kind.base.missing([])
+        assert {name for name in read if name.endswith(".safetensors")} <= set(kind.base.pickles)
 
 
 @every

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from shared.pipeline.console import JsonConsole, PlainConsole
+from shared.pipeline.console import BarConsole, JsonConsole, PlainConsole
 
 PROGRESS = {
     "time": "t", "level": "info", "name": "finetune", "event": "training",
@@ -30,3 +30,30 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     JsonConsole().line("finetune", PROGRESS)
     assert json.loads(capsys.readouterr().err) == {**PROGRESS, "stage": "finetune"}
+
+
+HOSTILE = {
+    "time": "t",
+    "level": "warning",
+    "name": "tune",
+    "event": "[/red] :cat:\x1b[2J",
+    "reason": "a\x1b]0;x\x07\nb",
+}
+
+
+def test_text_of_others_cannot_command_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for console in (PlainConsole(), BarConsole()):
+        with console:
+            console.line("tune", HOSTILE)
+            console.line("tune [/x]", {**PROGRESS, "event": HOSTILE["event"]})
+            console.say("a\nreason \x1b[31m")
+            console.finished("tune [/x]")
+        err = capsys.readouterr().err
+        assert "[tune] warning: [/red] :cat:\\u001b[2J reason=a\\u001b]0;x\\u0007\\u000ab\n" in err.replace("\r", "")
+        assert "a\nreason \\u001b[31m\n" in err.replace("\r", "")
+        assert "\x1b[2J" not in err
+        assert "\x1b]0" not in err
+        assert "\x1b[31m" not in err

@@ -12,6 +12,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from shared.services.postgres import start_postgres
 from shared.services.process import Server, free_ports, start, unprivileged_user
 from shared.services.s3 import SeaweedFS, ready_seaweedfs, start_seaweedfs
 from shared.services.secret import Certificate, kept_certificate, kept_secret
+from shared.services.services import services
 from shared.settings import Settings
 
 CONTENT = os.urandom(20_000_000)
@@ -172,6 +174,38 @@ def test_its_sockets_are_its_users_only(seaweedfs: SeaweedFS) -> None:
     paths = {Path(each.laddr) for each in found if each.laddr}
     assert len(paths) >= len(s3.ROLES)
     assert {path.stat().st_mode & 0o077 for path in paths} == {0}
+
+
+def test_no_secret_is_an_argument(tmp_path: Path) -> None:
+    """Every user of the machine can read the arguments of all processes, also of those that run for a moment."""
+    seen, ended = set[str](), threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with services(tmp_path, Settings.from_environment({})) as environment:
+            held = [environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL")]
+            running = psutil.Process().children(recursive=True)
+            made = [dict(each.environ()) for each in running if "weed" in each.name()]
+    finally:
+        ended.set()
+        watcher.join()
+    files = [
+        (tmp_path / name).read_text()
+        for name in ("postgres/password", "s3/access-key", "s3/secret-key", "s3/tls/key.pem")
+    ]
+    tokens = [value for each in made for name, value in each.items() if name.endswith("SIGNING_KEY")]
+    assert tokens
+    for program in ("initdb", "postgres -D", "weed"):
+        assert any(program in each for each in seen), program
+    for secret in (*held, *files, *tokens, held[2].split(":")[2].split("@")[0]):
+        assert not [each for each in seen if secret in each]
 
 
 def test_with_the_keys_an_object_is_still_made_once(seaweedfs: SeaweedFS) -> None:

@@ -75,7 +75,7 @@ def test_every_bad_row_is_reported_with_file_and_line(tmp_path: Path, picture: P
 
 
 def test_split_column_and_a_product_in_two_splits(tmp_path: Path) -> None:
-    text = "path,kind,part,product\na.png,x,train,1\nb.png,y,Validation,2\nc.png,x,test,1\nd.png,y,dev,3\n"
+    text = "path,kind,part,product\na.png,x,train,1\nb.png,y,Validation,2\nc.png,x,test,1\nd.png,y,later,3\n"
     source, problems = read(tmp_path, text, split_column="part", group_by="product")
     assert [(image.split, image.group) for image in source.images] == [("train", "1"), ("val", "2")]
     assert problems.counts == {"group in two splits": 1, "unknown split": 1}

@@ -2,20 +2,17 @@ from __future__ import annotations
 
 import gzip
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shared.config.dataset import FashionMnistSource
 from shared.data.problems import Problems
 from shared.data.source import ImageListing
-from shared.data.sources.fashion_mnist import read_fashion_mnist, read_idx
-from shared.errors import ConfigError, DataError, TailfillError
+from shared.data.sources.fashion_mnist import read_fashion_mnist
+from shared.errors import ConfigError, DataError
 
 
 def idx(values: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -112,23 +109,3 @@ def test_missing_and_mismatched_files(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(DataError, match="not found; Fashion-MNIST is four IDX files"):
         read(tmp_path)
-
-
-VALID = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    data=st.binary(max_size=60)
-    | st.builds(lambda cut, more: VALID[:cut] + more, st.integers(0, len(VALID)), st.binary(max_size=30)),
-    packed=st.sampled_from(["plain", "whole", "cut"]),
-)
-def test_any_bytes_are_read_or_refused(data: bytes, packed: str) -> None:
-    stored = data if packed == "plain" else gzip.compress(data)[: None if packed == "whole" else -5]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ("images" if packed == "plain" else "images.gz")
-        path.write_bytes(stored)
-        try:
-            assert read_idx(path, 3).ndim == 3
-        except TailfillError as error:
-            assert "images" in str(error)

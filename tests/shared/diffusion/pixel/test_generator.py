@@ -219,6 +219,15 @@ def test_the_sheet_has_a_row_of_real_and_generated_images_a_class(generator: Pix
     assert sheet.size == (8 * 100 + 4, 4 * 112 + 4)
 
 
+def test_the_sheet_prepares_no_prompt_that_it_does_not_draw(
+    generator: PixelGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(generator, "prepare", prepared.extend)
+    sample_sheet(generator, shapes(40, side=20), np.arange(4), 1.5, 1, seed=0)
+    assert len(prepared) == 1 + 4 * 4
+
+
 def open_files(files: dict[str, Path]) -> Generator:
     source = BaseSource(Settings.from_environment({}), Path("scratch"))
     return load_generator(files, torch.device("cpu"), source)

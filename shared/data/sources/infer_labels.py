@@ -1,0 +1,53 @@
+"""Holds what all sources with columns go by when they infer, for `tailfill init`, what the columns are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from shared.config.dataset import COLUMNS
+from shared.data.sources.split_words import is_split_column, split_of
+
+MOST_CLASSES = 200
+MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
+UNITS = frozenset({
+    "unit", "patient", "patient_id", "product", "product_id", "item", "item_id", "subject", "subject_id", "case_id", "lesion_id",
+})  # fmt: skip
+"""Names columns, in lower case, whose equal values must stay in one split."""
+
+
+def unit_column(columns: Iterable[str], cells: Callable[[str], Sequence[object]]) -> str | None:
+    """Returns the first column of products, patients and the like, of which one has several images; None if there is none."""
+    return next((c for c in columns if c.lower() in UNITS and len(set(cells(c))) < len(cells(c))), None)
+
+
+def split_column(columns: Iterable[str], cells: Callable[[str], Sequence[object]]) -> str | None:
+    """Returns the first column whose values all name a split, one of them train; None if there is none.
+
+    If the column's name says so, too, it counts with other values among them: whoever reads it reports these.
+    """
+    for column in columns:
+        splits = {split_of(value) if isinstance(value, str) else None for value in cells(column)}
+        if len(splits) > 1 and "train" in splits and (None not in splits or is_split_column(column)):
+            return column
+    return None
+
+
+def group_name(column: str, taken: Collection[str]) -> str:
+    """Returns a name for the label group of a column that is valid and not taken."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in column).strip("_-")[:50] or "label"
+    if name in COLUMNS:
+        name = f"{name}_label"
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
+
+
+def column_comments(group_by: str | None) -> dict[str, str]:
+    """Returns the comments that `init` writes beside the fields `group_by` and `groups` of a source with columns."""
+    return {
+        "group_by": "images with an equal value stay in one split"
+        if group_by is not None
+        else "group_by: patient # a column whose equal values must stay in one split",
+        "groups": "a label group is `kind: one` class an image, or `any` number of them; delete what is no label",
+    }

@@ -1,0 +1,97 @@
+"""Finds the files that the cells of a table name: as paths from a folder, with or without a prefix, or as names of files below the folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from shared.data.problems import Problems
+from shared.data.sources.members import images_below
+from shared.data.sources.paths import StoredNames, composed, is_file
+from shared.names import name_fault, shown
+
+
+class TablePaths:
+    """Turns the cells of a path column into paths below a folder, which may be missing.
+
+    A backslash separates folders, as Windows writes it. A file whose name is stored in another Unicode form than the table has is found.
+    """
+
+    def __init__(self, folder: Path, prefix: str = "", lookup: Literal["path", "name"] = "path") -> None:
+        self._folder, self._prefix, self._lookup = folder, _slashed(prefix), lookup
+        self._stored = StoredNames(folder)
+
+    def listed(self, cell: str, where: str, problems: Problems) -> str | None:
+        """Returns the path that a cell names; None if it was reported to `problems`, since it names none or several."""
+        if is_url(cell):
+            problems.add(
+                "missing file", where, f"{shown(cell)} is a URL; save the image, and write its path into the table"
+            )
+            return None
+        path = _slashed(cell).removeprefix(self._prefix)
+        if self._lookup == "path" and is_absolute(path):
+            message = f"the path {shown(cell)} is absolute; set dataset.path_prefix to the part before the folder {self._folder.name}/'s own files"
+            problems.add("leaves the folder" if path.startswith("/") else "unusable path", where, message)
+            return None
+        if self._lookup == "path":
+            return self._stored.of(path)
+        found = self.named(path)
+        if len(found) > 1:
+            problems.add(
+                "ambiguous name",
+                where,
+                f"{shown(cell)} names {len(found)} files, {found[0]!r} and {found[1]!r}; write the paths",
+            )
+            return None
+        if not found and cell:
+            problems.add(
+                "missing file",
+                where,
+                f"no image below {self._folder.name}/ has the name {shown(cell)}, with or without an ending",
+            )
+            return None
+        return found[0] if found else ""
+
+    def exists(self, cell: str) -> bool:
+        """Returns whether a cell names one existing file that lies in the folder."""
+        path = _slashed(cell).removeprefix(self._prefix)
+        if self._lookup == "name":
+            return len(self.named(path)) == 1
+        if is_url(cell) or not path or name_fault(str(PurePosixPath(path))) is not None:
+            return False
+        return is_file(self._folder / self._stored.of(path))
+
+    def named(self, name: str) -> list[str]:
+        """Returns the paths of the images with this name, with or without its ending."""
+        return self._by_name.get(composed(name), [])
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for path in image_paths(self._folder):
+            name = composed(PurePosixPath(path).name)
+            for key in {name, str(PurePosixPath(name).with_suffix(""))}:
+                names.setdefault(key, []).append(path)
+        return names
+
+
+def image_paths(folder: Path) -> Iterator[str]:
+    """Yields the paths of all images below a folder, in order; what is no data and what is behind linked folders is left out."""
+    yield from sorted(path.relative_to(folder).as_posix() for path in images_below(folder))
+
+
+def is_absolute(path: str) -> bool:
+    """Returns whether a path with forward slashes begins at the root of a file system, or with a drive letter of Windows."""
+    return path.startswith("/") or re.match(r"[A-Za-z]:/", path) is not None
+
+
+def is_url(cell: str) -> bool:
+    """Returns whether a cell holds a URL."""
+    return "://" in cell[:20]
+
+
+def _slashed(path: str) -> str:
+    return path.replace("\\", "/")

@@ -1,0 +1,56 @@
+"""Makes captions from labels by a template, for the training of a text-to-image generator and for its prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from shared.config.near import near
+from shared.data.schema import Labels, LabelSchema
+from shared.errors import ConfigError
+
+ALL = "labels"
+"""Names the field that stands for the phrases of all groups, in group order."""
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+class Captioner:
+    """Fills `finetune.caption`: `{labels}` with the phrases of all the image's classes, `{<group>}` with one group's.
+
+    A class's phrase is that of `finetune.phrases`, or else its name with spaces in place of underscores. A label that is unknown, or absent
+    in an `any` group, is left out, together with the space beside it. A template without a field gives all images the same caption.
+    """
+
+    def __init__(
+        self, schema: LabelSchema, template: str, phrases: Mapping[str, str], setting: str = "finetune.caption"
+    ) -> None:
+        """Takes the setting that the template is from, for messages.
+
+        Raises ConfigError for a field that is not a group, an unmatched brace, or a phrase for a class that does not exist.
+        """
+        fields = [ALL, *(group.name for group in schema.groups)]
+        for field in _FIELD.findall(template):
+            if field not in fields:
+                raise ConfigError(f"{setting}: {{{field}}} in {template!r} is no label group{near(field, fields)}")
+        if re.search("[{}]", _FIELD.sub("", template)):
+            raise ConfigError(
+                f"{setting}: a brace in {template!r} has no partner; write fields as {{labels}} or {{group}}"
+            )
+        names = list(schema.class_names)
+        for name in phrases:
+            if name not in names:
+                raise ConfigError(f"finetune.phrases: {name!r} is no class, named as group/class{near(name, names)}")
+        self._template = template
+        self._slices = schema.slices()
+        words = [name.replace("_", " ") for group in schema.groups for name in group.classes]
+        self._phrases = [phrases.get(name, word) for name, word in zip(names, words, strict=True)]
+
+    def __call__(self, labels: Labels) -> str:
+        """Returns the caption of one image's labels `[C]`."""
+        words = {
+            name: " ".join(self._phrases[column] for column in range(where.start, where.stop) if labels[column] == 1)
+            for name, where in self._slices.items()
+        }
+        words[ALL] = " ".join(text for text in words.values() if text)
+        return " ".join(_FIELD.sub(lambda match: words[match[1]], self._template).split())

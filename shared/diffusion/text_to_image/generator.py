@@ -1,0 +1,244 @@
+"""Draws images with a fine-tuned text-to-image model: the base's sampler, classifier-free guidance, and image-to-image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.data.schema import Labels, LabelSchema
+from shared.diffusion.generator import (
+    BaseSource,
+    Generator,
+    SampleRequest,
+    by_strength,
+    draw_noise,
+    guided,
+    start_pixels,
+)
+from shared.diffusion.text_to_image.autoencoder import Autoencoder
+from shared.diffusion.text_to_image.base import find_base
+from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
+from shared.diffusion.text_to_image.caption import Captioner
+from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
+from shared.diffusion.text_to_image.model import Trained, weights_from_base
+from shared.errors import DataError, InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PROMPTS = "generate.prompts"
+LAYOUTS = {"stable-diffusion": STABLE_DIFFUSION, "text-to-image": TEXT_TO_IMAGE}
+"""Maps the generators of this package to the files of the bases that they accept."""
+
+
+class TextToImage(Generator):
+    """Draws with a text-to-image model on one device, conditioned on captions.
+
+    Its parts are loaded when they are first needed: text encoders for prompts that are new, and freed after that; then the VAE and the
+    denoiser.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        trained: Trained,
+        captions: Callable[[str | None], Captioner],
+        resolution: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        strength_counts_steps: bool,
+    ) -> None:
+        self.resolution = resolution
+        self.guidance, self.steps = family.kind.guidance, family.kind.steps
+        self._family, self._trained, self._captions = family, trained, cache(captions)
+        self._device, self._dtype = device, dtype
+        self._process = family.process(resolution)
+        self._strength_counts_steps = strength_counts_steps
+        self._conditions: dict[str, Condition] = {}
+        self._loaded: tuple[Any, Autoencoder] | None = None
+
+    @classmethod
+    def load(cls, files: Mapping[str, Path], device: torch.device, source: BaseSource) -> TextToImage:
+        """Opens the files that finetune committed, and the base that they name, which must be the same to the byte.
+
+        Raises DataError if a file or the base is missing, changed or does not fit, UnavailableError if the base's bucket does not
+        answer.
+        """
+        try:
+            made: dict[str, Any] = json.loads(files["generator.json"].read_bytes())
+            schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))
+            template, phrases = made["caption"], made["phrases"]
+            Captioner(schema, template, phrases)
+            resolution, method, text_encoder = made["resolution"], made["method"], made["text_encoder"]
+            name, digests, layout = made["base"], made["base_files"], LAYOUTS[made["generator"]]
+            dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"generator.json: cannot be read ({error!r}); run finetune again") from error
+        replaced = tuple(part for part in layout.parts if f"{part}.safetensors" in files)
+        base = find_base(name, source, layout, replaced)
+        family = find_family(base)
+        base.check(digests, weights_from_base(family, method, text_encoder))
+        trained = Trained(files, family, method, text_encoder)
+        counts_steps = made["generator"] == "stable-diffusion"
+
+        def captions(other: str | None) -> Captioner:
+            return Captioner(schema, template, phrases) if other is None else Captioner(schema, other, phrases, PROMPTS)
+
+        return cls(family, trained, captions, resolution, device, dtype, counts_steps)
+
+    def prompt(self, labels: Labels, template: str | None = None) -> str:
+        """Returns the caption of labels `[C]`, by the template of the fine-tuning or another one; raises ConfigError for a wrong template."""
+        return self._captions(template)(labels)
+
+    @torch.inference_mode()
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encodes prompts that are new, each alone, so that none depends on the others, and frees the text encoders.
+
+        Conditions stay on the CPU, as those of a whole set of images may need gigabytes. Raises InputError if the GPU's memory is too small.
+        """
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditions]
+        if not new:
+            return
+        family = self._family
+        with _memory_errors("the text encoders", "take a GPU with more, or a base with smaller ones"):
+            encoders = family.load_encoders(self._device, family.encoder_dtype(self._dtype), self._trained.load)
+            for prompt in new:
+                (condition,) = family.encode(encoders, [prompt])
+                self._conditions[prompt] = {name: value.to(self._dtype).cpu() for name, value in condition.items()}
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        requests: Sequence[SampleRequest],
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> NDArray[np.uint8]:
+        """Returns RGB images `[n, resolution, resolution, 3]`, whose bytes follow from the requests and their order on one device type.
+
+        Raises InputError if the GPU's memory is too small.
+        """
+        images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
+        groups = by_strength(requests)
+        self.prepare([text for request in requests for text in (self._text(request), request.negative)])
+        what = f"{len(requests)} images of {self.resolution} pixels at once"
+        with _memory_errors(what, "lower generate.batch_size, or set finetune.precision to bf16"):
+            for strength, positions in groups.items():
+                latents = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
+                for position, latent in zip(positions, latents, strict=True):
+                    images[position] = self._decode(latent)
+        return images
+
+    def _parts(self) -> tuple[Any, Autoencoder]:
+        """Returns the denoiser and the VAE, after loading them if necessary."""
+        if self._loaded is None:
+            autoencoder = self._family.autoencoder()
+            autoencoder.vae.to(self._device)
+            model = self._trained.load(self._family.denoiser, self._dtype).to(self._device)
+            if self._device.type == "cuda":
+                autoencoder.vae.to(memory_format=torch.channels_last)
+                if self._family.denoiser == "unet":
+                    model.to(memory_format=torch.channels_last)
+            self._loaded = model, autoencoder
+        return self._loaded
+
+    def _text(self, request: SampleRequest) -> str:
+        return self.prompt(request.labels) if request.prompt is None else request.prompt
+
+    def _conditions_of(self, prompts: Sequence[str]) -> list[Condition]:
+        """Returns the conditions of prompts on the device."""
+        found = {
+            prompt: {name: value.to(self._device) for name, value in self._conditions[prompt].items()}
+            for prompt in dict.fromkeys(prompts)
+        }
+        return [found[prompt] for prompt in prompts]
+
+    def _denoise(
+        self,
+        requests: Sequence[SampleRequest],
+        strength: float | None,
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float],
+    ) -> torch.Tensor:
+        """Returns the latents `[n, c, h, w]`, float32, of requests of one strength."""
+        scheduler = self._process.scheduler(steps)
+        noise = draw_noise(requests, self._family.latent_shape(self.resolution)).to(self._device)
+        start, first = (
+            (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
+        )
+        latents = self._process.start(scheduler, noise, start, first)
+        text = self._conditions_of([self._text(request) for request in requests])
+        without = self._conditions_of([request.negative for request in requests])
+        for number, timestep in enumerate(scheduler.timesteps[first:], first):
+            scale = guidance if guided(number, steps, interval) else 1.0
+            latents = scheduler.step(
+                self._predict(scheduler, latents, timestep, (without, text), scale),
+                timestep,
+                latents,
+                return_dict=False,
+            )[0]
+        return latents
+
+    def _first_step(self, scheduler: Any, strength: float) -> int:
+        """Returns the step at which image-to-image begins: that whose share of noise is nearest to `strength`.
+
+        Strength is the share of the steps instead for the generator `stable-diffusion`, as it always was.
+        """
+        steps = len(scheduler.timesteps)
+        if self._strength_counts_steps:
+            return steps - max(1, round(steps * strength))
+        return int((self._process.shares(scheduler) - strength).abs().argmin())
+
+    def _predict(
+        self,
+        scheduler: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        conditions: tuple[Sequence[Condition], Sequence[Condition]],
+        guidance: float,
+    ) -> torch.Tensor:
+        """Returns the network's prediction with classifier-free guidance (Ho and Salimans 2022); a guidance of 1 is none.
+
+        `conditions` are those that guidance leads away from, and those that it leads to.
+        """
+        model, _ = self._parts()
+        scaled = getattr(scheduler, "scale_model_input", lambda sample, _: sample)(latents, timestep)
+        level = self._process.level(timestep).to(self._device)
+        noisy = scaled.to(self._dtype)
+        away, to = conditions
+        if guidance == 1:
+            return self._family.predict(model, noisy, level.expand(len(noisy)), to).float()
+        twice = torch.cat([noisy, noisy])
+        both = self._family.predict(model, twice, level.expand(len(twice)), [*away, *to]).float()
+        without, conditional = both.chunk(2)
+        return without + guidance * (conditional - without)
+
+    def _encode(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
+        """Returns the normalised latents `[n, c, h, w]` of the start images (the VAE's means), each encoded alone."""
+        _, autoencoder = self._parts()
+        starts = start_pixels(requests, self.resolution, self._device)
+        return autoencoder.normalise(torch.cat([autoencoder.encode(start[None])[0] for start in starts]))
+
+    def _decode(self, latent: torch.Tensor) -> NDArray[np.uint8]:
+        """Returns one image `[r, r, 3]`. Images are decoded one by one, as one of 512 x 512 pixels needs about 1 GB of memory."""
+        _, autoencoder = self._parts()
+        pixels = autoencoder.decode(latent[None])[0]
+        scaled = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu() * 255
+        image: NDArray[np.uint8] = scaled.round().to(torch.uint8).numpy()
+        return image
+
+
+@contextmanager
+def _memory_errors(what: str, remedy: str) -> Iterator[None]:
+    """Raises InputError if the GPU's memory is too small for `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"generate: the GPU's memory is too small for {what}; {remedy}") from error

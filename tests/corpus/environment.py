@@ -1,0 +1,193 @@
+"""Holds settings of the environment, and what boto3 finds in its files and at its servers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from unittest import mock
+
+from shared.artifacts.s3 import S3Store
+from shared.settings import Settings
+from tests.corpus.case import PLANTED, Case
+
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": PLANTED}
+ALONE = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "config", "AWS_SHARED_CREDENTIALS_FILE": "credentials"}
+NOBODY = "http://127.0.0.1:1"
+Answer = tuple[int, Mapping[str, str], str]
+
+
+@contextmanager
+def _environment(folder: Path, variables: Mapping[str, str], files: Mapping[str, str]) -> Iterator[None]:
+    """Replaces the variables of AWS, and writes files into the folder, which is current."""
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with mock.patch.dict(os.environ, others | ALONE | dict(variables), clear=True):
+        yield
+
+
+def _setting(name: str, value: str) -> Callable[[Path], object]:
+    """Returns an attempt that reads one variable, and tells its value unless it is a secret."""
+
+    def attempt(_: Path) -> object:
+        settings = Settings.from_environment({name: value})
+        return f"{settings!r} {settings.s3_region}"
+
+    return attempt
+
+
+def _boto(config: str = "", credentials: str = "", **variables: str) -> Callable[[Path], object]:
+    """Returns an attempt that opens a store with files of boto3's, and reads an object at a server that does not answer."""
+
+    def attempt(folder: Path) -> object:
+        with _environment(folder, variables, {"config": config, "credentials": credentials}):
+            store = S3Store("bucket", "p", Settings.from_environment(os.environ), attempts=1)
+            found = f"{store._client.meta.region_name} {store._client.meta.endpoint_url}"
+            if "127.0.0.1" in found:
+                store.get("a")
+            return found
+
+    return attempt
+
+
+def _server(answer: Callable[[str], Answer], use: Callable[[S3Store], object]) -> Callable[[Path], object]:
+    """Returns an attempt that uses a store at a server of HTTP which gives the answers of `answer(method)`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if length := int(self.headers.get("Content-Length") or 0):
+                self.rfile.read(length)
+            status, headers, body = answer(self.command)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body.encode())
+
+        do_PUT = do_HEAD = do_DELETE = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Logs nothing."""
+
+    def attempt(folder: Path) -> object:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            named = KEYS | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}"}
+            with _environment(folder, named, {}):
+                return use(S3Store("bucket", "p", Settings.from_environment(os.environ), attempts=1))
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    return attempt
+
+
+def _error(status: int, code: str, more: str = "", **headers: str) -> Callable[[str], Answer]:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>words</Message>{more}</Error>"
+    return lambda _: (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def _get(store: S3Store) -> object:
+    return store.get("a")
+
+
+def _put(store: S3Store) -> object:
+    return store.put("a", b"data")
+
+
+def _list(store: S3Store) -> object:
+    return list(store.list(""))
+
+
+LOGIN = "<html><body>Log in to the guest network<br></body></html>"
+
+
+def _portal(_: str) -> Answer:
+    return 200, {"Content-Type": "text/html"}, LOGIN
+
+
+def _of_every_secret(name: str) -> list[Case]:
+    """Returns the cases that every secret has."""
+    return [
+        Case(f"{name}: line break at the end", _setting(name, f"{PLANTED}\n"), 0),
+        Case(f"{name}: spaces around", _setting(name, f" {PLANTED}\r\n"), 0),
+        Case(f"{name}: line break inside", _setting(name, f"{PLANTED}\nx"), 2, (name, "line break")),
+        Case(f"{name}: NUL inside", _setting(name, f"{PLANTED}\0x"), 2, (name, "control character")),
+    ]
+
+
+SECRETS = [
+    *_of_every_secret("AWS_ACCESS_KEY_ID"),
+    *_of_every_secret("AWS_SECRET_ACCESS_KEY"),
+    *_of_every_secret("AWS_SESSION_TOKEN"),
+    *_of_every_secret("HF_TOKEN"),
+    *_of_every_secret("DATABASE_URL"),
+    Case("HF_TOKEN: quotes", _setting("HF_TOKEN", f'"{PLANTED}"'), 2, ("HF_TOKEN", "quotes")),
+    Case("AWS_SECRET_ACCESS_KEY: a space inside", _setting("AWS_SECRET_ACCESS_KEY", f"{PLANTED} x"), 2, ("a space",)),
+    Case("AWS_ACCESS_KEY_ID: a dash of typographers", _setting("AWS_ACCESS_KEY_ID", f"{PLANTED}–x"), 2, ("outside ASCII",)),
+    Case("AWS_SECRET_ACCESS_KEY: blank", _setting("AWS_SECRET_ACCESS_KEY", " \n"), 0, ("s3_secret_key=None",)),
+]  # fmt: skip
+OTHERS = [
+    Case("AWS_DEFAULT_REGION", _setting("AWS_DEFAULT_REGION", "eu-west-1"), 0, ("s3_region='eu-west-1'",)),
+    Case("AWS_REGION: line break", _setting("AWS_REGION", "eu-west-1\n"), 0, ("s3_region='eu-west-1'",)),
+    Case("TAILFILL_DEVICE: nonsense", _setting("TAILFILL_DEVICE", "gpu"), 2, ("TAILFILL_DEVICE", "gpu")),
+    Case("TAILFILL_COUNT: nonsense", _setting("TAILFILL_COUNT", "many"), 2, ("TAILFILL_COUNT", "many")),
+    Case("TAILFILL_COUNT: negative", _setting("TAILFILL_COUNT", "-1"), 2, ("TAILFILL_COUNT", "-1")),
+    Case("TAILFILL_METRICS_PORT: a float", _setting("TAILFILL_METRICS_PORT", "1.5"), 2, ("TAILFILL_METRICS_PORT",)),
+]
+CREDENTIALS_FILE = f"[mine]\naws_access_key_id = key\naws_secret_access_key = {PLANTED}\n"
+SSO = "[default]\nsso_account_id = 1\nsso_role_name = r\nsso_region = eu-west-1\nsso_start_url = https://x\n"
+WEB_IDENTITY = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token", "AWS_ROLE_ARN": "arn:aws:iam::1:role/r"}
+BOTO = [
+    Case("boto: a profile that does not exist", _boto(AWS_PROFILE="nobody"), 2, ("AWS_PROFILE", "nobody", "unset it")),
+    Case("boto: such a profile though keys are given", _boto(AWS_PROFILE="nobody", **KEYS), 2, ("AWS_PROFILE", "nobody")),
+    Case("boto: region of a profile", _boto("[profile mine]\nregion = eu-north-1\n", CREDENTIALS_FILE, AWS_PROFILE="mine"), 0, ("eu-north-1",)),
+    Case("boto: keys of a profile", _boto("", CREDENTIALS_FILE, AWS_PROFILE="mine", AWS_ENDPOINT_URL_S3=NOBODY), 75, ("does not answer",)),
+    Case("boto: default region", _boto(AWS_DEFAULT_REGION="eu-west-1", **KEYS), 0, ("eu-west-1",)),
+    Case("boto: no region", _boto(**KEYS), 0, ("us-east-1",)),
+    Case("boto: endpoint of all services", _boto(AWS_ENDPOINT_URL=NOBODY, **KEYS), 75, (NOBODY,)),
+    Case("boto: no keys", _boto(AWS_ENDPOINT_URL_S3=NOBODY), 2, ("no credentials", "AWS_ACCESS_KEY_ID")),
+    Case("boto: half of the keys", _boto(AWS_ACCESS_KEY_ID="key", AWS_ENDPOINT_URL_S3=NOBODY), 2, ("AWS_SECRET_ACCESS_KEY",)),
+    Case("boto: half of the keys in a file", _boto("", "[default]\naws_access_key_id = key\n", AWS_ENDPOINT_URL_S3=NOBODY), 2, ("aws_secret_access_key",)),
+    Case("boto: a config that cannot be parsed", _boto("[default\nx", **KEYS), 2, ("~/.aws/config",)),
+    Case("boto: a role without a source", _boto("[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = none\n"), 2, ("none", "~/.aws/config")),
+    Case("boto: SSO without a login", _boto(SSO), 2, ("aws sso login",)),
+    Case("boto: an SSO profile that lacks a line", _boto("[default]\nsso_account_id = 1\nsso_start_url = https://x\n"), 2, ("sso_role_name",)),
+    Case("boto: an SSO session that does not exist", _boto("[default]\nsso_session = s\nsso_account_id = 1\nsso_role_name = r\n"), 2, ("AWS",)),
+    Case("boto: web identity without its file", _boto(**WEB_IDENTITY), 2, ("/nowhere/token",)),
+    Case("boto: a credential process that does not exist", _boto("[default]\ncredential_process = /nowhere/program\n"), 2, ("/nowhere/program",)),
+    Case("boto: a credential process that fails", _boto("[default]\ncredential_process = false\n"), 2, ("settings of AWS",)),
+    Case("boto: a credential process without JSON", _boto("[default]\ncredential_process = echo hello\n"), 2, ("settings of AWS",)),
+    Case("boto: a container that does not answer", _boto(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://192.0.2.1.invalid/"), 2, ("settings of AWS",)),
+    Case("boto: addressing style that is none", _boto("[default]\ns3 =\n  addressing_style = sideways\n", **KEYS), 2, ("sideways",)),
+    Case("boto: a retry mode that is none, as ours is used", _boto("[default]\nretry_mode = never\n", **KEYS), 0, ("us-east-1",)),
+    Case("boto: a region that is none", _boto("[default]\nregion = eu west\n", **KEYS), 2, ("eu west", "AWS_REGION")),
+]  # fmt: skip
+ANSWERS = [
+    Case("S3: clock", _server(_error(403, "RequestTimeTooSkewed"), _get), 2, ("clock",)),
+    Case("S3: region in the error", _server(_error(400, "AuthorizationHeaderMalformed", "<Region>eu-west-7</Region>"), _get), 2, ("AWS_REGION=eu-west-7",)),
+    Case("S3: region in the header", _server(_error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-7"), _get), 2, ("AWS_REGION=eu-west-7",)),
+    Case("S3: refused", _server(_error(403, "AccessDenied"), _get), 2, ("access refused", "AWS_SECRET_ACCESS_KEY")),
+    Case("S3: wrong signature", _server(_error(403, "SignatureDoesNotMatch"), _put), 2, ("access refused",)),
+    Case("S3: expired token", _server(_error(400, "ExpiredToken"), _get), 2, ("get new temporary keys",)),
+    Case("S3: no bucket", _server(_error(404, "NoSuchBucket"), _get), 2, ("has no bucket",)),
+    Case("S3: slow down", _server(_error(503, "SlowDown"), _get), 75, ("503",)),
+    Case("S3: internal error", _server(_error(500, "InternalError"), _put), 75, ("500",)),
+    Case("S3: too many requests", _server(_error(429, "TooMany"), _get), 75, ("busy",)),
+    Case("S3: no conditional writes", _server(_error(501, "NotImplemented"), lambda s: s.create("a", b"")), 2, ("NotImplemented",)),
+    Case("login page: a write", _server(_portal, _put), 75, ("login page",)),
+    Case("login page: a commit", _server(_portal, lambda s: s.create("a", b"data")), 75, ("login page",)),
+    Case("login page: a list", _server(_portal, _list), 75, ("login page",)),
+    Case("login page: a redirect", _server(lambda _: (302, {"Location": "http://login/"}, LOGIN), _put), 75, ("login page",)),
+    Case("login page: an empty 200 to everything", _server(lambda _: (200, {}, ""), _put), 2, ("gives back something else",)),
+    Case("proxy: bad gateway", _server(lambda _: (502, {}, LOGIN), _get), 75, ("502",)),
+    Case("proxy: wants a password", _server(lambda _: (407, {}, LOGIN), _get), 2, ("407",)),
+]  # fmt: skip
+CASES = SECRETS + OTHERS + BOTO + ANSWERS
