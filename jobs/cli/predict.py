@@ -81,10 +81,12 @@ def predict(
 ) -> tuple[Prediction, Iterator[str]]:
     """Returns the prediction, whose exit code is known when its lines have been read, and these lines.
 
-    Raises ConfigError if nothing is named to judge, or for options that exclude each other.
+    Raises what `list_images` raises, and ConfigError for a confidence that is no probability or options that exclude each other.
     """
     if exported is not None and (experiment is not None or ensemble or workdir is not None):
         raise ConfigError("--model: names an exported model, so it excludes --experiment, --ensemble and --workdir")
+    if not 0 <= confidence <= 1:  # as nan, which click takes
+        raise ConfigError(f"--confidence: must be from 0 to 1, got {confidence}")
     images = list_images(arguments)
     prediction = Prediction()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,8 +24,8 @@ from shared.config.search import Verdict
 from shared.config.stages import Arm, FinalConfig
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.schema import Labels, LabelSchema
-from shared.errors import ConfigError
-from shared.metrics.calibration import calibrated
+from shared.errors import ConfigError, DataError
+from shared.metrics.calibration import Calibration, calibrated
 from shared.metrics.classification import best_thresholds, fast_scores
 from shared.metrics.table import metric_named
 from shared.pipeline import status as step_status
@@ -31,21 +34,22 @@ from shared.report.inputs import Predictions, StageResult, read_predictions
 
 WITHOUT_VERDICT = "macro_f1"
 """Names the metric by which the repetitions of a study without a verdict are compared."""
+HELPS = ("images help", "recipe helps")
+"""Lists the outcomes for which the verdict recommends an arm in place of the baseline."""
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """Holds a committed final training."""
+    """Holds a committed final training, whose files are fetched when they are needed."""
 
     number: int
     manifest: Manifest
     artifacts: Artifacts
     schema: LabelSchema
 
-    @cached_property
-    def result(self) -> StageResult:
-        """Holds the manifest with the local paths of its files."""
-        return StageResult(self.manifest, {file.name: self.artifacts.fetch(file) for file in self.manifest.files})
+    def files(self, *names: str) -> dict[str, Path]:
+        """Returns the local paths of these files, as far as they were committed."""
+        return {file.name: self.artifacts.fetch(file) for file in self.manifest.files if file.name in names}
 
     @cached_property
     def arm(self) -> Arm:
@@ -54,32 +58,52 @@ class Repetition:
         return apply_parameters(config.arm, config.parameters)
 
     @cached_property
-    def calibration(self) -> dict[str, dict[str, float]]:
-        """Returns `temperatures` by group, and calibrated `thresholds` by class."""
-        found: dict[str, dict[str, float]] = self.result.json("calibration.json")
-        return found
+    def calibration(self) -> Calibration:
+        """Returns its temperatures and thresholds; raises DataError if they are missing or damaged."""
+        with self._readable("calibration.json") as path:
+            found = Calibration.model_validate_json(path.read_bytes())
+            if set(found.temperatures) != set(self.schema.slices()):
+                raise ValueError(f"it has temperatures of {sorted(found.temperatures)}")
+            return found
 
     @cached_property
     def validation(self) -> tuple[NDArray[np.float32], Labels]:
-        """Returns the logits and the labels of the validation split, both `[m, C]`."""
-        table = pq.read_table(self.result.files["validation.parquet"])
-        logits, labels = (
-            np.concatenate(
-                [np.array(table[f"{kind}_{group.name}"].to_pylist()) for group in self.schema.groups], axis=1
+        """Returns the logits and the labels of the validation split, both `[m, C]`; raises DataError if they are missing or damaged."""
+        with self._readable("validation.parquet") as path:
+            table = pq.read_table(path)
+            logits, labels = (
+                np.concatenate(
+                    [np.array(table[f"{kind}_{group.name}"].to_pylist()) for group in self.schema.groups], axis=1
+                )
+                for kind in "ly"
             )
-            for kind in "ly"
-        )
-        return logits.astype(np.float32), labels.astype(np.int8)
+            if logits.shape != labels.shape or logits.shape[1] != self.schema.width:
+                raise ValueError(f"it has {logits.shape} logits and {labels.shape} labels")
+            return logits.astype(np.float32), labels.astype(np.int8)
 
     @property
     def validation_calibrated(self) -> NDArray[np.float32]:
         """Returns the calibrated probabilities of the validation split, `[m, C]`."""
-        return calibrated(self.schema, self.validation[0], self.calibration["temperatures"])
+        return calibrated(self.schema, self.validation[0], self.calibration.temperatures)
 
     @cached_property
     def test(self) -> Predictions:
         """Returns the predictions on the test split."""
-        return read_predictions(self.result, self.schema, f"final {self.number}")
+        files = self.files("predictions.parquet", "thresholds.json")
+        return read_predictions(StageResult(self.manifest, files), self.schema, f"final {self.number}")
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[Path]:
+        """Yields the path of a file; raises DataError if it is missing, or for any error of reading what it holds."""
+        where = f"final {self.manifest.key[:8]}: {name}"
+        files = self.files(name)
+        if name not in files:
+            raise DataError(f"{where} was not committed; run it again (--rerun final)")
+        try:
+            yield files[name]
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{where} is damaged ({reason}); run it again (--rerun final)") from error
 
 
 @dataclass(frozen=True)
@@ -154,14 +178,20 @@ def choose(session: Session, experiment: str | None) -> Chosen:
             f"study {session.study.name}: its report, whose verdict says what to use, is not committed; `tailfill run` continues it, or name an "
             f"experiment with --experiment: {', '.join(names)}"
         )
-    outcomes: dict[str, str] = report.summary["outcomes"]
-    helping = [
-        of(arm, f"the verdict is “{said}”") for arm, said in outcomes.items() if said in ("images help", "recipe helps")
-    ]
+    outcomes = _outcomes(report, names)
+    helping = [of(arm, f"the verdict is “{said}”") for arm, said in outcomes.items() if said in HELPS]
     if helping:
         return max(helping, key=lambda chosen: -math.inf if math.isnan(chosen.mean_score) else chosen.mean_score)
     found = ", ".join(f"{arm}: {said}" for arm, said in outcomes.items()) or "no arm with generated images"
     return of(verdict.baseline, f"it is the baseline, and the verdict recommends no other ({found})")
+
+
+def _outcomes(report: Manifest, names: Sequence[str]) -> dict[str, str]:
+    """Returns the outcome of each arm; raises DataError if the report's manifest has none, or of an unknown arm."""
+    found = report.summary.get("outcomes")
+    if not isinstance(found, dict) or not all(arm in names and isinstance(said, str) for arm, said in found.items()):
+        raise DataError(f"report {report.key[:8]}: has no outcomes of the study's arms; run it again (--rerun report)")
+    return found
 
 
 def _scored(

@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from shared.config.base import Section
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import DataError
 from shared.metrics.abstention import Abstention
+from shared.names import Digest
 
 CONFIG = "config.json"
 KEY = "tailfill"
@@ -66,6 +67,17 @@ class Description(Section):
     """Counts answers on the study's test split by their confidence, per group."""
     head: tuple[int, ...]
     """Lists the widths of the hidden layers between the pooled features and the classes."""
+    sha256: dict[str, Digest] = Field(default_factory=dict)
+    """Maps the files of an export to their digests."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Description:
+        names = [group.name for group in self.groups]
+        if not names or len(set(names)) < len(names) or set(names) != set(self.abstention):
+            raise ValueError("groups must have different names, with the counts of each in abstention")
+        if any(len(group.classes) < (2 if group.kind == "one" else 1) for group in self.groups):
+            raise ValueError("a group must have classes")
+        return self
 
     @property
     def schema_(self) -> LabelSchema:

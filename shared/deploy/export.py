@@ -16,7 +16,7 @@ from shared.classifier.runtime import Runtime
 from shared.deploy import usage
 from shared.deploy.card import Card
 from shared.deploy.choose import Chosen, shown_score
-from shared.deploy.description import KEY
+from shared.deploy.description import CONFIG, KEY
 from shared.deploy.facts import class_scores, licences, lineage, scores
 from shared.deploy.onnx_model import GRAPH, INPUT, LOGITS, PROBABILITIES
 from shared.deploy.torch_model import describe, load_repetition
@@ -52,17 +52,17 @@ def export_model(
         else:
             names = (INPUT, LOGITS, PROBABILITIES)
             write_onnx(predictor, description.temperatures, out / GRAPH, names, _run_graph)
-            files, lines = ("config.json", GRAPH), usage.ONNX
+            files, lines = (CONFIG, GRAPH), usage.ONNX
         terms = licences(chosen, best, pretrained_licence(classifier), licence)
         origins = lineage(artifacts, best.manifest, chosen.report)
         measured = scores(chosen, best)
+        digests = {name: file_digest(out / name) for name in files if name != CONFIG}
         facts: dict[str, Any] = {
-            **description.model_dump(mode="json"),
+            **description.model_copy(update={"sha256": digests}).model_dump(mode="json"),
             "licences": terms,
             "selection": shown_score(chosen, best.number),
             "test": [asdict(score) for score in measured],
             "lineage": [asdict(origin) for origin in origins],
-            "sha256": {name: file_digest(out / name) for name in files if name != "config.json"},
         }
         add_to_config(out, KEY, facts)
         images = best.manifest.summary["images"]

@@ -58,14 +58,14 @@ def load_model(chosen: Chosen, ensemble: bool, runtime: Runtime) -> TorchModel:
     """Returns the best repetition of the chosen experiment, or with `ensemble` all of them; raises what `load_predictor` raises."""
     used = list(chosen.repetitions.values()) if ensemble else [chosen.best]
     members = tuple(
-        (load_repetition(each, chosen.info.resolution, runtime), each.calibration["temperatures"]) for each in used
+        (load_repetition(each, chosen.info.resolution, runtime), each.calibration.temperatures) for each in used
     )
     return TorchModel(describe(chosen, used, members[0][0]), members)
 
 
 def load_repetition(repetition: Repetition, side: int, runtime: Runtime) -> Predictor:
     """Returns the network of a repetition, which was trained on images of `side` pixels."""
-    weights = (repetition.result.files, "model.safetensors")
+    weights = (repetition.files("model.safetensors"), "model.safetensors")
     return load_predictor(repetition.arm, repetition.schema, side, weights, "final", runtime)
 
 
@@ -75,7 +75,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
     dataset = chosen.study.dataset
     reading = Reading.of(dataset)
     if len(used) == 1:
-        temperatures, thresholds = (used[0].calibration[key] for key in ("temperatures", "thresholds"))
+        temperatures, thresholds = used[0].calibration.temperatures, used[0].calibration.thresholds
         which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.metric} on the validation split"
     else:
         temperatures, thresholds = {}, _ensemble_thresholds(schema, used)

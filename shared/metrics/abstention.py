@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from shared.config.base import Section
 from shared.data.schema import Labels, LabelSchema
@@ -24,9 +26,9 @@ class Abstention(Section):
 
     known: int
     """Counts the answers whose truth is known."""
-    answered: tuple[int, ...]
+    answered: Annotated[tuple[int, ...], Field(min_length=len(LIMITS), max_length=len(LIMITS))]
     """Counts those whose confidence is at least each of LIMITS."""
-    wrong: tuple[int, ...]
+    wrong: Annotated[tuple[int, ...], Field(min_length=len(LIMITS), max_length=len(LIMITS))]
     """Counts the wrong ones of these."""
 
     def at(self, confidence: float) -> RiskAndCoverage:

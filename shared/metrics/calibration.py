@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from shared.config.base import Section
 from shared.data.schema import Labels, LabelSchema
 from shared.metrics.counts import Floats
 
@@ -23,6 +26,15 @@ NEUTRAL = 1.0
 
 Temperatures = Mapping[str, float]
 """Maps each label group to its temperature."""
+
+
+class Calibration(Section):
+    """Holds what a final training commits to calibrate its logits."""
+
+    temperatures: dict[str, Annotated[float, Field(gt=0)]]
+    """Maps each label group to its temperature."""
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    """Maps each class of the `any` groups to the calibrated probability from which it is predicted."""
 
 
 def fit_temperatures(schema: LabelSchema, logits: NDArray[np.floating], labels: Labels) -> dict[str, float]:

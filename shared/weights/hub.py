@@ -153,7 +153,8 @@ def push_folder(folder: Path, name: str, settings: Settings) -> str:
         try:
             return push()
         except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:
-            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if 400 <= status < 500 and status not in (408, 429):
                 raise ConfigError(
                     f"--push {name}: the hub refuses us ({_first_line(error)}); fix HF_TOKEN or the name. The folder {folder} is complete"
                 ) from error

@@ -34,7 +34,9 @@ def committed_probabilities(experiment: str, repeats: list[int]) -> dict[str, np
     folder = Path("work/squares")
     with local_session(*last_study(folder), folder, join=True, database=False) as local:
         chosen = choose(local.session, experiment)
-        tables = [pq.read_table(chosen.repetitions[r].result.files["predictions.parquet"]) for r in repeats]
+        tables = [
+            pq.read_table(chosen.repetitions[r].files("predictions.parquet")["predictions.parquet"]) for r in repeats
+        ]
     each = [np.concatenate([np.array(t[f"c_{name}"].to_pylist()) for name in ("colour", "marks")], 1) for t in tables]
     return dict(zip(tables[0]["path"].to_pylist(), np.mean(each, axis=0), strict=True))
 
