@@ -44,7 +44,7 @@ def list_images(arguments: Sequence[Path]) -> list[ListedImage]:
 def _refuse(images: Sequence[ListedImage]) -> None:
     """Raises ConfigError for images of which none exists."""
     first = images[0]
-    why = first.fault or f"does not exist{what_exists(first.path)}"
+    why = first.fault or f"does not exist{what_exists(first.path.absolute())}"
     others = f", and none of the {len(images) - 1} others exists" if len(images) > 1 else ""
     raise ConfigError(f"{shown(first.name)}: {why}{others}; name image files, a folder or a CSV")
 
