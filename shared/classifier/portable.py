@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -29,6 +29,8 @@ BACKBONE, HEAD, CONFIG = "model.safetensors", "head.safetensors", "config.json"
 AGREEMENT = 1e-4
 """Bounds the difference of any probability between the network and what is loaded from its export."""
 PROBES = 3
+CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
+"""Maps `dataset.fit` to timm's name for it; timm pads with the mean colour, and not with that of the border."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class TimmExport:
     """Says whether timm alone loads the whole classifier; otherwise the head is a file of its own."""
 
 
-def write_timm(predictor: Predictor, classifier: Classifier, folder: Path) -> TimmExport:
+def write_timm(
+    predictor: Predictor, classifier: Classifier, folder: Path, fit: Literal["squash", "crop", "pad"] = "squash"
+) -> TimmExport:
     """Writes `config.json` and `model.safetensors`, which `timm.create_model("local-dir:…", pretrained=True)` loads, and the head.
 
-    A head of one layer becomes timm's own classifier if timm's model then computes the same; every other is written as `head.safetensors`. Raises
-    ConfigError if what timm loads does not agree with the network.
+    `fit` says how an image becomes square, as `dataset.fit` does. A head of one layer becomes timm's own classifier if timm's model then
+    computes the same; every other is written as `head.safetensors`. Raises ConfigError if what timm loads does not agree with the network.
     """
     network, side = predictor.network, predictor.network.parts.resolution
     whole = _whole_model(network, classifier, side) if not classifier.head else None
@@ -60,7 +64,7 @@ def write_timm(predictor: Predictor, classifier: Classifier, folder: Path) -> Ti
                 "std": network.parts.std,
                 "interpolation": "bicubic",
                 "crop_pct": 1.0,
-                "crop_mode": "squash",
+                "crop_mode": CROP_MODES[fit],
             },
         )
     save_tensors(model.state_dict(), folder / BACKBONE)

@@ -152,7 +152,9 @@ class Card:
         lines = [
             "It knows the classes above and no others: of an image of something else it still names one of them, perhaps with confidence.",
             "Scores and calibration hold for images like those of the study; where images differ (camera, place, time), measure again.",
-            "Of each `any` group the thresholds were chosen for F1; choose others if a miss and a false alarm differ in cost.",
+            "Of each `any` group the thresholds were chosen for F1; choose others if a miss and a false alarm differ in cost."
+            if any(group.kind == "any" for group in self.description.groups)
+            else "",
             f"Fewer than 20 test images speak of {', '.join(few)}: these scores are uncertain." if few else "",
             "Training images were cut to their bounding boxes: cut yours likewise."
             if self.description.preprocessing.boxed

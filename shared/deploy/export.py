@@ -42,17 +42,17 @@ def export_model(
     best = chosen.best
     predictor = load_repetition(best, chosen.info.resolution, runtime)
     description = describe(chosen, [best], predictor)
-    classifier = best.arm.classifier
+    classifier, fit = best.arm.classifier, description.preprocessing.fit
     with disk_errors(out):
         if form == "hf":
-            written = write_timm(predictor, classifier, out)
+            written = write_timm(predictor, classifier, out, fit)
             files: Sequence[str] = written.files
             lines = usage.WHOLE if written.whole else usage.HEAD
             lines += usage.probabilities_lines(description.schema_)
         else:
             names = (INPUT, LOGITS, PROBABILITIES)
             write_onnx(predictor, description.temperatures, out / GRAPH, names, _run_graph)
-            files, lines = (CONFIG, GRAPH), usage.ONNX
+            files, lines = (CONFIG, GRAPH), usage.onnx_lines(fit)
         terms = licences(chosen, best, pretrained_licence(classifier), licence)
         origins = lineage(artifacts, best.manifest, chosen.report)
         measured = scores(chosen, best)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.data.schema import LabelSchema
 
 WHOLE = """\
@@ -27,17 +29,27 @@ head.load_state_dict(state)
 look = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 logits = head(model(look(Image.open("image.jpg").convert("RGB")).unsqueeze(0)))
 """
-ONNX = """\
+
+
+def onnx_lines(fit: Literal["squash", "crop", "pad"]) -> str:
+    """Returns the lines that run an exported graph on an image, which becomes square as `dataset.fit` says."""
+    opened = 'Image.open("image.jpg").convert("RGB")'
+    square = {
+        "squash": f"{opened}.resize(size, Image.Resampling.BICUBIC)",
+        "crop": f"ImageOps.fit({opened}, size, Image.Resampling.BICUBIC)",
+        "pad": f"ImageOps.pad({opened}, size, Image.Resampling.BICUBIC)",
+    }[fit]
+    return f"""\
 import json, numpy as np, onnxruntime
 from pathlib import Path
-from PIL import Image
+from PIL import Image, ImageOps
 
-config = json.loads(Path("DIR/config.json").read_text())["tailfill"]
-how = config["preprocessing"]
-image = Image.open("image.jpg").convert("RGB").resize((how["resolution"],) * 2, Image.Resampling.BICUBIC)
+how = json.loads(Path("DIR/config.json").read_text())["tailfill"]["preprocessing"]
+size = (how["resolution"], how["resolution"])
+image = {square}
 pixels = ((np.float32(image) / 255 - how["mean"]) / how["std"]).transpose(2, 0, 1)[None].astype(np.float32)
 session = onnxruntime.InferenceSession("DIR/model.onnx")
-logits, probabilities = session.run(["logits", "probabilities"], {"pixel_values": pixels})  # calibrated
+logits, probabilities = session.run(["logits", "probabilities"], {{"pixel_values": pixels}})  # calibrated
 """
 
 

@@ -11,12 +11,16 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from PIL import Image, ImageOps
 
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.portable import AGREEMENT, load_timm, write_onnx, write_timm
 from shared.classifier.predictor import Predictor, probabilities
 from shared.config.training import Classifier
+from shared.data.canonical import canonical_bytes
+from shared.data.imageset import decode
 from shared.data.schema import LabelGroup, LabelSchema
+from shared.deploy.usage import onnx_lines
 from shared.errors import ConfigError
 from shared.metrics.calibration import calibrated
 
@@ -112,6 +116,29 @@ def test_a_linear_head_loads_by_timm_alone(tmp_path: Path) -> None:
     images = trunk.normalised(noise(4, 32))
     with torch.no_grad():
         assert torch.allclose(model(images), predictor.network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(("fit", "width"), [("squash", 90), ("crop", 90), ("pad", 96)])
+def test_the_lines_of_the_cards_show_an_image_as_training_did(fit: Any, width: int, tmp_path: Path) -> None:
+    # these widths leave even margins: each library halves odd ones in its own way, which moves the picture by half a pixel
+    described, predictor = classifier("test_resnet", 32, ())
+    write_timm(predictor, described, tmp_path, fit)
+    y, x = np.mgrid[0:60, 0:width]
+    picture = np.stack([2.5 * x, 4 * y, 120 + 60 * np.sin(x / 9)], axis=2).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "image.png")
+    wanted = decode(canonical_bytes(tmp_path / "image.png", 32, fit)[0], 32, "image")
+    rows = slice(7, 25) if fit == "pad" else slice(None)  # the margin has other colours
+    look = timm.data.create_transform(
+        **timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path}", pretrained=True))
+    )
+    with Image.open(tmp_path / "image.png") as image:
+        trunk = predictor.network.parts
+        shown = look(image.convert("RGB")).permute(1, 2, 0).numpy() * trunk.std + trunk.mean
+    assert np.abs(255 * shown[rows] - wanted[rows]).mean() < 2
+    line = next(line for line in onnx_lines(fit).splitlines() if line.startswith("image ="))
+    names = {"Image": Image, "ImageOps": ImageOps, "size": (32, 32)}
+    exec(line.replace("image.jpg", str(tmp_path / "image.png")), names)  # noqa: S102 - the card's own line
+    assert np.abs(np.float32(names["image"])[rows] - wanted[rows]).mean() < 2  # type: ignore[arg-type]
 
 
 def test_a_transformer_keeps_its_size(tmp_path: Path) -> None:
