@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageOps
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.portable import AGREEMENT, load_timm, write_onnx, write_timm
@@ -49,12 +50,17 @@ FAMILIES = [
 
 
 def classifier(model: str, side: int, head: tuple[int, ...]) -> tuple[Classifier, Predictor]:
-    """Returns a network with random weights, whose logits are scaled so that its probabilities spread."""
+    """Returns a network with random weights, whose batch-norms have seen images, and whose logits are scaled so that its probabilities spread."""
     described = Classifier(model=model, pretrained=False, trainable="all", head=head)
     trunk = build_trunk(described, side)
     torch.manual_seed(0)
-    network = Network(trunk, build_head(trunk.features, head, SCHEMA.width, 0.5)).eval()
+    network = Network(trunk, build_head(trunk.features, head, SCHEMA.width, 0.5))
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None  # its statistics become those of the images: else random weights blow up, or die out, over many layers
     with torch.no_grad():
+        network.train()(trunk.normalised(noise(8, side)))
+        network.eval()
         logits = network(trunk.normalised(noise(8, side)))
         last = network.head[-1]
         scale = 3 / logits.std(0)
