@@ -6,6 +6,11 @@ A subcommand imports what it needs when it is run, so that `--help` answers at o
 # ruff: noqa: E402
 from __future__ import annotations
 
+from shared.early_interrupt import LINE, end_at_interrupt, end_now
+
+if __name__ == "__main__":
+    end_at_interrupt()
+
 from shared.isolation import leave_current_folder
 
 leave_current_folder()  # before anything else is imported, which the current folder could replace
@@ -449,6 +454,8 @@ def main(arguments: list[str] | None = None) -> None:
         # SIGTERM ends what has no handler of its own as Ctrl-C does: servers are stopped, and the exit code is 143
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if signal.getsignal(signal.SIGINT) is end_now:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # what is begun from here on is ended in order
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
     except click.ClickException as error:
         if style == "json":
@@ -461,7 +468,7 @@ def main(arguments: list[str] | None = None) -> None:
             logger.error(line)
         sys.exit(error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click raises Abort for a KeyboardInterrupt
-        logger.error("stopped; the same command continues from what was committed")
+        logger.error(LINE)
         sys.exit(errors.STOPPED)
     except Exception as error:
         from shared.artifacts.disk import lack_of_room

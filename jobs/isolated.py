@@ -19,6 +19,6 @@ for package in ("jobs", "shared"):
 sys.path.remove(ROOT)
 
 if __name__ == "__main__":
-    from jobs.__main__ import main
+    from jobs.entry import main
 
     main()

@@ -24,8 +24,8 @@ from shared.log import Log
 from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.files import TIMM_FILE
 from shared.weights.in_place import PICKLES, in_place
-from shared.weights.inputs import TIMM_FILE
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository

@@ -95,6 +95,10 @@ def _sides(images: Sequence[SourceImage], problems: Problems) -> list[int]:
         if isinstance(image.content, np.ndarray):
             sides.append(min(image.content.shape[:2]))
             continue
+        if image.box is not None:
+            left, top, right, bottom = image.box
+            sides.append(min(right - left, bottom - top))
+            continue
         try:
             sides.append(min(check_header(image.content)))
         except BadImage as error:
@@ -119,7 +123,7 @@ def _contact_sheet(summary: DataSummary) -> Any:
     def thumbnail(position: int) -> NDArray[np.uint8] | None:
         image = summary.images[position]
         try:
-            return decode(canonical(image.content, SIDE, "squash").data, SIDE, image.path)
+            return decode(canonical(image.content, SIDE, "squash", image.box).data, SIDE, image.path)
         except BadImage:  # `prepare` reports it
             return None
 

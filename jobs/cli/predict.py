@@ -48,7 +48,7 @@ class Prediction:
 def _explain(description: Description, confidence: float) -> None:
     log.info(f"the model is {description.chosen}")
     if description.preprocessing.boxed:
-        log.warning("training images were cut to their bounding boxes; cut these images likewise")
+        log.warning("training images were cut to their bounding boxes, if they had any; cut these images likewise")
     if confidence:
         for sentence in measured_text(description, confidence):
             log.info(sentence)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import sys
 import tarfile
 import zlib
@@ -35,6 +36,10 @@ from shared.pipeline.session import Session
 from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
 from shared.terminal import shortened
+
+MOST_SENT = 1 << 28  # characters of base64; a report has some megabytes
+MOST_UNPACKED = 4 << 30  # bytes
+MOST_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,23 @@ def _ready(pod: Object) -> bool:
     return any("running" in container.get("state", {}) for container in statuses)
 
 
+class _Archive(io.StringIO):
+    """Holds what control prints, which has an end."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__()
+        self._release = release
+
+    def write(self, text: str, /) -> int:
+        """Adds text; raises ArtifactError if there is more than any report has."""
+        if self.tell() + len(text) > MOST_SENT:
+            raise ArtifactError(
+                f"report of the release {self._release}: control sends more than {MOST_SENT:,} characters, which no report has; "
+                "see what runs in its control Pod"
+            )
+        return super().write(text)
+
+
 def print_release_report(release: str, namespace: str | None, workdir: Path | None, as_json: bool) -> str:
     """Copies a release's report into the work directory, `work/<release>` by default.
 
@@ -251,7 +273,7 @@ def fetch_release_report(release: str, namespace: str | None, folder: Path) -> s
 
     Raises ArtifactError if what control sent is damaged or would be written outside of the folder, and the errors of `run_in_control`.
     """
-    archive = io.StringIO()
+    archive = _Archive(release)
     code = run_in_control(release, namespace, ["report"], archive)
     if code == UnavailableError.exit_code:
         raise UnavailableError(f"release {release}: its store did not answer control; run again")
@@ -260,13 +282,19 @@ def fetch_release_report(release: str, namespace: str | None, folder: Path) -> s
     what = f"report of the release {release}"
     try:
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive.getvalue())), mode="r:gz") as tar:
-            members = {path_below(folder, member.name, what): member for member in tar}
-            for path, member in members.items():
+            unpacked = 0
+            for number, member in enumerate(tar, 1):
+                path = path_below(folder, member.name, what)
+                unpacked += member.size
+                if number > MOST_FILES or unpacked > MOST_UNPACKED:
+                    raise ArtifactError(
+                        f"{what}: unpacks to more than any report has; see what runs in its control Pod"
+                    )
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is None:
                     raise ArtifactError(f"{what}: {shown(member.name)} is not a regular file; run `report` again")
-                with whole_file(path, private=False) as temporary:
-                    temporary.write_bytes(content.read())
+                with whole_file(path, private=False) as temporary, temporary.open("wb") as file:
+                    shutil.copyfileobj(content, file)
     except (ValueError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise ArtifactError(f"{what}: control sent no archive ({error}); run the same command again") from error
     return str(folder / "index.html")

@@ -19,6 +19,7 @@ from shared.pipeline.local_executor import LocalExecutor
 from shared.pipeline.local_session import (
     STUDY_FILE,
     WORK,
+    check_locations,
     current_fingerprints,
     local_session,
 )
@@ -26,6 +27,7 @@ from shared.pipeline.scheduler import Scheduler
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
 from shared.stop import StopSignal
+from shared.weights.check import check_files
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -59,6 +61,8 @@ def run_study(
             study = load_study(file, sets)
             workdir = workdir or WORK / study.name
             stack.enter_context(full_disk_named(workdir))
+            check_locations(study, workdir)
+            check_files(study)  # before anything is computed, or weights are read whole for their digest
             fingerprints = current_fingerprints(study, workdir)
             console = stack.enter_context(open_console(log))
             local = stack.enter_context(local_session(study, fingerprints, workdir))

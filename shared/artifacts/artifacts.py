@@ -168,7 +168,7 @@ class Artifacts:
         where = f"{self.store.url}/{key} ({file.name})"
         with whole_file(path) as temporary:
             try:
-                self.store.get_file(key, temporary)
+                self.store.get_file(key, temporary, file.size)
             except NotFound:
                 if isinstance(file, PlacedFile):
                     raise UnavailableError(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.store import NotFound, check_size
+from shared.artifacts.store import NotFound, check_size, too_long
 from shared.errors import ArtifactError
 from shared.names import path_below
 
@@ -69,12 +69,14 @@ class FolderStore:
             check_size(path.stat().st_size, f"{self.url}/{key}")
             return path.read_bytes()
 
-    def get_file(self, key: str, path: Path) -> None:
-        """Writes the object's bytes to a file; raises NotFound."""
+    def get_file(self, key: str, path: Path, size: int | None = None) -> None:
+        """Writes the object's bytes to a file; raises NotFound, and ArtifactError if there are more than `size`."""
         source = self._path(key)
         if not self.exists(key):
             raise NotFound(key)
         with disk_errors(path):
+            if size is not None and source.stat().st_size > size:
+                raise too_long(f"{self.url}/{key}", size)
             shutil.copyfile(source, path)
 
     def exists(self, key: str) -> bool:

@@ -17,7 +17,7 @@ from shared.names import path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.artifacts.s3 import S3Store
+    from shared.artifacts.s3 import Listed, S3Store
 
 log = Log("fetch")
 
@@ -49,11 +49,11 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
         return folder
     store = _store(*split_s3(root), settings)
     target = path_below(scratch, PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name, root)
-    keys = [file.key for file in store.files()]
-    if not keys:
+    files = store.files()
+    if not files:
         raise DataError(f"{root}: there is nothing under this prefix; check bucket and prefix")
-    paths = {key: path_below(target, key, root, DataError) for key in keys}
-    for _ in log.progress(_download(store, paths), f"download {root}", total=len(keys), unit="files"):
+    paths = {file: path_below(target, file.key, root, DataError) for file in files}
+    for _ in log.progress(_download(store, paths), f"download {root}", total=len(files), unit="files"):
         pass
     return target
 
@@ -85,20 +85,20 @@ def _store(bucket: str, prefix: str, settings: Settings) -> S3Store:
     return S3Store(bucket, prefix, settings)
 
 
-def _download(store: S3Store, paths: Mapping[str, Path]) -> Iterator[str]:
+def _download(store: S3Store, paths: Mapping[Listed, Path]) -> Iterator[str]:
     for folder in {path.parent for path in paths.values()}:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(PARALLEL)
     try:
-        futures = {pool.submit(store.get_file, key, path): key for key, path in paths.items()}
+        futures = {pool.submit(store.get_file, file.key, path, file.size): file for file, path in paths.items()}
         for future in as_completed(futures):
-            key = futures[future]
+            file = futures[future]
             try:
-                with disk_errors(paths[key]):  # a key may be another's folder
+                with disk_errors(paths[file]):  # a key may be another's folder
                     future.result()
             except NotFound:
-                raise DataError(f"{store.url}/{key}: vanished while it was copied; run again") from None
-            yield key
+                raise DataError(f"{store.url}/{file.key}: vanished while it was copied; run again") from None
+            yield file.key
     finally:
         pool.shutdown(cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,16 @@ from botocore.exceptions import (
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
     ResponseStreamingError,
+    SSLError,
 )
 from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.s3_client import CREDENTIALS, UNAVAILABLE, new_client, said
-from shared.artifacts.store import NotFound, check_size
+from shared.artifacts.store import NotFound, check_size, too_long
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.log import Log
@@ -39,11 +41,14 @@ ATTEMPTS = 5  # botocore waits up to 1, 2, 4, 8 s (with jitter) between them
 WRITE_BACKOFF = Backoff(0.25, jitter=FULL_JITTER)
 READ_BACKOFF = Backoff(0.5, jitter=FULL_JITTER)
 CHUNK = 1 << 20
+MOST_LISTED = 10_000_000  # objects, of which each takes some 300 bytes of memory
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 
 WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "No such file")
+"""Lists words of an error of TLS that no retry mends: an unknown signer, or a file of signers that is not there."""
 PORTAL = (
     "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
 )
@@ -124,15 +129,16 @@ class S3Store:
 
         def read() -> bytes:
             answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            with closing(answer["Body"]) as body:
-                check_size(answer["ContentLength"], f"{self.url}/{key}")
-                data: bytes = body.read()
-                return data
+            check_size(self._length(answer, key), f"{self.url}/{key}")
+            return b"".join(self._chunks(answer, key))
 
         return self._read_whole(key, read)
 
-    def get_file(self, key: str, path: Path) -> None:
-        """Writes the object's bytes to a file; after a lost connection it continues from the byte it had reached. Raises NotFound."""
+    def get_file(self, key: str, path: Path, size: int | None = None) -> None:
+        """Writes the object's bytes to a file; after a lost connection it continues from the byte it had reached.
+
+        Raises NotFound, and ArtifactError before it writes more than `size` bytes, or if that is None than the server announces.
+        """
         tag: str | None = None
         done = 0
 
@@ -140,10 +146,14 @@ class S3Store:
             nonlocal tag, done
             rest = {} if tag is None else {"Range": f"bytes={done}-", "IfMatch": tag}
             answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **rest)
-            tag = answer["ETag"] if answer["ContentLength"] else None  # an empty range cannot be asked for
+            length = self._length(answer, key)
+            if size is not None and done + length > size:
+                answer["Body"].close()
+                raise too_long(f"{self.url}/{key}", size)
+            tag = answer["ETag"] if length else None  # an empty range cannot be asked for
             with path.open("r+b" if done else "wb") as file:
                 file.seek(done)
-                for chunk in answer["Body"].iter_chunks(CHUNK):
+                for chunk in self._chunks(answer, key):
                     with disk_errors(path):
                         file.write(chunk)
                         file.flush()
@@ -155,8 +165,20 @@ class S3Store:
         """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
 
         def read() -> str:
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
-            return stream_digest(body.iter_chunks(CHUNK))
+            return stream_digest(self._chunks(self._client.get_object(Bucket=self.bucket, Key=self._key(key)), key))
+
+        return self._read_whole(key, read)
+
+    def start(self, key: str, length: int) -> bytes:
+        """Returns the first `length` bytes of an object that is not empty, or all if it has fewer; raises NotFound."""
+
+        def read() -> bytes:
+            asked = {"Bucket": self.bucket, "Key": self._key(key), "Range": f"bytes=0-{length - 1}"}
+            with closing(self._client.get_object(**asked)["Body"]) as body:  # a server may ignore the range
+                data = b""
+                while len(data) < length and (more := body.read(length - len(data))):
+                    data += more
+                return data
 
         return self._read_whole(key, read)
 
@@ -179,12 +201,17 @@ class S3Store:
         if folder := prefix.rpartition("/")[0]:
             checked_name(folder, self.url)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
+        found = list[Listed]()
         with self._errors(prefix):
-            found = [
-                Listed(item["Key"].removeprefix(self._prefix), str(item["ETag"]), int(item["Size"]))
-                for page in pages
-                for item in page.get("Contents", ())
-            ]
+            for count, page in enumerate(pages, 1):
+                found += [
+                    Listed(item["Key"].removeprefix(self._prefix), str(item["ETag"]), int(item["Size"]))
+                    for item in page.get("Contents", ())
+                ]
+                if max(len(found), count) > MOST_LISTED:  # a server may also send pages without objects for ever
+                    raise ArtifactError(
+                        f"{self.url}/{prefix}: more than {MOST_LISTED:,} objects are listed; name a prefix that holds fewer"
+                    )
         return sorted(item for item in found if not item.key.startswith(PROBE))
 
     def files(self) -> Sequence[Listed]:
@@ -197,6 +224,24 @@ class S3Store:
         """Removes an object if it exists."""
         with self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def _length(self, answer: Mapping[str, Any], key: str) -> int:
+        """Returns how many bytes an answer announces."""
+        length = answer.get("ContentLength")
+        if length is None:
+            answer["Body"].close()
+            raise UnavailableError(f"{self.url}/{key}: what answers does not say how long it is, as S3 does; {PORTAL}")
+        return int(length)
+
+    def _chunks(self, answer: Mapping[str, Any], key: str) -> Iterator[bytes]:
+        """Yields the bytes of an answer; raises ArtifactError before more arrive than it announces, as an answer in chunks may bring."""
+        length, done = self._length(answer, key), 0
+        with closing(answer["Body"]) as body:
+            while chunk := body.read(CHUNK):
+                done += len(chunk)
+                if done > length:
+                    raise too_long(f"{self.url}/{key}", length)
+                yield chunk
 
     def _key(self, key: str) -> str:
         """Returns the full key in the bucket, after checking that it is a valid path, as some servers keep objects as files."""
@@ -286,9 +331,16 @@ class S3Store:
                 error.kwargs.get("error"), RecursionError
             ):  # botocore wraps it if it happens while a request is sent
                 raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
+            if isinstance(error, SSLError) and any(words in str(error) for words in UNTRUSTED):
+                raise ConfigError(
+                    f"{where}: its certificate cannot be checked ({said(error)}); name a file with that of who signed it in AWS_CA_BUNDLE"
+                ) from error
+            fix = "AWS_ENDPOINT_URL_S3"
+            if isinstance(error, ProxyConnectionError):
+                fix = "the proxy that HTTP_PROXY or HTTPS_PROXY names, or except this server in NO_PROXY"
             raise UnavailableError(
                 f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
-                "start it or fix AWS_ENDPOINT_URL_S3, then run the same command again"
+                f"start it or fix {fix}, then run the same command again"
             ) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error

@@ -23,14 +23,17 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from pydantic import SecretStr
+from urllib3.exceptions import HTTPError as URLLibError
 
-from shared.errors import ConfigError, UnavailableError
+from shared.artifacts.store import LARGEST_IN_MEMORY
+from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.names import shown
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 UNAVAILABLE = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 DEFAULT_REGION = "us-east-1"  # which every S3 server but Amazon's accepts
+CHUNK = 1 << 16
 LONGEST = 300  # characters of another's words in a message
 CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
@@ -58,7 +61,7 @@ def new_client(
         if not keys and (credentials := session.get_credentials()) is not None:
             credentials.get_frozen_credentials()  # here, so that what their source says is not taken for the server's words
         style = (session._session.get_scoped_config().get("s3") or {}).get("addressing_style")
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=endpoint,
             region_name=region or session.region_name or DEFAULT_REGION,
@@ -75,6 +78,43 @@ def new_client(
             ),
             **keys,
         )
+        _bound_answers(client)
+        return client
+
+
+def _bound_answers(client: Any) -> None:
+    """Lets a client read no answer into memory that has no end, such as a page of a listing or an error.
+
+    botocore has no such limit, and no setting for one. The bodies of objects are read by the store itself.
+    """
+    session = client._endpoint.http_session
+    send = session.send
+
+    def bounded(request: Any) -> Any:
+        streamed, request.stream_output = request.stream_output, True  # else `send` reads it
+        answer = send(request)
+        if not streamed or answer.status_code >= 300:
+            answer._content = _read(answer)  # which botocore takes for what it has read
+        return answer
+
+    session.send = bounded
+
+
+def _read(answer: Any) -> bytes:
+    """Returns the body of an answer; raises ArtifactError as soon as there are more than LARGEST_IN_MEMORY bytes of it."""
+    data = bytearray()
+    try:
+        for part in answer.raw.stream(CHUNK):
+            data += part
+            if len(data) > LARGEST_IN_MEMORY:
+                answer.raw.close()
+                raise ArtifactError(
+                    f"{urlsplit(answer.url).netloc}: answers a request with more than {LARGEST_IN_MEMORY:,} bytes, which no S3 "
+                    "server does; fix AWS_ENDPOINT_URL_S3"
+                )
+    except URLLibError as error:
+        raise HTTPClientError(error=error) from error
+    return bytes(data)
 
 
 def _check_endpoint(endpoint: str | None) -> None:

@@ -40,8 +40,8 @@ class Store(Protocol):
     def get(self, key: str) -> bytes:
         """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
-    def get_file(self, key: str, path: Path) -> None:
-        """Writes the bytes of an object of any size to a file; raises NotFound."""
+    def get_file(self, key: str, path: Path, size: int | None = None) -> None:
+        """Writes the object's bytes to a file; raises NotFound, and ArtifactError as soon as there are more than `size`, if it is given."""
 
     def exists(self, key: str) -> bool:
         """Returns whether the object exists."""
@@ -51,6 +51,14 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes an object if it exists."""
+
+
+def too_long(location: str, size: int) -> ArtifactError:
+    """Returns the error for an object that has, or sends, more than the `size` bytes that were expected."""
+    return ArtifactError(
+        f"{location}: has more than the {size:,} bytes that were expected, and was not read on; it was changed: restore it, or if it "
+        "is an artifact make it again with --rerun"
+    )
 
 
 def check_size(size: int, location: str) -> None:

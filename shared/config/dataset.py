@@ -42,6 +42,9 @@ class Source(Section):
     """Lists the endings of files that hold labels. A data set is identified by their content and by the size of all other files, as an edited
     label seldom changes a file's size."""
 
+    fixed_groups: ClassVar[tuple[str, ...]] = ()
+    """Names the label groups of a source that always has the same."""
+
     resolution: Annotated[int, Field(ge=16, le=1024)] = 224
     """Sets the side in pixels of the square images that `prepare` stores. It is at least the resolution of the generator and of the classifier."""
     fit: Literal["squash", "crop", "pad"] = "squash"
@@ -63,6 +66,12 @@ class Source(Section):
     megapixels: Annotated[int, Field(ge=1, le=2000)] | None = Field(default=None, exclude_if=lambda most: most is None)
     """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Returns the names of the label groups, which are known before any data are read."""
+        single = getattr(self, "group", None)
+        return self.fixed_groups or tuple(getattr(self, "groups", ())) or (str(single),)
+
     @field_validator("window")
     @classmethod
     def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -73,6 +82,8 @@ class Source(Section):
 
 class GarmentsSource(Source):
     """Draws clothes with the paper's six label groups, 26 classes and long tail. They need no download and depend on the seed alone."""
+
+    fixed_groups: ClassVar[tuple[str, ...]] = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")
 
     source: Literal["garments"]
     """Chooses this source."""
@@ -93,6 +104,8 @@ class DeepFashionSource(Source):
     A path such as `img/Sheer_Blouse/img_0001.jpg` names the product; photographs of one product stay in one split, as far as `prepare` splits.
     """
 
+    fixed_groups: ClassVar[tuple[str, ...]] = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")
+
     source: Literal["deepfashion"]
     """Chooses this source."""
     root: str
@@ -110,6 +123,9 @@ class FolderSource(Source):
     """Names the folder that holds the folders: a path or `s3://bucket/prefix`."""
     group: GroupName = "label"
     """Names the only label group."""
+    names: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
+    """Maps folders to the names of their classes, such as `{n02007558: flamingo}`. A folder that is not in it names its class itself, and folders
+    with an equal name are one class."""
 
 
 class CsvGroup(Section):
@@ -175,6 +191,8 @@ class CsvSource(Source):
 
 class FashionMnistSource(Source):
     """Reads a folder with Fashion-MNIST's four IDX files, gzipped or not."""
+
+    fixed_groups: ClassVar[tuple[str, ...]] = ("garment", "sleeve", "worn_on")
 
     source: Literal["fashion-mnist"]
     """Chooses this source."""
@@ -267,6 +285,51 @@ class ImagefolderSource(Source):
     """Describes the label groups by name."""
 
 
+class BoxSource(Source):
+    """Holds the settings that sources of images with boxes share: each box is cut out as an image of its own, whose class is the box's."""
+
+    root: str
+    """Names the folder that holds the images and the files of boxes; a path or `s3://bucket/prefix`."""
+    group: GroupName = "label"
+    """Names the only label group."""
+    padding: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Sets what is added to each side of a box, as a share of its longer side, so that an object is seen with some of what is around it."""
+    least_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Sets the least length in pixels of a box's shorter side. Smaller boxes are left out and counted, as little is seen in them."""
+
+
+class CocoSource(BoxSource):
+    """Reads images with boxes as COCO has them: JSON files with `images`, `annotations` and `categories`. Without boxes, they label whole images.
+
+    The name of a file or of its folder says the split, such as `annotations/instances_train2017.json` or `valid/_annotations.coco.json`. All boxes of
+    an image stay in one split. Boxes of crowds are left out.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".json"})
+
+    source: Literal["coco"]
+    """Chooses this source."""
+    file: str | None = None
+    """Gives the path of the only JSON file to read, inside `root`. If unset, all are read."""
+    group_by: str | None = None
+    """Names a key of the images such as the place of a camera. Images with the same value stay in one split, and in one fold of the judges."""
+
+
+class YoloSource(BoxSource):
+    """Reads images with boxes as YOLO has them: a text file per image, with a line per box, and a YAML file that names classes and splits.
+
+    Without a YAML file, `classes.txt` or `obj.names` names the classes. Lines of polygons and of poses count as the boxes around them. All boxes of an
+    image stay in one split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".txt", ".yaml", ".yml", ".names"})
+
+    source: Literal["yolo"]
+    """Chooses this source."""
+    file: str
+    """Gives the path of the file that names the classes, inside `root`: `data.yaml`, `classes.txt` or `obj.names`."""
+
+
 Dataset = Annotated[
     GarmentsSource
     | DeepFashionSource
@@ -275,7 +338,9 @@ Dataset = Annotated[
     | FashionMnistSource
     | ArraysSource
     | ParquetSource
-    | ImagefolderSource,
+    | ImagefolderSource
+    | CocoSource
+    | YoloSource,
     Field(discriminator="source"),
 ]
 

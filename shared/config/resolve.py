@@ -20,6 +20,7 @@ from shared.config.paths import is_under, value_at, with_parameters
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
+from shared.config.templates import check_template
 from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
 
@@ -189,6 +190,23 @@ def _merge(base: Any, override: Any, discriminator: str | None) -> Any:
     return base | {k: v if k == "space" else _merge(base.get(k), v, None) for k, v in override.items()}
 
 
+def _check_templates(
+    study: Study,
+    experiment: ResolvedExperiment,
+    where: Callable[[Path], str],
+    places: Mapping[Path, str],
+    index: int,
+) -> None:
+    """Raises ConfigError for a caption or a prompt with a field that is no label group, or a brace without a partner."""
+    caption = getattr(experiment.finetune, "caption", None)
+    templates = [(("finetune", "caption"), caption)] if caption is not None else []
+    if experiment.finetune.has_prompts:
+        templates += [(("generate", "prompts"), prompt) for prompt in experiment.generate.prompts]
+    for path, template in templates:
+        with append_place(path, places, index):
+            check_template(template, study.dataset.group_names, where(path))
+
+
 def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Mapping[Path, str]) -> None:
     for index, experiment in enumerate(experiments):
         where = partial(_written_path, study.experiments[index], index)
@@ -209,6 +227,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
                         f"{where(('generate', name))}: has no meaning with generator: {finetune.generator}, which reads labels and no "
                         f"text; remove it"
                     )
+        if experiment.images != "real":
+            _check_templates(study, experiment, where, places, index)
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)

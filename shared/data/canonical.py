@@ -1,8 +1,9 @@
 """Brings an image of any accepted format into the canonical form: RGB, square, PNG up to 128 px and JPEG (quality 95) above.
 
 JPEG, PNG, WebP, AVIF, JPEG 2000, BMP, GIF, TIFF, PPM, SGI, PCX, QOI and ICO files are accepted: black and white, grey, palette, RGB, CMYK or
-YCbCr, with or without alpha, which is composited on white. Of several frames the first is taken. Grey of 16 or 32 bits or floating point is
-brought to 8 bits: from `dataset.window`, or if that is not set from the image's own percentiles.
+YCbCr, with or without alpha, which is composited on white. CMYK is converted by the file's colour profile, if it has one. Of several
+frames the first is taken. Grey of 16 or 32 bits or floating point is brought to 8 bits: from `dataset.window`, or if that is not set from
+the image's own percentiles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from shared.config.dataset import Source
 from shared.data.encode import encode_image, image_format
@@ -45,8 +46,11 @@ BOMB_REMEDY = "set dataset.megapixels higher if it is a real image"
 PERHAPS_METADATA = {"truncated", "damaged image", "not an image"}
 """Lists the reasons that damaged metadata may be behind."""
 MOST_BYTES = 1 << 28
+DAMAGED_METADATA = "damaged metadata were skipped"
+BY_PROFILE = "CMYK: converted to sRGB by the colour profile in the file"
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE² = 256 bits
 COLOUR_SIDE = 4
+SIDEWAYS = {5, 6, 7, 8}  # values of EXIF's orientation: the width is stored as the height
 
 # Pillow's decoders raise any of these on damaged files
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)  # fmt: skip
@@ -158,7 +162,7 @@ def mean_colours(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def check_header(content: Path | StoredImage, reading: Reading = USUAL) -> tuple[int, int]:
-    """Returns width and height; raises BadImage if the image does not exist or its header shows that it cannot be used. No pixels are read."""
+    """Returns width and height, upright; raises BadImage if the image does not exist or its header shows that it cannot be used. No pixels are read."""
     if isinstance(content, Path):
         _check_file(content)
     try:
@@ -175,7 +179,12 @@ def check_header(content: Path | StoredImage, reading: Reading = USUAL) -> tuple
 def _size(file: Path | io.BytesIO, reading: Reading) -> tuple[int, int]:
     with _refusing(), Image.open(file, formats=FORMATS) as image:
         _check(image, reading)
-        return image.size
+        width, height = image.size
+        known = (
+            "exif" in image.info or image.format == "TIFF"
+        )  # otherwise Pillow would read the pixels to look for it behind them
+        sideways = known and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        return (height, width) if sideways else (width, height)
 
 
 def _check_file(path: Path) -> None:
@@ -232,7 +241,7 @@ def _decode_anyhow(data: bytes, resolution: int, box: tuple[int, int, int, int] 
         for less in without_metadata(data):
             with suppress(BadImage):
                 decoded = _decode(less, resolution, box, reading)
-                return replace(decoded, notes=(*decoded.notes, "damaged metadata were skipped"))
+                return replace(decoded, notes=(*decoded.notes, DAMAGED_METADATA))
         raise
 
 
@@ -251,7 +260,12 @@ def _decode(data: bytes, resolution: int, box: tuple[int, int, int, int] | None,
         if box is None:
             # a large JPEG is decoded at half, a quarter or an eighth of its size if that is still twice the resolution
             image.draft(None, (2 * resolution, 2 * resolution))
-        rgb = _rgb(image if upright else ImageOps.exif_transpose(image), reading)
+        profile = image.info.get("icc_profile") if image.mode == "CMYK" else None
+        turned = image if upright else ImageOps.exif_transpose(image)
+        by_profile = _by_profile(turned, profile) if profile else None
+        if profile:
+            notes += (DAMAGED_METADATA if by_profile is None else BY_PROFILE,)
+        rgb = _rgb(turned, reading) if by_profile is None else by_profile
     return _Decoded(rgb if box is None else _cut(rgb, box), data if original else None, notes)
 
 
@@ -290,6 +304,15 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """Returns an image of inks as sRGB by the profile that says how they look on paper, or None if that cannot be used."""
+    try:
+        inks, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+    except (ImageCms.PyCMSError, *DAMAGED):
+        return None
 
 
 def _windowed(values: NDArray[np.generic], window: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -156,7 +156,7 @@ class Card:
             if any(group.kind == "any" for group in self.description.groups)
             else "",
             f"Fewer than 20 test images speak of {', '.join(few)}: these scores are uncertain." if few else "",
-            "Training images were cut to their bounding boxes: cut yours likewise."
+            "Training images were cut to their bounding boxes, if they had any: cut yours likewise."
             if self.description.preprocessing.boxed
             else "",
         ]

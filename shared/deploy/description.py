@@ -43,7 +43,7 @@ class Preprocessing(Section):
     most_pixels: Annotated[int, Field(ge=1, le=2_000_000_000)]
     """Limits the pixels of an image that is opened: what unpacks to more may be made to fill the memory."""
     boxed: bool = False
-    """Says whether training images were cut to their bounding boxes first."""
+    """Says whether training images were cut to their bounding boxes first, if they had any."""
 
 
 class Description(Section):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.classifier.precision import autocast, to_float_images
 from shared.classifier.predictor import Predictor, load_predictor
 from shared.classifier.runtime import Runtime
-from shared.config.dataset import DeepFashionSource
+from shared.config.dataset import BoxSource, DeepFashionSource
 from shared.data.canonical import Reading
 from shared.data.schema import LabelSchema
 from shared.deploy.choose import Chosen, Repetition
@@ -96,7 +96,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
             std=trunk.std,
             window=reading.window,
             most_pixels=reading.most_pixels,
-            boxed=isinstance(dataset, DeepFashionSource) and dataset.crop,
+            boxed=isinstance(dataset, BoxSource) or (isinstance(dataset, DeepFashionSource) and dataset.crop),
         ),
         temperatures=temperatures,
         thresholds=thresholds,

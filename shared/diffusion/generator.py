@@ -138,6 +138,15 @@ def start_pixels(requests: Sequence[SampleRequest], side: int, device: torch.dev
     return torch.from_numpy(starts).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def guided_share(steps: int, interval: tuple[float, float] | None) -> float:
+    """Returns the cost of `steps` steps, of which those in the interval have guidance, as a share of the cost of as many with guidance.
+
+    A step with guidance is two evaluations of the network, one without it is one.
+    """
+    inside = sum(guided(index, steps, interval or (0.0, 1.0)) for index in range(steps))
+    return (steps + inside) / (2 * steps)
+
+
 def guided(index: float, steps: int, interval: tuple[float, float]) -> bool:
     """Returns whether the step `index` of `steps`, counted from 0, is in the interval in which guidance is used."""
     return interval[0] <= index / steps < interval[1]

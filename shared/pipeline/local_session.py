@@ -56,8 +56,14 @@ def local_session(
 def current_fingerprints(study: ResolvedStudy, workdir: Path) -> Fingerprints:
     """Returns the fingerprints of the study's data and weights as they are now.
 
-    Raises DataError if they cannot be read, and ConfigError for a bucket whose server is not named or a work directory inside the data.
+    Raises DataError if they cannot be read, and the errors of `check_locations`.
     """
+    check_locations(study, workdir)
+    return compute_fingerprints(study, Settings.from_environment(), FolderStore(workdir / DIGESTS))
+
+
+def check_locations(study: ResolvedStudy, workdir: Path) -> None:
+    """Raises ConfigError for a bucket whose server is not named or a work directory inside the data, and the errors of `check_services`."""
     settings = Settings.from_environment()
     check_services(workdir, settings)
     files, folders = weight_locations(study)
@@ -71,7 +77,6 @@ def current_fingerprints(study: ResolvedStudy, workdir: Path) -> Fingerprints:
                 f"{path}: {location} is in a bucket, but no store is named and the one on this machine would hide its server; "
                 "set TAILFILL_STORE=s3://bucket/prefix on the same server"
             )
-    return compute_fingerprints(study, settings, FolderStore(workdir / DIGESTS))
 
 
 def latest_workdir(workdir: Path | None) -> Path:

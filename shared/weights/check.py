@@ -1,10 +1,12 @@
-"""Looks at the weights on this machine that a study names, before a stage on a GPU does: by names and shapes alone.
+"""Looks at the weights that a study names on this machine or in a bucket, before a stage on a GPU does: by names and shapes alone.
 
-Weights on the hub are looked at by the stage `weights`, and those in a bucket by the stages that download them.
+Weights on the hub are looked at by the stage `weights`. In a bucket only listings and the headers of files are read.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 from shared.artifacts.open import is_s3
@@ -14,10 +16,28 @@ from shared.config.stages import PRETRAINED
 from shared.config.training import Classifier
 from shared.diffusion.generators import generator_kind
 from shared.diffusion.text_to_image.base_files import INDEX
-from shared.errors import DataError
-from shared.weights.headers import tensor_shapes
+from shared.diffusion.text_to_image.families.table import side_multiple
+from shared.errors import ConfigError, DataError
+from shared.names import shown
+from shared.weights.digests import weight_locations
+from shared.weights.files import WeightFiles, file_shapes, files_in_bucket, files_in_folder
 from shared.weights.in_place import in_place, remedy_in_folder
 from shared.weights.roles import MODEL, is_hub_name, searched_values
+
+MOST_LEVELS = 16  # no model has more, and a side must stay a number of pixels
+
+
+def check_files(study: ResolvedStudy) -> None:
+    """Raises DataError or ConfigError for the first weights, of a file, a folder or a bucket, that are damaged, incomplete or no safetensors.
+
+    It imports no torch. Whether tensors fit their model is left to `check_weights`.
+    """
+    files, _ = weight_locations(study)
+    for location in sorted(files):
+        file_shapes(location)
+    for experiment in study.experiments:
+        if experiment.images != "real":
+            check_base(experiment.finetune)
 
 
 def check_weights(study: ResolvedStudy) -> None:
@@ -43,21 +63,61 @@ def _check_classifier(classifier: Classifier, model: str, value: object, resolut
 
 
 def check_base(finetune: AnyFinetune) -> None:
-    """Raises DataError if the base is a folder that lacks a file, has a damaged one or is of no family, or neither a folder nor a name on the hub."""
+    """Raises DataError or ConfigError if the base, in a folder or a bucket, lacks a file, has a damaged one, is of no family or of one that
+    has no images of `finetune.resolution`, or if it is neither of both nor a name on the hub."""
     at, base = finetune.base_location, generator_kind(finetune.generator).base
-    if at is None or base is None or is_s3(at) or is_hub_name(at):
+    if at is None or base is None or is_hub_name(at):
         return
-    folder = Path(at)
-    if not folder.is_dir():
-        raise DataError(f"finetune.base: there is no folder {at}; name a folder, an s3://bucket/prefix or a hub name")
-    there = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    if is_s3(at):
+        files, nothing = files_in_bucket(at), f"there is nothing below {at}; check bucket and prefix"
+    else:
+        files, nothing = (
+            files_in_folder(Path(at)),
+            f"there is no folder {at}; name a folder, an s3://bucket/prefix or a hub name",
+        )
+    if not files.sizes and (is_s3(at) or not Path(at).is_dir()):
+        raise DataError(f"finetune.base: {nothing}")
+    there = list(files.sizes)
     if missing := base.missing(there):
         name = missing[0]
         raise DataError(
             f"finetune.base {at}: has no {name}{in_place(name, there)}; {remedy_in_folder(name, there)}: it must be {base.layout}"
         )
     if base.check_index is not None:
-        base.check_index((folder / INDEX).read_bytes(), at)
+        base.check_index(files.text(INDEX, f"finetune.base {at}: {INDEX}"), at)
     for name in base.choose(there):
         if name.endswith(".safetensors"):
-            tensor_shapes(folder / name, f"finetune.base {at}: {name}")
+            files.shapes(name, f"finetune.base {at}: {name}")
+        elif name.endswith(".json") and ".safetensors.index" in name:
+            _check_shards(name, files.text(name, f"finetune.base {at}: {name}"), there, at)
+    levels = [_levels(files, part, at) for part in ("vae", "unet") if f"{part}/config.json" in files.sizes]
+    side = finetune.resolution
+    if side is not None and levels and all(levels) and side % (multiple := side_multiple(*levels)):
+        raise ConfigError(f"finetune.resolution: must be a multiple of {multiple} for {at}, got {side}")
+
+
+def _levels(files: WeightFiles, part: str, at: str) -> int:
+    """Returns the number of levels of a VAE or a UNet by its config.json; 0 if that does not say it, which is found when it is loaded."""
+    name = f"{part}/config.json"
+    try:
+        channels = json.loads(files.text(name, f"finetune.base {at}: {name}"))["block_out_channels"]
+        return len(channels) if len(channels) <= MOST_LEVELS else 0
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+
+
+def _check_shards(index: str, content: bytes, there: Collection[str], at: str) -> None:
+    """Raises DataError if an index of weights in parts names a part that is not there."""
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"finetune.base {at}: {index} is no JSON ({str(error)[:200]}); copy it again") from error
+    named = tree.get("weight_map") if isinstance(tree, dict) else None
+    if not isinstance(named, dict) or not named:
+        raise DataError(f"finetune.base {at}: {index} has no weight_map; copy the folder again")
+    folder = index.rpartition("/")[0]
+    for part in dict.fromkeys(map(str, named.values())):
+        if f"{folder}/{part}" not in there:
+            raise DataError(
+                f"finetune.base {at}: {index} names the part {shown(part)}, which is not there; copy the folder again"
+            )

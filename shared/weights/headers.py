@@ -6,7 +6,8 @@ The header is 8 bytes with its length and as many bytes of JSON; the tensors fol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.errors import DataError
 from shared.names import shown
 
 LARGEST = 100_000_000  # bytes of a header, the limit of the library safetensors
+FIRST = 1 << 16  # bytes that are read first, which hold most headers whole
 STARTS = {
     b"version https://git-lfs": "is a pointer of Git LFS in place of the weights; fetch them with `git lfs pull`",
     b"<": "is a web page or XML, as a failed download leaves it; download the weights again",
@@ -26,32 +28,43 @@ STARTS = {
 Shape = tuple[int, ...]
 
 
+def starts_pickle(start: bytes) -> bool:
+    """Returns whether bytes begin a bare pickle, or the zip archive that torch.save writes around one."""
+    return start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"
+
+
 def is_pickle(path: Path) -> bool:
-    """Returns whether a file is a bare pickle, or the zip archive that torch.save writes around one."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return start[:1] == b"\x80" or start == b"PK\x03\x04"
+    """Returns whether a file is a pickle, by its first bytes."""
+    return starts_pickle(_start_of(path, 4))
 
 
 def tensor_shapes(path: Path, what: str) -> dict[str, Shape]:
-    """Returns the shapes of the tensors in a safetensors file by name, in the file's order.
+    """Returns the shapes of the tensors in a safetensors file by name, in the file's order; raises DataError as shapes_from does."""
+    return shapes_from(partial(_start_of, path), path.stat().st_size, what)
 
-    Raises DataError, which begins with `what`, if it is no safetensors file or is cut short.
-    """
-    size = path.stat().st_size
+
+def _start_of(path: Path, length: int) -> bytes:
     with path.open("rb") as file:
-        start = file.read(64)
-        if size == 0:
-            raise DataError(f"{what} is empty; download or copy it again")
-        length = int.from_bytes(start[:8], "little")
-        begins = start.lstrip().removeprefix(b"\xef\xbb\xbf")
-        for known, text in STARTS.items():
-            if begins.startswith(known) and start[8:9] != b"{":
-                raise DataError(f"{what} {text}")
-        if size < 8 or length > LARGEST or start[8:9] != b"{":
-            raise DataError(f"{what} is no safetensors file (its header would have {length:,} bytes); name one")
-        file.seek(8)
-        header = file.read(length)
+        return file.read(length)
+
+
+def shapes_from(start_of: Callable[[int], bytes], size: int, what: str) -> dict[str, Shape]:
+    """Returns the shapes of the tensors in a safetensors file of `size` bytes, wherever it is, by name and in the file's order.
+
+    `start_of` returns as many of its first bytes as it is asked for. Raises DataError, which begins with `what`, if it is no safetensors
+    file or is cut short.
+    """
+    if size == 0:
+        raise DataError(f"{what} is empty; download or copy it again")
+    start = start_of(FIRST)
+    length = int.from_bytes(start[:8], "little")
+    begins = start.lstrip().removeprefix(b"\xef\xbb\xbf")
+    for known, text in STARTS.items():
+        if begins.startswith(known) and start[8:9] != b"{":
+            raise DataError(f"{what} {text}")
+    if size < 8 or length > LARGEST or start[8:9] != b"{":
+        raise DataError(f"{what} is no safetensors file (its header would have {length:,} bytes); name one")
+    header = (start if 8 + length <= len(start) else start_of(8 + length))[8 : 8 + length]
     if len(header) < length:
         raise DataError(f"{what} is cut short within its header, at {size:,} bytes; download or copy it again")
     try:

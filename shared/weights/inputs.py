@@ -9,10 +9,9 @@ from pathlib import Path
 from shared.artifacts.manifest import Manifest
 from shared.context import Context
 from shared.names import path_below
+from shared.weights.files import TIMM_FILE
 from shared.weights.roles import BASE, JUDGES
 
-TIMM_FILE = "model.safetensors"
-"""Names the file of a timm repository that is committed."""
 PREFIX = "weights/"
 
 

@@ -20,6 +20,7 @@ from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 from shared.settings import Settings
+from shared.weights.files import file_shapes
 from shared.weights.headers import Shape, is_pickle, tensor_shapes
 from shared.weights.pickles import read_pickle
 
@@ -92,17 +93,15 @@ def read_state(source: str) -> dict[str, Tensor]:
 def check_weights(name: str, pretrained: str, **options: Any) -> None:
     """Raises ConfigError or DataError as `create` would, without reading the weights: by the names and shapes of a file's tensors.
 
-    A pickle's tensors stay in the file. Weights in a bucket are not looked at, as they would be downloaded.
+    A pickle's tensors stay in the file. Of an object in a bucket only the header is read.
     """
     _check_model(name)
-    if is_s3(pretrained):
-        return
-    path = _located(pretrained)
-    if _is_readable_pickle(path, pretrained):
-        shapes = {key: tuple(tensor.shape) for key, tensor in _read_pickle(path, pretrained, mapped=True).items()}
-    else:
-        shapes = tensor_shapes(path, f"classifier.pretrained: {pretrained}")
-    _match(name, _outline(name, num_classes=0, **options), shapes, pretrained)
+    in_package = pretrained.startswith("package:")
+    found = file_shapes(str(_located(pretrained)) if in_package else pretrained)
+    if found is None:
+        state = _read_pickle(_located(pretrained), pretrained, mapped=True)
+        found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    _match(name, _outline(name, num_classes=0, **options), found, pretrained)
 
 
 def _outline(name: str, **options: Any) -> nn.Module:

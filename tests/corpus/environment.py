@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,17 @@ def _boto(config: str = "", credentials: str = "", **variables: str) -> Callable
             if "127.0.0.1" in found:
                 store.get("a")
             return found
+
+    return attempt
+
+
+def _listening(scheme: str, **variables: str) -> Callable[[Path], object]:
+    """Returns an attempt that reads an object at a port of this machine where connections are accepted and nothing is said."""
+
+    def attempt(folder: Path) -> object:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            endpoint = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+            return _boto(AWS_ENDPOINT_URL_S3=endpoint, **variables, **KEYS)(folder)
 
     return attempt
 
@@ -168,6 +180,15 @@ BOTO = [
     Case("boto: a container that does not answer", _boto(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://192.0.2.1.invalid/"), 2, ("settings of AWS",)),
     Case("boto: addressing style that is none", _boto("[default]\ns3 =\n  addressing_style = sideways\n", **KEYS), 2, ("sideways",)),
     Case("boto: a retry mode that is none, as ours is used", _boto("[default]\nretry_mode = never\n", **KEYS), 0, ("us-east-1",)),
+    Case("boto: certificates that are not there", _listening("https", AWS_CA_BUNDLE="/nowhere.pem"),
+        2, ("certificate cannot be checked", "No such file", "in AWS_CA_BUNDLE")),
+    Case("boto: a proxy that does not answer",
+        _boto(AWS_ENDPOINT_URL_S3=NOBODY, HTTP_PROXY=f"http://u:{PLANTED}@127.0.0.1:1", NO_PROXY="", no_proxy="", **KEYS),
+        75, ("HTTP_PROXY", "NO_PROXY")),
+    Case("boto: a proxy that is none", _boto(AWS_ENDPOINT_URL_S3=NOBODY, HTTP_PROXY="nonsense.invalid", NO_PROXY="", no_proxy="", **KEYS), 75, ("HTTP_PROXY",)),
+    Case("boto: an endpoint mode that is none", _boto(AWS_DEFAULTS_MODE="zz", **KEYS), 2, ("invalid defaults mode: zz", "AWS_*")),
+    Case("boto: a size that is no number", _boto(AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES="zz", **KEYS), 2, ("request_min_compression_size_bytes", "AWS_*")),
+    Case("boto: an empty profile", _boto(AWS_PROFILE="", **KEYS), 2, ("AWS_PROFILE", "unset it")),
     Case("boto: a region that is none", _boto("[default]\nregion = eu west\n", **KEYS), 2, ("eu west", "AWS_REGION")),
 ]  # fmt: skip
 ANSWERS = [

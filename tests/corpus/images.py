@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from shared.config.dataset import FolderSource
-from shared.data.canonical import Reading, canonical
+from shared.data.canonical import BY_PROFILE, DAMAGED_METADATA, Reading, canonical
 from shared.data.decode import decode_images
 from shared.data.imageset import decode
 from shared.data.problems import Problems
@@ -22,7 +22,7 @@ from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.source import ImageListing, SourceImage
 from shared.stop import StopSignal
 from tests.corpus.case import Case
-from tests.support.image_files import CLEAN, DAMAGE, SIDE, chunk, exif, insert_png, picture
+from tests.support.image_files import CLEAN, DAMAGE, SIDE, chunk, cmyk_profile, exif, insert_png, picture
 
 SCHEMA = LabelSchema(groups=(LabelGroup(name="label", kind="one", classes=("odd", "plain")),))
 
@@ -139,8 +139,24 @@ READ = [
     Case("RGBA in TIFF", _file(_saved(_solid("RGBA", (200, 0, 0, 255)), "TIFF")), 0, (RED,)),
     Case("CMYK in JPEG", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)), 0, ("corners [(25",)),
     Case("CMYK in TIFF", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), "TIFF")), 0, ("(255, 0, 0)",)),
-    Case("CMYK with a profile that is none", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), "JPEG", icc_profile=b"no profile", quality=100)),
-        0, ("corners [(25",)),
+    *(
+        Case(f"CMYK with its profile in {format}", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), format, icc_profile=cmyk_profile(), **options)),
+            0, ("corners [(214, 61, 56)", BY_PROFILE), ("corners [(25", DAMAGED_METADATA))
+        for format, options in (("JPEG", {"quality": 100}), ("TIFF", {}))
+    ),
+    Case("CMYK with its profile, turned", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), "JPEG", icc_profile=cmyk_profile(), exif=exif(6), quality=100)),
+        0, ("corners [(214, 61, 56)", BY_PROFILE)),
+    *(
+        Case(f"CMYK with a profile that is {what}", _file(_saved(_solid("CMYK", (0, 255, 255, 0)), "JPEG", icc_profile=profile, quality=100)),
+            0, ("corners [(25", DAMAGED_METADATA), (BY_PROFILE,))
+        for what, profile in {
+            "none": b"no profile",
+            "cut short": cmyk_profile()[:200],
+            "damaged": cmyk_profile()[:140] + b"\xff" * 8 + cmyk_profile()[148:],
+            "of RGB": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        }.items()
+    ),
+    Case("RGB with the profile of another space", _file(_saved(_solid("RGB", (200, 0, 0)), "PNG", icc_profile=cmyk_profile())), 0, (RED,), (BY_PROFILE,)),
     Case("YCbCr in TIFF", _file(_saved(lambda: Image.new("RGB", (40, 40), (200, 0, 0)).convert("YCbCr"), "TIFF")), 0, ("corners [(199, 0, 0)",)),
     Case("16-bit PNG", _file(_saved(_array(_ramp(np.uint16, 40)), "PNG")), 0, (WINDOWED,)),
     Case("16-bit PNG with a window", _file(_saved(_array(_ramp(np.uint16, 40)), "PNG"), window=(0, 1)), 0, ("the values 0 and 1 became", WHITE)),

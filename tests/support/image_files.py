@@ -29,6 +29,32 @@ def encoded(mode: str, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def cmyk_profile() -> bytes:
+    """Returns a profile of a printer whose magenta with yellow is the colour L*a*b* 50, 60, 40, which the formula takes for (255, 0, 0)."""
+
+    def lab(lightness: int, a: int, b: int) -> bytes:
+        return bytes([round(lightness * 255 / 100), a + 128, b + 128])
+
+    def look(inks: int) -> bytes:
+        """Returns the colour of full inks, one bit each: cyan, magenta, yellow, black."""
+        return {0: lab(100, 0, 0), 0b0110: lab(50, 60, 40)}.get(inks, lab(0 if inks & 1 else 50, 0, 0))
+
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    table = (
+        b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + identity * 4 + b"".join(map(look, range(16))) + identity * 3
+    )
+    table += bytes(-len(table) % 4)
+    light = struct.pack(">3i", 63190, 65536, 54061)  # D50
+    white = b"XYZ " + bytes(4) + light
+    begin = 128 + 4 + 2 * 12
+    tags = struct.pack(">I4sII4sII", 2, b"A2B0", begin, len(table), b"wtpt", begin + len(table), len(white))
+    size = begin + len(table) + len(white)
+    kinds = struct.pack(">I4sI4s4s4s", size, b"", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head = kinds + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + light
+    return head + bytes(128 - len(head)) + tags + table + white
+
+
 CLEAN = {
     "PNG RGB": encoded("RGB", "PNG"),
     "PNG RGBA": encoded("RGBA", "PNG"),

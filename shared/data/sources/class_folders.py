@@ -13,9 +13,10 @@ from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
+from shared.data.sources.folder_names import find_names
 from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import PathCheck, existing_root
-from shared.data.sources.split_words import split_of
+from shared.data.sources.split_words import part_of, split_of, without_numbers
 from shared.errors import DataError
 from shared.names import part_fault, shown
 
@@ -43,9 +44,12 @@ def infer_folder(data: Path) -> InferredSource | None:
     if not holds_class_images(data):
         return None
     root = data.resolve()
-    split_folders(root, Problems("skip"))
-    dataset = FolderSource(source="folder", root=str(root), group="label")
-    return InferredSource(dataset, root, {"group": "the question that the folders' names answer"})
+    split = split_folders(root, Problems("skip"))
+    folders = {name for _, top in split.tops for name in member_names(top) if (top / name).is_dir()}
+    fields = {"names": found[1]} if (found := find_names(root, folders)) is not None else {}
+    dataset = FolderSource.model_validate({"source": "folder", "root": str(root), "group": "label", **fields})
+    comments = {"group": "the question that the folders' names answer"}
+    return InferredSource(dataset, root, comments | ({"names": f"as {found[0]} says"} if found is not None else {}))
 
 
 def holds_class_images(data: Path) -> bool:
@@ -62,7 +66,7 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     root = existing_root(root)
     split = split_folders(root, problems)
     folders = [(name, folder) for name, top in split.tops for folder in _class_folders(root, top, problems)]
-    names = _class_names([folder.name for _, folder in folders])
+    names = _class_names(config, [folder.name for _, folder in folders])
     classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
         raise DataError(
@@ -93,8 +97,9 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
     root = _unwrapped(root)
     folders = [root / name for name in member_names(root) if (root / name).is_dir()]
     _check_detection(root, folders)
-    found = {folder: split for folder in folders if (split := split_of(folder.name)) is not None}
+    found = {folder: split for folder in folders if (split := _split_of(folder)) is not None}
     if not found or _is_class_train(found, folders):
+        _check_parts(root, folders)
         return SplitFolders([(None, root)], [])
     splits = list(found.values())
     if len(set(splits)) < len(splits):
@@ -124,18 +129,38 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
     return SplitFolders(tops, unlabelled)
 
 
+def _split_of(folder: Path) -> SplitName | None:
+    """Returns the split that a folder's name says. A number may follow it if the folder holds folders, as COCO's `val2017`; else it may be a class."""
+    split = split_of(folder.name)
+    if split is None and _holds_folders(folder):
+        split = split_of(without_numbers(folder.name))
+    return split
+
+
+def _check_parts(root: Path, folders: Sequence[Path]) -> None:
+    """Raises DataError if folders that hold folders are named like parts of a data set: `my_train` and `my_test`, or `fold1` and `fold2`."""
+    parts = {
+        folder: part for folder in folders if (part := part_of(folder.name)) is not None and _holds_folders(folder)
+    }
+    if len(set(parts.values())) > 1:
+        first, second, *_ = (folder.name for folder in parts)
+        raise DataError(
+            f"{root.name}/: {first}/ and {second}/ are named like parts of a data set and hold folders; name them train/, val/ or test/ if they are "
+            "splits, join them if they are folds, and if they are classes, rename them"
+        )
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in member_names(folder))
+
+
 def _is_class_train(found: dict[Path, SplitName], folders: Sequence[Path]) -> bool:
     """Returns whether the only folder with a split's name is a class: a data set of vehicles may have a class `train`.
 
     It holds images and no folders, as the others do.
     """
     (folder, *others) = found
-    return (
-        not others
-        and folder.name.lower() == "train"
-        and len(folders) > 1
-        and not any((folder / name).is_dir() for name in member_names(folder))
-    )
+    return not others and folder.name.lower() == "train" and len(folders) > 1 and not _holds_folders(folder)
 
 
 def _unwrapped(folder: Path) -> Path:
@@ -168,8 +193,8 @@ def _check_detection(root: Path, folders: Sequence[Path]) -> None:
     for kind in OF_DETECTION:
         if kind <= names:
             raise DataError(
-                f"{root.name}/: the folders {sorted(kind)} hold images with boxes or masks, not classes; there must be a folder per class, or a CSV with "
-                "a row per image"
+                f"{root.name}/: the folders {sorted(kind)} hold images with boxes or masks, not classes; there must be a folder per class, a CSV with "
+                "a row per image, or boxes with the names of their classes, as YOLO's data.yaml or COCO's JSON has them"
             )
 
 
@@ -188,15 +213,16 @@ def _class_folders(root: Path, top: Path, problems: Problems) -> Iterator[Path]:
             problems.add("no class", f"{top.name}/{name}", "is an image outside the class folders; move it into one")
 
 
-def _class_names(folders: Sequence[str]) -> dict[str, str]:
-    """Maps folder names to class names: themselves, but for names that differ in their Unicode form alone, which are one class.
+def _class_names(config: FolderSource, folders: Sequence[str]) -> dict[str, str]:
+    """Maps folder names to class names: those that the study says, else themselves, but for names that differ in their Unicode form alone, which are one class.
 
     Such a set was unpacked on a Mac in part, which writes é as two characters.
     """
     forms: dict[str, set[str]] = {}
     for name in folders:
         forms.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
-    return {name: composed if len(names) > 1 else name for composed, names in forms.items() for name in names}
+    found = {name: composed if len(names) > 1 else name for composed, names in forms.items() for name in names}
+    return {folder: config.names.get(folder, name) for folder, name in found.items()}
 
 
 def _one_hot(classes: Sequence[str], name: str) -> Labels:

@@ -15,6 +15,7 @@ from shared.data.source import ImageListing, InferredSource, SourceImage, SplitN
 from shared.data.sources.columns import Columns, infer_groups, label_schema
 from shared.data.sources.csv_file import read_table
 from shared.data.sources.infer_labels import column_comments, split_column, unit_column
+from shared.data.sources.label_cells import bracketed, holds_brackets, is_missing
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of
@@ -131,12 +132,25 @@ def _read(path: Path, root: Path, problems: Problems) -> _Metadata:
     name = path.relative_to(root).as_posix()
     if path.suffix == ".csv":
         table = read_table(path, problems)
-        rows: list[tuple[int, Mapping[str, Any]]] = [(row.line, row.cells) for row in table.rows]
+        rows: list[tuple[int, Mapping[str, Any]]] = list(_listed([(row.line, row.cells) for row in table.rows]))
     else:
         rows = list(_json_lines(path, name, problems))
     keys = list(dict.fromkeys(key for _, row in rows for key in row))
     values = {key: [row.get(key) for _, row in rows] for key in keys}
     return _Metadata(path.parent.relative_to(root), [line for line, _ in rows], Columns(name, values, {}))
+
+
+def _listed(rows: list[tuple[int, dict[str, str]]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the rows of a CSV file; the cells of a column of lists in brackets become lists, a name alone one of itself, and a blank cell None."""
+    columns = dict.fromkeys(column for _, cells in rows for column in cells)
+    lists = [column for column in columns if holds_brackets(cells.get(column, "") for _, cells in rows)]
+    for line, cells in rows:
+        yield line, cells | {column: _list(cells.get(column, "")) for column in lists}
+
+
+def _list(cell: str) -> list[str] | None:
+    names = bracketed(cell)
+    return names if names is not None else None if is_missing(cell) else [cell]
 
 
 def _json_lines(path: Path, name: str, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:

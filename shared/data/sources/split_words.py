@@ -26,14 +26,42 @@ SPLIT_COLUMNS = frozenset({
 """Names columns, in lower case, that say how a data set is divided: they are never labels."""
 
 
+PARTS = frozenset({"fold", "folds", "kfold", "part", "partition", "subset", "split", "set"})
+"""Lists words that, with a number, name a part of a data set: `fold1`, `part_02`."""
+
+
 def split_of(text: str) -> SplitName | None:
     """Returns the split that a name says, in any letter case: one word of SPLIT_WORDS, alone or among AROUND; None if it says none.
 
     The word may also be joined to one of them: `trainset`, `TestImages`.
     """
-    words = [word for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", text.strip()) if word]
-    found = [word for word in (_split_off(word.lower()) for word in words) if word not in AROUND]
+    found = [word for word in _words(text) if word not in AROUND]
     return SPLIT_WORDS.get(found[0]) if len(found) == 1 else None
+
+
+def split_within(text: str) -> SplitName | None:
+    """Returns the split that a name says among any other words and numbers, such as `instances_train2017`; None if it says none, or several."""
+    found = {SPLIT_WORDS[word] for word in _words(without_numbers(text)) if word in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def without_numbers(text: str) -> str:
+    """Returns a name without its numbers: `val` for `val2017`, `train_` for `train_01`."""
+    return re.sub(r"[0-9]+", " ", text)
+
+
+def part_of(text: str) -> str | None:
+    """Returns which part of a data set a name seems to say, though it is no word of `split_of`: `my_train` and `fold1`; None if it says none."""
+    if (split := split_within(text)) is not None:
+        return split
+    words, numbers = _words(without_numbers(text)), re.findall(r"[0-9]+", text)
+    return f"part {numbers[0]}" if numbers and len(words) == 1 and words[0] in PARTS else None
+
+
+def _words(text: str) -> list[str]:
+    """Returns the words of a name in lower case; one that is joined to a word of AROUND is without that."""
+    words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", text.strip())
+    return [_split_off(word.lower()) for word in words if word]
 
 
 def is_split_column(name: str) -> bool:

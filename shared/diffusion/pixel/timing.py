@@ -19,7 +19,7 @@ from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
-from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, sampling
+from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, guided_share, sampling
 from shared.diffusion.pixel.generator import PixelGenerator
 from shared.diffusion.pixel.train import finetune_pixel
 from shared.settings import Settings
@@ -62,7 +62,8 @@ def time_pixel(
             start = time.monotonic()
             generator.sample(requests, guidance, sampler_steps)
             drawn.add(time.monotonic() - start)
-    return spread(steps[1:]), spread(drawn.times) * (all_steps / sampler_steps) / generate.batch_size
+    share = 1.0 if guidance == 1 else guided_share(all_steps, generate.guidance_interval)
+    return spread(steps[1:]), spread(drawn.times) * (share * all_steps / sampler_steps) / generate.batch_size
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:

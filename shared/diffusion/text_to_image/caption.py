@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from shared.config.near import near
+from shared.config.templates import ALL, FIELD, check_template
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError
-
-ALL = "labels"
-"""Names the field that stands for the phrases of all groups, in group order."""
-
-_FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 class Captioner:
@@ -29,14 +24,7 @@ class Captioner:
 
         Raises ConfigError for a field that is not a group, an unmatched brace, or a phrase for a class that does not exist.
         """
-        fields = [ALL, *(group.name for group in schema.groups)]
-        for field in _FIELD.findall(template):
-            if field not in fields:
-                raise ConfigError(f"{setting}: {{{field}}} in {template!r} is no label group{near(field, fields)}")
-        if re.search("[{}]", _FIELD.sub("", template)):
-            raise ConfigError(
-                f"{setting}: a brace in {template!r} has no partner; write fields as {{labels}} or {{group}}"
-            )
+        check_template(template, [group.name for group in schema.groups], setting)
         names = list(schema.class_names)
         for name in phrases:
             if name not in names:
@@ -53,4 +41,4 @@ class Captioner:
             for name, where in self._slices.items()
         }
         words[ALL] = " ".join(text for text in words.values() if text)
-        return " ".join(_FIELD.sub(lambda match: words[match[1]], self._template).split())
+        return " ".join(FIELD.sub(lambda match: words[match[1]], self._template).split())

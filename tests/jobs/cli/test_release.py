@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -82,6 +83,32 @@ def test_an_archive_that_is_no_report(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ArtifactError, match=said):
         fetch(archive, tmp_path / "report", monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["report"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("MOST_SENT", "control sends more than 4 characters"),
+        ("MOST_UNPACKED", "unpacks to more"),
+        ("MOST_FILES", "unpacks to more"),
+    ],
+)
+def test_an_archive_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, said: str) -> None:
+    monkeypatch.setattr(release, limit, 4 if limit != "MOST_FILES" else 1)
+    with pytest.raises(ArtifactError, match=said):
+        fetch(packed(PAGE, member("a"), member("b")), tmp_path / "report", monkeypatch)
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) <= 1
+
+
+def test_a_member_that_claims_to_be_immense_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = member("index.html")
+    claim.size = 1 << 40
+    archive = base64.b64encode(gzip.compress(claim.tobuf())).decode()
+    with pytest.raises(ArtifactError, match="unpacks to more than any report has"):
+        fetch(archive, tmp_path / "report", monkeypatch)
+    assert not (tmp_path / "report").exists()
 
 
 def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_an_unreadable_manifest(artifacts: Artifacts) -> None:
         artifacts.find("prepare", KEY)
 
 
-@pytest.mark.parametrize("damaged", [b"hellO", b"hell", b"hello!", b""])
+@pytest.mark.parametrize("damaged", [b"hellO", b"hell", b""])
 def test_a_changed_object_names_place_and_both_digests(artifacts: Artifacts, tmp_path: Path, damaged: bytes) -> None:
     file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
     artifacts.store.put(f"blobs/sha256/{file.digest}", damaged)
@@ -98,6 +98,17 @@ def test_a_changed_object_names_place_and_both_digests(artifacts: Artifacts, tmp
     assert list(cached(artifacts, file).parent.iterdir()) == []
     assert artifacts.upload("data", tmp_path / "data") == file  # uploading it again repairs it
     assert artifacts.fetch(file).read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("longer", [b"hello!", b"hello" * 1_000_000])
+def test_an_object_that_is_longer_than_its_manifest_says_is_not_read_on(
+    artifacts: Artifacts, tmp_path: Path, longer: bytes
+) -> None:
+    file = artifacts.upload("data", written(tmp_path / "data", b"hello"))
+    artifacts.store.put(f"blobs/sha256/{file.digest}", longer)
+    with pytest.raises(ArtifactError, match=rf"{file.digest}: has more than the 5 bytes that were expected"):
+        artifacts.fetch(file)
+    assert list(cached(artifacts, file).parent.iterdir()) == []
 
 
 def test_a_lost_object(artifacts: Artifacts, tmp_path: Path) -> None:

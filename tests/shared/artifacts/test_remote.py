@@ -36,6 +36,23 @@ def test_a_prefix_becomes_a_folder(s3_store: S3Store, s3_server: Settings, tmp_p
     assert found == files
 
 
+def test_a_file_that_grows_after_it_was_listed(
+    s3_store: S3Store, s3_server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_store.put("set/a.png", b"12345")
+    listed = S3Store.files
+
+    def files(store: S3Store) -> object:
+        found = listed(store)
+        s3_store.put("set/a.png", b"x" * 3_000_000)
+        return found
+
+    monkeypatch.setattr(S3Store, "files", files)
+    with pytest.raises(ArtifactError, match=r"set/a\.png: has more than the 5 bytes that were expected"):
+        local_folder(f"{s3_store.url}/set", s3_server, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 5
+
+
 def test_nothing_there(s3_store: S3Store, s3_server: Settings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is nothing under this prefix"):
         local_folder(f"{s3_store.url}/none", s3_server, tmp_path)

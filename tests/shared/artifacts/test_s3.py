@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from shared.artifacts import s3
 from shared.artifacts.s3 import S3Store
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.services.process import free_ports
@@ -170,6 +172,87 @@ def test_a_body_that_is_cut_short_twice_arrives_whole(
     assert events == ["retry of a body that was cut short"] * 2
     with cut_short(s3_server, 2_500_000, 1) as settings:
         assert S3Store(BUCKET, "cut", settings).get("twice") == body
+
+
+class Endless(socketserver.StreamRequestHandler):
+    """Answers each request with a body that does not end, whose length it gives as 5 bytes, or not at all."""
+
+    length = b"Content-Length: 5\r\n"
+    sent = 0
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        with suppress(OSError):
+            self.wfile.write(
+                b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n' + self.length + b"\r\n5\r\nhello\r\n"
+            )
+            while True:
+                self.wfile.write(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
+                type(self).sent += 1 << 20
+
+
+class NoLength(Endless):
+    length = b""
+
+
+@contextmanager
+def hostile(settings: Settings, handler: type[Endless]) -> Iterator[S3Store]:
+    handler.sent = 0
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        yield S3Store(BUCKET, "p", dataclasses.replace(settings, s3_endpoint=endpoint), attempts=1)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("size", [None, 5, 2_000_000])
+def test_a_server_that_sends_more_than_it_says_is_not_read_on(
+    s3_server: Settings, tmp_path: Path, size: int | None
+) -> None:
+    with hostile(s3_server, Endless) as store:
+        for read in (
+            lambda: store.get_file("a", tmp_path / "a", size),
+            lambda: store.get("a"),
+            lambda: store.digest("a"),
+        ):
+            with pytest.raises(ArtifactError, match="a: has more than the 5 bytes that were expected"):
+                read()
+        assert (tmp_path / "a").stat().st_size <= 5
+        assert store.start("a", 9) == b"helloxxxx"
+    assert Endless.sent < 100 << 20
+
+
+def test_a_server_that_does_not_say_how_much_it_sends(s3_server: Settings, tmp_path: Path) -> None:
+    with hostile(s3_server, NoLength) as store:
+        for read in (lambda: store.get_file("a", tmp_path / "a", 5), lambda: store.get("a"), lambda: store.digest("a")):
+            with pytest.raises(UnavailableError, match="a: what answers does not say how long it is"):
+                read()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_listing_and_an_error_without_an_end(s3_server: Settings) -> None:
+    with (
+        hostile(s3_server, Endless) as store,
+        pytest.raises(ArtifactError, match="more than 67,108,864 bytes, which no S3"),
+    ):
+        list(store.list(""))
+    assert Endless.sent < 200 << 20
+
+
+def test_more_objects_than_are_listed(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "MOST_LISTED", 2)
+    for key in "abc":
+        s3_store.put(key, b"")
+    with pytest.raises(ArtifactError, match="more than 2 objects are listed; name a prefix that holds fewer"):
+        list(s3_store.list(""))
+
+
+def test_the_start_of_an_object(s3_store: S3Store) -> None:
+    s3_store.put("a", b"0123456789" * 1000)
+    assert s3_store.start("a", 12) == b"012345678901"
+    assert len(s3_store.start("a", 99_999)) == 10_000
 
 
 def test_secrets_are_not_in_reprs_and_errors(s3_server: Settings) -> None:

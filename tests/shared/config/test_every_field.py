@@ -33,6 +33,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "csv": {"groups": GROUPS},
     "parquet": {"groups": COLUMNS},
     "imagefolder": {"groups": COLUMNS},
+    "yolo": {"file": "data.yaml"},
 }
 """The required keys of a source, beside its root."""
 DATASETS: dict[str, dict[str, Any]] = {
@@ -42,6 +43,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 }
 OTHER_VALUES: dict[str, Any] = {
     "images": "real+copies",
+    "dataset.names": {"n02007558": "flamingo"},
     "rare.classes": ["fabric/leather"],
     "generate.quota": {"fabric/leather": 3},
     "generate.guidance_interval": [0.2, 0.8],

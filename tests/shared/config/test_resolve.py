@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.config.dataset import DeepFashionSource, FashionMnistSource, FolderSource, GarmentsSource, ParquetSource
 from shared.config.generation import Generate, PixelFinetune, StableDiffusionFinetune
 from shared.config.load import load_study, study_from_tree
 from shared.config.resolve import ResolvedStudy
@@ -13,6 +14,8 @@ from shared.config.search import FloatRange
 from shared.config.seeds import repetition_seed
 from shared.config.stages import GenerateConfig
 from shared.config.study import LEAST_REPETITIONS, least_seeds
+from shared.data.garments.labels import COUNTS
+from shared.data.sources import deepfashion, fashion_mnist
 from shared.errors import ConfigError
 from shared.pipeline.plan import plan
 from tests.support.small_study import SMALL_STUDY
@@ -174,6 +177,34 @@ def test_guidance_and_steps_of_a_base_unless_they_are_set() -> None:
     assert synthetic.finetune.resolution is None
     pixel = load_study(SMALL_STUDY, ["generate={fill_to: 9}"]).experiments[0]
     assert (pixel.generate.guidance, pixel.generate.steps) == (2.0, 25)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "generate.prompts=['a {labels}', 'a {fabrik}']",
+            r"generate\.prompts: \{fabrik\} in 'a \{fabrik\}' is no label group; did you mean fabric",
+        ),
+        ("generate.prompts=['a {labels']", "generate\\.prompts: a brace in 'a {labels' has no partner"),
+        ("finetune.caption='{}'", r"finetune\.caption: \{\} in '\{\}' is no label group; there are fabric, fit"),
+        ("finetune.caption='{Fabric}'", r"finetune\.caption: \{Fabric\}.*did you mean fabric"),
+    ],
+)
+def test_a_template_with_a_wrong_field_is_refused_before_any_data_are_read(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_study(SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", setting])
+
+
+def test_the_groups_that_a_study_knows_are_those_of_its_data() -> None:
+    assert GarmentsSource(source="garments").group_names == tuple(COUNTS)
+    assert DeepFashionSource(source="deepfashion", root="x").group_names == deepfashion.GROUPS
+    assert FashionMnistSource(source="fashion-mnist", root="x").group_names == tuple(
+        group.name for group in fashion_mnist.SCHEMA.groups
+    )
+    assert FolderSource(source="folder", root="x", group="kind").group_names == ("kind",)
+    groups = {"a": {"column": "b"}, "c": {"column": "d"}}
+    assert ParquetSource.model_validate({"source": "parquet", "root": "x", "groups": groups}).group_names == ("a", "c")
 
 
 def test_prompts_reach_generate_if_the_generator_has_prompts() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import Base, load_part
-from shared.diffusion.text_to_image.families.table import FamilyKind, family_kind
+from shared.diffusion.text_to_image.families.table import FamilyKind, family_kind, side_multiple
 from shared.diffusion.text_to_image.noise import NoiseProcess
 from shared.errors import ConfigError, DataError
 
@@ -51,7 +51,7 @@ class Family(ABC):
     @property
     def multiple(self) -> int:
         """Returns the number of pixels of which the sides of images must be multiples."""
-        return 2 * self.factor
+        return side_multiple(len(self.base.value("vae", "block_out_channels", list)))
 
     def vae_shape(self, side: int) -> tuple[int, int, int]:
         """Returns the shape `[c, h, w]` of the VAE's latents of an image of `side` pixels."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from shared.diffusion.text_to_image.diffusion import PREDICTIONS, Diffusion
 from shared.diffusion.text_to_image.families.family import Condition, Family, stack
+from shared.diffusion.text_to_image.families.table import side_multiple
 from shared.diffusion.text_to_image.noise import NoiseProcess
 
 
@@ -32,7 +33,8 @@ class StableDiffusion(Family):
     @property
     def multiple(self) -> int:
         """Returns the number for a UNet, which halves latents at each level but the last."""
-        return int(self.factor * 2 ** (len(self.base.value("unet", "block_out_channels", list)) - 1))
+        vae, unet = (len(self.base.value(part, "block_out_channels", list)) for part in ("vae", "unet"))
+        return side_multiple(vae, unet)
 
     def process(self, side: int) -> NoiseProcess:
         """Returns the diffusion process of the base."""

@@ -131,6 +131,14 @@ KNOWN: Mapping[str, Terms] = MappingProxyType(
 """Maps published bases to their terms as they were when this list was written; a base's page on the hub is what counts."""
 
 
+def side_multiple(vae_levels: int, unet_levels: int | None = None) -> int:
+    """Returns the number of pixels of which the sides of images must be multiples, for a VAE and a UNet of so many levels.
+
+    Each halves its input at each level but the last; a transformer, which a base without UNet has, reads patches of two latents.
+    """
+    return int(2 ** (vae_levels - 1) * (2 if unet_levels is None else 2 ** (unet_levels - 1)))
+
+
 def family_kind(pipeline: object, base: str) -> FamilyKind:
     """Returns the family of a base by the `_class_name` of its model_index.json; raises DataError, which lists those there are, if none has it."""
     if isinstance(pipeline, str) and pipeline in FAMILIES:

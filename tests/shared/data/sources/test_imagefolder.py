@@ -84,6 +84,19 @@ def test_one_file_for_all_folders_with_lists_units_and_a_split(tmp_path: Path) -
     assert [(image.split, image.group) for image in images[:3]] == [("train", "p0"), ("test", "p0"), ("train", "p1")]
 
 
+def test_lists_in_the_cells_of_a_csv(tmp_path: Path) -> None:
+    cells = ["['cat', 'dog']", "['cat']", "[]", "dog", "", '["dog"]', "['cat', 'dog']", "['cat']"]
+    rows = [
+        {"file_name": f"{i}.png", "animals": f'"{cell.replace(chr(34), chr(34) * 2)}"'} for i, cell in enumerate(cells)
+    ]
+    dataset, images, classes = inferred(folder(tmp_path, rows, "metadata.csv"))
+    assert dataset.groups == {"animals": ColumnGroup(column="animals", kind="any")}
+    assert classes == ("animals/cat", "animals/dog")
+    assert [image.labels.tolist() for image in images] == [
+        [1, 1], [1, 0], [0, 0], [0, 1], [-1, -1], [0, 1], [1, 1], [1, 0],
+    ]  # fmt: skip
+
+
 def test_what_export_writes_is_read_back_as_the_same_set(tmp_path: Path) -> None:
     schema = LabelSchema(
         groups=(

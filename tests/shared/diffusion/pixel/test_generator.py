@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.diffusion.generator import BaseSource, Generator, SampleRequest
+from shared.diffusion.generator import BaseSource, Generator, SampleRequest, guided_share
 from shared.diffusion.load import load_generator
 from shared.diffusion.pixel.generator import PixelGenerator, integrate, noise_shares
 from shared.diffusion.pixel.model import LabelEmbedding, build_network, describe
@@ -207,6 +207,16 @@ def test_predicted_images_are_cut_to_the_range_of_images(
     monkeypatch.setattr(generator, "_network", network)
     drawn = generator.sample([request(1), request(2)], guidance, 6)
     assert np.unique(drawn).tolist() == [round((min(0.9 * guidance, 1.0) + 1) * 127.5)]
+
+
+@pytest.mark.parametrize("interval", [None, (0.2, 0.8), (0.0, 0.5), (0.9, 1.0)])
+def test_a_forecast_counts_two_evaluations_within_the_interval_of_guidance_and_one_outside(
+    generator: PixelGenerator, interval: tuple[float, float] | None
+) -> None:
+    seen = []
+    generator._network.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    generator.sample([request(1)], 2.0, 10, interval or (0.0, 1.0))
+    assert sum(seen) == pytest.approx(20 * guided_share(10, interval))
 
 
 def test_the_prompt_names_what_is_known(generator: PixelGenerator) -> None:

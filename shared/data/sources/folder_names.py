@@ -1,0 +1,74 @@
+"""Finds the file that names the classes of folders whose own names are codes, such as WordNet's synsets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from shared.data.sources.members import is_image_name, member_names
+from shared.errors import DataError
+
+MOST_BYTES = 1 << 23  # the file of all of WordNet's names has 3 MB
+CODE = re.compile(r"^n?\d+$")
+LETTER = re.compile(r"[^\W\d_]")
+LINE = re.compile(r"^(?P<code>\S+?)[\s,;:]+(?P<name>\S.*)$")
+
+
+def find_names(data: Path, folders: Collection[str]) -> tuple[str, dict[str, str]] | None:
+    """Returns the name of the file and the name of each folder, if all folders are codes, and a file beside or above them names each.
+
+    The smallest such file counts. Names that several codes have are followed by the code, as WordNet's two cranes are.
+    """
+    if not folders or not all(CODE.match(folder) for folder in folders):
+        return None
+    for path in sorted(
+        (path for place in (data, data.parent) for path in _files(place)), key=lambda path: path.stat().st_size
+    ):
+        pairs = list(_pairs(path))
+        said = dict(pairs)
+        if len(said) == len(pairs) and all(folder in said for folder in folders):
+            names = {folder: said[folder] for folder in sorted(folders)}
+            count = Counter(names.values())
+            return path.name, {code: name if count[name] == 1 else f"{name} ({code})" for code, name in names.items()}
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        paths = [folder / name for name in member_names(folder) if name.lower().endswith((".json", ".txt"))]
+        return [path for path in paths if path.is_file() and path.stat().st_size <= MOST_BYTES]
+    except (DataError, OSError):  # the folder above may be closed to us
+        return []
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields codes and names; nothing if the file is of another kind."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text) if path.suffix.lower() == ".json" else None
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(content, dict):
+        for code, name in content.items():
+            yield from _named(code, name)
+    elif content is None:
+        for line in text.splitlines():
+            if (match := LINE.match(line.strip())) is not None:
+                yield from _named(match["code"], match["name"])
+
+
+def _named(code: str, name: Any) -> Iterator[tuple[str, str]]:
+    """Yields the code with its name: a text, or a list of the code and the name, whose key is a number then."""
+    if isinstance(name, list) and len(name) == 2 and all(isinstance(text, str) for text in name):
+        code, name = name
+    if (
+        isinstance(name, str)
+        and LETTER.search(name)
+        and not is_image_name(name)
+        and (first := name.split(",")[0].strip().strip("'\""))
+    ):
+        yield code, first
