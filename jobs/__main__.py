@@ -16,11 +16,12 @@ from shared.isolation import leave_current_folder
 leave_current_folder()  # before anything else is imported, which the current folder could replace
 
 import itertools
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -283,20 +284,94 @@ def dashboard(workdir: Path | None, port: int) -> None:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["dataset", "generated"]))
+@click.argument("what", type=click.Choice(["dataset", "generated", "model"]))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--experiment", metavar="NAME", help="Export this experiment's generated images, if experiments differ in them."
+    "--experiment",
+    metavar="NAME",
+    help="Export this experiment's generated images, if experiments differ in them, or its model [the recommended one].",
 )
 @click.option(
     "--pool", type=click.IntRange(min=0), metavar="N", help="Export this pool of generated images; 0 if unset."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["hf", "onnx"]),
+    help="Write the model for timm, with a head as safetensors, or as one ONNX graph [hf].",
+)
+@click.option(
+    "--licence", metavar="ID", help="Name the licence of the model on its card, e.g. apache-2.0 [not stated]."
+)
+@click.option(
+    "--push", metavar="OWNER/NAME", help="Push the model to this repository of the Hugging Face hub, as HF_TOKEN."
+)
 @LATEST
-def export(what: str, out: Path, experiment: str | None, pool: int | None, workdir: Path | None) -> None:
-    """Write the data set, or the generated images, into the folder OUT with a metadata.jsonl."""
+def export(
+    what: str,
+    out: Path,
+    experiment: str | None,
+    pool: int | None,
+    form: Literal["hf", "onnx"] | None,
+    licence: str | None,
+    push: str | None,
+    workdir: Path | None,
+) -> None:
+    """Write the data set or the generated images into the folder OUT with a metadata.jsonl, or the model with its card."""
+    given = {"--format": form, "--licence": licence, "--push": push} if what != "model" else {"--pool": pool}
+    for name, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"{name} is not for `export {what}`.")
+    if what == "model":
+        from jobs.cli.export_model import export_model
+
+        _say(export_model(out, form or "hf", experiment, licence, push, workdir))
+        return
     from jobs.cli.export import export_images
 
     _say(export_images(what, out, experiment, pool, workdir))
+
+
+@cli.command()
+@click.argument("images", type=click.Path(path_type=Path), metavar="IMAGE|DIR|CSV...", nargs=-1, required=True)
+@LATEST
+@click.option("--experiment", metavar="NAME", help="Use this experiment [the one that the verdict recommends].")
+@click.option("--ensemble", is_flag=True, help="Average the probabilities of all repetitions [the best in validation].")
+@click.option(
+    "--model", "exported", type=click.Path(path_type=Path), metavar="DIR", help="Use this ONNX export, without a study."
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="P",
+    help="Answer “don't know” below this probability, and say how often surer answers were wrong.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV for a spreadsheet.")
+@JSON
+def predict(
+    images: tuple[Path, ...],
+    workdir: Path | None,
+    experiment: str | None,
+    ensemble: bool,
+    exported: Path | None,
+    confidence: float,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """Label images by the study that was run last: image files, the images below a folder, or those that a CSV lists."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv excludes --json.")
+    from jobs.cli.predict import predict as judge
+
+    form: Literal["table", "csv", "json"] = "csv" if as_csv else "json" if as_json else "table"
+    prediction, lines = judge(images, workdir, experiment, ensemble, exported, form, confidence)
+    try:
+        for line in lines:
+            _say(line)
+    except BrokenPipeError:  # the reader has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(prediction.exit_code)
 
 
 @cli.command()

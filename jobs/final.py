@@ -1,6 +1,7 @@
 """`final`: trains one repetition of an experiment with its best parameters and tests it on the test split, once, at the end.
 
-Commits `metrics.json`, `predictions.parquet` (test images), `curve.json`, `model.safetensors` and `thresholds.json`.
+Commits `metrics.json`, `predictions.parquet` (test images), `validation.parquet` (logits of validation images), `curve.json`,
+`model.safetensors`, `thresholds.json` and `calibration.json`.
 """
 
 from __future__ import annotations
@@ -88,13 +89,14 @@ def run(config: FinalConfig, context: Context) -> Manifest:
 def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path) -> FinalResult:
     """Trains and tests one repetition, and writes its files into the folder `out`.
 
-    The thresholds of `any` groups are chosen on the validation split.
+    The thresholds of `any` groups are chosen, and the temperatures of all groups fitted, on the validation split.
 
     Raises what `fit` and `TrainingData.build` raise, and DataError if there are no test images.
     """
     from shared.classifier.fit import TrainingData, fit
     from shared.classifier.training_set import effective_training_set
     from shared.data.dataset import rare_classes
+    from shared.metrics.calibration import calibrated, calibrated_thresholds, fit_temperatures
     from shared.metrics.classification import best_thresholds
     from shared.metrics.table import METRICS
 
@@ -115,11 +117,22 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
         on_epoch=_logger(config.final.epochs + arm.training.refit_epochs),
         checkpoint_every=config.final.checkpoint_every,
     )
-    thresholds = best_thresholds(info.schema_, trained.val_probabilities, val.labels)
+    schema = info.schema_
+    thresholds = best_thresholds(schema, trained.val_probabilities, val.labels)
+    temperatures = fit_temperatures(schema, trained.val_logits, val.labels)
     # also after a signal: the rest is short, and the end of the training may not be checkpointed
     logits = trained.logits(test)
-    metrics = _test_metrics(arm, info, data, logits, test, rare, thresholds)
-    files = _write(out, info.schema_, logits, test, metrics, thresholds)
+    sure = calibrated(schema, logits.numpy(), temperatures)
+    metrics = _test_metrics(arm, info, data, logits, test, rare, _Calibrated(thresholds, sure))
+    files = {
+        "predictions.parquet": _write_predictions(out / "predictions.parquet", schema, logits, sure, test),
+        "validation.parquet": _write_validation(out / "validation.parquet", schema, trained.val_logits, val),
+        "metrics.json": _json_file(out / "metrics.json", metrics),
+        "thresholds.json": _json_file(out / "thresholds.json", _of_any_groups(schema, thresholds)),
+    }
+    moved = calibrated_thresholds(schema, thresholds, temperatures)
+    calibration = {"temperatures": temperatures, "thresholds": _of_any_groups(schema, moved)}
+    files["calibration.json"] = _json_file(out / "calibration.json", calibration)
     from shared.classifier.snapshot import records_json
 
     files["curve.json"] = _json_file(out / "curve.json", records_json(trained.history))
@@ -132,6 +145,16 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
     return FinalResult(files, summary)
 
 
+@dataclass(frozen=True)
+class _Calibrated:
+    """Holds what was chosen on the validation split."""
+
+    thresholds: NDArray[np.float64]
+    """Holds the thresholds `[C]` of probabilities as they are before calibration."""
+    test: NDArray[np.float32]
+    """Holds the calibrated probabilities of the test images, `[n, C]`."""
+
+
 def _test_metrics(
     arm: Arm,
     info: DatasetInfo,
@@ -139,7 +162,7 @@ def _test_metrics(
     logits: Any,
     test: ImageSet,
     rare: NDArray[np.int64],
-    thresholds: NDArray[np.float64],
+    chosen: _Calibrated,
 ) -> dict[str, Any]:
     """Returns the scores on the test split, and its loss computed like the validation loss; None for one that is not defined."""
     import torch
@@ -149,7 +172,8 @@ def _test_metrics(
     from shared.metrics.table import METRICS
 
     schema = info.schema_
-    metrics = evaluate(schema, probabilities(logits, schema), test.labels, rare, thresholds, info.train_counts())
+    predicted, counts = probabilities(logits, schema), info.train_counts()
+    metrics = evaluate(schema, predicted, test.labels, rare, chosen.thresholds, counts, chosen.test)
     for metric in METRICS:
         if metric.from_training is not None:
             score = resolve_name(metric.from_training)
@@ -158,14 +182,11 @@ def _test_metrics(
     return defined
 
 
-def _write(
-    out: Path,
-    schema: LabelSchema,
-    logits: Any,
-    test: ImageSet,
-    metrics: dict[str, Any],
-    thresholds: NDArray[np.float64],
-) -> dict[str, Path]:
+def _write_predictions(
+    path: Path, schema: LabelSchema, logits: Any, calibrated: NDArray[np.float32], test: ImageSet
+) -> Path:
+    """Writes a row per test image: its path, its unit if the data set names any, and per group `p_`, probabilities, `c_`, calibrated ones, and
+    `y_`, labels."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -177,17 +198,28 @@ def _write(
         columns["unit"] = pa.array(units, pa.string())
     for name, where in schema.slices().items():
         columns[f"p_{name}"] = pa.array(list(predicted[:, where]), pa.list_(pa.float32()))
+        columns[f"c_{name}"] = pa.array(list(calibrated[:, where]), pa.list_(pa.float32()))
         columns[f"y_{name}"] = pa.array(list(test.labels[:, where]), pa.list_(pa.int8()))
-    table = out / "predictions.parquet"
-    pq.write_table(pa.table(columns), table)
-    chosen = {
-        name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"
-    }
-    return {
-        "predictions.parquet": table,
-        "metrics.json": _json_file(out / "metrics.json", metrics),
-        "thresholds.json": _json_file(out / "thresholds.json", chosen),
-    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def _write_validation(path: Path, schema: LabelSchema, logits: NDArray[np.float32], val: ImageSet) -> Path:
+    """Writes a row per validation image: its path, and per group `l_`, logits, and `y_`, labels."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {"path": pa.array(val.paths, pa.string())}
+    for name, where in schema.slices().items():
+        columns[f"l_{name}"] = pa.array(list(logits[:, where]), pa.list_(pa.float32()))
+        columns[f"y_{name}"] = pa.array(list(val.labels[:, where]), pa.list_(pa.int8()))
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def _of_any_groups(schema: LabelSchema, thresholds: NDArray[np.float64]) -> dict[str, float]:
+    """Maps the classes of `any` groups to their thresholds."""
+    return {name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"}
 
 
 def _logger(epochs: int) -> Any:

@@ -72,3 +72,24 @@ def s3_store(s3_server: Settings) -> S3Store:
 def folder_store(tmp_path: Path) -> FolderStore:
     """Returns an empty folder store."""
     return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with a study that was run to its final trainings, and whose report names no arm that helps."""
+    from tests.support.trained_study import commit_report, run_study
+
+    root = tmp_path_factory.mktemp("trained")
+    run_study(root)
+    commit_report(root, {})
+    return root
+
+
+@pytest.fixture
+def trained(trained_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns that folder, which is the current one, and whose store is named in the environment, so that no service is started."""
+    monkeypatch.chdir(trained_root)
+    monkeypatch.setenv("TAILFILL_STORE", str(trained_root / "store"))
+    monkeypatch.setenv("TAILFILL_CACHE", str(trained_root / "cache"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return trained_root

@@ -156,7 +156,7 @@ class TrainingData:
 
 def resolution_of(arm: Arm, images: ImageSet) -> int:
     """Returns the side in pixels of the images that an arm's network sees: the classifier's own, or that of the data set's images."""
-    return arm.classifier.resolution or _image_side(images)
+    return arm.classifier.resolution or image_side(images)
 
 
 def frozen_backbone(trunk: Trunk, runtime: Runtime) -> FrozenBackbone:
@@ -234,7 +234,7 @@ def _views_to_keep(arm: Arm, trunk: Trunk) -> list[View]:
     return [] if is_augmented(arm) else [UNAUGMENTED]
 
 
-def _image_side(images: ImageSet) -> int:
+def image_side(images: ImageSet) -> int:
     """Returns the side of the data set's images in pixels; they are all square and of one size."""
     with Image.open(io.BytesIO(images.encoded[0])) as image:
         return image.size[0]

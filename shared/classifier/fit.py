@@ -93,7 +93,16 @@ def fit(
         run = _TrainingRun(arm, data, epochs, seed, saver, on_epoch)
         run.train()
         saver.finish(run.snapshot)
-        return TrainedClassifier(run.network, data.schema, data.device, data.frozen, run.history, run.validate()[1])
+        logits = run.validate()[1]
+        return TrainedClassifier(
+            run.network,
+            data.schema,
+            data.device,
+            data.frozen,
+            run.history,
+            probabilities(logits, data.schema),
+            logits.cpu().numpy(),
+        )
 
 
 @dataclass(frozen=True)
@@ -146,8 +155,8 @@ class _TrainingRun:
         if len(self.history) < self.epochs + self.arm.training.refit_epochs:
             self._refit()
 
-    def validate(self) -> tuple[float, NDArray[np.float32]]:
-        """Returns the validation loss and the probabilities `[m, C]`."""
+    def validate(self) -> tuple[float, Tensor]:
+        """Returns the validation loss and the logits `[m, C]`, on the device."""
         data = self.data
         self.network.eval()
         parts = []
@@ -158,7 +167,7 @@ class _TrainingRun:
             logits = torch.cat(parts)
             labels = torch.from_numpy(data.val_labels).to(data.device)
             loss = self.validation_loss(logits, unmasked_targets(labels, len(data.schema.groups)))
-        return float(loss), probabilities(logits, data.schema)
+        return float(loss), logits
 
     def _epoch(
         self,
@@ -171,12 +180,13 @@ class _TrainingRun:
         self._check_stop()
         torch.manual_seed(derived_seed("dropout", self.seed, epoch))
         trained = train(optimizer)
-        val_loss, predicted = self.validate()
+        val_loss, logits = self.validate()
         if not (math.isfinite(trained.loss) and math.isfinite(val_loss)):
             raise TrainingDiverged(
                 f"training diverged in epoch {epoch}: training loss {trained.loss}, validation loss {val_loss}; "
                 f"lower training.lr, got {self.arm.training.lr}"
             )
+        predicted = probabilities(logits, self.data.schema)
         scores = fast_scores(self.data.schema, predicted, self.data.val_labels, self.data.rare)
         record = EpochRecord(
             epoch,

@@ -102,6 +102,14 @@ def build_trunk(
         model = pretrained.create(
             classifier.model, classifier.pretrained, fetched, **pretrained.size_option(classifier.model, resolution)
         )
+    return split_trunk(classifier, model, resolution)
+
+
+def split_trunk(classifier: Classifier, model: nn.Module, resolution: int) -> Trunk:
+    """Returns the trunk of a timm model that has its weights: rotary positions may depend on them.
+
+    Raises ConfigError for an unknown prefix or an impossible resolution.
+    """
     config = cast(dict[str, tuple[float, ...]], model.pretrained_cfg)
     trainable = _trainable(model, classifier.trainable)
     for name, parameter in model.named_parameters():

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.classifier.data import frozen_backbone, resolution_of
+from shared.classifier.data import frozen_backbone
 from shared.classifier.frozen_features import BLOCK, FrozenBackbone, decoded
-from shared.classifier.model import Network, build_head, build_trunk
+from shared.classifier.model import Network, build_head, split_trunk
 from shared.classifier.precision import autocast, move_to, to_float_images
 from shared.classifier.runtime import Runtime
 from shared.classifier.snapshot import EpochRecord
@@ -21,6 +21,7 @@ from shared.config.stages import Arm, Stage
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
 from shared.tensors import check_shapes, read_tensors, save_tensors
+from shared.weights import pretrained
 
 BATCH = 128
 
@@ -78,24 +79,41 @@ class TrainedClassifier(Predictor):
     history: list[EpochRecord]
     val_probabilities: NDArray[np.float32]
     """Holds the probabilities of the validation images after the last epoch, `[m, C]`."""
+    val_logits: NDArray[np.float32]
+    """Holds their logits, `[m, C]`."""
 
 
 def load_predictor(
-    arm: Arm, images: ImageSet, files: Mapping[str, Path], name: str, stage: Stage, runtime: Runtime
+    arm: Arm,
+    schema: LabelSchema,
+    side: int,
+    weights: tuple[Mapping[str, Path], str],
+    stage: Stage,
+    runtime: Runtime,
 ) -> Predictor:
-    """Returns the network that `Predictor.save` wrote to one of the `files` of a stage; on a CPU it predicts the same bits.
+    """Returns the network that `Predictor.save` wrote; on a CPU it predicts the same bits. No pretrained weights are needed.
 
-    It was trained for `arm` on images with the schema and the size of `images`. Raises DataError, which names the file and its stage, if the
-    file is missing, is not a safetensors file or has other tensors than the network, and what `build_trunk` raises.
+    It was trained for `arm` on images with this schema and `side` pixels. `weights` are the files of a stage and the name of one of them.
+    Raises DataError, which names the file and its stage, if the file is missing, is not a safetensors file or has other tensors than the
+    network, and what `split_trunk` raises.
     """
-    # the trunk is built as for training: parts that are not weights, such as rotary positions, may depend on the pretrained weights
-    trunk = build_trunk(arm.classifier, resolution_of(arm, images), fetched=runtime.fetched)
-    network = Network(trunk, build_head(trunk.features, arm.classifier.head, images.schema.width, arm.training.dropout))
-    state = read_tensors(files, name, stage)
+    files, name = weights
+    classifier, state = arm.classifier, read_tensors(files, name, stage)
+    resolution = classifier.resolution or side
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a model is drawn before it is loaded, and no random number of ours may change
+        model = pretrained.create(classifier.model, False, {}, **pretrained.size_option(classifier.model, resolution))
+    # they are loaded before the model is split, as parts that are not weights, such as rotary positions, may depend on them
+    own = {key: tensor for key, tensor in state.items() if key.startswith("trunk.")}
+    check_shapes(name, own, model.state_dict(prefix="trunk."), stage)
+    model.load_state_dict({key.removeprefix("trunk."): tensor for key, tensor in own.items()})
+    trunk = split_trunk(classifier, model, resolution)
+    network = Network(trunk, build_head(trunk.features, classifier.head, schema.width, arm.training.dropout))
     check_shapes(name, state, network.state_dict(), stage)
     network.load_state_dict(state)
     move_to(network, runtime.device)
-    return Predictor(network, images.schema, runtime.device, frozen_backbone(trunk, runtime))
+    return Predictor(network, schema, runtime.device, frozen_backbone(trunk, runtime))
 
 
 def probabilities(logits: Tensor, schema: LabelSchema) -> NDArray[np.float32]:

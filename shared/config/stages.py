@@ -300,14 +300,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "final": StageKind(
             FinalConfig,
-            version=5,
+            version=6,
             run="jobs.final:run",
             on_device=True,
             blocks=True,
             operational=("final.seeds", "final.checkpoint_every"),
-            report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json"),
+            report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json", "calibration.json"),
         ),
-        "report": StageKind(ReportConfig, version=7, run="jobs.report:run"),
+        "report": StageKind(ReportConfig, version=8, run="jobs.report:run"),
     }
 )
 """Maps names to stages, in the order in which they run."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -113,23 +112,47 @@ def canonical(
 
     `resolution` is the side in pixels, `box` (left, top, right, bottom in pixels) is cut out first. Raises BadImage if it cannot be used.
     """
+    square, data, notes = _canonical(content, resolution, fit, box, reading)
+    return Canonical(
+        data,
+        hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
+        perceptual_hash(square),
+        mean_colours(square),
+        notes,
+    )
+
+
+def canonical_bytes(
+    path: Path, resolution: int, fit: Literal["squash", "crop", "pad"], reading: Reading = USUAL
+) -> tuple[bytes, tuple[str, ...]]:
+    """Returns the bytes and the notes of `canonical` for a file, without the values by which duplicates are found, which take most of its time.
+
+    Raises BadImage if it cannot be used.
+    """
+    return _canonical(path, resolution, fit, None, reading)[1:]
+
+
+def _canonical(
+    content: Path | StoredImage | NDArray[np.uint8],
+    resolution: int,
+    fit: Literal["squash", "crop", "pad"],
+    box: tuple[int, int, int, int] | None,
+    reading: Reading,
+) -> tuple[Image.Image, bytes, tuple[str, ...]]:
+    """Returns the square image, its encoded bytes and the notes."""
     if isinstance(content, np.ndarray):
         decoded = _Decoded(Image.fromarray(content).convert("RGB"), None, ())
     else:
         data = _read(content) if isinstance(content, Path) else content.read()
         decoded = _decode_anyhow(data, resolution, box, reading)
     square = _square(decoded.image, resolution, fit)
-    return Canonical(
-        encode_image(square) if decoded.original is None else decoded.original,
-        hashlib.blake2b(square.tobytes(), digest_size=16).digest(),
-        perceptual_hash(square),
-        mean_colours(square),
-        decoded.notes,
-    )
+    return square, encode_image(square) if decoded.original is None else decoded.original, decoded.notes
 
 
 def perceptual_hash(image: Image.Image) -> NDArray[np.uint8]:
     """Returns the perceptual hash (pHash, by DCT) of an image, 256 bits packed into `[32]`."""
+    import imagehash  # it imports SciPy, which an exported model does without
+
     return np.packbits(imagehash.phash(image, hash_size=HASH_SIDE).hash)
 
 

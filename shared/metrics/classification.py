@@ -42,6 +42,7 @@ def evaluate(
     rare: NDArray[np.int64],
     thresholds: Floats | None = None,
     train_counts: NDArray[np.int64] | None = None,
+    calibrated: NDArray[np.floating] | None = None,
 ) -> dict[str, Any]:
     """Returns the scores of probabilities `[n, C]` (softmax in a `one` group, sigmoid in an `any` group) against labels `[n, C]`.
 
@@ -52,10 +53,13 @@ def evaluate(
 
     majority_accuracy is the accuracy of a constant prediction: in a `one` group of the most frequent class in training (`train_counts`
     `[C]`, or of these labels if it is not given), in an `any` group of each class's more frequent state among these labels.
+    calibrated_ece and calibrated_nll are those of the probabilities `calibrated`, `[n, C]`, and None if these are not given.
     Raises DataError if probabilities are not finite because the training diverged.
     """
     _check(schema, probabilities, labels)
-    seen = Evaluation(schema, probabilities, labels, decide(schema, probabilities, thresholds), rare, train_counts)
+    seen = Evaluation(
+        schema, probabilities, labels, decide(schema, probabilities, thresholds), rare, train_counts, calibrated
+    )
     groups = {m.name: m.by_group(seen) for m in METRICS if m.by_group is not None}
     classes = {"ap": seen.average_precisions, "precision": seen.precision, "recall": seen.recall, "f1": seen.f1}
     support = seen.counts.support

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,8 @@ class Evaluation:
     """Holds the columns of the rare classes."""
     train_counts: NDArray[np.int64] | None
     """Counts the training images per class, `[C]`, if it is known."""
+    calibrated: NDArray[np.floating] | None = None
+    """Holds the calibrated probabilities `[n, C]` of the same decisions; None if they are not calibrated."""
 
     @cached_property
     def counts(self) -> DecisionCounts:
@@ -106,6 +108,11 @@ class Evaluation:
         """Returns the expected calibration error `[G]`: of the predicted class (`one`), of the more probable state of each entry (`any`)."""
         answers = (confidences(self.schema, name, self.probabilities, self.labels) for name in self.schema.slices())
         return np.array([_calibration_error(confidence, right) for confidence, right in answers])
+
+    @cached_property
+    def after_calibration(self) -> Evaluation | None:
+        """Returns the evaluation of the calibrated probabilities; None if there are none."""
+        return None if self.calibrated is None else replace(self, probabilities=self.calibrated, calibrated=None)
 
     @cached_property
     def log_losses(self) -> Floats:

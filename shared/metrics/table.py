@@ -84,6 +84,12 @@ class Metric:
         return self.heading.split("\n") if self.heading else self.label.split(" ", 1)
 
 
+def _calibrated(seen: Evaluation, name: Literal["calibration_errors", "log_losses"]) -> Floats:
+    """Returns a number of each group, `[G]`, for the calibrated probabilities; NaN if there are none."""
+    after = seen.after_calibration
+    return np.full(len(seen.schema.groups), np.nan) if after is None else np.asarray(getattr(after, name))
+
+
 METRICS = (
     Metric(
         name="accuracy",
@@ -199,6 +205,30 @@ METRICS = (
         column=7,
         from_training="shared.classifier.fit.validation_loss",
         larger_is_better=False,
+    ),
+    Metric(
+        name="calibrated_ece",
+        label="expected calibration error after calibration",
+        format="share",
+        place="calibration",
+        column=11,
+        heading="calibration error, points,\nafter calibration",
+        from_evaluation=lambda seen: float(mean_defined(_calibrated(seen, "calibration_errors"))),
+        by_group=lambda seen: _calibrated(seen, "calibration_errors"),
+        larger_is_better=False,
+        summary=False,
+    ),
+    Metric(
+        name="calibrated_nll",
+        label="negative log-likelihood after calibration",
+        format="loss",
+        place="calibration",
+        column=12,
+        heading="negative log-likelihood\nafter calibration",
+        from_evaluation=lambda seen: float(mean_defined(_calibrated(seen, "log_losses"))),
+        by_group=lambda seen: _calibrated(seen, "log_losses"),
+        larger_is_better=False,
+        summary=False,
     ),
 )
 """Lists the metrics in the order of `metrics.json`."""

@@ -38,15 +38,15 @@ class LocalSession:
 
 @contextlib.contextmanager
 def local_session(
-    study: ResolvedStudy, fingerprints: Fingerprints, workdir: Path, join: bool = False
+    study: ResolvedStudy, fingerprints: Fingerprints, workdir: Path, join: bool = False, database: bool = True
 ) -> Iterator[LocalSession]:
     """Opens a study, and runs the services that the environment does not name until the block ends.
 
     With `join`, the services of a run that is using the work directory are used instead. Without it, UnavailableError is raised if there is
-    such a run.
+    such a run. With `database=False` no PostgreSQL is started, for a command that only reads what is committed.
     """
     run_services = joined_services if join else services
-    with run_services(workdir, Settings.from_environment()) as started:
+    with run_services(workdir, Settings.from_environment(), database) as started:
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
         settings = Settings.from_environment({**os.environ, **environment})

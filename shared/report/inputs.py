@@ -56,8 +56,10 @@ class Predictions:
     """Holds probabilities `[n, C]`."""
     labels: Labels
     """Holds labels `[n, C]`."""
+    calibrated: NDArray[np.float32]
+    """Holds calibrated probabilities `[n, C]`."""
     thresholds: NDArray[np.float64]
-    """Holds thresholds `[C]`, of `any` groups."""
+    """Holds thresholds `[C]` of `probabilities`, of `any` groups."""
     units: list[str]
     """Names for each image what was sampled as one: its product, patient or the like if the data set names these, else the image itself."""
 
@@ -140,9 +142,10 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
     if table is None:
         raise DataError(f"{role}: has no predictions.parquet; run it again (--rerun final)")
     probabilities: list[NDArray[Any]] = []
+    calibrated: list[NDArray[Any]] = []
     labels: list[NDArray[Any]] = []
     for group in schema.groups:
-        for prefix, parts in (("p_", probabilities), ("y_", labels)):
+        for prefix, parts in (("p_", probabilities), ("c_", calibrated), ("y_", labels)):
             if f"{prefix}{group.name}" not in table.column_names:
                 raise DataError(
                     f"{role}: predictions.parquet has no column {prefix}{group.name}; run it again (--rerun final)"
@@ -152,6 +155,7 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
         table["path"].to_pylist(),
         np.concatenate(probabilities, axis=1).astype(np.float32),
         np.concatenate(labels, axis=1).astype(np.int8),
+        np.concatenate(calibrated, axis=1).astype(np.float32),
         _thresholds(result.json("thresholds.json"), schema),
         table["unit" if "unit" in table.column_names else "path"].to_pylist(),
     )

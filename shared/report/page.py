@@ -21,7 +21,7 @@ from shared.report.inputs import StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, ManualPair, class_pictures, manual_pairs, sheet_uri, thumbnail_side
-from shared.report.results import PARAMETERS, parameter_values
+from shared.report.results import PARAMETERS, parameter_values, temperatures_of
 from shared.report.scores import Comparisons, Spread, StudyScores
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
@@ -159,6 +159,7 @@ def _experiment_row(report: Report, index: int) -> dict[str, Any]:
         "augmentation": experiment.config.augmentation,
         "parameters": parameter_values(experiment),
         "seeds": len(experiment.finals),
+        "temperatures": [t for result in experiment.finals.values() for t in temperatures_of(result).values()],
         "metric": {m.name: report.scores.spread(name, m.name) for m in METRICS},
         "baseline": report.judged is not None and name == report.judged.rule.baseline,
         "paper": PAPER_ROWS[row] if row is not None else None,

@@ -16,7 +16,7 @@ from shared.metrics.table import COLUMNS, METRICS
 from shared.metrics.verdict import Comparison
 from shared.report.answer import Answer
 from shared.report.generation import GeneratedSet
-from shared.report.inputs import Experiment, StudyInputs
+from shared.report.inputs import Experiment, StageResult, StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import Comparisons, Spread, StudyScores
@@ -54,6 +54,12 @@ def parameter_values(experiment: Experiment) -> dict[str, list[Any]]:
             if value not in values:
                 values.append(value)
     return {name: sorted(values) if all(_number(v) for v in values) else values for name, values in found.items()}
+
+
+def temperatures_of(final: StageResult) -> dict[str, float]:
+    """Returns the temperature of each label group with which a repetition is calibrated."""
+    temperatures: dict[str, float] = final.json("calibration.json")["temperatures"]
+    return temperatures
 
 
 def _number(value: Any) -> bool:
@@ -165,6 +171,7 @@ def _experiment(experiment: Experiment, study: StudyInputs, scores: StudyScores)
             }
             for group in study.schema.groups
         },
+        "temperatures": {str(repeat): temperatures_of(result) for repeat, result in experiment.finals.items()},
         "classes": {
             label: {m: spread(scores.class_spread(name, label, m)) for m in ("f1", "ap", "precision", "recall")}
             for label in study.schema.class_names

@@ -113,7 +113,8 @@ def score_study(study: StudyInputs) -> StudyScores:
             }
     counts = study.info.train_counts()
     metrics = {
-        who: evaluate(study.schema, p.probabilities, p.labels, study.rare, p.thresholds, counts) | committed[who]
+        who: evaluate(study.schema, p.probabilities, p.labels, study.rare, p.thresholds, counts, p.calibrated)
+        | committed[who]
         for who, p in predictions.items()
     }
     return StudyScores(study.schema, study.rare, predictions, metrics)

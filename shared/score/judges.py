@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.classifier.data import TrainingData
+from shared.classifier.data import TrainingData, image_side
 from shared.classifier.fit import TrainedClassifier, fit
 from shared.classifier.predictor import Predictor, load_predictor
 from shared.classifier.rng import derived_seed
@@ -141,7 +141,8 @@ def load_judge(config: Judges, files: Mapping[str, Path], number: int, images: I
 
     Raises what `load_predictor` raises.
     """
-    return load_predictor(judge_arm(config), images, files, _weights_file(number), "judge", runtime)
+    side = image_side(images)
+    return load_predictor(judge_arm(config), images.schema, side, (files, _weights_file(number)), "judge", runtime)
 
 
 def train_classifier(

@@ -27,15 +27,15 @@ class InUse(UnavailableError):
     """Says that another command uses the work directory."""
 
 
-def check_services(workdir: Path, settings: Settings) -> None:
-    """Raises ConfigError for what would keep the servers in `workdir` from starting; makes nothing."""
+def check_services(workdir: Path, settings: Settings, database: bool = True) -> None:
+    """Raises ConfigError for what would keep the servers in `workdir` from starting (PostgreSQL only with `database`); makes nothing."""
     if settings.store is None and settings.s3_endpoint is not None:
         raise ConfigError(
             f"TAILFILL_STORE: is not set, though AWS_ENDPOINT_URL_S3 names {settings.s3_endpoint}; set it to s3://bucket"
         )
     if (fault := _path_fault(str(workdir.absolute()))) is not None:
         raise ConfigError(f"--workdir {shown(workdir)}: its path {fault}; name another folder")
-    if settings.database_url is None and not (workdir / "postgres" / "initialised").exists():
+    if database and settings.database_url is None and not (workdir / "postgres" / "initialised").exists():
         from shared.services.postgres import check_user
 
         check_user()
@@ -52,19 +52,19 @@ def _path_fault(path: str) -> str | None:
 
 
 @contextmanager
-def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
+def services(workdir: Path, settings: Settings, database: bool = True) -> Iterator[dict[str, str]]:
     """Starts PostgreSQL and SeaweedFS in `workdir` as far as needed, yields the variables that name them, and stops them.
 
-    PostgreSQL is needed if `DATABASE_URL` is unset, SeaweedFS if `TAILFILL_STORE` is. While it yields, the environment has no settings of other
-    servers that would reach these (see `own_settings`). Call it in the main thread. Raises UnavailableError
-    if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
+    PostgreSQL is needed if `DATABASE_URL` is unset and `database` is not False, SeaweedFS if `TAILFILL_STORE` is unset. While it yields, the
+    environment has no settings of other servers that would reach these (see `own_settings`). Call it in the main thread. Raises
+    UnavailableError if another command uses the work directory or a server does not start, ConfigError if an endpoint is named without a store.
     """
-    check_services(workdir, settings)
+    check_services(workdir, settings, database)
     with _locked(workdir), ExitStack() as stack:
         servers: list[Server] = []
         stack.enter_context(own_settings(settings.database_url is None, settings.store is None))
         stack.callback(_stop, servers)
-        environment = _start(workdir, settings, servers)
+        environment = _start(workdir, settings, servers, database)
         stack.callback((workdir / ENVIRONMENT).unlink, missing_ok=True)
         with whole_file(workdir / ENVIRONMENT) as temporary:
             temporary.write_text(json.dumps(environment))
@@ -72,10 +72,13 @@ def services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str]]:
-    """Yields the variables of the services of the command that uses the work directory now, or starts them if there is none."""
+def joined_services(workdir: Path, settings: Settings, database: bool = True) -> Iterator[dict[str, str]]:
+    """Yields the variables of the services of the command that uses the work directory now, or starts them if there is none.
+
+    Raises what `services` raises, and UnavailableError if that command has no database and `database` asks for one.
+    """
     try:
-        with services(workdir, settings) as environment:
+        with services(workdir, settings, database) as environment:
             yield environment
     except InUse:
         try:
@@ -84,11 +87,15 @@ def joined_services(workdir: Path, settings: Settings) -> Iterator[dict[str, str
             raise UnavailableError(
                 f"{workdir}: another tailfill is starting or ending there; try again in a few seconds"
             ) from error
+        if database and settings.database_url is None and "DATABASE_URL" not in environment:
+            raise UnavailableError(
+                f"{workdir}: another tailfill reads the model there, without the database; try again in a few seconds"
+            ) from None
         with own_settings("DATABASE_URL" in environment, "TAILFILL_STORE" in environment):
             yield environment
 
 
-def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str, str]:
+def _start(workdir: Path, settings: Settings, servers: list[Server], database: bool) -> dict[str, str]:
     environment: dict[str, str] = {}
     seaweedfs = None
     if settings.store is None:
@@ -96,7 +103,7 @@ def _start(workdir: Path, settings: Settings, servers: list[Server]) -> dict[str
 
         seaweedfs = start_seaweedfs(workdir / "s3")  # it starts while PostgreSQL does
         servers.append(seaweedfs.server)
-    if settings.database_url is None:
+    if database and settings.database_url is None:
         from shared.services.postgres import start_postgres
 
         postgres = start_postgres(workdir / "postgres")

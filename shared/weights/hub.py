@@ -1,4 +1,5 @@
-"""Downloads chosen files of one repository of the Hugging Face hub, pinned to a commit. No other module uses huggingface_hub.
+"""Downloads chosen files of one repository of the Hugging Face hub, pinned to a commit, and pushes a folder to one. No other module uses
+huggingface_hub.
 
 Files are fetched by name. Callers name safetensors and small text files, and a pickle only to convert it (`shared.weights.pickles`).
 """
@@ -25,6 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils._http import default_client_factory  # the public names have no way to add to it
+from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from shared.artifacts.disk import lack_of_room
@@ -117,6 +119,51 @@ def download(repository: Repository, names: Sequence[str], settings: Settings, s
         found[name] = _with_retries(fetch, repository.name, repository.commit, repository.setting, stop)
         _check(repository, name, found[name])
     return found
+
+
+def check_repository(name: str, settings: Settings) -> None:
+    """Raises ConfigError if the name is not that of a hub repository, or if there is no token with which to push to it."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"--push: {name!r} is no name of a repository ({_first_line(error)}); name owner/name"
+        ) from error
+    if name.count("/") != 1:
+        raise ConfigError(f"--push: {name!r} names no owner; name owner/name")
+    if settings.hub_token is None:
+        raise ConfigError("--push: HF_TOKEN is not set; set it to a token that may write to the repository")
+
+
+def push_folder(folder: Path, name: str, settings: Settings) -> str:
+    """Pushes all files of a folder as one commit, into a new private repository if there is none, and returns a line about it.
+
+    Raises ConfigError if the hub refuses, and UnavailableError if it does not answer.
+    """
+    check_repository(name, settings)
+    disable_progress_bars()
+    api = HfApi(token=_token(settings))
+
+    def push() -> str:
+        api.create_repo(name, private=True, exist_ok=True)
+        info = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export by tailfill")
+        return f"pushed to {name} as commit {info.oid[:8]}"
+
+    def attempt() -> str:
+        try:
+            return push()
+        except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if 400 <= status < 500 and status not in (408, 429):
+                raise ConfigError(
+                    f"--push {name}: the hub refuses us ({_first_line(error)}); fix HF_TOKEN or the name. The folder {folder} is complete"
+                ) from error
+            raise UnavailableError(
+                f"--push {name}: failed ({_first_line(error)}); the folder {folder} is complete: push it again with `hf upload`"
+            ) from error
+
+    warn = partial(log.warning, "retry", repository=name)
+    return retrying(UnavailableError, BACKOFF, warn, ATTEMPTS)(attempt)
 
 
 def _check(repository: Repository, name: str, path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from jobs.final import FinalInputs, FinalResult, final
 from shared.artifacts.checkpoints import NoCheckpoints
 from shared.errors import DataError, Stopped
+from shared.metrics.calibration import fit_temperatures
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.stop import StopSignal
@@ -37,14 +38,17 @@ def read(finished: FinalResult, name: str) -> Any:
 
 def test_it_commits_what_the_report_reads(whole: FinalResult) -> None:
     assert set(whole.files) == {
-        "metrics.json", "predictions.parquet", "curve.json", "model.safetensors", "thresholds.json",
+        "metrics.json", "predictions.parquet", "validation.parquet", "curve.json", "model.safetensors", "thresholds.json", "calibration.json",
     }  # fmt: skip
     curve = read(whole, "curve.json")
     assert [row["epoch"] for row in curve] == list(range(EPOCHS + 1))
     table = pq.read_table(whole.files["predictions.parquet"])
-    assert table.column_names == ["path", "p_colour", "y_colour", "p_marks", "y_marks"]
+    assert table.column_names == ["path", "p_colour", "c_colour", "y_colour", "p_marks", "c_marks", "y_marks"]
     assert table.num_rows == 40
     assert set(read(whole, "thresholds.json")) == {"marks/dark", "marks/noisy"}
+    validation = pq.read_table(whole.files["validation.parquet"])
+    assert validation.column_names == ["path", "l_colour", "y_colour", "l_marks", "y_marks"]
+    assert validation.num_rows == 30
     assert whole.summary["images"] == {"train": 60, "added": 0, "test": 40}
 
 
@@ -67,13 +71,32 @@ def test_its_metrics_are_those_of_its_predictions(whole: FinalResult) -> None:
     )
     thresholds = read(whole, "thresholds.json")
     limits = np.array([thresholds.get(name, 0.5) for name in SCHEMA.class_names])
-    expected = evaluate(SCHEMA, p.astype(np.float32), y.astype(np.int8), np.array([2]), limits)
+    sure = np.concatenate([np.array(table[f"c_{name}"].to_pylist()) for name in ("colour", "marks")], 1)
+    expected = evaluate(
+        SCHEMA, p.astype(np.float32), y.astype(np.int8), np.array([2]), limits, calibrated=sure.astype(np.float32)
+    )
     metrics = read(whole, "metrics.json")
+    assert metrics["calibrated_nll"] == pytest.approx(expected["calibrated_nll"])
     assert metrics["accuracy"] == pytest.approx(expected["accuracy"])
     assert metrics["macro_f1"] == pytest.approx(expected["macro_f1"])
     assert metrics["accuracy"] > metrics["majority_accuracy"]
     assert math.isfinite(metrics["loss"])
     assert [*metrics] == [*expected, "loss"]
+
+
+def test_its_calibration_is_fitted_on_the_validation_split(whole: FinalResult) -> None:
+    names = ("colour", "marks")
+    table = pq.read_table(whole.files["validation.parquet"])
+    logits, y = (np.concatenate([np.array(table[f"{kind}_{name}"].to_pylist()) for name in names], 1) for kind in "ly")
+    calibration = read(whole, "calibration.json")
+    assert calibration["temperatures"] == fit_temperatures(SCHEMA, logits.astype(np.float32), y.astype(np.int8))
+    assert any(abs(value - 1) > 0.01 for value in calibration["temperatures"].values())
+    test = pq.read_table(whole.files["predictions.parquet"])
+    p, sure = (np.array(test[f"{kind}_marks"].to_pylist()) for kind in "pc")
+    before, after = (
+        np.array([*thresholds.values()]) for thresholds in (read(whole, "thresholds.json"), calibration["thresholds"])
+    )
+    assert np.array_equal(p >= before, sure >= after)  # calibration changes no decision
 
 
 def test_every_metric_is_in_metrics_json_and_the_summary_has_its_share(whole: FinalResult) -> None:

@@ -39,6 +39,7 @@ from shared.data.schema import LabelGroup, LabelSchema
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.paths import PathCheck
 from shared.data.sources.table_paths import TablePaths
+from shared.deploy.listing import list_images
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
 from shared.names import checked_name, checked_part, name_fault, path_below
 from shared.search import trial_checkpoints
@@ -265,12 +266,28 @@ def move_blob(box: Sandbox, name: str) -> None:
     box.store.move("a/b", name)
 
 
+def table_of_images(box: Sandbox, name: str) -> None:
+    table, fine = box.inside / "list.csv", box.inside / "fine.png"
+    quoted = name.encode(errors="replace").decode().replace('"', '""')
+    table.write_text(f'path,n\n"{quoted}",1\nfine.png,1\n')
+    fine.touch()
+    try:
+        for image in list_images([table]):
+            if image.fault is not None:
+                raise DataError(image.fault)
+            assert image.path.is_relative_to(box.inside.resolve())
+    finally:
+        table.unlink()
+        fine.unlink()
+
+
 WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a manifest's file": lambda box, name: read_manifest(box, files=[{"name": name, "digest": box.blob.digest, "size": 1}]),
     "a manifest's digest": lambda box, name: read_manifest(box, files=[{"name": "a", "digest": name, "size": 1}]),
     "a manifest's key": lambda box, name: read_manifest(box, key=name),
     "a manifest's study": lambda box, name: read_manifest(box, study=name),
     "an input's key": lambda box, name: read_manifest(box, inputs={"a": {"stage": "prepare", "key": name, "digest": DIGEST}}),
+    "a table of images to label": table_of_images,
     "a report": lambda box, name: fetch_report(box.artifacts, unchecked(box, name), box.inside / "report"),
     "a blob": lambda box, name: box.artifacts.fetch(File.model_construct(name="a", digest=name, size=1)),
     "an upload of artifacts": lambda box, name: box.artifacts.upload(name, box.file),
@@ -308,7 +325,15 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a table's cell": cell,
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
-CLEANED = {"a hub's tag", "a hub's commit", "an archive of a report", "a label file", "a table", "a table's cell"}
+CLEANED = {
+    "a hub's tag",
+    "a hub's commit",
+    "an archive of a report",
+    "a label file",
+    "a table",
+    "a table's cell",
+    "a table of images to label",
+}
 """The ways that change the name before the check: headers, archives, tables and PurePosixPath have their own spelling."""
 
 

@@ -48,6 +48,9 @@ MULTI_LABEL = LabelSchema(
     )
 )
 
+TEMPERATURE = 0.9
+"""Calibrates every label group of an invented final training."""
+
 
 @dataclass
 class StudyMaker:
@@ -291,11 +294,12 @@ class StudyMaker:
         skills = np.array([rare_skill if name in rare else skill for name in self.schema.class_names])
         logits = np.where(y == 1, skills, 0.0) + random.normal(0, 1.2, y.shape) + own.normal(0, 0.5, y.shape)
         for name, where in self.schema.slices().items():
-            block = logits[:, where]
-            p = np.exp(block) / np.exp(block).sum(axis=1, keepdims=True)
-            if self.schema.group(name).kind == "any":
-                p = 1 / (1 + np.exp(1.5 - block))
-            columns[f"p_{name}"] = pa.array(p.astype(np.float32).tolist(), pa.list_(pa.float32()))
+            kind = self.schema.group(name).kind
+            for prefix, block in (("p_", logits[:, where]), ("c_", logits[:, where] / TEMPERATURE)):
+                p = np.exp(block) / np.exp(block).sum(axis=1, keepdims=True)
+                if kind == "any":
+                    p = 1 / (1 + np.exp(1.5 - block))
+                columns[f"{prefix}{name}"] = pa.array(p.astype(np.float32).tolist(), pa.list_(pa.float32()))
             columns[f"y_{name}"] = pa.array(y[:, where].tolist(), pa.list_(pa.int8()))
         pq.write_table(pa.table(columns), out / "predictions.parquet")
         curve = [
@@ -306,7 +310,9 @@ class StudyMaker:
         ]  # fmt: skip
         (out / "curve.json").write_text(json.dumps(curve))
         (out / "metrics.json").write_text(json.dumps({"loss": 0.9 + 0.05 * own.random()}))
-        files = {n: out / n for n in ("predictions.parquet", "curve.json", "metrics.json")}
+        calibration = {"temperatures": {group.name: TEMPERATURE for group in self.schema.groups}, "thresholds": {}}
+        (out / "calibration.json").write_text(json.dumps(calibration))
+        files = {n: out / n for n in ("predictions.parquet", "curve.json", "metrics.json", "calibration.json")}
         real = images == "real"
         arm = Arm(
             rare=Rare(below=40), accept=None if real else Accept(), classifier=Classifier(), augmentation="hard", images=images,

@@ -1,4 +1,4 @@
-"""Infers which column of a table names the images, and how, for `tailfill init`."""
+"""Infers which column of a table names the images, and how, for `tailfill init` and `tailfill predict`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.names import shown
 
 CHECKED_ROWS = 500  # rows whose paths are tried
 TRIED_PREFIXES = 20  # rows from which a prefix is read
-LEAST_SHARE = 0.5  # of the rows, that name images
+LEAST_SHARE = 0.5  # of the rows of a data set, that name images
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class PathColumn:
         return TablePaths(root / self.image_folder, self.prefix, self.lookup)
 
 
-def find_path_column(root: Path, table: Table) -> PathColumn:
+def find_path_column(root: Path, table: Table, least: float = LEAST_SHARE) -> PathColumn:
     """Returns the column whose cells most often name images below the root.
 
     The cells may be paths from the root or from a folder in it, such paths after a prefix, or names of files without folders. Raises DataError
-    that says what is there instead if no column names images in half of the rows, or if two folders hold them equally.
+    that says what is there instead if no column names images in the share `least` of the rows, or none at all, or if two folders hold them equally.
     """
     cells = {column: table.cells(column)[:CHECKED_ROWS] for column in table.columns}
     best = _plain(root, cells)
@@ -52,7 +52,7 @@ def find_path_column(root: Path, table: Table) -> PathColumn:
         best = max(best, _after_a_prefix(root, cells), key=lambda found: found.share)  # of equal ones the first
     if best.share < 1:
         best = max(best, _by_name(root, cells), key=lambda found: found.share)
-    if best.share < LEAST_SHARE:
+    if best.share < least or not best.share:
         raise DataError(f"{table.name}: no column names image files below {root} {_what_else(root, cells, best)}")
     if best.rival is not None:
         raise DataError(

@@ -7,7 +7,7 @@ have not changed must not begin anew because somebody looked at their folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from shared.errors import DataError
@@ -61,9 +61,12 @@ def member_names(folder: Path) -> list[str]:
     ]
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder that have the name of an image, in no order; links to folders are not followed."""
-    for parent, folders, names in os.walk(folder):
+def images_below(folder: Path, fail: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Yields the files below a folder that have the name of an image, in no order; links to folders are not followed.
+
+    `fail` is given the error of a folder that cannot be listed, which is left out without it.
+    """
+    for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not left_behind(name)]
         yield from (Path(parent, name) for name in names if is_image_name(name))
 

@@ -29,7 +29,8 @@ def evaluated() -> dict[str, Any]:
     labels = np.zeros((60, 5), np.int8)
     labels[np.arange(60), random.integers(0, 3, 60)] = 1
     labels[:, 3:] = random.integers(0, 2, (60, 2))
-    return evaluate(SCHEMA, random.random((60, 5)), labels, np.array([2]))
+    guessed, calibrated = random.random((2, 60, 5))
+    return evaluate(SCHEMA, guessed, labels, np.array([2]), calibrated=calibrated)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -1,0 +1,95 @@
+"""Judges many images: threads decode the next ones while the network judges a batch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.canonical import BOMB_REMEDY
+from shared.data.problems import BadImage
+from shared.deploy.description import Description, Preprocessing
+from shared.deploy.listing import ListedImage
+from shared.deploy.preprocess import read_pixels, reading_of
+from shared.log import Log
+
+log = Log("predict")
+Judged = tuple[ListedImage, NDArray[np.float32] | str]
+"""Holds an image with its calibrated probabilities `[C]`, or with what is wrong with it."""
+_Read = tuple[NDArray[np.uint8] | str, tuple[str, ...]]
+"""Holds pixels, or what is wrong with the image, and what was left out or chosen to read it."""
+
+
+class Model(Protocol):
+    """Judges images."""
+
+    @property
+    def description(self) -> Description:
+        """Says what it is shown and what it answers."""
+
+    @property
+    def batch(self) -> int:
+        """Counts the images that it is given at a time."""
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns calibrated probabilities `[n, C]` of pixels `[n, 3, r, r]`, 0 to 255."""
+
+
+def judge_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Judged]:
+    """Yields every image in order; one that cannot be read with the reason, in words. Logs what was left out or chosen to read images."""
+    special = Counter[str]()
+    read = log.progress(_read(images, model, special), "images", len(images), unit="images")
+    while batch := list(islice(read, model.batch)):
+        pixels = [found for _, found in batch if not isinstance(found, str)]
+        probabilities = iter(model.probabilities(np.stack(pixels)) if pixels else ())
+        for image, found in batch:
+            yield image, found if isinstance(found, str) else next(probabilities)
+    for note, count in sorted(special.items()):
+        log.info(f"{count:,} images: {note}")
+
+
+def _read(
+    images: Sequence[ListedImage], model: Model, special: Counter[str]
+) -> Iterator[tuple[ListedImage, NDArray[np.uint8] | str]]:
+    threads = len(os.sched_getaffinity(0))
+    ahead = 2 * model.batch  # so that the next batch is read while this one is judged; bounds the memory
+    how = model.description.preprocessing
+    waiting: deque[tuple[ListedImage, Future[_Read]]] = deque()
+    with warnings.catch_warnings(), reading_of(how).limiting(), ThreadPoolExecutor(threads) as pool:
+        # Pillow warns of odd metadata and of large images; `canonical` has its own limits
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            for image in images:
+                waiting.append((image, pool.submit(_attempt, image, how)))
+                if len(waiting) > ahead:
+                    yield _next(waiting, special)
+            while waiting:
+                yield _next(waiting, special)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _next(
+    waiting: deque[tuple[ListedImage, Future[_Read]]], special: Counter[str]
+) -> tuple[ListedImage, NDArray[np.uint8] | str]:
+    image, future = waiting.popleft()
+    found, notes = future.result()
+    special.update(notes)
+    return image, found
+
+
+def _attempt(image: ListedImage, how: Preprocessing) -> _Read:
+    try:
+        return read_pixels(image, how)
+    except BadImage as error:
+        message = str(error).replace(
+            BOMB_REMEDY, "make it smaller"
+        )  # as the study's settings are those of its training
+        return (message if image.fault is not None else f"{error.reason}: {message}"), ()

@@ -1,0 +1,112 @@
+"""Judges images by the committed weights of a study, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.classifier.precision import autocast, to_float_images
+from shared.classifier.predictor import Predictor, load_predictor
+from shared.classifier.runtime import Runtime
+from shared.config.dataset import BoxSource, DeepFashionSource
+from shared.data.canonical import Reading
+from shared.data.schema import LabelSchema
+from shared.deploy.choose import Chosen, Repetition
+from shared.deploy.description import Description, Preprocessing
+from shared.metrics.abstention import measure_abstention
+from shared.metrics.calibration import Temperatures, calibrated
+from shared.metrics.classification import best_thresholds
+
+CPU_BATCH, GPU_BATCH = 32, 128
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """Holds the networks of one or several repetitions, whose calibrated probabilities are averaged."""
+
+    description: Description
+    members: tuple[tuple[Predictor, Temperatures], ...]
+
+    @property
+    def batch(self) -> int:
+        """Returns the number of images that are judged at a time."""
+        return GPU_BATCH if self.members[0][0].device.type == "cuda" else CPU_BATCH
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns calibrated probabilities `[n, C]` of pixels `[n, 3, r, r]`, 0 to 255."""
+        schema = self.description.schema_
+        images = torch.from_numpy(pixels)
+        each = [calibrated(schema, logits_of(predictor, images), t) for predictor, t in self.members]
+        return np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)
+
+
+def logits_of(predictor: Predictor, pixels: torch.Tensor) -> NDArray[np.float32]:
+    """Returns logits `[n, C]` of pixels, uint8 `[n, 3, r, r]`."""
+    network = predictor.network.eval()
+    with torch.inference_mode(), autocast(predictor.device):
+        logits: NDArray[np.float32] = (
+            network(network.frozen_outputs(to_float_images(pixels, predictor.device))).float().cpu().numpy()
+        )
+    return logits
+
+
+def load_model(chosen: Chosen, ensemble: bool, runtime: Runtime) -> TorchModel:
+    """Returns the best repetition of the chosen experiment, or with `ensemble` all of them; raises what `load_predictor` raises."""
+    used = list(chosen.repetitions.values()) if ensemble else [chosen.best]
+    members = tuple(
+        (load_repetition(each, chosen.info.resolution, runtime), each.calibration.temperatures) for each in used
+    )
+    return TorchModel(describe(chosen, used, members[0][0]), members)
+
+
+def load_repetition(repetition: Repetition, side: int, runtime: Runtime) -> Predictor:
+    """Returns the network of a repetition, which was trained on images of `side` pixels."""
+    weights = (repetition.files("model.safetensors"), "model.safetensors")
+    return load_predictor(repetition.arm, repetition.schema, side, weights, "final", runtime)
+
+
+def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -> Description:
+    """Returns the description of one repetition, or of several as an ensemble, with the risk of its answers on the test split."""
+    schema, trunk = chosen.info.schema_, predictor.network.parts
+    dataset = chosen.study.dataset
+    reading = Reading.of(dataset)
+    if len(used) == 1:
+        temperatures, thresholds = used[0].calibration.temperatures, used[0].calibration.thresholds
+        which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.metric} on the validation split"
+    else:
+        temperatures, thresholds = {}, _ensemble_thresholds(schema, used)
+        which = f"all of its {len(used)} repetitions are averaged"
+    limits = np.array([thresholds.get(name, 0.5) for name in schema.class_names])
+    test = np.asarray(np.mean([each.test.calibrated for each in used], axis=0, dtype=np.float64))
+    return Description(
+        study=chosen.study.name,
+        experiment=chosen.experiment,
+        repetitions=tuple(each.number for each in used),
+        chosen=f"{chosen.experiment}: {chosen.why}; {which}",
+        groups=schema.groups,
+        preprocessing=Preprocessing(
+            stored_resolution=chosen.info.resolution,
+            fit=dataset.fit,
+            resolution=trunk.resolution,
+            mean=trunk.mean,
+            std=trunk.std,
+            window=reading.window,
+            most_pixels=reading.most_pixels,
+            boxed=isinstance(dataset, BoxSource) or (isinstance(dataset, DeepFashionSource) and dataset.crop),
+        ),
+        temperatures=temperatures,
+        thresholds=thresholds,
+        abstention=measure_abstention(schema, test, used[0].test.labels, limits),
+        head=used[0].arm.classifier.head,
+    )
+
+
+def _ensemble_thresholds(schema: LabelSchema, used: Sequence[Repetition]) -> dict[str, float]:
+    """Returns the thresholds of the averaged probabilities with the greatest F1 on the validation split, by class of the `any` groups."""
+    mean = np.mean([each.validation_calibrated for each in used], axis=0)
+    thresholds = best_thresholds(schema, mean, used[0].validation[1])
+    return {name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"}

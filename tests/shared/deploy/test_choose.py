@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.deploy.choose import choose
+from shared.errors import ConfigError
+from shared.metrics.classification import best_thresholds, fast_scores
+from shared.pipeline.local_session import last_study, local_session
+from shared.pipeline.session import Session
+from tests.support.trained_study import commit_report
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    folder = Path("work/squares")
+    with local_session(*last_study(folder), folder, join=True, database=False) as local:
+        yield local.session
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "experiment", "why"),
+    [
+        ({}, "real", "the verdict recommends no other"),
+        ({"other": "no effect found"}, "real", "other: no effect found"),
+        ({"other": "hurts"}, "real", "other: hurts"),
+        ({"other": "too few repetitions"}, "real", "too few"),
+        ({"other": "recipe helps"}, "other", "the verdict is “recipe helps”"),
+        ({"other": "images help"}, "other", "the verdict is “images help”"),
+    ],
+)
+def test_the_verdict_says_which_arm_is_used(trained: Path, outcomes: dict[str, str], experiment: str, why: str) -> None:
+    try:
+        commit_report(trained, outcomes)
+        with session() as opened:
+            chosen = choose(opened, None)
+    finally:
+        commit_report(trained, {})
+    assert chosen.experiment == experiment
+    assert why in chosen.why
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_repetition_is_the_best_of_the_validation_split() -> None:
+    with session() as opened:
+        chosen = choose(opened, "other")
+        assert set(chosen.repetitions) == {0, 1}
+        for number, repetition in chosen.repetitions.items():
+            logits, labels = repetition.validation
+            assert len(labels) == chosen.info.sizes["val"]
+            p = np.concatenate([_softmax(logits[:, :3]), 1 / (1 + np.exp(-logits[:, 3:]))], axis=1).astype(np.float32)
+            thresholds = best_thresholds(chosen.info.schema_, p, labels)
+            expected = fast_scores(chosen.info.schema_, p, labels, np.array([4]), thresholds)["macro_f1"]
+            assert chosen.scores[number] == pytest.approx(expected)
+        assert chosen.scores[chosen.best.number] == max(chosen.scores.values())
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_cannot_be_chosen_is_said() -> None:
+    with session() as opened, pytest.raises(ConfigError, match="no such experiment; did you mean real"):
+        choose(opened, "rael")
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exp / exp.sum(axis=1, keepdims=True))
