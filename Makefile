@@ -59,9 +59,8 @@ unit: venv
 test-gpu: venv ## run the tests that compute on a GPU, on this machine's
 	@$(BIN)/python -m pytest -q -m gpu tests/shared
 
-audit: ## look up known advisories on every locked package (needs the network)
-	@test -x build/audit/bin/pip-audit || { echo "setting up pip-audit in build/audit"; $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
-	@$(PYTHON) tests/audit.py build/audit/bin/pip-audit requirements.lock images/base/requirements.lock images/control/requirements.lock
+audit: venv ## look up known advisories on every locked package (needs the network)
+	@$(BIN)/python -m tests.audit requirements.lock images/base/requirements.lock images/control/requirements.lock
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \

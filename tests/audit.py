@@ -16,11 +16,11 @@ ADVISORIES = 2
 UNAVAILABLE = 75
 
 
-def audit(program: Path, lock: str) -> int:
+def audit(lock: str) -> int:
     """Prints what is known of the packages of a lock; returns the exit code."""
     # as they stand: the lock names all dependencies, and nothing is installed
     command = [
-        str(program),
+        str(Path(sys.executable).with_name("pip-audit")),
         "--disable-pip",
         "--no-deps",
         "--progress-spinner=off",
@@ -50,10 +50,9 @@ def audit(program: Path, lock: str) -> int:
     return ADVISORIES if known else UNAVAILABLE if unknown else 0
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Audits the locks that are named after the program; returns the exit code that weighs most."""
-    program, *locks = arguments
-    codes = [audit(Path(program), lock) for lock in locks]
+def main(locks: Sequence[str]) -> int:
+    """Audits the locks; returns the exit code that weighs most."""
+    codes = [audit(lock) for lock in locks]
     return ADVISORIES if ADVISORIES in codes else max(codes)
 
 

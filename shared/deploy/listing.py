@@ -15,6 +15,9 @@ from shared.data.sources.paths import PathCheck, what_exists
 from shared.data.sources.table_paths import is_absolute, is_url
 from shared.errors import ConfigError, DataError
 from shared.names import shown
+from shared.terminal import shortened
+
+LONGEST_NAME = 300  # characters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def _refuse(images: Sequence[ListedImage]) -> None:
     first = images[0]
     why = first.fault or f"does not exist{what_exists(first.path.absolute())}"
     others = f", and none of the {len(images) - 1} others exists" if len(images) > 1 else ""
-    raise ConfigError(f"{shown(first.name)}: {why}{others}; name image files, a folder or a CSV")
+    raise ConfigError(
+        f"{shortened(repr(first.name), LONGEST_NAME)}: {why}{others}; name image files, a folder or a CSV"
+    )
 
 
 def _exists(path: Path) -> bool:

@@ -320,7 +320,7 @@ NAMES = ("squares", "a/b/c", "../x", "me/sq uares", "me/", "https://hub/me/x", "
 OUT = [
     Case("a folder that is not empty", _made(lambda folder: _green("out/mine.png")(folder)), 2, ("out: is not an empty folder",)),
     Case("a file in place of a folder", _made(lambda folder: (folder / "out").touch()), 2, ("out: is not an empty folder",)),
-    Case("an empty folder", _made(lambda folder: (folder / "out").mkdir()), 0, ("exit 0", "files", "in out")),
+    Case("an empty folder for the export", _made(lambda folder: (folder / "out").mkdir()), 0, ("exit 0", "files", "in out")),
     Case("an experiment that is not there", _made(lambda folder: None, "--experiment", "synthetic"), 2, ("no such experiment",)),
     Case("a push without a token", _made(lambda folder: None, "--push", "me/x"), 2, ("HF_TOKEN is not set",)),
     *(Case(f"a push to {name!r}", _made(lambda folder: None, "--push", name), 2, ("--push", "owner/name")) for name in NAMES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -170,16 +171,20 @@ def test_after_sigkill_the_same_command_goes_on_and_commits_the_same(
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "jobs", "stage", "judge", "--config", str(file)]
-    trained = tmp_path / "store" / "study" / "judge" / "judge" / "checkpoints" / "trained-0.json"
+    trained = tmp_path / "store" / "study" / "judge" / "judge" / "checkpoints" / "trained-0.1.json"
+
+    def saved() -> bool:
+        return trained.exists() and bool(json.loads(trained.read_text())["values"])  # without values it has only begun
+
     first = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not trained.exists() and first.poll() is None and time.monotonic() < deadline:
+        while not saved() and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    assert trained.exists()
+    assert saved()
     assert artifacts.find("judge", "judge") is None
 
     scratch = tmp_path / "scratch"

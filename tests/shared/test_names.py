@@ -180,7 +180,7 @@ def bucket(box: Sandbox, name: str) -> None:
         def files(self) -> list[Listed]:
             return [Listed("good", "", 1), Listed(name, "", 1)]
 
-        def get_file(self, key: str, path: Path) -> None:
+        def get_file(self, key: str, path: Path, size: int) -> None:
             path.write_bytes(b"stolen")
 
     with mock.patch.object(remote, "_store", return_value=Store()):
