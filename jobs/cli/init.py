@@ -70,7 +70,17 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     bad = sum(problems.counts.values())
     tests = int((split == "test").sum())
     return DataSummary(
-        source, listing.schema, images, counts["train"], counts["test"], tests, tail, sides, problems.lines[:3], bad
+        source,
+        listing.schema,
+        images,
+        counts["train"],
+        counts["test"],
+        tests,
+        tail,
+        sides,
+        problems.lines[:3],
+        bad,
+        listing.notes,
     )
 
 
@@ -138,7 +148,7 @@ def _describe(summary: DataSummary) -> list[str]:
     names = summary.schema.class_names
     kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
     lines = [*_effect(summary), f"found: {len(summary.images):,} images, label groups {kinds}", *_tail_lines(summary)]
-    lines += [f"check: {note}" for note in summary.source.notes]
+    lines += [f"note: {note}" for note in summary.listed] + [f"check: {note}" for note in summary.source.notes]
     counts = (np.stack([image.labels for image in summary.images]) == 1).sum(axis=0)
     if few := [n for n, count in zip(names, counts.tolist(), strict=True) if count < len(SPLITS)]:
         lines.append(

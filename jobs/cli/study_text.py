@@ -49,6 +49,8 @@ class DataSummary:
     """Lists the first problems, one line each."""
     bad_total: int
     """Counts all problems."""
+    listed: tuple[str, ...]
+    """Holds what the source says about what it listed, such as what it left out."""
 
 
 def _resolution(summary: DataSummary) -> int:

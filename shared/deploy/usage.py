@@ -9,16 +9,16 @@ from shared.data.schema import LabelSchema
 WHOLE = """\
 import json, timm, torch
 from pathlib import Path
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:DIR", pretrained=True).eval().requires_grad_(False)  # or "hf-hub:owner/name"
 look = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-logits = model(look(Image.open("image.jpg").convert("RGB")).unsqueeze(0))
+logits = model(look(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")).unsqueeze(0))
 """
 HEAD = """\
 import json, timm, torch
 from pathlib import Path
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 model = timm.create_model("local-dir:DIR", pretrained=True).eval().requires_grad_(False)  # or "hf-hub:owner/name"
@@ -27,13 +27,13 @@ layers = [torch.nn.Linear(*reversed(w.shape)) for k, w in sorted(state.items(), 
 head = torch.nn.Sequential(*[m for layer in layers for m in (layer, torch.nn.ReLU(), torch.nn.Dropout(0))][:-2]).eval().requires_grad_(False)
 head.load_state_dict(state)
 look = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-logits = head(model(look(Image.open("image.jpg").convert("RGB")).unsqueeze(0)))
+logits = head(model(look(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")).unsqueeze(0)))
 """
 
 
 def onnx_lines(fit: Literal["squash", "crop", "pad"]) -> str:
     """Returns the lines that run an exported graph on an image, which becomes square as `dataset.fit` says."""
-    opened = 'Image.open("image.jpg").convert("RGB")'
+    opened = 'ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")'
     square = {
         "squash": f"{opened}.resize(size, Image.Resampling.BICUBIC)",
         "crop": f"ImageOps.fit({opened}, size, Image.Resampling.BICUBIC)",
