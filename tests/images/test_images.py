@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from shared.config.stages import STAGES
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).parents[2]
 REGISTRY = os.environ.get("REGISTRY") or "localhost"
 TAG = os.environ.get("TAG") or "0.1.0"
 STAGE_IMAGES = sorted(STAGES)
@@ -96,20 +94,22 @@ def test_our_code_is_the_last_layer_and_small() -> None:
         text=True,
     )
     sizes = [int(line.split()[0]) for line in lines.splitlines() if "/code /opt/tailfill" in line]
-    sources = sum(path.stat().st_size for package in ("jobs", "shared") for path in (ROOT / package).rglob("*.py"))
     assert len(sizes) == 1
-    assert sizes[0] < 3 * sources  # bytecode has nearly twice the size
+    assert sizes[0] < 5e6
 
 
 def test_control_is_small_and_has_no_torch() -> None:
-    assert inspect("control")["Size"] < 600e6  # 98 MB of it are scipy, by which the coordinator draws its Sobol points
+    assert inspect("control")["Size"] < 500e6
     script = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'timm', 'diffusers', 'transformers'])))"
     run("control", "-c", script, entrypoint="python")
 
 
 def test_the_search_is_coordinated_without_torch() -> None:
     script = """
-import optuna, shared.pipeline.scheduler, shared.pipeline.plan, shared.pipeline.status, jobs.tune, shared.kube, shared.search.results, shared.search.space
+import optuna, shared.pipeline.scheduler, shared.pipeline.plan, shared.pipeline.status, jobs.tune, shared.kube, shared.search.results
+from shared.config.search import FloatRange
+from shared.search.space import sobol_points
+assert len(sobol_points({"x": FloatRange(low=0, high=1)}, 0, 5)) == 5
 study = optuna.create_study(pruner=optuna.pruners.HyperbandPruner())
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 3), n_trials=20)
 assert set(optuna.importance.get_param_importances(study)) == {"x", "n"}
