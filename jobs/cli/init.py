@@ -190,7 +190,7 @@ def _tail_lines(summary: DataSummary) -> list[str]:
     if not tail.fill_to:
         return [
             *lines,
-            "the study only tunes a classifier on the real images: it says how to ask about generated images all the same",
+            "the study only tunes a classifier on the real images; its comments say how to ask about generated images all the same",
         ]
     counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
     shown = [

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data.source import InferredSource
+from shared.data.sources.members import is_image_name
+from shared.data.sources.split_words import split_within
 from shared.data.sources.table import SOURCES, StoredSource
 from shared.errors import DataError
 from shared.names import shown
+
+PARTS = frozenset({"images", "annotations", "labels", "jpegimages"})
+"""Names folders, in lower case, that hold a part of a data set with boxes."""
 
 
 def infer_source(data: Path) -> InferredSource:
@@ -22,10 +27,18 @@ def infer_source(data: Path) -> InferredSource:
         raise DataError(
             f"{shown(str(data))}: is no path in UTF-8, which a study file must be; rename the folder"
         ) from None
+    if data.is_file() and is_image_name(data.name):
+        raise DataError(f"{data}: is an image; name the folder of all images, or the table that names them")
     for entry in SOURCES.values():
         if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
             return found
     raise DataError(
         f"{data}: holds neither images in class folders nor a CSV that names them; there must be a folder per class, or a table beside the images, "
-        "Parquet files or arrays (docs/data-and-weights.md)"
+        f"Parquet files, arrays or files of boxes (docs/data-and-weights.md){_above(data)}"
     )
+
+
+def _above(data: Path) -> str:
+    """Returns a remedy if the name of a folder says that it is a part of a data set."""
+    part = data.name.lower() in PARTS or split_within(data.name) is not None
+    return f"; if {data.name}/ is a part of a data set, name the folder above it" if part and data.is_dir() else ""

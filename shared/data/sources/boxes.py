@@ -16,6 +16,13 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage, SplitName
 from shared.errors import DataError
 
+BOX_COMMENTS = {
+    "padding": "of the box's longer side, added on each side",
+    "least_size": "px; boxes whose shorter side is smaller are left out",
+}
+"""Maps the settings of a box to the comments that `init` writes beside them."""
+BOX_SETTINGS = {name: BoxSource.model_fields[name].default for name in BOX_COMMENTS}
+"""Holds their values, which `init` writes so that they are seen."""
 Corners = tuple[float, float, float, float]
 
 
@@ -38,7 +45,7 @@ class Box:
 
 
 def box_listing(
-    config: BoxSource, names: Sequence[str], boxes: Iterable[Box], where: str, problems: Problems
+    config: BoxSource, root: Path, names: Sequence[str], boxes: Iterable[Box], where: str, problems: Problems
 ) -> ImageListing:
     """Lists an image per box, without the boxes that are too small and the classes that are left without any.
 
@@ -52,9 +59,10 @@ def box_listing(
     small = len(every) - len(kept)
     if len(classes) < 2:
         problems.raise_if_failing()  # they say why
+        why = f"; the first fault: {problems.lines[0]}" if problems.lines else ""
         raise DataError(
-            f"{where}: {len(kept)} boxes of the classes {list(classes)} are usable, {small} are smaller than {config.least_size} pixels "
-            "(dataset.least_size); there must be two classes with boxes"
+            f"{where}: {len(kept)} boxes of {len(classes)} classes are usable, and {small} are smaller than {config.least_size} pixels "
+            f"(dataset.least_size), in the images below {root.name}/; there must be two classes with boxes{why}"
         )
     schema = LabelSchema(groups=(LabelGroup(name=config.group, classes=classes),))
     notes = []

@@ -46,10 +46,16 @@ def infer_folder(data: Path) -> InferredSource | None:
     root = data.resolve()
     split = split_folders(root, Problems("skip"))
     folders = {name for _, top in split.tops for name in member_names(top) if (top / name).is_dir()}
-    fields = {"names": found[1]} if (found := find_names(root, folders)) is not None else {}
+    found = find_names(root, folders)
+    fields = {"names": found[1]} if found is not None else {}
     dataset = FolderSource.model_validate({"source": "folder", "root": str(root), "group": "label", **fields})
     comments = {"group": "the question that the folders' names answer"}
-    return InferredSource(dataset, root, comments | ({"names": f"as {found[0]} says"} if found is not None else {}))
+    if found is None:
+        return InferredSource(dataset, root, comments)
+    unnamed = sorted(folders - found[1].keys())
+    lacks = f"{shown(found[0])} has no name for {', '.join(unnamed[:8])}{' …' if len(unnamed) > 8 else ''}"
+    notes = (lacks,) if unnamed else ()
+    return InferredSource(dataset, root, {**comments, "names": f"as {shown(found[0])} says"}, notes)
 
 
 def holds_class_images(data: Path) -> bool:
@@ -108,7 +114,7 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
         (folder, split), *_ = found.items()
         raise DataError(
             f"{root.name}/: the folder {folder.name}/ is named like the {split} split, but there is no {'train' if 'train' not in splits else 'val or test'} "
-            "folder beside it; if it is a class, rename it, e.g. to the plural, and if it is a split, add the other"
+            "folder beside it; if it is a class, rename it, e.g. to the plural; if it is a split, add the other, or name the folder itself, to have it split"
         )
     for folder in folders:
         if folder not in found and any(images_below(folder)):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.config.dataset import CocoSource
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource, SplitName
-from shared.data.sources.boxes import Box, Corners, box_listing
+from shared.data.sources.boxes import BOX_COMMENTS, BOX_SETTINGS, Box, Corners, box_listing
 from shared.data.sources.infer_labels import unit_column
 from shared.data.sources.members import is_data, left_behind
 from shared.data.sources.paths import PathCheck, composed, existing_root
 from shared.data.sources.split_words import split_within
 from shared.data.sources.table_paths import TablePaths
+from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below, shown
 
@@ -68,11 +67,12 @@ def infer_coco(data: Path) -> InferredSource | None:
         key: [entry.get(key) for entry in entries] for key in dict.fromkeys(key for entry in entries for key in entry)
     }
     unit = _repeated(CAMERA_TRAPS, values) or unit_column(values, values.__getitem__)
-    fields = {"file": data.name} if data.is_file() else {}
+    fields: dict[str, Any] = {"file": data.name} if data.is_file() else {}
     fields |= {"group_by": unit} if unit else {}
+    fields |= {} if all(file.whole for file in files) else BOX_SETTINGS
     dataset = CocoSource.model_validate({"source": "coco", "root": str(root), **fields, "group": "label"})
-    comments = {"group": "the question that the categories answer"}
-    return InferredSource(dataset, root, comments | ({"group_by": "images of one stay in one split"} if unit else {}))
+    comments = {"group": "the question that the categories answer", "group_by": "images of one stay in one split"}
+    return InferredSource(dataset, root, comments | BOX_COMMENTS)
 
 
 def read_coco(config: CocoSource, root: Path, problems: Problems) -> ImageListing:
@@ -98,11 +98,9 @@ def read_coco(config: CocoSource, root: Path, problems: Problems) -> ImageListin
     ]
     names = [name for file in files for name in file.classes.values()]
     crowds = sum(bool(annotation.get("iscrowd")) for file in files for annotation in file.annotations)
-    listing = box_listing(config, names, boxes, files[0].name, problems)
+    listing = box_listing(config, root, names, boxes, files[0].name, problems)
     notes = (f"{crowds} boxes of crowds were left out.",) if crowds else ()
-    return ImageListing(
-        listing.schema, listing.images, listing.total, notes=listing.notes + notes, class_where=listing.class_where
-    )
+    return replace(listing, notes=listing.notes + notes)
 
 
 def _boxes(
@@ -143,14 +141,13 @@ def _entry(entries: dict[Any, Any], annotation: dict[str, Any], key: str) -> Any
 
 
 def _corners(box: object) -> Corners:
-    numbers = [n for n in box if isinstance(n, int | float) and math.isfinite(n)] if isinstance(box, list) else []
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or len(numbers) < 4
-        or min(numbers[2:]) <= 0
-        or max(map(abs, numbers)) > MOST_PIXELS
-    ):
+    """Returns a box as numbers; raises BadImage if it is none, or outside of any image."""
+    numbers = (
+        [n for n in box if isinstance(n, int | float) and -MOST_PIXELS < n < MOST_PIXELS]
+        if isinstance(box, list)
+        else []
+    )
+    if not isinstance(box, list) or not len(box) == len(numbers) == 4 or min(numbers[2:]) <= 0:
         raise BadImage("unusable box", f"its bbox must be [left, top, width, height] in pixels, got {shown(box)}")
     left, top, width, height = map(float, numbers)
     return left, top, width, height
@@ -220,18 +217,16 @@ def _splits(files: Sequence[_Coco]) -> list[SplitName | None]:
     said = [file.split for file in files]
     if len(files) == 1 or not any(said):
         return [None] * len(files)
-    names = [file.name for file in files]
-    if None in said:
-        raise DataError(
-            f"{names[said.index(None)]}: its name says no split, that of {next(n for n, s in zip(names, said, strict=True) if s)} does; {CHOOSE}"
-        )
-    for name, split in zip(names, said, strict=True):
-        if said.count(split) > 1:
-            raise DataError(
-                f"{name}: another file has boxes of the {split} split, too: {[n for n, s in zip(names, said, strict=True) if s == split]}; {CHOOSE}"
-            )
+    names: dict[SplitName | None, list[str]] = {}
+    for file in files:
+        names.setdefault(file.split, []).append(file.name)
+    if None in names:
+        raise DataError(f"{names[None][0]}: its name says no split, as that of other files does: {said}; {CHOOSE}")
+    for split, same in names.items():
+        if len(same) > 1:
+            raise DataError(f"{same[0]}: another file has boxes of the {split} split, too: {same}; {CHOOSE}")
     if "train" not in said:
-        raise DataError(f"{names[0]}: there is no file of the train split among {names}; {CHOOSE}")
+        raise DataError(f"{files[0].name}: there is no file of the train split, only of {said}; {CHOOSE}")
     return said
 
 
@@ -259,14 +254,11 @@ def _has_keys(path: Path) -> bool:
 def _read(root: Path, path: Path, problems: Problems) -> _Coco:
     """Returns a file's content; an entry without an id is reported to `problems`. Raises DataError if it has another form."""
     name = path.relative_to(root).as_posix()
+    text = read_text_file(path, name, MOST_BYTES)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{name}: has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read; split it")
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{name}: must be JSON ({str(error)[:80]}); correct it or export it again") from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     lists = [_objects(content, key, name) for key in KEYS]
     images = _by_id(lists[0], name, "image", problems)
     categories = _by_id(lists[2], name, "category", problems)

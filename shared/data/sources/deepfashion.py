@@ -19,12 +19,14 @@ from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import SPLITS, ImageListing, SourceImage, SplitName
 from shared.data.sources.paths import PathCheck, existing_root
+from shared.data.sources.text_file import read_text_file
 from shared.errors import DataError
 
 FOLDERS = ("Anno_fine", "split")
 ATTRIBUTES = "list_attr_cloth.txt"
 GROUPS = ("pattern", "sleeve", "length", "neckline", "fabric", "fit")  # attribute types 1 to 6
 PAPER_SIZES = {"train": 14_000, "val": 2_000, "test": 4_000}
+MOST_BYTES = 1 << 28  # of one file of lines
 HEADER_LINES = 2  # at most: a count and the names of the columns
 
 Line = tuple[int, str]
@@ -186,10 +188,7 @@ def _all_integers(count: int) -> Callable[[list[str]], bool]:
 
 def _lines(path: Path, is_data: Callable[[list[str]], bool]) -> list[Line]:
     """Returns numbered lines without blank ones and without the header lines, which do not look like data."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.parent.name}/{path.name}: cannot be read as text ({error})") from error
+    text = read_text_file(path, f"{path.parent.name}/{path.name}", MOST_BYTES)
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for _ in range(HEADER_LINES):
         if lines and not is_data(lines[0][1].split()):

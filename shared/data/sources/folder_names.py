@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.sources.members import is_image_name, member_names
+from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import DataError
 
 MOST_BYTES = 1 << 23  # the file of all of WordNet's names has 3 MB
@@ -19,22 +19,25 @@ LINE = re.compile(r"^(?P<code>\S+?)[\s,;:]+(?P<name>\S.*)$")
 
 
 def find_names(data: Path, folders: Collection[str]) -> tuple[str, dict[str, str]] | None:
-    """Returns the name of the file and the name of each folder, if all folders are codes, and a file beside or above them names each.
+    """Returns the name of a file and the names that it gives to folders, if all folders are codes, and a file beside or above them names most.
 
-    The smallest such file counts. Names that several codes have are followed by the code, as WordNet's two cranes are.
+    The file that names the most folders counts, of several the smallest. Names that several codes have are followed by the code, as WordNet's
+    two cranes are.
     """
     if not folders or not all(CODE.match(folder) for folder in folders):
         return None
+    found: tuple[str, dict[str, str]] | None = None
     for path in sorted(
         (path for place in (data, data.parent) for path in _files(place)), key=lambda path: path.stat().st_size
     ):
         pairs = list(_pairs(path))
         said = dict(pairs)
-        if len(said) == len(pairs) and all(folder in said for folder in folders):
-            names = {folder: said[folder] for folder in sorted(folders)}
+        names = {folder: said[folder] for folder in sorted(folders) if folder in said}
+        most = len(found[1]) if found is not None else len(folders) // 2
+        if len(said) == len(pairs) and len(names) > most:
             count = Counter(names.values())
-            return path.name, {code: name if count[name] == 1 else f"{name} ({code})" for code, name in names.items()}
-    return None
+            found = path.name, {code: name if count[name] == 1 else f"{name} ({code})" for code, name in names.items()}
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
@@ -48,9 +51,9 @@ def _files(folder: Path) -> list[Path]:
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     """Yields codes and names; nothing if the file is of another kind."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix.lower() == ".json" else None
-    except (OSError, ValueError, RecursionError):
+        text = read_text_file(path, path.name, MOST_BYTES)
+        content = parse_json(text) if path.suffix.lower() == ".json" else None
+    except (DataError, ValueError):
         return
     if isinstance(content, dict):
         for code, name in content.items():

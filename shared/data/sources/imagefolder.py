@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from shared.data.sources.label_cells import bracketed, holds_brackets, is_missin
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of
+from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import ConfigError, DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -154,30 +154,18 @@ def _list(cell: str) -> list[str] | None:
 
 
 def _json_lines(path: Path, name: str, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if path.stat().st_size > MOST_BYTES:
-        raise DataError(f"{name}: has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read; split it")
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    problems.add("not JSON", f"{name} line {number}", f"must be a JSON object ({str(error)[:80]})")
-                    continue
-                if not isinstance(row, dict):
-                    problems.add(
-                        "not JSON", f"{name} line {number}", f"must be a JSON object, got {line.strip()[:60]!r}"
-                    )
-                    continue
-                yield number, row
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    for number, line in enumerate(read_text_file(path, name, MOST_BYTES).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            problems.add("not JSON", f"{name} line {number}", f"must be a JSON object ({str(error)[:80]})")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problems.add("not JSON", f"{name} line {number}", f"must be a JSON object, got {line.strip()[:60]!r}")
 
 
 def _joined(files: list[_Metadata]) -> Columns:

@@ -12,10 +12,11 @@ from shared.config.dataset import YoloSource
 from shared.config.plain_yaml import parse_value, read_text
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource, SplitName
-from shared.data.sources.boxes import Box, Corners, box_listing
+from shared.data.sources.boxes import BOX_COMMENTS, BOX_SETTINGS, Box, Corners, box_listing
 from shared.data.sources.members import images_below, is_image_name, member_names
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import split_of
+from shared.data.sources.text_file import read_text_file
 from shared.errors import ConfigError, DataError
 from shared.names import name_fault, path_below, shown
 
@@ -58,8 +59,8 @@ def infer_yolo(data: Path) -> InferredSource | None:
         raise DataError(
             f"{data}: holds {len(found)} YAML files with names of classes; name one of them, e.g. {data / found[0]}"
         )
-    dataset = YoloSource(source="yolo", root=str(root), file=found[0], group="label")
-    return InferredSource(dataset, root, {"group": "the question that the classes answer"})
+    dataset = YoloSource(source="yolo", root=str(root), file=found[0], group="label", **BOX_SETTINGS)
+    return InferredSource(dataset, root, {"group": "the question that the classes answer", **BOX_COMMENTS})
 
 
 def read_yolo(config: YoloSource, root: Path, problems: Problems) -> ImageListing:
@@ -76,7 +77,7 @@ def read_yolo(config: YoloSource, root: Path, problems: Problems) -> ImageListin
         if (checked := paths.check(image, image)) is not None
         for box in _boxes(root, layout, checked, split, problems)
     ]
-    return box_listing(config, layout.classes, boxes, config.file, problems)
+    return box_listing(config, root, layout.classes, boxes, config.file, problems)
 
 
 def _boxes(
@@ -86,7 +87,7 @@ def _boxes(
     labels = next((path for path in _label_paths(name) if (root / path).is_file()), None)
     if labels is None:
         return
-    lines = [(number, line) for number, line in enumerate(_text(root, labels).splitlines(), 1) if line.strip()]
+    lines = _lines(root, labels)
     try:
         size = _size(file) if lines else (0, 0)
     except BadImage as error:
@@ -123,7 +124,7 @@ def _parsed(line: str, poses: bool) -> tuple[int, Corners]:
     except ValueError:
         numbers = []
     if len(numbers) <= BOX or not all(map(math.isfinite, numbers)) or numbers[0] != int(numbers[0]) or numbers[0] < 0:
-        raise BadImage("unusable box", f"a line must be a class number and a box, got {shown(line.strip())}")
+        raise BadImage("unusable box", f"a line must be a class number and a box, got {shown(line)}")
     values = numbers[1:]
     if len(values) >= POLYGON and len(values) % 2 == 0 and not poses:
         left, right, top, bottom = min(values[::2]), max(values[::2]), min(values[1::2]), max(values[1::2])
@@ -131,9 +132,7 @@ def _parsed(line: str, poses: bool) -> tuple[int, Corners]:
         x, y, width, height = values[:BOX]
         left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
     if not (-OUTSIDE <= left < right <= 1 + OUTSIDE and -OUTSIDE <= top < bottom <= 1 + OUTSIDE):
-        raise BadImage(
-            "unusable box", f"a box must be given in shares of the image from 0 to 1, got {shown(line.strip())}"
-        )
+        raise BadImage("unusable box", f"a box must be given in shares of the image from 0 to 1, got {shown(line)}")
     return int(numbers[0]), (left, top, right - left, bottom - top)
 
 
@@ -170,7 +169,7 @@ def _layout(root: Path, file: str) -> _Layout:
     if not path.is_file():
         raise DataError(f"{path}: not found; dataset.file names the file of the classes inside dataset.root")
     if path.suffix.lower() not in (".yaml", ".yml"):
-        classes = [line.strip() for line in _text(root, file).splitlines() if line.strip()]
+        classes = [line for _, line in _lines(root, file)]
         return _Layout(classes, _divided([(_split(image), image) for image in _images(root, root)]))
     content = _yaml(path, file)
     base = PurePosixPath(file).parent.as_posix()
@@ -222,14 +221,13 @@ def _listed(root: Path, base: str, start: object, place: str, key: str, file: st
     if not found.lower().endswith(".txt"):
         return [found] if is_image_name(found) else []
     images = []
-    for number, line in enumerate(_text(root, found).splitlines(), 1):
-        if line.strip():
-            image = _inside(root, f"{PurePosixPath(found).parent}/{line.strip()}")
-            if image is None:
-                raise DataError(
-                    f"{found} line {number}: no image below {root.name}/ is {shown(line.strip())}; correct or remove the line"
-                )
-            images.append(image)
+    for number, line in _lines(root, found):
+        image = _inside(root, f"{PurePosixPath(found).parent}/{line}")
+        if image is None:
+            raise DataError(
+                f"{found} line {number}: no image below {root.name}/ is {shown(line)}; correct or remove the line"
+            )
+        images.append(image)
     return images
 
 
@@ -268,15 +266,7 @@ def _yaml(path: Path, name: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _text(root: Path, name: str) -> str:
-    path = path_below(root, name, "the file", DataError)
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{name}: has {path.stat().st_size:,} bytes, at most {MOST_BYTES:,} are read; split it")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+def _lines(root: Path, name: str) -> list[tuple[int, str]]:
+    """Returns the lines of a file that are not blank, each with its number."""
+    text = read_text_file(path_below(root, name, "the file", DataError), name, MOST_BYTES)
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

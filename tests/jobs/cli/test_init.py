@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from jobs.cli.init import init
 from jobs.prepare import prepare
-from shared.config.dataset import CsvSource, FolderSource
+from shared.config.dataset import CocoSource, CsvSource, FolderSource
 from shared.config.load import load_study
 from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
@@ -206,3 +207,22 @@ def test_each_group_is_filled_to_its_own_median(tmp_path: Path) -> None:
     assert generate.fill_to == np.median(shapes)
     assert generate.quota == {"colour/red": np.median(colours) - colours[0]}
     assert 0 < generate.quota["colour/red"] < 5 * colours[0]
+
+
+def test_boxes_are_measured_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    entries = [{"id": number, "file_name": f"{number}.png"} for number in range(40)]
+    boxes = [
+        {"id": number, "image_id": number, "category_id": number % 4 == 0, "bbox": [5, 5, 40, 40 if number else 9]}
+        for number in range(40)
+    ]
+    for number in range(40):
+        picture(tmp_path / "data" / f"{number}.png", number, side=200)
+    kinds = [{"id": 0, "name": "screw"}, {"id": 1, "name": "scratch"}]
+    document = {"images": entries, "annotations": boxes, "categories": kinds}
+    (tmp_path / "data" / "boxes.json").write_text(json.dumps(document))
+    lines = init(tmp_path / "data", tmp_path / "study.yaml")
+    assert "note: 1 of 40 boxes were left out: their shorter side is under 16 pixels." in lines
+    dataset = load_study(tmp_path / "study.yaml").dataset
+    assert isinstance(dataset, CocoSource)
+    assert (dataset.resolution, dataset.padding, dataset.least_size) == (32, 0.1, 16)
+    assert "  least_size: 16 # px; boxes whose" in (tmp_path / "study.yaml").read_text()

@@ -90,6 +90,19 @@ def test_what_is_missing_is_said(tmp_path: Path, files: dict[str, str], message:
         infer_source(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["images", "train2017", "labels"])
+def test_a_part_of_a_data_set_names_the_folder_above(tmp_path: Path, part: str) -> None:
+    images(tmp_path / part, 2)
+    with pytest.raises(DataError, match=f"if {part}/ is a part of a data set, name the folder above it"):
+        infer_source(tmp_path / part)
+
+
+def test_an_image_is_no_data_set(tmp_path: Path) -> None:
+    images(tmp_path, 1)
+    with pytest.raises(DataError, match=r"0\.png: is an image; name the folder of all images"):
+        infer_source(tmp_path / "0.png")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         infer_source(tmp_path / "nowhere")

@@ -130,6 +130,7 @@ def test_annotations_without_boxes_label_whole_images_by_place(tmp_path: Path, p
         ({"bbox": [1, 2, 0, 4]}, "unusable box"),
         ({"bbox": [1, 2, float("inf"), 4]}, "unusable box"),
         ({"bbox": [1, 2, 1e300, 4]}, "unusable box"),
+        ({"bbox": [1, 2, 10**400, 4]}, "unusable box"),
         ({"bbox": [True, "2", 3, 4]}, "unusable box"),
         ({"bbox": {"left": 1}}, "unusable box"),
         ({"category_id": 7}, "unknown id"),
@@ -184,6 +185,15 @@ def test_a_document_of_another_form_is_one_error(
     write(tmp_path / "boxes.json", content)
     with pytest.raises(DataError, match=message):
         inferred(tmp_path)
+
+
+def test_without_the_images_the_first_fault_is_said(tmp_path: Path, picture: Picture) -> None:
+    official(tmp_path, picture)
+    source = infer_source(tmp_path / "annotations")
+    with pytest.raises(
+        DataError, match=r"images below annotations/.*no image below the data set's folder has the name '000001"
+    ):
+        read_coco(source.dataset, source.root, Problems("skip"))
 
 
 def test_a_document_that_is_no_json_is_one_error(tmp_path: Path) -> None:

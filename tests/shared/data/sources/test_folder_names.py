@@ -40,7 +40,7 @@ def test_codes_get_the_names_that_a_file_says(
     (data.parent if above else data).joinpath(file).write_text(text)
     source = infer_source(data)
     assert isinstance(source.dataset, FolderSource)
-    assert source.comments["names"] == f"as {file} says"
+    assert source.comments["names"] == f"as {file!r} says"
     listing = read_folder(source.dataset, source.root, Problems("fail"))
     assert listing.schema.class_names == ("label/crane (n02012849)", "label/crane (n03126707)", "label/flamingo")
     labels = {image.path: image.labels.tolist() for image in listing.images}
@@ -56,6 +56,23 @@ def test_numbers_get_names_too_and_equal_names_are_one_class(tmp_path: Path, pic
     assert source.dataset.names == {"1": "rose", "10": "iris", "2": "lily"}
     merged = source.dataset.model_copy(update={"names": {"1": "rose", "2": "rose"}})
     assert read_folder(merged, tmp_path, Problems("fail")).schema.class_names == ("label/10", "label/rose")
+
+
+def test_a_code_without_a_name_keeps_its_code_and_is_said(tmp_path: Path, picture: Callable[[Path], Path]) -> None:
+    for code in (*BIRDS, "n09999999"):
+        picture(tmp_path / code / f"{code}.png")
+    (tmp_path / "words.txt").write_text("".join(f"{code}\t{name}\n" for code, name in BIRDS.items()))
+    (tmp_path / "few.txt").write_text("n02007558 pink\n")
+    source = infer_source(tmp_path)
+    assert source.notes == ("'words.txt' has no name for n09999999",)
+    assert isinstance(source.dataset, FolderSource)
+    listing = read_folder(source.dataset, source.root, Problems("fail"))
+    assert [name.partition("/")[2][:9] for name in listing.schema.class_names] == [
+        "crane (n0",
+        "crane (n0",
+        "flamingo",
+        "n09999999",
+    ]
 
 
 @pytest.mark.parametrize(
