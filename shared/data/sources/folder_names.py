@@ -13,7 +13,7 @@ from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import DataError
 
 MOST_BYTES = 1 << 23  # the file of all of WordNet's names has 3 MB
-CODE = re.compile(r"^n?\d+$")
+CODE = re.compile(r"n?\d+")
 LETTER = re.compile(r"[^\W\d_]")
 LINE = re.compile(r"^(?P<code>\S+?)[\s,;:]+(?P<name>\S.*)$")
 
@@ -24,7 +24,7 @@ def find_names(data: Path, folders: Collection[str]) -> tuple[str, dict[str, str
     The file that names the most folders counts, of several the smallest. Names that several codes have are followed by the code, as WordNet's
     two cranes are.
     """
-    if not folders or not all(CODE.match(folder) for folder in folders):
+    if not folders or not all(CODE.fullmatch(folder) for folder in folders):
         return None
     found: tuple[str, dict[str, str]] | None = None
     for path in sorted(
