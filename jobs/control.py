@@ -23,7 +23,7 @@ from shared.search.monitor import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
 
-DONE_SECONDS = 10.0  # between two checks after the report is committed, when only new workers need one
+DONE_SECONDS = 10.0  # between two checks after the report is committed
 LOG_SECONDS = 30.0  # between two log lines about a service that is still unavailable
 
 log = Log("control")
@@ -51,7 +51,7 @@ class ControlPod:
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
             report = self.scheduler.run()
             log.info("the study is done", report=f"{store}/{self.study.name}/report/{report.key}")
-            while True:  # workers that users add now have no work and must not keep GPUs
+            while True:  # the last workers have to end, and what users submit may be on a node that does not answer
                 self.stop.raise_if_set()
                 with contextlib.suppress(UnavailableError):
                     executor.advance()

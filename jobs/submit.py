@@ -34,8 +34,6 @@ from shared.pipeline.session import Session
 from shared.pipeline.status import StepState, states
 
 POLL_SECONDS = 2.0
-UNFINISHED = ("active", "suspended")
-"""Lists the phases of a Job that runs, or will run."""
 
 log = Log("submit")
 
@@ -173,7 +171,7 @@ def _repeat_of(task: Task) -> int:
 
 def _create_jobs(release: Release, session: Session, left: Sequence[Task], created: Collection[str]) -> set[str]:
     """Creates Jobs for the tasks that no Job works on, as many as may be active beside those `created` before; returns their names."""
-    unfinished = [job for job in _final_jobs(release) if job_state(job).phase in UNFINISHED]
+    unfinished = [job for job in _final_jobs(release) if not job_state(job).ended]
     held = {key for job in unfinished for _, key in held_tasks(job)}
     missing = [task for task in left if task.key not in held and not session.artifacts.find("final", task.key)]
     own = sum(job["metadata"]["name"] in created for job in unfinished)
@@ -185,7 +183,7 @@ def _create_job(release: Release, block: Sequence[Task]) -> str:
     name = release.job_name(block)
     job = release.cluster.get("jobs", name)
     # if it is complete, its result has been removed since
-    if job is not None and job_state(job).phase not in UNFINISHED:
+    if job is not None and job_state(job).ended:
         release.cluster.delete("jobs", name)
     if release.create_job(block, submitted=True):
         log.info("submitted", job=name, trainings=len(block))
@@ -202,7 +200,7 @@ def _final_jobs(release: Release) -> list[Object]:
 def _job_of(release: Release, task: Task) -> Object | None:
     """Returns the Job that holds the task; if several do, it is one that is not finished."""
     holding = [job for job in _final_jobs(release) if ("final", task.key) in held_tasks(job)]
-    return min(holding, key=lambda job: job_state(job).phase not in UNFINISHED, default=None)
+    return min(holding, key=lambda job: job_state(job).ended, default=None)
 
 
 def _follow(release: Release, session: Session, task: Task, trainings: Mapping[str, str], seen: set[str]) -> Manifest:

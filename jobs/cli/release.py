@@ -113,7 +113,7 @@ class ReleaseSnapshot:
 
     def lines(self) -> list[str]:
         """Returns the state of control, workers and GPUs as text, with the reasons why one does not work."""
-        return [self._control_line(), *self._worker_lines(), f"GPUs held: {self.gpus}"]
+        return [f"control: {self._control_state()}", *self._worker_lines(), f"GPUs held: {self.gpus}"]
 
     @property
     def gpus(self) -> int:
@@ -123,44 +123,45 @@ class ReleaseSnapshot:
     @property
     def control_runs(self) -> bool:
         """Returns whether control runs, and nothing speaks of a recent end."""
-        return self._control_line() == "control: running"
+        return self._control_state() == "running"
 
-    def _control_line(self) -> str:
+    def _control_state(self) -> str:
         alive = [pod for pod in self.control if not leaving(pod)]
         if not alive:
-            return "control: has no Pod; see `kubectl describe deployment/" + self.release + "-control`"
+            return f"has no Pod; see `kubectl describe deployment/{self.release}-control`"
         reason = next(filter(None, map(pod_reason, alive)), None)
-        phase = str(alive[0]["status"].get("phase", "Pending")).lower()
-        return f"control: {reason or phase}"
+        return reason or str(alive[0]["status"].get("phase", "Pending")).lower()
 
     def _worker_lines(self) -> list[str]:
-        alive = self._alive_workers()
-        waiting = max(self.workers_allowed - len(alive), 0)
+        waiting = self._workers_without_job()
+        without = f"{waiting} without: no trial waits for them, or they failed or were refused (see control's log)"
         return [
-            f"workers: {self.workers_allowed} in all (`kubectl scale deployment/{self.release}-tune` changes it), {len(alive)} with a Job, "
-            f"{waiting} for which there is no work and which have no Pod",
+            f"workers: {self.workers_allowed} allowed (`kubectl scale deployment/{self.release}-tune` changes it), "
+            f"{self._workers_with_job()} with a Job" + (f", {without}" if waiting else ""),
             *(f"  {name}: {reason}" for name, reason in self._stuck_workers().items()),
         ]
 
-    def _alive_workers(self) -> list[Object]:
-        return [job for job in self.workers if job_state(job).phase in ("active", "suspended")]
+    def _workers_with_job(self) -> int:
+        return sum(not job_state(job).ended for job in self.workers)
+
+    def _workers_without_job(self) -> int:
+        return max(self.workers_allowed - self._workers_with_job(), 0)
 
     def _stuck_workers(self) -> dict[str, str]:
         """Returns why a worker's Job makes no progress, by its name."""
-        names = {job["metadata"]["name"]: job for job in self.workers}
+        jobs = {job["metadata"]["name"]: job for job in self.workers}
         reasons = {
             name: job_reason(job, _pods_of(name, self.workers_pods), self._events_of(name))
-            for name, job in names.items()
+            for name, job in jobs.items()
         }
         return {name: reason for name, reason in reasons.items() if reason}
 
     def as_json(self) -> dict[str, Any]:
         """Returns the same for a script, as JSON values."""
-        waiting = max(self.workers_allowed - len(self._alive_workers()), 0)
         stuck = {pod["metadata"]["name"]: reason for pod in self.pods if (reason := pod_reason(pod))}
         return {
-            "control": self._control_line().removeprefix("control: "),
-            "workers": {"all": self.workers_allowed, "waiting": waiting},
+            "control": self._control_state(),
+            "workers": {"all": self.workers_allowed, "waiting": self._workers_without_job()},
             "gpus_held": self.gpus,
             "stuck": stuck | self._stuck_workers(),
         }

@@ -99,9 +99,10 @@ def worker_name(release: str, number: int) -> str:
     return f"{release}-{WORKER}-{number}"
 
 
-def worker_job(manifest: Object, release: str, number: int, study: str, owner: Object) -> Object:
-    """Returns the Job of the worker with this number, which works on the searches of `study`."""
-    return _job(manifest, worker_name(release, number), {NUMBER: str(number)}, worker_digest(manifest, study), owner)
+def worker_job(manifest: Object, release: str, number: int, study_name: str, owner: Object) -> Object:
+    """Returns the Job of the worker with this number, which works on the searches of the study of that name."""
+    digest = worker_digest(manifest, study_name)
+    return _job(manifest, worker_name(release, number), {NUMBER: str(number)}, digest, owner)
 
 
 def _job(manifest: Object, name: str, labels: Mapping[str, str], digest: str, owner: Object) -> Object:
@@ -122,9 +123,9 @@ def manifest_digest(manifest: Object) -> str:
     return canonical_digest(manifest)[:KEY_LETTERS]
 
 
-def worker_digest(manifest: Object, study: str) -> str:
-    """Returns the digest of the manifest of a worker that works on the searches of `study`."""
-    return canonical_digest({"manifest": manifest, "study": study})[:KEY_LETTERS]
+def worker_digest(manifest: Object, study_name: str) -> str:
+    """Returns the digest of the manifest of a worker, which works on the searches of the study of that name."""
+    return canonical_digest({"manifest": manifest, "study": study_name})[:KEY_LETTERS]
 
 
 def task_annotation(tasks: Sequence[Task]) -> str:

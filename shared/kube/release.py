@@ -74,13 +74,13 @@ class Release:
         """Returns the name of the Job of the worker with this number."""
         return worker_name(self.name, number)
 
-    def create_worker(self, number: int, study: str) -> bool:
+    def create_worker(self, number: int, study_name: str) -> bool:
         """Creates the Job of the worker with this number; returns False if one of its name exists."""
-        return self.cluster.create("jobs", worker_job(self.worker, self.name, number, study, self.owner))
+        return self.cluster.create("jobs", worker_job(self.worker, self.name, number, study_name, self.owner))
 
-    def worker_digest(self, study: str) -> str:
-        """Returns the digest of the present manifest of the workers of `study`."""
-        return worker_digest(self.worker, study)
+    def worker_digest(self, study_name: str) -> str:
+        """Returns the digest of the present manifest of the workers, for the study of that name."""
+        return worker_digest(self.worker, study_name)
 
     def write_searches(self, tasks: str) -> bool:
         """Writes the tasks of the open searches for the workers; returns False if the chart's ConfigMap does not exist."""

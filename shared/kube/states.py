@@ -25,6 +25,11 @@ class JobState:
     reason: str = ""
     """Says why it failed, in Kubernetes' words; empty if it did not."""
 
+    @property
+    def ended(self) -> bool:
+        """Returns whether it is complete or has failed."""
+        return self.phase in ("complete", "failed")
+
 
 def job_state(job: Object) -> JobState:
     """Returns a Job's state from its conditions; a failing Job counts as failed when its Pods have ended."""

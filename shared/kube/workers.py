@@ -41,7 +41,7 @@ def decide(
     `trials` counts the trials that workers could run now or are running, and is None if it is not known: then only Jobs that are
     not allowed end. `busy` names the Jobs that hold a trial, which end last. `now` is in seconds since 1970, by default the present time.
     """
-    alive = [job for job in jobs if job_state(job).phase in ("active", "suspended")]
+    alive = [job for job in jobs if not job_state(job).ended]
     # those that have just failed keep their place: what failed them would fail the next one as well
     resting = [job for job in jobs if _rests(job, time.time() if now is None else now)]
     by_use = sorted(alive, key=lambda job: (_name(job) in busy, at_work(job), -_number(job)))

@@ -107,7 +107,7 @@ class KubeExecutor:
         active = Counter(
             str(job["metadata"]["labels"]["app.kubernetes.io/component"])
             for job in jobs.values()
-            if job_state(job).phase in ("active", "suspended")
+            if not job_state(job).ended
         )
         tuning = [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
         self._workers.advance(tuning, workers)
@@ -133,7 +133,7 @@ class KubeExecutor:
         return completed
 
     def _replace_lost_pods(self, jobs: Iterable[Object]) -> None:
-        """Replaces Pods whose node does not answer; their Jobs are asked for their Pods every `PODS_SECONDS`."""
+        """Replaces Pods whose node does not answer; looks for them every `PODS_SECONDS`."""
         if time.monotonic() - self._pods_checked < PODS_SECONDS:
             return
         self._pods_checked = time.monotonic()
@@ -196,7 +196,7 @@ class KubeExecutor:
         """
         entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
-            active = job_state(job).phase in ("active", "suspended")
+            active = not job_state(job).ended
             held = held_tasks(job)
             known = [entries[reference] for reference in held if reference in entries]
             if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):

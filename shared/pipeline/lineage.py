@@ -27,7 +27,8 @@ log = Log("verify")
 
 PARALLEL = 4  # files read at the same time
 
-_MANIFEST = re.compile(rf"([^/]+)/({'|'.join(STAGES)})/([^/]+)/manifest\.json")
+_STAGES: dict[str, Stage] = {stage: stage for stage in STAGES}
+_MANIFEST = re.compile(rf"([^/]+)/({'|'.join(_STAGES)})/([^/]+)/manifest\.json")
 
 _FINAL = re.compile(r"final/([^/]+)/([0-9]{1,9})")
 
@@ -81,7 +82,7 @@ def studies(store: Store, study: str | None = None) -> dict[str, list[Place]]:
     for found in store.scan("" if study is None else f"{study}/"):
         match = _MANIFEST.fullmatch(found.key)
         if match is not None and part_fault(match[1]) is None and part_fault(match[3]) is None:
-            place = Place(match[1], match[2], match[3])  # type: ignore[arg-type]  # the pattern has the stages
+            place = Place(match[1], _STAGES[match[2]], match[3])
             places[place.study].append(place)
     return {name: sorted(places[name]) for name in sorted(places)}
 

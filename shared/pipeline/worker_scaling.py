@@ -27,7 +27,6 @@ from shared.pipeline.session import Session
 from shared.search.identity import searches_of
 from shared.search.monitor import SearchSnapshot, read_searches
 
-HOST_LETTERS = 63  # of a Pod's name, in its host's
 REQUESTS = 8  # to the cluster at once: one after the other, hundreds of Jobs would take a minute on a busy API server
 REFUSED_SECONDS = 30.0  # before a worker that the cluster refused is created again
 
@@ -101,7 +100,7 @@ class WorkerScaling:
 
         `jobs` are the workers' Jobs as they are now.
         """
-        alive = [job for job in jobs if job_state(job).phase in ("active", "suspended")]
+        alive = [job for job in jobs if not job_state(job).ended]
         self._log_failures(jobs)
         if not tasks and not alive:
             return
@@ -164,11 +163,10 @@ class WorkerScaling:
         self._failed = set(failed)
 
     def _pods(self) -> Mapping[str, str]:
-        """Returns the Job of each worker's Pod, by the Pod's host name."""
+        """Returns the Job of each worker's Pod, by the Pod's name, which its host has too."""
         selector = f"{jobs_selector(self._release.name)},{ROLE}={WORKER}"
         pods = [pod for pod in self._release.cluster.list("pods", selector) if not leaving(pod)]
-        names = [(pod["metadata"]["name"], pod["metadata"]["labels"]) for pod in pods]
-        return {name[:HOST_LETTERS]: labels["batch.kubernetes.io/job-name"] for name, labels in names}
+        return {pod["metadata"]["name"]: pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods}
 
     def _demands(self, tasks: Sequence[Task], pods: Mapping[str, str]) -> list[Demand] | None:
         """Returns the demand of each task's search that has begun; None if PostgreSQL is unavailable."""

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.support.cluster_release import ROOT, Release
+from tests.support.rendered import CI, PROGRAMS, program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-CI = sorted((ROOT / "helm" / "ci").glob("*-values.yaml"))
-PROGRAMS = {"helm": os.environ.get("HELM", "helm"), "helm4": os.environ.get("HELM4", "helm4")}
 
 # with the cluster's Secrets; Helm 3 takes the version of Kubernetes that it was built for, not the cluster's
 RENDERED = ("template", "study", str(ROOT / "helm"), "--dry-run=server", "--kube-version=1.34.0")
@@ -25,10 +21,8 @@ RENDERED = ("template", "study", str(ROOT / "helm"), "--dry-run=server", "--kube
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("values", [None, *CI], ids=lambda path: path.stem if path else "defaults")
 def test_a_dry_run_on_the_server(release: Release, name: str, values: Path | None) -> None:
-    if shutil.which(PROGRAMS[name]) is None:
-        pytest.skip(f"{name} is not on PATH; or say {name.upper()}=/path/to/it")
     files = ["-f", str(values)] if values else []
-    release.helm("install", "study", str(ROOT / "helm"), "--dry-run=server", *files, program=PROGRAMS[name])
+    release.helm("install", "study", str(ROOT / "helm"), "--dry-run=server", *files, program=program(name))
 
 
 @pytest.mark.parametrize("values", [None, *CI], ids=lambda path: path.stem if path else "defaults")

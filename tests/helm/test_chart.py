@@ -99,6 +99,24 @@ def test_who_knows_which_secret() -> None:
     )
 
 
+def test_no_password_is_written_out() -> None:
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
+    found = [each for _, spec in pods(rendered(any_program())) for each in environment(spec).items() if each[0] in keys]
+    assert {key for key, _ in found} == keys
+    for key, source in found:
+        assert source == {"secretKeyRef": {"name": "study-credentials", "key": key}}
+
+
+def test_control_knows_when_a_pod_is_lost_and_whether_data_have_changed() -> None:
+    def of_control(*values: str) -> dict[str, Any]:
+        return dict(pods(rendered(any_program(), *values)))["Deployment control"]
+
+    env = environment(of_control())
+    assert (env["TAILFILL_LOST_POD_SECONDS"], "TAILFILL_DATA_REVISION" in env) == ("600", False)
+    env = environment(of_control("--set", "control.lostPodSeconds=30,data.revision=2"))
+    assert (env["TAILFILL_LOST_POD_SECONDS"], env["TAILFILL_DATA_REVISION"]) == ("30", "2")
+
+
 def test_without_a_cluster_no_passwords_are_made() -> None:
     def refused(*values: str) -> str:
         line = [any_program(), "template", "study", str(CHART), "--kube-version", "1.34.0", *values]
@@ -200,7 +218,8 @@ def test_the_number_of_workers_belongs_to_kubectl_scale() -> None:
     assert "replicas" not in deployment["spec"]
     assert deployment["spec"]["paused"] is True
     placeholder = deployment["spec"]["template"]["spec"]
-    assert placeholder["schedulingGates"]  # a Pod that `kubectl rollout resume` makes costs nothing
+    # a Pod that `kubectl rollout resume` makes costs nothing
+    assert placeholder["schedulingGates"] == [{"name": "tailfill/placeholder"}]
     assert "resources" not in placeholder["containers"][0]
     assert deployment["spec"]["selector"]["matchLabels"]["tailfill/role"] == "worker"
     assert "data" not in one(objects, "ConfigMap", "study-searches")  # an upgrade leaves what control wrote

@@ -21,6 +21,7 @@ from shared.kube.manifests import stage_job
 from shared.pipeline.plan import plan
 from shared.pipeline.status import task_id
 from tests.support.committed import commit_task
+from tests.support.kube_objects import job, pod
 
 
 @pytest.mark.parametrize(("code", "error"), [(75, UnavailableError), (2, InputError)])
@@ -148,3 +149,26 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
     }  # fmt: skip
     assert states[2] is not None
     assert states[2].detail == f"number 2 of what {name} has left"
+
+
+def test_the_status_tells_workers_with_a_job_from_those_without_and_says_why_one_failed() -> None:
+    failed = job("study-worker-2", ("Failed", "PodFailurePolicy", "exit code 2"))
+    ended = {"terminated": {"exitCode": 2, "message": '{"level": "error", "event": "no such model"}'}}
+    pods = [pod("a", node="n", gpus=1), pod("b", "Failed", node="n", gpus=1, state=ended, owner="uid-study-worker-2")]
+    for found, name in zip(pods, ("study-worker-0", "study-worker-2"), strict=True):
+        found["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name
+    workers = [job("study-worker-0"), job("study-worker-1", suspend=True), failed]
+    control = pod("study-control-a", state={"running": {}}, more={"ready": True})
+    snapshot = release.ReleaseSnapshot("study", [control], [], [], workers, pods, 5, [])
+    said = {
+        "study-worker-1": "is suspended: its queue has not admitted it yet",
+        "study-worker-2": "failed (PodFailurePolicy: exit code 2): exit 2: no such model",
+    }
+    first, counts, *reasons, last = snapshot.lines()
+    assert (first, last, snapshot.control_runs) == ("control: running", "GPUs held: 1", True)
+    assert counts.startswith(
+        "workers: 5 allowed (`kubectl scale deployment/study-tune` changes it), 2 with a Job, 3 without: "
+    )
+    assert reasons == [f"  {name}: {reason}" for name, reason in said.items()]
+    expected = {"control": "running", "workers": {"all": 5, "waiting": 3}, "gpus_held": 1, "stuck": said}
+    assert snapshot.as_json() == expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from shared.pipeline.plan import Step, make_task, plan
 from shared.pipeline.session import Session
 from shared.settings import Settings
 from tests.support.committed import commit_task
+from tests.support.kube_objects import pod
 from tests.support.kube_server import KubeServer, kube_server
 from tests.support.small_study import SMALL_STUDY
 
@@ -143,6 +146,21 @@ def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_aga
     here.jobs(other(1), other(2), study="2").advance()
     assert sorted(here.server.jobs) == sorted([failed, running])
     assert here.server.created == [left, failed, running, failed]
+
+
+def test_a_pod_whose_node_does_not_answer_is_replaced_after_the_seconds_of_the_settings(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PODS_SECONDS", 0.0)
+    lost = pod("lost", node="node-1")
+    lost["metadata"]["deletionTimestamp"] = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
+    here.server.pods = [lost]
+    here.jobs(PREPARE).advance()
+    here.jobs(PREPARE).advance()
+    assert here.server.pods == [lost]
+    here.session = replace(here.session, settings=replace(here.session.settings, lost_pod_seconds=30))
+    here.jobs(PREPARE).advance()
+    assert here.server.pods == []
 
 
 def test_a_submitted_job_is_left_alone(here: Here) -> None:

@@ -32,6 +32,7 @@ from shared.search.storage import Database
 from shared.search.worker import TrialHandle
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.kube_objects import pod
 from tests.support.kube_server import KubeServer, kube_server
 from tests.support.search.drill import Drill, Place
 from tests.support.search.in_threads import Objective, coordinated, new_worker
@@ -158,6 +159,35 @@ def test_two_hundred_workers_are_made_at_once(here: Here) -> None:
         since = time.monotonic()
         assert len(here.advance(here.task)) == 200
         assert time.monotonic() - since < 30
+
+
+def test_the_worker_that_holds_a_trial_ends_last(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease names the host of its worker, which is the Pod of a Job."""
+    monkeypatch.setattr("shared.search.worker.worker_label", lambda: "study-worker-2-x7k2p/1")
+    drill, database = small(here.drill, 3), Database(here.drill.url)
+    held, go_on = threading.Event(), threading.Event()
+
+    def objective(trial: TrialHandle) -> float:
+        held.set()
+        assert go_on.wait(30)
+        return 1.0
+
+    with coordinated(drill):
+        begun(drill)
+        assert len(here.advance(here.task)) == 3
+        for number in range(3):
+            found = pod(f"study-worker-{number}-x7k2p")
+            found["metadata"]["labels"]["batch.kubernetes.io/job-name"] = f"study-worker-{number}"
+            here.server.pods.append(found)
+        thread = threading.Thread(target=new_worker(database, drill).run, args=(Objective(objective),))
+        thread.start()
+        assert held.wait(20)
+        assert here.server.deployment is not None
+        here.server.deployment["spec"]["replicas"] = 1
+        assert here.advance(here.task) == ["study-worker-2"]
+        go_on.set()
+        thread.join(30)
+    database.close()
 
 
 def test_scaling_down_needs_no_database(here: Here) -> None:
