@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters
-from shared.config.near import near
 from shared.config.resolve import ResolvedStudy
 from shared.config.search import Verdict
 from shared.config.stages import Arm, FinalConfig
@@ -149,8 +148,8 @@ def choose(session: Session, experiment: str | None) -> Chosen:
     needs = session.steps[-1].needs
     report, prepared = committed[session.steps[-1].id], committed[needs["prepare"].id]
     names = [e.name for e in session.study.experiments]
-    if experiment is not None and experiment not in names:
-        raise ConfigError(f"--experiment {experiment}: there is no such experiment{near(experiment, names)}")
+    if experiment is not None:
+        session.study.experiment(experiment)
     if prepared is None:
         raise ConfigError(f"study {session.study.name}: nothing is trained yet; `tailfill run` continues it")
     info = read_info(session.artifacts.fetch(prepared.file("dataset.json")))
