@@ -362,10 +362,10 @@ def predict(
     """Label images by the study that was run last: image files, the images below a folder, or those that a CSV lists."""
     if as_csv and as_json:
         raise click.UsageError("--csv excludes --json.")
-    from jobs.cli.predict import predict as judge
+    from jobs.cli.predict import predict as label
 
     form: Literal["table", "csv", "json"] = "csv" if as_csv else "json" if as_json else "table"
-    prediction, lines = judge(images, workdir, experiment, ensemble, exported, form, confidence)
+    prediction, lines = label(images, workdir, experiment, ensemble, exported, form, confidence)
     try:
         for line in lines:
             _say(line)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors
-from shared.classifier.portable import add_to_config, pretrained_licence, write_onnx, write_timm
+from shared.artifacts.disk import check_empty_folder, disk_errors
+from shared.classifier.portable import pretrained_licence, write_onnx, write_timm
 from shared.classifier.runtime import Runtime
 from shared.deploy import usage
 from shared.deploy.card import Card
 from shared.deploy.choose import Chosen, shown_score
-from shared.deploy.description import CONFIG, KEY
-from shared.deploy.facts import class_scores, licences, lineage, scores
+from shared.deploy.description import CONFIG, write_description
+from shared.deploy.facts import class_scores, lineage, scores
+from shared.deploy.licences import licences
 from shared.deploy.onnx_model import GRAPH, INPUT, LOGITS, PROBABILITIES
 from shared.deploy.torch_model import describe, load_repetition
 from shared.digests import file_digest
-from shared.errors import ConfigError
 
 Format = Literal["hf", "onnx"]
 CARD = "README.md"
@@ -35,9 +35,8 @@ def export_model(
     What was written is loaded and compared with the network first. `runtime` is on a CPU. Raises ConfigError if the folder is not empty or the
     network cannot be written in this form, and UnavailableError if the disk is full.
     """
+    check_empty_folder(out)
     with disk_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out}: is not an empty folder; name a new or an empty one")
         out.mkdir(parents=True, exist_ok=True)
     best = chosen.best
     predictor = load_repetition(best, chosen.info.resolution, runtime)
@@ -57,14 +56,13 @@ def export_model(
         origins = lineage(artifacts, best.manifest, chosen.report)
         measured = scores(chosen, best)
         digests = {name: file_digest(out / name) for name in files if name != CONFIG}
-        facts: dict[str, Any] = {
-            **description.model_copy(update={"sha256": digests}).model_dump(mode="json"),
+        facts = {
             "licences": terms,
             "selection": shown_score(chosen, best.number),
             "test": [asdict(score) for score in measured],
             "lineage": [asdict(origin) for origin in origins],
         }
-        add_to_config(out, KEY, facts)
+        write_description(out, description.model_copy(update={"sha256": digests}), facts)
         images = best.manifest.summary["images"]
         card = Card(
             description,

@@ -1,4 +1,4 @@
-"""Judges images by an exported ONNX graph, without torch and without the study."""
+"""Predicts labels of images by an exported ONNX graph, without torch and without the study."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -81,8 +82,8 @@ def _file(name: str, content: bytes) -> Make:
     return make
 
 
-def _image(name: str, image: Callable[[], Image.Image], **options: object) -> Make:
-    return lambda folder: image().save(folder / name, **options)  # type: ignore[arg-type]
+def _image(name: str, image: Callable[[], Image.Image], **options: Any) -> Make:
+    return lambda folder: image().save(folder / name, **options)
 
 
 def _truncated(folder: Path) -> None:
@@ -176,7 +177,7 @@ def _refused(name: str, make: Make, *words: str, says: tuple[str, ...]) -> Case:
 
 
 def _partly(name: str, make: Make, *words: str, says: tuple[str, ...]) -> Case:
-    """Returns a case of which one image is judged, and another has an error of its own."""
+    """Returns a case of which one image is labelled, and another has an error of its own."""
     return Case(name, _predict(make, *words), 0, ("exit 2", ",green,", *says))
 
 

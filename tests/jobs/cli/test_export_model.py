@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from shared.errors import ConfigError, UnavailableError
 from shared.weights import hub as hub_module
 from tests.support.hub_push import PushHub, serve_push_hub
 from tests.support.hub_server import TOKEN
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -114,6 +119,40 @@ def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not an empty folder"):
         export(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_is_wrong_with_a_command_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    new = str(tmp_path / "new")
+    commands = {
+        "is not an empty folder": ["export", "model", str(tmp_path)],
+        "must have letters or digits": ["export", "model", new, "--licence", " "],
+        "no such experiment": ["export", "model", new, "--experiment", "rael"],
+        "did you mean real": ["predict", "data", "--experiment", "rael"],
+        "name owner/name": ["export", "model", new, "--push", "squares"],
+    }
+    program = (
+        "import json, sys\n"
+        "from jobs.__main__ import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        main(words)\n"
+        "    except SystemExit as ended:\n"
+        "        assert ended.code == 2, ended.code\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(list(commands.values()))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for said, line in zip(commands, run.stderr.splitlines(), strict=True):
+        assert said in line
+    assert not Path(new).exists()
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of httpx2, in huggingface_hub

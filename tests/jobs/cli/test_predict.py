@@ -7,13 +7,14 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli.export_model import export_model
-from jobs.cli.predict import predict
+from jobs.cli.predict import Form, predict
 from shared.deploy.choose import choose
 from shared.errors import ConfigError, DataError
 from shared.pipeline.local_session import last_study, local_session
@@ -21,10 +22,17 @@ from shared.pipeline.local_session import last_study, local_session
 ROOT = Path(__file__).parents[3]
 
 
-def answers(*arguments: str, form: str = "json", **options: object) -> tuple[int, str]:
+def answers(*arguments: str, form: Form = "json", **options: Any) -> tuple[int, str]:
     """Returns exit code and output of the command."""
-    given = {"workdir": None, "experiment": None, "ensemble": False, "exported": None, "confidence": 0.0, **options}
-    prediction, lines = predict([Path(a) for a in arguments], form=form, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        "workdir": None,
+        "experiment": None,
+        "ensemble": False,
+        "exported": None,
+        "confidence": 0.0,
+        **options,
+    }
+    prediction, lines = predict([Path(a) for a in arguments], form=form, **given)
     text = "\n".join(lines)
     return prediction.exit_code, text
 
@@ -82,7 +90,7 @@ def test_an_unreadable_image_is_said_and_the_rest_goes_on(caplog: pytest.LogCapt
     assert len(said) == 3
     assert said[0].startswith(f"{bad}: not an image")
     assert said[1].startswith("data/gone.png: missing file")
-    assert said[2] == "2 of 4 images could not be read; the others were judged"
+    assert said[2] == "2 of 4 images could not be read; the others were labelled"
 
 
 @pytest.mark.usefixtures("trained")
