@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.support.hub_server import COMMIT, TOKEN
+from tests.support.hub_server import COMMIT, TOKEN, served
 
 
 @dataclass
@@ -103,11 +102,5 @@ def serve_push_hub() -> Iterator[PushHub]:
 
         do_GET = do_POST = do_PUT = _any
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with served(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
