@@ -62,12 +62,13 @@ def licences(chosen: Chosen, repetition: Repetition, pretrained: str | None, giv
             "from": str(classifier.pretrained),
             "licence": pretrained,
         },
-        "data": _data_licence(chosen.info.source),
+        "data": data_licence(chosen.info.source),
         "generator": generator if experiment.images == "real+synthetic" else None,
     }
 
 
-def _data_licence(source: str) -> dict[str, str | None]:
+def data_licence(source: str) -> dict[str, str | None]:
+    """Returns what is known of the licence of a data set from an image source."""
     if isinstance(source_entry(source), DrawnSource):
         return {"source": source, "licence": OWN, "note": "tailfill drew these images itself"}
     restricted = source in RESTRICTED_SOURCES

@@ -51,7 +51,7 @@ def predict_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Pred
         for image, found in batch:
             yield image, found if isinstance(found, str) else next(probabilities)
     for note, count in sorted(special.items()):
-        log.info(f"{count:,} images: {note}")
+        log.info(f"{count:,} of {len(images):,} images: {note}")
 
 
 def _read(

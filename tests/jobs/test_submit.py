@@ -56,7 +56,9 @@ def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
         final_tasks(study, SubmitRequest("synthetic"))
     with pytest.raises(ConfigError, match="--experiment sythetic: there is no such experiment; did you mean synthetic"):
         final_tasks(study, SubmitRequest("sythetic"))
-    with pytest.raises(ConfigError, match="--experiment x: there is no such experiment; there are placebo, real, synthetic"):
+    with pytest.raises(
+        ConfigError, match="--experiment x: there is no such experiment; there are placebo, real, synthetic"
+    ):
         final_tasks(study, SubmitRequest("x"))
 
 

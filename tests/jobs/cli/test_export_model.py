@@ -39,8 +39,8 @@ def hub(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
         yield served
 
 
-def export(out: Path, form: Any = "hf", experiment: str | None = None, push: str | None = None) -> str:
-    return export_model(out, form, experiment, "apache-2.0", push, None)
+def export(out: Path, form: Any = "hf", push: str | None = None, licence: str = "apache-2.0") -> str:
+    return export_model(out, form, None, licence, push, None)
 
 
 def metadata(folder: Path) -> dict[str, Any]:
@@ -74,7 +74,15 @@ def test_an_export_for_timm_and_its_card(tmp_path: Path) -> None:
         "image-classification",
     )
     assert {"accuracy", "macro_f1"} <= {m["type"] for m in block["model-index"][0]["results"][0]["metrics"]}
-    for said in ("It was found: {}", "| marks/framed | ", "54 training", "## Limits", "95 % interval"):
+    for said in (
+        "It was found: {}",
+        "- Data: csv, licence not known.",
+        "- Model: apache-2.0.",
+        "| marks/framed | ",
+        "54 training",
+        "## Limits",
+        "95 % interval",
+    ):
         assert said in card
     for origin in described["lineage"]:
         assert origin["digest"] in card
@@ -100,9 +108,11 @@ def test_the_lines_of_the_card_load_the_model(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("trained")
 def test_the_lines_of_an_onnx_card_run_the_graph(tmp_path: Path) -> None:
     out = tmp_path / "model"
-    export(out, "onnx")
+    export(out, "onnx", licence="Acme internal")
     assert {path.name for path in out.iterdir()} == {"config.json", "model.onnx", "README.md"}
-    assert metadata(out)["library_name"] == "onnx"
+    block = metadata(out)
+    assert (block["library_name"], block["license"], block["license_name"]) == ("onnx", "other", "acme-internal")
+    assert "- Model: Acme internal.\n" in (out / "README.md").read_text()
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code.replace("DIR", str(out)).replace("image.jpg", "data/1.png"), names)  # noqa: S102

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs.cli.export_model import export_model
 from jobs.cli.predict import Form, predict
@@ -94,6 +95,28 @@ def test_an_unreadable_image_is_said_and_the_rest_goes_on(caplog: pytest.LogCapt
 
 
 @pytest.mark.usefixtures("trained")
+def test_a_lone_image_that_cannot_be_read_has_no_others(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.png"  # its header is whole
+    cut.write_bytes(Path("data/1.png").read_bytes()[:500])
+    with caplog.at_level(logging.ERROR, "tailfill"):
+        code, _ = answers(str(cut))
+    assert code == 2
+    assert [record.getMessage() for record in caplog.records][1:] == ["no image could be read"]
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_was_chosen_to_read_an_odd_image_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("green", "red")]
+    frames[0].save(tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)).save(tmp_path / "deep.png")
+    with caplog.at_level(logging.INFO, "tailfill"):
+        answers(str(tmp_path), "data/1.png")
+    said = [record.getMessage() for record in caplog.records]
+    assert "1 of 3 images: several frames: the first one was taken" in said
+    assert any(line.startswith("1 of 3 images: grey of more than 8 bits: the percentiles") for line in said)
+
+
+@pytest.mark.usefixtures("trained")
 def test_a_csv_of_many_batches_keeps_its_order() -> None:
     names = [f"{i % 90}.png" for i in range(200)]
     Path("data/list.csv").write_text("file\n" + "\n".join(names) + "\n")
@@ -132,7 +155,7 @@ def test_options_that_exclude_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_an_export_answers_the_same_without_torch(tmp_path: Path) -> None:
+def test_an_export_answers_the_same_without_torch(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     out = tmp_path / "model"
     export_model(out, "onnx", "other", None, None, None)
     _, wanted = answers("data", experiment="other")
@@ -159,6 +182,11 @@ def test_an_export_answers_the_same_without_torch(tmp_path: Path) -> None:
         for group in ("colour", "marks"):
             values = [list(entry["groups"][group]["probabilities"].values()) for entry in (a, b)]
             assert values[0] == pytest.approx(values[1], abs=1e-4)
+    config = json.loads((out / "config.json").read_text())
+    config["tailfill"]["preprocessing"]["boxed"] = True
+    (out / "config.json").write_text(json.dumps(config))
+    answers("data/1.png", exported=out)
+    assert "training images were cut to their bounding boxes; cut these images likewise" in caplog.messages
     damaged = out / "model.onnx"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"model\.onnx: is not the file that config\.json describes"):

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 
-from shared.deploy.licences import HUB_IDS, check_licence, hub_licence
+from shared.deploy.licences import HUB_IDS, check_licence, data_licence, hub_licence
 from shared.errors import ConfigError
 
 
@@ -30,6 +31,15 @@ def test_a_card_names_a_licence_as_the_hub_takes_it(given: str | None, expected:
 
 def test_the_ids_are_in_the_form_in_which_text_is_looked_up() -> None:
     assert all(hub_licence(name) == {"license": name} for name in HUB_IDS)
+
+
+def test_what_tailfill_draws_has_a_licence_and_other_data_have_none_that_is_known() -> None:
+    assert data_licence("garments") == {
+        "source": "garments", "licence": "apache-2.0", "note": "tailfill drew these images itself",
+    }  # fmt: skip
+    assert data_licence("csv") == {"source": "csv", "licence": None, "note": None}
+    assert "forbid" in str(data_licence("deepfashion")["note"])
+    assert "Apache License" in (Path(__file__).parents[3] / "LICENSE").read_text()[:200]
 
 
 @pytest.mark.parametrize("given", ["", " ", "–", "許可"])
