@@ -25,6 +25,8 @@ class PushHub:
     """The bytes of large files by their SHA-256."""
     cards: list[str] = field(default_factory=list)
     """The metadata that was to be checked."""
+    faults: list[str] = field(default_factory=list)
+    """What the hub finds wrong with metadata."""
     status: int = 200
     """A status that replaces that of each answer."""
 
@@ -44,7 +46,7 @@ class PushHub:
             return 200, {"url": f"{self.url}/{name}", "name": name, "id": name}
         if path == "/api/validate-yaml":
             self.cards.append(json.loads(body)["content"])
-            return 200, {"errors": [], "warnings": []}
+            return 400 if self.faults else 200, {"errors": [{"message": said} for said in self.faults], "warnings": []}
         if path.endswith("/preupload/main"):
             files = [
                 {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".onnx")) else "regular", "shouldIgnore": False}

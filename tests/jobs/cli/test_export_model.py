@@ -199,6 +199,20 @@ def test_a_hub_that_refuses_costs_nothing(
     assert (out / "README.md").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of httpx2, in huggingface_hub
+def test_a_card_that_the_hub_refuses_is_one_line(hub: PushHub, tmp_path: Path) -> None:
+    hub.faults = ['"license" must be one of [apache-2.0, mit]', '"tags" must be a list']
+    out = tmp_path / "model"
+    with pytest.raises(ConfigError) as caught:
+        export(out, push="me/squares")
+    said = str(caught.value)
+    assert '- "license" must be one of [apache-2.0, mit] - "tags" must be a list' in said
+    assert "mend" in said
+    assert "\n" not in said
+    assert hub.repositories["me/squares"] == {}
+    assert (out / "README.md").exists()
+
+
 @pytest.mark.usefixtures("trained")
 def test_a_push_that_cannot_work_is_refused_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "model"
