@@ -13,6 +13,7 @@ from shared.deploy.output import as_csv, as_json, as_table, measured_text
 from shared.deploy.predict import Model, Predicted, predict_images
 from shared.errors import COMMITTED, INPUT, ConfigError
 from shared.log import Log
+from shared.settings import Settings
 
 log = Log("predict")
 Form = Literal["table", "csv", "json"]
@@ -98,7 +99,8 @@ def predict(
     prediction = Prediction()
 
     def lines() -> Iterator[str]:
-        model = OnnxModel(exported) if exported is not None else study_model(workdir, experiment, ensemble)
+        device = Settings.from_environment().device
+        model = study_model(workdir, experiment, ensemble) if exported is None else OnnxModel(exported, device)
         yield from prediction.lines(model, images, form, confidence)
 
     return prediction, lines()

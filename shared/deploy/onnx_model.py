@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 
 GRAPH = "model.onnx"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INPUT, LOGITS, PROBABILITIES = "pixel_values", "logits", "probabilities"
 """Name the graph's input, float32 `[n, 3, r, r]`, normalised, and its outputs, float32 `[n, C]`; the probabilities are calibrated."""
 
@@ -22,8 +24,11 @@ class OnnxModel:
 
     batch = 32
 
-    def __init__(self, folder: Path) -> None:
-        """Reads the folder; raises DataError if it is not an export in the form `onnx`, and ConfigError if ONNX Runtime is not installed."""
+    def __init__(self, folder: Path, device: Literal["cpu", "cuda"] | None = None) -> None:
+        """Reads the folder; `device` is that of TAILFILL_DEVICE, and None takes a GPU if there is one.
+
+        Raises DataError if the folder is not an export in the form `onnx`, and ConfigError if ONNX Runtime is not installed or has no such device.
+        """
         self.description = read_description(folder)
         path = folder / GRAPH
         try:
@@ -38,8 +43,12 @@ class OnnxModel:
             import onnxruntime
         except ImportError as error:
             raise ConfigError("onnxruntime: is not installed; pip install 'tailfill[onnx]'") from error
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        on_gpu = device != "cpu" and CUDA in onnxruntime.get_available_providers()
+        if device == "cuda" and not on_gpu:
+            raise ConfigError(
+                "TAILFILL_DEVICE: is cuda, and ONNX Runtime has no CUDA; pip install onnxruntime-gpu, or unset it"
+            )
+        providers = [CUDA, CPU] if on_gpu else [CPU]
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=providers)
             side = self.description.preprocessing.resolution

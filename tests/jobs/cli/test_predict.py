@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -191,3 +192,20 @@ def test_an_export_answers_the_same_without_torch(caplog: pytest.LogCaptureFixtu
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"model\.onnx: is not the file that config\.json describes"):
         answers("data", exported=out)
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_export_runs_on_the_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    export_model(out, "onnx", "other", None, None, None)
+
+    def on(device: str, *available: str) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(onnxruntime, "get_available_providers", lambda: available)
+            patch.setenv("TAILFILL_DEVICE", device)
+            return answers("data/1.png", exported=out)[0]
+
+    # ONNX Runtime warns if it is to use what this machine has not, and warnings are errors here
+    assert on("cpu", "CUDAExecutionProvider", "CPUExecutionProvider") == 0
+    with pytest.raises(ConfigError, match="TAILFILL_DEVICE: is cuda, and ONNX Runtime has no CUDA"):
+        on("cuda", "CPUExecutionProvider")

@@ -148,7 +148,7 @@ def test_the_lines_of_the_cards_show_an_image_as_training_did(fit: Any, width: i
     line = next(line for line in onnx_lines(fit).splitlines() if line.startswith("image ="))
     names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps, "size": (32, 32)}
     exec(line.replace("image.jpg", str(tmp_path / "image.png")), names)  # noqa: S102 - the card's own line
-    assert np.abs(np.float32(names["image"])[rows] - wanted[rows]).mean() < 2
+    assert np.abs(np.asarray(names["image"], np.float32)[rows] - wanted[rows]).mean() < 2
 
 
 def test_a_transformer_keeps_its_size(tmp_path: Path) -> None:
