@@ -301,7 +301,9 @@ def dashboard(workdir: Path | None, port: int) -> None:
     help="Write the model for timm, with a head as safetensors, or as one ONNX graph [hf].",
 )
 @click.option(
-    "--licence", metavar="ID", help="Name the licence of the model on its card, e.g. apache-2.0 [not stated]."
+    "--licence",
+    metavar="ID",
+    help="Name the licence of the model on its card, by the hub's id, e.g. apache-2.0 [not stated].",
 )
 @click.option(
     "--push", metavar="OWNER/NAME", help="Push the model to this repository of the Hugging Face hub, as HF_TOKEN."
