@@ -27,12 +27,15 @@ def export_model(
     UnavailableError if the hub does not answer.
     """
     from shared.deploy.licences import check_licence
+    from shared.deploy.onnx_model import check_installed
     from shared.settings import Settings
     from shared.weights.hub import check_repository, push_folder
 
     # what is wrong with the command is said at once: torch takes seconds to import, and an export minutes
     check_empty_folder(out)
     check_licence(licence)
+    if form == "onnx":
+        check_installed("onnx", "onnxruntime")
     folder = latest_workdir(workdir)
     study, fingerprints = last_study(folder)
     if experiment is not None:

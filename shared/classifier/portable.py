@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -104,8 +103,6 @@ def write_onnx(
 
     Raises ConfigError if torch cannot export the network, or if the graph does not agree with it.
     """
-    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"--format onnx: {missing[0]} is not installed; pip install 'tailfill[onnx]'")
     whole = _Calibrated(predictor.network, predictor.schema, temperatures).eval()
     try:
         with _quiet(), torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,15 @@ GRAPH = "model.onnx"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INPUT, LOGITS, PROBABILITIES = "pixel_values", "logits", "probabilities"
 """Name the graph's input, float32 `[n, 3, r, r]`, normalised, and its outputs, float32 `[n, C]`; the probabilities are calibrated."""
+
+
+def check_installed(*packages: str) -> None:
+    """Raises ConfigError if one of these packages is not installed, or cannot be imported."""
+    for name in packages:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"{name}: is not installed ({error}); pip install 'tailfill[onnx]'") from error
 
 
 class OnnxModel:
@@ -39,10 +49,9 @@ class OnnxModel:
             ) from error
         if digest != self.description.sha256.get(GRAPH):
             raise DataError(f"{path}: is not the file that {CONFIG} describes; export the model again")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError("onnxruntime: is not installed; pip install 'tailfill[onnx]'") from error
+        check_installed("onnxruntime")
+        import onnxruntime
+
         on_gpu = device != "cpu" and CUDA in onnxruntime.get_available_providers()
         if device == "cuda" and not on_gpu:
             raise ConfigError(

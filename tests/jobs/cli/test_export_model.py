@@ -132,6 +132,28 @@ def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
+def test_a_package_that_is_missing_is_said_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # so that Python does not find it
+    out = tmp_path / "model"
+    with pytest.raises(ConfigError, match=r"onnx: is not installed \(.*\); pip install 'tailfill\[onnx\]'"):
+        export(out, "onnx")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("form", ["hf", "onnx"])
+@pytest.mark.usefixtures("trained")
+def test_a_refused_export_leaves_its_folder_as_it_was(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.classifier.portable.AGREEMENT", -1.0)  # which no difference is below
+        with pytest.raises(ConfigError, match="try the other --format"):
+            export(tmp_path, form)
+    assert not list(tmp_path.iterdir())
+    export(tmp_path, form)
+
+
+@pytest.mark.usefixtures("trained")
 def test_what_is_wrong_with_a_command_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     new = str(tmp_path / "new")
