@@ -301,7 +301,9 @@ def dashboard(workdir: Path | None, port: int) -> None:
     help="Write the model for timm, with a head as safetensors, or as one ONNX graph [hf].",
 )
 @click.option(
-    "--licence", metavar="ID", help="Name the licence of the model on its card, e.g. apache-2.0 [not stated]."
+    "--licence",
+    metavar="ID",
+    help="Name the licence of the model on its card, by the hub's id, e.g. apache-2.0 [not stated].",
 )
 @click.option(
     "--push", metavar="OWNER/NAME", help="Push the model to this repository of the Hugging Face hub, as HF_TOKEN."
@@ -362,10 +364,10 @@ def predict(
     """Label images by the study that was run last: image files, the images below a folder, or those that a CSV lists."""
     if as_csv and as_json:
         raise click.UsageError("--csv excludes --json.")
-    from jobs.cli.predict import predict as judge
+    from jobs.cli.predict import predict as label
 
     form: Literal["table", "csv", "json"] = "csv" if as_csv else "json" if as_json else "table"
-    prediction, lines = judge(images, workdir, experiment, ensemble, exported, form, confidence)
+    prediction, lines = label(images, workdir, experiment, ensemble, exported, form, confidence)
     try:
         for line in lines:
             _say(line)

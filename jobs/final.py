@@ -98,6 +98,7 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
     from shared.data.dataset import rare_classes
     from shared.metrics.calibration import calibrated, calibrated_thresholds, fit_temperatures
     from shared.metrics.classification import best_thresholds
+    from shared.metrics.counts import thresholds_by_class
     from shared.metrics.table import METRICS
 
     arm, info = apply_parameters(config.arm, config.parameters), inputs.info
@@ -128,10 +129,10 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
         "predictions.parquet": _write_predictions(out / "predictions.parquet", schema, logits, sure, test),
         "validation.parquet": _write_validation(out / "validation.parquet", schema, trained.val_logits, val),
         "metrics.json": _json_file(out / "metrics.json", metrics),
-        "thresholds.json": _json_file(out / "thresholds.json", _of_any_groups(schema, thresholds)),
+        "thresholds.json": _json_file(out / "thresholds.json", thresholds_by_class(schema, thresholds)),
     }
     moved = calibrated_thresholds(schema, thresholds, temperatures)
-    calibration = {"temperatures": temperatures, "thresholds": _of_any_groups(schema, moved)}
+    calibration = {"temperatures": temperatures, "thresholds": thresholds_by_class(schema, moved)}
     files["calibration.json"] = _json_file(out / "calibration.json", calibration)
     from shared.classifier.snapshot import records_json
 
@@ -215,11 +216,6 @@ def _write_validation(path: Path, schema: LabelSchema, logits: NDArray[np.float3
         columns[f"y_{name}"] = pa.array(list(val.labels[:, where]), pa.list_(pa.int8()))
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def _of_any_groups(schema: LabelSchema, thresholds: NDArray[np.float64]) -> dict[str, float]:
-    """Maps the classes of `any` groups to their thresholds."""
-    return {name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"}
 
 
 def _logger(epochs: int) -> Any:

@@ -74,10 +74,8 @@ def final_tasks(session: Session, request: SubmitRequest) -> list[Task]:
     Raises ConfigError for an unknown experiment, and InputError if data or parameters are missing.
     """
     names = [experiment.name for experiment in session.study.experiments]
-    if request.experiment is not None and request.experiment not in names:
-        raise ConfigError(
-            f"--experiment {request.experiment}: there is no such experiment; there are {', '.join(names)}"
-        )
+    if request.experiment is not None:
+        session.study.experiment(request.experiment)
     rows = states(session.study, session.steps, session.artifacts)
     requested = [name for name in names if request.experiment in (None, name)]
     return [task for name in requested for task in _tasks_of(session, name, request, rows)]
@@ -87,7 +85,7 @@ def _tasks_of(session: Session, experiment: str, request: SubmitRequest, rows: S
     # equal experiments share their steps, so only the roles in the report's needs have the name of each experiment
     roles = session.steps[-1].needs
     own = [step for role, step in roles.items() if role.startswith(f"final/{experiment}/")]
-    seed = next(e.seed for e in session.study.experiments if e.name == experiment)
+    seed = session.study.experiment(experiment).seed
     steps = [_repeat(own[number % len(own)], number, seed) for number in range(request.seeds or len(own))]
     committed = {row.step.id: row.manifest for row in rows if row.manifest is not None}
     needed = {step.id: step for each in steps for role, step in each.needs.items() if role != "tune"}

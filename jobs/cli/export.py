@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.disk import disk_errors, whole_file
+from shared.artifacts.disk import check_empty_folder, disk_errors, whole_file
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Accept
 from shared.config.resolve import ResolvedStudy
@@ -114,9 +114,7 @@ def write_folder(images: ImageSet, out: Path, scores: pa.Table | None = None, ac
 
     Returns a line that counts the images. Raises ConfigError if `out` is not empty, DataError if the scores do not fit the images.
     """
-    with disk_errors(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out}: is not an empty folder; name a new or an empty one")
+    check_empty_folder(out)
     splits = {s: path_below(out, s, "images, column 'split'", DataError) for s in sorted(set(images.split.tolist()))}
     rows = _rows(images, scores, accept)
     try:
@@ -183,6 +181,7 @@ def export_images(what: str, out: Path, experiment: str | None, pool: int | None
     given = {"--experiment": experiment, "--pool": pool}
     if what == "dataset" and (name := next((name for name, value in given.items() if value is not None), None)):
         raise ConfigError(f"{name} {given[name]}: is for `export generated`; a study has one data set")
+    check_empty_folder(out)  # before services start and images are fetched
     folder = latest_workdir(workdir)
     with local_session(*last_study(folder), folder, join=True) as local:
         session = local.session

@@ -1,4 +1,4 @@
-"""Implements `tailfill predict`: judges images by the committed weights of a study, or by an exported model."""
+"""Implements `tailfill predict`: labels images by the committed weights of a study, or by an exported model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from shared.deploy.description import Description
 from shared.deploy.listing import ListedImage, list_images
 from shared.deploy.onnx_model import OnnxModel
 from shared.deploy.output import as_csv, as_json, as_table, measured_text
-from shared.deploy.predict import Judged, Model, judge_images
+from shared.deploy.predict import Model, Predicted, predict_images
 from shared.errors import COMMITTED, INPUT, ConfigError
 from shared.log import Log
+from shared.settings import Settings
 
 log = Log("predict")
 Form = Literal["table", "csv", "json"]
@@ -20,7 +21,7 @@ FORMS = {"table": as_table, "csv": as_csv, "json": as_json}
 
 
 class Prediction:
-    """Judges images and counts those that cannot be read."""
+    """Labels images and counts those that cannot be read."""
 
     def __init__(self) -> None:
         self.unreadable = 0
@@ -33,12 +34,14 @@ class Prediction:
     def lines(self, model: Model, images: Sequence[ListedImage], form: Form, confidence: float) -> Iterator[str]:
         """Yields the lines of the answers in their form; says on stderr which images cannot be read, and how often sure answers are wrong."""
         _explain(model.description, confidence)
-        yield from FORMS[form](model.description, self._counted(judge_images(model, images)), confidence)
-        if self.unreadable:
-            log.error(f"{self.unreadable} of {len(images)} images could not be read; the others were judged")
+        yield from FORMS[form](model.description, self._counted(predict_images(model, images)), confidence)
+        if self.unreadable == len(images):
+            log.error("no image could be read")
+        elif self.unreadable:
+            log.error(f"{self.unreadable} of {len(images)} images could not be read; the others were labelled")
 
-    def _counted(self, judged: Iterator[Judged]) -> Iterator[Judged]:
-        for image, found in judged:
+    def _counted(self, predicted: Iterator[Predicted]) -> Iterator[Predicted]:
+        for image, found in predicted:
             if isinstance(found, str):
                 self.unreadable += 1
                 log.error(f"{image.name}: {found}")
@@ -48,7 +51,7 @@ class Prediction:
 def _explain(description: Description, confidence: float) -> None:
     log.info(f"the model is {description.chosen}")
     if description.preprocessing.boxed:
-        log.warning("training images were cut to their bounding boxes, if they had any; cut these images likewise")
+        log.warning("training images were cut to their bounding boxes; cut these images likewise")
     if confidence:
         for sentence in measured_text(description, confidence):
             log.info(sentence)
@@ -56,14 +59,19 @@ def _explain(description: Description, confidence: float) -> None:
 
 def study_model(workdir: Path | None, experiment: str | None, ensemble: bool) -> Model:
     """Returns the model of the study that was run last; raises ConfigError if there is none."""
+    from shared.pipeline.local_session import last_study, latest_workdir, local_session
+
+    folder = latest_workdir(workdir)
+    study, fingerprints = last_study(folder)
+    if experiment is not None:
+        study.experiment(experiment)  # before torch is imported, which takes seconds
+
     from shared.classifier.runtime import Runtime
     from shared.deploy.choose import choose
     from shared.deploy.torch_model import load_model
     from shared.device import pick_device
-    from shared.pipeline.local_session import last_study, latest_workdir, local_session
 
-    folder = latest_workdir(workdir)
-    with local_session(*last_study(folder), folder, join=True, database=False) as local:
+    with local_session(study, fingerprints, folder, join=True, database=False) as local:
         session = local.session
         resources = session.study.resources
         device = pick_device(session.settings.device or resources.device)
@@ -91,7 +99,8 @@ def predict(
     prediction = Prediction()
 
     def lines() -> Iterator[str]:
-        model = OnnxModel(exported) if exported is not None else study_model(workdir, experiment, ensemble)
+        device = Settings.from_environment().device
+        model = study_model(workdir, experiment, ensemble) if exported is None else OnnxModel(exported, device)
         yield from prediction.lines(model, images, form, confidence)
 
     return prediction, lines()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import ArtifactError, UnavailableError
+from shared.errors import ArtifactError, ConfigError, UnavailableError
 
 LACKS = {
     errno.ENOSPC: ("the disk is full", "free some space there"),
@@ -92,6 +92,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ArtifactError(
             f"{path}: cannot be written or read ({error.strerror or error}); fix its permissions or choose another folder"
         ) from error
+
+
+def check_empty_folder(folder: Path) -> None:
+    """Raises ConfigError unless `folder` is an empty folder or is not there yet, and what disk_errors raises if it cannot be listed."""
+    with disk_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder}: is not an empty folder; name a new or an empty one")
 
 
 @contextmanager

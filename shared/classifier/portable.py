@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+import numpy as np
 import timm
 import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from shared.classifier.model import Network, build_head
-from shared.classifier.predictor import Predictor
+from shared.classifier.predictor import Predictor, probabilities
 from shared.config.training import Classifier
 from shared.data.schema import LabelSchema
 from shared.errors import ConfigError
@@ -28,7 +27,8 @@ from shared.weights import pretrained
 BACKBONE, HEAD, CONFIG = "model.safetensors", "head.safetensors", "config.json"
 AGREEMENT = 1e-4
 """Bounds the difference of any probability between the network and what is loaded from its export."""
-PROBES = 3
+EXAMPLES, PROBES = 2, 3
+"""Count the images with which a graph is traced, and those by which it is checked: it takes another number of them."""
 CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
 """Maps `dataset.fit` to timm's name for it; timm pads with the mean colour, and not with that of the border."""
 
@@ -72,7 +72,7 @@ def write_timm(
     if whole is None:
         save_tensors(network.head.state_dict(), folder / HEAD)
         files.append(HEAD)
-    _check(predictor, load_timm(folder, classifier.head, predictor.schema.width), "what timm loads")
+    _check(predictor, load_timm(folder, classifier.head, predictor.schema.width))
     return TimmExport(tuple(files), whole is not None)
 
 
@@ -103,17 +103,13 @@ def write_onnx(
 
     Raises ConfigError if torch cannot export the network, or if the graph does not agree with it.
     """
-    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"--format onnx: {missing[0]} is not installed; pip install 'tailfill[onnx]'")
     whole = _Calibrated(predictor.network, predictor.schema, temperatures).eval()
-    side = predictor.network.parts.resolution
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     try:
         with _quiet(), torch.no_grad():
             # the exporter by tracing: it takes 0.3 to 4 s of CPU time per network, where that by torch.export takes 6 to 30 and needs onnxscript
             torch.onnx.export(
                 whole,
-                (images,),
+                (_noise(predictor.network, EXAMPLES),),
                 str(path),
                 dynamo=False,
                 input_names=[names[0]],
@@ -125,7 +121,7 @@ def write_onnx(
         raise ConfigError(
             f"--format onnx: torch cannot export this network ({reason}); export it with --format hf"
         ) from error
-    probes = _probes(predictor)
+    probes = _noise(predictor.network, PROBES)
     with torch.no_grad():
         difference = float((whole(probes)[1] - run(path, probes)).abs().max())
     _refuse_difference(difference, "the ONNX graph")
@@ -169,34 +165,27 @@ def _whole_model(network: Network, classifier: Classifier, side: int) -> nn.Modu
     if set(state) != set(model.state_dict()):
         return None
     model.load_state_dict(state)
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = _noise(network, EXAMPLES)
     with torch.no_grad():
         same = torch.allclose(model(images), network.head(network.trunk(images)), atol=AGREEMENT)
     return model if same else None
 
 
-def _check(predictor: Predictor, loaded: nn.Module, what: str) -> None:
-    probes, network = _probes(predictor), predictor.network
-    plain = dict.fromkeys(predictor.schema.slices(), 1.0)
+def _check(predictor: Predictor, loaded: nn.Module) -> None:
+    """Raises ConfigError if probabilities of what was loaded from timm's form differ from those of the network."""
+    probes = _noise(predictor.network, PROBES)
     with torch.no_grad():
-        wanted = _Calibrated(network, predictor.schema, plain).eval()(probes)[1]
-        found = _Calibrated(_Joined(loaded), predictor.schema, plain).eval()(probes)[1]  # type: ignore[arg-type]
-    _refuse_difference(float((wanted - found).abs().max()), what)
+        wanted, found = (
+            probabilities(module(probes), predictor.schema) for module in (predictor.network.eval(), loaded)
+        )
+    _refuse_difference(float(np.abs(wanted - found).max()), "what timm loads")
 
 
-class _Joined(nn.Module):
-    """Presents a whole classifier as a trunk and an empty head."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.trunk, self.head = model, nn.Identity()
-
-
-def _probes(predictor: Predictor) -> Tensor:
-    """Returns images of noise, normalised; their number is not that of the example with which a graph is traced."""
-    trunk = predictor.network.parts
-    generator = torch.Generator().manual_seed(1)
-    return trunk.normalised(torch.rand(PROBES, 3, trunk.resolution, trunk.resolution, generator=generator))
+def _noise(network: Network, count: int) -> Tensor:
+    """Returns images of noise, normalised, `[count, 3, r, r]`."""
+    trunk = network.parts
+    generator = torch.Generator().manual_seed(count)
+    return trunk.normalised(torch.rand(count, 3, trunk.resolution, trunk.resolution, generator=generator))
 
 
 def _refuse_difference(difference: float, what: str) -> None:
@@ -226,10 +215,3 @@ def pretrained_licence(classifier: Classifier) -> str | None:
         return None
     config = timm.get_pretrained_cfg(classifier.model, allow_unregistered=True)
     return None if config is None or not config.license else str(config.license)
-
-
-def add_to_config(folder: Path, key: str, value: Any) -> None:
-    """Adds a key to the `config.json` of an export, of which timm reads its own keys only."""
-    path = folder / CONFIG
-    config = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**config, key: value}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -91,6 +91,14 @@ class ResolvedStudy:
             above = next((e for e in self.experiments if e.name == above.parameters_from), None)
         return False
 
+    def experiment(self, name: str) -> ResolvedExperiment:
+        """Returns the experiment that `--experiment` names; raises ConfigError if there is none."""
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        names = [experiment.name for experiment in self.experiments]
+        raise ConfigError(f"--experiment {name}: there is no such experiment{near(name, names)}")
+
     @property
     def dataset(self) -> Dataset:
         """Describes the image source."""

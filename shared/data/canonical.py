@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,12 +89,17 @@ class Reading:
 
     @contextmanager
     def limiting(self) -> Iterator[None]:
-        """Lets Pillow open images of as many pixels; it has one limit for the whole process, and refuses twice as many."""
+        """Lets Pillow open images of as many pixels, without its warnings of odd metadata and of large images.
+
+        Pillow has one limit for the whole process, and refuses twice as many.
+        """
         before = Image.MAX_IMAGE_PIXELS
         if before is not None:
             Image.MAX_IMAGE_PIXELS = max(before, self.most_pixels)
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
 

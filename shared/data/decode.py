@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,9 +52,7 @@ def decode_images(
     """
     images: list[SourceImage] = []
     done: list[Canonical] = []
-    with warnings.catch_warnings(), reading.limiting():
-        # Pillow warns of odd metadata and of large images; `canonical` has its own limits
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    with reading.limiting():
         for image, result in Log("prepare").progress(
             _decoded(listing, resolution, fit, reading), "images", listing.total, unit="images"
         ):

@@ -10,6 +10,7 @@ import yaml
 
 from shared.deploy.description import Description
 from shared.deploy.facts import ClassScore, Origin, Score
+from shared.deploy.licences import hub_licence
 
 CONFIDENCES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 """Lists the confidences of the table of risk and coverage."""
@@ -67,8 +68,7 @@ class Card:
         ]
         name = f"{self.description.study}-{self.description.experiment}"
         return {
-            "license": self.licences["model"] or "other",
-            **({} if self.licences["model"] else {"license_name": "not-stated"}),
+            **hub_licence(self.licences["model"]),
             "library_name": "onnx" if self.onnx else "timm",
             "pipeline_tag": "image-classification",
             "tags": ["image-classification", "tailfill", "onnx" if self.onnx else "timm"],
@@ -156,7 +156,7 @@ class Card:
             if any(group.kind == "any" for group in self.description.groups)
             else "",
             f"Fewer than 20 test images speak of {', '.join(few)}: these scores are uncertain." if few else "",
-            "Training images were cut to their bounding boxes, if they had any: cut yours likewise."
+            "Training images were cut to their bounding boxes: cut yours likewise."
             if self.description.preprocessing.boxed
             else "",
         ]
@@ -167,7 +167,7 @@ class Card:
         lines = [
             f"Model: {plain(self.licences['model'] or 'not stated by its author; ask before you use it')}.",
             f"Pretrained weights: {plain(weights['name'] or 'none')}, licence {plain(weights['licence'] or 'not known')}.",
-            f"Data: {plain(data['source'])}, licence not known{'; ' + data['note'] if data['note'] else ''}.",
+            f"Data: {plain(data['source'])}, licence {data['licence'] or 'not known'}{'; ' + data['note'] if data['note'] else ''}.",
         ]
         if generator is not None:
             lines.append(

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters
-from shared.config.near import near
 from shared.config.resolve import ResolvedStudy
 from shared.config.search import Verdict
 from shared.config.stages import Arm, FinalConfig
@@ -125,17 +124,20 @@ class Chosen:
     @property
     def best(self) -> Repetition:
         """Returns the repetition with the best value on the validation split, the first of equal ones."""
-        sign = 1 if metric_named(self.metric).larger_is_better else -1
-        ordered = sorted(
-            self.repetitions, key=lambda n: (-math.inf if math.isnan(self.scores[n]) else sign * self.scores[n], -n)
-        )
-        return self.repetitions[ordered[-1]]
+        return self.repetitions[max(self.repetitions, key=lambda n: (_worth(self.metric, self.scores[n]), -n))]
 
     @property
-    def mean_score(self) -> float:
-        """Returns the mean of the defined values on the validation split; NaN without one."""
+    def mean_worth(self) -> float:
+        """Returns the mean of the defined values on the validation split, as a number that is the larger, the better it is."""
         known = [score for score in self.scores.values() if not math.isnan(score)]
-        return float(np.mean(known)) if known else math.nan
+        return _worth(self.metric, float(np.mean(known)) if known else math.nan)
+
+
+def _worth(metric: str, score: float) -> float:
+    """Returns a number that is the larger, the better the score is; the least if the score is not defined."""
+    if math.isnan(score):
+        return -math.inf
+    return score if metric_named(metric).larger_is_better else -score
 
 
 def choose(session: Session, experiment: str | None) -> Chosen:
@@ -149,8 +151,8 @@ def choose(session: Session, experiment: str | None) -> Chosen:
     needs = session.steps[-1].needs
     report, prepared = committed[session.steps[-1].id], committed[needs["prepare"].id]
     names = [e.name for e in session.study.experiments]
-    if experiment is not None and experiment not in names:
-        raise ConfigError(f"--experiment {experiment}: there is no such experiment{near(experiment, names)}")
+    if experiment is not None:
+        session.study.experiment(experiment)
     if prepared is None:
         raise ConfigError(f"study {session.study.name}: nothing is trained yet; `tailfill run` continues it")
     info = read_info(session.artifacts.fetch(prepared.file("dataset.json")))
@@ -181,7 +183,7 @@ def choose(session: Session, experiment: str | None) -> Chosen:
     outcomes = _outcomes(report, names)
     helping = [of(arm, f"the verdict is “{said}”") for arm, said in outcomes.items() if said in HELPS]
     if helping:
-        return max(helping, key=lambda chosen: -math.inf if math.isnan(chosen.mean_score) else chosen.mean_score)
+        return max(helping, key=lambda chosen: chosen.mean_worth)
     found = ", ".join(f"{arm}: {said}" for arm, said in outcomes.items()) or "no arm with generated images"
     return of(verdict.baseline, f"it is the baseline, and the verdict recommends no other ({found})")
 

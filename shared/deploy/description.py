@@ -6,8 +6,9 @@ It is the part `tailfill` of an exported `config.json`. This module and those th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from shared.config.base import Section
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import DataError
 from shared.metrics.abstention import Abstention
+from shared.metrics.counts import threshold_array
 from shared.names import Digest
 
 CONFIG = "config.json"
 KEY = "tailfill"
+MOST_PIXELS = 2_000_000_000
+"""Limits the limit of pixels of an image."""
 Side = Annotated[int, Field(ge=1, le=1024)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -40,10 +44,10 @@ class Preprocessing(Section):
     """Holds the standard deviation of each channel, by which they are then divided."""
     window: tuple[float, float] | None = None
     """Gives the values of a grey image of more than 8 bits that become black and white; None takes percentiles of each image."""
-    most_pixels: Annotated[int, Field(ge=1, le=2_000_000_000)]
+    most_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
     """Limits the pixels of an image that is opened: what unpacks to more may be made to fill the memory."""
     boxed: bool = False
-    """Says whether training images were cut to their bounding boxes first, if they had any."""
+    """Says whether training images were cut to their bounding boxes first."""
 
 
 class Description(Section):
@@ -86,7 +90,15 @@ class Description(Section):
 
     def threshold_array(self) -> NDArray[np.float64]:
         """Returns the thresholds of all classes, `[C]`; 0.5 in `one` groups, which do not use it."""
-        return np.array([self.thresholds.get(name, 0.5) for name in self.schema_.class_names])
+        return threshold_array(self.schema_, self.thresholds)
+
+
+def write_description(folder: Path, description: Description, facts: Mapping[str, Any]) -> None:
+    """Adds the description, and facts beside it, to the `config.json` of an export, of which timm reads its own keys only."""
+    path = folder / CONFIG
+    config = json.loads(path.read_bytes()) if path.exists() else {}
+    config[KEY] = {**description.model_dump(mode="json"), **facts}
+    path.write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_description(folder: Path) -> Description:

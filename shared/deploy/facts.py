@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from shared.metrics.classification import evaluate
 from shared.metrics.counts import decide
 from shared.metrics.influence import influences
 from shared.metrics.table import METRICS
-from shared.report.pictures import RESTRICTED_SOURCES
 
 
 @dataclass(frozen=True)
@@ -110,28 +108,3 @@ def lineage(artifacts: Artifacts, manifest: Manifest, report: Manifest | None) -
     if report is not None:
         origins.append(Origin("report", report.stage, report.key, report.digest))
     return origins
-
-
-def licences(chosen: Chosen, repetition: Repetition, pretrained: str | None, given: str | None) -> dict[str, Any]:
-    """Returns what is known of the licences of the model, the weights and the data; null is unknown and not a permission."""
-    classifier, source = repetition.arm.classifier, chosen.info.source
-    experiment = next(e for e in chosen.study.experiments if e.name == chosen.experiment)
-    generated = experiment.images == "real+synthetic"
-    return {
-        "model": given,
-        "pretrained_weights": {
-            "name": classifier.model if classifier.pretrained else None,
-            "from": str(classifier.pretrained),
-            "licence": pretrained,
-        },
-        "data": {
-            "source": source,
-            "licence": None,
-            "note": "its terms forbid passing images on; read what they say of models"
-            if source in RESTRICTED_SOURCES
-            else None,
-        },
-        "generator": {"name": experiment.finetune.generator, "base": experiment.finetune.base_location}
-        if generated
-        else None,
-    }

@@ -6,23 +6,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.data.problems import Problems
+from shared.data.canonical import Reading, check_header
+from shared.data.problems import BadImage, Problems
 from shared.data.sources.csv_file import Table, find_delimiter, first_row, read_table
 from shared.data.sources.infer_csv import TABLE_SUFFIXES
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.members import IMAGE_SUFFIXES, images_below, is_image_name
 from shared.data.sources.paths import PathCheck, what_exists
 from shared.data.sources.table_paths import is_absolute, is_url
+from shared.deploy.description import MOST_PIXELS
 from shared.errors import ConfigError, DataError
 from shared.names import shown
 from shared.terminal import shortened
 
 LONGEST_NAME = 300  # characters of a path in a message
+SPREADSHEET_SUFFIXES = frozenset({".xlsx", ".xlsm", ".xls", ".ods", ".numbers"})
+ANY_SIZE = Reading(most_pixels=MOST_PIXELS)
+"""Bounds the pixels of an image whose header is read before the limit of its model is known."""
 
 
 @dataclass(frozen=True)
 class ListedImage:
-    """Holds an image that is to be judged."""
+    """Holds an image that is to be labelled."""
 
     name: str
     """Names it as the command or the CSV does."""
@@ -34,24 +39,31 @@ class ListedImage:
 def list_images(arguments: Sequence[Path]) -> list[ListedImage]:
     """Returns the images of all arguments, in order: a file itself, of a folder all images below it by name, of a CSV one per row.
 
-    A CSV names them as that of a data set does (`find_path_column`), and they lie below its folder. An image that does not exist is listed, and
-    found missing when it is read. Raises ConfigError if an argument holds no image or no image exists, and DataError if a folder or a CSV
-    cannot be read.
+    A CSV names them as that of a data set does (`find_path_column`), and they lie below its folder. A file that is missing, or that is no image,
+    is listed, and found to be so when it is read, if another one is an image. Raises ConfigError if an argument holds no image or no file is
+    one, and DataError if a folder or a CSV cannot be read.
     """
     found = [image for argument in arguments for image in _of(argument)]
-    if not any(image.fault is None and _exists(image.path) for image in found):
-        _refuse(found)
+    with ANY_SIZE.limiting():
+        why = _fault(found[0])
+        if why is not None and all(map(_fault, found[1:])):  # the headers are read up to the first image
+            others = f", and no other of the {len(found)} is an image" if len(found) > 1 else ""
+            name = shortened(repr(found[0].name), LONGEST_NAME)
+            raise ConfigError(f"{name}: {why}{others}; name image files, a folder or a CSV")
     return found
 
 
-def _refuse(images: Sequence[ListedImage]) -> None:
-    """Raises ConfigError for images of which none exists."""
-    first = images[0]
-    why = first.fault or f"does not exist{what_exists(first.path.absolute())}"
-    others = f", and none of the {len(images) - 1} others exists" if len(images) > 1 else ""
-    raise ConfigError(
-        f"{shortened(repr(first.name), LONGEST_NAME)}: {why}{others}; name image files, a folder or a CSV"
-    )
+def _fault(image: ListedImage) -> str | None:
+    """Returns what an image's name and its header show to be wrong with it, or None."""
+    if image.fault is not None:
+        return image.fault
+    if not _exists(image.path):
+        return f"does not exist{what_exists(image.path.absolute())}"
+    try:
+        check_header(image.path, ANY_SIZE)
+    except BadImage as error:
+        return f"{error.reason}: {error}"
+    return None
 
 
 def _exists(path: Path) -> bool:
@@ -66,6 +78,8 @@ def _of(argument: Path) -> Iterator[ListedImage]:
         yield ListedImage(str(argument), argument, "is a URL; save the image, and name its file")
     elif _exists(argument) and argument.is_dir():
         yield from _below(argument)
+    elif argument.suffix.lower() in SPREADSHEET_SUFFIXES:
+        yield ListedImage(str(argument), argument, "is a spreadsheet; save it as a CSV, and name that")
     elif argument.suffix.lower() in TABLE_SUFFIXES:
         yield from _rows(argument)
     else:

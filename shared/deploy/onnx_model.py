@@ -1,8 +1,10 @@
-"""Judges images by an exported ONNX graph, without torch and without the study."""
+"""Predicts labels of images by an exported ONNX graph, without torch and without the study."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,18 @@ from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 
 GRAPH = "model.onnx"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INPUT, LOGITS, PROBABILITIES = "pixel_values", "logits", "probabilities"
 """Name the graph's input, float32 `[n, 3, r, r]`, normalised, and its outputs, float32 `[n, C]`; the probabilities are calibrated."""
+
+
+def check_installed(*packages: str) -> None:
+    """Raises ConfigError if one of these packages is not installed, or cannot be imported."""
+    for name in packages:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"{name}: is not installed ({error}); pip install 'tailfill[onnx]'") from error
 
 
 class OnnxModel:
@@ -22,8 +34,11 @@ class OnnxModel:
 
     batch = 32
 
-    def __init__(self, folder: Path) -> None:
-        """Reads the folder; raises DataError if it is not an export in the form `onnx`, and ConfigError if ONNX Runtime is not installed."""
+    def __init__(self, folder: Path, device: Literal["cpu", "cuda"] | None = None) -> None:
+        """Reads the folder; `device` is that of TAILFILL_DEVICE, and None takes a GPU if there is one.
+
+        Raises DataError if the folder is not an export in the form `onnx`, and ConfigError if ONNX Runtime is not installed or has no such device.
+        """
         self.description = read_description(folder)
         path = folder / GRAPH
         try:
@@ -34,12 +49,15 @@ class OnnxModel:
             ) from error
         if digest != self.description.sha256.get(GRAPH):
             raise DataError(f"{path}: is not the file that {CONFIG} describes; export the model again")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError("onnxruntime: is not installed; pip install 'tailfill[onnx]'") from error
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        check_installed("onnxruntime")
+        import onnxruntime
+
+        on_gpu = device != "cpu" and CUDA in onnxruntime.get_available_providers()
+        if device == "cuda" and not on_gpu:
+            raise ConfigError(
+                "TAILFILL_DEVICE: is cuda, and ONNX Runtime has no CUDA; pip install onnxruntime-gpu, or unset it"
+            )
+        providers = [CUDA, CPU] if on_gpu else [CPU]
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=providers)
             side = self.description.preprocessing.resolution

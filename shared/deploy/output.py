@@ -11,16 +11,16 @@ from typing import Any
 from shared.csv_cells import safe_cells
 from shared.deploy.answers import UNKNOWN, GroupAnswer, answer
 from shared.deploy.description import Description
-from shared.deploy.predict import Judged
+from shared.deploy.predict import Predicted
 from shared.terminal import escaped, shortened
 
 WIDEST = 60  # characters of an image's name in the table
 
 
-def as_table(description: Description, judged: Iterable[Judged], confidence: float) -> Iterator[str]:
+def as_table(description: Description, predicted: Iterable[Predicted], confidence: float) -> Iterator[str]:
     """Yields the lines of a table with a column per group."""
     rows = [["image", *(group.name for group in description.groups)]]
-    for image, found in judged:
+    for image, found in predicted:
         if isinstance(found, str):
             rows.append([shortened(image.name, WIDEST), f"error: {escaped(found)}"])
         else:
@@ -34,7 +34,7 @@ def as_table(description: Description, judged: Iterable[Judged], confidence: flo
         yield "  ".join(cells).rstrip()
 
 
-def as_csv(description: Description, judged: Iterable[Judged], confidence: float) -> Iterator[str]:
+def as_csv(description: Description, predicted: Iterable[Predicted], confidence: float) -> Iterator[str]:
     """Yields the lines of a CSV: the image, per `one` group its label and probability, per `any` group its labels, separated by |, and the
     probability of each class, and `error`. A label that is withheld is “don't know”; in an `any` group, those are in a column of their own."""
     header = ["image"]
@@ -46,7 +46,7 @@ def as_csv(description: Description, judged: Iterable[Judged], confidence: float
             else [f"{group.name}_unsure", *(f"{group.name}/{c}" for c in group.classes)]
         )
     yield _csv_line([*header, "error"])
-    for image, found in judged:
+    for image, found in predicted:
         if isinstance(found, str):
             yield _csv_line([image.name, *([""] * (len(header) - 1)), found])
             continue
@@ -63,7 +63,7 @@ def as_csv(description: Description, judged: Iterable[Judged], confidence: float
         yield _csv_line([*cells, ""])
 
 
-def as_json(description: Description, judged: Iterable[Judged], confidence: float) -> Iterator[str]:
+def as_json(description: Description, predicted: Iterable[Predicted], confidence: float) -> Iterator[str]:
     """Yields the lines of one JSON object: the model, risk and coverage at the confidence, and a list of images."""
     head: dict[str, Any] = {
         "model": description.model_dump(mode="json", include={"study", "experiment", "repetitions", "chosen"}),
@@ -72,7 +72,7 @@ def as_json(description: Description, judged: Iterable[Judged], confidence: floa
     }
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "images": ['
     before = None
-    for image, found in judged:
+    for image, found in predicted:
         if before is not None:
             yield before + ","
         entry: dict[str, Any] = {"image": image.name}

@@ -1,9 +1,8 @@
-"""Judges many images: threads decode the next ones while the network judges a batch."""
+"""Predicts labels of many images: threads decode the next ones while the network computes a batch."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,14 +20,14 @@ from shared.deploy.preprocess import read_pixels, reading_of
 from shared.log import Log
 
 log = Log("predict")
-Judged = tuple[ListedImage, NDArray[np.float32] | str]
+Predicted = tuple[ListedImage, NDArray[np.float32] | str]
 """Holds an image with its calibrated probabilities `[C]`, or with what is wrong with it."""
 _Read = tuple[NDArray[np.uint8] | str, tuple[str, ...]]
 """Holds pixels, or what is wrong with the image, and what was left out or chosen to read it."""
 
 
 class Model(Protocol):
-    """Judges images."""
+    """Predicts calibrated probabilities of images."""
 
     @property
     def description(self) -> Description:
@@ -42,7 +41,7 @@ class Model(Protocol):
         """Returns calibrated probabilities `[n, C]` of pixels `[n, 3, r, r]`, 0 to 255."""
 
 
-def judge_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Judged]:
+def predict_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Predicted]:
     """Yields every image in order; one that cannot be read with the reason, in words. Logs what was left out or chosen to read images."""
     special = Counter[str]()
     read = log.progress(_read(images, model, special), "images", len(images), unit="images")
@@ -52,19 +51,17 @@ def judge_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Judged
         for image, found in batch:
             yield image, found if isinstance(found, str) else next(probabilities)
     for note, count in sorted(special.items()):
-        log.info(f"{count:,} images: {note}")
+        log.info(f"{count:,} of {len(images):,} images: {note}")
 
 
 def _read(
     images: Sequence[ListedImage], model: Model, special: Counter[str]
 ) -> Iterator[tuple[ListedImage, NDArray[np.uint8] | str]]:
     threads = len(os.sched_getaffinity(0))
-    ahead = 2 * model.batch  # so that the next batch is read while this one is judged; bounds the memory
+    ahead = 2 * model.batch  # so that the next batch is read while this one is computed; bounds the memory
     how = model.description.preprocessing
     waiting: deque[tuple[ListedImage, Future[_Read]]] = deque()
-    with warnings.catch_warnings(), reading_of(how).limiting(), ThreadPoolExecutor(threads) as pool:
-        # Pillow warns of odd metadata and of large images; `canonical` has its own limits
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+    with reading_of(how).limiting(), ThreadPoolExecutor(threads) as pool:
         try:
             for image in images:
                 waiting.append((image, pool.submit(_attempt, image, how)))

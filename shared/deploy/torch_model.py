@@ -1,4 +1,4 @@
-"""Judges images by the committed weights of a study, on a CPU or a GPU."""
+"""Predicts labels of images by the committed weights of a study, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from shared.classifier.precision import autocast, to_float_images
 from shared.classifier.predictor import Predictor, load_predictor
 from shared.classifier.runtime import Runtime
-from shared.config.dataset import BoxSource, DeepFashionSource
+from shared.config.dataset import BoxSource, Dataset, DeepFashionSource
 from shared.data.canonical import Reading
 from shared.data.schema import LabelSchema
+from shared.data.sources.boxes import is_cut_out
 from shared.deploy.choose import Chosen, Repetition
 from shared.deploy.description import Description, Preprocessing
 from shared.metrics.abstention import measure_abstention
 from shared.metrics.calibration import Temperatures, calibrated
 from shared.metrics.classification import best_thresholds
+from shared.metrics.counts import threshold_array, thresholds_by_class
 
 CPU_BATCH, GPU_BATCH = 32, 128
 
@@ -33,7 +35,7 @@ class TorchModel:
 
     @property
     def batch(self) -> int:
-        """Returns the number of images that are judged at a time."""
+        """Returns the number of images that are given to the networks at a time."""
         return GPU_BATCH if self.members[0][0].device.type == "cuda" else CPU_BATCH
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,7 +82,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
     else:
         temperatures, thresholds = {}, _ensemble_thresholds(schema, used)
         which = f"all of its {len(used)} repetitions are averaged"
-    limits = np.array([thresholds.get(name, 0.5) for name in schema.class_names])
+    limits = threshold_array(schema, thresholds)
     test = np.asarray(np.mean([each.test.calibrated for each in used], axis=0, dtype=np.float64))
     return Description(
         study=chosen.study.name,
@@ -96,7 +98,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
             std=trunk.std,
             window=reading.window,
             most_pixels=reading.most_pixels,
-            boxed=isinstance(dataset, BoxSource) or (isinstance(dataset, DeepFashionSource) and dataset.crop),
+            boxed=_boxed(dataset, used[0].test.paths[0]),
         ),
         temperatures=temperatures,
         thresholds=thresholds,
@@ -105,8 +107,14 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
     )
 
 
+def _boxed(dataset: Dataset, path: str) -> bool:
+    """Returns whether the images of a data set, one of which has this path, were cut to their bounding boxes."""
+    if isinstance(dataset, DeepFashionSource):
+        return dataset.crop
+    return isinstance(dataset, BoxSource) and is_cut_out(path)
+
+
 def _ensemble_thresholds(schema: LabelSchema, used: Sequence[Repetition]) -> dict[str, float]:
     """Returns the thresholds of the averaged probabilities with the greatest F1 on the validation split, by class of the `any` groups."""
     mean = np.mean([each.validation_calibrated for each in used], axis=0)
-    thresholds = best_thresholds(schema, mean, used[0].validation[1])
-    return {name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"}
+    return thresholds_by_class(schema, best_thresholds(schema, mean, used[0].validation[1]))

@@ -6,6 +6,7 @@ takes their derivatives by a complex step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,16 @@ def decide(
         else:
             decided[:, columns] = block >= limits[columns]
     return decided
+
+
+def thresholds_by_class(schema: LabelSchema, thresholds: Floats) -> dict[str, float]:
+    """Returns the thresholds `[C]` of the classes of `any` groups by class, as files hold them."""
+    return {name: float(thresholds[i]) for i, name in enumerate(schema.class_names) if schema.group_of(i).kind == "any"}
+
+
+def threshold_array(schema: LabelSchema, by_class: Mapping[str, float]) -> Floats:
+    """Returns the thresholds of all classes, `[C]`, from those that files hold by class; 0.5 for the others."""
+    return np.array([float(by_class.get(name, DEFAULT_THRESHOLD)) for name in schema.class_names])
 
 
 def hits_of(decided: NDArray[np.bool_], labels: Labels) -> tuple[NDArray[np.bool_], ...]:

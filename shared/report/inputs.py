@@ -20,6 +20,7 @@ from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.imageset import ImageSet, read_shards
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import DataError
+from shared.metrics.counts import threshold_array
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
         np.concatenate(probabilities, axis=1).astype(np.float32),
         np.concatenate(labels, axis=1).astype(np.int8),
         np.concatenate(calibrated, axis=1).astype(np.float32),
-        _thresholds(result.json("thresholds.json"), schema),
+        threshold_array(schema, result.json("thresholds.json") or {}),
         table["unit" if "unit" in table.column_names else "path"].to_pylist(),
     )
 
@@ -164,8 +165,3 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
 def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[Any]:
     flat: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), width)
-
-
-def _thresholds(committed: Any, schema: LabelSchema) -> NDArray[np.float64]:
-    values = committed or {}
-    return np.array([float(values.get(name, 0.5)) for name in schema.class_names])

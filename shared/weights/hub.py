@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,7 +153,12 @@ def push_folder(folder: Path, name: str, settings: Settings) -> str:
     def attempt() -> str:
         try:
             return push()
-        except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:
+        except (HfHubHTTPError, HTTPError, OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):  # a proxy may answer no JSON
+                raise ConfigError(
+                    f"--push {name}: the hub refuses the card ({' '.join(str(error).split())}); mend README.md in {folder}, which is complete, "
+                    "and push it with `hf upload`"
+                ) from error
             status = getattr(getattr(error, "response", None), "status_code", 500)
             if 400 <= status < 500 and status not in (408, 429):
                 raise ConfigError(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -81,8 +82,8 @@ def _file(name: str, content: bytes) -> Make:
     return make
 
 
-def _image(name: str, image: Callable[[], Image.Image], **options: object) -> Make:
-    return lambda folder: image().save(folder / name, **options)  # type: ignore[arg-type]
+def _image(name: str, image: Callable[[], Image.Image], **options: Any) -> Make:
+    return lambda folder: image().save(folder / name, **options)
 
 
 def _truncated(folder: Path) -> None:
@@ -176,7 +177,7 @@ def _refused(name: str, make: Make, *words: str, says: tuple[str, ...]) -> Case:
 
 
 def _partly(name: str, make: Make, *words: str, says: tuple[str, ...]) -> Case:
-    """Returns a case of which one image is judged, and another has an error of its own."""
+    """Returns a case of which one image is labelled, and another has an error of its own."""
     return Case(name, _predict(make, *words), 0, ("exit 2", ",green,", *says))
 
 
@@ -202,6 +203,11 @@ ARGUMENTS = [
     _refused("a confidence that is no number", _green("a.png"), "a.png", "--confidence", "nan", says=("--confidence: must be from 0 to 1",)),
     _refused("a study and an export", _green("a.png"), "a.png", "--experiment", "real", says=("--model: names an exported model",)),
     _refused("an ensemble of an export", _green("a.png"), "a.png", "--ensemble", says=("--model: names an exported model",)),
+    _refused("text alone", _file("notes.txt", b"a.png"), "notes.txt", says=("'notes.txt': not an image: is in none", "name image files, a folder or a CSV")),
+    _refused("documents alone", _file("a.pdf", b"%PDF-1.4"), "a.pdf", "gone.png", says=("'a.pdf': not an image", "no other of the 2 is an image")),
+    _refused("an empty file alone", _file("a.png", b""), "a.png", says=("empty file",)),
+    _refused("a spreadsheet", _file("labels.xlsx", b"PK\x03\x04"), "labels.xlsx", says=("is a spreadsheet; save it as a CSV",)),
+    _partly("a spreadsheet beside an image", _file("labels.XLS", b"\xd0\xcf"), "labels.XLS", "fine.png", says=("is a spreadsheet",)),
     _partly("a missing file among others", _green("a.png"), "b.png", "a.png", says=("b.png,", "missing file: 'b.png' does not exist")),
     _partly("an empty file", _file("a.png", b""), "fine.png", "a.png", says=("empty file",)),
     _partly("text called an image", _file("a.png", b"hello"), "fine.png", "a.png", says=("not an image",)),
@@ -322,6 +328,7 @@ OUT = [
     Case("a file in place of a folder", _made(lambda folder: (folder / "out").touch()), 2, ("out: is not an empty folder",)),
     Case("an empty folder for the export", _made(lambda folder: (folder / "out").mkdir()), 0, ("exit 0", "files", "in out")),
     Case("an experiment that is not there", _made(lambda folder: None, "--experiment", "synthetic"), 2, ("no such experiment",)),
+    *(Case(f"the licence {text!r}", _made(lambda folder: None, "--licence", text), 2, ("--licence", "must have letters or digits")) for text in ("", " ", "©")),
     Case("a push without a token", _made(lambda folder: None, "--push", "me/x"), 2, ("HF_TOKEN is not set",)),
     *(Case(f"a push to {name!r}", _made(lambda folder: None, "--push", name), 2, ("--push", "owner/name")) for name in NAMES),
 ]  # fmt: skip

@@ -54,10 +54,12 @@ def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
         match="experiment synthetic: there is nothing to train on yet: generate 0, generate 1, score 0, score 1 not committed",
     ):
         final_tasks(study, SubmitRequest("synthetic"))
-    with pytest.raises(
-        ConfigError, match="--experiment sythetic: there is no such experiment; there are real, synthetic"
-    ):
+    with pytest.raises(ConfigError, match="--experiment sythetic: there is no such experiment; did you mean synthetic"):
         final_tasks(study, SubmitRequest("sythetic"))
+    with pytest.raises(
+        ConfigError, match="--experiment x: there is no such experiment; there are placebo, real, synthetic"
+    ):
+        final_tasks(study, SubmitRequest("x"))
 
 
 def repeat_of(task: Task) -> int:

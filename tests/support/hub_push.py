@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from tests.support.hub_server import COMMIT, TOKEN
+from tests.support.hub_server import COMMIT, TOKEN, served
 
 
 @dataclass
@@ -26,6 +25,8 @@ class PushHub:
     """The bytes of large files by their SHA-256."""
     cards: list[str] = field(default_factory=list)
     """The metadata that was to be checked."""
+    faults: list[str] = field(default_factory=list)
+    """What the hub finds wrong with metadata."""
     status: int = 200
     """A status that replaces that of each answer."""
 
@@ -45,7 +46,7 @@ class PushHub:
             return 200, {"url": f"{self.url}/{name}", "name": name, "id": name}
         if path == "/api/validate-yaml":
             self.cards.append(json.loads(body)["content"])
-            return 200, {"errors": [], "warnings": []}
+            return 400 if self.faults else 200, {"errors": [{"message": said} for said in self.faults], "warnings": []}
         if path.endswith("/preupload/main"):
             files = [
                 {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".onnx")) else "regular", "shouldIgnore": False}
@@ -103,11 +104,5 @@ def serve_push_hub() -> Iterator[PushHub]:
 
         do_GET = do_POST = do_PUT = _any
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with served(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -64,6 +64,18 @@ class Hub:
 
 
 @contextmanager
+def served(handler: type[BaseHTTPRequestHandler], address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[str]:
+    """Answers requests until the block ends, by default on loopback, and yields the URL."""
+    server = ThreadingHTTPServer(address, handler)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def serve_hub(repositories: dict[str, Path], address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Hub]:
     """Serves the repositories until the block ends, by default on loopback."""
     hub = Hub(repositories)
@@ -92,11 +104,5 @@ def serve_hub(repositories: dict[str, Path], address: tuple[str, int] = ("127.0.
                     self.close_connection = True
                 self.wfile.write(body)
 
-    server = ThreadingHTTPServer(address, Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with served(Handler, address) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -98,6 +98,11 @@ def _image(box: Box, number: int, labels: Labels, padding: float) -> SourceImage
     )
 
 
+def is_cut_out(path: str) -> bool:
+    """Returns whether an image of `box_listing`, by its path, was cut out of another one; images that are labelled as a whole are not."""
+    return path.rpartition("/")[2].isdecimal()
+
+
 def padded(corners: Corners, padding: float) -> tuple[int, int, int, int]:
     """Returns left, top, right and bottom in whole pixels, each moved out by a share of the longer side; left and top are at least 0."""
     left, top, width, height = corners

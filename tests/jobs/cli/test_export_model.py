@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from shared.weights import hub as hub_module
 from tests.support.hub_push import PushHub, serve_push_hub
 from tests.support.hub_server import TOKEN
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.fixture
 def hub(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
@@ -34,8 +39,8 @@ def hub(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
         yield served
 
 
-def export(out: Path, form: Any = "hf", experiment: str | None = None, push: str | None = None) -> str:
-    return export_model(out, form, experiment, "apache-2.0", push, None)
+def export(out: Path, form: Any = "hf", push: str | None = None, licence: str = "apache-2.0") -> str:
+    return export_model(out, form, None, licence, push, None)
 
 
 def metadata(folder: Path) -> dict[str, Any]:
@@ -69,7 +74,15 @@ def test_an_export_for_timm_and_its_card(tmp_path: Path) -> None:
         "image-classification",
     )
     assert {"accuracy", "macro_f1"} <= {m["type"] for m in block["model-index"][0]["results"][0]["metrics"]}
-    for said in ("It was found: {}", "| marks/framed | ", "54 training", "## Limits", "95 % interval"):
+    for said in (
+        "It was found: {}",
+        "- Data: csv, licence not known.",
+        "- Model: apache-2.0.",
+        "| marks/framed | ",
+        "54 training",
+        "## Limits",
+        "95 % interval",
+    ):
         assert said in card
     for origin in described["lineage"]:
         assert origin["digest"] in card
@@ -95,9 +108,11 @@ def test_the_lines_of_the_card_load_the_model(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("trained")
 def test_the_lines_of_an_onnx_card_run_the_graph(tmp_path: Path) -> None:
     out = tmp_path / "model"
-    export(out, "onnx")
+    export(out, "onnx", licence="Acme internal")
     assert {path.name for path in out.iterdir()} == {"config.json", "model.onnx", "README.md"}
-    assert metadata(out)["library_name"] == "onnx"
+    block = metadata(out)
+    assert (block["library_name"], block["license"], block["license_name"]) == ("onnx", "other", "acme-internal")
+    assert "- Model: Acme internal.\n" in (out / "README.md").read_text()
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code.replace("DIR", str(out)).replace("image.jpg", "data/1.png"), names)  # noqa: S102
@@ -114,6 +129,62 @@ def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not an empty folder"):
         export(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_package_that_is_missing_is_said_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # so that Python does not find it
+    out = tmp_path / "model"
+    with pytest.raises(ConfigError, match=r"onnx: is not installed \(.*\); pip install 'tailfill\[onnx\]'"):
+        export(out, "onnx")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("form", ["hf", "onnx"])
+@pytest.mark.usefixtures("trained")
+def test_a_refused_export_leaves_its_folder_as_it_was(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.classifier.portable.AGREEMENT", -1.0)  # which no difference is below
+        with pytest.raises(ConfigError, match="try the other --format"):
+            export(tmp_path, form)
+    assert not list(tmp_path.iterdir())
+    export(tmp_path, form)
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_is_wrong_with_a_command_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    new = str(tmp_path / "new")
+    commands = {
+        "is not an empty folder": ["export", "model", str(tmp_path)],
+        "must have letters or digits": ["export", "model", new, "--licence", " "],
+        "no such experiment": ["export", "model", new, "--experiment", "rael"],
+        "did you mean real": ["predict", "data", "--experiment", "rael"],
+        "name owner/name": ["export", "model", new, "--push", "squares"],
+    }
+    program = (
+        "import json, sys\n"
+        "from jobs.__main__ import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        main(words)\n"
+        "    except SystemExit as ended:\n"
+        "        assert ended.code == 2, ended.code\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(list(commands.values()))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for said, line in zip(commands, run.stderr.splitlines(), strict=True):
+        assert said in line
+    assert not Path(new).exists()
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of httpx2, in huggingface_hub
@@ -147,6 +218,20 @@ def test_a_hub_that_refuses_costs_nothing(
         export(out, push="me/squares")
     assert said in str(caught.value)
     assert TOKEN not in str(caught.value)
+    assert (out / "README.md").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of httpx2, in huggingface_hub
+def test_a_card_that_the_hub_refuses_is_one_line(hub: PushHub, tmp_path: Path) -> None:
+    hub.faults = ['"license" must be one of [apache-2.0, mit]', '"tags" must be a list']
+    out = tmp_path / "model"
+    with pytest.raises(ConfigError) as caught:
+        export(out, push="me/squares")
+    said = str(caught.value)
+    assert '- "license" must be one of [apache-2.0, mit] - "tags" must be a list' in said
+    assert "mend" in said
+    assert "\n" not in said
+    assert hub.repositories["me/squares"] == {}
     assert (out / "README.md").exists()
 
 

@@ -7,13 +7,16 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs.cli.export_model import export_model
-from jobs.cli.predict import predict
+from jobs.cli.predict import Form, predict
 from shared.deploy.choose import choose
 from shared.errors import ConfigError, DataError
 from shared.pipeline.local_session import last_study, local_session
@@ -21,10 +24,17 @@ from shared.pipeline.local_session import last_study, local_session
 ROOT = Path(__file__).parents[3]
 
 
-def answers(*arguments: str, form: str = "json", **options: object) -> tuple[int, str]:
+def answers(*arguments: str, form: Form = "json", **options: Any) -> tuple[int, str]:
     """Returns exit code and output of the command."""
-    given = {"workdir": None, "experiment": None, "ensemble": False, "exported": None, "confidence": 0.0, **options}
-    prediction, lines = predict([Path(a) for a in arguments], form=form, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        "workdir": None,
+        "experiment": None,
+        "ensemble": False,
+        "exported": None,
+        "confidence": 0.0,
+        **options,
+    }
+    prediction, lines = predict([Path(a) for a in arguments], form=form, **given)
     text = "\n".join(lines)
     return prediction.exit_code, text
 
@@ -82,7 +92,29 @@ def test_an_unreadable_image_is_said_and_the_rest_goes_on(caplog: pytest.LogCapt
     assert len(said) == 3
     assert said[0].startswith(f"{bad}: not an image")
     assert said[1].startswith("data/gone.png: missing file")
-    assert said[2] == "2 of 4 images could not be read; the others were judged"
+    assert said[2] == "2 of 4 images could not be read; the others were labelled"
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_lone_image_that_cannot_be_read_has_no_others(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.png"  # its header is whole
+    cut.write_bytes(Path("data/1.png").read_bytes()[:500])
+    with caplog.at_level(logging.ERROR, "tailfill"):
+        code, _ = answers(str(cut))
+    assert code == 2
+    assert [record.getMessage() for record in caplog.records][1:] == ["no image could be read"]
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_was_chosen_to_read_an_odd_image_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("green", "red")]
+    frames[0].save(tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)).save(tmp_path / "deep.png")
+    with caplog.at_level(logging.INFO, "tailfill"):
+        answers(str(tmp_path), "data/1.png")
+    said = [record.getMessage() for record in caplog.records]
+    assert "1 of 3 images: several frames: the first one was taken" in said
+    assert any(line.startswith("1 of 3 images: grey of more than 8 bits: the percentiles") for line in said)
 
 
 @pytest.mark.usefixtures("trained")
@@ -124,7 +156,7 @@ def test_options_that_exclude_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_an_export_answers_the_same_without_torch(tmp_path: Path) -> None:
+def test_an_export_answers_the_same_without_torch(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     out = tmp_path / "model"
     export_model(out, "onnx", "other", None, None, None)
     _, wanted = answers("data", experiment="other")
@@ -151,7 +183,29 @@ def test_an_export_answers_the_same_without_torch(tmp_path: Path) -> None:
         for group in ("colour", "marks"):
             values = [list(entry["groups"][group]["probabilities"].values()) for entry in (a, b)]
             assert values[0] == pytest.approx(values[1], abs=1e-4)
+    config = json.loads((out / "config.json").read_text())
+    config["tailfill"]["preprocessing"]["boxed"] = True
+    (out / "config.json").write_text(json.dumps(config))
+    answers("data/1.png", exported=out)
+    assert "training images were cut to their bounding boxes; cut these images likewise" in caplog.messages
     damaged = out / "model.onnx"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"model\.onnx: is not the file that config\.json describes"):
         answers("data", exported=out)
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_export_runs_on_the_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    export_model(out, "onnx", "other", None, None, None)
+
+    def on(device: str, *available: str) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(onnxruntime, "get_available_providers", lambda: available)
+            patch.setenv("TAILFILL_DEVICE", device)
+            return answers("data/1.png", exported=out)[0]
+
+    # ONNX Runtime warns if it is to use what this machine has not, and warnings are errors here
+    assert on("cpu", "CUDAExecutionProvider", "CPUExecutionProvider") == 0
+    with pytest.raises(ConfigError, match="TAILFILL_DEVICE: is cuda, and ONNX Runtime has no CUDA"):
+        on("cuda", "CPUExecutionProvider")

@@ -14,9 +14,12 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from shared.classifier.data import frozen_backbone
 from shared.classifier.model import Network, build_head, build_trunk
 from shared.classifier.portable import AGREEMENT, load_timm, write_onnx, write_timm
 from shared.classifier.predictor import Predictor, probabilities
+from shared.classifier.runtime import Runtime
+from shared.config.search import Resources
 from shared.config.training import Classifier
 from shared.data.canonical import canonical_bytes
 from shared.data.imageset import decode
@@ -66,7 +69,8 @@ def classifier(model: str, side: int, head: tuple[int, ...]) -> tuple[Classifier
         scale = 3 / logits.std(0)
         last.weight.mul_(scale[:, None])
         last.bias.copy_((last.bias - logits.mean(0)) * scale)
-    return described, Predictor(network, SCHEMA, torch.device("cpu"), None)  # type: ignore[arg-type]
+    runtime = Runtime(torch.device("cpu"), Resources())
+    return described, Predictor(network, SCHEMA, runtime.device, frozen_backbone(trunk, runtime))
 
 
 def noise(count: int, side: int) -> torch.Tensor:
@@ -142,9 +146,9 @@ def test_the_lines_of_the_cards_show_an_image_as_training_did(fit: Any, width: i
         shown = look(image.convert("RGB")).permute(1, 2, 0).numpy() * trunk.std + trunk.mean
     assert np.abs(255 * shown[rows] - wanted[rows]).mean() < 2
     line = next(line for line in onnx_lines(fit).splitlines() if line.startswith("image ="))
-    names = {"Image": Image, "ImageOps": ImageOps, "size": (32, 32)}
+    names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps, "size": (32, 32)}
     exec(line.replace("image.jpg", str(tmp_path / "image.png")), names)  # noqa: S102 - the card's own line
-    assert np.abs(np.float32(names["image"])[rows] - wanted[rows]).mean() < 2  # type: ignore[arg-type]
+    assert np.abs(np.asarray(names["image"], np.float32)[rows] - wanted[rows]).mean() < 2
 
 
 def test_a_transformer_keeps_its_size(tmp_path: Path) -> None:
@@ -163,3 +167,11 @@ def test_an_export_that_differs_is_refused(tmp_path: Path) -> None:
     _, predictor = classifier("test_resnet", 32, ())
     with pytest.raises(ConfigError, match=r"the ONNX graph and the network differ by 0\.5"):
         write_onnx(predictor, TEMPERATURES, tmp_path / "m.onnx", NAMES, lambda path, x: run(path, x) + 0.5)
+
+
+def test_what_timm_loads_and_what_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described, predictor = classifier("test_resnet", 32, (16,))
+    _, other = classifier("test_vit", 32, (16,))
+    monkeypatch.setattr("shared.classifier.portable.load_timm", lambda *_: other.network)
+    with pytest.raises(ConfigError, match="what timm loads and the network differ by"):
+        write_timm(predictor, described, tmp_path)

@@ -59,6 +59,18 @@ def test_the_repetition_is_the_best_of_the_validation_split() -> None:
         assert chosen.scores[chosen.best.number] == max(chosen.scores.values())
 
 
+def test_of_several_arms_that_help_the_best_in_validation_is_used(trained: Path) -> None:
+    try:
+        commit_report(trained, {"real": "images help", "other": "images help"})
+        with session() as opened:
+            means = {name: np.mean(list(choose(opened, name).scores.values())) for name in ("real", "other")}
+            chosen = choose(opened, None)
+    finally:
+        commit_report(trained, {})
+    assert means["real"] != means["other"]
+    assert chosen.experiment == max(means, key=lambda name: means[name])
+
+
 @pytest.mark.usefixtures("trained")
 def test_what_cannot_be_chosen_is_said() -> None:
     with session() as opened, pytest.raises(ConfigError, match="no such experiment; did you mean real"):

@@ -12,7 +12,7 @@ from shared.deploy.answers import answer
 from shared.deploy.description import Description, Preprocessing
 from shared.deploy.listing import ListedImage
 from shared.deploy.output import as_csv, as_json, as_table, measured_text
-from shared.deploy.predict import Judged
+from shared.deploy.predict import Predicted
 from shared.metrics.abstention import LIMITS, Abstention
 
 COUNTS = Abstention(
@@ -41,7 +41,7 @@ SURE = np.array([0.91, 0.09, 0.95, 0.3, 0.02], np.float32)
 UNSURE = np.array([0.45, 0.55, 0.6, 0.1, 0.4], np.float32)
 
 
-def judged() -> list[Judged]:
+def predicted() -> list[Predicted]:
     return [
         (ListedImage("a.png", Path("a.png")), SURE),
         (ListedImage("=HYPERLINK(1).png", Path("b.png")), UNSURE),
@@ -64,7 +64,7 @@ def test_below_the_confidence_nothing_is_said() -> None:
 
 
 def test_the_table_is_for_a_person() -> None:
-    lines = list(as_table(DESCRIPTION, judged(), 0.7))
+    lines = list(as_table(DESCRIPTION, predicted(), 0.7))
     assert [line.split("  ")[0] for line in lines] == [
         "image",
         "a.png",
@@ -79,7 +79,7 @@ def test_the_table_is_for_a_person() -> None:
 
 
 def test_cells_of_a_csv_are_no_formulas() -> None:
-    rows = list(csv.DictReader(line + "\n" for line in as_csv(DESCRIPTION, judged(), 0.0)))
+    rows = list(csv.DictReader(line + "\n" for line in as_csv(DESCRIPTION, predicted(), 0.0)))
     assert rows[2]["image"] == "bad\x1b[31m\n.png"
     assert rows[0]["kind"] == "'=cat"
     assert rows[1]["image"] == "'=HYPERLINK(1).png"
@@ -90,14 +90,14 @@ def test_cells_of_a_csv_are_no_formulas() -> None:
 
 
 def test_a_csv_says_what_is_not_known_and_what_cannot_be_read() -> None:
-    rows = list(csv.DictReader(line + "\n" for line in as_csv(DESCRIPTION, judged(), 0.7)))
+    rows = list(csv.DictReader(line + "\n" for line in as_csv(DESCRIPTION, predicted(), 0.7)))
     assert (rows[1]["kind"], rows[1]["tags"], rows[1]["tags_unsure"]) == ("don't know", "", "new|sale")
     assert rows[2]["error"].startswith("not an image")
     assert rows[2]["kind"] == rows[2]["tags/new"] == ""
 
 
 def test_json_is_one_object_with_risk_and_coverage() -> None:
-    tree = json.loads("".join(as_json(DESCRIPTION, judged(), 0.9)))
+    tree = json.loads("".join(as_json(DESCRIPTION, predicted(), 0.9)))
     assert tree["model"]["experiment"] == "real"
     measured = tree["measured"]["kind"]
     assert (measured["split"], measured["answered"], measured["wrong"]) == ("test", 40, 1)

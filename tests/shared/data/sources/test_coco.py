@@ -11,6 +11,7 @@ from shared.config.dataset import CocoSource
 from shared.data.infer_source import infer_source
 from shared.data.problems import Problems
 from shared.data.source import ImageListing, SourceImage
+from shared.data.sources.boxes import is_cut_out
 from shared.data.sources.coco import read_coco
 from shared.errors import ConfigError, DataError
 
@@ -94,6 +95,7 @@ def test_a_box_is_padded_and_may_not_be_too_small(tmp_path: Path, picture: Pictu
     write(tmp_path / "boxes.json", content)
     _, listing, images, _ = inferred(tmp_path / "boxes.json")
     assert [image.box for image in images] == [(6, 16, 54, 54), (56, 16, 104, 54)]
+    assert all(is_cut_out(image.path) for image in images)
     assert [image.split for image in images] == [None, None]
     assert listing.notes[0] == "1 of 3 boxes were left out: their shorter side is under 16 pixels."
     assert listing.notes[-1] == "1 boxes of crowds were left out."
@@ -117,6 +119,7 @@ def test_annotations_without_boxes_label_whole_images_by_place(tmp_path: Path, p
     assert config.group_by == "location"
     assert [image.path for image in found] == [f"set/{n}.jpg" for n in range(4)]
     assert [image.box for image in found] == [None] * 4
+    assert not any(is_cut_out(image.path) for image in found)
     assert [image.group for image in found] == ["0", "0", "1", "1"]
     assert problems.counts == {"several classes": 1}
     with pytest.raises(ConfigError, match="no image has the key 'camera'"):
