@@ -35,8 +35,10 @@ def describe(url: str, garbage: Garbage, removed: int | None) -> str:
     else:
         lines.append(f"removed {removed} of {what}")
     if garbage.interrupted:
-        ended = "were put back if a result names them" if removed is not None else "--delete ends that"
-        lines.append(f"{garbage.interrupted} blobs are in removed/, left by a `gc --delete` that was killed: {ended}")
+        ended = "those that a result names were put back" if removed is not None else "--delete puts back what is needed"
+        lines.append(
+            f"{garbage.interrupted} blobs are in removed/, of a `gc --delete` that was killed or is at work: {ended}"
+        )
     if garbage.young:
         lines.append(
             f"{garbage.young} other blobs that no result names stay, as they are younger than {duration(OLD_SECONDS)}"
