@@ -43,7 +43,7 @@ def blob_of(text: str) -> Path:
 def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
     commit_all(files=own_file)
     run()
-    for words in ((), ("work/demo",), ("store",)):
+    for words in ((), ("work/demo",), ("store",), ("--workdir", "work/demo")):
         code, out, _ = command(capsys, "verify", *words)
         assert code == 0
         assert "demo: whole: " in out
@@ -91,6 +91,15 @@ def test_what_is_no_store(capsys: pytest.CaptureFixture[str]) -> None:
             assert code == 2
             assert said in err
     assert not Path(".incoming").exists()
+
+
+@pytest.mark.parametrize("name", ["verify", "gc"])
+def test_the_work_directory_is_named_as_other_commands_name_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    code, _, err = command(capsys, name)
+    assert (code, "name one with --workdir" in err) == (2, True)
+    assert command(capsys, name, "--workdir", "nowhere")[0] == 2
+    code, _, err = command(capsys, name, "store", "--workdir", "work/demo")
+    assert (code, "--workdir: excludes 'store'" in err) == (2, True)
 
 
 def test_gc(capsys: pytest.CaptureFixture[str]) -> None:
