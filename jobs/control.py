@@ -83,7 +83,7 @@ class ControlPod:
                 self.stop.wait(random.uniform(2.0, 4.0))
 
     def _make_bucket(self) -> None:
-        from shared.artifacts.s3 import ensure_bucket
+        from shared.artifacts.s3_bucket import ensure_bucket
 
         if self.settings.create_bucket and self.settings.store is not None:
             ensure_bucket(split_s3(self.settings.store)[0], self.settings)

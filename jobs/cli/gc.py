@@ -36,7 +36,9 @@ def describe(url: str, garbage: Garbage, removed: int | None) -> str:
     else:
         lines.append(f"removed {removed} of {what}")
     if garbage.interrupted:
-        ended = "those that a result names were put back" if removed is not None else "--delete puts back what is needed"
+        ended = (
+            "those that a result names were put back" if removed is not None else "--delete puts back what is needed"
+        )
         lines.append(
             f"{garbage.interrupted} blobs are in removed/, of a `gc --delete` that was killed or is at work: {ended}"
         )

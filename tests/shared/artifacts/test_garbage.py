@@ -175,7 +175,9 @@ def test_a_removal_that_pauses_within_a_move_beside_another(
         monkeypatch.setattr(store, "delete", delete)
         if committed_again:
             commit(artifacts, path)
-        remove_garbage(store, find_garbage(store, ANY_AGE))  # by another process, for which a blob in `removed/` is young
+        remove_garbage(
+            store, find_garbage(store, ANY_AGE)
+        )  # by another process, for which a blob in `removed/` is young
         if not committed_again:
             commit(artifacts, path)
         delete(key)

@@ -7,7 +7,7 @@ import logging
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,60 @@ def test_a_listing_and_an_error_without_an_end(s3_server: Settings) -> None:
     ):
         list(store.list(""))
     assert Endless.sent < 200 << 20
+
+
+class Answer(Endless):
+    """Gives the same answer to each request."""
+
+    said = b""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        with suppress(OSError):
+            self.wfile.write(self.said)
+
+
+DATE = "Date: Sat, 28 Nov 2026 10:00:00 GMT"
+ENTRY = "<Contents><Key>p/a</Key><Size>1</Size>{}</Contents>"
+WRITTEN = "<LastModified>2026-01-01T00:00:00Z</LastModified>"
+
+
+@pytest.mark.parametrize(
+    ("read", "headers", "body", "said"),
+    [
+        ("list", [DATE], ENTRY.format(""), "does not speak S3 .*ETag"),
+        ("list", [DATE], "<Contents><Size>1</Size></Contents>", "does not speak S3 .*Key"),
+        ("list", [DATE], "<Contents><Key>p/a</Key><ETag>a</ETag><Size>few</Size></Contents>", "does not speak S3 .*'few'"),
+        ("scan", [DATE], ENTRY.format(""), "does not speak S3 .*LastModified"),
+        ("scan", [DATE], ENTRY.format("<LastModified>never</LastModified>"), "does not speak S3 .*never"),
+        ("scan", [], ENTRY.format(WRITTEN), "its answers have no time"),
+        ("scan", ["Date: Sat, 28 Nov 2026 10:00:00 -0000"], ENTRY.format(WRITTEN), "its answers have no time"),
+        ("unfinished", [DATE], "<Upload><Key>p/a</Key></Upload>", "does not speak S3 .*UploadId"),
+        ("stat", [DATE], "", "does not speak S3 .*LastModified"),
+        ("exists", ["Last-Modified: never"], "", "does not speak S3 .*never"),
+        ("get_file", [DATE], "hello", "does not speak S3 .*ETag"),
+        ("get", ["Content-Length: many"], "", "does not speak S3 .*'many'"),
+    ],
+)  # fmt: skip
+def test_answers_that_lack_what_s3_says(
+    s3_server: Settings, tmp_path: Path, read: str, headers: list[str], body: str, said: str
+) -> None:
+    xml = f"<Result>{body}</Result>" if body.startswith("<") else body
+    length = [] if any(header.startswith("Content-Length") for header in headers) else [f"Content-Length: {len(xml)}"]
+    Answer.said = "\r\n".join(["HTTP/1.1 200 OK", *headers, *length, "", xml]).encode()
+    with hostile(s3_server, Answer) as store:
+        reads: dict[str, Callable[[], object]] = {
+            "list": lambda: list(store.list("")),
+            "scan": lambda: list(store.scan("")),
+            "unfinished": lambda: list(store.unfinished()),
+            "stat": lambda: store.stat("a"),
+            "exists": lambda: store.exists("a"),
+            "get_file": lambda: store.get_file("a", tmp_path / "a"),
+            "get": lambda: store.get("a"),
+        }
+        with pytest.raises((ArtifactError, UnavailableError), match=said):
+            reads[read]()
 
 
 def test_more_objects_than_are_listed(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
