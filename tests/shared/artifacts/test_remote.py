@@ -78,7 +78,7 @@ def test_keys_that_would_leave_the_folder(key: str, tmp_path: Path, monkeypatch:
         def files(self) -> list[Listed]:
             return [Listed("good.png", "", 1), Listed(key, "", 1)]
 
-    monkeypatch.setattr(remote, "_store", lambda *_: Bucket())
+    monkeypatch.setattr(remote, "open_bucket", lambda *_: Bucket())
     with pytest.raises(DataError, match=r"s3://bucket/set: the name .* names are relative and normal"):
         local_folder("s3://bucket/set", Settings.from_environment({}), tmp_path / "scratch")
     assert not list(tmp_path.iterdir())
