@@ -258,7 +258,7 @@ class S3Store:
     def abandon(self, write: Unfinished) -> None:
         """Removes the parts of an upload, unless it has ended meanwhile."""
         name = self._key(write.key)
-        with suppress(NotFound), s3_errors(self._at, write.key):
+        with s3_errors(self._at, write.key), suppress(self._client.exceptions.NoSuchUpload):
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=write.id)
 
     def _head(self, key: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:

@@ -111,6 +111,10 @@ def _refusal(error: ClientError, at: Address, key: str, where: str) -> Exception
     text = " ".join(error.response["Error"].get("Message", "").split())
     if code == "NoSuchBucket":
         return no_bucket(at)
+    if code == "NoSuchUpload":
+        return UnavailableError(
+            f"{where}: its parts were removed before it was whole, by `tailfill gc` or a rule of the bucket; run the same command again"
+        )
     if status == 404:
         return NotFound(key)
     if code == "RequestTimeTooSkewed":

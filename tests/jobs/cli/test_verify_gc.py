@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs.__main__ import main
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
 from shared.pipeline.plan import Step
+from shared.services.process import free_ports
 from shared.settings import Settings
 from tests.support.local_commands import commit_all, run
 
@@ -47,6 +49,7 @@ def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = command(capsys, "verify", *words)
         assert code == 0
         assert "demo: whole: " in out
+        assert re.search("^demo: digest of the report: [0-9a-f]{64}$", out, re.MULTILINE)
     blob_of('{"answer": 1}').write_text('{"answer": 2}')
     blob_of("<html>page</html>").unlink()
     code, out, _ = command(capsys, "verify")
@@ -77,6 +80,19 @@ def test_verify_of_a_bucket(
     code, _, err = command(capsys, "verify", f"{s3_store.url}/nothing")
     assert code == 2
     assert "nothing of any study is committed there" in err
+
+
+@pytest.mark.parametrize("name", ["verify", "gc"])
+def test_a_store_that_does_not_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(S3Store.__init__, "__defaults__", (1,))  # one attempt, as more would take seconds
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "a-key-that-is-long-enough")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_ports(1)[0]}")
+    code, out, err = command(capsys, name, "s3://bucket/prefix")
+    assert (code, out) == (75, "")
+    assert "does not answer" in err
 
 
 def test_what_is_no_store(capsys: pytest.CaptureFixture[str]) -> None:
