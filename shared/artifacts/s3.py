@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -114,9 +114,9 @@ class S3Store:
         """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
         def read() -> bytes:
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            check_size(self._length(answer, key), f"{self.url}/{key}")
-            return b"".join(self._chunks(answer, key))
+            with self._answer(key) as answer:
+                check_size(self._length(answer, key), f"{self.url}/{key}")
+                return b"".join(self._chunks(answer, key))
 
         return self._read_whole(key, read)
 
@@ -131,19 +131,18 @@ class S3Store:
         def read() -> None:
             nonlocal tag, done
             rest = {} if tag is None else {"Range": f"bytes={done}-", "IfMatch": tag}
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **rest)
-            length = self._length(answer, key)
-            if size is not None and done + length > size:
-                answer["Body"].close()
-                raise too_long(f"{self.url}/{key}", size)
-            tag = answer["ETag"] if length else None  # an empty range cannot be asked for
-            with path.open("r+b" if done else "wb") as file:
-                file.seek(done)
-                for chunk in self._chunks(answer, key):
-                    with disk_errors(path):
-                        file.write(chunk)
-                        file.flush()
-                    done += len(chunk)
+            with self._answer(key, **rest) as answer:
+                length = self._length(answer, key)
+                if size is not None and done + length > size:
+                    raise too_long(f"{self.url}/{key}", size)
+                tag = answer["ETag"] if length else None  # an empty range cannot be asked for
+                with path.open("r+b" if done else "wb") as file:
+                    file.seek(done)
+                    for chunk in self._chunks(answer, key):
+                        with disk_errors(path):
+                            file.write(chunk)
+                            file.flush()
+                        done += len(chunk)
 
         self._read_whole(key, read)
 
@@ -151,7 +150,8 @@ class S3Store:
         """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
 
         def read() -> str:
-            return stream_digest(self._chunks(self._client.get_object(Bucket=self.bucket, Key=self._key(key)), key))
+            with self._answer(key) as answer:
+                return stream_digest(self._chunks(answer, key))
 
         return self._read_whole(key, read)
 
@@ -159,10 +159,9 @@ class S3Store:
         """Returns the first `length` bytes of an object that is not empty, or all if it has fewer; raises NotFound."""
 
         def read() -> bytes:
-            asked = {"Bucket": self.bucket, "Key": self._key(key), "Range": f"bytes=0-{length - 1}"}
-            with closing(self._client.get_object(**asked)["Body"]) as body:  # a server may ignore the range
+            with self._answer(key, Range=f"bytes=0-{length - 1}") as answer:  # a server may ignore the range
                 data = b""
-                while len(data) < length and (more := body.read(length - len(data))):
+                while len(data) < length and (more := answer["Body"].read(length - len(data))):
                     data += more
                 return data
 
@@ -198,23 +197,28 @@ class S3Store:
         with s3_errors(self._at, key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
+    @contextmanager
+    def _answer(self, key: str, **options: str) -> Iterator[Mapping[str, Any]]:
+        """Yields the server's answer to a request for an object, whose body is closed at the end of the block."""
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **options)
+        with closing(answer["Body"]):
+            yield answer
+
     def _length(self, answer: Mapping[str, Any], key: str) -> int:
         """Returns how many bytes an answer announces."""
         length = answer.get("ContentLength")
         if length is None:
-            answer["Body"].close()
             raise UnavailableError(f"{self.url}/{key}: what answers does not say how long it is, as S3 does; {PORTAL}")
         return int(length)
 
     def _chunks(self, answer: Mapping[str, Any], key: str) -> Iterator[bytes]:
         """Yields the bytes of an answer; raises ArtifactError before more arrive than it announces, as an answer in chunks may bring."""
         length, done = self._length(answer, key), 0
-        with closing(answer["Body"]) as body:
-            while chunk := body.read(CHUNK):
-                done += len(chunk)
-                if done > length:
-                    raise too_long(f"{self.url}/{key}", length)
-                yield chunk
+        while chunk := answer["Body"].read(CHUNK):
+            done += len(chunk)
+            if done > length:
+                raise too_long(f"{self.url}/{key}", length)
+            yield chunk
 
     def stat(self, key: str) -> Stored | None:
         """Returns the object's size and age by the server's clock, or None if it does not exist."""

@@ -45,7 +45,7 @@ def opened_store(location: str | None, workdir: Path | None) -> Iterator[OpenedS
         return
     workdir = latest_workdir(workdir if location is None else expanded(location))
     study, _ = last_study(workdir)
-    with joined_services(workdir, settings) as environment:
+    with joined_services(workdir, settings, database=False) as environment:
         named = Settings.from_environment({**os.environ, **environment})
         yield OpenedStore(open_store(named), named, study.name)
 
