@@ -393,16 +393,17 @@ WHERE = click.argument("where", metavar="[DIR | s3://BUCKET/PREFIX]", required=F
 
 @cli.command()
 @WHERE
+@LATEST
 @JSON
-def verify(where: str | None, as_json: bool) -> None:
+def verify(where: str | None, workdir: Path | None, as_json: bool) -> None:
     """Read everything that led to a study's final models, from the data to the report, and name what is missing, changed or unlinked.
 
-    DIR is a work directory [the one used last] or a store. Exits with 0 only if everything is whole.
+    DIR is a work directory, as with --workdir, or a store. Exits with 0 only if everything is whole.
     """
     from jobs.cli.verify import verify as check
     from shared.errors import INPUT
 
-    text, whole = check(where, as_json)
+    text, whole = check(where, workdir, as_json)
     _say(text)
     if not whole:
         sys.exit(INPUT)
@@ -410,16 +411,17 @@ def verify(where: str | None, as_json: bool) -> None:
 
 @cli.command()
 @WHERE
+@LATEST
 @click.option("--delete", is_flag=True, help="Remove what is listed.")
 @JSON
-def gc(where: str | None, delete: bool, as_json: bool) -> None:
+def gc(where: str | None, workdir: Path | None, delete: bool, as_json: bool) -> None:
     """List blobs that no study in the store needs, and writes that never ended, if they are older than a day.
 
-    DIR is a work directory [the one used last] or a store.
+    DIR is a work directory, as with --workdir, or a store.
     """
     from jobs.cli.gc import gc as collect
 
-    _say(collect(where, delete, as_json))
+    _say(collect(where, workdir, delete, as_json))
 
 
 @cli.command()

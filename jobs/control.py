@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Mapping
 
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedStudy
 from shared.errors import ConfigError, UnavailableError
@@ -83,7 +83,7 @@ class ControlPod:
                 self.stop.wait(random.uniform(2.0, 4.0))
 
     def _make_bucket(self) -> None:
-        from shared.artifacts.s3 import ensure_bucket
+        from shared.artifacts.s3_bucket import ensure_bucket
 
         if self.settings.create_bucket and self.settings.store is not None:
             ensure_bucket(split_s3(self.settings.store)[0], self.settings)
@@ -106,7 +106,5 @@ def open_release_session(study: ResolvedStudy, settings: Settings) -> Session:
     if settings.store is None or not is_s3(settings.store):
         raise ConfigError("TAILFILL_STORE: must be s3://bucket/prefix on a cluster, whose Pods share no folder")
     bucket, prefix = split_s3(settings.store)
-    from shared.artifacts.s3 import S3Store
-
-    digest_store = S3Store(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
+    digest_store = open_bucket(bucket, f"{prefix}/{study.name}/digests".strip("/"), settings)
     return open_session(study, kept_fingerprints(study, settings, digest_store), settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from shared.artifacts.garbage import OLD_SECONDS, Garbage, find_garbage, remove_garbage
 from shared.log import duration
@@ -11,9 +12,9 @@ from shared.pipeline.stored import opened_store
 SHOWN = 20  # objects of each kind in the text; --json has all
 
 
-def gc(location: str | None, delete: bool, as_json: bool) -> str:
+def gc(location: str | None, workdir: Path | None, delete: bool, as_json: bool) -> str:
     """Returns the text for stdout; raises ConfigError if the location is wrong, and the errors of the store."""
-    with opened_store(location) as opened:
+    with opened_store(location, workdir) as opened:
         garbage = find_garbage(opened.store)
         removed = remove_garbage(opened.store, garbage) if delete else None
         return _json(opened.store.url, garbage, removed) if as_json else describe(opened.store.url, garbage, removed)
@@ -35,8 +36,12 @@ def describe(url: str, garbage: Garbage, removed: int | None) -> str:
     else:
         lines.append(f"removed {removed} of {what}")
     if garbage.interrupted:
-        ended = "were put back if a result names them" if removed is not None else "--delete ends that"
-        lines.append(f"{garbage.interrupted} blobs are in removed/, left by a `gc --delete` that was killed: {ended}")
+        ended = (
+            "those that a result names were put back" if removed is not None else "--delete puts back what is needed"
+        )
+        lines.append(
+            f"{garbage.interrupted} blobs are in removed/, of a `gc --delete` that was killed or is at work: {ended}"
+        )
     if garbage.young:
         lines.append(
             f"{garbage.young} other blobs that no result names stay, as they are younger than {duration(OLD_SECONDS)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
 from shared.data.sources.members import left_behind
@@ -63,12 +63,10 @@ def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:
     Raises ConfigError if the target is not in a bucket, DataError before anything is sent if the folder has a file that cannot be copied, and
     the errors of the bucket.
     """
-    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
     if not is_s3(target):
         raise ConfigError(f"{target}: must be like s3://bucket/prefix")
     files = list_files(folder)
-    store = S3Store(*split_s3(target), settings)
+    store = open_bucket(*split_s3(target), settings)
     existing = {listed.key: listed for listed in store.files()}
     unsent = [name for name in files if name not in existing or existing[name].size != files[name].stat().st_size]
     same_size = sorted(files.keys() - set(unsent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from shared.artifacts.artifacts import Artifacts
 from shared.errors import ConfigError
@@ -15,12 +16,12 @@ from shared.pipeline.stored import opened_store
 SHOWN = 50  # problems per study in the text; --json has all
 
 
-def verify(location: str | None, as_json: bool) -> tuple[str, bool]:
+def verify(location: str | None, workdir: Path | None, as_json: bool) -> tuple[str, bool]:
     """Returns the text for stdout, and whether all studies are whole: that of a work directory, or all that a store has.
 
     Raises ConfigError if the location is wrong or has no study, and the errors of the store.
     """
-    with opened_store(location) as opened:
+    with opened_store(location, workdir) as opened:
         found = studies(opened.store, opened.study)
         if not found:
             raise ConfigError(

@@ -3,7 +3,7 @@
 Layout in the store::
 
     blobs/sha256/<digest>                              committed bytes, by their own hash, shared by all manifests
-    removed/sha256/<digest>                            blobs that `tailfill gc` is removing (`shared.artifacts.garbage`)
+    removed/sha256/<removal>/<digest>                  blobs that a `tailfill gc` is removing (`shared.artifacts.garbage`)
     <study>/<stage>/<key>/manifest.json                written last and once: the commit
     <study>/<stage>/<key>/checkpoints/<name>.json      names the files of the last checkpoint; replaced as work continues
     <study>/<stage>/<key>/checkpoints/<name>/<save>/   those files, in a folder of each save; a stage's own names end in `.<attempt>`

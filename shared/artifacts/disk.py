@@ -27,7 +27,7 @@ LACKS = {
 """Maps the error numbers that a later run may not meet to what is wrong and what helps."""
 IN_RUST = re.compile(r"\(os error (\d+)\)")
 """Finds the error number in the messages of libraries written in Rust, such as safetensors, which raise no OSError."""
-NEARLY_FULL = 100e6  # bytes
+LITTLE_ROOM = 100e6  # bytes
 NO_FOLDER = "No usable temporary directory"
 """Begins the message of `tempfile` if it can write nowhere."""
 
@@ -67,7 +67,7 @@ def _room(path: Path | None) -> str:
             usage = shutil.disk_usage(folder)
         except OSError:
             continue
-        return f" ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.0f} MB are free)"
+        return f" ({usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB are free)"
     return ""
 
 
@@ -103,7 +103,7 @@ def check_empty_folder(folder: Path) -> None:
 
 @contextmanager
 def full_disk_named(folder: Path) -> Iterator[None]:
-    """Adds to an UnavailableError that the disk of `folder` is nearly full, since servers whose data are there do not tell that cause.
+    """Adds to an UnavailableError that the disk of `folder` has little room, since servers whose data are there do not tell that cause.
 
     SeaweedFS answers 500 then, and PostgreSQL ends. What this process itself cannot write there is named as by `room_errors`.
     """
@@ -111,19 +111,19 @@ def full_disk_named(folder: Path) -> Iterator[None]:
         with room_errors(folder):
             yield
     except UnavailableError as error:
-        if LACKS[errno.ENOSPC][0] in str(error) or not _nearly_full(folder):
+        if LACKS[errno.ENOSPC][0] in str(error) or not _little_room(folder):
             raise
         raise UnavailableError(
-            f"{error}; {folder}: the disk is nearly full{_room(folder)}, which may be the cause: free some space there"
+            f"{error}; {folder}: the disk has little room{_room(folder)}, which may be the cause: free some space there or choose a larger one"
         ) from error
 
 
-def _nearly_full(folder: Path) -> bool:
+def _little_room(folder: Path) -> bool:
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
         return False
-    return usage.free < NEARLY_FULL + usage.total / 100  # SeaweedFS keeps a hundredth free
+    return usage.free < LITTLE_ROOM + usage.total / 100  # SeaweedFS keeps a hundredth free
 
 
 @contextmanager

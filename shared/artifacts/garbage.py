@@ -5,18 +5,22 @@ and processes do not pause:
 
 1. A commit puts all its blobs, also those that exist, so that they are young; a blob is removed only if it is older than a day.
 2. The age is asked for again right before a blob is removed.
-3. A blob is moved to `removed/` first. Then the manifests are read once more, and a blob that one names by now is moved back.
+3. A blob is moved to `removed/` first, into a folder of this removal alone. Then the manifests are read once more, and a blob that one names
+   by now is moved back.
 4. A commit looks for its blobs again after its manifest exists (`Artifacts.commit`), and puts those again that are missing.
 
 So if a blob is removed between its upload and the commit, either the manifest came before the second reading of rule 3, or the check of
-rule 4 came after the removal. A process that is killed meanwhile leaves blobs in `removed/`, which the next one moves back or removes.
+rule 4 came after the removal. A process that is killed meanwhile leaves blobs in `removed/`. The next one moves back what is needed; it removes
+the rest only if that is older than a day, as the process may still be at work: what it moves may be the only copy.
 """
 
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.artifacts.artifacts import BLOBS
@@ -51,7 +55,7 @@ class Garbage:
     blobs: tuple[Stored, ...]
     uploads: tuple[Unfinished, ...]
     interrupted: int
-    """Counts the blobs in `removed/`, which a process that was killed left there."""
+    """Counts the blobs in `removed/`, of processes that were killed or are at work."""
 
     @property
     def bytes(self) -> int:
@@ -76,7 +80,7 @@ def find_garbage(store: Store, old_seconds: float = OLD_SECONDS) -> Garbage:
         else:
             young += 1
     uploads = tuple(w for w in store.unfinished() if w.age > old_seconds and _WRITTEN.match(w.key) is not None)
-    interrupted = sum(1 for _ in store.scan(REMOVED))
+    interrupted = sum(1 for left in store.scan(REMOVED) if _digest(left.key))
     return Garbage(manifests, kept, young, tuple(sorted(blobs)), uploads, interrupted)
 
 
@@ -87,42 +91,38 @@ def remove_garbage(store: Store, garbage: Garbage, old_seconds: float = OLD_SECO
     """
     for upload in garbage.uploads:
         store.abandon(upload)
-    moved = set()
+    own = f"{REMOVED}{uuid.uuid4().hex}/"
     for blob in log.progress(garbage.blobs, f"remove from {store.url}", len(garbage.blobs), "blobs"):
         found = store.stat(blob.key)
-        if found is not None and found.age > old_seconds and _move(store, blob.key, REMOVED + blob.key[len(BLOBS) :]):
-            moved.add(_digest(blob.key))
-    return _empty(store, moved, old_seconds)
+        if found is not None and found.age > old_seconds:
+            _move(store, blob.key, own + blob.key.removeprefix(BLOBS))
+    return _empty(store, own, old_seconds)
 
 
-def _empty(store: Store, moved: set[bytes], old_seconds: float) -> int:
-    """Moves back what a manifest names by now, and removes the rest of what was `moved`, or left by a killed process long ago.
+def _empty(store: Store, own: str, old_seconds: float) -> int:
+    """Moves back what a manifest names by now; removes the rest of what is below `own`, or was left by a killed process long ago.
 
-    Returns how many blobs of `moved` were removed.
+    Returns how many blobs below `own` were removed.
     """
     named = _named(store)[1]
     count = 0
     for left in store.scan(REMOVED):
-        digest, blob = _digest(left.key), BLOBS + left.key[len(REMOVED) :]
+        digest = _digest(left.key)
         if not digest:  # none of ours
             continue
+        blob = BLOBS + digest.hex()
         if digest in named and store.stat(blob) is None:
             log.warning("a blob is put back, as a study was committed meanwhile that needs it", key=blob)
             _move(store, left.key, blob)
-        elif digest in named:  # its commit has put it again
+        elif left.key.startswith(own) or left.age > old_seconds:
             store.delete(left.key)
-        elif digest in moved or left.age > old_seconds:  # else another process may be about to move it back
-            store.delete(left.key)
-            count += digest in moved
+            count += left.key.startswith(own) and digest not in named
     return count
 
 
-def _move(store: Store, key: str, target: str) -> bool:
-    try:
+def _move(store: Store, key: str, target: str) -> None:
+    with suppress(NotFound):  # another process was faster
         store.move(key, target)
-    except NotFound:  # another process was faster
-        return False
-    return True
 
 
 def _named(store: Store) -> tuple[int, set[bytes]]:

@@ -1,13 +1,17 @@
-"""Opens the store that the environment names."""
+"""Opens the store that the environment names, or a bucket."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.artifacts.store import Store
 from shared.errors import ConfigError
 from shared.names import checked_name
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.artifacts.s3 import S3Store
 
 S3_SCHEME = "s3://"
 
@@ -17,9 +21,7 @@ def open_store(settings: Settings) -> Store:
     if settings.store is None:
         raise ConfigError("TAILFILL_STORE: is not set; set it to s3://bucket/prefix or to a folder")
     if is_s3(settings.store):
-        from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
-        return S3Store(*split_s3(settings.store), settings)
+        return open_bucket(*split_s3(settings.store), settings)
     if "://" in settings.store and "@" in settings.store:
         raise ConfigError(
             "TAILFILL_STORE: must be s3://bucket/prefix or a folder, without keys; set them in AWS_* variables"
@@ -29,6 +31,13 @@ def open_store(settings: Settings) -> Store:
     from shared.artifacts.folder import FolderStore
 
     return FolderStore(Path(settings.store))
+
+
+def open_bucket(bucket: str, prefix: str, settings: Settings) -> S3Store:
+    """Returns the objects below a prefix of a bucket, on the server that the settings name."""
+    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(bucket, prefix, settings)
 
 
 def is_s3(location: str) -> bool:

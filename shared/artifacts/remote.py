@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from shared.artifacts.disk import disk_errors, whole_file
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
@@ -47,7 +47,7 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
         if not folder.is_dir():
             raise DataError(f"{root}: there is no such folder; name an existing one or s3://bucket/prefix")
         return folder
-    store = _store(*split_s3(root), settings)
+    store = open_bucket(*split_s3(root), settings)
     target = path_below(scratch, PurePosixPath(split_s3(root)[1] or split_s3(root)[0]).name, root)
     files = store.files()
     if not files:
@@ -73,16 +73,10 @@ def local_file(location: str, settings: Settings, scratch: Path | None = None) -
     target = path_below(folder, PurePosixPath(key or bucket).name, location)
     try:
         with whole_file(target) as temporary:
-            _store(bucket, "", settings).get_file(key, temporary)
+            open_bucket(bucket, "", settings).get_file(key, temporary)
     except NotFound:
         raise DataError(f"{location}: there is no such object; check bucket and key") from None
     return target
-
-
-def _store(bucket: str, prefix: str, settings: Settings) -> S3Store:
-    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
-    return S3Store(bucket, prefix, settings)
 
 
 def _download(store: S3Store, paths: Mapping[Listed, Path]) -> Iterator[str]:

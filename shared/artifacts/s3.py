@@ -9,30 +9,20 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProxyConnectionError,
-    ResponseStreamingError,
-    SSLError,
-)
-from botocore.parsers import ResponseParserError
-from pydantic import SecretStr
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.s3_client import CREDENTIALS, UNAVAILABLE, new_client, said
+from shared.artifacts.s3_client import new_client
+from shared.artifacts.s3_errors import PORTAL, Address, AlreadyExists, CutShort, WriteConflict, no_bucket, s3_errors
 from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, too_long
 from shared.digests import stream_digest
-from shared.errors import ArtifactError, ConfigError, UnavailableError
+from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
-from shared.names import checked_name, shown
+from shared.names import checked_name
 from shared.retries import FULL_JITTER, Backoff, retrying
 from shared.settings import Settings
 
@@ -49,13 +39,6 @@ TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=B
 PART_OF_COPY = 256 << 20  # bytes that a server copies within one request, before it would take too long to answer
 COPY = TransferConfig(multipart_threshold=PART_OF_COPY, multipart_chunksize=PART_OF_COPY, max_concurrency=4)
 
-WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301", "400")
-EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired")
-UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "No such file")
-"""Lists words of an error of TLS that no retry mends: an unknown signer, or a file of signers that is not there."""
-PORTAL = (
-    "a proxy or a login page of the network may answer in its place: log in, or fix AWS_ENDPOINT_URL_S3 or HTTP_PROXY"
-)
 PROBE = ".tailfill-probe"
 
 
@@ -73,8 +56,6 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str, settings: Settings, attempts: int = ATTEMPTS) -> None:
         self.bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._attempts = attempts
         self._bucket_seen = False
         self._conditions_seen = False
         self._writes_seen = False
@@ -87,26 +68,27 @@ class S3Store:
             attempts,
             settings.s3_session_token,
         )
-        self._endpoint = settings.s3_endpoint or str(self._client.meta.endpoint_url)
+        endpoint = settings.s3_endpoint or str(self._client.meta.endpoint_url)
+        self._at = Address(bucket, f"{prefix}/" if prefix else "", endpoint, attempts)
         self._client.meta.events.register("needs-retry.s3", self._log_retry)
 
     @property
     def url(self) -> str:
         """Returns the location: `s3://bucket/prefix`."""
-        return f"s3://{self.bucket}/{self._prefix}".rstrip("/")
+        return f"s3://{self.bucket}/{self._at.prefix}".rstrip("/")
 
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, whole or not at all, and replaces an existing one."""
         name = self._key(key)
         self._check_writes()
-        with self._errors(key):
+        with s3_errors(self._at, key):
             self._client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Writes an object from a file of any size; a large one is uploaded in parts, and appears when the last has arrived."""
         name = self._key(key)
         self._check_writes()
-        with self._errors(key), path.open("rb") as file:
+        with s3_errors(self._at, key), path.open("rb") as file:
             self._client.upload_fileobj(file, self.bucket, name, Config=TRANSFER)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -122,7 +104,7 @@ class S3Store:
         if not self._conditions_seen:
             if self._create(key, data):
                 raise ArtifactError(
-                    f"{self._endpoint}: ignores If-None-Match on writes, so two commits could overwrite each other; "
+                    f"{self._at.endpoint}: ignores If-None-Match on writes, so two commits could overwrite each other; "
                     "use a server that has conditional writes"
                 )
             self._conditions_seen = True
@@ -132,9 +114,9 @@ class S3Store:
         """Returns the object's bytes; raises NotFound, and ArtifactError if there are more than LARGEST_IN_MEMORY."""
 
         def read() -> bytes:
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            check_size(self._length(answer, key), f"{self.url}/{key}")
-            return b"".join(self._chunks(answer, key))
+            with self._answer(key) as answer:
+                check_size(self._length(answer, key), f"{self.url}/{key}")
+                return b"".join(self._chunks(answer, key))
 
         return self._read_whole(key, read)
 
@@ -149,19 +131,18 @@ class S3Store:
         def read() -> None:
             nonlocal tag, done
             rest = {} if tag is None else {"Range": f"bytes={done}-", "IfMatch": tag}
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **rest)
-            length = self._length(answer, key)
-            if size is not None and done + length > size:
-                answer["Body"].close()
-                raise too_long(f"{self.url}/{key}", size)
-            tag = answer["ETag"] if length else None  # an empty range cannot be asked for
-            with path.open("r+b" if done else "wb") as file:
-                file.seek(done)
-                for chunk in self._chunks(answer, key):
-                    with disk_errors(path):
-                        file.write(chunk)
-                        file.flush()
-                    done += len(chunk)
+            with self._answer(key, **rest) as answer:
+                length = self._length(answer, key)
+                if size is not None and done + length > size:
+                    raise too_long(f"{self.url}/{key}", size)
+                tag = answer["ETag"] if length else None  # an empty range cannot be asked for
+                with path.open("r+b" if done else "wb") as file:
+                    file.seek(done)
+                    for chunk in self._chunks(answer, key):
+                        with disk_errors(path):
+                            file.write(chunk)
+                            file.flush()
+                        done += len(chunk)
 
         self._read_whole(key, read)
 
@@ -169,7 +150,8 @@ class S3Store:
         """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
 
         def read() -> str:
-            return stream_digest(self._chunks(self._client.get_object(Bucket=self.bucket, Key=self._key(key)), key))
+            with self._answer(key) as answer:
+                return stream_digest(self._chunks(answer, key))
 
         return self._read_whole(key, read)
 
@@ -177,10 +159,9 @@ class S3Store:
         """Returns the first `length` bytes of an object that is not empty, or all if it has fewer; raises NotFound."""
 
         def read() -> bytes:
-            asked = {"Bucket": self.bucket, "Key": self._key(key), "Range": f"bytes=0-{length - 1}"}
-            with closing(self._client.get_object(**asked)["Body"]) as body:  # a server may ignore the range
+            with self._answer(key, Range=f"bytes=0-{length - 1}") as answer:  # a server may ignore the range
                 data = b""
-                while len(data) < length and (more := body.read(length - len(data))):
+                while len(data) < length and (more := answer["Body"].read(length - len(data))):
                     data += more
                 return data
 
@@ -188,35 +169,22 @@ class S3Store:
 
     def exists(self, key: str) -> bool:
         """Returns whether the object exists."""
-        try:
-            with self._errors(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
-        except NotFound:
-            self._check_bucket()  # the answer to HEAD has no body that could tell a missing bucket from a missing key
-            return False
-        return True
+        return self._head(key, lambda _: True) is not None
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yields the keys that begin with `prefix`, in order; they are sorted here, as SeaweedFS lists folder by folder."""
         yield from (listed.key for listed in self.listed(prefix))
 
     def listed(self, prefix: str = "") -> Sequence[Listed]:
-        """Returns the objects whose keys begin with `prefix`, in the order of their keys, without a probe that a killed process left."""
-        if folder := prefix.rpartition("/")[0]:
-            checked_name(folder, self.url)
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
-        found = list[Listed]()
-        with self._errors(prefix):
-            for count, page in enumerate(pages, 1):
-                found += [
-                    Listed(item["Key"].removeprefix(self._prefix), str(item["ETag"]), int(item["Size"]))
-                    for item in page.get("Contents", ())
-                ]
-                if max(len(found), count) > MOST_LISTED:  # a server may also send pages without objects for ever
-                    raise ArtifactError(
-                        f"{self.url}/{prefix}: more than {MOST_LISTED:,} objects are listed; name a prefix that holds fewer"
-                    )
-        return sorted(item for item in found if not item.key.startswith(PROBE))
+        """Returns the objects whose keys begin with `prefix`, in the order of their keys."""
+
+        def read(key: str, item: Mapping[str, Any], _: object) -> Listed:
+            return Listed(key, str(item["ETag"]), int(item["Size"]))
+
+        found = [*islice(self._objects(prefix, read), MOST_LISTED + 1)]
+        if len(found) > MOST_LISTED:
+            raise self._too_many(prefix)
+        return sorted(found)
 
     def files(self) -> Sequence[Listed]:
         """Returns the objects without the empty ones that some tools create for a folder: `a/`, or `a` beside `a/b`."""
@@ -226,56 +194,52 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Removes an object if it exists."""
-        with self._errors(key):
+        with s3_errors(self._at, key):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    @contextmanager
+    def _answer(self, key: str, **options: str) -> Iterator[Mapping[str, Any]]:
+        """Yields the server's answer to a request for an object, whose body is closed at the end of the block."""
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **options)
+        with closing(answer["Body"]):
+            yield answer
 
     def _length(self, answer: Mapping[str, Any], key: str) -> int:
         """Returns how many bytes an answer announces."""
         length = answer.get("ContentLength")
         if length is None:
-            answer["Body"].close()
             raise UnavailableError(f"{self.url}/{key}: what answers does not say how long it is, as S3 does; {PORTAL}")
         return int(length)
 
     def _chunks(self, answer: Mapping[str, Any], key: str) -> Iterator[bytes]:
         """Yields the bytes of an answer; raises ArtifactError before more arrive than it announces, as an answer in chunks may bring."""
         length, done = self._length(answer, key), 0
-        with closing(answer["Body"]) as body:
-            while chunk := body.read(CHUNK):
-                done += len(chunk)
-                if done > length:
-                    raise too_long(f"{self.url}/{key}", length)
-                yield chunk
+        while chunk := answer["Body"].read(CHUNK):
+            done += len(chunk)
+            if done > length:
+                raise too_long(f"{self.url}/{key}", length)
+            yield chunk
 
     def stat(self, key: str) -> Stored | None:
         """Returns the object's size and age by the server's clock, or None if it does not exist."""
-        try:
-            with self._errors(key):
-                found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
-        except NotFound:
-            self._check_bucket()
-            return None
-        return Stored(key, int(found["ContentLength"]), self._age(found["LastModified"], found))
+
+        def read(found: Mapping[str, Any]) -> Stored:
+            return Stored(key, int(found["ContentLength"]), self._age(found["LastModified"], found))
+
+        return self._head(key, read)
 
     def scan(self, prefix: str) -> Iterator[Stored]:
         """Yields the objects whose keys begin with `prefix`, as the server lists them, a page at a time."""
-        pages = iter(
-            self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix + prefix)
-        )
-        while True:
-            with self._errors(prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            for item in page.get("Contents", ()):
-                key = item["Key"].removeprefix(self._prefix)
-                if not key.startswith(PROBE):
-                    yield Stored(key, int(item["Size"]), self._age(item["LastModified"], page))
+
+        def read(key: str, item: Mapping[str, Any], page: Mapping[str, Any]) -> Stored:
+            return Stored(key, int(item["Size"]), self._age(item["LastModified"], page))
+
+        return self._objects(prefix, read)
 
     def move(self, key: str, target: str) -> None:
         """Gives an object another key, under which its age begins again: the server copies it, then removes the old one. Raises NotFound."""
         source = {"Bucket": self.bucket, "Key": self._key(key)}
-        with self._errors(key):
+        with s3_errors(self._at, key):
             self._client.copy(source, self.bucket, self._key(target), Config=COPY)
         self.delete(key)
 
@@ -283,8 +247,8 @@ class S3Store:
         """Yields the uploads in parts that were neither completed nor abandoned."""
         uploads = self._client.get_paginator("list_multipart_uploads")
         parts = self._client.get_paginator("list_parts")
-        with self._errors(""):
-            for page in uploads.paginate(Bucket=self.bucket, Prefix=self._prefix):
+        with s3_errors(self._at, ""):
+            for page in uploads.paginate(Bucket=self.bucket, Prefix=self._at.prefix):
                 for upload in page.get("Uploads", ()):
                     named = {"Bucket": self.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
                     ages = [self._age(upload["Initiated"], page)]
@@ -293,56 +257,89 @@ class S3Store:
                             ages += [self._age(part["LastModified"], arrived) for part in arrived.get("Parts", ())]
                     except self._client.exceptions.NoSuchUpload:  # completed meanwhile
                         continue
-                    yield Unfinished(upload["Key"].removeprefix(self._prefix), upload["UploadId"], min(ages))
+                    yield Unfinished(upload["Key"].removeprefix(self._at.prefix), upload["UploadId"], min(ages))
 
     def abandon(self, write: Unfinished) -> None:
         """Removes the parts of an upload, unless it has ended meanwhile."""
         name = self._key(write.key)
-        with suppress(NotFound), self._errors(write.key):
+        with s3_errors(self._at, write.key), suppress(self._client.exceptions.NoSuchUpload):
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=write.id)
 
-    def _age(self, written: datetime, answer: Any) -> float:
+    def _head(self, key: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+        """Returns what `read` makes of the server's description of an object, or None if it does not exist."""
+        try:
+            with s3_errors(self._at, key):
+                return read(self._client.head_object(Bucket=self.bucket, Key=self._key(key)))
+        except NotFound:
+            self._check_bucket()  # the answer to HEAD has no body that could tell a missing bucket from a missing key
+            return None
+
+    def _objects(self, prefix: str, read: Callable[[str, Mapping[str, Any], Mapping[str, Any]], T]) -> Iterator[T]:
+        """Yields what `read` makes of each object whose key begins with `prefix`: of its key, its entry and the page of the listing with it.
+
+        Probes that a killed process left are no objects.
+        """
+        if folder := prefix.rpartition("/")[0]:
+            checked_name(folder, self.url)
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._at.prefix + prefix)
+        )
+        for _ in range(MOST_LISTED):
+            with s3_errors(self._at, prefix):
+                if (page := next(pages, None)) is None:
+                    return
+                entries = [(item["Key"].removeprefix(self._at.prefix), item) for item in page.get("Contents", ())]
+                found = [read(key, item, page) for key, item in entries if not key.startswith(PROBE)]
+            yield from found
+        raise self._too_many(prefix)  # a server may send pages without objects for ever
+
+    def _too_many(self, prefix: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.url}/{prefix}: more than {MOST_LISTED:,} objects are listed; name a prefix that holds fewer"
+        )
+
+    def _age(self, written: datetime, answer: Mapping[str, Any]) -> float:
         """Returns the seconds from a time of the server's to its answer, so that no other clock matters."""
         try:
             now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        except (KeyError, ValueError) as error:
+            return max(0.0, (now - written).total_seconds())
+        except (KeyError, ValueError, TypeError) as error:  # the last if one of both has no time zone
             raise ArtifactError(
-                f"{self._endpoint}: its answers have no time (the header Date), so that ages are unknown"
+                f"{self._at.endpoint}: its answers have no time (the header Date), so that ages are unknown"
             ) from error
-        return max(0.0, (now - written).total_seconds())
 
     def _key(self, key: str) -> str:
         """Returns the full key in the bucket, after checking that it is a valid path, as some servers keep objects as files."""
-        return self._prefix + checked_name(key, self.url)
+        return self._at.prefix + checked_name(key, self.url)
 
     def _create(self, key: str, data: bytes) -> bool:
         """Writes an object if there is none; returns False if there is one."""
 
         def write() -> bool:
             try:
-                with self._errors(key):
+                with s3_errors(self._at, key):
                     self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-            except _AlreadyExists:
+            except AlreadyExists:
                 return False
             return True
 
         warn = partial(log.warning, "another write is under way", key=key)
         try:
-            return retrying(_WriteConflict, WRITE_BACKOFF, warn, self._attempts)(write)
-        except _WriteConflict as conflict:
+            return retrying(WriteConflict, WRITE_BACKOFF, warn, self._at.attempts)(write)
+        except WriteConflict as conflict:
             raise UnavailableError(
-                f"{self.url}/{key}: other writes were under way in {self._attempts} attempts; run again"
+                f"{self.url}/{key}: other writes were under way in {self._at.attempts} attempts; run again"
             ) from conflict
 
     def _read_whole(self, key: str, read: Callable[[], T]) -> T:
         """Returns what `read` returns; calls it again if a body was cut short, as botocore retries requests, not bodies."""
 
         def attempt() -> T:
-            with self._errors(key):
+            with s3_errors(self._at, key):
                 return read()
 
         warn = partial(log.warning, "retry of a body that was cut short", key=key)
-        return retrying(_CutShort, READ_BACKOFF, warn, self._attempts)(attempt)
+        return retrying(CutShort, READ_BACKOFF, warn, self._at.attempts)(attempt)
 
     def _check_writes(self) -> None:
         """Writes an object before the first write, reads it back and removes it: a login page of a network answers 200 to everything.
@@ -356,7 +353,7 @@ class S3Store:
 
     def _probe(self) -> None:
         key, data = f"{PROBE}-{uuid.uuid4().hex}", uuid.uuid4().bytes
-        with self._errors(key):
+        with s3_errors(self._at, key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
         try:
             found = self.get(key)
@@ -364,7 +361,7 @@ class S3Store:
             found = b""
         if found != data:
             raise ArtifactError(
-                f"{self._endpoint}: accepts a write to {self.url} but gives back something else; {PORTAL}"
+                f"{self._at.endpoint}: accepts a write to {self.url} but gives back something else; {PORTAL}"
             )
         try:
             self.delete(key)
@@ -374,141 +371,23 @@ class S3Store:
     def _check_bucket(self) -> None:
         if not self._bucket_seen:
             try:
-                with self._errors(""):
+                with s3_errors(self._at, ""):
                     self._client.head_bucket(Bucket=self.bucket)
             except NotFound:
-                raise self._no_bucket() from None
+                raise no_bucket(self._at) from None
             self._bucket_seen = True
-
-    def _no_bucket(self) -> ArtifactError:
-        return ArtifactError(
-            f"{self._endpoint}: has no bucket {self.bucket!r}; create it, or name another in TAILFILL_STORE or the study"
-        )
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        where = f"s3://{self.bucket}/{self._prefix}{key} at {self._endpoint}"
-        try:
-            yield
-        except ClientError as error:
-            raise self._refusal(error, key, where) from error
-        except (IncompleteReadError, ResponseStreamingError) as error:
-            raise _CutShort(f"{where}: its body was cut short ({error}); run the same command again") from error
-        except UNAVAILABLE as error:
-            if isinstance(
-                error.kwargs.get("error"), RecursionError
-            ):  # botocore wraps it if it happens while a request is sent
-                raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
-            if isinstance(error, SSLError) and any(words in str(error) for words in UNTRUSTED):
-                raise ConfigError(
-                    f"{where}: its certificate cannot be checked ({said(error)}); name a file with that of who signed it in AWS_CA_BUNDLE"
-                ) from error
-            fix = "AWS_ENDPOINT_URL_S3"
-            if isinstance(error, ProxyConnectionError):
-                fix = "the proxy that HTTP_PROXY or HTTPS_PROXY names, or except this server in NO_PROXY"
-            raise UnavailableError(
-                f"{where}: the server does not answer after {self._attempts} attempts ({error}); "
-                f"start it or fix {fix}, then run the same command again"
-            ) from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise ArtifactError(f"{where}: there are no credentials for it; set {CREDENTIALS}") from error
-        except (ResponseParserError, RecursionError) as error:  # botocore follows redirects that never end by recursion
-            raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
-        except BotoCoreError as error:
-            raise ArtifactError(
-                f"{where}: the request cannot be made ({said(error)}); fix the AWS_* variables or ~/.aws/config"
-            ) from error
-
-    def _refusal(self, error: ClientError, key: str, where: str) -> Exception:
-        code = error.response["Error"].get("Code", "")
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        text = " ".join(error.response["Error"].get("Message", "").split())
-        if code == "NoSuchBucket":
-            return self._no_bucket()
-        if status == 404:
-            return NotFound(key)
-        if code == "RequestTimeTooSkewed":
-            return ArtifactError(
-                f"{where}: this machine's clock differs too much from the server's; set it (for example by NTP)"
-            )
-        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
-        region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
-        if region and code in WRONG_REGION:
-            return ArtifactError(f"{where}: the bucket is in another region; set AWS_REGION={shown(region)[1:-1]}")
-        if code in EXPIRED:
-            return ArtifactError(
-                f"{where}: the session token is refused ({code}); get new temporary keys, then run again"
-            )
-        if status in (401, 403):
-            return ArtifactError(
-                f"{where}: access refused ({code}); check {CREDENTIALS} and the rights of that key on the bucket"
-            )
-        if "html" in headers.get("content-type", ""):
-            return UnavailableError(f"{where}: what answers ({status}, HTML) does not speak S3; {PORTAL}")
-        if status >= 500 and code != "NotImplemented":
-            return UnavailableError(
-                f"{where}: the server failed with {status} {code} in {self._attempts} attempts; if its disk is full, "
-                "free some space there, then run the same command again"
-            )
-        if status in (408, 429):
-            return UnavailableError(f"{where}: the server is too busy ({code}); run the same command again")
-        if code == "NotImplemented":
-            text = f"{text}; it may lack conditional writes (If-None-Match), which a commit needs"
-        refused = f"{where}: refused with {status} {code}: {text}"
-        match status:
-            case 409:
-                return _WriteConflict(refused)
-            case 412:
-                return _AlreadyExists(refused)
-            case _:
-                return ArtifactError(refused)
 
     def _log_retry(
         self, attempts: int, operation: Any, response: Any = None, caught_exception: Any = None, **_: Any
     ) -> None:
         """Logs a retry. botocore calls it after each request; its own handler retries on the same conditions."""
         status = response[0].status_code if response is not None else None
-        if attempts < self._attempts and (caught_exception is not None or (status or 0) >= 500 or status == 429):
+        if attempts < self._at.attempts and (caught_exception is not None or (status or 0) >= 500 or status == 429):
             reason = caught_exception if caught_exception is not None else f"status {status}"
             log.warning("retry", operation=operation.name, bucket=self.bucket, attempt=attempts, error=reason)
-
-
-def ensure_bucket(bucket: str, settings: Settings) -> None:
-    """Creates a bucket on the server that the settings name; raises ConfigError if they name none."""
-    endpoint, access, secret = settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key
-    if endpoint is None or access is None or secret is None:
-        raise ConfigError(
-            f"bucket {bucket}: is created on a server of one's own only; set AWS_ENDPOINT_URL_S3 and {CREDENTIALS}"
-        )
-    make_bucket(bucket, endpoint, settings.s3_region, access, secret)
-
-
-def make_bucket(bucket: str, endpoint: str, region: str | None, access_key: SecretStr, secret_key: SecretStr) -> None:
-    """Creates a bucket if it does not exist, in one attempt; raises UnavailableError if the server is not ready."""
-    client = new_client(endpoint, region, access_key, secret_key, attempts=1)
-    try:
-        client.create_bucket(Bucket=bucket)
-    except ClientError as error:
-        code = error.response["Error"].get("Code")
-        if code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be created ({code})") from error
-    except UNAVAILABLE as error:
-        raise UnavailableError(f"bucket {bucket!r} at {endpoint}: cannot be created ({error})") from error
 
 
 def _parents(key: str) -> Iterator[str]:
     while "/" in key:
         key = key.rpartition("/")[0]
         yield key
-
-
-class _AlreadyExists(ArtifactError):
-    """Says that a conditional write found an object under its key."""
-
-
-class _WriteConflict(ArtifactError):
-    """Says that another write of the same key is running."""
-
-
-class _CutShort(UnavailableError):
-    """Says that the connection ended before the whole body had arrived."""

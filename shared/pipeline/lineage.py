@@ -17,7 +17,7 @@ from shared.artifacts.artifacts import BLOBS, Artifacts, Damaged
 from shared.artifacts.keys import canonical_digest
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.store import NotFound, Store
-from shared.config.stages import STAGES, Stage
+from shared.config.stages import STAGES, Stage, stage_named
 from shared.config.task import Input
 from shared.log import Log
 from shared.names import part_fault
@@ -27,8 +27,7 @@ log = Log("verify")
 
 PARALLEL = 4  # files read at the same time
 
-_STAGES: dict[str, Stage] = {stage: stage for stage in STAGES}
-_MANIFEST = re.compile(rf"([^/]+)/({'|'.join(_STAGES)})/([^/]+)/manifest\.json")
+_MANIFEST = re.compile(rf"([^/]+)/({'|'.join(STAGES)})/([^/]+)/manifest\.json")
 
 _FINAL = re.compile(r"final/([^/]+)/([0-9]{1,9})")
 
@@ -82,7 +81,7 @@ def studies(store: Store, study: str | None = None) -> dict[str, list[Place]]:
     for found in store.scan("" if study is None else f"{study}/"):
         match = _MANIFEST.fullmatch(found.key)
         if match is not None and part_fault(match[1]) is None and part_fault(match[3]) is None:
-            place = Place(match[1], _STAGES[match[2]], match[3])
+            place = Place(match[1], stage_named(match[2], found.key), match[3])
             places[place.study].append(place)
     return {name: sorted(places[name]) for name in sorted(places)}
 
@@ -117,7 +116,8 @@ def _read(artifacts: Artifacts, place: Place, problems: list[Problem], reader: s
         problems.append(Problem("changed", str(place), str(error).removeprefix(f"{artifacts.store.url}/{place}: ")))
         return None
     if manifest is None:
-        problems.append(Problem("missing", str(place), f"{reader} was made from it"))
+        reason = f"{reader} was made from it" if reader else "it was removed after it was listed"
+        problems.append(Problem("missing", str(place), reason))
         return None
     if (manifest.study, manifest.stage, manifest.key) != place:
         own = f"{manifest.study}/{manifest.stage}/{manifest.key}"

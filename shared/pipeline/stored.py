@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from shared.artifacts.artifacts import BLOBS
@@ -29,27 +30,35 @@ class OpenedStore(NamedTuple):
 
 
 @contextmanager
-def opened_store(location: str | None) -> Iterator[OpenedStore]:
-    """Opens the store of `s3://bucket/prefix`, of a folder store, of a work directory, or of the one used last if `location` is None.
+def opened_store(location: str | None, workdir: Path | None) -> Iterator[OpenedStore]:
+    """Opens the store of `s3://bucket/prefix`, of a folder store, of a work directory, or of the one used last if neither is named.
 
-    The services of a work directory run until the block ends, unless a command that uses it runs them. Raises ConfigError if it is none of these.
+    The services of a work directory run until the block ends, unless a command that uses it runs them. Raises ConfigError if `location` is none
+    of these, or names a place beside `workdir`.
     """
+    if location is not None and workdir is not None:
+        raise ConfigError(f"--workdir: excludes {shown(location)}, which names another place; name one of them")
     settings = Settings.from_environment()
-    if location is not None and is_s3(location):
-        named = replace(settings, store=location)
+    if location is not None and (store := _named_store(location)) is not None:
+        named = replace(settings, store=store)
         yield OpenedStore(open_store(named), named, None)
         return
-    folder = None if location is None else expanded(location)
-    if folder is not None and not (folder / STUDY_FILE).is_file():
-        if not (folder / BLOBS).is_dir():
-            raise ConfigError(
-                f"{shown(location)}: is no work directory of `tailfill run` and no store; name one, or s3://bucket/prefix"
-            )
-        named = replace(settings, store=str(folder))
-        yield OpenedStore(open_store(named), named, None)
-        return
-    workdir = latest_workdir(folder)
+    workdir = latest_workdir(workdir if location is None else expanded(location))
     study, _ = last_study(workdir)
-    with joined_services(workdir, settings) as environment:
+    with joined_services(workdir, settings, database=False) as environment:
         named = Settings.from_environment({**os.environ, **environment})
         yield OpenedStore(open_store(named), named, study.name)
+
+
+def _named_store(location: str) -> str | None:
+    """Returns the bucket or folder of a store, or None for a work directory; raises ConfigError if it is neither."""
+    if is_s3(location):
+        return location
+    folder = expanded(location)
+    if (folder / STUDY_FILE).is_file():
+        return None
+    if not (folder / BLOBS).is_dir():
+        raise ConfigError(
+            f"{shown(location)}: is no work directory of `tailfill run` and no store; name one, or s3://bucket/prefix"
+        )
+    return str(folder)

@@ -128,7 +128,7 @@ def ready_seaweedfs(folder: Path, started: SeaweedFS) -> SeaweedFS:
 
 
 def _make_bucket(started: SeaweedFS) -> None:
-    from shared.artifacts.s3 import make_bucket
+    from shared.artifacts.s3_bucket import make_bucket
 
     refusals: list[UnavailableError] = []
 

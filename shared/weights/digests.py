@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
@@ -70,7 +70,7 @@ def _pretrained(experiment: ResolvedExperiment) -> Iterable[bool | str | int | f
 def _file(location: str, settings: Settings, kept: Store) -> str:
     if is_s3(location):
         bucket, key = split_s3(location)
-        store = _bucket(bucket, "", settings)
+        store = open_bucket(bucket, "", settings)
         tag = next((listed.etag for listed in store.listed(key) if listed.key == key), None)
         if tag is None:
             raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
@@ -89,7 +89,7 @@ def _folder(location: str, bases: Sequence[BaseFiles], settings: Settings, kept:
         return {name for base in bases for name in base.choose(names)}
 
     if is_s3(location):
-        store = _bucket(*split_s3(location), settings)
+        store = open_bucket(*split_s3(location), settings)
         tags = {listed.key: listed.etag for listed in store.listed()}
         digests = {name: _object(store, name, tags[name], settings, kept) for name in read(tags)}
     else:
@@ -125,9 +125,3 @@ def _remembered(identity: str, read: Callable[[], str], kept: Store) -> str:
         digest = read()
         kept.put(key, digest.encode())
         return digest
-
-
-def _bucket(bucket: str, prefix: str, settings: Settings) -> S3Store:
-    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
-    return S3Store(bucket, prefix, settings)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
 from shared.artifacts.store import check_size
 from shared.errors import DataError
 from shared.settings import Settings
-from shared.weights.headers import Shape, is_pickle, shapes_from, starts_pickle, tensor_shapes
+from shared.weights.headers import Shape, is_pickle, shapes_from, start_of, starts_pickle, tensor_shapes
 from shared.weights.in_place import PART, PICKLES, in_place, remedy_in_folder
 
 TIMM_FILE = "model.safetensors"
@@ -53,12 +53,10 @@ def file_shapes(location: str) -> dict[str, Shape] | None:
                 f"{what}: there is no such file; name an existing one, package:<module>/<file> or s3://bucket/key"
             )
         return None if is_pickle(path) else tensor_shapes(path, what)
-    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
     bucket, key = split_s3(location)
     if not key:
         raise DataError(f"{what} names no object; write s3://bucket/key")
-    store = S3Store(bucket, "", Settings.from_environment())
+    store = open_bucket(bucket, "", Settings.from_environment())
     sizes = {file.key: file.size for file in store.listed(key)}
     if key not in sizes:
         below = [name.removeprefix(f"{key}/") for name in sizes if name.startswith(f"{key}/")]
@@ -66,8 +64,15 @@ def file_shapes(location: str) -> dict[str, Shape] | None:
             raise DataError(f"{what} is a prefix; {_file_in(location, below)}")
         raise DataError(f"{what}: there is no such object; check bucket and key")
     if sizes[key] and starts_pickle(store.start(key, 4)):
-        raise DataError(f"{what} is a pickle; from a bucket only safetensors are read, convert it")
+        raise pickle_in_bucket(location)
     return shapes_from(partial(store.start, key), sizes[key], what)
+
+
+def pickle_in_bucket(location: str) -> DataError:
+    """Returns the error for weights in a bucket that are a pickle: reading one could run code of whoever can write there."""
+    return DataError(
+        f"classifier.pretrained: {location} is a pickle; from a bucket only safetensors are read, convert it"
+    )
 
 
 def _file_in(location: str, there: Sequence[str]) -> str:
@@ -83,17 +88,14 @@ def _file_in(location: str, there: Sequence[str]) -> str:
 def files_in_folder(folder: Path) -> WeightFiles:
     """Returns the files of a local folder, at any depth."""
 
-    def start(name: str, length: int) -> bytes:
-        with (folder / name).open("rb") as file:
-            return file.read(length)
-
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return WeightFiles({path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}, start)
+    return WeightFiles(
+        {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths},
+        lambda name, length: start_of(folder / name, length),
+    )
 
 
 def files_in_bucket(location: str) -> WeightFiles:
     """Returns the objects below `s3://bucket/prefix`; raises the errors of `shared.artifacts.s3`."""
-    from shared.artifacts.s3 import S3Store  # boto3 takes half a second to import
-
-    store = S3Store(*split_s3(location), Settings.from_environment())
+    store = open_bucket(*split_s3(location), Settings.from_environment())
     return WeightFiles({file.key: file.size for file in store.files()}, store.start)

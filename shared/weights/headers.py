@@ -35,36 +35,37 @@ def starts_pickle(start: bytes) -> bool:
 
 def is_pickle(path: Path) -> bool:
     """Returns whether a file is a pickle, by its first bytes."""
-    return starts_pickle(_start_of(path, 4))
+    return starts_pickle(start_of(path, 4))
 
 
 def tensor_shapes(path: Path, what: str) -> dict[str, Shape]:
     """Returns the shapes of the tensors in a safetensors file by name, in the file's order; raises DataError as shapes_from does."""
-    return shapes_from(partial(_start_of, path), path.stat().st_size, what)
+    return shapes_from(partial(start_of, path), path.stat().st_size, what)
 
 
-def _start_of(path: Path, length: int) -> bytes:
+def start_of(path: Path, length: int) -> bytes:
+    """Returns the first `length` bytes of a file, or all if it has fewer."""
     with path.open("rb") as file:
         return file.read(length)
 
 
-def shapes_from(start_of: Callable[[int], bytes], size: int, what: str) -> dict[str, Shape]:
+def shapes_from(start: Callable[[int], bytes], size: int, what: str) -> dict[str, Shape]:
     """Returns the shapes of the tensors in a safetensors file of `size` bytes, wherever it is, by name and in the file's order.
 
-    `start_of` returns as many of its first bytes as it is asked for. Raises DataError, which begins with `what`, if it is no safetensors
+    `start` returns as many of its first bytes as it is asked for. Raises DataError, which begins with `what`, if it is no safetensors
     file or is cut short.
     """
     if size == 0:
         raise DataError(f"{what} is empty; download or copy it again")
-    start = start_of(FIRST)
-    length = int.from_bytes(start[:8], "little")
-    begins = start.lstrip().removeprefix(b"\xef\xbb\xbf")
+    begin = start(FIRST)
+    length = int.from_bytes(begin[:8], "little")
+    begins = begin.lstrip().removeprefix(b"\xef\xbb\xbf")
     for known, text in STARTS.items():
-        if begins.startswith(known) and start[8:9] != b"{":
+        if begins.startswith(known) and begin[8:9] != b"{":
             raise DataError(f"{what} {text}")
-    if size < 8 or length > LARGEST or start[8:9] != b"{":
+    if size < 8 or length > LARGEST or begin[8:9] != b"{":
         raise DataError(f"{what} is no safetensors file (its header would have {length:,} bytes); name one")
-    header = (start if 8 + length <= len(start) else start_of(8 + length))[8 : 8 + length]
+    header = (begin if 8 + length <= len(begin) else start(8 + length))[8 : 8 + length]
     if len(header) < length:
         raise DataError(f"{what} is cut short within its header, at {size:,} bytes; download or copy it again")
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from httpx2 import Client, HTTPError, Response
-from huggingface_hub import HfApi, hf_hub_download, set_client_factory
+from huggingface_hub import HfApi, hf_hub_download, is_offline_mode, set_client_factory
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -123,7 +123,7 @@ def download(repository: Repository, names: Sequence[str], settings: Settings, s
 
 
 def check_repository(name: str, settings: Settings) -> None:
-    """Raises ConfigError if the name is not that of a hub repository, or if there is no token with which to push to it."""
+    """Raises ConfigError if the name is not that of a hub repository, or if nothing can be pushed, offline or without a token."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -132,6 +132,8 @@ def check_repository(name: str, settings: Settings) -> None:
         ) from error
     if name.count("/") != 1:
         raise ConfigError(f"--push: {name!r} names no owner; name owner/name")
+    if is_offline_mode():
+        raise ConfigError("--push: HF_HUB_OFFLINE forbids to push; unset it")
     if settings.hub_token is None:
         raise ConfigError("--push: HF_TOKEN is not set; set it to a token that may write to the repository")
 

@@ -20,7 +20,7 @@ from shared.artifacts.remote import local_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 from shared.settings import Settings
-from shared.weights.files import file_shapes
+from shared.weights.files import file_shapes, pickle_in_bucket
 from shared.weights.headers import Shape, is_pickle, tensor_shapes
 from shared.weights.pickles import read_pickle
 
@@ -123,11 +123,10 @@ def _located(source: str) -> Path:
 
 def _is_readable_pickle(path: Path, source: str) -> bool:
     """Returns whether the file is a pickle; raises DataError if it is one of a bucket."""
-    if is_pickle(path) and is_s3(source):
-        raise DataError(
-            f"classifier.pretrained: {source} is a pickle; from a bucket only safetensors are read, convert it"
-        )
-    return is_pickle(path)
+    found = is_pickle(path)
+    if found and is_s3(source):
+        raise pickle_in_bucket(source)
+    return found
 
 
 def _read_pickle(path: Path, source: str, mapped: bool = False) -> dict[str, Tensor]:

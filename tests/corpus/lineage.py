@@ -30,13 +30,13 @@ def _of(change: Callable[[FolderStore, dict[str, Any]], object] = lambda store, 
         tree["key"] = _key(manifest)
         change(store, tree)
         store.put(f"s/report/{_key(manifest)}/manifest.json", json.dumps(tree).encode())
-        return verify(str(folder / "store"), False)
+        return verify(str(folder / "store"), None, False)
 
     return attempt
 
 
 def _location(location: str) -> Callable[[Path], object]:
-    return lambda _: (verify(location, False), gc(location, False, False))
+    return lambda _: (verify(location, None, False), gc(location, None, False, False))
 
 
 def _gc(key: str) -> Callable[[Path], object]:
@@ -46,7 +46,7 @@ def _gc(key: str) -> Callable[[Path], object]:
         store = FolderStore(folder / "store")
         store.put(key, b"data")
         store.put("blobs/sha256/" + "a" * 64, b"data")
-        gc(str(folder / "store"), True, False)
+        gc(str(folder / "store"), None, True, False)
         return list(store.list(""))
 
     return attempt

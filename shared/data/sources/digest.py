@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from shared.artifacts.open import is_s3, split_s3
+from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound
 from shared.config.dataset import Dataset
@@ -37,9 +37,7 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     if dataset.root is None:
         return None
     if is_s3(dataset.root):
-        from shared.artifacts.s3 import S3Store
-
-        files = _in_bucket(S3Store(*split_s3(dataset.root), settings), dataset.label_files)
+        files = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_files)
     else:
         files = _in_folder(expanded(dataset.root), dataset.root, dataset.label_files)
     if not files:

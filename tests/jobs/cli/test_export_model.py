@@ -244,4 +244,7 @@ def test_a_push_that_cannot_work_is_refused_before_the_export(tmp_path: Path, mo
     for name in ("squares", "a/b/c", "../x", "me/sq uares"):
         with pytest.raises(ConfigError, match="--push: "):
             export(out, push=name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="--push: HF_HUB_OFFLINE forbids to push; unset it"):
+        export(out, push="me/squares")
     assert not out.exists()

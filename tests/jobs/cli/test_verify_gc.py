@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs.__main__ import main
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
 from shared.pipeline.plan import Step
+from shared.services.process import free_ports
 from shared.settings import Settings
 from tests.support.local_commands import commit_all, run
 
@@ -43,10 +45,11 @@ def blob_of(text: str) -> Path:
 def test_verify(capsys: pytest.CaptureFixture[str]) -> None:
     commit_all(files=own_file)
     run()
-    for words in ((), ("work/demo",), ("store",)):
+    for words in ((), ("work/demo",), ("store",), ("--workdir", "work/demo")):
         code, out, _ = command(capsys, "verify", *words)
         assert code == 0
         assert "demo: whole: " in out
+        assert re.search("^demo: digest of the report: [0-9a-f]{64}$", out, re.MULTILINE)
     blob_of('{"answer": 1}').write_text('{"answer": 2}')
     blob_of("<html>page</html>").unlink()
     code, out, _ = command(capsys, "verify")
@@ -79,6 +82,19 @@ def test_verify_of_a_bucket(
     assert "nothing of any study is committed there" in err
 
 
+@pytest.mark.parametrize("name", ["verify", "gc"])
+def test_a_store_that_does_not_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(S3Store.__init__, "__defaults__", (1,))  # one attempt, as more would take seconds
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "a-key-that-is-long-enough")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_ports(1)[0]}")
+    code, out, err = command(capsys, name, "s3://bucket/prefix")
+    assert (code, out) == (75, "")
+    assert "does not answer" in err
+
+
 def test_what_is_no_store(capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree("store", ignore_errors=True)
     for words, said in (
@@ -91,6 +107,15 @@ def test_what_is_no_store(capsys: pytest.CaptureFixture[str]) -> None:
             assert code == 2
             assert said in err
     assert not Path(".incoming").exists()
+
+
+@pytest.mark.parametrize("name", ["verify", "gc"])
+def test_the_work_directory_is_named_as_other_commands_name_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    code, _, err = command(capsys, name)
+    assert (code, "name one with --workdir" in err) == (2, True)
+    assert command(capsys, name, "--workdir", "nowhere")[0] == 2
+    code, _, err = command(capsys, name, "store", "--workdir", "work/demo")
+    assert (code, "--workdir: excludes 'store'" in err) == (2, True)
 
 
 def test_gc(capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,7 +184,7 @@ def test_no_folder_for_temporary_files() -> None:
     assert error.exit_code == 75
 
 
-def test_a_server_whose_disk_is_nearly_full_has_its_cause_named(
+def test_a_server_whose_disk_has_little_room_has_its_cause_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
@@ -196,8 +196,12 @@ def test_a_server_whose_disk_is_nearly_full_has_its_cause_named(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
     with pytest.raises(
-        UnavailableError, match=r"InternalError; .*the disk is nearly full \(5.0 of .* which may be the cause"
+        UnavailableError, match=r"InternalError; .*the disk has little room \(5.0 of .* which may be the cause"
     ):
+        fail()
+    small = usage._replace(total=31_300_000, free=31_300_000)  # initdb removes what it wrote when it does not fit
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: small)
+    with pytest.raises(UnavailableError, match=r"has little room \(31.3 of 31.3 MB are free\).*choose a larger one$"):
         fail()
 
 

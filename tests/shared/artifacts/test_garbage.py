@@ -162,6 +162,57 @@ def test_a_manifest_between_the_move_and_the_second_reading(
     assert artifacts.fetch(file).read_bytes() == b"data"
 
 
+@pytest.mark.parametrize("committed_again", [True, False])
+def test_a_removal_that_pauses_within_a_move_beside_another(
+    s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed_again: bool
+) -> None:
+    """On a server a move is a copy and then a deletion, between which anything may happen."""
+    store, artifacts, path = s3_store, artifacts_of(s3_store, tmp_path), written(tmp_path, b"data")
+    artifacts.upload("data", path)
+    found, delete = find_garbage(store, ANY_AGE), store.delete
+
+    def paused(key: str) -> None:
+        monkeypatch.setattr(store, "delete", delete)
+        if committed_again:
+            commit(artifacts, path)
+        remove_garbage(
+            store, find_garbage(store, ANY_AGE)
+        )  # by another process, for which a blob in `removed/` is young
+        if not committed_again:
+            commit(artifacts, path)
+        delete(key)
+
+    monkeypatch.setattr(store, "delete", paused)
+    assert remove_garbage(store, found, ANY_AGE) == 0
+    assert [store.get(key) for key in blobs(store)] == [b"data"]
+
+
+def test_a_removal_that_pauses_before_its_move_beside_another(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, path = artifacts_of(store, tmp_path), written(tmp_path, b"data")
+    artifacts.upload("data", path)
+    time.sleep(SHORT + 1.5)
+    found, move, named = find_garbage(store, SHORT), store.move, garbage._named
+
+    def slow(key: str, target: str) -> None:
+        monkeypatch.setattr(store, "move", move)
+
+        def read(at: Store) -> tuple[int, set[bytes]]:
+            monkeypatch.setattr(garbage, "_named", named)
+            before = named(at)
+            commit(artifacts, path)
+            move(key, target)
+            return before
+
+        monkeypatch.setattr(garbage, "_named", read)
+        assert remove_garbage(store, found, SHORT) == 1  # by another process: the commit comes after its second reading
+
+    monkeypatch.setattr(store, "move", slow)
+    assert remove_garbage(store, found, SHORT) == 0
+    assert [store.get(key) for key in blobs(store)] == [b"data"]
+
+
 @pytest.mark.parametrize("needed", [True, False])
 def test_what_a_killed_removal_left(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: bool
@@ -180,7 +231,7 @@ def test_what_a_killed_removal_left(
         store.put("study/prepare/k/manifest.json", file.model_dump_json().encode())
     assert find_garbage(store).interrupted == 1
     remove_garbage(store, find_garbage(store))  # it is young: another process may be about to move it back
-    assert list(store.list(REMOVED)) == ([] if needed else [REMOVED + file.digest])
+    assert [key.rpartition("/")[2] for key in store.list(REMOVED)] == ([] if needed else [file.digest])
     remove_garbage(store, find_garbage(store), ANY_AGE)
     assert not list(store.list(REMOVED))
     assert blobs(store) == ([BLOBS + file.digest] if needed else [])

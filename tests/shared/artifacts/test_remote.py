@@ -30,7 +30,7 @@ def test_a_prefix_becomes_a_folder(s3_store: S3Store, s3_server: Settings, tmp_p
         s3_store.put(key, data)
     s3_store.put("set-of-another/x", b"")
     # web consoles create folders in this way
-    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/img/")
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._at.prefix}set/img/")
     folder = local_folder(f"{s3_store.url}/set/", s3_server, tmp_path)
     found = {f"set/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == files
@@ -78,7 +78,7 @@ def test_keys_that_would_leave_the_folder(key: str, tmp_path: Path, monkeypatch:
         def files(self) -> list[Listed]:
             return [Listed("good.png", "", 1), Listed(key, "", 1)]
 
-    monkeypatch.setattr(remote, "_store", lambda *_: Bucket())
+    monkeypatch.setattr(remote, "open_bucket", lambda *_: Bucket())
     with pytest.raises(DataError, match=r"s3://bucket/set: the name .* names are relative and normal"):
         local_folder("s3://bucket/set", Settings.from_environment({}), tmp_path / "scratch")
     assert not list(tmp_path.iterdir())

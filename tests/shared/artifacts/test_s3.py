@@ -7,7 +7,7 @@ import logging
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -241,12 +241,78 @@ def test_a_listing_and_an_error_without_an_end(s3_server: Settings) -> None:
     assert Endless.sent < 200 << 20
 
 
+class Answer(Endless):
+    """Gives the same answer to each request."""
+
+    said = b""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        with suppress(OSError):
+            self.wfile.write(self.said)
+
+
+DATE = "Date: Sat, 28 Nov 2026 10:00:00 GMT"
+ENTRY = "<Contents><Key>p/a</Key><Size>1</Size>{}</Contents>"
+WRITTEN = "<LastModified>2026-01-01T00:00:00Z</LastModified>"
+
+
+@pytest.mark.parametrize(
+    ("read", "headers", "body", "said"),
+    [
+        ("list", [DATE], ENTRY.format(""), "does not speak S3 .*ETag"),
+        ("list", [DATE], "<Contents><Size>1</Size></Contents>", "does not speak S3 .*Key"),
+        ("list", [DATE], "<Contents><Key>p/a</Key><ETag>a</ETag><Size>few</Size></Contents>", "does not speak S3 .*'few'"),
+        ("scan", [DATE], ENTRY.format(""), "does not speak S3 .*LastModified"),
+        ("scan", [DATE], ENTRY.format("<LastModified>never</LastModified>"), "does not speak S3 .*never"),
+        ("scan", [], ENTRY.format(WRITTEN), "its answers have no time"),
+        ("scan", ["Date: Sat, 28 Nov 2026 10:00:00 -0000"], ENTRY.format(WRITTEN), "its answers have no time"),
+        ("unfinished", [DATE], "<Upload><Key>p/a</Key></Upload>", "does not speak S3 .*UploadId"),
+        ("stat", [DATE], "", "does not speak S3 .*LastModified"),
+        ("exists", ["Last-Modified: never"], "", "does not speak S3 .*never"),
+        ("get_file", [DATE], "hello", "does not speak S3 .*ETag"),
+    ],
+)  # fmt: skip
+def test_answers_that_lack_what_s3_says(
+    s3_server: Settings, tmp_path: Path, read: str, headers: list[str], body: str, said: str
+) -> None:
+    xml = f"<Result>{body}</Result>" if body.startswith("<") else body
+    Answer.said = "\r\n".join(["HTTP/1.1 200 OK", *headers, f"Content-Length: {len(xml)}", "", xml]).encode()
+    with hostile(s3_server, Answer) as store:
+        reads: dict[str, Callable[[], object]] = {
+            "list": lambda: list(store.list("")),
+            "scan": lambda: list(store.scan("")),
+            "unfinished": lambda: list(store.unfinished()),
+            "stat": lambda: store.stat("a"),
+            "exists": lambda: store.exists("a"),
+            "get_file": lambda: store.get_file("a", tmp_path / "a"),
+        }
+        with pytest.raises((ArtifactError, UnavailableError), match=said):
+            reads[read]()
+
+
 def test_more_objects_than_are_listed(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "MOST_LISTED", 2)
     for key in "abc":
         s3_store.put(key, b"")
     with pytest.raises(ArtifactError, match="more than 2 objects are listed; name a prefix that holds fewer"):
         list(s3_store.list(""))
+
+
+def test_an_upload_that_is_abandoned_while_it_is_under_way(s3_store: S3Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(s3.BIGGEST_PUT + 1))
+
+    def abandon(**_: Any) -> None:
+        for write in list(s3_store.unfinished()):
+            s3_store.abandon(write)
+            s3_store.abandon(write)  # which is gone already
+
+    s3_store._client.meta.events.register("before-call.s3.CompleteMultipartUpload", abandon)
+    with pytest.raises(
+        UnavailableError, match=r"/file at .*: its parts were removed before it was whole, .* same command again"
+    ):
+        s3_store.put_file("file", tmp_path / "file")
 
 
 def test_the_start_of_an_object(s3_store: S3Store) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from shared.artifacts.folder import FolderStore
-from shared.artifacts.s3 import BIGGEST_PUT, S3Store, make_bucket
+from shared.artifacts.s3 import BIGGEST_PUT, S3Store
+from shared.artifacts.s3_bucket import make_bucket
 from shared.artifacts.store import NotFound, Store
 from shared.services.process import free_ports, start
 from shared.services.s3 import BUCKET

@@ -146,6 +146,13 @@ def test_a_study_in_progress_is_not_whole_though_nothing_is_damaged(folder_store
     assert [problem.kind for problem in check(artifacts).problems] == ["missing"]
 
 
+def test_a_result_that_is_removed_after_it_was_listed(folder_store: FolderStore, tmp_path: Path) -> None:
+    artifacts, committed = commit(folder_store, tmp_path, last=1)
+    places = studies(folder_store)[artifacts.study]
+    folder_store.delete(place(committed["prepare"]))
+    assert [problem.reason for problem in verify(artifacts, places).problems] == ["it was removed after it was listed"]
+
+
 def test_an_older_report_does_not_count(folder_store: FolderStore, tmp_path: Path) -> None:
     artifacts, committed = commit(folder_store, tmp_path)
     old = committed["report"].model_copy(

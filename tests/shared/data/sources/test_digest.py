@@ -64,8 +64,8 @@ def test_a_bucket_and_a_folder_with_the_same_files_agree(
         (tmp_path / name).write_bytes(data)
         s3_store.put(f"set/{name}", data)
     # web consoles create folders in this way
-    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/a/")
-    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._prefix}set/of-another/")
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._at.prefix}set/a/")
+    s3_store._client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store._at.prefix}set/of-another/")
     there = FolderSource(source="folder", root=f"{s3_store.url}/set")
     assert source_digest(there, s3_server) == source_digest(source(tmp_path), SETTINGS)
     s3_store.put("set/labels.csv", b"a.png,dog")

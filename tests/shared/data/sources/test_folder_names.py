@@ -87,7 +87,16 @@ def test_a_code_without_a_name_keeps_its_code_and_is_said(tmp_path: Path, pictur
         ({"1\n"}, "1 cat\n"),
         (set[str](), "n02007558 flamingo\n"),
     ],
-    ids=["one is missing", "names already", "a list", "numbers", "a list of images", "a code twice", "a line break", "no folders"],
+    ids=[
+        "one is missing",
+        "names already",
+        "a list",
+        "numbers",
+        "a list of images",
+        "a code twice",
+        "a line break",
+        "no folders",
+    ],
 )
 def test_a_file_that_does_not_name_all_is_passed_over(tmp_path: Path, folders: set[str], text: str) -> None:
     (tmp_path / "data").mkdir()
