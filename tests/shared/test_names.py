@@ -183,7 +183,7 @@ def bucket(box: Sandbox, name: str) -> None:
         def get_file(self, key: str, path: Path, size: int) -> None:
             path.write_bytes(b"stolen")
 
-    with mock.patch.object(remote, "_store", return_value=Store()):
+    with mock.patch.object(remote, "open_bucket", return_value=Store()):
         remote.local_folder("s3://bucket/set", box.settings, box.inside / "scratch")
 
 
