@@ -103,9 +103,9 @@ def review_lines(reviews: Mapping[str, Review]) -> list[str]:
     """Returns a line for each review of generated images: how many images a person kept and rejected."""
     lines = []
     for location, review in reviews.items():
-        decided = list(review.decisions.values())
+        decided = Counter(review.decisions.values())
         local = "" if is_s3(location) else "; a cluster reads it only from s3://bucket/key"
-        lines.append(f"review {location}: {decided.count(KEEP)} kept, {decided.count(REJECT)} rejected{local}")
+        lines.append(f"review {location}: {decided[KEEP]} kept, {decided[REJECT]} rejected{local}")
     return lines
 
 

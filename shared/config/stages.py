@@ -306,7 +306,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             on_device=True,
             blocks=True,
             operational=("final.seeds", "final.checkpoint_every"),
-            report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json", "calibration.json", "reviewed.csv"),
+            report_files=(
+                "metrics.json",
+                "predictions.parquet",
+                "curve.json",
+                "thresholds.json",
+                "calibration.json",
+                "reviewed.csv",
+            ),
         ),
         "report": StageKind(ReportConfig, version=8, run="jobs.report:run"),
     }

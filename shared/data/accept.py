@@ -15,7 +15,6 @@ from shared.data.review import KEEP, REJECT, Review
 from shared.errors import DataError
 from shared.names import shown
 
-
 LEAK = "copy of a validation or test image"
 """Says of an image that it is refused whatever a person thinks of it: with it, the test would be no test."""
 COPY = "copy of a training image"
@@ -44,8 +43,9 @@ def accepted_images(
     if review is None:
         raise DataError(f"accept.reviewed: {shown(accept.reviewed)} was not read, so its decisions are unknown")
     decided = review.decisions_of(generated)
-    kept_or_fine: NDArray[np.bool_] = mask | ((decided == KEEP) & (refused != LEAK))
-    return kept_or_fine & (decided != REJECT)
+    mask |= (decided == KEEP) & (refused != LEAK)
+    mask &= decided != REJECT
+    return mask
 
 
 def accept_mask(accept: Accept, scores: pa.Table) -> NDArray[np.bool_]:

@@ -8,11 +8,12 @@ to an image that nobody saw.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded, local_file
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 IMAGE, DECISION = "image", "decision"
 UNDECIDED, KEEP, REJECT = 0, 1, -1
-DECISIONS: Mapping[str, Literal[1, -1]] = {"keep": KEEP, "reject": REJECT}
+DECISIONS: Mapping[str, int] = {"keep": KEEP, "reject": REJECT}
 HOW = "take the file that review.html of `tailfill export generated --review` downloads"
 MOST_BYTES = 64 << 20  # over a million rows
 _ID = re.compile(r"p([0-9]{1,9})-([0-9]{6,12})-([0-9a-f]{12})")
@@ -44,7 +45,7 @@ class Review:
     """Holds what a person decided about generated images."""
 
     file: Path
-    decisions: Mapping[str, Literal[1, -1]]
+    decisions: Mapping[str, int]
     """Maps the ids of images to KEEP or REJECT."""
     digest: str
     """Holds the SHA-256 of the file."""
@@ -104,7 +105,7 @@ def read_review(path: Path) -> Review:
     except DataError as error:
         raise DataError(f"accept.reviewed: {error}") from error
     names = {name.lower(): name for name in table.columns}
-    found: dict[str, Literal[1, -1]] = {}
+    found: dict[str, int] = {}
     for row in table.rows:
         name, word = row.cells[names[IMAGE]], row.cells[names[DECISION]]
         where = f"accept.reviewed: {path.name} line {row.line}"
@@ -126,7 +127,9 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     for wanted in (IMAGE, DECISION):
         if (count := names.count(wanted)) != 1:
             what = "no column" if count == 0 else f"{count} columns"
-            raise DataError(f"{path.name}: has {what} {wanted!r}; the first row must name {IMAGE} and {DECISION}; {HOW}")
+            raise DataError(
+                f"{path.name}: has {what} {wanted!r}; the first row must name {IMAGE} and {DECISION}; {HOW}"
+            )
 
 
 def fetch_review(location: str, settings: Settings, scratch: Path | None = None) -> Review:
@@ -140,7 +143,7 @@ def fetch_review(location: str, settings: Settings, scratch: Path | None = None)
             stored = open_bucket(bucket, "", settings).stat(key)
             if stored is not None and stored.size > MOST_BYTES:
                 raise DataError(f"{location}: has over {MOST_BYTES >> 20} MiB, so it is no review; {HOW}")
-        elif expanded(location).is_dir():
+        elif os.path.isdir(expanded(location)):  # noqa: PTH112 - False for a name that is too long, as in local_file
             raise DataError(f"{shown(location)}: is a folder; name the CSV in it")
         path = local_file(location, settings, scratch)
     except DataError as error:
@@ -148,7 +151,9 @@ def fetch_review(location: str, settings: Settings, scratch: Path | None = None)
     return read_review(path)
 
 
-def arm_review(accept: Accept | None, digests: Mapping[str, str], settings: Settings, scratch: Path) -> Review | None:
+def arm_review(
+    accept: Accept | None, digests: Mapping[str, str], settings: Settings, scratch: Path | None
+) -> Review | None:
     """Returns the review that an arm's `accept` names, or None; raises DataError if it is not the one whose digest the key contains."""
     if accept is None or accept.reviewed is None:
         return None

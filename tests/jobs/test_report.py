@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -493,31 +490,6 @@ def test_a_stopped_run_commits_nothing(context: Context) -> None:
     with pytest.raises(Stopped):
         job.run(context.task.config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) is None
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Yields the system's Chromium, started by playwright. If there is none, the test fails in CI, and is skipped elsewhere."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        message = "no Chromium on PATH: `apt install chromium`, or set CHROMIUM to its program"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-    ]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
