@@ -14,7 +14,7 @@ from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
-from shared.names import path_below, shown
+from shared.names import LONGEST_PART, path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def expanded(location: str) -> Path:
     """Returns the path of a local location, in which `~` stands for a home folder; raises DataError if there is none, or if no path can be so."""
     if "\0" in location:
         raise DataError(f"{shown(location)}: has a NUL, which no path has; remove it")
+    if any(len(os.fsencode(part)) > LONGEST_PART for part in location.split("/")):
+        raise DataError(
+            f"{shown(location)}: has a part of over {LONGEST_PART} bytes, which no file system takes; shorten it"
+        )
     try:
         return Path(location).expanduser()
     except RuntimeError:
@@ -66,7 +70,7 @@ def local_file(location: str, settings: Settings, scratch: Path | None = None) -
     """
     if not is_s3(location):
         path = expanded(location)
-        if not os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long, of which Path.is_file raises OSError
+        if not path.is_file():
             raise DataError(f"{location}: there is no such file; name an existing one or s3://bucket/key")
         return path
     bucket, key = split_s3(location)

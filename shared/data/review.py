@@ -8,7 +8,6 @@ to an image that nobody saw.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,7 +142,7 @@ def fetch_review(location: str, settings: Settings, scratch: Path | None = None)
             stored = open_bucket(bucket, "", settings).stat(key)
             if stored is not None and stored.size > MOST_BYTES:
                 raise DataError(f"{location}: has over {MOST_BYTES >> 20} MiB, so it is no review; {HOW}")
-        elif os.path.isdir(expanded(location)):  # noqa: PTH112 - False for a name that is too long, as in local_file
+        elif expanded(location).is_dir():
             raise DataError(f"{shown(location)}: is a folder; name the CSV in it")
         path = local_file(location, settings, scratch)
     except DataError as error:
