@@ -21,7 +21,7 @@ from shared.config.load import load_study
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice, Verdict
 from shared.config.stages import JudgeConfig, WeightsConfig
-from shared.data.review import KEEP, REJECT, Review, study_reviews
+from shared.data.review import KEEP, REJECT, Review, pool_of, study_reviews
 from shared.diffusion.generators import generator_kind
 from shared.log import Log, duration
 from shared.pipeline.plan import arm_of, plan
@@ -82,11 +82,11 @@ def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) ->
         names = [experiment.name for experiment in study.experiments]
         if as_json:
             return json.dumps({"study": study.name, "experiments": names})
-        return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study), *review_lines(reviews)])
+        return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study), *review_lines(study, reviews)])
     forecast = forecast_study(study)
     if as_json:
         return json.dumps(forecast.__dict__, indent=1)
-    return "\n".join([describe(study, forecast), *review_lines(reviews)])
+    return "\n".join([describe(study, forecast), *review_lines(study, reviews)])
 
 
 def base_lines(study: ResolvedStudy) -> list[str]:
@@ -99,13 +99,15 @@ def base_lines(study: ResolvedStudy) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def review_lines(reviews: Mapping[str, Review]) -> list[str]:
-    """Returns a line for each review of generated images: how many images a person kept and rejected."""
+def review_lines(study: ResolvedStudy, reviews: Mapping[str, Review]) -> list[str]:
+    """Returns a line for each review of generated images: how many images a person kept and rejected, and which pools it leaves out."""
     lines = []
     for location, review in reviews.items():
         decided = Counter(review.decisions.values())
+        without = sorted({*range(study.pools)} - {pool_of(name) for name in review.decisions})
+        left_out = f"; it decides about no image of {len(without)} of {study.pools} pools" if without else ""
         local = "" if is_s3(location) else "; a cluster reads it only from s3://bucket/key"
-        lines.append(f"review {location}: {decided[KEEP]} kept, {decided[REJECT]} rejected{local}")
+        lines.append(f"review {location}: {decided[KEEP]} kept, {decided[REJECT]} rejected{left_out}{local}")
     return lines
 
 

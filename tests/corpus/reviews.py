@@ -137,6 +137,11 @@ TABLES = [
     _read("blank lines at the end", f"{HEAD}{FIRST},keep\n\n\n", "1 kept"),
 ]  # fmt: skip
 STUDIES = [
+    Case(
+        "a review of one pool of several",
+        _checked(_text(f"{HEAD}p1-000000-9f86d081884c,keep\n"), "verdict={provisional: true}"),
+        0, ("1 kept, 0 rejected; it decides about no image of 1 of 2 pools",),
+    ),
     Case("a review without a name", _study("accept.reviewed="), 2, ("accept.reviewed", "got \"\"")),
     Case("a review that is a number", _study("accept.reviewed=3"), 2, ("accept.reviewed", "got 3")),
     Case("a list of reviews", _study("accept.reviewed=[a.csv]"), 2, ("accept.reviewed",)),
