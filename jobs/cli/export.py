@@ -196,6 +196,7 @@ def _export(session: Session, fingerprints: Fingerprints, out: Path, options: Ge
             len(written),
             session.study.dataset.resolution,
             options.licence,
+            options.review,
         )
         target.write("README.md", card.markdown().encode())
         target.write_metadata()

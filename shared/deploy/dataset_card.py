@@ -11,10 +11,18 @@ import yaml
 from shared.data.sources.table import DrawnSource, source_entry
 from shared.deploy.card import plain
 from shared.deploy.generated import Counts, Pool
+from shared.deploy.image_folder import REAL
 from shared.deploy.licences import OWN, data_licence, hub_licence
 from shared.diffusion.text_to_image.families.table import KNOWN
 
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class DatasetCard:
     resolution: int
     licence: str | None
     """Names the licence that the author of the export states."""
+    real_images: bool
+    """Says whether the folder also holds real images, for the page on which the others are reviewed."""
 
     def markdown(self) -> str:
         """Returns the card."""
@@ -52,7 +62,7 @@ class DatasetCard:
         return "\n\n".join(parts) + "\n"
 
     def _metadata(self) -> dict[str, Any]:
-        size = next((name for limit, name in SIZES if self.written < limit), "n>10M")
+        size = next((name for limit, name in SIZES if self.written < limit), "n>1T")
         return {
             **hub_licence(self._licence()),
             "pretty_name": f"{self.study}: generated images of {self.experiment}",
@@ -105,6 +115,8 @@ class DatasetCard:
             "A generator may give back a training image. Copies are looked for when images are scored, and the column `copy_of` names them; "
             "nothing guarantees that all are found.",
         ]
+        if self.real_images:
+            lines.append(f"The folder `{REAL}` holds real images: remove it before you pass this data set on.")
         if first.base is not None:
             terms = KNOWN.get(first.base)
             lines.append(

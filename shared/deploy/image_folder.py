@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = Log("export")
 
 METADATA = "metadata.jsonl"
+REAL = "__review__"
+"""Names the folder of the real images that a review shows. `imagefolder` reads no folder whose name begins with two underscores."""
 
 
 @dataclass

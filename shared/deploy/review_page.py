@@ -13,11 +13,9 @@ from typing import Any
 
 from shared.data.imageset import ImageSet
 from shared.deploy.generated import WrittenImage
-from shared.deploy.image_folder import ExportFolder, image_suffix
+from shared.deploy.image_folder import REAL, ExportFolder, image_suffix
 
 PAGE = "review.html"
-REAL = "__review__"
-"""Names the folder of real images. Hugging Face's `imagefolder` reads no folder whose name begins with two underscores."""
 
 
 def write_review_page(

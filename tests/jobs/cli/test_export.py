@@ -194,6 +194,7 @@ def test_the_card() -> None:
     assert "| shade/light | 3 | 1 | 33 % |" in text
     assert "1 copy of a validation or test image" in text
     assert "Their terms apply to what is made of them" in text
+    assert "__review__" not in text
     columns = {
         name for line in text.splitlines() if line.startswith("| `") for name in line.split("|")[1].split("`")[1::2]
     }
@@ -264,6 +265,7 @@ def test_a_review_decides_and_generates_nothing_again() -> None:
     assert found[3]["refused"] == "copy of a validation or test image", "a person let a copy of a test image in"
     assert "A person kept 3 and rejected 1." in Path("out-None/README.md").read_text()
     assert Path("out-None/review.html").read_text().count('"decision":"keep"') == 3
+    assert "`__review__` holds real images: remove it" in Path("out-None/README.md").read_text()
 
 
 @pytest.mark.usefixtures("empty_folder")
