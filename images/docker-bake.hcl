@@ -17,7 +17,7 @@ function "tag" {
   result = ["${REGISTRY == "" ? "localhost" : REGISTRY}/tailfill/${name}:${TAG}"]
 }
 
-group "bases" { targets = ["base", "control-base"] }
+group "bases" { targets = ["base", "slim", "control-base"] }
 group "default" { targets = ["control", "stage"] }
 
 target "_all" {
@@ -43,6 +43,19 @@ target "base" {
       import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, scipy.stats, pyarrow.parquet, pyarrow.compute
       from diffusers import StableDiffusionPipeline
       from transformers import CLIPTextModel, CLIPTokenizer
+    PYTHON
+  }
+}
+
+# What the stages stand on that compute without torch: a node without GPU fetches a tenth of the base.
+target "slim" {
+  inherits = ["base"]
+  tags     = tag("slim")
+  args = {
+    LOCK    = "images/slim/requirements.lock"
+    IMPORTS = <<-PYTHON
+      import boto3, sklearn.linear_model, jinja2, matplotlib.pyplot, imagehash, PIL.Image
+      import optuna, sqlalchemy.dialects.postgresql.psycopg2, scipy.stats, pyarrow.parquet, pyarrow.compute
     PYTHON
   }
 }
@@ -75,6 +88,6 @@ target "stage" {
   matrix     = { stage = ["prepare", "weights", "finetune", "generate", "judge", "score", "tune", "final", "report"] }
   inherits   = ["_all"]
   dockerfile = "images/${stage}/Dockerfile"
-  args       = { BASE = tag("base")[0] }
+  args       = { BASE = tag(contains(["prepare", "report"], stage) ? "slim" : "base")[0] }
   tags       = tag(stage)
 }
