@@ -97,11 +97,11 @@ def test_our_code_is_the_last_layer_and_small() -> None:
     )
     sizes = [int(line.split()[0]) for line in lines.splitlines() if "/code /opt/tailfill" in line]
     assert len(sizes) == 1
-    assert sizes[0] < 5e6
+    assert sizes[0] < 8e6  # with bytecode: a thousandth of the base
 
 
 def test_control_is_small_and_has_no_torch() -> None:
-    assert inspect("control")["Size"] < 500e6
+    assert inspect("control")["Size"] < 600e6  # of which scipy, for the Sobol points of a search, is a fifth
     script = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'timm', 'diffusers', 'transformers'])))"
     run("control", "-c", script, entrypoint="python")
 
