@@ -19,6 +19,7 @@ from shared.data.imageset import ImageSet, read_shards
 from shared.data.review import DECISIONS, Review, image_ids
 from shared.deploy.image_folder import ExportFolder, image_rows, table_rows
 from shared.errors import DataError
+from shared.names import shown
 from shared.weights.roles import BASE
 
 WORDS = {decision: word for word, decision in DECISIONS.items()}
@@ -107,7 +108,7 @@ def write_pools(
         if pool.score is not None:
             scores = pq.read_table(artifacts.fetch(pool.score.file("scores.parquet")))
         facts = image_facts(pool, images, scores, train, selection)
-        filled = images.extra["filled"].to_pylist() if images.extra is not None else []
+        filled = _provenance(images, "filled")
         counts.pools[pool.number] = len(images)
         counts.add(filled, facts)
         kept = [i for i, fact in enumerate(facts) if fact["accepted"] or not selection.only_accepted]
@@ -129,12 +130,10 @@ def image_facts(
 
     `accepted` is None if it is not known yet. Raises DataError if scores or a review do not fit the images.
     """
-    ids = image_ids(images)  # raises without provenance
-    assert images.extra is not None
     origin = _origin(pool)
     facts: list[dict[str, Any]] = [
-        {"id": name, "source_image": train.paths[source], **origin}
-        for name, source in zip(ids, images.extra["source"].to_pylist(), strict=True)
+        {"id": name, "source_image": train.paths[_checked_row(source, train)], **origin}
+        for name, source in zip(image_ids(images), _provenance(images, "source"), strict=True)
     ]
     if scores is None:
         for fact in facts:
@@ -153,6 +152,22 @@ def image_facts(
         if review is not None:
             fact |= {"refused_by_scores": reason or None, "reviewed": WORDS.get(decision)}
     return facts
+
+
+def _provenance(images: ImageSet, column: str) -> list[Any]:
+    if images.extra is None or column not in images.extra.column_names:
+        raise DataError(f"generated images: have no column {column!r}; run `generate` again (--rerun generate)")
+    values: list[Any] = images.extra[column].to_pylist()
+    return values
+
+
+def _checked_row(row: Any, train: ImageSet) -> int:
+    if not isinstance(row, int) or not 0 <= row < len(train):
+        raise DataError(
+            f"generated images: column 'source' names the training image {shown(row)}, but there are {len(train)}, from 0; run `generate` "
+            "again (--rerun generate)"
+        )
+    return row
 
 
 def _origin(pool: Pool) -> dict[str, Any]:
