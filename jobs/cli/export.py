@@ -15,8 +15,9 @@ from shared.artifacts.disk import check_empty_folder
 from shared.artifacts.manifest import Manifest
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.data.review import arm_review
-from shared.errors import ConfigError
+from shared.errors import ConfigError, DataError
 from shared.log import Log
+from shared.names import checked_name
 from shared.pipeline import status as step_status
 from shared.pipeline.local_session import (
     last_study,
@@ -119,6 +120,8 @@ def write_dataset(images: ImageSet, out: Path) -> str:
     """
     from shared.deploy.image_folder import image_rows, new_folder
 
+    for split in sorted(set(images.split.tolist())):
+        checked_name(split, "images, column 'split'", DataError)
     with new_folder(out) as folder:
         names = [f"{split}/{row:06d}" for row, split in enumerate(images.split.tolist())]
         folder.add_images(names, images, image_rows(images))

@@ -12,8 +12,10 @@ import pyarrow as pa
 
 from jobs.cli.validate import validate
 from shared.config.generation import Accept
+from shared.config.load import load_study
 from shared.data.accept import accepted_images
 from shared.data.review import KEEP, MOST_BYTES, read_review
+from shared.pipeline.local_session import check_locations
 from tests.corpus.case import Case
 from tests.support.generated_study import SCORES, generated
 from tests.support.small_study import SMALL_STUDY
@@ -61,6 +63,11 @@ def _huge(path: Path) -> None:
 
 def _study(*sets: str) -> Callable[[Path], str]:
     return lambda folder: validate(SMALL_STUDY, sets, False, False)
+
+
+def _located(location: str) -> Callable[[Path], object]:
+    """Returns an attempt that looks at where a study's files are, as `tailfill run` does first."""
+    return lambda folder: check_locations(load_study(SMALL_STUDY, [f"accept.reviewed={location}"]), folder / "work")
 
 
 def _applied(content: Callable[[list[str]], str], pool: int = 0, guidance: float = 2.0) -> Callable[[Path], str]:
@@ -157,6 +164,8 @@ STUDIES = [
         _checked(_text(f"{HEAD}{FIRST},keep\n"), "experiments.synthetic.search.space={generate.guidance: {values: [1.0, 2.0]}}"),
         2, ("accept.reviewed", "nobody has reviewed the images that trials make", "generate.guidance"),
     ),
+    Case("a review in a bucket of no named server", _located("s3://data/reviewed.csv"), 2, ("accept.reviewed: s3://data/reviewed.csv is in a bucket", "TAILFILL_STORE")),
+    Case("a bucket without a key", _located("s3://"), 2, ("accept.reviewed",)),
     Case("a review that no arm needs", _study("accept.reviewed=gone.csv", "experiments=[{name: real}]"), 0, ("valid (real)",)),
 ]  # fmt: skip
 IMAGES = [
