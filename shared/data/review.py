@@ -139,6 +139,8 @@ def fetch_review(location: str, settings: Settings, scratch: Path | None = None)
     try:
         if is_s3(location):
             bucket, key = split_s3(location)
+            if not key:
+                raise DataError(f"{shown(location)}: names no object; name the CSV as s3://bucket/key")
             stored = open_bucket(bucket, "", settings).stat(key)
             if stored is not None and stored.size > MOST_BYTES:
                 raise DataError(f"{location}: has over {MOST_BYTES >> 20} MiB, so it is no review; {HOW}")

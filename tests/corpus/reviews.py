@@ -14,8 +14,9 @@ from jobs.cli.validate import validate
 from shared.config.generation import Accept
 from shared.config.load import load_study
 from shared.data.accept import accepted_images
-from shared.data.review import KEEP, MOST_BYTES, read_review
+from shared.data.review import KEEP, MOST_BYTES, fetch_review, read_review
 from shared.pipeline.local_session import check_locations
+from shared.settings import Settings
 from tests.corpus.case import Case
 from tests.support.generated_study import SCORES, generated
 from tests.support.small_study import SMALL_STUDY
@@ -164,7 +165,9 @@ STUDIES = [
         _checked(_text(f"{HEAD}{FIRST},keep\n"), "experiments.synthetic.search.space={generate.guidance: {values: [1.0, 2.0]}}"),
         2, ("accept.reviewed", "nobody has reviewed the images that trials make", "generate.guidance"),
     ),
-    Case("a review in a bucket of no named server", _located("s3://data/reviewed.csv"), 2, ("accept.reviewed: s3://data/reviewed.csv is in a bucket", "TAILFILL_STORE")),
+    Case("a review in a bucket of no named server", _located("s3://data/reviewed.csv"), 2, ("accept.reviewed: s3://data", "TAILFILL_STORE")),
+    Case("a bucket alone", lambda _: fetch_review("s3://data", Settings.from_environment({})), 2, ("accept.reviewed: 's3://data': names no object",)),
+    Case("a bucket and a slash", lambda _: fetch_review("s3://data/", Settings.from_environment({})), 2, ("names no object",)),
     Case("a bucket without a key", _located("s3://"), 2, ("accept.reviewed",)),
     Case("a review that no arm needs", _study("accept.reviewed=gone.csv", "experiments=[{name: real}]"), 0, ("valid (real)",)),
 ]  # fmt: skip
