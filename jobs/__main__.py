@@ -295,7 +295,10 @@ OUT = click.argument("out", type=click.Path(path_type=Path), metavar="DIR")
 @OUT
 @LATEST
 def export_dataset(out: Path, workdir: Path | None) -> None:
-    """Write the prepared images and a metadata.jsonl, as Hugging Face `datasets` reads them."""
+    """Write the prepared images and their labels.
+
+    They are in folders by split, beside a metadata.jsonl, as Hugging Face `datasets` reads them.
+    """
     from jobs.cli.export import export_dataset as write
 
     _say(write(out, workdir))
@@ -322,7 +325,9 @@ def export_generated(
     licence: str | None,
     workdir: Path | None,
 ) -> None:
-    """Write the generated images with a card and a metadata.jsonl, which has their provenance, their scores and whether they are accepted.
+    """Write the generated images and what is known of them.
+
+    They are beside a card and a metadata.jsonl, as Hugging Face `datasets` reads them: with provenance, scores and whether they are accepted.
 
     With --review, real images are written beside the page: do not pass these on. What it downloads is what `accept.reviewed` names in a study.
     """
