@@ -90,6 +90,9 @@ a colon, or is localhost. Arguments: the root and the reference. */}}
 {{- if not (or .serviceAccount.create (and .serviceAccount.control.name .serviceAccount.stage.name)) }}
 {{- fail "serviceAccount.create=false needs the names of accounts that exist: serviceAccount.control.name and serviceAccount.stage.name" }}
 {{- end }}
+{{- if and .serviceAccount.create .serviceAccount.control.name (eq .serviceAccount.control.name .serviceAccount.stage.name) }}
+{{- fail "serviceAccount.control.name and serviceAccount.stage.name are the same: stages need no rights, so name two accounts" }}
+{{- end }}
 {{- range $part, $values := dict "s3" .s3 "database" .database }}
 {{- if and $values.caSecret $values.caConfigMap }}
 {{- fail (printf "%s.caSecret and %s.caConfigMap both name a certificate authority: remove one, or join the two in one file" $part $part) }}

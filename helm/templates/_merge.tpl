@@ -79,7 +79,12 @@ chart renders it, the role's values, and their name. Returns YAML.
 {{- fail (printf "%s.podSpec.volumes: the chart itself has a volume %s; choose another name" $name .name) -}}
 {{- end -}}
 {{- end -}}
+{{- $known := list -}}
+{{- range $template.spec.containers }}{{ $known = append $known .name }}{{ end -}}
 {{- range $more.containers -}}
+{{- if not (or .image (has .name $known)) -}}
+{{- fail (printf "%s.podSpec.containers: %s has no image; the chart's own container is %s" $name .name $main.name) -}}
+{{- end -}}
 {{- if eq .name "main" -}}
 {{- if hasKey . "args" -}}
 {{- fail (printf "%s.podSpec.containers: the chart itself sets the args of the container main; remove them" $name) -}}
