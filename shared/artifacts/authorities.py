@@ -49,7 +49,8 @@ def _certificates(variable: str, path: Path) -> bytes:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ConfigError(f"{variable}: {path} has more than {LARGEST:,} bytes; name a file of certificates in PEM")
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii", errors="replace"))
+        text = data.decode("ascii", errors="replace").replace("\ufffd", "?")  # a comment may have other letters
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{variable}: {path} holds no certificates in PEM; name a file of them") from error
     except OSError as error:

@@ -94,6 +94,8 @@ def test_a_server_of_the_machines_authority_is_trusted_beside_ones_own(
     with server(mine) as own, server(system) as public:
         both = {"TAILFILL_CA_FILE": mine.file, "SSL_CERT_FILE": system.file}
         assert read(own, **both) == read(public, **both) == b"found"
+        mine.file.write_text(f"# Zertifizierungsstelle für alle\n{mine.file.read_text()}", encoding="utf-8")
+        assert read(own, **both) == b"found"
         for endpoint, variables in ((own, {}), (public, {"TAILFILL_CA_FILE": mine.file})):
             with pytest.raises(ConfigError, match=r"certificate cannot be checked .* in TAILFILL_CA_FILE"):
                 read(endpoint, **variables)
