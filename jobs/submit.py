@@ -174,16 +174,16 @@ def _create_jobs(release: Release, session: Session, left: Sequence[Task], creat
     missing = [task for task in left if task.key not in held and not session.artifacts.find("final", task.key)]
     own = sum(job["metadata"]["name"] in created for job in unfinished)
     blocks = deal(missing, parallelism(release.manifests["final"]), own)
-    return {_create_job(release, block) for block in blocks}
+    return {_create_job(release, session, block) for block in blocks}
 
 
-def _create_job(release: Release, block: Sequence[Task]) -> str:
+def _create_job(release: Release, session: Session, block: Sequence[Task]) -> str:
     name = release.job_name(block)
     job = release.cluster.get("jobs", name)
     # if it is complete, its result has been removed since
     if job is not None and job_state(job).ended:
         release.cluster.delete("jobs", name)
-    if release.create_job(block, submitted=True):
+    if release.create_job(session.artifacts, block, submitted=True):
         log.info("submitted", job=name, trainings=len(block))
     else:
         log.info("exists already", job=name)

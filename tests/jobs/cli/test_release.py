@@ -126,7 +126,7 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
     def block(*numbers: int) -> dict[str, Any]:
         labels = {"app.kubernetes.io/component": "final"}
         manifest = {"metadata": {"labels": labels}, "spec": {"template": {"metadata": {"labels": labels}}}}
-        return stage_job(manifest, "study", [tasks[number] for number in numbers], owner, "1")
+        return stage_job(manifest, "study", artifacts.save_tasks([tasks[number] for number in numbers]), owner, "1")
 
     working, failed = block(0, 1, 2), block(3, 4, 5)
     name = working["metadata"]["name"]
