@@ -10,6 +10,7 @@ import bisect
 import copy
 import json
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -116,6 +117,11 @@ class KubeServer(ThreadingHTTPServer):
         condition = {"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": LONG_AGO}
         self.jobs[name]["status"] = {"conditions": [condition]}
         self.note("jobs", name)
+
+    def handle_error(self, *_: object) -> None:
+        """Reports an error, except that a client has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*_)  # type: ignore[arg-type]
 
     # -- what watches are told
 
@@ -308,6 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         with server.condition:
             dropped, bookmarked = server.drops, server.bookmarks
+        self.close_connection = True  # unless the answer has its end
         with suppress(OSError):  # the client has ended the watch
             while time.monotonic() < deadline and not server.closing:
                 with server.condition:
@@ -332,7 +339,6 @@ class _Handler(BaseHTTPRequestHandler):
                         bookmarked = server.bookmarks
                         news.append({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version)}}})
                     if dropped != server.drops:
-                        self.close_connection = True
                         self.connection.shutdown(socket.SHUT_RDWR)
                         return
                     if not news:
@@ -348,6 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
                     server.sent[self.label] += len(text)
             self.wfile.write(b"0\r\n\r\n")
             self.wfile.flush()
+            self.close_connection = False
 
     def give(self, status: int, said: object) -> None:
         text = json.dumps(said).encode()
