@@ -59,7 +59,7 @@ class ClusterError(InputError):
     """Says that the cluster refuses permanently: a right is missing, or it does not accept an object."""
 
 
-class Expired(Exception):
+class Expired(UnavailableError):
     """Says that the API server does not remember a version any more (410), so that the objects must be listed anew."""
 
 
@@ -246,7 +246,7 @@ class Cluster:
             return found
 
         warn = partial(_log.warning, "asked again", request=f"{method} {path}")
-        return retrying(UnavailableError, self._backoff, warn, ATTEMPTS)(attempt)
+        return retrying(_may_pass, self._backoff, warn, ATTEMPTS)(attempt)
 
     def _send(self, method: str, url: str, headers: Any, body: Any, seconds: tuple[float, float]) -> Any:
         with _client_errors(method, url):
@@ -254,6 +254,11 @@ class Cluster:
             if answer.status >= 400:
                 raise ApiException(status=answer.status, reason=answer.reason, body=answer.response.data.decode())
         return answer
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Returns whether the same request may succeed later."""
+    return isinstance(error, UnavailableError) and not isinstance(error, Expired)
 
 
 def _query(selector: str, field_selector: str) -> dict[str, str]:
@@ -366,7 +371,7 @@ class _client_errors:
         if error.status == 404:
             raise _Missing from error
         if error.status == 410:
-            raise Expired from error
+            raise Expired(f"Kubernetes: {self._what}: {said}") from error
         if error.status == 409 or (error.status == 422 and self._method == "PATCH"):
             raise _Conflict from error
         if error.status == 400 and self._method == EXEC:

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from jobs.cli.release import read_parameters
-from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_tasks, submit_final
+from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_jobs, final_tasks, submit_final
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -238,8 +238,9 @@ def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
         )
         release.create_job(session.artifacts, tasks, submitted=True)
         server.end(release.job_name(tasks), "Failed")
-        with pytest.raises(InputError, match=f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"):
-            _follow(release, session, tasks[1], {task.key: "real" for task in tasks}, set())
+        failed = f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"
+        with final_jobs(release, session) as jobs, pytest.raises(InputError, match=failed):
+            _follow(jobs, tasks[1], {task.key: "real" for task in tasks}, set())
 
 
 def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFixture[str]) -> None:
