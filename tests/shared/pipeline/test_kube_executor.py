@@ -16,7 +16,7 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.keys import new_task
 from shared.config.load import load_study
 from shared.config.stages import STAGES
-from shared.config.task import Task
+from shared.config.task import Task, TaskReference, block_json
 from shared.errors import UnavailableError
 from shared.kube import mirror
 from shared.kube.api import Cluster
@@ -187,6 +187,30 @@ def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(
     here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
     here.jobs(PREPARE, image="newer").advance()
     assert len(here.server.created) == 2
+
+
+def test_jobs_that_version_0_1_0_made_go_on(here: Here) -> None:
+    tasks = [final(0), final(1)]
+    here.jobs(*tasks, **{"tailfill/parallelism": "1"}).advance()
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
+    annotations = here.server.jobs[here.name]["spec"]["template"]["metadata"]["annotations"]
+    annotations["tailfill/task"] = block_json(tasks)
+    later = here.jobs(*tasks, **{"tailfill/parallelism": "1"})
+    assert later.advance() == []
+    assert len(here.server.created) == 1
+    for task in tasks:
+        commit_task(task, here.artifacts)
+    here.server.end(here.name)
+    assert [done.step.label for done in later.advance()] == [task.key for task in tasks]
+    assert len(here.server.created) == 1
+
+
+def test_a_job_refers_to_its_tasks_in_the_store(here: Here) -> None:
+    tasks = [final(0), final(1)]
+    here.jobs(*tasks, **{"tailfill/parallelism": "1"}).advance()
+    text = here.server.jobs[here.name]["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
+    assert here.artifacts.load_tasks(TaskReference.model_validate_json(text)) == tasks
+    assert tasks[0].config.model_dump_json() not in text
 
 
 def test_no_more_jobs_of_a_stage_than_its_manifest_says(here: Here) -> None:
