@@ -45,8 +45,8 @@ ReadWriteOnce volume can be mounted on one node only. Arguments: the root and th
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
 {{- $kind := index (include "tailfill.table" $root | fromJson) $stage -}}
-{{- /* coordinators train nothing, so control's small image is enough, unless they need SciPy for quasi-random points */}}
-{{- $small := and (eq $stage "tune") (not $worker) (not (contains "\"sampler\":\"qmc\"" (toJson $root.Values.study))) -}}
+{{- /* coordinators train nothing, so control's small image is enough */}}
+{{- $small := and (eq $stage "tune") (not $worker) -}}
 {{- $image := $small | ternary "control" $stage -}}
 serviceAccountName: {{ $root.Release.Name }}-stage
 automountServiceAccountToken: false

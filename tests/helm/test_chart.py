@@ -323,12 +323,6 @@ def test_images() -> None:
     )
 
 
-def test_quasi_random_points_are_drawn_where_scipy_is() -> None:
-    objects = rendered(any_program(), *ci("spot"), "--set", "study.search.trials=2,study.search.sampler=qmc")
-    images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
-    assert images["Job tune"] == images["Job worker"] == "localhost/tailfill/tune:0.1.0"
-
-
 def test_kueue_queues_jobs_only() -> None:
     objects = rendered(any_program(), *ci("kueue"))
     found = jobs(objects)
