@@ -142,7 +142,7 @@ class IdleRelease(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        """Has a Job and a worker at work at first, which end; then does what control does once the report is there."""
+        """Begins with a Job and a worker at work, which end; then does what control does once the report is there."""
         executor = KubeExecutor(self._release, open_session(self._folder))
         self._release.create_worker(0, STUDY.name)
         tasks = trainings(1)
@@ -213,7 +213,7 @@ def measure_many(manifests: Mapping[str, Object], count: int, seconds: float) ->
 @click.option("--releases", default=20, help="Releases of this process.")
 @click.option("--jobs", default=5000, help="Jobs of the release that has many.")
 @click.option("--seconds", default=120.0, help="Time of each count.")
-@click.option("--settle", default=45.0, help="Time until the releases are idle.")
+@click.option("--settle", default=60.0, help="Time until the releases are idle.")
 @click.option(
     "--hurry", default=1.0, help="Let each watch end this many times sooner, as if the count took so many times longer."
 )

@@ -64,7 +64,7 @@ class Expired(UnavailableError):
 
 
 class Observer(Protocol):
-    """Is told what this process writes, before a watch tells it."""
+    """Learns what this process writes, before a watch tells it."""
 
     kind: str
 

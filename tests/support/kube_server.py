@@ -84,7 +84,8 @@ class KubeServer(ThreadingHTTPServer):
         self.pages: dict[str, list[Object]] = {}
         """Holds what is left of lists, by the token of the next page."""
         self.closing = False
-        self._known: dict[tuple[str, str], Object] = {}
+        self.known: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
+        """Holds the objects as the last event told them, by kind and name; these are never changed."""
 
     @property
     def jobs(self) -> dict[str, Object]:
@@ -128,31 +129,33 @@ class KubeServer(ThreadingHTTPServer):
     def note(self, kind: str, name: str) -> None:
         """Takes notice of what has happened to the object of this name."""
         with self.condition:
-            found, known = self.objects[kind].get(name), self._known.get((kind, name))
+            found, known = self.objects[kind].get(name), self.known[kind].get(name)
             if found is not None:
                 found["metadata"].setdefault("uid", str(uuid.uuid4()))
                 found["metadata"].setdefault("resourceVersion", "0")
             if found == known:
                 return
             if known is not None and (found is None or found["metadata"]["uid"] != known["metadata"]["uid"]):
-                del self._known[kind, name]
+                del self.known[kind][name]
                 self._tell(kind, "DELETED", copy.deepcopy(known))
                 known = None
             if found is not None:
-                self._tell(kind, "ADDED" if known is None else "MODIFIED", found)
-                self._known[kind, name] = copy.deepcopy(found)
+                self.known[kind][name] = self._tell(kind, "ADDED" if known is None else "MODIFIED", found)
 
-    def _tell(self, kind: str, what: str, found: Object) -> None:
+    def _tell(self, kind: str, what: str, found: Object) -> Object:
         self.version += 1
         found["metadata"]["resourceVersion"] = str(self.version)
-        self.events.append(Event(self.version, kind, what, copy.deepcopy(found)))
+        told = copy.deepcopy(found)
+        self.events.append(Event(self.version, kind, what, told))
         self.condition.notify_all()
+        return told
 
-    def changed(self) -> int:
-        """Takes notice of all that tests have changed, and returns the version."""
+    def changed(self, *kinds: str) -> int:
+        """Takes notice of all that tests have changed, of these kinds or of all, and returns the version."""
         with self.condition:
-            for each in {(kind, name) for kind in KINDS for name in self.objects[kind]} | set(self._known):
-                self.note(*each)
+            for kind in kinds or KINDS:
+                for name in self.objects[kind].keys() | self.known[kind].keys():
+                    self.note(kind, name)
             return self.version
 
     def send_bookmarks(self) -> None:
@@ -217,10 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer_get(self, kind: str, name: str, part: str, query: dict[str, str], _: bytes) -> tuple[int, object]:
         server = self.server
-        server.changed()
+        server.changed(kind)
         if not name:
             return self.list(kind, query)
-        found = server.objects[kind].get(name)
+        found = server.known[kind].get(name)
         if found is None:
             return 404, {"kind": "Status", "message": f'{kind} "{name}" not found'}
         return 200, _scale(found) if part == "scale" else found
@@ -229,8 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers with a page of a list as it was when its first page was read."""
         server, token = self.server, query.get("continue")
         if token is None:
-            found = [each for _, each in sorted(server.objects[kind].items()) if _selected(each, query)]
-            left, version = copy.deepcopy(found), server.version
+            left = [each for _, each in sorted(server.known[kind].items()) if _selected(each, query)]
+            version = server.version
         elif token in server.pages:
             left, version = server.pages.pop(token), json.loads(base64.b64decode(token))["version"]
         else:
