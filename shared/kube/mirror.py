@@ -22,6 +22,7 @@ WATCH_SECONDS = (
 SHORT_SECONDS = 1.0  # a watch that ends sooner without an event counts as a failure
 WAITS = (1.0, 60.0)  # seconds between two attempts at a list or a watch: the first one, and the longest
 PATIENCE_SECONDS = 5.0  # for which a reader waits until the API answers again
+CLOSE_SECONDS = 5.0  # for a request that has no answer yet; its thread ends with the process
 LISTED_SECONDS = 30.0  # between two lists that are made since the copy may be behind
 
 log = Log("kubernetes")
@@ -51,6 +52,9 @@ class Mirror:
         self._thread: threading.Thread | None = None
         self._stream: EventStream | None = None
         self._listed = 0.0
+        """Gives when the last list ended, by the monotonic clock."""
+        self._watched = 0.0
+        """Gives when the watch began, by the monotonic clock; 0 if the last attempt has not got there."""
         self._stop = threading.Event()
         cluster.observers.append(self)
 
@@ -79,7 +83,7 @@ class Mirror:
         self._end_stream()
         self._cluster.observers.remove(self)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
 
     # -- what this process writes
 
@@ -126,7 +130,7 @@ class Mirror:
         """Keeps the copy up to date until `close`."""
         failures = 0
         while not self._stop.is_set():
-            begun, before = time.monotonic(), self.version
+            self._watched, before = 0.0, self.version
             error: UnavailableError | ClusterError | None = None
             try:
                 if not self.version:
@@ -138,7 +142,8 @@ class Mirror:
                 error = raised
             if self._stop.is_set():
                 return
-            if time.monotonic() - begun >= SHORT_SECONDS or self.version not in ("", before):
+            lasted = time.monotonic() - self._watched if self._watched else 0.0
+            if lasted >= SHORT_SECONDS or (self._watched and self.version not in ("", before)):
                 failures = 0  # it worked for a while, and goes on from where it was
             failures += 1
             if failures > 1:
@@ -151,8 +156,11 @@ class Mirror:
     def _watch(self) -> None:
         version, seconds = self.version, random.uniform(*WATCH_SECONDS)
         stream = self._stream = self._cluster.watch(self.kind, version, seconds, *self._selectors)
+        self._watched = time.monotonic()
         self._tell(None)
         try:
+            if self._stop.is_set() or version != self.version:
+                return  # before it was known that there is a stream to end
             for event in stream:
                 self._take(event)
                 if not self.version or self._stop.is_set():

@@ -61,6 +61,8 @@ class KubeServer(ThreadingHTTPServer):
         """Counts the bytes of the answers, by request."""
         self.connections = 0
         self.refusals: dict[tuple[str, str], int] = {}
+        self.refusal_seconds = 0.0
+        """Gives the time that a refusal takes, as with a server that is overloaded."""
         self.scaled: list[int] = []
         self.created: list[str] = []
         """Lists the names of the Jobs that were created."""
@@ -208,6 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.label = f"{'WATCH' if 'watch' in query else self.command} {kind}"
         self.server.requests.append(self.label)
         if refused := self.server.refusals.get((self.command, kind)):
+            time.sleep(self.server.refusal_seconds)
             self.give(refused, {"kind": "Status", "code": refused, "message": "no"})
         elif "watch" in query:
             self.watch(kind, query)

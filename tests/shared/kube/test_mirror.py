@@ -183,6 +183,35 @@ def test_a_server_that_is_unavailable_or_refuses_is_an_error_until_it_answers(
         assert f"after-{status}" in names(copy)
 
 
+def test_a_server_that_takes_its_time_to_fail_is_an_error_too(
+    here: tuple[KubeServer, Cluster, Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _, copy = here
+    monkeypatch.setattr(mirror, "SHORT_SECONDS", 0.1)
+    followed(server, copy)
+    server.refusals["GET", "jobs"], server.refusal_seconds = 503, 0.3
+    server.drop_watches()
+    until(lambda: copy._error is not None)
+    with pytest.raises(UnavailableError, match=r"Kubernetes: GET .*/jobs: no"):
+        copy.objects()
+    server.refusals.clear()
+    until(lambda: copy._error is None)
+    assert copy.objects() == []
+
+
+def test_a_copy_ends_at_once_at_any_moment(here: tuple[KubeServer, Cluster, Mirror]) -> None:
+    _, cluster, _ = here
+    for wait in (0.0, 0.001, 0.003, 0.01, 0.1):
+        copy = Mirror(cluster, "pods")
+        copy.objects()
+        time.sleep(wait)
+        since = time.monotonic()
+        copy.close()
+        assert time.monotonic() - since < mirror.CLOSE_SECONDS - 1
+        assert copy._thread is not None
+        assert not copy._thread.is_alive()
+
+
 def test_an_object_that_was_missed_is_looked_for(here: tuple[KubeServer, Cluster, Mirror]) -> None:
     server, cluster, copy = here
     followed(server, copy)
