@@ -208,12 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         _, kind, name, part = ("/" + url.path.partition("/namespaces/ns/")[2] + "//").split("/")[:4]
         self.label = f"{'WATCH' if 'watch' in query else self.command} {kind}"
-        self.server.requests.append(self.label)
+        with self.server.condition:  # what tests do once they see the request is done to it
+            self.server.requests.append(self.label)
+            dropped, bookmarked = self.server.drops, self.server.bookmarks
         if refused := self.server.refusals.get((self.command, kind)):
             time.sleep(self.server.refusal_seconds)
             self.give(refused, {"kind": "Status", "code": refused, "message": "no"})
         elif "watch" in query:
-            self.watch(kind, query)
+            self.watch(kind, query, dropped, bookmarked)
         else:
             with self.server.condition:
                 status, said = getattr(self, f"answer_{self.command.lower()}")(kind, name, part, query, body)
@@ -308,8 +310,11 @@ class _Handler(BaseHTTPRequestHandler):
             server.scaled.append(changed["spec"]["replicas"])
         return 200, changed
 
-    def watch(self, kind: str, query: dict[str, str]) -> None:
-        """Sends events until the time is over, each in two chunks, as nothing says that a chunk is a line."""
+    def watch(self, kind: str, query: dict[str, str], dropped: int, bookmarked: int) -> None:
+        """Sends events until the time is over, each in two chunks, as nothing says that a chunk is a line.
+
+        The numbers are those of the drops and bookmarks before it began.
+        """
         server, version = self.server, int(query.get("resourceVersion") or 0)
         seconds = float(query.get("timeoutSeconds", 3600))
         deadline = time.monotonic() + min(seconds, server.watch_seconds or seconds)
@@ -318,8 +323,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
-        with server.condition:
-            dropped, bookmarked = server.drops, server.bookmarks
         self.close_connection = True  # unless the answer has its end
         with suppress(OSError):  # the client has ended the watch
             while time.monotonic() < deadline and not server.closing:
