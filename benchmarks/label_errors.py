@@ -62,7 +62,11 @@ def plant(listed: Listed, errors: int, rng: np.random.Generator) -> tuple[Listed
 def measure(findings: Findings, listed: Listed, planted: set[tuple[int, str]]) -> Measured:
     """Compares what was found with what was planted in the same images."""
     place = {image.path: position for position, image in enumerate(listed.images)}
-    ranking = [(s.confidence, place[findings.seen.images[s.image].path], group.group, s.suspect) for group in findings.judged or [] for s in group.ranking]  # fmt: skip
+    ranking = [
+        (each.confidence, place[findings.seen.images[each.image].path], group.group, each.suspect)
+        for group in findings.judged or []
+        for each in group.ranking
+    ]
     ranking.sort(key=lambda each: each[0])
     hits = np.array([(position, group) in planted for _, position, group, _ in ranking])
     suspect = np.array([each[3] for each in ranking])

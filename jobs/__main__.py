@@ -80,10 +80,10 @@ def _say(text: str) -> None:
     help="Name the study file to write.",
 )
 def init(data: Path, out: Path) -> None:
-    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study and a contact sheet."""
+    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study, a contact sheet and a page."""
     from jobs.cli.init import init as write_study
 
-    _say("\n".join(write_study(data, out)))
+    _say("\n".join(write_study(data, out, out.with_name(f"{out.stem}-look"))))
 
 
 @cli.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shared.data.source import SourceImage
     from shared.look.findings import Findings
 
-SIZES = 200  # images whose headers are read to learn how large images are
+SIZES = 200  # images that are read to learn how large images are
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,35 @@ def look(data: str, out: Path, most: int, sets: Sequence[str] = ()) -> list[str]
         *(f"{Path(name).stem}: {out / name}" for name in list(files)[1:]),
         f"page: {out / 'index.html'}",
     ]
+
+
+def first_look(listed: Listed, out: Path, command: str) -> Path:
+    """Writes the parts of the page that take seconds, counts and the sizes of some images, into the folder `out`, and returns the page's path.
+
+    `command` is what finds the rest.
+    """
+    import numpy as np
+
+    from shared.look.backbone import SMALL_SIDE
+    from shared.look.findings import Counts, Findings
+    from shared.look.folder import write_folder
+    from shared.look.images import read_images, sample
+    from shared.look.page import render
+
+    chosen = sample(np.stack([image.labels for image in listed.images]), SIZES)
+    some = [listed.images[i] for i in chosen]
+    seen = read_images(
+        some,
+        listed.schema,
+        listed.dataset,
+        SMALL_SIDE,
+        SMALL_SIDE,
+        lambda images: np.zeros((len(images), 1), np.float32),
+    )
+    counts = Counts.of(listed.schema, listed.images)
+    found = Findings(listed.name, listed.dataset.source, counts, seen, notes=listed.notes, command=command)
+    write_folder(out, {"index.html": render(found)})
+    return out / "index.html"
 
 
 def open_data(data: str, out: Path, sets: Sequence[str], scratch: Path) -> Data:

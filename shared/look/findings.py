@@ -109,17 +109,16 @@ class Findings:
         parts = [
             _count(self.leaking, "image is in two splits", "images are in two splits"),
             _count(len(self.conflicts), "pair of copies has different labels", "pairs of copies have different labels"),
-            _count(self.suspects, "label looks wrong", "labels look wrong"),
+            _count(self.suspects, "label is suspicious", "labels are suspicious"),
             _count(len(self.seen.unreadable), "image cannot be read", "images cannot be read"),
         ]
         found = [part for part in parts if part]
         if found:
-            return f"Mend these before you train: {', '.join(found)}."
-        return (
-            "Nothing needs to be mended."
-            if self.judged is not None
-            else "The labels as they are counted; no image was compared yet."
-        )
+            verb = "Look at" if found == [parts[2]] else "Mend"
+            return f"{verb} these before you train: {', '.join(found)}."
+        if self.judged is None:
+            return "Counts and sizes: copies and labels were not looked at yet."
+        return "Nothing needs to be mended: no copies in two splits or with different labels, no suspicious label, no unreadable image."
 
     def hints(self) -> list[str]:
         """Returns what a person may do about the findings, the most important first."""

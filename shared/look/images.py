@@ -99,20 +99,27 @@ def read_images(
     images: Sequence[SourceImage], schema: LabelSchema, dataset: Source, side: int, picture: int, features: Features
 ) -> SeenImages:
     """Reads the images at `side` pixels, in chunks, with progress in the log; thumbnails have at most `picture` pixels per side."""
-    reading, usable, unreadable = Reading.of(dataset), list[_Read](), list[Unreadable]()
+    usable, unreadable = list[_Read](), list[Unreadable]()
     found: list[NDArray[np.float32]] = []
-    steps = log.progress(images, "images read", len(images), "images")
-    with reading.limiting(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        try:
-            while chunk := list(islice(steps, CHUNK)):
-                results = list(pool.map(lambda image: _read(image, dataset, side, picture, reading), chunk))
-                good = [result for result in results if isinstance(result, _Read)]
-                unreadable += [result for result in results if isinstance(result, Unreadable)]
-                if good:
-                    found.append(features(_image_set(good, schema)))
-                usable += [replace(each, hashes=replace(each.hashes, data=b"")) for each in good]
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def results() -> Iterator[_Read | Unreadable]:
+        reading, left = Reading.of(dataset), iter(images)
+        with reading.limiting(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            try:
+                while chunk := list(islice(left, CHUNK)):
+                    read = list(pool.map(lambda image: _read(image, dataset, side, picture, reading), chunk))
+                    good = [each for each in read if isinstance(each, _Read)]
+                    if good:
+                        found.append(features(_image_set(good, schema)))
+                    yield from read
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    for each in log.progress(results(), "images read", len(images), "images"):
+        if isinstance(each, _Read):
+            usable.append(replace(each, hashes=replace(each.hashes, data=b"")))
+        else:
+            unreadable.append(each)
     return SeenImages(
         [each.image for each in usable],
         np.stack([each.image.labels for each in usable]) if usable else np.empty((0, schema.width), np.int8),
