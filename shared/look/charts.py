@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from shared.report.charts import WIDE
@@ -73,7 +73,7 @@ def size_dots(sizes: NDArray[np.int64], odd: NDArray[np.bool_]) -> Plot:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(base=2, numticks=12))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
         low, high = sizes.min() / 1.3, sizes.max() * 1.3
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
