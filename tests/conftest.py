@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
@@ -19,6 +20,9 @@ from shared.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+
+hypothesis_settings.register_profile("tailfill", deadline=None)  # a busy machine is no fault of an example
+hypothesis_settings.load_profile("tailfill")
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.artifacts.artifacts import Artifacts
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
@@ -18,6 +19,7 @@ from shared.kube.manifests import (
     read_manifests,
     searches_name,
     stage_job,
+    stages_name,
     worker_digest,
     worker_job,
     worker_name,
@@ -37,7 +39,7 @@ class Release:
     cluster: Cluster
     manifests: Mapping[Stage, Object]
     owner: Object
-    """Holds control's ServiceAccount, with which the Jobs are deleted."""
+    """Holds the ConfigMap of the manifests, with which the Jobs are deleted: it is the chart's, and a service account may be another's."""
     worker: Object
     """Holds the manifest of the tuning workers."""
     study: str
@@ -51,11 +53,11 @@ class Release:
                 "TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use `tailfill run`"
             )
         cluster = Cluster.of_pod(settings.namespace)
-        account = f"{settings.release}-control"
-        owner = cluster.get("serviceaccounts", account)
+        name = stages_name(settings.release)
+        owner = cluster.get("configmaps", name)
         if owner is None:
             raise ClusterError(
-                f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
+                f"configmap {name}: does not exist; the release is being uninstalled, or install the chart again"
             )
         stages = CHART / "stages"
         worker = read_manifest(stages, WORKER)
@@ -65,9 +67,10 @@ class Release:
         """Returns the name of the Job of a task or a block, that of its first task."""
         return job_name(self.name, tasks[0].stage, tasks[0].key)
 
-    def create_job(self, tasks: Sequence[Task], submitted: bool = False) -> bool:
-        """Creates the Job of a task or a block; returns False if one of its name exists."""
-        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, self.study, submitted)
+    def create_job(self, artifacts: Artifacts, tasks: Sequence[Task], submitted: bool = False) -> bool:
+        """Writes a task or a block into the store and creates its Job; returns False if one of its name exists."""
+        reference = artifacts.save_tasks(tasks)
+        body = stage_job(self.manifests[reference.stage], self.name, reference, self.owner, self.study, submitted)
         return self.cluster.create("jobs", body)
 
     def worker_name(self, number: int) -> str:
