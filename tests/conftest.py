@@ -101,7 +101,7 @@ def trained(trained_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained_root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Yields the system's Chromium, started by playwright. If there is none, the test fails in CI, and is skipped elsewhere."""
     from playwright.sync_api import sync_playwright

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.cli import release, upload
-from jobs.cli.export import write_folder
+from jobs.cli.export import write_dataset
 from jobs.cli.report import fetch_report
 from shared.artifacts import remote
 from shared.artifacts.artifacts import Artifacts
@@ -219,7 +219,7 @@ def exported(box: Sandbox, split: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
     images = ImageSet(SCHEMA, [buffer.getvalue()], ["a"], np.array([split]), np.array([[1, 0]], np.int8))
-    write_folder(images, box.inside / "out")
+    write_dataset(images, box.inside / "out")
 
 
 def unpacked(box: Sandbox, name: str) -> None:
