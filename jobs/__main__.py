@@ -80,10 +80,30 @@ def _say(text: str) -> None:
     help="Name the study file to write.",
 )
 def init(data: Path, out: Path) -> None:
-    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study and a contact sheet."""
+    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study, a contact sheet and a page."""
     from jobs.cli.init import init as write_study
 
-    _say("\n".join(write_study(data, out)))
+    _say("\n".join(write_study(data, out, out.with_name(f"{out.stem}-look"))))
+
+
+@cli.command()
+@click.argument("data", metavar="DATA|STUDY.yaml")
+@SET
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("look"), show_default=True, help="Name the folder to write."
+)
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    help="Look at so many images at most, of each class equally many as far as it has so many.",
+)
+def look(data: str, sets: tuple[str, ...], out: Path, max_images: int) -> None:
+    """Look at DATA, or at a study's data, before you train: write a page with counts, sizes, copies, leaks and suspicious labels."""
+    from jobs.cli.look import look as write_page
+
+    _say("\n".join(write_page(data, out, max_images, sets)))
 
 
 @cli.command()

