@@ -93,7 +93,7 @@ fingerprints: venv ## record that changed stage code gives the same output (else
 lock: ## resolve pyproject.toml again into requirements.lock and the images' parts of it
 	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare weights classifier diffusion search samplers report demo) -o images/base/requirements.lock
-	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster) -o images/control/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster trackers) -o images/control/requirements.lock
 
 images: ## build the images: base, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }

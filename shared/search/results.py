@@ -283,6 +283,24 @@ def warm_points(table: pa.Table, best: Mapping[str, Any], space: Mapping[str, Ra
     return points[:WARM_TRIALS]
 
 
+def ended_trials(url: str, name: str, search: Search) -> list[dict[str, Any]]:
+    """Returns the trials of a running search's current step that have ended, as rows of `trials_table`; none if it has not begun.
+
+    Raises UnavailableError if PostgreSQL is unavailable.
+    """
+    database = Database(url)
+    try:
+        row = database.call("reading the search", lambda: read_search(database, name), patience=PATIENCE_SECONDS)
+        if row is None:
+            return []
+        study = optuna.load_study(study_name=row.step.study, storage=database.storage)
+        result = read_step(database, study, row.step)
+        rows: list[dict[str, Any]] = trials_table([result], list(search.space), search.objectives).to_pylist()
+        return rows
+    finally:
+        database.close()
+
+
 def best_so_far(url: str, name: str, search: Search) -> Parameters | None:
     """Returns the best parameters that a running search has found so far, None if it has found none.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -18,6 +19,7 @@ MOST_WAITING = 10_000
 """Counts the events that may wait; further ones are dropped, and the next run logs them."""
 WAITS = (2.0, 5.0, 15.0, 30.0, 60.0)  # seconds between attempts while a receiver is unavailable; the last one repeats
 LAST_ATTEMPTS = 2  # once the study is over
+MOST_WARNINGS = 3  # about events that are refused, since a server that refuses one may refuse thousands
 
 
 class Delivery(Generic[T]):
@@ -29,7 +31,7 @@ class Delivery(Generic[T]):
         self._receive, self._remedy = receive, remedy
         self._waiting = queue.Queue[T](MOST_WAITING)
         self._closing, self._abandoned = threading.Event(), threading.Event()
-        self._warned = self._refused = False
+        self._warned, self._refused = False, 0
         self._left = 0
         self._thread = threading.Thread(target=self._run, name=f"tracking {name}", daemon=True)
         self._thread.start()
@@ -41,18 +43,22 @@ class Delivery(Generic[T]):
         except queue.Full:
             self._left += 1
 
-    def close(self, seconds: float) -> None:
-        """Delivers what waits, for at most so many seconds, and says what is left; 0 drops it without a word."""
-        if not seconds:
-            self._abandoned.set()
+    def begin_close(self) -> None:
+        """Lets the thread end once it has delivered what waits."""
         self._closing.set()
-        self._thread.join(seconds)
-        if not seconds:
-            return
+
+    def end_close(self, deadline: float) -> None:
+        """Waits for the thread until the `deadline`, by the monotonic clock, and says what is left then."""
+        self._closing.set()
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
         left = self._left + self._waiting.qsize() + self._thread.is_alive()
         self._abandoned.set()
         if left:
-            log.warning(f"{self.name}: {left} events of the study are not logged; {self._remedy}")
+            log.warning(f"{self.name}: {left} events of the study are not delivered; {self._remedy}")
+
+    def abandon(self) -> None:
+        """Drops what waits, without waiting for anything."""
+        self._abandoned.set()
 
     def _run(self) -> None:
         while not self._abandoned.is_set():
@@ -79,10 +85,12 @@ class Delivery(Generic[T]):
                     log.warning(f"{self.name}: {error}; the study goes on, {self._remedy}")
                     self._warned = True
             except Exception as error:  # noqa: BLE001 - a tracker never stops a study, whatever its library raises
-                reason = str(error) if isinstance(error, TailfillError) else type(error).__name__  # may contain a secret
-                if not self._refused:
-                    log.warning(f"{self.name}: an event of the study cannot be logged: {reason}; the study goes on")
-                self._refused = True
+                reason = (
+                    str(error) if isinstance(error, TailfillError) else type(error).__name__
+                )  # may contain a secret
+                if self._refused < MOST_WARNINGS:
+                    log.warning(f"{self.name}: an event of the study cannot be delivered: {reason}; the study goes on")
+                self._refused += 1
                 return False
             if last_attempts >= LAST_ATTEMPTS:
                 self._abandoned.set()

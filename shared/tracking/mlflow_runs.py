@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.names import path_below
@@ -181,7 +181,7 @@ class MlflowRuns:
         return shortened(re.sub(r"//[^/@\s]*@", "//", text), 200)
 
 
-class _errors:  # noqa: N801 - a context manager
+class _errors:
     """Turns the errors of MLflow's client into ours."""
 
     def __init__(self, runs: MlflowRuns) -> None:
@@ -213,12 +213,3 @@ def _server(settings: Settings) -> Address:
             "pip install 'tailfill[trackers]', or unset it"
         )
     return address
-
-
-def check(settings: Settings) -> None:
-    """Raises ConfigError if MLFLOW_TRACKING_URI is set and cannot be used."""
-    if settings.mlflow_uri is not None:
-        _server(settings)
-
-
-__all__: list[Any] = ["MlflowRuns", "check"]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.task import Task
-from shared.errors import Stopped
+from shared.errors import Stopped, UnavailableError
 from shared.pipeline.plan import Step
 from shared.pipeline.search_status import LOCAL_HINTS, Hints
 from shared.pipeline.session import Session
 from shared.pipeline.status import StepState
 from shared.settings import Settings
 from shared.tracking.delivery import Delivery
-from shared.tracking.records import Committed, Event, RunRecord, TrialsEnded, runs_of
+from shared.tracking.records import Committed, Event, RunRecord, runs_of
+from shared.tracking.urls import read_address
 from shared.tracking.watch import Failures, Watch
-from shared.tracking.webhook import Happening, Webhook
+from shared.tracking.webhook import VARIABLE, Happening, Webhook
 
 END_SECONDS = 60.0  # that the end of a study waits for its trackers
 UNTRACKED = dict.fromkeys(
@@ -53,7 +55,9 @@ class Observers:
         artifacts = session.artifacts
         again = "`tailfill run` logs what is missing when it is run again"
         self._trackers = [Delivery[Event](each.name, _receiver(each, artifacts), again) for each in trackers]
-        self._webhook = webhook and Delivery[Happening](webhook.name, webhook.post, "see that its server answers")
+        self._webhook: Delivery[Happening] | None = None
+        if webhook is not None:
+            self._webhook = Delivery(webhook.name, webhook.post, "see that its server answers")
         self._watch: Watch | None = None
         self._done = False
         self._committed = 0
@@ -63,15 +67,21 @@ class Observers:
         self._committed += 1
         self._track(Committed(step.label, task, manifest))
         ended = manifest.summary.get("ended")
-        if manifest.stage == "tune" and isinstance(ended, str) and ended != "complete":
-            self.happened(Happening("budget spent", f"{step.label} ended early: {ended}", f"budget {manifest.key}", step.label))
+        if manifest.stage == "tune" and isinstance(ended, str) and ended.startswith("search.budget."):
+            self.happened(
+                Happening("budget spent", f"{step.label} ended early: {ended}", f"budget {manifest.key}", step.label)
+            )
         if manifest.stage == "report":
             self._done = True
             store = f"{self._session.artifacts.store.url}/{manifest.study}/report/{manifest.key}"
             answer = str(manifest.summary.get("answer", ""))
-            self.happened(Happening("done", f"the study is done. {answer}".strip(), f"done {manifest.digest}", report=store))
+            self.happened(
+                Happening("done", f"the study is done. {answer}".strip(), f"done {manifest.digest}", report=store)
+            )
 
-    def watch(self, rows: Callable[[], Sequence[StepState]], failures: Failures = dict, hints: Hints = LOCAL_HINTS) -> None:
+    def watch(
+        self, rows: Callable[[], Sequence[StepState]], failures: Failures = dict, hints: Hints = LOCAL_HINTS
+    ) -> None:
         """Begins to look at the running study, if anything follows it."""
         if self._trackers or self._webhook:
             trials = self._track if self._trackers else None
@@ -83,23 +93,40 @@ class Observers:
         if self._webhook is not None:
             self._webhook.put(happening)
 
-    def failed(self, error: BaseException, run: str) -> None:
-        """Hears of the error that ends the study; `run` identifies the run, in which the same error is posted once."""
-        if not self._done:
-            sentence = f"the study failed: {str(error) or type(error).__name__}"
-            self.happened(Happening("failed", sentence, f"failed {run} {self._committed} {sentence}"))
+    def failed(self, error: BaseException, restarted: str | None) -> None:
+        """Hears of the error that ends this run. `restarted` identifies the runs of a study that is restarted by others, None if it is not.
+
+        A run that is restarted ends again and again while a service is unavailable, which is one stall.
+        """
+        if self._done:
+            return
+        sentence = str(error) or type(error).__name__
+        if restarted is not None and isinstance(error, UnavailableError):
+            self.happened(
+                Happening("stalled", f"nothing moves: {sentence}", f"unavailable {restarted} {self._committed}")
+            )
+        else:
+            run = uuid.uuid4().hex if restarted is None else restarted
+            self.happened(
+                Happening("failed", f"the study failed: {sentence}", f"failed {run} {self._committed} {sentence}")
+            )
 
     def close(self, seconds: float) -> None:
-        """Ends the threads, after what waits is delivered, for at most so many seconds in all."""
+        """Ends the threads, after what waits is delivered, for at most so many seconds in all; 0 drops what waits."""
         if self._watch is not None:
             self._watch.close()
-        deliveries = [*self._trackers, *([self._webhook] if self._webhook else [])]
+        deadline = time.monotonic() + seconds
+        deliveries: list[Delivery[Any]] = [*self._trackers, *([self._webhook] if self._webhook else [])]
+        if not seconds:
+            for delivery in deliveries:
+                delivery.abandon()
+            return
         for delivery in deliveries:
-            delivery.begin_close(seconds)
+            delivery.begin_close()
         for delivery in deliveries:
-            delivery.end_close()
+            delivery.end_close(deadline)
 
-    def _track(self, event: Event | TrialsEnded) -> None:
+    def _track(self, event: Event) -> None:
         for tracker in self._trackers:
             tracker.put(event)
 
@@ -113,10 +140,11 @@ def _receiver(tracker: Tracker, artifacts: Artifacts) -> Callable[[Event], None]
 
 
 @contextmanager
-def observing(session: Session, run: str | None = None) -> Iterator[Observers]:
+def observing(session: Session, restarted: str | None = None) -> Iterator[Observers]:
     """Yields the observers that the environment names, and closes them at the end of the block, whose error is a failure of the study.
 
-    `run` identifies the run if it may be restarted by others; each run is another one by default. Raises ConfigError as `check_trackers` does.
+    `restarted` identifies the study if others restart a run that ends with an error, as Kubernetes does. Raises ConfigError as
+    `check_trackers` does.
     """
     observers = Observers(session, _trackers(session.settings, session.study.name), _webhook(session))
     try:
@@ -125,20 +153,20 @@ def observing(session: Session, run: str | None = None) -> Iterator[Observers]:
         observers.close(0.0)
         raise
     except BaseException as error:
-        observers.failed(error, run or uuid.uuid4().hex)
+        observers.failed(error, restarted)
         observers.close(END_SECONDS)
         raise
     observers.close(END_SECONDS)
 
 
-def check_trackers(settings: Settings) -> None:
-    """Raises ConfigError, which shows no secret, if a tracker or webhook that the environment names cannot be used as it is written."""
-    from shared.tracking.urls import read_address
+def check_trackers(settings: Settings, study: str) -> None:
+    """Raises ConfigError, which shows no secret, if a tracker or webhook that the environment names cannot be used as it is written.
 
-    if settings.mlflow_uri is not None or settings.tensorboard is not None:
-        _trackers(settings, "")
+    Nothing is connected to: a server that does not answer now may answer later, and stops no study.
+    """
+    _trackers(settings, study)
     if settings.webhook is not None:
-        read_address("TAILFILL_WEBHOOK", settings.webhook)
+        read_address(VARIABLE, settings.webhook)
 
 
 def _trackers(settings: Settings, study: str) -> list[Tracker]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,11 @@ def tailfill_version() -> str:
 def _final(event: Committed, artifacts: Artifacts, identity: str) -> RunRecord:
     config = event.manifest.config
     arm = dict(_leaves(config.get("arm", {}))) | config.get("parameters", {})
-    more = {"final.epochs": config.get("final", {}).get("epochs"), "seed": config.get("seed"), "repeat": config.get("repeat")}
+    more = {
+        "final.epochs": config.get("final", {}).get("epochs"),
+        "seed": config.get("seed"),
+        "repeat": config.get("repeat"),
+    }
     return _record(
         event,
         identity,
@@ -230,18 +234,21 @@ def _trials(task: Task, rows: Sequence[Mapping[str, Any]], artifacts: Artifacts)
     parent = _search_identity(task, artifacts)
     for row in rows:
         identity = f"trial/{parent.removeprefix('search/')}/{row.get('step') or ''}/{row['number']}"
-        yield Pending(identity, str(row["state"]), lambda row=row, identity=identity: _trial(task, row, identity, parent))  # type: ignore[misc]
+        yield Pending(identity, str(row["state"]), partial(_trial, task, row, identity, parent))
 
 
 def _trial(task: Task, row: Mapping[str, Any], identity: str, parent: str) -> RunRecord:
     config = task.config
     assert isinstance(config, TuneConfig)
     several = len(config.search.objectives) > 1
-    metrics, curves = {"seconds": row.get("seconds")}, {}
+    metrics: dict[str, Any] = {"seconds": row.get("seconds")}
+    curves = dict[str, Curve]()
     for objective in config.search.objectives:
         end = f".{objective}" if several else ""
         metrics[f"objective/{objective}"] = row.get(f"value{end}")
-        curves[objective] = [(epoch, value) for epoch, value in enumerate(row.get(f"curve{end}") or ()) if _is_number(value)]
+        curves[objective] = [
+            (epoch, value) for epoch, value in enumerate(row.get(f"curve{end}") or ()) if _is_number(value)
+        ]
     began = datetime.fromisoformat(row["started"]).timestamp() if row.get("started") else 0.0
     step, experiment = row.get("step") or "", task.experiment or "study"
     tags = {

@@ -58,9 +58,12 @@ class Watch:
         while not self._over.wait(LOOK_SECONDS * random.uniform(0.75, 1.25)):
             try:
                 self.look()
-            except TailfillError as error:
+            except Exception as error:  # noqa: BLE001 - whoever only looks never stops a study
+                reason = (
+                    str(error) if isinstance(error, TailfillError) else type(error).__name__
+                )  # may contain a secret
                 if not self._warned:
-                    log.warning("the study cannot be watched at the moment, and goes on", reason=str(error))
+                    log.warning("the study cannot be watched at the moment, and goes on", reason=reason)
                 self._warned = True
 
     def look(self) -> None:

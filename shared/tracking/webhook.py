@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+from base64 import b64encode
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -76,8 +78,9 @@ class Webhook:
         """Connects to nothing yet; raises ConfigError if the address is none of HTTP."""
         assert settings.webhook is not None
         self._address = read_address(VARIABLE, settings.webhook)
-        self._url = settings.webhook.get_secret_value()
         self._study, self._store, self._backoff = study, store, backoff
+        self._posted = set[str]()
+        """Holds the records of what this process has posted, for when the store is unavailable, which may be the news."""
 
     def post(self, happening: Happening) -> None:
         """Posts a happening unless it was posted before.
@@ -86,7 +89,7 @@ class Webhook:
         """
         name = hashlib.sha256(happening.identity.encode()).hexdigest()[:32]
         record = f"{self._study}/events/{name}.json"
-        if self._store.exists(record):
+        if record in self._posted or self._is_recorded(record):
             return
         retry = retrying(
             _Unanswered,
@@ -99,7 +102,15 @@ class Webhook:
             retry(self._send, self._body(happening))
         except _Unanswered as error:
             raise DataError(f"{self._address.shown} did not take it in {ATTEMPTS} attempts ({error})") from None
-        self._store.create(record, json.dumps({"event": happening.event, "step": happening.step}).encode())
+        self._posted.add(record)
+        with suppress(UnavailableError):
+            self._store.create(record, json.dumps({"event": happening.event, "step": happening.step}).encode())
+
+    def _is_recorded(self, record: str) -> bool:
+        try:
+            return self._store.exists(record)
+        except UnavailableError:
+            return False
 
     def _body(self, happening: Happening) -> bytes:
         sentence = shortened(happening.sentence, LONGEST_SENTENCE)
@@ -115,8 +126,6 @@ class Webhook:
 
     def _send(self, body: bytes) -> None:
         """Posts once; raises _Unanswered and DataError, whose messages have nothing of the address."""
-        from base64 import b64encode
-
         headers = {"Content-Type": "application/json", "User-Agent": f"tailfill/{tailfill_version()}"}
         if self._address.user is not None:
             password = self._address.password.get_secret_value() if self._address.password else ""
@@ -133,7 +142,11 @@ class Webhook:
             raise _Unanswered(_reason(error)) from None
         if status in RETRIED or status >= 500:
             raise _Unanswered(f"it answers {status}", _seconds(asked))
-        what = "a redirect, which is not followed; set it to the address itself" if 300 <= status < 400 else "see that it is right"
+        what = (
+            "a redirect, which is not followed; set it to the address itself"
+            if 300 <= status < 400
+            else "see that it is right"
+        )
         raise DataError(f"{self._address.shown} answers {status}: {what}")
 
 
