@@ -21,7 +21,7 @@ from shared.search.monitor import damaged
 from shared.search.repetitions import REPETITION
 from shared.search.search_state import SearchStep, directions, read_search
 from shared.search.space import Parameters, inside
-from shared.search.storage import Database
+from shared.search.storage import Database, quiet_optuna
 from shared.search.tables import leases
 
 PATIENCE_SECONDS = 10.0  # how long a command waits for PostgreSQL
@@ -288,6 +288,7 @@ def ended_trials(url: str, name: str, search: Search) -> list[dict[str, Any]]:
 
     Raises UnavailableError if PostgreSQL is unavailable.
     """
+    quiet_optuna()
     database = Database(url)
     try:
         row = database.call("reading the search", lambda: read_search(database, name), patience=PATIENCE_SECONDS)

@@ -33,6 +33,7 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # else it reports its use to its makers
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # retries are ours (shared.tracking.delivery)
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout has the command's result
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Sets what MLflow's client reads from the environment, unless the user has."""

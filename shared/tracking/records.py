@@ -24,6 +24,8 @@ Curve = list[tuple[int, float]]
 IMAGES = 16
 """Counts the generated images that are shown of each pool."""
 LARGEST_SHARD = 256 << 20  # bytes; a larger file of images is not fetched to show a few
+PNG = b"\x89PNG"
+"""Begins an image that is encoded as PNG; a larger one is a JPEG."""
 DEEPEST = 12  # levels of a tree that are flattened
 
 
@@ -198,7 +200,7 @@ def _score(event: Committed, artifacts: Artifacts, identity: str) -> RunRecord:
 
 def _report(event: Committed, artifacts: Artifacts, identity: str) -> RunRecord:
     files = {f"report/{file.name}": artifacts.fetch(file) for file in event.manifest.files}
-    plots = {name.removeprefix("report/"): path for name, path in files.items() if name.endswith(".png")}
+    plots: dict[str, Path | bytes] = {name: path for name, path in files.items() if name.endswith(".png")}
     return _record(event, identity, images=plots, files=files, text=str(event.manifest.summary.get("answer", "")))
 
 
@@ -303,7 +305,7 @@ def _samples(event: Committed, artifacts: Artifacts) -> dict[str, Path | bytes]:
     count = min(IMAGES, table.num_rows)
     rows = [index * table.num_rows // count for index in range(count)]
     found = [(row, table["image"][row].as_py()["bytes"]) for row in rows]
-    return {f"images/{row:05d}.png": content for row, content in found if content.startswith(b"\x89PNG")}
+    return {f"images/{row:05d}.{'png' if content.startswith(PNG) else 'jpg'}": content for row, content in found}
 
 
 def _curves(points: Any, axis: str) -> dict[str, Curve]:
