@@ -1,22 +1,20 @@
 """Writes runs as event files for TensorBoard: a folder per run, whose one file appears whole or not at all.
 
-No other module uses tensorboardX, which is imported at the first event.
+No other module uses the package tensorboard, which is imported at the first event.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import struct
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from shared.artifacts.disk import whole_file
 from shared.errors import ConfigError
 from shared.names import path_below
 from shared.settings import Settings
-from shared.tracking.records import RunRecord, plain_name
+from shared.tracking.records import Curve, RunRecord, plain_name, plainly_named
 
 VARIABLE = "TAILFILL_TENSORBOARD"
 
@@ -27,7 +25,7 @@ class EventFiles:
     name = "TensorBoard"
 
     def __init__(self, settings: Settings, study: str) -> None:
-        """Creates the folder; raises ConfigError if that is not possible, or tensorboardX is not installed."""
+        """Creates the folder; raises ConfigError if that is not possible, or the package tensorboard is not installed."""
         self._folder = _folder(settings) / study
         self._written = self._folder / ".logged"
         try:
@@ -45,11 +43,8 @@ class EventFiles:
     def log(self, record: RunRecord) -> None:
         """Writes a run; raises UnavailableError if the disk is full, and ConfigError if the folder cannot be written."""
         target = path_below(self._folder, _run_name(record), f"{VARIABLE} {self._folder}", ConfigError)
-        with TemporaryDirectory(prefix="tensorboard-") as folder:
-            _write(Path(folder), record)
-            events = next(Path(folder).iterdir())
-            with whole_file(target / f"events.out.tfevents.{round(record.began)}.tailfill", private=False) as temporary:
-                shutil.copyfile(events, temporary)
+        with whole_file(target / f"events.out.tfevents.{round(record.began)}.tailfill", private=False) as temporary:
+            _write(temporary, record)
         with whole_file(self._mark(record.identity, record.digest), private=False):
             pass
 
@@ -65,34 +60,42 @@ def _run_name(record: RunRecord) -> str:
     return f"{plain_name(record.experiment)}/search-{plain_name(record.parent[0])[-8:]}/{leaf}"
 
 
-def _write(folder: Path, record: RunRecord) -> None:
-    from tensorboardX import SummaryWriter
-    from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.summary import hparams
+def _write(path: Path, record: RunRecord) -> None:
+    """Writes the events by TensorBoard's own writer of records, as its SummaryWriter, which takes its time from the clock, uses it."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.plugins.text.metadata import create_summary_metadata
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    when = record.ended
-    with SummaryWriter(str(folder), flush_secs=3600) as writer:
-        file = writer.file_writer
-        for name, value in record.metrics.items():
-            writer.add_scalar(_tag(name), value, 0, when)
-        for name, curve in record.curves.items():
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+
+        def write(summary: Summary, step: int = 0) -> None:
+            writer.write(Event(wall_time=record.ended, step=step, summary=summary).SerializeToString())
+
+        writer.write(Event(wall_time=record.ended, file_version="brain.Event:2").SerializeToString())
+        curves: dict[str, Curve] = {name: [(0, value)] for name, value in record.metrics.items()} | dict(record.curves)
+        for name, curve in plainly_named(curves).items():
             for step, value in curve:
-                writer.add_scalar(_tag(name), value, step, when)
-        for name, content in record.images.items():
+                write(Summary(value=[Summary.Value(tag=_tag(name), simple_value=value)]), step)
+        for name, content in plainly_named(record.images).items():
             encoded = content if isinstance(content, bytes) else content.read_bytes()
             if (size := image_size(encoded)) is not None:
                 image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=encoded)
-                file.add_summary(Summary(value=[Summary.Value(tag=_tag(name), image=image)]), 0, when)
+                write(Summary(value=[Summary.Value(tag=_tag(name), image=image)]))
         if record.text:
-            writer.add_text("answer", record.text, 0, when)
-        if record.parameters:  # also for the table of hyperparameters
-            scores = {_tag(name): value for name, value in record.metrics.items()}
-            for summary in hparams({_tag(name): value for name, value in record.parameters.items()}, scores):
-                file.add_summary(summary, 0, when)
+            text = TensorProto(dtype="DT_STRING", string_val=[record.text.encode()])
+            kind = create_summary_metadata(display_name="answer", description="")
+            write(Summary(value=[Summary.Value(tag="answer", tensor=text, metadata=kind)]))
+        if record.parameters:  # for the table of hyperparameters
+            parameters = {_tag(name): value for name, value in plainly_named(record.parameters).items()}
+            write(hparams_pb(parameters, trial_id=record.identity, start_time_secs=record.began))
 
 
 def _tag(name: str) -> str:
-    return plain_name(name).replace(" ", "_")
+    return name.replace(" ", "_")
 
 
 def image_size(encoded: bytes) -> tuple[int, int] | None:
@@ -113,15 +116,15 @@ def image_size(encoded: bytes) -> tuple[int, int] | None:
 
 
 def _folder(settings: Settings) -> Path:
-    """Returns the folder; raises ConfigError if it is an address, or tensorboardX is not installed."""
+    """Returns the folder; raises ConfigError if it is an address, or the package tensorboard is not installed."""
     assert settings.tensorboard is not None
     if "://" in settings.tensorboard:
         raise ConfigError(
             f"environment variable {VARIABLE}: must be a folder on this machine, got an address; name a folder, or unset it"
         )
-    if find_spec("tensorboardX") is None:
+    if find_spec("tensorboard") is None:
         raise ConfigError(
-            f"environment variable {VARIABLE}: needs the package tensorboardX, which is not installed; "
+            f"environment variable {VARIABLE}: needs the package tensorboard, which is not installed; "
             "pip install 'tailfill[trackers]', or unset it"
         )
     return Path(settings.tensorboard).expanduser()

@@ -18,7 +18,7 @@ from shared.errors import ConfigError, DataError, UnavailableError
 from shared.names import path_below
 from shared.settings import Settings
 from shared.terminal import shortened
-from shared.tracking.records import RunRecord, plain_name
+from shared.tracking.records import RunRecord, plainly_named
 from shared.tracking.urls import Address, read_address
 
 if TYPE_CHECKING:
@@ -142,10 +142,10 @@ class MlflowRuns:
         from mlflow.entities import Metric, Param, RunTag
 
         client, when = self._open(), round(record.ended * 1000)
-        metrics = [Metric(plain_name(name), value, when, 0) for name, value in record.metrics.items()]
-        for name, curve in record.curves.items():
-            metrics += [Metric(plain_name(name), value, when, step) for step, value in curve]
-        parameters = [Param(plain_name(name), str(value)[:LONGEST]) for name, value in record.parameters.items()]
+        metrics = [Metric(name, value, when, 0) for name, value in plainly_named(record.metrics).items()]
+        for name, curve in plainly_named(record.curves).items():
+            metrics += [Metric(name, value, when, step) for step, value in curve]
+        parameters = [Param(name, str(value)[:LONGEST]) for name, value in plainly_named(record.parameters).items()]
         for start in range(0, len(metrics), MOST_METRICS):
             client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS])
         for start in range(0, len(parameters), MOST_PARAMETERS):

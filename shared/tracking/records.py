@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
@@ -19,6 +19,7 @@ from shared.config.stages import TuneConfig
 from shared.config.task import Task
 from shared.pipeline.search_status import name_of_search
 
+V = TypeVar("V")
 Curve = list[tuple[int, float]]
 """Holds the values of a metric by epoch or step."""
 IMAGES = 16
@@ -349,3 +350,15 @@ def plain_name(name: str) -> str:
     """Returns a name in which only letters, digits, `_`, `-`, `.`, spaces and `/` are left, and that stays below where it is put."""
     parts = [re.sub(r"[^\w\-. ]", "_", part) or "_" for part in name.split("/")]
     return "/".join("_" if set(part) <= {".", " "} else part for part in parts)[:200]
+
+
+def plainly_named(values: Mapping[str, V]) -> dict[str, V]:
+    """Returns values under plain names; a number is added to a name that another one has become."""
+    named = dict[str, V]()
+    for name, value in values.items():
+        plain, number = plain_name(name), 1
+        while plain in named:
+            number += 1
+            plain = f"{plain_name(name)} {number}"
+        named[plain] = value
+    return named
