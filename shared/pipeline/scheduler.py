@@ -57,7 +57,7 @@ class Executor(Protocol):
 
 
 class Observer(Protocol):
-    """Hears of every step of a study that is committed. It returns at once and raises nothing, so that it cannot stop or slow a study."""
+    """Follows a study, of whose committed steps it hears. It returns at once and raises nothing, so that it cannot stop or slow the study."""
 
     def committed(self, step: Step, task: Task, manifest: Manifest) -> None:
         """Hears of a step that is committed now, or was found committed."""

@@ -91,7 +91,7 @@ class Pending:
 
 
 Logged = Callable[[str, str], bool]
-"""Says whether a run of that identity and digest is logged."""
+"""Returns whether a run of that identity and digest is logged."""
 
 
 def runs_of(event: Event, artifacts: Artifacts, logged: Logged) -> Iterator[Pending]:

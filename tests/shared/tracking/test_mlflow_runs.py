@@ -21,6 +21,7 @@ from tests.support.local_commands import run
 from tests.support.tracked_study import EPOCHS, TRIALS, picture
 from tests.support.webhook_server import webhook_server
 
+PASSWORD = "SECRET"
 TOKEN = {"MLFLOW_TRACKING_TOKEN": "TOKEN-SECRET"}
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def test_a_deleted_experiment_says_so(mlflow_url: str, client: MlflowClient) -> 
 @pytest.mark.parametrize("answer", [500, 401, 403, 404, 429, "reset", (302, {"Location": "http://127.0.0.1:1/"})])
 def test_a_server_that_is_something_else(answer: object, caplog: pytest.LogCaptureFixture) -> None:
     with webhook_server(answer) as server, caplog.at_level(logging.DEBUG):
-        url = server.address.replace("://", "://user:SECRET@")
+        url = server.address.replace("://", f"://user:{PASSWORD}@")
         runs = opened(url, "demo", **TOKEN)
         start = time.monotonic()
         with pytest.raises(
@@ -189,7 +190,7 @@ def test_a_server_that_is_something_else(answer: object, caplog: pytest.LogCaptu
 def test_nobody_listens() -> None:
     start = time.monotonic()
     with pytest.raises(UnavailableError, match=r"the server at http://127.0.0.1:1 is unavailable"):
-        opened("http://u:SECRET@127.0.0.1:1", "demo").logged("a", "b")
+        opened(f"http://u:{PASSWORD}@127.0.0.1:1", "demo").logged("a", "b")
     assert time.monotonic() - start < 20
 
 

@@ -29,6 +29,7 @@ from tests.support.trained_study import study_settings, write_images
 from tests.support.webhook_server import webhook_server
 
 SMALL = load_study(SMALL_STUDY, ())
+PASSWORD = "SECRET"
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ def test_none_of_them_is_there(
     monkeypatch.setattr(observers, "END_SECONDS", 20.0)
     (committed / "board").mkdir()
     with webhook_server(answer) as server:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address.replace("://", "://u:SECRET@"))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address.replace("://", f"://u:{PASSWORD}@"))
         monkeypatch.setenv("TAILFILL_WEBHOOK", f"{server.address}/SECRET")
         monkeypatch.setenv("TAILFILL_TENSORBOARD", str(committed / "board"))
         start = time.monotonic()
@@ -189,7 +190,7 @@ def test_a_study_with_trackers_that_are_not_there_has_the_same_result(tmp_path: 
     from mlflow.tracking import MlflowClient
 
     digests = []
-    board, dead = tmp_path / "board", "http://u:SECRET@127.0.0.1:1"
+    board, dead = tmp_path / "board", f"http://u:{PASSWORD}@127.0.0.1:1"
     with webhook_server() as server:
         for folder, url, hook in (
             ("with", mlflow_url, f"{server.address}/SECRET"),

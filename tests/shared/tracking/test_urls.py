@@ -8,12 +8,14 @@ from pydantic import SecretStr
 from shared.errors import ConfigError
 from shared.tracking.urls import read_address
 
+QUOTED = "p%40w"
+
 
 @pytest.mark.parametrize(
     ("value", "bare", "user", "password", "shown"),
     [
         ("https://h/a/b?c=d", "https://h/a/b?c=d", None, None, "https://h"),
-        ("http://u:p%40w@h:5000/x", "http://h:5000/x", "u", "p@w", "http://h:5000"),
+        (f"http://u:{QUOTED}@h:5000/x", "http://h:5000/x", "u", "p@w", "http://h:5000"),
         ("https://[::1]:80/x", "https://[::1]:80/x", None, None, "https://[::1]:80"),
         ("HTTPS://Host.Example", "https://host.example", None, None, "https://host.example"),
     ],
