@@ -49,7 +49,7 @@ class EventFiles:
             pass
 
     def _mark(self, identity: str, digest: str) -> Path:
-        return self._written / hashlib.sha256(f"{identity} {digest}".encode()).hexdigest()[:32]
+        return self._written / _hashed(f"{identity} {digest}")
 
 
 def _run_name(record: RunRecord) -> str:
@@ -86,12 +86,16 @@ def _write(path: Path, record: RunRecord) -> None:
                 image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=encoded)
                 write(Summary(value=[Summary.Value(tag=_tag(name), image=image)]))
         if record.text:
-            text = TensorProto(dtype="DT_STRING", string_val=[record.text.encode()])
+            text = TensorProto(dtype="DT_STRING", string_val=[record.text.encode(errors="replace")])
             kind = create_summary_metadata(display_name="answer", description="")
             write(Summary(value=[Summary.Value(tag="answer", tensor=text, metadata=kind)]))
         if record.parameters:  # for the table of hyperparameters
             parameters = {_tag(name): value for name, value in plainly_named(record.parameters).items()}
-            write(hparams_pb(parameters, trial_id=record.identity, start_time_secs=record.began))
+            write(hparams_pb(parameters, trial_id=_hashed(record.identity), start_time_secs=record.began))
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _tag(name: str) -> str:
