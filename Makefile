@@ -14,7 +14,8 @@ TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/*/ tests/test_*.py)
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 BAKE = docker buildx bake -f images/docker-bake.hcl $(if $(filter host,$(BUILD_NETWORK)),--allow network.host) $(if $(PUSH),--push)
-IMAGE_LOCK := uv pip compile -q pyproject.toml -c requirements.lock --no-annotate --custom-compile-command "make lock"
+LOCK := uv pip compile -q pyproject.toml --generate-hashes --custom-compile-command "make lock"
+IMAGE_LOCK := $(LOCK) --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo paper-small dashboard test test-gpu lint types unit audit e2e submit-final chart generate chaos bench continue fingerprints lock images test-images format clean
@@ -60,7 +61,7 @@ test-gpu: venv ## run the tests that compute on a GPU, on this machine's
 	@$(BIN)/python -m pytest -q -m gpu tests/shared
 
 audit: venv ## look up known advisories on every locked package (needs the network)
-	@$(BIN)/python -m tests.audit requirements.lock images/base/requirements.lock images/control/requirements.lock
+	@$(BIN)/python -m tests.audit requirements.lock images/base/requirements.lock images/slim/requirements.lock images/control/requirements.lock
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \
@@ -91,11 +92,12 @@ fingerprints: venv ## record that changed stage code gives the same output (else
 	@$(BIN)/python -m shared.artifacts.fingerprint --write
 
 lock: ## resolve pyproject.toml again into requirements.lock and the images' parts of it
-	@uv pip compile -q pyproject.toml --all-extras -o requirements.lock
+	@$(LOCK) --all-extras -o requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare weights classifier diffusion search samplers report demo) -o images/base/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare search report) -o images/slim/requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster trackers) -o images/control/requirements.lock
 
-images: ## build the images: base, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
+images: ## build the images: base, slim, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }
 	@export VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" REVISION="$$(git rev-parse HEAD)"; \
 	  for group in bases default; do $(BAKE) $$group || exit; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.held_out import HeldOut
 from jobs.tune import MEAN_EPOCHS
 from shared.artifacts.checkpoints import NoCheckpoints
+from shared.artifacts.disk import whole_file
 from shared.classifier.fit import TrainingData, fit
 from shared.classifier.frozen_features import UNAUGMENTED
 from shared.classifier.inputs import FrozenFeatures
@@ -113,7 +115,7 @@ class Measurement:
 
 
 def measure(data: HeldOut, sizes: Mapping[Kind, Sizes], cache: Path, processes: int) -> Outcomes:
-    """Trains every cell of the tables. The frozen backbone's outputs are cached in the folder `cache`."""
+    """Trains every cell of the tables. The folder `cache` keeps the frozen backbone's outputs and each pool's cells: what was interrupted goes on."""
     work = [Measurement(kind, pool, s, cache) for kind, s in sizes.items() for pool in range(s.pools)]
     with contextlib.ExitStack() as stack:
         run: Callable[[Callable[[Measurement], Cells], Iterable[Measurement]], Iterable[Cells]] = map
@@ -148,8 +150,19 @@ def _start(data: HeldOut, processes: int) -> None:
 
 
 def measure_pool(work: Measurement) -> Cells:
-    """Trains and tests the arm with one pool for every point and seed."""
-    data = _Process.data
+    """Returns the cells of an earlier run from the cache; else trains and tests the arm with one pool for every point and seed."""
+    asked = f"{_Process.data.study.written.model_dump_json()} {work.kind} {work.pool} {work.sizes}"
+    kept = work.cache / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
+    if kept.exists():
+        with np.load(kept) as file:
+            return file["values"], file["decided"]
+    values, decided = _train_pool(work, _Process.data)
+    with whole_file(kept) as temporary, temporary.open("wb") as file:
+        np.savez(file, values=values, decided=decided)
+    return values, decided
+
+
+def _train_pool(work: Measurement, data: HeldOut) -> Cells:
     experiment = data.study.experiments[-1]
     arm = arm_of(experiment).model_copy(update={"images": IMAGES[work.kind]})
     train, val, test = (data.images.of(split) for split in ("train", "val", "test"))

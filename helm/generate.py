@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kubernetes.client.models.v1_container import V1Container
+from kubernetes.client.models.v1_pod_spec import V1PodSpec
 
 from helm.study_reference import study_reference
 from shared.config.json_schema import study_schema
@@ -67,8 +69,13 @@ def with_stages(file: str, pattern: str, name: str) -> str:
 
 
 def values_schema() -> str:
-    """Returns `schema.yaml` with the Study's schema in it, whose definitions move to the root, as its references expect."""
+    """Returns `schema.yaml` with what others know: the Study's schema, whose definitions move to the root, as its references expect; the names of the
+    stages' images; and those of the fields of a Pod."""
     schema = yaml.safe_load((CHART / "schema.yaml").read_text(encoding="utf-8"))
+    digests = schema["properties"]["image"]["properties"]["digests"]["properties"]
+    digests |= dict.fromkeys(STAGES, digests["control"])
+    for part, model in (("podSpec", V1PodSpec), ("container", V1Container)):
+        schema["$defs"][part]["propertyNames"] = {"enum": sorted(model.attribute_map.values())}
     study = json.loads(study_schema())
     del study["$schema"]
     definitions = {**study.pop("$defs"), "Study": study}

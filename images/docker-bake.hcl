@@ -17,7 +17,7 @@ function "tag" {
   result = ["${REGISTRY == "" ? "localhost" : REGISTRY}/tailfill/${name}:${TAG}"]
 }
 
-group "bases" { targets = ["base", "control-base"] }
+group "bases" { targets = ["base", "slim", "control-base"] }
 group "default" { targets = ["control", "stage"] }
 
 target "_all" {
@@ -47,6 +47,19 @@ target "base" {
   }
 }
 
+# What the stages stand on that compute without torch: a node without GPU fetches a tenth of the base.
+target "slim" {
+  inherits = ["base"]
+  tags     = tag("slim")
+  args = {
+    LOCK    = "images/slim/requirements.lock"
+    IMPORTS = <<-PYTHON
+      import boto3, sklearn.linear_model, jinja2, matplotlib.pyplot, imagehash, PIL.Image
+      import optuna, sqlalchemy.dialects.postgresql.psycopg2, scipy.stats, pyarrow.parquet, pyarrow.compute
+    PYTHON
+  }
+}
+
 # What control stands on. pyarrow comes with clients for Flight and S3, kubernetes with a second client and libraries for asyncio, scipy, of
 # which the search's Sobol points need a part, with much else, botocore with every service of Amazon's, and tensorboard with its own server,
 # which needs Pillow and gRPC; and tests come with all of them.
@@ -55,7 +68,7 @@ target "control-base" {
   tags       = tag("control-base")
   args = {
     LOCK    = "images/control/requirements.lock"
-    UNUSED  = "pyarrow/*flight* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
+    UNUSED  = "pyarrow/*flight* pyarrow/*substrait* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
     IMPORTS = <<-PYTHON
       import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, kubernetes.client, kubernetes.watch, rich.live
       import pyarrow.parquet, pyarrow.compute, psutil, pydantic, scipy.stats.qmc, yaml, mlflow.tracking, tensorboard.plugins.hparams.summary_v2
@@ -76,6 +89,6 @@ target "stage" {
   matrix     = { stage = ["prepare", "weights", "finetune", "generate", "judge", "score", "tune", "final", "report"] }
   inherits   = ["_all"]
   dockerfile = "images/${stage}/Dockerfile"
-  args       = { BASE = tag("base")[0] }
+  args       = { BASE = tag(contains(["prepare", "report"], stage) ? "slim" : "base")[0] }
   tags       = tag(stage)
 }

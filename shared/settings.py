@@ -18,6 +18,16 @@ from shared.names import has_control_character
 
 
 @dataclass(frozen=True)
+class Authorities:
+    """Names files of certificate authorities, in PEM."""
+
+    file: Path
+    """`TAILFILL_CA_FILE`: holds a user's own."""
+    bundle: str | None
+    """`REQUESTS_CA_BUNDLE`: replaces those of the machine, unless boto3 has others (`AWS_CA_BUNDLE`)."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Holds what a process learns from its environment. Secrets mask themselves in `repr`."""
 
@@ -33,6 +43,11 @@ class Settings:
     """`AWS_SESSION_TOKEN`: belongs to temporary keys."""
     s3_region: str | None
     """`AWS_REGION` or `AWS_DEFAULT_REGION`: names the region; None leaves it to boto3's own files, and `us-east-1` without any."""
+    s3_addressing: Literal["path", "virtual", "auto"] | None
+    """`TAILFILL_S3_ADDRESSING`: says whether a request names the bucket in its path or in its host, or as boto3 chooses; None leaves it to
+    boto3's own files, and `path` without any."""
+    authorities: Authorities | None
+    """Says which authorities are trusted for S3 beside those of the machine."""
     database_url: SecretStr | None
     """`DATABASE_URL`: gives the address `postgresql://user:password@host:port/database` of the Optuna studies."""
     cache: Path
@@ -93,6 +108,8 @@ class Settings:
             s3_secret_key=secret("AWS_SECRET_ACCESS_KEY"),
             s3_session_token=secret("AWS_SESSION_TOKEN"),
             s3_region=text("AWS_REGION") or text("AWS_DEFAULT_REGION"),
+            s3_addressing=_addressing(environment),
+            authorities=_authorities(environment),
             database_url=secret("DATABASE_URL"),
             cache=_cache(environment),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
@@ -128,6 +145,16 @@ def _secret_fault(name: str, value: str) -> str | None:
     return None
 
 
+def _authorities(environment: Mapping[str, str]) -> Authorities | None:
+    named = environment.get("TAILFILL_CA_FILE", "").strip()
+    if has_control_character(named):
+        raise ConfigError(
+            "environment variable TAILFILL_CA_FILE: must name a file of certificates in PEM, got several lines (they are not shown); "
+            "write them to a file and name that"
+        )
+    return Authorities(Path(named), environment.get("REQUESTS_CA_BUNDLE") or None) if named else None
+
+
 def _cache(environment: Mapping[str, str]) -> Path:
     if named := environment.get("TAILFILL_CACHE"):
         return Path(named)
@@ -137,6 +164,16 @@ def _cache(environment: Mapping[str, str]) -> Path:
         raise ConfigError(
             "environment variable TAILFILL_CACHE: is not set, and this user has no home folder; set it to a folder for downloads, or set HOME"
         ) from None
+
+
+def _addressing(environment: Mapping[str, str]) -> Literal["path", "virtual", "auto"] | None:
+    match environment.get("TAILFILL_S3_ADDRESSING") or None:
+        case None | "path" | "virtual" | "auto" as addressing:
+            return addressing
+        case other:
+            raise ConfigError(
+                f'environment variable TAILFILL_S3_ADDRESSING: must be path, virtual or auto, got "{other}"; unset it or fix it'
+            )
 
 
 def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:

@@ -52,6 +52,8 @@ class StopSignal:
         except KeyboardInterrupt:
             self.raise_if_set()
             raise
+        else:
+            self.raise_if_set()  # Python drops what a handler raises in a finalizer or around a fork
         finally:
             self._interrupts = False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
@@ -17,6 +18,9 @@ from shared.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+
+hypothesis_settings.register_profile("tailfill", deadline=None)  # a busy machine is no fault of an example
+hypothesis_settings.load_profile("tailfill")
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -1,8 +1,13 @@
+{{- /* Name of the installation, with which the names of all objects begin and by which control and `tailfill --release` find them. */}}
+{{- define "tailfill.name" -}}
+{{- .Values.fullnameOverride | default .Release.Name -}}
+{{- end }}
+
 {{- /* Labels that select a component's Pods. Arguments: the root and the component's name. */}}
 {{- define "tailfill.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
-app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/instance: {{ include "tailfill.name" $root | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -17,7 +22,18 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- /* Reference of one of our images. Arguments: the root and the image's name. */}}
 {{- define "tailfill.image" -}}
 {{- $root := index . 0 -}}
-{{ $root.Values.image.registry }}/tailfill/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $name := printf "%s/tailfill/%s" $root.Values.image.registry (index . 1) -}}
+{{- $tagged := printf "%s:%s" $name ($root.Values.image.tag | default $root.Chart.AppVersion) -}}
+{{- $digest := get ($root.Values.image.digests | default dict) (index . 1) -}}
+{{- include "tailfill.reference" (list $root (empty $digest | ternary $tagged (printf "%s@%s" $name $digest))) -}}
+{{- end }}
+
+{{- /* Reference of any image, from `global.imageRegistry` if there is one: it replaces the host, which is what is before the first slash and has a dot or
+a colon, or is localhost. Arguments: the root and the reference. */}}
+{{- define "tailfill.reference" -}}
+{{- $registry := get ((index . 0).Values.global | default dict) "imageRegistry" -}}
+{{- $path := regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" (index . 1) "" -}}
+{{- empty $registry | ternary (index . 1) (printf "%s/%s" $registry $path) -}}
 {{- end }}
 
 {{- /* The study as JSON, since YAML would have 1e-05, which other readers take for a string. */}}
@@ -31,11 +47,11 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- end }}
 
 {{- define "tailfill.studyConfigMap" -}}
-{{ .Release.Name }}-study-{{ include "tailfill.study" . | sha256sum | trunc 8 }}
+{{ include "tailfill.name" . }}-study-{{ include "tailfill.study" . | sha256sum | trunc 8 }}
 {{- end }}
 
 {{- define "tailfill.credentials" -}}
-{{ .Release.Name }}-credentials
+{{ include "tailfill.name" . }}-credentials
 {{- end }}
 
 {{- /* Name of the Secret with the keys for S3; empty if the Pods use a role instead. */}}
@@ -47,23 +63,43 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{ .Values.database.existingSecret | default (include "tailfill.credentials" .) }}
 {{- end }}
 
-{{- /* An environment variable from the key of the same name in a Secret. Arguments: the variable and the Secret. */}}
+{{- /* An environment variable from a Secret. Arguments: the variable, the Secret and the key, if it is not the variable's name. */}}
 {{- define "tailfill.secretEnv" -}}
 - name: {{ index . 0 }}
-  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ index . 0 }}}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: {{ gt (len .) 2 | ternary (last .) (first .) | quote }}}}
+{{- end }}
+
+{{- /* Name of a service account. Arguments: the root, and `control` or `stage`. */}}
+{{- define "tailfill.account" -}}
+{{- $account := (index . 0).Values.serviceAccount -}}
+{{- get (get $account (index . 1)) "name" | default (printf "%s-%s" (include "tailfill.name" (index . 0)) (index . 1)) -}}
 {{- end }}
 
 {{- /* Fails if values contradict each other; values.schema.json says what each may be. */}}
 {{- define "tailfill.check" -}}
-{{- if gt (len .Release.Name) 40 }}
-{{- fail (printf "the release's name %q is longer than 40 characters, which the names of its Jobs have no room for" .Release.Name) }}
+{{- if gt (len (include "tailfill.name" .)) 40 }}
+{{- fail (printf "the release's name %q is longer than 40 characters, which the names of its Jobs have no room for" (include "tailfill.name" .)) }}
 {{- end }}
-{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) }}
-{{- fail (printf "the release's name %q must begin with a letter and hold only small letters, digits and hyphens within: Services are named after it" .Release.Name) }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "tailfill.name" .)) }}
+{{- fail (printf "the release's name %q must begin with a letter and hold only small letters, digits and hyphens within: Services are named after it" (include "tailfill.name" .)) }}
 {{- end }}
 {{- with .Values }}
 {{- if not .image.registry }}
 {{- fail "image.registry is empty, so that images would come from whoever is `tailfill` on Docker Hub: name your registry, or localhost (the default) for images that were loaded into the nodes" }}
+{{- end }}
+{{- if not (or .serviceAccount.create (and .serviceAccount.control.name .serviceAccount.stage.name)) }}
+{{- fail "serviceAccount.create=false needs the names of accounts that exist: serviceAccount.control.name and serviceAccount.stage.name" }}
+{{- end }}
+{{- if and .serviceAccount.create .serviceAccount.control.name (eq .serviceAccount.control.name .serviceAccount.stage.name) }}
+{{- fail "serviceAccount.control.name and serviceAccount.stage.name are the same: stages need no rights, so name two accounts" }}
+{{- end }}
+{{- range $part, $values := dict "s3" .s3 "database" .database }}
+{{- if and $values.caSecret $values.caConfigMap }}
+{{- fail (printf "%s.caSecret and %s.caConfigMap both name a certificate authority: remove one, or join the two in one file" $part $part) }}
+{{- end }}
+{{- end }}
+{{- if and .postgresql.enabled (or .database.caSecret .database.caConfigMap .database.clientSecret) }}
+{{- fail "database.caSecret, database.caConfigMap and database.clientSecret are for a server of yours, since the chart's own PostgreSQL has no TLS: set postgresql.enabled=false, or remove them" }}
 {{- end }}
 {{- if and .minio.enabled .s3.endpoint }}
 {{- fail "s3.endpoint names another server than the chart's own MinIO: set minio.enabled=false" }}
@@ -72,7 +108,7 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{- fail "minio.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a role (serviceAccount.annotations)" }}
 {{- end }}
 {{- if not (or .postgresql.enabled .database.existingSecret) }}
-{{- fail "postgresql.enabled=false needs database.existingSecret (DATABASE_URL)" }}
+{{- fail "postgresql.enabled=false needs database.existingSecret (DATABASE_URL) and, if its key has another name, database.secretKey" }}
 {{- end }}
 {{- end }}
 {{- end }}

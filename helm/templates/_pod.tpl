@@ -41,11 +41,14 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* Environment variables of control and of every stage: the store, and the folders for temporary files. */}}
+{{- /* Environment variables of control and of every stage: the store, and the folders for temporary files. Arguments: the root, and the folder of the
+cache. */}}
 {{- define "tailfill.env" -}}
+{{- $cache := index . 1 -}}
+{{- with index . 0 -}}
 - {name: TAILFILL_STORE, value: {{ .Values.s3.store | default "s3://tailfill" | quote }}}
 {{- if .Values.minio.enabled }}
-- {name: AWS_ENDPOINT_URL_S3, value: "http://{{ .Release.Name }}-minio:9000"}
+- {name: AWS_ENDPOINT_URL_S3, value: "http://{{ include "tailfill.name" . }}-minio:9000"}
 {{- else if .Values.s3.endpoint }}
 - {name: AWS_ENDPOINT_URL_S3, value: {{ .Values.s3.endpoint | quote }}}
 {{- end }}
@@ -53,26 +56,67 @@ runtimeClassName: {{ . | quote }}
 {{- with include "tailfill.s3Secret" . }}
 {{ include "tailfill.secretEnv" (list "AWS_ACCESS_KEY_ID" .) }}
 {{ include "tailfill.secretEnv" (list "AWS_SECRET_ACCESS_KEY" .) }}
-{{- if not $.Values.minio.enabled }}
+{{- if not (index $ 0).Values.minio.enabled }}
 - name: AWS_SESSION_TOKEN
   valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_SESSION_TOKEN, optional: true}}
 {{- end }}
 {{- end }}
-{{- if .Values.s3.caSecret }}
-- {name: AWS_CA_BUNDLE, value: /etc/tailfill/ca/ca.crt}
+{{- if or .Values.s3.caSecret .Values.s3.caConfigMap }}
+- {name: TAILFILL_CA_FILE, value: /etc/tailfill/ca/ca.crt}
 {{- end }}
-- {name: TAILFILL_CACHE, value: /cache}
+{{- if ne .Values.s3.addressing "path" }}
+- {name: TAILFILL_S3_ADDRESSING, value: {{ .Values.s3.addressing }}}
+{{- end }}
+- {name: TAILFILL_CACHE, value: {{ $cache }}}
 - {name: TMPDIR, value: /tmp}
 - {name: HOME, value: /tmp}
+{{- end }}
 {{- end }}
 
 {{- /* Environment variables of the database, for the components that need it. */}}
 {{- define "tailfill.databaseEnv" -}}
 {{- if .Values.postgresql.enabled -}}
 {{ include "tailfill.secretEnv" (list "POSTGRES_PASSWORD" (include "tailfill.databaseSecret" .)) }}
-- {name: DATABASE_URL, value: "postgresql://tailfill:$(POSTGRES_PASSWORD)@{{ .Release.Name }}-postgresql:5432/tailfill"}
+- {name: DATABASE_URL, value: "postgresql://tailfill:$(POSTGRES_PASSWORD)@{{ include "tailfill.name" . }}-postgresql:5432/tailfill"}
 {{- else -}}
-{{ include "tailfill.secretEnv" (list "DATABASE_URL" .Values.database.existingSecret) }}
+{{- with .Values.database }}
+{{- include "tailfill.secretEnv" (list "DATABASE_URL" .existingSecret .secretKey) }}
+{{- if or .caSecret .caConfigMap }}
+- {name: PGSSLROOTCERT, value: /etc/tailfill/database/ca.crt}
+- {name: PGSSLMODE, value: verify-full} # unless the URL has an sslmode
+{{- end }}
+{{- if .clientSecret }}
+- {name: PGSSLCERT, value: /etc/tailfill/database/tls.crt}
+- {name: PGSSLKEY, value: /etc/tailfill/database/tls.key}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "tailfill.databaseMount" -}}
+{{- if include "tailfill.databaseVolume" . }}
+- {name: database, mountPath: /etc/tailfill/database, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- /* Certificates for PostgreSQL, for the components that need it. libpq accepts a key of root's that the Pod's group may read. */}}
+{{- define "tailfill.databaseVolume" -}}
+{{- with .Values.database }}
+{{- if or .caSecret .caConfigMap .clientSecret }}
+- name: database
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with .caSecret }}
+      - secret: {name: {{ . | quote }}, items: [{key: ca.crt, path: ca.crt}]}
+      {{- end }}
+      {{- with .caConfigMap }}
+      - configMap: {name: {{ . | quote }}, items: [{key: ca.crt, path: ca.crt}]}
+      {{- end }}
+      {{- with .clientSecret }}
+      - secret: {name: {{ . | quote }}, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]}
+      {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -80,16 +124,27 @@ runtimeClassName: {{ . | quote }}
 {{- define "tailfill.mounts" -}}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
-{{- if .Values.s3.caSecret }}
+{{- if or .Values.s3.caSecret .Values.s3.caConfigMap }}
 - {name: ca, mountPath: /etc/tailfill/ca, readOnly: true}
 {{- end }}
 {{- end }}
 
+{{- /* Volumes of these mounts. Arguments: the root, and the values of the role that may have their sizes. */}}
 {{- define "tailfill.volumes" -}}
-- {name: cache, emptyDir: {}}
-- {name: tmp, emptyDir: {}}
-{{- with .Values.s3.caSecret }}
+{{- range $name := list "cache" "tmp" }}
+{{- $size := get (index $ 1) (printf "%sSize" $name) }}
+{{- $claim := get (index $ 1) (printf "%sClaim" $name) }}
+{{- if $claim }}
+- {name: {{ $name }}, persistentVolumeClaim: {claimName: {{ $claim | quote }}}}
+{{- else }}
+- {name: {{ $name }}, emptyDir: {{ empty $size | ternary dict (dict "sizeLimit" $size) | toJson }}}
+{{- end }}
+{{- end }}
+{{- with (index . 0).Values.s3.caSecret }}
 - {name: ca, secret: {secretName: {{ . | quote }}, items: [{key: ca.crt, path: ca.crt}]}}
+{{- end }}
+{{- with (index . 0).Values.s3.caConfigMap }}
+- {name: ca, configMap: {name: {{ . | quote }}, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
 {{- end }}
 
@@ -106,7 +161,11 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 
 {{- define "tailfill.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
+{{- $secrets := .Values.image.pullSecrets -}}
+{{- range get (.Values.global | default dict) "imagePullSecrets" -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with $secrets | uniq }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}

@@ -17,7 +17,9 @@ earlier ones. Arguments: the root, and the stage's name or `workers`. */}}
 {{- with index $gpu $key }}{{ $_ := set $settings $key . }}{{ end -}}
 {{- end -}}
 {{- end -}}
+{{- $pod := include "tailfill.merged" (list ($settings.podSpec | default dict) ($own.podSpec | default dict)) | fromJson -}}
 {{- $settings = mergeOverwrite $settings (deepCopy (omit $own "gpu")) -}}
+{{- $_ := set $settings "podSpec" $pod -}}
 {{- if and $root.Values.data.claim (eq $name "prepare") }}{{ $_ := set $settings "affinity" (include "tailfill.besideControl" (list $root $settings.affinity) | fromJson) }}{{ end -}}
 {{- $_ := set $settings "gpus" (dict) -}}
 {{- if $onGpu }}{{ $_ := set $settings "gpus" (dict $gpu.resource (int $gpu.count)) }}{{ end -}}
@@ -45,10 +47,10 @@ ReadWriteOnce volume can be mounted on one node only. Arguments: the root and th
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
 {{- $kind := index (include "tailfill.table" $root | fromJson) $stage -}}
-{{- /* coordinators train nothing, so control's small image is enough, unless they need SciPy for quasi-random points */}}
-{{- $small := and (eq $stage "tune") (not $worker) (not (contains "\"sampler\":\"qmc\"" (toJson $root.Values.study))) -}}
+{{- /* coordinators train nothing, so control's small image is enough */}}
+{{- $small := and (eq $stage "tune") (not $worker) -}}
 {{- $image := $small | ternary "control" $stage -}}
-serviceAccountName: {{ $root.Release.Name }}-stage
+serviceAccountName: {{ include "tailfill.account" (list $root "stage") | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ int $settings.terminationGracePeriodSeconds }}
@@ -57,13 +59,16 @@ securityContext: {{- include "tailfill.podSecurity" (list $root dict) | nindent 
 {{- include "tailfill.placement" $settings }}
 containers:
   - name: main
-    image: {{ $settings.image | default (include "tailfill.image" (list $root $image)) | quote }}
+    image: {{ empty $settings.image | ternary (include "tailfill.image" (list $root $image)) (include "tailfill.reference" (list $root $settings.image)) | quote }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     args: {{ concat (list "--log" "json" "stage" $stage "--config" "/etc/tailfill/task/task.json") ($worker | ternary (list "--worker") list) | toJson }}
     terminationMessagePolicy: FallbackToLogsOnError # shows the error in `kubectl describe`
     securityContext: {{- include "tailfill.containerSecurity" . | nindent 6 }}
     env:
-      {{- include "tailfill.env" $root | nindent 6 }}
+      {{- if $settings.cacheClaim }}
+      - {name: TAILFILL_WORKER, valueFrom: {fieldRef: {fieldPath: "metadata.labels['tailfill/worker']"}}}
+      {{- end }}
+      {{- include "tailfill.env" (list $root (empty $settings.cacheClaim | ternary "/cache" "/cache/worker-$(TAILFILL_WORKER)")) | nindent 6 }}
       {{- if $kind.database }}
       {{- include "tailfill.databaseEnv" $root | nindent 6 }}
       {{- end }}
@@ -80,9 +85,6 @@ containers:
       {{- if and $settings.threads (not $settings.cuda) }}
       - {name: OMP_NUM_THREADS, value: "{{ int $settings.threads }}"}
       {{- end }}
-      {{- with $settings.env }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
     resources:
       {{- $resources := $settings.resources }}
       {{- with $settings.gpus }}
@@ -94,24 +96,30 @@ containers:
       - {name: task, mountPath: /etc/tailfill/task, readOnly: true}
       - {name: shm, mountPath: /dev/shm}
       {{- include "tailfill.mounts" $root | nindent 6 }}
+      {{- if $kind.database }}
+      {{- with include "tailfill.databaseMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
+      {{- end }}
       {{- if eq $stage "prepare" }}
       {{- with include "tailfill.dataMount" $root }}{{ . | trim | nindent 6 }}{{ end }}
       {{- end }}
 volumes:
   {{- if $worker }}
-  - {name: task, configMap: {name: {{ $root.Release.Name }}-searches}} # control writes the open searches into it; a worker reads it again and again
+  - {name: task, configMap: {name: {{ include "tailfill.name" $root }}-searches}} # control writes the open searches into it; a worker reads it again and again
   {{- else }}
   - name: task # control writes it into the annotation when it creates the Job
     downwardAPI: {items: [{path: task.json, fieldRef: {fieldPath: "metadata.annotations['tailfill/task']"}}]}
   {{- end }}
   - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $settings.shmSize | quote }}}}
-  {{- include "tailfill.volumes" $root | nindent 2 }}
+  {{- include "tailfill.volumes" (list $root $settings) | nindent 2 }}
+  {{- if $kind.database }}
+  {{- with include "tailfill.databaseVolume" $root }}{{ . | trim | nindent 2 }}{{ end }}
+  {{- end }}
   {{- if eq $stage "prepare" }}
   {{- with include "tailfill.dataVolume" $root }}{{ . | trim | nindent 2 }}{{ end }}
   {{- end }}
 {{- end }}
 
-{{- /* Job of a stage, to which control adds name, owner, key and task, or of a tuning worker, to which it adds name, owner and number.
+{{- /* Job of a stage as JSON, to which control adds name, owner, key and task, or of a tuning worker, to which it adds name, owner and number.
 Arguments: the root, and the stage's name or `workers`. */}}
 {{- define "tailfill.stageJob" -}}
 {{- $root := index . 0 -}}
@@ -119,6 +127,23 @@ Arguments: the root, and the stage's name or `workers`. */}}
 {{- $stage := $worker | ternary "tune" (index . 1) -}}
 {{- $settings := include "tailfill.settings" . | fromJson -}}
 {{- $queue := $settings.queueName | default $root.Values.kueue.queueName -}}
+{{- $name := $worker | ternary "workers" (printf "stages.%s" $stage) -}}
+{{- $job := include "tailfill.renderedJob" (list $root $stage $settings $worker $queue) | fromYaml -}}
+{{- $template := include "tailfill.podTemplate" (list $job.spec.template $settings $name) | fromYaml -}}
+{{- $metadata := include "tailfill.metadata" (list $job.metadata $settings.jobMetadata (printf "%s.jobMetadata" $name)) | fromYaml -}}
+{{- $_ := set $job "metadata" $metadata -}}
+{{- $_ := set $job.spec "template" $template -}}
+{{- toJson $job -}}
+{{- end }}
+
+{{- /* That Job without the values `jobMetadata`, `podMetadata`, `podSpec` and `env`. Arguments: the root, the stage, its settings, whether it is a tuning
+worker, and its queue. */}}
+{{- define "tailfill.renderedJob" -}}
+{{- $root := index . 0 -}}
+{{- $stage := index . 1 -}}
+{{- $settings := index . 2 -}}
+{{- $worker := index . 3 -}}
+{{- $queue := index . 4 -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
@@ -172,7 +197,7 @@ spec:
 
 {{- define "tailfill.stages" -}}
 {{- range $stage, $_ := include "tailfill.table" . | fromJson }}
-{{ $stage }}.json: {{ include "tailfill.stageJob" (list $ $stage) | fromYaml | toJson | quote }}
+{{ $stage }}.json: {{ include "tailfill.stageJob" (list $ $stage) | quote }}
 {{- end }}
-worker.json: {{ include "tailfill.stageJob" (list . "workers") | fromYaml | toJson | quote }}
+worker.json: {{ include "tailfill.stageJob" (list . "workers") | quote }}
 {{- end }}

@@ -67,6 +67,8 @@ class S3Store:
             settings.s3_secret_key,
             attempts,
             settings.s3_session_token,
+            settings.s3_addressing,
+            settings.authorities,
         )
         endpoint = settings.s3_endpoint or str(self._client.meta.endpoint_url)
         self._at = Address(bucket, f"{prefix}/" if prefix else "", endpoint, attempts)

@@ -25,9 +25,11 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError as URLLibError
 
+from shared.artifacts.authorities import joined_authorities
 from shared.artifacts.store import LARGEST_IN_MEMORY
 from shared.errors import ArtifactError, ConfigError, UnavailableError
 from shared.names import shown
+from shared.settings import Authorities
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
@@ -45,8 +47,13 @@ def new_client(
     secret_key: SecretStr | None,
     attempts: int,
     session_token: SecretStr | None = None,
+    addressing: str | None = None,
+    authorities: Authorities | None = None,
 ) -> Any:
-    """Returns a client for the server; without keys, boto3 finds them as it always does. Raises ConfigError and UnavailableError."""
+    """Returns a client for the server; without keys, boto3 finds them as it always does. Raises ConfigError and UnavailableError.
+
+    `authorities` are trusted beside those that are trusted without them.
+    """
     keys = {}
     if access_key is not None and secret_key is not None:
         keys = {
@@ -58,9 +65,12 @@ def new_client(
     _check_endpoint(endpoint)
     with _setup_errors():
         session = boto3.session.Session()  # one of its own: the default one is not safe to make from threads
+        if authorities is not None:  # for the session, which makes a client of STS too for a role's credentials
+            replaced = session._session.get_config_variable("ca_bundle") or authorities.bundle
+            session._session.set_config_variable("ca_bundle", joined_authorities(authorities.file, replaced))
         if not keys and (credentials := session.get_credentials()) is not None:
             credentials.get_frozen_credentials()  # here, so that what their source says is not taken for the server's words
-        style = (session._session.get_scoped_config().get("s3") or {}).get("addressing_style")
+        style = addressing or (session._session.get_scoped_config().get("s3") or {}).get("addressing_style")
         client = session.client(
             "s3",
             endpoint_url=endpoint,

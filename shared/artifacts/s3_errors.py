@@ -80,7 +80,8 @@ def s3_errors(at: Address, key: str) -> Iterator[None]:
             raise UnavailableError(f"{where}: what answers does not speak S3; {PORTAL}") from error
         if isinstance(error, SSLError) and any(words in str(error) for words in UNTRUSTED):
             raise ConfigError(
-                f"{where}: its certificate cannot be checked ({said(error)}); name a file with that of who signed it in AWS_CA_BUNDLE"
+                f"{where}: its certificate cannot be checked ({said(error)}); "
+                "name a file with that of who signed it in TAILFILL_CA_FILE, beside the machine's, or alone in AWS_CA_BUNDLE"
             ) from error
         fix = "AWS_ENDPOINT_URL_S3"
         if isinstance(error, ProxyConnectionError):

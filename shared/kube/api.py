@@ -34,7 +34,6 @@ PATHS = {
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
     "replicasets": "/apis/apps/v1",
-    "serviceaccounts": "/api/v1",
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
 FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed

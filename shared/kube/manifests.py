@@ -62,6 +62,11 @@ def searches_name(release: str) -> str:
     return f"{release}-searches"
 
 
+def stages_name(release: str) -> str:
+    """Returns the name of the ConfigMap that holds the manifests of the stages and workers."""
+    return f"{release}-stages"
+
+
 def read_manifests(folder: Path) -> dict[Stage, Object]:
     """Returns the chart's manifest of each stage; raises ConfigError if one is missing or is not JSON."""
     return {stage: read_manifest(folder, stage) for stage in STAGES}
@@ -82,7 +87,7 @@ def read_manifest(folder: Path, name: str) -> Object:
 def stage_job(
     manifest: Object, release: str, tasks: Sequence[Task], owner: Object, study: str, submitted: bool = False
 ) -> Object:
-    """Returns the Job of one or several tasks, owned by `owner` (control's ServiceAccount, so that it is deleted with the release).
+    """Returns the Job of one or several tasks, owned by `owner` (a ConfigMap of the chart's, so that it is deleted with the release).
 
     `study` is the chart's digest of the study for which it is made.
     """
@@ -107,14 +112,14 @@ def worker_job(manifest: Object, release: str, number: int, study_name: str, own
 
 def _job(manifest: Object, name: str, labels: Mapping[str, str], digest: str, owner: Object) -> Object:
     job = copy.deepcopy(manifest)
-    metadata, account = job["metadata"], owner["metadata"]
+    metadata, described = job["metadata"], owner["metadata"]
     metadata["name"] = name
     metadata["ownerReferences"] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "name": account["name"], "uid": account["uid"]}
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": described["name"], "uid": described["uid"]}
     ]
     metadata["annotations"] = {**metadata.get("annotations", {}), MANIFEST: digest}
-    for described in (metadata, job["spec"]["template"]["metadata"]):
-        described["labels"] = {**described.get("labels", {}), **labels}
+    for labelled in (metadata, job["spec"]["template"]["metadata"]):
+        labelled["labels"] = {**labelled.get("labels", {}), **labels}
     return job
 
 

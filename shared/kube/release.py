@@ -18,6 +18,7 @@ from shared.kube.manifests import (
     read_manifests,
     searches_name,
     stage_job,
+    stages_name,
     worker_digest,
     worker_job,
     worker_name,
@@ -37,7 +38,7 @@ class Release:
     cluster: Cluster
     manifests: Mapping[Stage, Object]
     owner: Object
-    """Holds control's ServiceAccount, with which the Jobs are deleted."""
+    """Holds the ConfigMap of the manifests, with which the Jobs are deleted: it is the chart's, and a service account may be another's."""
     worker: Object
     """Holds the manifest of the tuning workers."""
     study: str
@@ -51,11 +52,11 @@ class Release:
                 "TAILFILL_RELEASE: is not set; control runs in a Pod of the chart, on one machine use `tailfill run`"
             )
         cluster = Cluster.of_pod(settings.namespace)
-        account = f"{settings.release}-control"
-        owner = cluster.get("serviceaccounts", account)
+        name = stages_name(settings.release)
+        owner = cluster.get("configmaps", name)
         if owner is None:
             raise ClusterError(
-                f"serviceaccount {account}: does not exist; the release is being uninstalled, or install the chart again"
+                f"configmap {name}: does not exist; the release is being uninstalled, or install the chart again"
             )
         stages = CHART / "stages"
         worker = read_manifest(stages, WORKER)

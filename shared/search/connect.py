@@ -40,7 +40,7 @@ _REFUSALS = {
     r"no password supplied": _CREDENTIALS,
     r'database ".*" does not exist': REFUSED["3D000"],
     r"no such (database|user)": _CREDENTIALS,  # PgBouncer's words
-    r"certificate file": _TRANSPORT,
+    r"certificate file|private key|client certificate|certificate required|bad certificate|alert unknown ca": _TRANSPORT,
     r"does not exist": _CREDENTIALS,
     r"pg_hba\.conf": "let the server's owner allow this host, user and database",
     r"permission denied": _CREDENTIALS,
@@ -50,7 +50,7 @@ _REFUSALS = {
     r"could not match \d+ \w+( \w+)? to \d+": "name as many ports as hosts, or one",
     r"service file|definition of service": _TRANSPORT,
     r"unrecognized configuration parameter|unsupported startup parameter": _TRANSPORT,
-    r"does not support SSL|certificate verify failed|channel binding|authentication method requirement": _TRANSPORT,
+    r"does not support SSL|certificate verify failed|does not match host name|channel binding|authentication method requirement": _TRANSPORT,
 }
 """Maps words of an error of connecting, which has no code, to their remedy. Their order counts."""
 

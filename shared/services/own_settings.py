@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LOOPBACK = "127.0.0.1"
+OF_STORES = ("TAILFILL_S3_ADDRESSING", "TAILFILL_CA_FILE")
 
 
 @contextmanager
@@ -21,7 +22,11 @@ def own_settings(database: bool, store: bool) -> Iterator[None]:
     The proxies stay for the hub, which is elsewhere; they are not used for loopback.
     """
     before = dict(os.environ)
-    hidden = [name for name in before if (database and name.startswith("PG")) or (store and name.startswith("AWS_"))]
+    hidden = [
+        name
+        for name in before
+        if (database and name.startswith("PG")) or (store and (name.startswith("AWS_") or name in OF_STORES))
+    ]
     changed: dict[str, str] = {}
     if store:
         changed |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}

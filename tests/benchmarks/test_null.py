@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import outcome_table
 from benchmarks.drawn_studies import ALPHA, DESIGNS, WORLDS, Design, StudySampler, World
 from benchmarks.held_out import HeldOut, Setup
 from benchmarks.null import limit, main
@@ -43,6 +44,19 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, held_out: HeldOut) -> Out
     sizes = {"real": Sizes(5, 2, 1), "draws": Sizes(5, 2, 3), "copies": Sizes(5, 2, 3)}
     measure(held_out, sizes, folder / "cache", 1).save(folder / "small.npz")
     return Outcomes.load(folder / "small.npz")
+
+
+def test_what_was_measured_is_not_trained_again(
+    held_out: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"real": Sizes(2, 1, 1)}
+    first = measure(held_out, sizes, tmp_path, 1)
+    monkeypatch.setattr(outcome_table, "fit", None)
+    again = measure(held_out, sizes, tmp_path, 1)
+    np.testing.assert_array_equal(again.tables["real"].values, first.tables["real"].values)
+    np.testing.assert_array_equal(again.tables["real"].decided, first.tables["real"].decided)
+    with pytest.raises(TypeError):
+        measure(held_out, {"real": Sizes(2, 2, 1)}, tmp_path, 1)
 
 
 def false_calls(sampler: StudySampler) -> float:

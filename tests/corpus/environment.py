@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
+from botocore.httpsession import where
+
 from shared.artifacts.s3 import S3Store
 from shared.settings import Settings
 from shared.tracking.observers import check_trackers
@@ -19,6 +21,7 @@ from tests.corpus.case import PLANTED, Case
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": PLANTED}
 ALONE = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "config", "AWS_SHARED_CREDENTIALS_FILE": "credentials"}
 NOBODY = "http://127.0.0.1:1"
+STYLES = ("path", "virtual", "auto")
 Answer = tuple[int, Mapping[str, str], str]
 
 
@@ -189,6 +192,38 @@ OTHERS = [
     Case("AWS_DEFAULT_REGION", _setting("AWS_DEFAULT_REGION", "eu-west-1"), 0, ("s3_region='eu-west-1'",)),
     Case("AWS_REGION: line break", _setting("AWS_REGION", "eu-west-1\n"), 0, ("s3_region='eu-west-1'",)),
     Case("TAILFILL_DEVICE: nonsense", _setting("TAILFILL_DEVICE", "gpu"), 2, ("TAILFILL_DEVICE", "gpu")),
+    *(
+        Case(
+            f"TAILFILL_S3_ADDRESSING: {style}",
+            _setting("TAILFILL_S3_ADDRESSING", style),
+            0,
+            (f"s3_addressing='{style}'",),
+        )
+        for style in STYLES
+    ),
+    Case("TAILFILL_S3_ADDRESSING: empty", _setting("TAILFILL_S3_ADDRESSING", ""), 0, ("s3_addressing=None",)),
+    Case(
+        "TAILFILL_S3_ADDRESSING: nonsense",
+        _setting("TAILFILL_S3_ADDRESSING", "vhost"),
+        2,
+        ("TAILFILL_S3_ADDRESSING", "vhost", "virtual"),
+    ),
+    Case(
+        "TAILFILL_S3_ADDRESSING: upper case",
+        _setting("TAILFILL_S3_ADDRESSING", "Path"),
+        2,
+        ("TAILFILL_S3_ADDRESSING", '"Path"'),
+    ),
+    Case(
+        "TAILFILL_CA_FILE: white space around", _setting("TAILFILL_CA_FILE", " /ca.crt\n"), 0, ("PosixPath('/ca.crt')",)
+    ),
+    Case("TAILFILL_CA_FILE: empty", _setting("TAILFILL_CA_FILE", ""), 0, ("authorities=None",)),
+    Case(
+        "TAILFILL_CA_FILE: the certificates themselves",
+        _setting("TAILFILL_CA_FILE", f"-----BEGIN KEY-----\n{PLANTED}\n-----END"),
+        2,
+        ("TAILFILL_CA_FILE", "must name a file"),
+    ),
     Case("TAILFILL_COUNT: nonsense", _setting("TAILFILL_COUNT", "many"), 2, ("TAILFILL_COUNT", "many")),
     Case("TAILFILL_COUNT: negative", _setting("TAILFILL_COUNT", "-1"), 2, ("TAILFILL_COUNT", "-1")),
     Case("TAILFILL_TENSORBOARD: a folder", _tracker("TAILFILL_TENSORBOARD", "FOLDER/a/b"), 0, ("checked",)),
@@ -248,6 +283,19 @@ BOTO = [
     Case("boto: a retry mode that is none, as ours is used", _boto("[default]\nretry_mode = never\n", **KEYS), 0, ("us-east-1",)),
     Case("boto: certificates that are not there", _listening("https", AWS_CA_BUNDLE="/nowhere.pem"),
         2, ("certificate cannot be checked", "No such file", "in AWS_CA_BUNDLE")),
+    Case("boto: own authorities that are not there", _boto(TAILFILL_CA_FILE="/nowhere.pem", **KEYS), 2, ("TAILFILL_CA_FILE", "/nowhere.pem")),
+    Case("boto: own authorities that are a folder", _boto(TAILFILL_CA_FILE=".", **KEYS), 2, ("TAILFILL_CA_FILE", "directory")),
+    Case("boto: own authorities that are no certificates", _boto(TAILFILL_CA_FILE=__file__, **KEYS), 2, ("TAILFILL_CA_FILE", "PEM")),
+    Case("boto: own authorities that are empty", _boto(TAILFILL_CA_FILE="config", **KEYS), 2, ("TAILFILL_CA_FILE", "PEM")),
+    Case("boto: own authorities that are binary", _boto(TAILFILL_CA_FILE="/bin/sh", **KEYS), 2, ("TAILFILL_CA_FILE", "PEM")),
+    Case("boto: own authorities without end", _boto(TAILFILL_CA_FILE="/dev/zero", **KEYS), 2, ("TAILFILL_CA_FILE", "more than")),
+    Case("boto: the public authorities as own ones", _boto(TAILFILL_CA_FILE=where(), **KEYS), 0, ("us-east-1",)),
+    Case("boto: own authorities beside a bundle that is not there", _boto(TAILFILL_CA_FILE=where(), AWS_CA_BUNDLE="/no.pem", **KEYS),
+        2, ("AWS_CA_BUNDLE", "/no.pem")),
+    Case("boto: own authorities beside requests' bundle that is not there", _boto(TAILFILL_CA_FILE=where(), REQUESTS_CA_BUNDLE="/no.pem", **KEYS),
+        2, ("CA_BUNDLE", "/no.pem")),
+    Case("boto: an addressing style beside another in a file", _boto("[default]\ns3 =\n  addressing_style = sideways\n", TAILFILL_S3_ADDRESSING="path", **KEYS),
+        0, ("us-east-1",)),
     Case("boto: a proxy that does not answer",
         _boto(AWS_ENDPOINT_URL_S3=NOBODY, HTTP_PROXY=f"http://u:{PLANTED}@127.0.0.1:1", NO_PROXY="", no_proxy="", **KEYS),
         75, ("HTTP_PROXY", "NO_PROXY")),

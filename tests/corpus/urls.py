@@ -60,6 +60,7 @@ def _refused(name: str, value: str, *says: str) -> Case:
 DATABASES = [
     _accepted("plain", f"postgresql://u:{P}@h:5433/d", "h:5433/d", "('password', 'right')"),
     _accepted("no port", f"postgresql://u:{P}@h/d", "h:5432/d"),
+    _accepted("the uri of CloudNativePG", f"postgresql://app:{P}@db-rw.here:5432/app", "db-rw.here:5432/app", "('password', 'right')"),
     _accepted("postgres scheme", f"postgres://u:{P}@h/d", "h:5432/d"),
     _accepted("SQLAlchemy's driver", f"postgresql+psycopg2://u:{P}@h/d", "h:5432/d"),
     _accepted("another driver of SQLAlchemy", f"postgresql+asyncpg://u:{P}@h/d", "h:5432/d"),
@@ -104,6 +105,7 @@ DATABASES = [
     _refused("space inside", f"postgresql://u:{P} x@h/d", "white space"),
     _refused("MySQL", f"mysql://u:{P}@h/d", "postgresql://"),
     _refused("SQLite", "sqlite:///d.db", "postgresql://"),
+    _refused("the jdbc-uri of CloudNativePG", f"jdbc:postgresql://db-rw.here:5432/app?password={P}&user=app", "postgresql://"),
     _refused("JDBC", f"jdbc:postgresql://h/d?user=u&password={P}", "postgresql://"),
     _refused("no scheme", f"u:{P}@h/d", "postgresql://"),
     _refused("a password alone", PLANTED, "postgresql://"),

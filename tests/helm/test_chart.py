@@ -45,7 +45,7 @@ def test_every_pod_passes_the_restricted_standard(values: tuple[str, ...]) -> No
         assert spec["enableServiceLinks"] is False, name
         assert spec["automountServiceAccountToken"] is (name == "Deployment control"), name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
-        allowed = {"emptyDir", "configMap", "downwardAPI", "persistentVolumeClaim", "name"}
+        allowed = {"emptyDir", "configMap", "downwardAPI", "persistentVolumeClaim", "projected", "ephemeral", "name"}
         assert all(set(volume) <= allowed for volume in spec["volumes"]), name
         for container in spec["containers"]:
             assert container["securityContext"] == {
@@ -77,7 +77,8 @@ def test_a_job_is_whole_but_for_what_control_adds(values: tuple[str, ...]) -> No
         assert fail["onExitCodes"] == {"containerName": "main", "operator": "In", "values": [2]}
         spec = template["spec"]
         assert spec["restartPolicy"] == "Never"
-        assert one(objects, "ServiceAccount", spec["serviceAccountName"])["automountServiceAccountToken"] is False
+        for account in (each for each in objects if each["kind"] == "ServiceAccount"):
+            assert account["automountServiceAccountToken"] is False
         (main,) = spec["containers"]
         assert (main["name"], main["args"]) == ("main", ["--log", "json", "stage", stage, "--config", TASK])
         assert main["terminationMessagePolicy"] == "FallbackToLogsOnError"
@@ -159,16 +160,54 @@ def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
             assert env["AWS_SESSION_TOKEN"]["secretKeyRef"] == token
 
 
-def test_s3_with_a_certificate_of_one_s_own_authority() -> None:
-    objects = rendered(any_program(), "--set", "minio.enabled=false,s3.store=s3://bucket,s3.caSecret=authority")
+@pytest.mark.parametrize(
+    ("value", "kind", "key"), [("caSecret", "secret", "secretName"), ("caConfigMap", "configMap", "name")]
+)
+def test_s3_with_a_certificate_of_one_s_own_authority(value: str, kind: str, key: str) -> None:
+    objects = rendered(any_program(), "--set", f"minio.enabled=false,s3.store=s3://bucket,s3.{value}=authority")
     for name, spec in pods(objects):
         if name == "StatefulSet postgresql":
             continue
-        bundle = Path(environment(spec)["AWS_CA_BUNDLE"])
+        file = Path(environment(spec)["TAILFILL_CA_FILE"])
+        assert "AWS_CA_BUNDLE" not in environment(spec)  # it would replace the public authorities
         (volume,) = (each for each in spec["volumes"] if each["name"] == "ca")
-        assert volume["secret"] == {"secretName": "authority", "items": [{"key": "ca.crt", "path": bundle.name}]}
+        assert volume[kind] == {key: "authority", "items": [{"key": "ca.crt", "path": file.name}]}
         mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-        assert mounts["ca"] == str(bundle.parent)
+        assert mounts["ca"] == str(file.parent)
+
+
+def test_s3_by_virtual_hosts() -> None:
+    styles = {environment(spec).get("TAILFILL_S3_ADDRESSING") for _, spec in pods(rendered(any_program()))}
+    assert styles == {None}  # the program's own default, as before
+    styles = {environment(spec)["TAILFILL_S3_ADDRESSING"] for _, spec in pods(rendered(any_program(), *ci("platform")))}
+    assert styles == {"virtual"}
+
+
+def test_a_database_with_certificates_as_cloudnativepg_has_it() -> None:
+    certificates = {"PGSSLROOTCERT": "ca.crt", "PGSSLCERT": "tls.crt", "PGSSLKEY": "tls.key"}
+    for name, spec in pods(rendered(any_program(), *ci("platform"))):
+        env = environment(spec)
+        if name not in ("Deployment control", "Job tune", "Job worker"):
+            assert not {"DATABASE_URL", "PGSSLMODE", *certificates} & set(env)
+            assert "database" not in {volume["name"] for volume in spec["volumes"]}
+            continue
+        assert env["DATABASE_URL"] == {"secretKeyRef": {"name": "db-app", "key": "uri"}}
+        assert env["PGSSLMODE"] == "verify-full"
+        (mount,) = (each for each in spec["containers"][0]["volumeMounts"] if each["name"] == "database")
+        (volume,) = (each["projected"] for each in spec["volumes"] if each["name"] == "database")
+        assert volume["defaultMode"] == 0o440  # libpq refuses a key that others may read
+        ca, pair = (source["secret"] for source in volume["sources"])
+        assert (ca["name"], pair["name"]) == ("db-ca", "db-client")
+        paths = {item["path"] for item in ca["items"] + pair["items"]}
+        assert {
+            variable: f"{mount['mountPath']}/{path}" for variable, path in certificates.items()
+        }.items() <= env.items()
+        assert paths == set(certificates.values())
+    ca = ("--set", "postgresql.enabled=false,database.existingSecret=db,database.caConfigMap=ca")
+    control = dict(pods(rendered(any_program(), *ca)))["Deployment control"]
+    (volume,) = (each["projected"] for each in control["volumes"] if each["name"] == "database")
+    assert volume["sources"] == [{"configMap": {"name": "ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]
+    assert "PGSSLCERT" not in environment(control)
 
 
 @pytest.mark.parametrize("name", ["helm", "helm4"])
@@ -254,7 +293,7 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         ("configmaps", "study-searches"): ["patch"],
         ("replicasets",): ["delete", "list"],
         ("deployments/scale", "study-tune"): ["get", "patch"],
-        ("serviceaccounts", "study-control"): ["get"],
+        ("configmaps", "study-stages"): ["get"],
     }
     (subject,) = one(objects, "RoleBinding", "study-control")["subjects"]
     assert (subject["name"], subject["namespace"]) == ("study-control", "here")
@@ -320,12 +359,6 @@ def test_images() -> None:
     assert (
         dict(pods(rendered(any_program())))["Job final"]["containers"][0]["image"] == "localhost/tailfill/final:0.1.0"
     )
-
-
-def test_quasi_random_points_are_drawn_where_scipy_is() -> None:
-    objects = rendered(any_program(), *ci("spot"), "--set", "study.search.trials=2,study.search.sampler=qmc")
-    images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
-    assert images["Job tune"] == images["Job worker"] == "localhost/tailfill/tune:0.1.0"
 
 
 def test_kueue_queues_jobs_only() -> None:

@@ -16,16 +16,19 @@ from shared.config.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted(ROOT.glob("images/*/Dockerfile"))
+LOCKS = [ROOT / "requirements.lock", *sorted(ROOT.glob("images/*/requirements.lock"))]
 BAKE = (ROOT / "images/docker-bake.hcl").read_text()
 EXTRAS = {
     "base": {"prepare", "weights", "classifier", "diffusion", "search", "samplers", "report"},
+    "slim": {"prepare", "search", "report"},
     "control": {"search", "cluster"},
 }
+WITHOUT_TORCH = {"prepare", "report"}
 
 
 def pins(lock: Path) -> dict[str, str]:
     """Returns the version of each package in a lock file."""
-    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)$", lock.read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.parent.name)
@@ -70,10 +73,34 @@ def test_an_image_has_what_the_lock_has(name: str) -> None:
     assert "://" not in lock.read_text(), "an index's address"
 
 
-def test_control_has_no_torch() -> None:
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
+def test_a_lock_names_the_files_by_their_hashes(lock: Path) -> None:
+    """A package that an index gives in place of the locked one is refused."""
+    packages = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)[1:]
+    assert len(packages) == len(pins(lock)) > 10
+    assert [package for package in packages if "\n    --hash=sha256:" not in package] == []
+
+
+@pytest.mark.parametrize("name", ["slim", "control"])
+def test_an_image_has_no_torch(name: str) -> None:
     assert not {"torch", "torchvision", "timm", "diffusers", "transformers"} & set(
-        pins(ROOT / "images/control/requirements.lock")
+        pins(ROOT / "images" / name / "requirements.lock")
     )
+
+
+def test_the_stages_without_torch_are_named_alike() -> None:
+    """The Dockerfiles, the bake file and the contract that forbids the import say the same."""
+    bases = {stage: re.search(r"ARG BASE=(\S+)", (ROOT / f"images/{stage}/Dockerfile").read_text()) for stage in STAGES}
+    assert {stage for stage, base in bases.items() if base and base[1] == "tailfill/slim:dev"} == WITHOUT_TORCH
+    assert {stage for stage, base in bases.items() if base and base[1] == "tailfill/base:dev"} == set(
+        STAGES
+    ) - WITHOUT_TORCH
+    chosen = re.search(r'contains\(\[(.*?)\], stage\) \? "slim" : "base"', BAKE)
+    assert chosen is not None
+    assert set(re.findall(r'"(\w+)"', chosen[1])) == WITHOUT_TORCH
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contract = next(contract for contract in contracts if contract["name"] == "prepare and report run without torch")
+    assert set(contract["source_modules"]) == {f"jobs.{stage}" for stage in WITHOUT_TORCH}
 
 
 def test_the_base_can_be_replaced() -> None:

@@ -72,6 +72,21 @@ def _wait_stubbornly() -> None:
 
 
 @pytest.mark.usefixtures("_signals")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_is_not_lost_if_python_drops_what_its_handler_raises() -> None:
+    stop = StopSignal()
+    stop.install()
+
+    class Dropped:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with pytest.raises(Stopped), stop.interrupting():
+        Dropped()
+
+
+@pytest.mark.usefixtures("_signals")
 def test_other_work_is_not_cut_off() -> None:
     stop = StopSignal()
     stop.install()

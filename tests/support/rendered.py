@@ -61,15 +61,15 @@ def one(objects: tuple[dict[str, Any], ...], kind: str, name: str) -> dict[str, 
     return found
 
 
-def jobs(objects: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
+def jobs(objects: tuple[dict[str, Any], ...], release: str = "study") -> dict[str, dict[str, Any]]:
     """Returns the Job manifests that control reads, by stage, and that of the workers as `worker`."""
-    data = one(objects, "ConfigMap", "study-stages")["data"]
+    data = one(objects, "ConfigMap", f"{release}-stages")["data"]
     return {name.removesuffix(".json"): json.loads(text) for name, text in data.items()}
 
 
-def pods(objects: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+def pods(objects: tuple[dict[str, Any], ...], release: str = "study") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the spec of every Pod that the objects can create, with a name; a paused Deployment creates none."""
-    for each in (*objects, *jobs(objects).values()):
+    for each in (*objects, *jobs(objects, release).values()):
         if "template" in each.get("spec", {}) and not each["spec"].get("paused"):
             labels = each["spec"]["template"]["metadata"]["labels"]
             role = labels.get("tailfill/role", labels["app.kubernetes.io/component"])

@@ -9,8 +9,9 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import SecretStr
@@ -98,6 +99,36 @@ def test_no_credentials(s3_server: Settings, monkeypatch: pytest.MonkeyPatch, tm
     store = S3Store(BUCKET, "p", dataclasses.replace(s3_server, s3_access_key=None, s3_secret_key=None), attempts=1)
     with pytest.raises(ArtifactError, match="there are no credentials for it; set AWS_ACCESS_KEY_ID"):
         store.get("a")
+
+
+@pytest.mark.parametrize(
+    ("addressing", "asked"),
+    [(None, "http://s3.example.test/bucket/p/a"), ("virtual", "http://bucket.s3.example.test/p/a")],
+)
+def test_the_bucket_is_in_the_path_or_in_the_host(
+    s3_server: Settings, monkeypatch: pytest.MonkeyPatch, addressing: Literal["virtual"] | None, asked: str
+) -> None:
+    """A proxy sees the addresses, so that no name has to resolve."""
+    seen: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"found")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+        settings = dataclasses.replace(s3_server, s3_endpoint="http://s3.example.test", s3_addressing=addressing)
+        assert S3Store(BUCKET, "p", settings, attempts=1).get("a") == b"found"
+        proxy.shutdown()
+    assert seen == [asked.replace("bucket", BUCKET)]
 
 
 class Proxy:

@@ -57,7 +57,7 @@ class Here:
         manifests = {stage: manifest(stage, **annotations) for stage in STAGES}
         for made_of in manifests.values():
             made_of["spec"]["ttlSecondsAfterFinished"] = ttl
-        owner = {"metadata": {"name": "study-control", "uid": "1"}}
+        owner = {"metadata": {"name": "study-stages", "uid": "1"}}
         release = Release("study", self.client, manifests, owner, manifest("tune"), study)
         made = KubeExecutor(release, self.session)
         for task in tasks:

@@ -45,7 +45,7 @@ MANIFEST: dict[str, Any] = {
     "metadata": {"labels": {"tailfill/role": "worker"}},
     "spec": {"template": {"metadata": {"labels": {"tailfill/role": "worker"}}}},
 }
-OWNER = {"metadata": {"name": "study-control", "uid": "1"}}
+OWNER = {"metadata": {"name": "study-stages", "uid": "1"}}
 
 
 @dataclass

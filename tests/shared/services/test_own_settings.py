@@ -34,6 +34,8 @@ FOREIGN = {
     "NO_PROXY": "example.org",
     "AWS_ENDPOINT_URL": NOBODY,
     "AWS_CA_BUNDLE": "/nowhere",
+    "TAILFILL_CA_FILE": "/nowhere",
+    "TAILFILL_S3_ADDRESSING": "virtual",
     "AWS_PROFILE": "nobody",
     "AWS_REQUEST_CHECKSUM_CALCULATION": "nonsense",
     "AWS_USE_FIPS_ENDPOINT": "true",
