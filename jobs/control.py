@@ -51,7 +51,7 @@ class ControlPod:
             store = session.artifacts.store.url
             executor = self.executor = KubeExecutor(self.release, session)
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
-            with observing(session, f"{self.settings.study} {self.settings.data_revision}") as observers:
+            with observing(session, self.stop, f"{self.settings.study} {self.settings.data_revision}") as observers:
                 self.scheduler = Scheduler(
                     self.study, session.steps, session.artifacts, executor, log.info, self.stop, observers
                 )

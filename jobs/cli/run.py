@@ -79,7 +79,7 @@ def run_study(
         with whole_file(workdir / STUDY_FILE, private=False) as temporary:
             temporary.write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
         executor = LocalExecutor(study, session.steps, workdir, environment, console, workers)
-        observers = stack.enter_context(observing(session))
+        observers = stack.enter_context(observing(session, stop))
         scheduler = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop, observers)
         observers.watch(scheduler.rows)
         with metrics_served(session.settings, study.name, searches_of(study.name)):

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from shared.errors import TailfillError, UnavailableError
 from shared.log import Log
+from shared.stop import StopSignal
 
 T = TypeVar("T")
 log = Log("tracking")
@@ -19,6 +20,7 @@ MOST_WAITING = 10_000
 """Counts the events that may wait; further ones are dropped, and the next run logs them."""
 WAITS = (2.0, 5.0, 15.0, 30.0, 60.0)  # seconds between attempts while a receiver is unavailable; the last one repeats
 LAST_ATTEMPTS = 2  # once the study is over
+JOIN_SECONDS = 0.2  # between two looks for a signal while the end of a study waits
 MOST_WARNINGS = 3  # about events that are refused, since a server that refuses one may refuse thousands
 
 
@@ -47,10 +49,11 @@ class Delivery(Generic[T]):
         """Lets the thread end once it has delivered what waits."""
         self._closing.set()
 
-    def end_close(self, deadline: float) -> None:
-        """Waits for the thread until the `deadline`, by the monotonic clock, and says what is left then."""
+    def end_close(self, deadline: float, stop: StopSignal) -> None:
+        """Waits for the thread until the `deadline`, by the monotonic clock, or a signal, and says what is left then."""
         self._closing.set()
-        self._thread.join(max(deadline - time.monotonic(), 0.0))
+        while self._thread.is_alive() and time.monotonic() < deadline and not stop:
+            self._thread.join(JOIN_SECONDS)
         left = self._left + self._waiting.qsize() + self._thread.is_alive()
         self._abandoned.set()
         if left:

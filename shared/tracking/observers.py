@@ -17,6 +17,7 @@ from shared.pipeline.search_status import LOCAL_HINTS, Hints
 from shared.pipeline.session import Session
 from shared.pipeline.status import StepState
 from shared.settings import Settings
+from shared.stop import StopSignal
 from shared.tracking.delivery import Delivery
 from shared.tracking.records import Committed, Event, RunRecord, runs_of
 from shared.tracking.urls import read_address
@@ -111,8 +112,8 @@ class Observers:
                 Happening("failed", f"the study failed: {sentence}", f"failed {run} {self._committed} {sentence}")
             )
 
-    def close(self, seconds: float) -> None:
-        """Ends the threads, after what waits is delivered, for at most so many seconds in all; 0 drops what waits."""
+    def close(self, seconds: float, stop: StopSignal) -> None:
+        """Ends the threads, after what waits is delivered, for at most so many seconds in all or until a signal; 0 drops what waits."""
         if self._watch is not None:
             self._watch.close()
         deadline = time.monotonic() + seconds
@@ -124,7 +125,7 @@ class Observers:
         for delivery in deliveries:
             delivery.begin_close()
         for delivery in deliveries:
-            delivery.end_close(deadline)
+            delivery.end_close(deadline, stop)
 
     def _track(self, event: Event) -> None:
         for tracker in self._trackers:
@@ -140,7 +141,7 @@ def _receiver(tracker: Tracker, artifacts: Artifacts) -> Callable[[Event], None]
 
 
 @contextmanager
-def observing(session: Session, restarted: str | None = None) -> Iterator[Observers]:
+def observing(session: Session, stop: StopSignal, restarted: str | None = None) -> Iterator[Observers]:
     """Yields the observers that the environment names, and closes them at the end of the block, whose error is a failure of the study.
 
     `restarted` identifies the study if others restart a run that ends with an error, as Kubernetes does. Raises ConfigError as
@@ -150,13 +151,13 @@ def observing(session: Session, restarted: str | None = None) -> Iterator[Observ
     try:
         yield observers
     except (Stopped, KeyboardInterrupt):
-        observers.close(0.0)
+        observers.close(0.0, stop)
         raise
     except BaseException as error:
         observers.failed(error, restarted)
-        observers.close(END_SECONDS)
+        observers.close(END_SECONDS, stop)
         raise
-    observers.close(END_SECONDS)
+    observers.close(END_SECONDS, stop)
 
 
 def check_trackers(settings: Settings, study: str) -> None:

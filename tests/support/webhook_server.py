@@ -31,7 +31,7 @@ def webhook_server(*answers: Any) -> Iterator[WebhookServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             state.posts.append((self.path, dict(self.headers), body))
             answer = state.answers[min(len(state.posts), len(state.answers)) - 1]
             if answer == "hang":

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from shared.errors import DataError, UnavailableError
+from shared.stop import StopSignal
 from shared.tracking import delivery
 from shared.tracking.delivery import Delivery
 
@@ -20,7 +21,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def end(open_delivery: Delivery[int], seconds: float = 10.0) -> float:
     start = time.monotonic()
-    open_delivery.end_close(start + seconds)
+    open_delivery.end_close(start + seconds, StopSignal())
     return time.monotonic() - start
 
 
@@ -112,3 +113,14 @@ def test_too_many_events_are_dropped_and_counted(
     with caplog.at_level(logging.WARNING):
         end(opened)
     assert "X: 7 events of the study are not delivered" in caplog.text
+
+
+def test_a_signal_ends_the_wait() -> None:
+    release, stop = threading.Event(), StopSignal()
+    opened = Delivery[int]("X", lambda _: release.wait(30) and None, "do this")
+    opened.put(1)
+    threading.Timer(0.3, stop.set).start()
+    start = time.monotonic()
+    opened.end_close(start + 60, stop)
+    assert time.monotonic() - start < 3
+    release.set()

@@ -21,6 +21,7 @@ from shared.errors import ConfigError, Stopped, UnavailableError
 from shared.pipeline.plan import make_task, plan
 from shared.pipeline.session import Session
 from shared.settings import Settings
+from shared.stop import StopSignal
 from shared.tracking import delivery, observers
 from shared.tracking.observers import UNTRACKED, check_trackers, observing
 from tests.support.local_commands import run
@@ -60,7 +61,7 @@ def test_what_a_failure_is(tmp_path: Path) -> None:
         opened = session(tmp_path, TAILFILL_WEBHOOK=server.address)
 
         def fail(error: BaseException, restarted: str | None) -> None:
-            with pytest.raises(type(error)), observing(opened, restarted):
+            with pytest.raises(type(error)), observing(opened, StopSignal(), restarted):
                 raise error
 
         for _ in range(2):  # a person runs it twice
@@ -80,7 +81,10 @@ def test_what_a_failure_is(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget(tmp_path: Path) -> None:
-    with webhook_server() as server, observing(session(tmp_path, TAILFILL_WEBHOOK=server.address)) as observed:
+    with (
+        webhook_server() as server,
+        observing(session(tmp_path, TAILFILL_WEBHOOK=server.address), StopSignal()) as observed,
+    ):
         step = next(step for step in plan(SMALL) if step.stage == "tune")
         manifests = {need.id: _manifest("prepare", {}) for need in step.needs.values()}
         task = make_task(SMALL, step, manifests)
@@ -205,9 +209,12 @@ def test_a_study_with_trackers_that_are_not_there_has_the_same_result(tmp_path: 
             )
             out, err = ran.communicate(timeout=600)
             assert ran.returncode == 0, err
-            digests.append(json.loads(out)["digest"])
+            assert json.loads(out)["report"]
+            finals = (tmp_path / folder / "store" / "squares" / "final").rglob("manifest.json")
+            digests.append({Manifest.model_validate_json(path.read_bytes()).digest for path in finals})
             assert "SECRET" not in out + err
     assert digests[0] == digests[1]
+    assert len(digests[0]) == 4
     assert "MLflow: the server at http://127.0.0.1:1 is unavailable" in err
     assert "http://127.0.0.1:1 did not take it in 4 attempts" in err
     assert posted(server)[-1][0] == "done"
