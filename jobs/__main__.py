@@ -283,22 +283,70 @@ def dashboard(workdir: Path | None, port: int) -> None:
     serve(workdir, port, _say)
 
 
-@cli.command()
-@click.argument("what", type=click.Choice(["dataset", "generated", "model"]))
-@click.argument("out", type=click.Path(path_type=Path))
+@cli.group()
+def export() -> None:
+    """Write the study's images, the generated images or the model into a new folder."""
+
+
+OUT = click.argument("out", type=click.Path(path_type=Path), metavar="DIR")
+
+
+@export.command("dataset")
+@OUT
+@LATEST
+def export_dataset(out: Path, workdir: Path | None) -> None:
+    """Write the prepared images and their labels.
+
+    They are in folders by split, beside a metadata.jsonl, as Hugging Face `datasets` reads them.
+    """
+    from jobs.cli.export import export_dataset as write
+
+    _say(write(out, workdir))
+
+
+@export.command("generated")
+@OUT
+@click.option("--experiment", metavar="NAME", help="Export this experiment's images, if experiments differ in them.")
+@click.option("--pool", type=click.IntRange(min=0), metavar="N", help="Export this pool of images [all pools].")
+@click.option("--accepted/--all", "accepted", help="Export the images that the experiment trains on, or all [all].")
+@click.option("--review", is_flag=True, help="Write review.html too, on which a person keeps and rejects images.")
 @click.option(
-    "--experiment",
-    metavar="NAME",
-    help="Export this experiment's generated images, if experiments differ in them, or its model [the recommended one].",
+    "--licence",
+    metavar="ID",
+    help="Name the licence of the images on the card, by the hub's id, e.g. cc-by-4.0 [the base's].",
 )
-@click.option(
-    "--pool", type=click.IntRange(min=0), metavar="N", help="Export this pool of generated images; 0 if unset."
-)
+@LATEST
+def export_generated(
+    out: Path,
+    experiment: str | None,
+    pool: int | None,
+    accepted: bool,
+    review: bool,
+    licence: str | None,
+    workdir: Path | None,
+) -> None:
+    """Write the generated images and what is known of them.
+
+    They are beside a card and a metadata.jsonl, as Hugging Face `datasets` reads them: with provenance, scores and whether they are accepted.
+
+    With --review, real images are written beside the page: do not pass these on. What it downloads is what `accept.reviewed` names in a study.
+    """
+    from jobs.cli.export import GeneratedExport
+    from jobs.cli.export import export_generated as write
+
+    _say(write(out, GeneratedExport(experiment, pool, accepted, review, licence), workdir))
+
+
+@export.command("model")
+@OUT
+@click.option("--experiment", metavar="NAME", help="Export this experiment's model [the recommended one].")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["hf", "onnx"]),
-    help="Write the model for timm, with a head as safetensors, or as one ONNX graph [hf].",
+    default="hf",
+    show_default=True,
+    help="Write the model for timm, with a head as safetensors, or as one ONNX graph.",
 )
 @click.option(
     "--licence",
@@ -309,29 +357,18 @@ def dashboard(workdir: Path | None, port: int) -> None:
     "--push", metavar="OWNER/NAME", help="Push the model to this repository of the Hugging Face hub, as HF_TOKEN."
 )
 @LATEST
-def export(
-    what: str,
+def export_model(
     out: Path,
     experiment: str | None,
-    pool: int | None,
-    form: Literal["hf", "onnx"] | None,
+    form: Literal["hf", "onnx"],
     licence: str | None,
     push: str | None,
     workdir: Path | None,
 ) -> None:
-    """Write the data set or the generated images into the folder OUT with a metadata.jsonl, or the model with its card."""
-    given = {"--format": form, "--licence": licence, "--push": push} if what != "model" else {"--pool": pool}
-    for name, value in given.items():
-        if value is not None:
-            raise click.UsageError(f"{name} is not for `export {what}`.")
-    if what == "model":
-        from jobs.cli.export_model import export_model
+    """Write the model with its card."""
+    from jobs.cli.export_model import export_model as write
 
-        _say(export_model(out, form or "hf", experiment, licence, push, workdir))
-        return
-    from jobs.cli.export import export_images
-
-    _say(export_images(what, out, experiment, pool, workdir))
+    _say(write(out, form, experiment, licence, push, workdir))
 
 
 @cli.command()

@@ -25,7 +25,9 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.tracking.observers import check_trackers, observing
 
-DONE_SECONDS = 10.0  # between two checks after the report is committed
+DONE_SECONDS = (
+    10.0  # between two looks at the copies of Jobs and Pods after the report is committed, which ask for nothing
+)
 LOG_SECONDS = 30.0  # between two log lines about a service that is still unavailable
 
 log = Log("control")

@@ -1,7 +1,7 @@
 """`final`: trains one repetition of an experiment with its best parameters and tests it on the test split, once, at the end.
 
 Commits `metrics.json`, `predictions.parquet` (test images), `validation.parquet` (logits of validation images), `curve.json`,
-`model.safetensors`, `thresholds.json` and `calibration.json`.
+`model.safetensors`, `thresholds.json` and `calibration.json`, and `reviewed.csv` if a person reviewed the generated images.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shared.classifier.runtime import Runtime
     from shared.data.dataset import DatasetInfo
     from shared.data.imageset import ImageSet
+    from shared.data.review import Review
     from shared.data.schema import LabelSchema
 
 
@@ -42,6 +43,8 @@ class FinalInputs:
     """Holds the generated images; None if the arm trains on real images only."""
     scores: pa.Table | None = None
     """Holds a row per generated image; None if the arm takes all of them."""
+    review: Review | None = None
+    """Holds a person's decisions about the generated images, if the arm has any."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def run(config: FinalConfig, context: Context) -> Manifest:
     from shared.classifier.runtime import Runtime
     from shared.data.dataset import read_info
     from shared.data.imageset import read_shards
+    from shared.data.review import arm_review
     from shared.device import device_name, pick_device
 
     prepared = context.input("prepare")
@@ -81,9 +85,11 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         context.settings.cache / "features",
         fetched_models(context),
     )
-    inputs = FinalInputs(images, info, generated, scores)
+    review = arm_review(config.arm.accept, config.weights, context.settings, context.scratch / "review")
+    inputs = FinalInputs(images, info, generated, scores, review)
     result = final(config, inputs, runtime, out)
-    return context.commit(result.files, result.summary, device_name(runtime.device))
+    files = result.files if review is None else {**result.files, "reviewed.csv": review.file}
+    return context.commit(files, result.summary, device_name(runtime.device))
 
 
 def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path) -> FinalResult:
@@ -106,7 +112,7 @@ def final(config: FinalConfig, inputs: FinalInputs, runtime: Runtime, out: Path)
     train, val, test = (inputs.images.of(split) for split in ("train", "val", "test"))
     if len(test) == 0:
         raise DataError("the test set has no images; check the splits that `prepare` made")
-    training = effective_training_set(arm, train, inputs.generated, inputs.scores, rare)
+    training = effective_training_set(arm, train, inputs.generated, inputs.scores, rare, inputs.review)
     data = TrainingData.build(arm, training, val, rare, runtime)
     trained = fit(
         arm,

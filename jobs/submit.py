@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +23,9 @@ from shared.config.task import BEGINS, ENDS, Input, Task
 from shared.errors import ConfigError, InputError, UnavailableError
 from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import held_tasks, jobs_selector, parallelism
+from shared.kube.mirror import Mirror
 from shared.kube.release import Release
-from shared.kube.states import job_reason, job_state
+from shared.kube.states import job_reason, job_state, leaving
 from shared.log import Log
 from shared.metrics.table import METRICS
 from shared.pipeline.blocks import deal
@@ -56,16 +58,43 @@ def submit_final(release: Release, session: Session, request: SubmitRequest, as_
     Raises ConfigError for an unknown experiment, and InputError if data or parameters are missing or a training fails.
     """
     tasks = final_tasks(session, request)
+    with final_jobs(release, session) as jobs:
+        rows = _run(jobs, tasks)
+    return _as_json(rows) if as_json else _table(rows)
+
+
+@dataclass(frozen=True)
+class FinalJobs:
+    """Holds the Jobs of a release's final trainings, and their Pods, as copies that the API server keeps up to date."""
+
+    release: Release
+    session: Session
+    jobs: Mirror
+    pods: Mirror
+
+
+@contextmanager
+def final_jobs(release: Release, session: Session) -> Iterator[FinalJobs]:
+    """Yields the Jobs of the release's final trainings, which are followed until the block ends."""
+    selector = f"{jobs_selector(release.name)},app.kubernetes.io/component=final"
+    with (
+        closing(Mirror(release.cluster, "jobs", selector)) as jobs,
+        closing(Mirror(release.cluster, "pods", selector)) as pods,
+    ):
+        yield FinalJobs(release, session, jobs, pods)
+
+
+def _run(jobs: FinalJobs, tasks: Sequence[Task]) -> list[tuple[Task, Manifest]]:
+    session = jobs.session
     manifests = {task.key: manifest for task in tasks if (manifest := session.artifacts.find("final", task.key))}
     left = [task for task in tasks if task.key not in manifests]
     trainings = {task.key: f"{task.experiment} {_repeat_of(task)}" for task in tasks}
     seen, created = set[str](), set[str]()
     while left:
-        created |= _create_jobs(release, session, left, created)
-        manifests[left[0].key] = _follow(release, session, left[0], trainings, seen)
+        created |= _create_jobs(jobs, left, created)
+        manifests[left[0].key] = _follow(jobs, left[0], trainings, seen)
         left.pop(0)
-    rows = [(task, manifests[task.key]) for task in tasks]
-    return _as_json(rows) if as_json else _table(rows)
+    return [(task, manifests[task.key]) for task in tasks]
 
 
 def final_tasks(session: Session, request: SubmitRequest) -> list[Task]:
@@ -167,57 +196,60 @@ def _repeat_of(task: Task) -> int:
     return task.config.repeat
 
 
-def _create_jobs(release: Release, session: Session, left: Sequence[Task], created: Collection[str]) -> set[str]:
+def _create_jobs(jobs: FinalJobs, left: Sequence[Task], created: Collection[str]) -> set[str]:
     """Creates Jobs for the tasks that no Job works on, as many as may be active beside those `created` before; returns their names."""
-    unfinished = [job for job in _final_jobs(release) if not job_state(job).ended]
+    unfinished = [job for job in jobs.jobs.objects() if not job_state(job).ended]
     held = {key for job in unfinished for _, key in held_tasks(job)}
-    missing = [task for task in left if task.key not in held and not session.artifacts.find("final", task.key)]
+    missing = [task for task in left if task.key not in held and not jobs.session.artifacts.find("final", task.key)]
     own = sum(job["metadata"]["name"] in created for job in unfinished)
-    blocks = deal(missing, parallelism(release.manifests["final"]), own)
-    return {_create_job(release, block) for block in blocks}
+    blocks = deal(missing, parallelism(jobs.release.manifests["final"]), own)
+    return {_create_job(jobs.release, jobs.session, block) for block in blocks}
 
 
-def _create_job(release: Release, block: Sequence[Task]) -> str:
+def _create_job(release: Release, session: Session, block: Sequence[Task]) -> str:
     name = release.job_name(block)
     job = release.cluster.get("jobs", name)
     # if it is complete, its result has been removed since
     if job is not None and job_state(job).ended:
         release.cluster.delete("jobs", name)
-    if release.create_job(block, submitted=True):
+    if release.create_job(session.artifacts, block, submitted=True):
         log.info("submitted", job=name, trainings=len(block))
     else:
         log.info("exists already", job=name)
     return name
 
 
-def _final_jobs(release: Release) -> list[Object]:
-    jobs = release.cluster.list("jobs", jobs_selector(release.name))
-    return [job for job in jobs if job["metadata"]["labels"]["app.kubernetes.io/component"] == "final"]
-
-
-def _job_of(release: Release, task: Task) -> Object | None:
+def _job_of(jobs: FinalJobs, task: Task) -> Object | None:
     """Returns the Job that holds the task; if several do, it is one that is not finished."""
-    holding = [job for job in _final_jobs(release) if ("final", task.key) in held_tasks(job)]
+    holding = [job for job in jobs.jobs.objects() if ("final", task.key) in held_tasks(job)]
     return min(holding, key=lambda job: job_state(job).ended, default=None)
 
 
-def _follow(release: Release, session: Session, task: Task, trainings: Mapping[str, str], seen: set[str]) -> Manifest:
+def _follow(jobs: FinalJobs, task: Task, trainings: Mapping[str, str], seen: set[str]) -> Manifest:
     """Prints the logs of the Pods of the task's Job until it is committed, and returns its manifest; raises InputError if its Job fails.
 
     `trainings` says what the tasks are called, by key, and `seen` holds the Pods whose logs were printed.
     """
-    logged = None
+    release, logged = jobs.release, None
     while True:
-        if manifest := session.artifacts.find("final", task.key):
+        if manifest := jobs.session.artifacts.find("final", task.key):
             return manifest
-        job = _job_of(release, task)
+        job = _job_of(jobs, task)
         if job is None:
             raise InputError(f"{trainings[task.key]}: its Job was removed before it committed; submit again")
         name = job["metadata"]["name"]
         if (state := job_state(job)).phase == "failed":
             raise InputError(f"{name}: failed: {state.reason} {release.failure(job)}")
-        pods = release.cluster.list("pods", f"batch.kubernetes.io/job-name={name}")
-        reason = job_reason(job, pods, release.cluster.list("events", field_selector=f"involvedObject.name={name}"))
+        pods = [
+            pod for pod in jobs.pods.objects() if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name
+        ]
+        # events say why no Pod can be made, and nothing else that is shown here
+        events = (
+            release.cluster.list("events", field_selector=f"involvedObject.name={name}")
+            if all(map(leaving, pods))
+            else []
+        )
+        reason = job_reason(job, pods, events)
         if reason and reason != logged:
             log.info(f"{name} waits: {reason}")
         logged = reason

@@ -258,6 +258,7 @@ class ArmObjective:
         from shared.classifier.training_set import effective_training_set
         from shared.data.dataset import rare_classes, read_info
         from shared.data.imageset import read_shards
+        from shared.data.review import arm_review
         from shared.device import pick_device
 
         context = self._context
@@ -273,7 +274,8 @@ class ArmObjective:
             generated = read_shards(context.fetch_all(added.images, "images"), info.schema_)
             if added.scores is not None:
                 scores = pq.read_table(context.fetch(added.scores, "scores.parquet"))
-        training = effective_training_set(arm, train, generated, scores, rare)
+        review = arm_review(arm.accept, self._config.weights, context.settings, context.scratch / "review")
+        training = effective_training_set(arm, train, generated, scores, rare, review)
         runtime = Runtime(
             pick_device(context.task.resources.device),
             context.task.resources,

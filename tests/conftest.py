@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -97,3 +99,28 @@ def trained(trained_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TAILFILL_CACHE", str(trained_root / "cache"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     return trained_root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Yields the system's Chromium, started by playwright. If there is none, the test fails in CI, and is skipped elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        message = "no Chromium on PATH: `apt install chromium`, or set CHROMIUM to its program"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=flags)
+        yield chromium
+        chromium.close()

@@ -38,6 +38,7 @@ from shared.pipeline.status import TaskStatus, task_id
 from shared.settings import Settings
 from shared.terminal import shortened
 
+KILLED = 137  # 128 + SIGKILL, which the kernel sends to all that runs in a container whose first process has ended
 REASON_SECONDS = 10.0  # for Kubernetes to say why a container ended
 MOST_SENT = 1 << 28  # characters of base64; a report has some megabytes
 MOST_UNPACKED = 4 << 30  # bytes
@@ -243,7 +244,10 @@ def run_in_control(release: str, namespace: str | None, arguments: Sequence[str]
     cluster = Cluster.of_kubeconfig(namespace)
     pod = _running_control(cluster, release)
     try:
-        return cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
+        code = cluster.execute(pod, ["tailfill", "control", *arguments], out or sys.stdout, sys.stderr)
+        if code == KILLED:
+            raise UnavailableError("the command was killed: its container ended, or had no memory left; run it again")
+        return code
     except UnavailableError as error:
         lines = _snapshot_after_end(cluster, release).lines()
         raise UnavailableError("\n".join([f"release {release}: {error}", *lines])) from error

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
 from shared.artifacts.store import Store
 from shared.config.stages import STAGES, Stage, stage_named
-from shared.config.task import BEGINS, ENDS, Task, block_of_json
+from shared.config.task import BEGINS, ENDS, Task, TaskReference, block_of_json, reference_of_json
 from shared.context import Context
 from shared.errors import ConfigError, UnavailableError
 from shared.log import Log
@@ -31,23 +32,23 @@ from shared.stop import StopSignal
 def run_stage(name: str, file: Path, worker: bool) -> None:
     """Runs the stage of each task in `file`, one after the other, unless its key is committed.
 
-    The file is read again after each task, as whoever started this process may have changed it. With `worker`, a worker of the stage is run,
-    if it has any. Raises ConfigError if the file holds anything else than a task of the stage `name`, or a list of them if its processes run
-    blocks, and the errors of the stage.
+    The file holds tasks, or refers to some in the store. It is read again after each task, as whoever started this process may have changed it.
+    With `worker`, a worker of the stage is run, if it has any. Raises ConfigError if the file holds anything else than a task of the stage
+    `name`, or a list of them if its processes run blocks, and the errors of the stage.
     """
     stage = stage_named(name, f"stage {name!r}")
-    read_tasks(file, stage, worker)  # before anything is opened
     stop = StopSignal()
     stop.install()
     settings = Settings.from_environment()
     stop.grace_seconds = settings.grace_seconds
-    surroundings = _Surroundings(settings, stop, open_store(settings))
+    surroundings = _Surroundings(settings, stop)
+    surroundings.read_tasks(file, stage, worker)  # before anything else is opened
     log = Log(stage)
     if worker and STAGES[stage].work is not None:
         _run_worker(stage, file, surroundings)
         return
     done = set[str]()
-    while left := [task for task in read_tasks(file, stage) if task.key not in done]:
+    while left := [task for task in surroundings.read_tasks(file, stage) if task.key not in done]:
         stop.raise_if_set()
         _run_one(left[0], surroundings, log)
         done.add(left[0].key)
@@ -76,7 +77,7 @@ def _run_worker(stage: Stage, file: Path, surroundings: _Surroundings) -> None:
     with ExitStack() as stack:
 
         def open_contexts() -> list[Context]:
-            tasks = read_tasks(file, stage, worker=True)
+            tasks = surroundings.read_tasks(file, stage, worker=True)
             for task in tasks:
                 if task.key not in contexts:
                     contexts[task.key] = _open_context(task)
@@ -98,11 +99,56 @@ class _Surroundings:
 
     settings: Settings
     stop: StopSignal
-    store: Store
 
-    def artifacts(self, task: Task) -> Artifacts:
+    @cached_property
+    def store(self) -> Store:
+        """Returns the store, opened once."""
+        return open_store(self.settings)
+
+    def artifacts(self, task: Task | TaskReference) -> Artifacts:
         """Returns the artifacts of the task's study."""
         return Artifacts(self.store, task.study, self.settings.cache)
+
+    def read_tasks(self, file: Path, stage: Stage, worker: bool = False) -> list[Task]:
+        """Returns the tasks in a file, or those in the store to which it refers.
+
+        Raises ConfigError if the file cannot be read, if something in it is no task of the stage, or if it is a list although a process of the
+        stage runs one task, unless it is for a worker; and ArtifactError if the store does not have the tasks.
+        """
+        try:
+            tasks = self._parse(file.read_bytes())
+        except OSError as error:
+            raise ConfigError(
+                f"{file}: cannot be read ({error.strerror}); control writes task files, see `tailfill run`"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(map(str, first["loc"])) or "the file"
+            raise ConfigError(
+                f"{file}: {path}: {first['msg']}; it was written by another version, run `tailfill run` again"
+            ) from error
+        if others := sorted({task.stage for task in tasks} - {stage}):
+            raise ConfigError(
+                f"{file}: is a task of the stage {others[0]}, not of {stage}; run `tailfill stage {others[0]}`"
+            )
+        if len(tasks) > 1 and not (worker or STAGES[stage].blocks):
+            raise ConfigError(
+                f"{file}: holds {len(tasks)} tasks, but a process of the stage {stage} runs one; split the file"
+            )
+        return tasks
+
+    def _parse(self, text: bytes) -> list[Task]:
+        reference = reference_of_json(text)
+        if reference is None:
+            return block_of_json(text)
+        if reference not in self._loaded:
+            self._loaded[reference] = self.artifacts(reference).load_tasks(reference)
+        return self._loaded[reference]
+
+    @cached_property
+    def _loaded(self) -> dict[TaskReference, list[Task]]:
+        """Holds the tasks that were read from the store, where they do not change."""
+        return {}
 
 
 def _run(task: Task, artifacts: Artifacts, settings: Settings, stop: StopSignal, counted: bool = True) -> None:
@@ -161,33 +207,3 @@ def run_within(task: Task, artifacts: Artifacts, settings: Settings, stop: StopS
             f"{task.stage} {task.key[:8]}: ended without an error but is not committed; run the same command again"
         )
     return manifest
-
-
-def read_tasks(file: Path, stage: Stage, worker: bool = False) -> list[Task]:
-    """Returns the tasks in a file.
-
-    Raises ConfigError if the file cannot be read, if something in it is no task of the stage, or if it is a list although a process of the
-    stage runs one task, unless it is for a worker.
-    """
-    try:
-        text = file.read_bytes()
-        tasks = block_of_json(text)
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}); control writes task files, see `tailfill run`"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(
-            f"{file}: {path}: {first['msg']}; it was written by another version, run `tailfill run` again"
-        ) from error
-    if others := sorted({task.stage for task in tasks} - {stage}):
-        raise ConfigError(
-            f"{file}: is a task of the stage {others[0]}, not of {stage}; run `tailfill stage {others[0]}`"
-        )
-    if len(tasks) > 1 and not (worker or STAGES[stage].blocks):
-        raise ConfigError(
-            f"{file}: holds {len(tasks)} tasks, but a process of the stage {stage} runs one; split the file"
-        )
-    return tasks

@@ -10,16 +10,18 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from shared.artifacts.open import is_s3
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice, Verdict
 from shared.config.stages import JudgeConfig, WeightsConfig
+from shared.data.review import KEEP, REJECT, Review, pool_of, study_reviews
 from shared.diffusion.generators import generator_kind
 from shared.log import Log, duration
 from shared.pipeline.plan import arm_of, plan
@@ -75,13 +77,16 @@ class Forecast:
 def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) -> str:
     """Returns the text for stdout; raises ConfigError for a wrong study, and with `show_plan` DataError if the data cannot be listed."""
     study = load_study(file, sets)
+    reviews = study_reviews(study, Settings.from_environment(), buckets=show_plan)
     if not show_plan:
         names = [experiment.name for experiment in study.experiments]
         if as_json:
             return json.dumps({"study": study.name, "experiments": names})
-        return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study)])
+        return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study), *review_lines(study, reviews)])
     forecast = forecast_study(study)
-    return json.dumps(forecast.__dict__, indent=1) if as_json else describe(study, forecast)
+    if as_json:
+        return json.dumps(forecast.__dict__, indent=1)
+    return "\n".join([describe(study, forecast), *review_lines(study, reviews)])
 
 
 def base_lines(study: ResolvedStudy) -> list[str]:
@@ -92,6 +97,18 @@ def base_lines(study: ResolvedStudy) -> list[str]:
         if about is not None and experiment.images != "real":
             lines.append(about(experiment.finetune, experiment.generate))
     return list(dict.fromkeys(lines))
+
+
+def review_lines(study: ResolvedStudy, reviews: Mapping[str, Review]) -> list[str]:
+    """Returns a line for each review of generated images: how many images a person kept and rejected, and which pools it leaves out."""
+    lines = []
+    for location, review in reviews.items():
+        decided = Counter(review.decisions.values())
+        without = sorted({*range(study.pools)} - {pool_of(name) for name in review.decisions})
+        left_out = f"; it decides about no image of {len(without)} of {study.pools} pools" if without else ""
+        local = "" if is_s3(location) else "; a cluster reads it only from s3://bucket/key"
+        lines.append(f"review {location}: {decided[KEEP]} kept, {decided[REJECT]} rejected{left_out}{local}")
+    return lines
 
 
 def forecast_study(study: ResolvedStudy) -> Forecast:

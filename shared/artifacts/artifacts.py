@@ -10,6 +10,7 @@ Layout in the store::
     <study>/<stage>/<key>/parts/<index>.json           a shard of a stage that several processes make together; written once
     <study>/<stage>/<key>/parts/<index>/<save>/        its files
     <study>/<stage>/<key>/spent/<process>.json         the time that a process has spent on it (`shared.usage`)
+    <study>/<stage>/<key>/tasks/<digest>.json          the tasks of a cluster's Job, of which the first has this key; written once
 
 Checkpoints and parts are not blobs, so that removing them cannot remove the bytes of a manifest's file. The commit removes them, including
 files that a killed process left before it wrote their pointer, except the checkpoints that the call of `commit` names.
@@ -31,8 +32,8 @@ from shared.artifacts.manifest import File, Manifest
 from shared.artifacts.store import NotFound, Store
 from shared.config.base import Section
 from shared.config.stages import Stage
-from shared.config.task import Input
-from shared.digests import file_digest
+from shared.config.task import Input, Task, TaskReference, block_json, block_of_json
+from shared.digests import file_digest, stream_digest
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
 from shared.names import FileName, checked_name, checked_part, path_below, shown
@@ -154,6 +155,34 @@ class Artifacts:
             for location in list(self.store.list(f"{self._folder(stage, key)}/{prefix}/")):
                 if not location.startswith(tuple(kept)):
                     self.store.delete(location)
+
+    # -- the tasks of Jobs, which stay small as they only refer to them
+
+    def save_tasks(self, tasks: Sequence[Task]) -> TaskReference:
+        """Writes tasks of one stage, by the digest of their JSON, so that the same ones are written once; returns what refers to them."""
+        text = block_json(tasks).encode()
+        keys = tuple(task.key for task in tasks)
+        reference = TaskReference(study=self.study, stage=tasks[0].stage, keys=keys, digest=stream_digest([text]))
+        self.store.create(self._tasks(reference), text)
+        return reference
+
+    def load_tasks(self, reference: TaskReference) -> list[Task]:
+        """Returns the tasks to which a Job refers.
+
+        Raises ArtifactError if they are missing or were changed, and ValidationError if another version wrote them.
+        """
+        where = f"{self.store.url}/{self._tasks(reference)}"
+        remedy = "delete the Job, which control then makes again with its tasks"
+        try:
+            text = self.store.get(self._tasks(reference))
+        except NotFound:
+            raise ArtifactError(f"{where}: not found, though a Job refers to it; {remedy}") from None
+        if (found := stream_digest([text])) != reference.digest:
+            raise ArtifactError(f"{where}: has digest {found}, which is not its name; remove it, and {remedy}")
+        return block_of_json(text)
+
+    def _tasks(self, reference: TaskReference) -> str:
+        return f"{self._folder(reference.stage, reference.keys[0])}/tasks/{reference.digest}.json"
 
     # -- blobs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
-from shared.names import path_below, shown
+from shared.names import LONGEST_PART, path_below, shown
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def expanded(location: str) -> Path:
     """Returns the path of a local location, in which `~` stands for a home folder; raises DataError if there is none, or if no path can be so."""
     if "\0" in location:
         raise DataError(f"{shown(location)}: has a NUL, which no path has; remove it")
+    if any(len(os.fsencode(part)) > LONGEST_PART for part in location.split("/")):
+        raise DataError(
+            f"{shown(location)}: has a part of over {LONGEST_PART} bytes, which no file system takes; shorten it"
+        )
     try:
         return Path(location).expanduser()
     except RuntimeError:

@@ -13,6 +13,7 @@ from shared.config.stages import Arm
 from shared.data.accept import accepted_images
 from shared.data.imageset import ImageSet
 from shared.data.manual_images import contrast_and_sharpen, copied_rows
+from shared.data.review import KEEP, Review
 from shared.data.schema import Labels
 from shared.errors import DataError
 
@@ -37,13 +38,14 @@ def effective_training_set(
     generated: ImageSet | None,
     scores: pa.Table | None,
     rare: NDArray[np.int64],
+    review: Review | None = None,
 ) -> TrainingSet:
     """Returns the images that an arm trains on.
 
     `train` is the training split. `generated` has the generated images, `scores` a row for each of them (None if the arm takes them all),
-    and `rare` the columns of the rare classes. `real` takes the training split only. `real+synthetic` adds the images that `arm.accept`
-    accepts. `real+copies` adds, for each of those, a copy of the training image whose labels it carries. `training.manual_images` adds the
-    paper's copies with more contrast and sharpening to the real images.
+    `rare` the columns of the rare classes, and `review` is the one that `accept.reviewed` names. `real` takes the training split only.
+    `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for each of those, a copy of the training image whose
+    labels it carries. `training.manual_images` adds the paper's copies with more contrast and sharpening to the real images.
 
     Raises DataError if an input is missing or does not fit.
     """
@@ -59,8 +61,10 @@ def effective_training_set(
         rows = np.arange(len(generated))
         mask = np.ones((len(rows), groups), np.bool_)
     else:
-        rows = np.flatnonzero(accepted_images(arm.accept, generated, scores))
+        rows = np.flatnonzero(accepted_images(arm.accept, generated, scores, review))
         mask = _loss_mask(arm, train, scores.take(pa.array(rows)))
+        if review is not None:
+            mask[review.decisions_of(generated)[rows] == KEEP] = True  # a person has checked them in the judges' place
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
     return TrainingSet(

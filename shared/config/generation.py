@@ -224,11 +224,15 @@ class Accept(Section):
     copy_quantile: Annotated[float, Field(ge=0, le=0.5)] = 0.01
     """Says how near is too near, with `copies: refuse`: an image is refused if less than this share of the validation images is as near to a
     training image. About as many honest images are refused with the copies; 0 refuses by perceptual hash only."""
+    reviewed: Annotated[str | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    """Names the review of a person, the CSV that `review.html` of `tailfill export generated --review` downloads: a file, or `s3://bucket/key`,
+    which a cluster needs. A rejected image is not used. A kept one is used even if its scores refuse it, unless it is a copy of a validation
+    or test image. Images that are not listed follow their scores. Images are scored in any case then."""
 
     @property
     def takes_all(self) -> bool:
         """Returns whether it accepts every image, whatever its scores."""
-        return self.plausibility == (0.0, 1.0) and self.copies == "allow"
+        return self.plausibility == (0.0, 1.0) and self.copies == "allow" and self.reviewed is None
 
     @field_validator("copies", mode="before")
     @classmethod

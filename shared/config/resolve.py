@@ -31,6 +31,8 @@ SEARCHABLE_GENERATION = (
     "generate.fill_to", "generate.cap",
 )  # fmt: skip
 """Lists the other paths that it may name. They say how the images are generated with which an arm is trained."""
+NOT_SEARCHABLE = ("classifier.revision", "accept.reviewed")
+"""Lists the paths of these sections that it may not name."""
 DISCRIMINATORS = {"finetune": "generator"}
 """Names the key that chooses the kind of a section, for the sections that have several kinds."""
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
@@ -237,6 +239,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
                     )
         if experiment.images != "real":
             _check_templates(study, experiment, where, places, index)
+            with append_place(("accept", "reviewed"), places, index):
+                _check_reviewed(experiment, where(("accept", "reviewed")))
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)
@@ -255,6 +259,14 @@ def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
     if experiment.classifier.revision is not None and "classifier.model" in space:
         raise ConfigError(
             f"{where}: pins the weights of one model, got {experiment.classifier.revision!r} with a search over classifier.model; remove it"
+        )
+
+
+def _check_reviewed(experiment: ResolvedExperiment, where: str) -> None:
+    if experiment.accept.reviewed is not None and (searched := generation_settings(experiment)):
+        raise ConfigError(
+            f"{where}: nobody has reviewed the images that trials make, as the search of {experiment.name} varies {searched[0]}; "
+            "remove it there, or take that path out of search.space"
         )
 
 
@@ -326,7 +338,7 @@ def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: 
     root = path.split(".")[0]
     if path in SEARCHABLE_GENERATION:
         _check_generation(experiment, path, values, where)
-    elif root not in SEARCHABLE or path == "classifier.revision":
+    elif root not in SEARCHABLE or path in NOT_SEARCHABLE:
         raise ConfigError(f"{where}: {path!r} cannot be searched{near(path, _searchable(experiment))}")
     try:
         value = value_at(experiment, path)
@@ -377,4 +389,4 @@ def _searchable(experiment: ResolvedExperiment) -> list[str]:
         section = getattr(experiment, root)
         if isinstance(section, Section):
             paths += [f"{root}.{field}" for field in type(section).model_fields]
-    return paths
+    return [path for path in paths if path not in NOT_SEARCHABLE]

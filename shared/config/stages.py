@@ -45,10 +45,11 @@ class WeightsConfig(Section):
 
 
 class WithWeights(Section):
-    """Extends configs that may name weights by their location."""
+    """Extends configs that may name weights, or a review of generated images, by their location."""
 
     weights: dict[str, str] = Field(default_factory=dict)
-    """Maps the location of weights to their SHA-256 (`shared.weights.digests`), which the key contains in place of the location."""
+    """Maps the location of weights and reviews to their SHA-256 (`shared.weights.digests`, `shared.data.review`), which the key contains in
+    place of the location."""
 
 
 class FinetuneConfig(WithWeights):
@@ -305,7 +306,14 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             on_device=True,
             blocks=True,
             operational=("final.seeds", "final.checkpoint_every"),
-            report_files=("metrics.json", "predictions.parquet", "curve.json", "thresholds.json", "calibration.json"),
+            report_files=(
+                "metrics.json",
+                "predictions.parquet",
+                "curve.json",
+                "thresholds.json",
+                "calibration.json",
+                "reviewed.csv",
+            ),
         ),
         "report": StageKind(ReportConfig, version=8, run="jobs.report:run"),
     }

@@ -68,6 +68,17 @@ class Task(Section):
             ) from error
 
 
+class TaskReference(Section):
+    """Refers to one or several tasks of a stage that are in the store: what a Job carries in place of them."""
+
+    study: Name
+    stage: Stage
+    keys: tuple[PartName, ...] = Field(min_length=1)
+    """Lists the tasks' keys, in the order in which a process runs them."""
+    digest: Digest
+    """Gives the digest of the tasks' JSON."""
+
+
 _BLOCK = TypeAdapter(list[Task])
 
 
@@ -82,10 +93,24 @@ def block_of_json(text: bytes) -> list[Task]:
     return [Task.model_validate_json(text)] if text.lstrip().startswith(b"{") else _BLOCK.validate_json(text)
 
 
-def references_of_json(text: str | bytes) -> list[tuple[Stage, str]]:
-    """Returns the stage and key of each task of `block_json`, even if another version wrote it; none if the JSON is not that of tasks."""
+def reference_of_json(text: bytes) -> TaskReference | None:
+    """Returns the reference to tasks in the store that the JSON is, or None if it is of something else; raises ValidationError if it is damaged."""
     try:
         tree = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return TaskReference.model_validate_json(text) if isinstance(tree, dict) and "keys" in tree else None
+
+
+def references_of_json(text: str | bytes) -> list[tuple[Stage, str]]:
+    """Returns the stage and key of each task of `block_json` or of a `TaskReference`, even if another version wrote it.
+
+    There are none if the JSON is of something else.
+    """
+    try:
+        tree = json.loads(text)
+        if isinstance(tree, dict) and "keys" in tree:
+            return [(tree["stage"], str(key)) for key in tree["keys"]]
         return [(task["stage"], str(task["key"])) for task in (tree if isinstance(tree, list) else [tree])]
     except (ValueError, KeyError, TypeError):
         return []

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import codecs
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import kubernetes.config as config
 import urllib3
+import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
@@ -26,6 +29,7 @@ from shared.terminal import escaped_lines
 
 Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
+Objects = list[Object]
 
 PATHS = {
     "configmaps": "/api/v1",
@@ -37,10 +41,14 @@ PATHS = {
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
 FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed
+SILENT_SECONDS = 330.0  # without an event of a watch; API servers send a bookmark about every minute
+PAGE = 500  # objects per answer to a list, as kubectl and controllers have it
+LISTS = 3  # attempts at a list whose pages expire while they are read
 PING_SECONDS = 30.0  # load balancers drop connections that are idle
 ATTEMPTS = 4
 BACKOFF = Backoff(0.5)
 UNAVAILABLE = (429, 500, 502, 503, 504)  # statuses that concern the API server, not the request
+EXEC = "exec in"  # in place of a method
 JSON_PATCH = "application/json-patch+json"
 
 _log = Log("kubernetes")
@@ -48,6 +56,25 @@ _log = Log("kubernetes")
 
 class ClusterError(InputError):
     """Says that the cluster refuses permanently: a right is missing, or it does not accept an object."""
+
+
+class Expired(UnavailableError):
+    """Says that the API server does not remember a version any more (410), so that the objects must be listed anew."""
+
+
+class Observer(Protocol):
+    """Learns what this process writes, before a watch tells it."""
+
+    kind: str
+
+    def created(self, found: Object) -> None:
+        """Takes an object of this kind that was created."""
+
+    def deleted(self, name: str) -> None:
+        """Takes the name of an object of this kind that no longer exists."""
+
+    def missed(self, name: str) -> None:
+        """Takes the name of an object of this kind that was to be created, but exists."""
 
 
 class Cluster:
@@ -59,11 +86,13 @@ class Cluster:
     def __init__(self, api: client.ApiClient, namespace: str, backoff: Backoff = BACKOFF) -> None:
         """Prepares a client of one namespace, which waits for `backoff` between two attempts of a request."""
         self._api, self.namespace, self._backoff = api, namespace, backoff
+        self.observers: list[Observer] = []
 
     @classmethod
     def of_pod(cls, namespace: str) -> Cluster:
         """Returns the cluster of the Pod in which this runs, by its service account."""
         loaded = client.Configuration()
+        loaded.keep_alive = True  # by which a connection whose other end is lost is noticed within a minute or so
         try:
             config.load_incluster_config(loaded)
         except config.ConfigException as error:
@@ -83,10 +112,41 @@ class Cluster:
 
     def list(self, kind: str, selector: str = "", field_selector: str = "") -> list[Object]:
         """Returns the objects with these labels and fields."""
-        query = {"labelSelector": selector, "fieldSelector": field_selector}
-        answer = self._request("GET", self._path(kind), {name: value for name, value in query.items() if value})
-        found: list[Object] = answer["items"]
-        return found
+        return self.list_version(kind, selector, field_selector)[0]
+
+    def list_version(self, kind: str, selector: str = "", field_selector: str = "") -> tuple[Objects, str]:
+        """Returns the objects with these labels and fields, and the version of that list, from which `watch` goes on."""
+        query = _query(selector, field_selector) | {"limit": str(PAGE)}
+        for attempt in range(LISTS):
+            found, token = Objects(), ""
+            try:
+                while True:
+                    answer = self._request("GET", self._path(kind), query | ({"continue": token} if token else {}))
+                    found += answer["items"]
+                    metadata = answer.get("metadata") or {}
+                    token = metadata.get("continue") or ""
+                    if not token:
+                        return found, str(metadata.get("resourceVersion", ""))
+            except Expired:  # a page came too late; the next list begins with the first one
+                _log.warning("listed again, as its pages expired", kind=kind, attempt=attempt + 1)
+        raise UnavailableError(
+            f"Kubernetes: GET {self._path(kind)}: its pages expired {LISTS} times while they were read"
+        )
+
+    def watch(
+        self, kind: str, version: str, seconds: float, selector: str = "", field_selector: str = ""
+    ) -> EventStream:
+        """Returns what happens to the objects with these labels and fields after a version, for so many seconds at most.
+
+        Raises Expired if the server does not remember that version. It tries once.
+        """
+        query = _query(selector, field_selector) | {
+            "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(int(seconds))
+        }  # fmt: skip
+        method, url, headers, _, _ = self._api.param_serialize(
+            "GET", self._path(kind), query_params=list(query.items()), auth_settings=["BearerToken"]
+        )
+        return EventStream(self._send(method, url, headers, None, (SECONDS[0], SILENT_SECONDS)).response, url)
 
     def get(self, kind: str, name: str) -> Object | None:
         """Returns the object of that name (`name/scale` for its scale), or None."""
@@ -98,18 +158,26 @@ class Cluster:
     def create(self, kind: str, body: Object) -> bool:
         """Creates an object; returns False if one of that name exists."""
         try:
-            self._request("POST", self._path(kind), body=body)
+            found = self._request("POST", self._path(kind), body=body)
         except _Conflict:
+            for observer in self._observers_of(kind):
+                observer.missed(body["metadata"]["name"])
             return False
+        for observer in self._observers_of(kind):
+            observer.created(found)
         return True
 
     def delete(self, kind: str, name: str, grace_seconds: int | None = None) -> None:
         """Deletes an object if it exists and, in the background, what it owns; a Pod gets its own grace period if none is given."""
         grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
-            self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background", **grace})
+            answer = self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background", **grace})
         except _Missing:
-            return
+            answer = {}
+        if "metadata" in answer and answer.get("kind") != "Status":
+            return  # the object, which exists until its finalizers are done or its grace period is over
+        for observer in self._observers_of(kind):
+            observer.deleted(name)
 
     def patch(self, kind: str, name: str, operations: Sequence[Object]) -> bool:
         """Applies a JSON patch (RFC 6902), whole or not at all; returns False if the object was deleted or has changed."""
@@ -129,25 +197,30 @@ class Cluster:
         except _Missing:
             return
         with _client_errors("GET", url), answer:
-            rest = b""
-            for chunk in answer.stream(1 << 14):
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from (line.decode(errors="replace") for line in lines)
-            if rest:
-                yield rest.decode(errors="replace")
+            for line in _lines(answer):
+                yield line.decode(errors="replace")
 
     def execute(self, pod: str, command: Sequence[str], out: TextIO, err: TextIO) -> int:
-        """Runs a command in the Pod's container, forwards its output as it arrives, and returns its exit code."""
+        """Runs a command in the Pod's container, forwards its output as it arrives, and returns its exit code.
+
+        Raises UnavailableError if the container, or the Pod, ends before the command does.
+        """
         call = client.CoreV1Api(self._api).connect_get_namespaced_pod_exec
         options = {"command": list(command), "stdout": True, "stderr": True, "stdin": False, "tty": False}
-        with _client_errors("exec in", pod):
-            session = stream(
-                call, pod, self.namespace, container="main", **options, binary=True, _preload_content=False
-            )
-            try:
-                return _forward_output(session, {1: out, 2: err})
-            finally:
-                session.close()
+        try:
+            with _client_errors(EXEC, pod):
+                session = stream(
+                    call, pod, self.namespace, container="main", **options, binary=True, _preload_content=False
+                )
+                try:
+                    return _forward_output(session, {1: out, 2: err})
+                finally:
+                    session.close()
+        except (_Missing, _Conflict) as error:
+            raise UnavailableError(f"the Pod {pod} ended before the command began; run it again") from error
+
+    def _observers_of(self, kind: str) -> Iterator[Observer]:
+        return (observer for observer in self.observers if observer.kind == kind)
 
     def _path(self, kind: str, name: str = "") -> str:
         return f"{PATHS[kind]}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
@@ -172,7 +245,7 @@ class Cluster:
             return found
 
         warn = partial(_log.warning, "asked again", request=f"{method} {path}")
-        return retrying(UnavailableError, self._backoff, warn, ATTEMPTS)(attempt)
+        return retrying(_may_pass, self._backoff, warn, ATTEMPTS)(attempt)
 
     def _send(self, method: str, url: str, headers: Any, body: Any, seconds: tuple[float, float]) -> Any:
         with _client_errors(method, url):
@@ -180,6 +253,58 @@ class Cluster:
             if answer.status >= 400:
                 raise ApiException(status=answer.status, reason=answer.reason, body=answer.response.data.decode())
         return answer
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Returns whether the same request may succeed later."""
+    return isinstance(error, UnavailableError) and not isinstance(error, Expired)
+
+
+def _query(selector: str, field_selector: str) -> dict[str, str]:
+    given = {"labelSelector": selector, "fieldSelector": field_selector}
+    return {name: value for name, value in given.items() if value}
+
+
+def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """Yields the lines of an answer as they arrive, without their ends."""
+    rest = b""
+    for chunk in answer.stream(1 << 14):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+class EventStream:
+    """Yields the events of a watch as they arrive, until the server ends it, or `end` is called."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse, url: str) -> None:
+        self._answer, self._url = answer, url
+
+    def __iter__(self) -> Iterator[Object]:
+        """Yields events with a `type` and an `object`.
+
+        Raises Expired if the server has forgotten what comes next, UnavailableError if the connection breaks or is silent for SILENT_SECONDS,
+        and ClusterError if the server refuses to go on.
+        """
+        with _client_errors("GET", self._url), self._answer:
+            for line in _lines(self._answer):
+                event = json.loads(line)
+                told = event.get("object") if isinstance(event, dict) else None
+                if not isinstance(told, dict):
+                    raise ValueError("the watch sent what is no event")
+                if event.get("type") == "ERROR":
+                    raise ApiException(status=told.get("code"), reason=told.get("reason"), body=json.dumps(told))
+                needed = {"resourceVersion"} | (set() if event.get("type") == "BOOKMARK" else {"name", "uid"})
+                if not needed <= set(told.get("metadata") or ()):
+                    raise ValueError("the watch sent an object without a name or a version")
+                yield event
+
+    def end(self) -> None:
+        """Ends the stream from another thread than the one that reads it."""
+        connection = getattr(self._answer, "connection", None)
+        with suppress(OSError, AttributeError):  # it has ended
+            connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
 
 def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
@@ -209,7 +334,7 @@ def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
         return int(session.returncode)
     except (TypeError, KeyError, IndexError) as error:  # no message about the end came
         raise UnavailableError("the connection to the Pod was cut before the command ended; run it again") from error
-    except ValueError as error:  # the message has words in place of an exit code
+    except (ValueError, yaml.YAMLError) as error:  # the message has words in place of an exit code
         raise UnavailableError("the Pod's container ended before the command did; run it again") from error
 
 
@@ -244,8 +369,14 @@ class _client_errors:
             raise UnavailableError(f"Kubernetes: {self._what}: {said}") from error
         if error.status == 404:
             raise _Missing from error
+        if error.status == 410:
+            raise Expired(f"Kubernetes: {self._what}: {said}") from error
         if error.status == 409 or (error.status == 422 and self._method == "PATCH"):
             raise _Conflict from error
+        if error.status == 400 and self._method == EXEC:
+            raise UnavailableError(
+                f"Kubernetes: {self._what}: its container does not run ({said}); run it again"
+            ) from error
         remedy = {
             401: "log in to the cluster again",
             403: "ask for the right (or for more quota), see the chart's README",

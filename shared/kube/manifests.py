@@ -1,7 +1,7 @@
 """Builds a stage's Job: the chart's manifest with a task in it, or with a block of tasks. Builds the Jobs of tuning workers too.
 
-The tasks are an annotation of the Pod, which a downwardAPI volume shows as a file. So each Job has its own copy, which is deleted with it.
-A worker has no task of its own: all read the open searches from one ConfigMap, which control keeps up to date.
+The tasks are in the store. An annotation of the Pod refers to them, and a downwardAPI volume shows it as a file. Jobs that version 0.1.0 made hold
+their tasks in that annotation. A worker has no task of its own: all read the open searches from one ConfigMap, which control keeps up to date.
 `helm/templates/_stage.tpl` renders the rest of the manifest, except the Job's name, owner, key and digest, which are added here too.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.artifacts.keys import canonical_digest
 from shared.config.stages import STAGES, Stage
-from shared.config.task import Task, block_json, references_of_json
+from shared.config.task import TaskReference, references_of_json
 from shared.errors import ConfigError
 from shared.kube.api import Object
 
 TASK = "tailfill/task"
-"""Names the annotation of a Pod that holds its task as JSON, or a list of its tasks."""
+"""Names the annotation of a Pod that refers to its tasks, by a `TaskReference` as JSON."""
 KEY = "tailfill/key"
 """Names the label of a stage's Job and Pods that holds the first letters of the key of their task, the first one of a block."""
 SUBMITTED = "tailfill/submitted"
@@ -39,7 +39,7 @@ NUMBER = "tailfill/worker"
 TASK_FILE = "task.json"
 MANAGER = "tailfill-control"
 KEY_LETTERS = 16
-LARGEST_TASK = 250_000  # bytes; Kubernetes refuses Pods with more than 256 KiB of annotations
+MOST_TASKS = 100  # of a Job, so that it stays small: control and the API server hold all Jobs in memory
 
 
 def job_name(release: str, stage: Stage, key: str) -> str:
@@ -85,17 +85,17 @@ def read_manifest(folder: Path, name: str) -> Object:
 
 
 def stage_job(
-    manifest: Object, release: str, tasks: Sequence[Task], owner: Object, study: str, submitted: bool = False
+    manifest: Object, release: str, tasks: TaskReference, owner: Object, study: str, submitted: bool = False
 ) -> Object:
-    """Returns the Job of one or several tasks, owned by `owner` (a ConfigMap of the chart's, so that it is deleted with the release).
+    """Returns the Job of one or several tasks in the store, owned by `owner` (a ConfigMap of the chart's, so that it is deleted with the release).
 
     `study` is the chart's digest of the study for which it is made.
     """
-    task = tasks[0]
-    labels = {KEY: task.key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: "true"} if submitted else {})
-    job = _job(manifest, job_name(release, task.stage, task.key), labels, manifest_digest(manifest), owner)
+    key = tasks.keys[0]
+    labels = {KEY: key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: "true"} if submitted else {})
+    job = _job(manifest, job_name(release, tasks.stage, key), labels, manifest_digest(manifest), owner)
     pod = job["spec"]["template"]["metadata"]
-    pod["annotations"] = {**pod.get("annotations", {}), TASK: task_annotation(tasks)}
+    pod["annotations"] = {**pod.get("annotations", {}), TASK: tasks.model_dump_json()}
     return job
 
 
@@ -131,18 +131,6 @@ def manifest_digest(manifest: Object) -> str:
 def worker_digest(manifest: Object, study_name: str) -> str:
     """Returns the digest of the manifest of a worker, which works on the searches of the study of that name."""
     return canonical_digest({"manifest": manifest, "study": study_name})[:KEY_LETTERS]
-
-
-def task_annotation(tasks: Sequence[Task]) -> str:
-    """Returns the tasks as a Pod's annotation; raises ConfigError if they are too large for one."""
-    text = block_json(tasks)
-    size = len(text.encode())
-    if size > LARGEST_TASK:
-        raise ConfigError(
-            f"{tasks[0].stage} {tasks[0].key[:8]}: its task has {size} bytes, a Pod carries at most {LARGEST_TASK}; "
-            "split the study: fewer experiments, or fewer final.seeds"
-        )
-    return text
 
 
 def held_tasks(job: Object) -> list[tuple[Stage, str]]:

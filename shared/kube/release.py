@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.artifacts.artifacts import Artifacts
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
@@ -66,9 +67,10 @@ class Release:
         """Returns the name of the Job of a task or a block, that of its first task."""
         return job_name(self.name, tasks[0].stage, tasks[0].key)
 
-    def create_job(self, tasks: Sequence[Task], submitted: bool = False) -> bool:
-        """Creates the Job of a task or a block; returns False if one of its name exists."""
-        body = stage_job(self.manifests[tasks[0].stage], self.name, tasks, self.owner, self.study, submitted)
+    def create_job(self, artifacts: Artifacts, tasks: Sequence[Task], submitted: bool = False) -> bool:
+        """Writes a task or a block into the store and creates its Job; returns False if one of its name exists."""
+        reference = artifacts.save_tasks(tasks)
+        body = stage_job(self.manifests[reference.stage], self.name, reference, self.owner, self.study, submitted)
         return self.cluster.create("jobs", body)
 
     def worker_name(self, number: int) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from shared.config.stages import STAGES
-from shared.config.task import Task, block_json
-from shared.kube.manifests import LARGEST_TASK
+from shared.config.task import Task
+from shared.kube.manifests import MOST_TASKS
 
 BLOCK_SECONDS = 300.0
 """Sets how many seconds of work a Job takes on. A Pod whose image is on the node needs about 15 s to start and import, a twentieth of that."""
@@ -40,10 +40,5 @@ def deal(tasks: Sequence[Task], most: int | None, active: int = 0) -> list[list[
 
 
 def _split(block: Sequence[Task]) -> list[list[Task]]:
-    """Returns the block in parts that a Pod can carry."""
-    parts: list[list[Task]] = [[]]
-    for task in block:
-        if parts[-1] and len(block_json([*parts[-1], task]).encode()) > LARGEST_TASK:
-            parts.append([])
-        parts[-1].append(task)
-    return parts
+    """Returns the block in parts of at most MOST_TASKS."""
+    return [list(block[first : first + MOST_TASKS]) for first in range(0, len(block), MOST_TASKS)]

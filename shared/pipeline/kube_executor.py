@@ -1,8 +1,8 @@
 """Runs a study's stages as Jobs of a cluster, in the release's control Pod (`tailfill control`).
 
 A Job is created from the manifest that the chart rendered, when everything that it needs is committed, since a Job that waits would hold its
-GPU. If the tasks of a stage are many, a Job holds a block of them, which its Pod's annotation lists; control keeps no list of its own. Tuning
-workers are Jobs too, which `shared.pipeline.worker_scaling` manages.
+GPU. If the tasks of a stage are many, a Job holds a block of them, whose keys its Pod's annotation lists; control keeps no list of its own. Tuning
+workers are Jobs too, which `shared.pipeline.worker_scaling` manages. The API server tells what happens to Jobs and Pods; it is not asked.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shared.kube.manifests import (
     manifest_digest,
     parallelism,
 )
+from shared.kube.mirror import Mirror
 from shared.kube.release import Release
 from shared.kube.states import at_work, failed_at, job_state
 from shared.log import Log
@@ -82,7 +83,9 @@ class KubeExecutor:
         self.release, self.session = release, session
         self.tasks: dict[str, _JobTask] = {}
         """Holds the tasks that are not complete, by step id."""
-        self._workers = WorkerScaling(release, session)
+        selector = jobs_selector(release.name)
+        self._jobs, self._pods = (Mirror(release.cluster, kind, selector) for kind in ("jobs", "pods"))
+        self._workers = WorkerScaling(release, session, self._pods)
         self._pods_checked = time.monotonic()
         self._cleaned_up = False
         self._store_checked = time.monotonic()
@@ -97,7 +100,7 @@ class KubeExecutor:
 
     def advance(self) -> list[CompletedStep]:
         """Scales the tuning workers, creates missing Jobs, and returns the steps that are complete."""
-        found = self.release.cluster.list("jobs", jobs_selector(self.release.name))
+        found = self._jobs.objects()
         jobs = {job["metadata"]["name"]: job for job in found if not is_worker(job)}
         workers = [job for job in found if is_worker(job)]
         if not self._cleaned_up:
@@ -138,9 +141,7 @@ class KubeExecutor:
             return
         self._pods_checked = time.monotonic()
         if any(job_state(job).phase == "active" for job in jobs):
-            cluster = self.release.cluster
-            pods = cluster.list("pods", jobs_selector(self.release.name))
-            replace_lost_pods(cluster, pods, self.session.settings.lost_pod_seconds)
+            replace_lost_pods(self.release.cluster, self._pods.objects(), self.session.settings.lost_pod_seconds)
 
     def _holders(self, jobs: Iterable[Object]) -> dict[Reference, Object]:
         """Returns the Job of each task that has one.
@@ -266,7 +267,7 @@ class KubeExecutor:
         for entry in block:
             entry.job = name
         try:
-            if self.release.create_job(tasks):
+            if self.release.create_job(self.session.artifacts, tasks):
                 log.info(f"{_labels(block)}: begun", job=name)
             for entry in block:
                 entry.failed, entry.kept_until = (

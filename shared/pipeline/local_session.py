@@ -13,6 +13,7 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.open import is_s3
 from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
+from shared.data.review import review_locations
 from shared.data.sources.digest import check_outside
 from shared.errors import ConfigError
 from shared.pipeline.session import Fingerprints, Session, compute_fingerprints, open_session
@@ -71,6 +72,7 @@ def check_locations(study: ResolvedStudy, workdir: Path) -> None:
     check_outside(workdir, root, "name a work directory elsewhere with --workdir")
     named = [("dataset.root", root)] if root is not None else []
     named += [("classifier.pretrained", file) for file in files] + [("finetune.base", folder) for folder in folders]
+    named += [("accept.reviewed", review) for review in review_locations(study)]
     for path, location in named:
         if settings.store is None and is_s3(location):
             raise ConfigError(

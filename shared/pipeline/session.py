@@ -13,6 +13,7 @@ from shared.artifacts.keys import canonical_digest
 from shared.artifacts.open import open_store
 from shared.artifacts.store import NotFound, Store
 from shared.config.resolve import ResolvedStudy
+from shared.data.review import review_digests
 from shared.data.sources.digest import source_digest
 from shared.errors import ConfigError
 from shared.log import Log
@@ -29,12 +30,12 @@ log = Log("session")
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Holds the digests of the data and weights that a study names, which are part of its keys."""
+    """Holds the digests of the data, weights and reviews that a study names, which are part of its keys."""
 
     source: str | None
     """Gives the digest of the data; None for drawn garments."""
     weights: dict[str, str]
-    """Maps the location of weights to their digest."""
+    """Maps the location of weights and reviews to their digest."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,29 @@ class Session:
 
 
 def compute_fingerprints(study: ResolvedStudy, settings: Settings, digest_store: Store) -> Fingerprints:
-    """Returns the fingerprints of the data and weights as they are now; raises DataError if they cannot be read.
+    """Returns the fingerprints of the data, weights and reviews as they are now; raises DataError if they cannot be read.
 
     Digests of large files are stored in `digest_store`, so that these are read once.
     """
-    return Fingerprints(source_digest(study.dataset, settings), weight_digests(study, settings, digest_store))
+    return Fingerprints(source_digest(study.dataset, settings), _named(study, settings, digest_store))
 
 
 def kept_fingerprints(study: ResolvedStudy, settings: Settings, store: Store) -> Fingerprints:
     """Returns the fingerprints that were computed and stored first, so that what happens to the files later changes no running study.
 
-    Data are read anew if the study's `dataset` changes, weights if anything of the study does, and both at another
+    Data are read anew if the study's `dataset` changes, weights and reviews if anything of the study does, and both at another
     `settings.data_revision`. Raises DataError if they cannot be read.
     """
     written, revision = study.written.model_dump(mode="json"), settings.data_revision
     dataset = canonical_digest({"dataset": written["dataset"], "revision": revision})
     source = _kept(store, f"source-{dataset}", SOURCE, lambda: source_digest(study.dataset, settings))
     whole = canonical_digest({"study": written, "revision": revision})
-    weights = _kept(store, f"weights-{whole}", WEIGHTS, lambda: weight_digests(study, settings, store))
+    weights = _kept(store, f"weights-{whole}", WEIGHTS, lambda: _named(study, settings, store))
     return Fingerprints(source, weights)
+
+
+def _named(study: ResolvedStudy, settings: Settings, digest_store: Store) -> dict[str, str]:
+    return review_digests(study, settings) | weight_digests(study, settings, digest_store)
 
 
 def _kept(store: Store, name: str, kind: TypeAdapter[T], compute: Callable[[], T]) -> T:

@@ -17,7 +17,8 @@ from shared.config.stages import TuneConfig
 from shared.config.task import Task, block_json
 from shared.errors import UnavailableError
 from shared.kube.api import ClusterError, Object
-from shared.kube.manifests import MANIFEST, ROLE, WORKER, jobs_selector
+from shared.kube.manifests import MANIFEST, ROLE, WORKER, is_worker
+from shared.kube.mirror import Mirror
 from shared.kube.release import Release
 from shared.kube.states import job_state, leaving
 from shared.kube.workers import IdleSince, decide
@@ -49,8 +50,10 @@ class Demand:
 class WorkerScaling:
     """Manages the Jobs of tuning workers."""
 
-    def __init__(self, release: Release, session: Session) -> None:
-        self._release, self._session = release, session
+    def __init__(self, release: Release, session: Session, pods: Mirror) -> None:
+        """Takes the copy of the Pods of the release's Jobs."""
+        self._release, self._session, self._pods = release, session, pods
+        self._deployment = Mirror(release.cluster, "deployments", field_selector=f"metadata.name={release.name}-tune")
         self._idle = IdleSince()
         self._last_warning: str | None = None
         self._written: str | None = None
@@ -104,9 +107,8 @@ class WorkerScaling:
         self._log_failures(jobs)
         if not tasks and not alive:
             return
-        demands = self._demands(tasks, self._pods() if alive else {})
-        scale = self._release.cluster.get("deployments", f"{self._release.name}-tune/scale")
-        allowed = 0 if scale is None else int(scale["spec"].get("replicas", 0))
+        demands = self._demands(tasks, self._job_of_each_pod() if alive else {})
+        allowed = sum(int(found["spec"].get("replicas", 0)) for found in self._deployment.objects())
         trials = None if demands is None else sum(demand.trials for demand in demands)
         decision = decide(jobs, allowed, trials, {name for demand in demands or () for name in demand.busy})
         if demands is not None:
@@ -162,10 +164,9 @@ class WorkerScaling:
             log.error(f"{job['metadata']['name']}: failed: {reason}; it is replaced later, or at once if you delete it")
         self._failed = set(failed)
 
-    def _pods(self) -> Mapping[str, str]:
+    def _job_of_each_pod(self) -> Mapping[str, str]:
         """Returns the Job of each worker's Pod, by the Pod's name, which its host has too."""
-        selector = f"{jobs_selector(self._release.name)},{ROLE}={WORKER}"
-        pods = [pod for pod in self._release.cluster.list("pods", selector) if not leaving(pod)]
+        pods = [pod for pod in self._pods.objects() if is_worker(pod) and not leaving(pod)]
         return {pod["metadata"]["name"]: pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] for pod in pods}
 
     def _demands(self, tasks: Sequence[Task], pods: Mapping[str, str]) -> list[Demand] | None:

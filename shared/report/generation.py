@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shared.config.generation import Accept
-from shared.data.accept import accepted_images
+from shared.data.accept import LEAK, accepted_images, refusals
 from shared.data.imageset import ImageSet, read_shards
+from shared.data.review import KEEP, REJECT, Review, read_review
 from shared.data.schema import class_counts
 from shared.errors import DataError
 from shared.report.inputs import Experiment, StageResult, StudyInputs
@@ -25,6 +26,20 @@ class GeneratedClass:
     real: int
     generated: int
     accepted: int
+
+
+@dataclass(frozen=True)
+class PersonCounts:
+    """Counts what a person decided about the images of the first pool."""
+
+    kept: int
+    rejected: int
+    let_in: int
+    """Counts the kept images that their scores refuse, and that are used."""
+    taken_out: int
+    """Counts the rejected images that their scores accept."""
+    leaks: int
+    """Counts the kept images that stay refused, as they are copies of validation or test images."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class GeneratedSet:
     """Holds the neighbour ratios among the images of `training` and of `test`."""
     judges: dict[str, Any]
     classes: list[GeneratedClass]
+    person: PersonCounts | None
+    """Holds None if no person reviewed the images."""
     finetune: StageResult | None
     generate: StageResult
     score: StageResult | None
@@ -78,8 +95,11 @@ def _read(study: StudyInputs, users: list[Experiment]) -> GeneratedSet:
         raise DataError(
             f"score/{first.config.name}: {len(scores)} rows for {len(images)} images; run it again (--rerun score)"
         )
+    person = None
     if accept is not None and scores is not None:
-        accepted = accepted_images(accept, images, scores)
+        review = _review(first)
+        accepted = accepted_images(accept, images, scores, review)
+        person = None if review is None else _person_counts(review.decisions_of(images), refusals(accept, scores))
     columns = scores.column_names if scores is not None else []
     return GeneratedSet(
         name=first.config.name,
@@ -96,9 +116,28 @@ def _read(study: StudyInputs, users: list[Experiment]) -> GeneratedSet:
         ],
         judges=(first.score.json("judges.json") if first.score else None) or {},
         classes=_classes(study, images, accepted),
+        person=person,
         finetune=first.finetune,
         generate=first.generate,
         score=first.score,
+    )
+
+
+def _review(experiment: Experiment) -> Review | None:
+    """Returns the review with which the experiment's first repetition was trained, if there is any."""
+    files = (final.files.get("reviewed.csv") for final in experiment.finals.values())
+    path = next(files, None)
+    return None if path is None else read_review(path)
+
+
+def _person_counts(decided: NDArray[np.int8], refused: NDArray[np.str_]) -> PersonCounts:
+    kept, rejected, leaks = decided == KEEP, decided == REJECT, refused == LEAK
+    return PersonCounts(
+        kept=int(kept.sum()),
+        rejected=int(rejected.sum()),
+        let_in=int((kept & (refused != "") & ~leaks).sum()),
+        taken_out=int((rejected & (refused == "")).sum()),
+        leaks=int((kept & leaks).sum()),
     )
 
 

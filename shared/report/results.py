@@ -190,6 +190,7 @@ def _generated(generated: GeneratedSet) -> dict[str, Any]:
         "pools": generated.pools,
         "accepted": int(generated.accepted.sum()),
         "accept": generated.accept.model_dump(mode="json") if generated.accept else None,
+        **({"person": asdict(generated.person)} if generated.person else {}),
         "classes": [asdict(c) for c in generated.classes],
         "plausibility_quantiles": quantiles,
         "judges": generated.judges,

@@ -285,13 +285,14 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         for rule in one(objects, "Role", "study-control")["rules"]
     }
     assert rules == {
-        ("jobs",): ["create", "delete", "get", "list"],
-        ("pods",): ["delete", "list"],
+        ("jobs",): ["create", "delete", "get", "list", "watch"],
+        ("pods",): ["delete", "list", "watch"],
         ("pods/status",): ["patch"],
         ("pods/log",): ["get"],
         ("events",): ["list"],
         ("configmaps", "study-searches"): ["patch"],
         ("replicasets",): ["delete", "list"],
+        ("deployments", "study-tune"): ["list", "watch"],
         ("deployments/scale", "study-tune"): ["get", "patch"],
         ("configmaps", "study-stages"): ["get"],
     }

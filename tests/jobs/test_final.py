@@ -15,13 +15,19 @@ import pytest
 from safetensors.numpy import load_file
 
 from jobs.final import FinalInputs, FinalResult, final
+from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.checkpoints import NoCheckpoints
+from shared.artifacts.folder import FolderStore
+from shared.data.dataset import read_info
+from shared.data.imageset import read_shards
+from shared.data.review import image_ids
 from shared.errors import DataError, Stopped
 from shared.metrics.calibration import fit_temperatures
 from shared.metrics.classification import evaluate
 from shared.metrics.table import METRICS
 from shared.stop import StopSignal
 from tests.support.final_driver import SCHEMA, config, dataset, runtime, small_final
+from tests.support.trained_study import run_study
 
 EPOCHS = 12
 
@@ -144,3 +150,30 @@ def test_without_test_images_there_is_nothing_to_judge(tmp_path: Path) -> None:
     images, info = dataset(test=0)
     with pytest.raises(DataError, match="test set has no images"):
         final(config(1), FinalInputs(images, info), runtime(NoCheckpoints()), tmp_path)
+
+
+def test_a_person_s_review_is_applied_and_committed_and_generates_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = ("prepare", "finetune", "generate", "judge", "score", "final")
+    settings: dict[str, Any] = {
+        "verdict": "none", "experiments": [{"name": "synthetic", "images": "real+synthetic"}], "final": {"epochs": 1, "seeds": 1},
+        "finetune": {"generator": "pixel", "steps": 2, "width": 8, "batch_size": 4}, "generate": {"quota": {"marks/framed": 5}, "steps": 1},
+        "score": {"folds": 2, "epochs": 1},
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    plausible = {"plausibility": [0.0, 1.0], "copy_quantile": 0.0}
+    first = run_study(tmp_path, stages, **settings, accept=plausible)
+    artifacts = Artifacts(FolderStore(tmp_path / "store"), "squares", tmp_path / "cache")
+    prepared, generated = first["prepare"], first["generate"]
+    schema = read_info(artifacts.fetch(prepared.file("dataset.json"))).schema_
+    shards = [artifacts.fetch(file) for file in generated.files if file.name.startswith("images-")]
+    ids = image_ids(read_shards(shards, schema))
+    Path("reviewed.csv").write_text(f"image,decision\n{ids[0]},reject\n{ids[3]},reject\n")
+    again = run_study(tmp_path, stages, **settings, accept={**plausible, "reviewed": "reviewed.csv"})
+    assert {name for name, manifest in again.items() if manifest != first[name]} == {"final synthetic 0"}
+    final_, before = again["final synthetic 0"], first["final synthetic 0"]
+    assert (before.summary["images"]["added"], final_.summary["images"]["added"]) == (5, 3)
+    assert artifacts.fetch(final_.file("reviewed.csv")).read_text() == Path("reviewed.csv").read_text()
+    assert final_.config["arm"]["accept"]["reviewed"] == f"sha256:{final_.file('reviewed.csv').digest}"
+    assert "reviewed.csv" not in {file.name for file in before.files}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,13 @@ from jobs import report as job
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.dataset import Rare
+from shared.config.generation import Accept
 from shared.config.search import Verdict
 from shared.config.task import Input, Task
 from shared.context import Context
+from shared.data.accept import accept_mask
+from shared.data.imageset import read_shards
+from shared.data.review import image_ids
 from shared.errors import DataError, Stopped
 from shared.metrics.table import COLUMNS, METRICS, Metric
 from shared.report.answer import find_answer
@@ -208,6 +209,40 @@ def test_generated_images_and_costs_are_counted(full_tree: dict[str, Any]) -> No
     assert (
         len(full_tree["lineage"]) == 35
     )  # prepare; the judges; finetune, generate, score of two pools; 3 tunes, 24 finals
+
+
+def test_what_a_person_decided_is_counted(tmp_path: Path) -> None:
+    config, results = three_arms(tmp_path / "in", seeds=2, train=120, test=80)
+    made = results["generate/synthetic/0"]
+    ids = image_ids(read_shards(made.shards("images"), StudyMaker(tmp_path / "other").schema))
+    scores = pq.read_table(results["score/synthetic/0"].files["scores.parquet"])
+    accepted = accept_mask(Accept(), scores).tolist()
+    good, bad = accepted.index(True), accepted.index(False)
+    (tmp_path / "reviewed.csv").write_text(f"image,decision\n{ids[good]},reject\n{ids[bad]},keep\n")
+    plain = job.report(config, results, _folder(tmp_path / "plain"))
+    for role, result in results.items():
+        if role.startswith(("final/synthetic", "final/placebo")):
+            arm = {
+                **result.manifest.config["arm"],
+                "accept": Accept(reviewed="sha256:" + "0" * 64).model_dump(mode="json"),
+            }
+            manifest = result.manifest.model_copy(update={"config": {**result.manifest.config, "arm": arm}})
+            results[role] = StageResult(manifest, {**result.files, "reviewed.csv": tmp_path / "reviewed.csv"})
+    files = job.report(config, results, _folder(tmp_path / "out"))
+    (generated,) = json.loads(files["results.json"].read_text())["generated"]
+    assert generated["person"] == {"kept": 1, "rejected": 1, "let_in": 1, "taken_out": 1, "leaks": 0}
+    assert generated["accepted"] == sum(accepted)
+    assert (
+        "A person reviewed 2 of those of the first pool. Rejected: 1, of which 1 would have"
+        in files["index.html"].read_text()
+    )
+    assert "person" not in json.loads(plain["results.json"].read_text())["generated"][0]
+    assert "A person reviewed" not in plain["index.html"].read_text()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def test_arms_that_were_not_tuned_alike_are_warned_of_at_the_top(tmp_path: Path) -> None:
@@ -493,31 +528,6 @@ def test_a_stopped_run_commits_nothing(context: Context) -> None:
     with pytest.raises(Stopped):
         job.run(context.task.config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) is None
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Yields the system's Chromium, started by playwright. If there is none, the test fails in CI, and is skipped elsewhere."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        message = "no Chromium on PATH: `apt install chromium`, or set CHROMIUM to its program"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-    ]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from jobs.cli.release import read_parameters
-from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_tasks, submit_final
+from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_jobs, final_tasks, submit_final
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
@@ -195,7 +195,11 @@ def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:
 
 
 def final_manifest(parallelism: int) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/component": "final", "app.kubernetes.io/instance": "study"}
+    labels = {
+        "app.kubernetes.io/component": "final",
+        "app.kubernetes.io/instance": "study",
+        "app.kubernetes.io/managed-by": "tailfill-control",
+    }
     metadata = {"labels": labels, "annotations": {"tailfill/parallelism": str(parallelism)}}
     return {"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels}}}}
 
@@ -210,7 +214,7 @@ def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
     with kube_server() as (server, client):
         owner = {"metadata": {"name": "study-control", "uid": "1"}}
         release = Release("study", client, {"final": final_manifest(2)}, owner, {}, "1")
-        release.create_job([tasks[2]])  # by control
+        release.create_job(session.artifacts, [tasks[2]])  # by control
         held: dict[str, list[int]] = {}
 
         def work(_: float) -> None:
@@ -232,10 +236,11 @@ def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
         release = Release(
             "study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}}, {}, "1"
         )
-        release.create_job(tasks, submitted=True)
+        release.create_job(session.artifacts, tasks, submitted=True)
         server.end(release.job_name(tasks), "Failed")
-        with pytest.raises(InputError, match=f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"):
-            _follow(release, session, tasks[1], {task.key: "real" for task in tasks}, set())
+        failed = f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"
+        with final_jobs(release, session) as jobs, pytest.raises(InputError, match=failed):
+            _follow(jobs, tasks[1], {task.key: "real" for task in tasks}, set())
 
 
 def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFixture[str]) -> None:

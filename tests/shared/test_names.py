@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.cli import release, upload
-from jobs.cli.export import write_folder
+from jobs.cli.export import write_dataset
 from jobs.cli.report import fetch_report
 from shared.artifacts import remote
 from shared.artifacts.artifacts import Artifacts
@@ -32,7 +32,7 @@ from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
 from shared.artifacts.store import Unfinished
 from shared.config.dataset import CsvSource
-from shared.config.task import Input
+from shared.config.task import Input, TaskReference
 from shared.data.imageset import ImageSet
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, LabelSchema
@@ -226,7 +226,7 @@ def exported(box: Sandbox, split: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
     images = ImageSet(SCHEMA, [buffer.getvalue()], ["a"], np.array([split]), np.array([[1, 0]], np.int8))
-    write_folder(images, box.inside / "out")
+    write_dataset(images, box.inside / "out")
 
 
 def unpacked(box: Sandbox, name: str) -> None:
@@ -288,6 +288,13 @@ def table_of_images(box: Sandbox, name: str) -> None:
         fine.unlink()
 
 
+def referring(**changes: Any) -> TaskReference:
+    """Returns a reference that nothing has checked."""
+    return TaskReference.model_construct(
+        **{"study": "study", "stage": "final", "keys": (KEY,), "digest": DIGEST} | changes
+    )
+
+
 WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a manifest's file": lambda box, name: read_manifest(box, files=[{"name": name, "digest": box.blob.digest, "size": 1}]),
     "a manifest's digest": lambda box, name: read_manifest(box, files=[{"name": "a", "digest": name, "size": 1}]),
@@ -305,6 +312,8 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a checkpoint's location": pointer,
     "a lease's checkpoint": lambda box, name: trial_checkpoints.discard(OfArtifacts(box), f"{KEY}/{name}"),
     "a lease's key": lambda box, name: box.artifacts.load_checkpoint("tune", name, "trial-1"),
+    "tasks in the store": lambda box, name: box.artifacts.load_tasks(referring(keys=(name,))),
+    "the digest of tasks in the store": lambda box, name: box.artifacts.load_tasks(referring(digest=name)),
     "a checkpoint in a folder": lambda box, name: FolderCheckpoints(box.inside / "kept").save({name: box.file}),
     "a folder store: put": lambda box, name: box.store.put(name, b"1"),
     "a folder store: put_file": lambda box, name: box.store.put_file(name, box.file),

@@ -10,7 +10,9 @@ from jobs.cli.status import status as status_of
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.load import load_study
+from shared.data.review import review_digests
 from shared.pipeline.plan import Step, plan
+from shared.settings import Settings
 from tests.support.committed import commit_steps
 from tests.support.small_study import SMALL_STUDY
 
@@ -27,7 +29,9 @@ def commit_all(*sets: str, files: Callable[[Step], dict[str, Path]] | None = Non
         Path("results.json").write_text('{"answer": 1}')
         return {"index.html": Path("index.html"), "results.json": Path("results.json")}
 
-    commit_steps(study, plan(study), artifacts, step_files)
+    commit_steps(
+        study, plan(study, weights=review_digests(study, Settings.from_environment({}))), artifacts, step_files
+    )
 
 
 def run(*sets: str, as_json: bool = False) -> str:

@@ -22,6 +22,7 @@ from shared.pipeline.plan import plan
 from shared.pipeline.status import task_id
 from tests.support.committed import commit_task
 from tests.support.kube_objects import job, pod
+from tests.support.kube_server import kube_server
 
 
 @pytest.mark.parametrize(("code", "error"), [(75, UnavailableError), (2, InputError)])
@@ -33,6 +34,26 @@ def test_a_report_that_cannot_be_fetched_keeps_what_a_script_can_do(
         release.fetch_release_report("study", None, tmp_path / "report")
     assert caught.value.exit_code == code
     assert not (tmp_path / "report").exists()
+
+
+def test_a_command_that_ends_with_its_container_says_why_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"app.kubernetes.io/instance": "study", "app.kubernetes.io/component": "control"}
+    ended = {"terminated": {"exitCode": 2, "message": '{"level": "error", "event": "no such study"}'}}
+    control = pod("study-control-a", state={"running": {}}, more={"ready": True})
+    control["metadata"]["labels"] = labels
+    with kube_server() as (server, cluster):
+
+        def killed(*_: object) -> int:
+            control["status"]["containerStatuses"][0] |= {"state": ended, "ready": False}
+            server.add("pods", control)
+            return 137
+
+        server.add("pods", control)
+        monkeypatch.setattr(cluster, "execute", killed)
+        monkeypatch.setattr(release.Cluster, "of_kubeconfig", lambda _: cluster)
+        with pytest.raises(UnavailableError, match=r"was killed: its container ended") as raised:
+            release.run_in_control("study", None, ["status"])
+    assert "control: it ended and is started again: exit 2: no such study" in str(raised.value)
 
 
 def packed(*members: tarfile.TarInfo) -> str:
@@ -126,7 +147,7 @@ def test_of_a_block_one_training_runs_and_the_others_wait(tmp_path: Path) -> Non
     def block(*numbers: int) -> dict[str, Any]:
         labels = {"app.kubernetes.io/component": "final"}
         manifest = {"metadata": {"labels": labels}, "spec": {"template": {"metadata": {"labels": labels}}}}
-        return stage_job(manifest, "study", [tasks[number] for number in numbers], owner, "1")
+        return stage_job(manifest, "study", artifacts.save_tasks([tasks[number] for number in numbers]), owner, "1")
 
     working, failed = block(0, 1, 2), block(3, 4, 5)
     name = working["metadata"]["name"]

@@ -80,6 +80,13 @@ def committed(folder: Path, task: Task) -> bool:
     return artifacts(folder).find("prepare", task.key) is not None
 
 
+def test_a_task_in_the_store_is_run_like_one_in_the_file(tmp_path: Path, task: Task) -> None:
+    file = tmp_path / "task.json"
+    file.write_text(artifacts(tmp_path).save_tasks([task]).model_dump_json())
+    main(["stage", "prepare", "--config", str(file)])
+    assert committed(tmp_path, task)
+
+
 def test_work_within_another_stage_s_is_counted_there(tmp_path: Path, task: Task) -> None:
     assert exit_code(tmp_path, task) == COMMITTED
     alone = artifacts(tmp_path).find("prepare", task.key)

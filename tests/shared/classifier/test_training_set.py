@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from shared.classifier.training_set import effective_training_set
 from shared.data.imageset import ImageSet
+from shared.data.review import image_ids, read_review
 from shared.errors import DataError
 from tests.support.tiny_arms import make_arm
 
@@ -89,3 +93,26 @@ def test_missing_or_unfitting_scores_are_errors(train: ImageSet, generated: Imag
         effective_training_set(arm, train, generated, scores(7), RARE)
     with pytest.raises(DataError, match="no column 'p_colour'"):
         effective_training_set(arm, train, generated, scores(20).drop_columns(["p_colour"]), RARE)
+
+
+def test_a_review_chooses_images_and_stands_for_the_judges(
+    train: ImageSet, generated: ImageSet, tmp_path: Path
+) -> None:
+    assert generated.extra is not None
+    numbers = pa.table({"pool": [0] * 20, "index": list(range(20))})
+    columns = {
+        **{name: generated.extra[name] for name in generated.extra.column_names},
+        **dict(zip(numbers.column_names, numbers.columns, strict=True)),
+    }
+    made = replace(generated, extra=pa.table(columns))
+    ids, path = image_ids(made), tmp_path / "reviewed.csv"
+    path.write_text(f"image,decision\n{ids[3]},keep\n{ids[4]},reject\n")
+    accept = {**ACCEPT, "reviewed": str(path)}
+    arm = make_arm(images="real+synthetic", accept=accept, synthetic={"groups": "checked"})
+    low = [0.1 if i in (3, 5) else 0.5 for i in range(20)]
+    table = scores(20, plausibility=low, p_shade=low, p_colour=low)
+    found = effective_training_set(arm, train, made, table, RARE, read_review(path))
+    assert found.images.paths[60:] == [f"generated/{i}.png" for i in range(20) if i not in (4, 5)]
+    assert found.loss_mask.all(), "a kept image counts in the groups that the judges doubt"
+    with pytest.raises(DataError, match="was not read"):
+        effective_training_set(arm, train, made, table, RARE)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -6,10 +8,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from shared.config.generation import Accept
-from shared.data.accept import accept_mask, accepted_images
+from shared.data.accept import (
+    IMPLAUSIBLE,
+    LEAK,
+    NEAR_COPY,
+    TOO_PLAUSIBLE,
+    accept_mask,
+    accepted_images,
+    refusals,
+)
 from shared.data.imageset import ImageSet
+from shared.data.review import Review, image_ids, read_review
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import DataError
+from tests.support.generated_study import SCORES, generated
 
 
 def table(plausibility: object, as_near: object, copy_of: object = None, leak_of: object = None) -> pa.Table:
@@ -78,3 +90,39 @@ def test_a_stricter_filter_never_lets_in_more(plausibility: np.ndarray, as_near:
     loose = accept_mask(Accept(plausibility=(0.1, 0.95), copy_quantile=0.05), scores)
     strict = accept_mask(Accept(plausibility=(0.2, 0.9), copy_quantile=0.25), scores)
     assert not (strict & ~loose).any()
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path) -> tuple[Accept, Review, list[str]]:
+    """Returns what a person decided about five generated images, of which the scores accept the second."""
+    ids = image_ids(generated())
+    path = tmp_path / "reviewed.csv"
+    path.write_text(f"image,decision\n{ids[0]},keep\n{ids[1]},reject\n{ids[2]},keep\n{ids[3]},keep\n")
+    return Accept(reviewed=str(path)), read_review(path), ids
+
+
+def scored() -> pa.Table:
+    return pa.table({name: pa.array(values) for name, values in SCORES.items()})
+
+
+def test_a_person_s_decision_comes_before_the_scores_but_for_a_leak(
+    reviewed: tuple[Accept, Review, list[str]],
+) -> None:
+    accept, review, _ = reviewed
+    assert refusals(accept, scored()).tolist() == [IMPLAUSIBLE, "", NEAR_COPY, LEAK, TOO_PLAUSIBLE]
+    assert accept_mask(accept, scored()).tolist() == [False, True, False, False, False]
+    assert accepted_images(accept, generated(), scored(), review).tolist() == [True, False, True, False, False]
+
+
+def test_a_review_that_was_not_read_is_an_error(reviewed: tuple[Accept, Review, list[str]]) -> None:
+    with pytest.raises(DataError, match=r"accept\.reviewed: .* was not read"):
+        accepted_images(reviewed[0], generated(), scored())
+
+
+def test_an_arm_with_a_review_never_takes_all(reviewed: tuple[Accept, Review, list[str]]) -> None:
+    everything = Accept(plausibility=(0.0, 1.0), copies="allow")
+    assert everything.takes_all
+    with_review = everything.model_copy(update={"reviewed": "reviewed.csv"})
+    assert not with_review.takes_all
+    accepted = accepted_images(with_review, generated(), scored(), reviewed[1])
+    assert accepted.tolist() == [True, False, True, False, True]

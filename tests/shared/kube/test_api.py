@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kubernetes import client
+from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 
 from shared.errors import UnavailableError
 from shared.kube import api
@@ -74,7 +75,7 @@ def status(message: str) -> dict[str, str]:
 def test_requests_are_the_api_s(server: Answers, cluster: Cluster) -> None:
     server.answers = [(200, {"items": [{"metadata": {"name": "p"}}]})]
     assert cluster.list("pods", "a=b") == [{"metadata": {"name": "p"}}]
-    assert server.asked[-1][:2] == ("GET", "/api/v1/namespaces/ns/pods?labelSelector=a%3Db")
+    assert server.asked[-1][:2] == ("GET", "/api/v1/namespaces/ns/pods?labelSelector=a%3Db&limit=500")
     server.answers = [(201, {})]
     assert cluster.create("jobs", {"kind": "Job"})
     assert server.asked[-1] == ("POST", "/apis/batch/v1/namespaces/ns/jobs", b'{"kind": "Job"}')
@@ -174,6 +175,38 @@ def test_a_container_that_ended_before_the_command_began_is_no_exit_code() -> No
     said = 'unable to upgrade connection: container not found ("main")'
     with pytest.raises(UnavailableError, match=r"^the Pod's container ended before the command did; run it again$"):
         api._forward_output(Session([[]], said), {1: io.StringIO(), 2: io.StringIO()})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'unable to upgrade connection: container not found ("main")',
+        b"error: a: b",
+        b"%oops",
+        b"- [",
+        b"",
+        b"[]",
+        b'{"status": "Failure"}',
+        b'{"status": "Failure", "details": null}',
+        b'{"status": "Failure", "details": {"causes": []}}',
+        b'{"status": "Failure", "details": {"causes": [{"reason": "ExitCode"}]}}',
+        b'{"status": "Failure", "details": {"causes": [{"message": null}]}}',
+        b'{"status": "Failure", "details": {"causes": [{"message": "error executing command in container"}]}}',
+    ],
+)
+def test_whatever_the_server_says_in_place_of_an_exit_code_is_no_exit_code(told: bytes) -> None:
+    class Told(Session):
+        returncode = WSClient.returncode  # the client's own reading of it
+
+    with pytest.raises(UnavailableError, match=r"run it again$"):
+        api._forward_output(Told([[(ERROR_CHANNEL, told)]], None), {1: io.StringIO(), 2: io.StringIO()})
+
+
+@pytest.mark.parametrize("refused", [400, 404, 409, 500])
+def test_a_pod_that_has_just_ended_is_no_fault_of_the_chart(server: Answers, cluster: Cluster, refused: int) -> None:
+    server.answers = [(refused, status("cannot exec into a container in a completed pod; current phase is Failed"))]
+    with pytest.raises(UnavailableError, match="pod"):
+        cluster.execute("pod", ["true"], io.StringIO(), io.StringIO())
 
 
 def test_a_refused_websocket_is_a_refusal_and_a_closed_one_is_not(server: Answers, cluster: Cluster) -> None:

@@ -26,7 +26,7 @@ def test_only_those_that_are_overdue_are_replaced(conditions: list[dict[str, str
     lost, late, ended, alive = ending("lost", 700), ending("late", 500), ending("ended", 700, "Failed"), pod("alive")
     lost["status"]["conditions"] = conditions
     with kube_server() as (server, cluster):
-        server.pods = [lost, late, ended, alive]
+        server.add("pods", lost, late, ended, alive)
         replace_lost_pods(cluster, server.pods, 600)
         assert [found["metadata"]["name"] for found in server.pods] == ["late", "ended", "alive"]
     (patched,) = server.failed

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from shared.config.stages import STAGES
-from shared.config.task import Task, block_of_json
+from shared.config.task import Task, TaskReference, block_json
 from shared.errors import ConfigError
 from shared.kube.manifests import (
+    MOST_TASKS,
     held_tasks,
     is_worker,
     job_name,
@@ -19,7 +20,6 @@ from shared.kube.manifests import (
     parallelism,
     read_manifests,
     stage_job,
-    task_annotation,
     worker_digest,
     worker_job,
 )
@@ -37,9 +37,14 @@ OWNER = {"metadata": {"name": "study-control", "uid": "1-2-3"}}
 TASK = Task(study="s", stage="final", key="0123456789abcdef" * 4, config=any_config("final"), experiment="real")
 
 
+def reference(*tasks: Task) -> TaskReference:
+    """Returns what the Job of these tasks carries."""
+    return TaskReference(study="s", stage="final", keys=tuple(task.key for task in tasks), digest="d" * 64)
+
+
 def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     before = json.dumps(MANIFEST)
-    job = stage_job(MANIFEST, "study", [TASK], OWNER, "digest")
+    job = stage_job(MANIFEST, "study", reference(TASK), OWNER, "digest")
     assert json.dumps(MANIFEST) == before
     assert job["metadata"]["name"] == job_name("study", "final", TASK.key) == "study-final-01234567"
     assert job["metadata"]["ownerReferences"][0]["uid"] == "1-2-3"
@@ -54,10 +59,10 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
             "tailfill/key": "0123456789abcdef",
             "tailfill/study": "digest",
         }
-    assert Task.model_validate_json(pod["annotations"]["tailfill/task"]) == TASK
+    assert TaskReference.model_validate_json(pod["annotations"]["tailfill/task"]) == reference(TASK)
     assert parallelism(MANIFEST) == 2
     assert (
-        stage_job(MANIFEST, "study", [TASK], OWNER, "digest", submitted=True)["metadata"]["labels"][
+        stage_job(MANIFEST, "study", reference(TASK), OWNER, "digest", submitted=True)["metadata"]["labels"][
             "tailfill/submitted"
         ]
         == "true"
@@ -66,13 +71,19 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
 
 def test_the_job_of_a_block_holds_its_tasks_in_order_and_has_the_first_one_s_name() -> None:
     second = TASK.model_copy(update={"key": "f" * 64, "experiment": "synthetic"})
-    job = stage_job(MANIFEST, "study", [TASK, second], OWNER, "digest")
+    job = stage_job(MANIFEST, "study", reference(TASK, second), OWNER, "digest")
     assert job["metadata"]["name"] == "study-final-01234567"
     assert held_tasks(job) == [("final", TASK.key), ("final", second.key)]
-    annotation = job["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
-    assert block_of_json(annotation.encode()) == [TASK, second]
-    assert held_tasks(stage_job(MANIFEST, "study", [TASK], OWNER, "digest")) == [("final", TASK.key)]
+    assert held_tasks(stage_job(MANIFEST, "study", reference(TASK), OWNER, "digest")) == [("final", TASK.key)]
     assert held_tasks(MANIFEST) == []
+
+
+def test_a_job_of_version_0_1_0_carries_its_tasks_themselves() -> None:
+    second = TASK.model_copy(update={"key": "f" * 64})
+    for tasks in ([TASK], [TASK, second]):
+        job = stage_job(MANIFEST, "study", reference(*tasks), OWNER, "digest")
+        job["spec"]["template"]["metadata"]["annotations"]["tailfill/task"] = block_json(tasks)
+        assert held_tasks(job) == [("final", task.key) for task in tasks]
 
 
 def test_the_job_of_a_worker_has_a_number_and_no_task() -> None:
@@ -86,11 +97,9 @@ def test_the_job_of_a_worker_has_a_number_and_no_task() -> None:
     assert is_worker({"metadata": {"labels": {"tailfill/role": "worker"}}})
 
 
-def test_a_task_that_no_pod_can_carry() -> None:
-    with pytest.raises(
-        ConfigError, match=r"final 01234567: its task has \d+ bytes, a Pod carries at most 250000; split the study"
-    ):
-        task_annotation([TASK.model_copy(update={"experiment": "y" * 260_000})])
+def test_a_job_is_small_whatever_its_tasks() -> None:
+    tasks = [TASK.model_copy(update={"key": f"{number:064x}"}) for number in range(MOST_TASKS)]
+    assert len(json.dumps(stage_job(MANIFEST, "study", reference(*tasks), OWNER, "digest"))) < 10_000
 
 
 def test_a_chart_of_another_version(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from shared.artifacts.keys import new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
 from shared.config.task import Task
-from shared.kube.manifests import LARGEST_TASK, task_annotation
+from shared.kube.manifests import MOST_TASKS
 from shared.pipeline.blocks import BLOCK_SECONDS, deal
 from shared.pipeline.plan import make_task, plan
 from tests.support.committed import commit_steps
@@ -72,13 +72,11 @@ def test_with_a_bound_long_trainings_keep_a_job_of_their_own(seconds: float, siz
     assert [len(block) for block in blocks] == sizes
 
 
-def test_a_block_is_no_larger_than_a_pod_carries() -> None:
-    tasks = [task.model_copy(update={"experiment": "y" * (LARGEST_TASK // 3)}) for task in trainings(5)]
-    assert [len(block) for block in deal(tasks, 1)] == [2]
-    blocks = deal(tasks, None)
-    assert sum(map(len, blocks)) == 5
-    for block in blocks:
-        task_annotation(block)
+def test_a_block_is_no_longer_than_a_job_may_be() -> None:
+    tasks = trainings(2 * MOST_TASKS + 1, 0.1)
+    assert [len(block) for block in deal(tasks, 1)] == [MOST_TASKS]
+    assert [len(block) for block in deal(tasks, None)] == [MOST_TASKS, MOST_TASKS, 1]
+    assert [task for block in deal(tasks, None) for task in block] == tasks
 
 
 def test_a_stage_without_blocks_has_a_job_per_task() -> None:

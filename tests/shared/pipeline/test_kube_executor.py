@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,9 @@ from shared.artifacts.folder import FolderStore
 from shared.artifacts.keys import new_task
 from shared.config.load import load_study
 from shared.config.stages import STAGES
-from shared.config.task import Task
+from shared.config.task import Task, TaskReference, block_json
 from shared.errors import UnavailableError
-from shared.kube import api
+from shared.kube import mirror
 from shared.kube.api import Cluster
 from shared.kube.manifests import held_tasks
 from shared.kube.release import Release
@@ -28,7 +29,7 @@ from shared.pipeline.session import Session
 from shared.settings import Settings
 from tests.support.committed import commit_task
 from tests.support.kube_objects import pod
-from tests.support.kube_server import KubeServer, kube_server
+from tests.support.kube_server import KubeServer, kube_server, read_settled
 from tests.support.small_study import SMALL_STUDY
 
 STUDY = load_study(SMALL_STUDY)
@@ -37,7 +38,11 @@ PREPARE = make_task(STUDY, STEPS[0], {})
 
 
 def manifest(stage: str, **annotations: str) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/component": stage}
+    labels = {
+        "app.kubernetes.io/component": stage,
+        "app.kubernetes.io/instance": "study",
+        "app.kubernetes.io/managed-by": "tailfill-control",
+    }
     return {
         "metadata": {"labels": labels, "annotations": annotations},
         "spec": {"template": {"metadata": {"labels": labels}}},
@@ -75,8 +80,8 @@ class Here:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
-    monkeypatch.setattr(api.time, "sleep", lambda _: None)
     with kube_server() as (server, client):
+        read_settled(server, monkeypatch)
         yield Here(server, client, tmp_path)
 
 
@@ -127,10 +132,10 @@ def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: He
 def test_workers_are_as_many_as_the_study_says_unless_somebody_has_scaled_them(
     here: Here, replicas: int, scaled: list[int]
 ) -> None:
-    here.server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": replicas}}
+    here.server.allow_workers(replicas)
     here.jobs(PREPARE).advance()
     assert here.server.scaled == scaled
-    here.server.deployment["spec"]["replicas"] = 1  # by a user, later
+    here.server.allow_workers(1)  # by a user, later
     here.jobs(PREPARE).advance()
     assert here.server.scaled == scaled
 
@@ -154,17 +159,18 @@ def test_a_pod_whose_node_does_not_answer_is_replaced_after_the_seconds_of_the_s
     monkeypatch.setattr(cluster, "PODS_SECONDS", 0.0)
     lost = pod("lost", node="node-1")
     lost["metadata"]["deletionTimestamp"] = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
-    here.server.pods = [lost]
+    lost["metadata"]["labels"] = manifest("final")["metadata"]["labels"]
+    here.server.add("pods", lost)
     here.jobs(PREPARE).advance()
     here.jobs(PREPARE).advance()
-    assert here.server.pods == [lost]
+    assert [found["metadata"]["name"] for found in here.server.pods] == ["lost"]
     here.session = replace(here.session, settings=replace(here.session.settings, lost_pod_seconds=30))
     here.jobs(PREPARE).advance()
     assert here.server.pods == []
 
 
 def test_a_submitted_job_is_left_alone(here: Here) -> None:
-    here.jobs().release.create_job([PREPARE], submitted=True)
+    here.jobs().release.create_job(here.artifacts, [PREPARE], submitted=True)
     here.jobs(other(1)).advance()
     assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
 
@@ -181,6 +187,30 @@ def test_a_changed_manifest_replaces_a_job_that_is_not_at_work_and_none_that_is(
     here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
     here.jobs(PREPARE, image="newer").advance()
     assert len(here.server.created) == 2
+
+
+def test_jobs_that_version_0_1_0_made_go_on(here: Here) -> None:
+    tasks = [final(0), final(1)]
+    here.jobs(*tasks, **{"tailfill/parallelism": "1"}).advance()
+    here.server.jobs[here.name]["status"] = {"active": 1, "ready": 1}
+    annotations = here.server.jobs[here.name]["spec"]["template"]["metadata"]["annotations"]
+    annotations["tailfill/task"] = block_json(tasks)
+    later = here.jobs(*tasks, **{"tailfill/parallelism": "1"})
+    assert later.advance() == []
+    assert len(here.server.created) == 1
+    for task in tasks:
+        commit_task(task, here.artifacts)
+    here.server.end(here.name)
+    assert [done.step.label for done in later.advance()] == [task.key for task in tasks]
+    assert len(here.server.created) == 1
+
+
+def test_a_job_refers_to_its_tasks_in_the_store(here: Here) -> None:
+    tasks = [final(0), final(1)]
+    here.jobs(*tasks, **{"tailfill/parallelism": "1"}).advance()
+    text = here.server.jobs[here.name]["spec"]["template"]["metadata"]["annotations"]["tailfill/task"]
+    assert here.artifacts.load_tasks(TaskReference.model_validate_json(text)) == tasks
+    assert tasks[0].config.model_dump_json() not in text
 
 
 def test_no_more_jobs_of_a_stage_than_its_manifest_says(here: Here) -> None:
@@ -236,15 +266,23 @@ def test_a_job_that_did_the_work_stays_to_be_looked_at(here: Here, monkeypatch: 
     assert list(here.server.jobs) == [here.name]
 
 
-def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here) -> None:
+def test_an_ended_step_is_not_lost_when_the_cluster_goes_away(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "WAITS", (0.01, 0.1))
+    monkeypatch.setattr(mirror, "PATIENCE_SECONDS", 1.0)
     jobs = here.jobs(PREPARE, other(1))
     jobs.advance()
     here.server.end(f"study-prepare-{PREPARE.key[:8]}")
     del here.server.jobs[f"study-prepare-{other(1).key[:8]}"]
-    for request in (("GET", "jobs"), ("POST", "jobs")):
-        here.server.refusals = {request: 503}
-        with pytest.raises(UnavailableError):
-            jobs.advance()
+    here.server.refusals = {("GET", "jobs"): 503}
+    here.server.drop_watches()
+    refused = here.server.requests.count("WATCH jobs") + 2
+    while here.server.requests.count("WATCH jobs") < refused:
+        time.sleep(0.01)
+    with pytest.raises(UnavailableError, match=r"GET .*jobs: no"):
+        jobs.advance()
+    here.server.refusals = {("POST", "jobs"): 503}
+    with pytest.raises(UnavailableError, match=r"POST .*jobs: no"):
+        jobs.advance()
     here.server.refusals = {}
     assert [ended.step.label for ended in jobs.advance()] == [PREPARE.key]
 

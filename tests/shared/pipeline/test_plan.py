@@ -366,3 +366,31 @@ def test_trials_that_make_their_own_images_are_given_what_these_need() -> None:
     assert steps["tune synthetic"].needs["judge"] is steps["score synthetic"].needs["judge"] is steps["judge"]
     assert told(steps["tune synthetic"].needs["weights/judges"])["name"] == "test_vit"
     assert needs(steps["final synthetic 0"]) == {"weights/test_resnet"}
+
+
+def test_a_review_is_in_the_keys_of_those_who_choose_images_and_of_no_other() -> None:
+    settings = ["accept.reviewed=reviewed.csv"]
+    without, one, other = (
+        {step.label: step.id for step in plan(load_study(SMALL_STUDY, sets), weights=weights)}
+        for sets, weights in (([], {}), (settings, {"reviewed.csv": "1" * 64}), (settings, {"reviewed.csv": "2" * 64}))
+    )
+    changed = {
+        "tune synthetic",
+        "tune placebo",
+        *(f"final {arm} {i}" for arm in ("synthetic", "placebo") for i in (0, 1)),
+        "report",
+    }
+    assert {label for label, name in one.items() if name != without[label]} == changed
+    assert {label for label, name in other.items() if name != one[label]} == changed
+    moved = plan(load_study(SMALL_STUDY, ["accept.reviewed=moved.csv"]), weights={"moved.csv": "1" * 64})
+    assert {step.label: step.id for step in moved} == one, "where a review is does not matter"
+
+
+def test_a_review_makes_scores_that_an_arm_which_takes_all_lacks() -> None:
+    everything = ["accept.plausibility=[0, 1]", "accept.copies=allow"]
+    without, reviewed = (
+        {step.label: step.id for step in plan(load_study(SMALL_STUDY, [*everything, *more]))}
+        for more in ([], ["accept.reviewed=reviewed.csv"])
+    )
+    assert reviewed.keys() - without.keys() == {"judge", "score"}
+    assert reviewed["generate"] == without["generate"]

@@ -20,6 +20,8 @@ from shared.config.load import load_study
 from shared.config.search import FloatRange, Search
 from shared.config.task import Task, block_of_json
 from shared.errors import Stopped
+from shared.kube.manifests import jobs_selector
+from shared.kube.mirror import Mirror
 from shared.kube.release import Release
 from shared.pipeline import worker_scaling
 from shared.pipeline.plan import plan
@@ -33,7 +35,7 @@ from shared.search.worker import TrialHandle
 from shared.settings import Settings
 from shared.stop import StopSignal
 from tests.support.kube_objects import pod
-from tests.support.kube_server import KubeServer, kube_server
+from tests.support.kube_server import KubeServer, kube_server, read_settled
 from tests.support.search.drill import Drill, Place
 from tests.support.search.in_threads import Objective, coordinated, new_worker
 from tests.support.small_study import SMALL_STUDY
@@ -41,10 +43,12 @@ from tests.support.small_study import SMALL_STUDY
 STUDY = load_study(SMALL_STUDY)
 STEPS = plan(STUDY)
 TUNE = next(step for step in STEPS if step.stage == "tune")
-MANIFEST: dict[str, Any] = {
-    "metadata": {"labels": {"tailfill/role": "worker"}},
-    "spec": {"template": {"metadata": {"labels": {"tailfill/role": "worker"}}}},
+LABELS = {
+    "app.kubernetes.io/instance": "study",
+    "app.kubernetes.io/managed-by": "tailfill-control",
+    "tailfill/role": "worker",
 }
+MANIFEST: dict[str, Any] = {"metadata": {"labels": LABELS}, "spec": {"template": {"metadata": {"labels": LABELS}}}}
 OWNER = {"metadata": {"name": "study-stages", "uid": "1"}}
 
 
@@ -69,7 +73,7 @@ class Here:
 
 
 @pytest.fixture
-def here(tmp_path: Path, database_url: str) -> Iterator[Here]:
+def here(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     artifacts = Artifacts(FolderStore(tmp_path / "store"), STUDY.name, tmp_path / "cache")
     session = Session(STUDY, STEPS, artifacts, Settings.from_environment({"DATABASE_URL": database_url}))
     task = new_task(STUDY.name, "tune", TUNE.config, {}, STUDY.resources)
@@ -79,8 +83,10 @@ def here(tmp_path: Path, database_url: str) -> Iterator[Here]:
     )  # fmt: skip
     drill = Drill(database_url, name_of_search(task, artifacts), search, tmp_path)
     with kube_server() as (server, client):
-        server.deployment = {"metadata": {"uid": "7"}, "spec": {"replicas": 3}}
-        scaling = WorkerScaling(Release("study", client, {}, OWNER, MANIFEST, "1"), session)
+        server.allow_workers(3)
+        read_settled(server, monkeypatch)
+        pods = Mirror(client, "pods", jobs_selector("study"))
+        scaling = WorkerScaling(Release("study", client, {}, OWNER, MANIFEST, "1"), session, pods)
         yield Here(server, scaling, task, drill)
 
 
@@ -153,8 +159,7 @@ def test_workers_are_made_while_there_are_trials_and_end_when_there_are_none(
 
 def test_two_hundred_workers_are_made_at_once(here: Here) -> None:
     """A search queues no more than 64 trials at a time, which no worker's start waits for."""
-    assert here.server.deployment is not None
-    here.server.deployment["spec"]["replicas"] = 200
+    here.server.allow_workers(200)
     with searching(here.drill):
         since = time.monotonic()
         assert len(here.advance(here.task)) == 200
@@ -177,13 +182,12 @@ def test_the_worker_that_holds_a_trial_ends_last(here: Here, monkeypatch: pytest
         assert len(here.advance(here.task)) == 3
         for number in range(3):
             found = pod(f"study-worker-{number}-x7k2p")
-            found["metadata"]["labels"]["batch.kubernetes.io/job-name"] = f"study-worker-{number}"
-            here.server.pods.append(found)
+            found["metadata"]["labels"] = LABELS | {"batch.kubernetes.io/job-name": f"study-worker-{number}"}
+            here.server.add("pods", found)
         thread = threading.Thread(target=new_worker(database, drill).run, args=(Objective(objective),))
         thread.start()
         assert held.wait(20)
-        assert here.server.deployment is not None
-        here.server.deployment["spec"]["replicas"] = 1
+        here.server.allow_workers(1)
         assert here.advance(here.task) == ["study-worker-2"]
         go_on.set()
         thread.join(30)
@@ -193,8 +197,7 @@ def test_the_worker_that_holds_a_trial_ends_last(here: Here, monkeypatch: pytest
 def test_scaling_down_needs_no_database(here: Here) -> None:
     with searching(here.drill):
         assert len(here.advance(here.task)) == 3
-    assert here.server.deployment is not None
-    here.server.deployment["spec"]["replicas"] = 1
+    here.server.allow_workers(1)
     url = SecretStr("postgresql://nobody@127.0.0.1:1/none")
     session = here.scaling._session
     here.scaling._session = replace(session, settings=replace(session.settings, database_url=url))
@@ -202,8 +205,7 @@ def test_scaling_down_needs_no_database(here: Here) -> None:
 
 
 def test_without_a_coordinator_only_what_is_queued_counts(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert here.server.deployment is not None
-    here.server.deployment["spec"]["replicas"] = 200
+    here.server.allow_workers(200)
     with searching(here.drill):
         pass
     monkeypatch.setattr(worker_scaling, "COORDINATOR_SECONDS", 0.0)
@@ -221,10 +223,11 @@ def test_a_refused_worker_waits(here: Here) -> None:
 
 
 def test_what_an_earlier_chart_or_manifest_left_is_removed(here: Here) -> None:
-    here.server.replica_sets["study-tune-7844f9ff4b"] = {"metadata": {"name": "study-tune-7844f9ff4b"}}
+    labels = {"app.kubernetes.io/instance": "study", "tailfill/role": "worker"}
+    here.server.add("replicasets", {"metadata": {"name": "study-tune-7844f9ff4b", "labels": labels}})
     release = here.scaling._release
     release.create_worker(0, STUDY.name)
     release.create_worker(1, "another study")
     here.scaling.begin(list(here.server.jobs.values()))
-    assert here.server.replica_sets == {}
+    assert here.server.objects["replicasets"] == {}
     assert sorted(here.server.jobs) == ["study-worker-0"]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from shared.artifacts.manifest import Manifest, Run
+from shared.config.generation import Accept
+from shared.config.task import Input
+from shared.data.imageset import ImageSet
+from shared.deploy.generated import Pool, Selection, image_facts
+from shared.errors import DataError
+from tests.support.generated_study import SCORES, generated
+from tests.support.pixel_study import pictures
+
+RAN = Run(created="", seconds=0, device="cpu", device_seconds=0, code="", libraries={})
+
+
+def manifest(stage: Any, config: dict[str, Any], inputs: dict[str, Input] | None = None) -> Manifest:
+    return Manifest(
+        study="s", stage=stage, key="k" * 64, version=1, config=config, inputs=inputs or {}, files=(), summary={}, run=RAN
+    )  # fmt: skip
+
+
+def facts(
+    images: ImageSet, base: str | None = None, named: str | None = None, hub: Input | None = None
+) -> list[dict[str, Any]]:
+    inputs = {"weights/base": hub} if hub else None
+    tuned = manifest("finetune", {"finetune": {"generator": "stable-diffusion", "base": base}}, inputs)
+    pool = Pool(0, tuned, manifest("generate", {}), None, named)
+    scores = pa.table({name: pa.array(values) for name, values in SCORES.items()})
+    return image_facts(pool, images, scores, pictures(3, 2), Selection(Accept(), None, False))
+
+
+def test_a_base_is_named_and_known_by_its_content() -> None:
+    local = facts(generated(), base=f"sha256:{'a' * 64}", named="/models/sd15")[0]
+    assert (local["base"], local["base_digest"]) == ("/models/sd15", "a" * 64)
+    downloaded = Input(stage="weights", key="w" * 64, digest="d" * 64)
+    from_hub = facts(generated(), base="a/b", named="a/b", hub=downloaded)[0]
+    assert (from_hub["base"], from_hub["base_digest"]) == ("a/b", "d" * 64)
+
+
+def test_provenance_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    images = generated()
+    assert images.extra is not None
+    for wrong in (5, -1):
+        rows = pa.array([0, 1, wrong, 0, 0], pa.int64())
+        extra = images.extra.set_column(images.extra.column_names.index("source"), "source", rows)
+        with pytest.raises(DataError, match=rf"column 'source' names the training image '{wrong}', but there are 5"):
+            facts(replace(images, extra=extra))
+    with pytest.raises(DataError, match="have no column 'source'; run `generate` again"):
+        facts(replace(images, extra=images.extra.drop_columns(["source"])))
