@@ -95,7 +95,7 @@ lock: ## resolve pyproject.toml again into requirements.lock and the images' par
 	@$(LOCK) --all-extras -o requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare weights classifier diffusion search samplers report demo) -o images/base/requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare search report) -o images/slim/requirements.lock
-	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster) -o images/control/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster trackers) -o images/control/requirements.lock
 
 images: ## build the images: base, slim, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }

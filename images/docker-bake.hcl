@@ -61,16 +61,17 @@ target "slim" {
 }
 
 # What control stands on. pyarrow comes with clients for Flight and S3, kubernetes with a second client and libraries for asyncio, scipy, of
-# which the search's Sobol points need a part, with much else, and botocore with every service of Amazon's; and tests come with all of them.
+# which the search's Sobol points need a part, with much else, botocore with every service of Amazon's, and tensorboard with its own server,
+# which needs Pillow and gRPC; and tests come with all of them.
 target "control-base" {
   inherits   = ["base"]
   tags       = tag("control-base")
   args = {
     LOCK    = "images/control/requirements.lock"
-    UNUSED  = "pyarrow/*flight* pyarrow/*substrait* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack botocore/data/[a-r]*/ botocore/data/[t-z]*/"
+    UNUSED  = "pyarrow/*flight* pyarrow/*substrait* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
     IMPORTS = <<-PYTHON
       import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, kubernetes.client, kubernetes.watch, rich.live
-      import pyarrow.parquet, pyarrow.compute, psutil, pydantic, scipy.stats.qmc, yaml
+      import pyarrow.parquet, pyarrow.compute, psutil, pydantic, scipy.stats.qmc, yaml, mlflow.tracking, tensorboard.plugins.hparams.summary_v2
       boto3.client("s3", region_name="us-east-1")
     PYTHON
   }

@@ -15,6 +15,7 @@ from shared.kube.release import CHART, Release
 from shared.log import Log
 from shared.pipeline.kube_executor import PATIENCE_SECONDS, KubeExecutor
 from shared.pipeline.scheduler import Scheduler
+from shared.pipeline.search_status import Hints
 from shared.pipeline.session import Session, kept_fingerprints, open_session
 from shared.pipeline.status import states
 from shared.search.identity import searches_of
@@ -22,6 +23,7 @@ from shared.search.metrics_server import metrics_served
 from shared.search.monitor import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.tracking.observers import check_trackers, observing
 
 DONE_SECONDS = (
     10.0  # between two looks at the copies of Jobs and Pods after the report is committed, which ask for nothing
@@ -45,19 +47,24 @@ class ControlPod:
 
     def run(self) -> None:
         """Runs the study; never returns. Raises Stopped at a signal, and the error that ends the study."""
+        check_trackers(self.settings, self.study.name)
         with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
             session = self._open_session()
             store = session.artifacts.store.url
             executor = self.executor = KubeExecutor(self.release, session)
-            self.scheduler = Scheduler(self.study, session.steps, session.artifacts, executor, log.info, self.stop)
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
-            report = self.scheduler.run()
-            log.info("the study is done", report=f"{store}/{self.study.name}/report/{report.key}")
-            while True:  # the last workers have to end, and what users submit may be on a node that does not answer
-                self.stop.raise_if_set()
-                with contextlib.suppress(UnavailableError):
-                    executor.advance()
-                self.stop.wait(DONE_SECONDS)
+            with observing(session, self.stop, f"{self.settings.study} {self.settings.data_revision}") as observers:
+                self.scheduler = Scheduler(
+                    self.study, session.steps, session.artifacts, executor, log.info, self.stop, observers
+                )
+                observers.watch(self.scheduler.rows, executor.failures, release_hints(self.release.name))
+                report = self.scheduler.run()
+                log.info("the study is done", report=f"{store}/{self.study.name}/report/{report.key}")
+                while True:  # the last workers have to end, and what users submit may be on a node that does not answer
+                    self.stop.raise_if_set()
+                    with contextlib.suppress(UnavailableError):
+                        executor.advance()
+                    self.stop.wait(DONE_SECONDS)
 
     def states(self) -> Mapping[tuple[str, str], int]:
         """Counts the steps by stage and state, for `/metrics`."""
@@ -96,6 +103,14 @@ def check_database(session: Session) -> None:
     rows = states(session.study, session.steps, session.artifacts)
     if any(row.step.stage == "tune" and row.manifest is None for row in rows):
         read_searches(session.database_url, searches_of(session.study.name))
+
+
+def release_hints(release: str) -> Hints:
+    """Returns what a user can do if nothing moves in a release."""
+    return Hints(
+        f"see `kubectl logs deployment/{release}-control`",
+        f"`kubectl scale deployment/{release}-tune --replicas=2` adds some, unless they are listed below with a reason",
+    )
 
 
 def load_release_study() -> ResolvedStudy:

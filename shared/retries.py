@@ -52,13 +52,15 @@ def retrying(
     attempts: int | None = None,
     patience: float | None = None,
     check: Callable[[], None] | None = None,
+    asked: Callable[[BaseException], float] | None = None,
 ) -> Retrying:
     """Returns a function that calls another one again while that raises one of `errors`; the last attempt's error is raised unchanged.
 
     `errors` are classes, or a function that tells them. It ends after this many `attempts`, or after `patience` seconds, with a last attempt
     then. Before each wait it calls `warn` with the keywords `attempt` (which one failed, from 1), `seconds` (of the wait), `error`, and, if it
     goes by `patience`, `waited` (the seconds since the first attempt began). `check` is called five times per second during a wait, and
-    may raise to end the retries, as `StopSignal.raise_if_set` does.
+    may raise to end the retries, as `StopSignal.raise_if_set` does. `asked` returns how many seconds the server that raised an error asked to
+    wait, which is then the shortest wait.
     """
 
     def before_sleep(state: RetryCallState) -> None:
@@ -68,7 +70,9 @@ def retrying(
 
     def wait(state: RetryCallState) -> float:
         left = math.inf if patience is None else patience - (state.seconds_since_start or 0.0)
-        return max(0.0, min(backoff.seconds(state), left))
+        error = state.outcome.exception() if state.outcome else None
+        least = 0.0 if asked is None or error is None else asked(error)
+        return max(0.0, min(max(backoff.seconds(state), least), left))
 
     retry = retry_if_exception_type(errors) if isinstance(errors, type | tuple) else retry_if_exception(errors)
     return Retrying(

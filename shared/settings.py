@@ -79,6 +79,14 @@ class Settings:
     """`TAILFILL_METRICS_PORT`: sets the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
     """`TAILFILL_METRICS_HOST`: sets the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
+    mlflow_uri: SecretStr | None
+    """`MLFLOW_TRACKING_URI`: gives the address of an MLflow server, which may contain a password."""
+    mlflow_secrets: tuple[SecretStr, ...]
+    """`MLFLOW_TRACKING_PASSWORD` and `MLFLOW_TRACKING_TOKEN`: are read by MLflow's client, and kept out of our messages."""
+    tensorboard: str | None
+    """`TAILFILL_TENSORBOARD`: names the folder of event files for TensorBoard."""
+    webhook: SecretStr | None
+    """`TAILFILL_WEBHOOK`: gives the address to which a study's end and stalls are posted. Its path is a secret too."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -117,6 +125,10 @@ class Settings:
             create_bucket=environment.get("TAILFILL_CREATE_BUCKET") == "1",
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
+            mlflow_uri=secret("MLFLOW_TRACKING_URI"),
+            mlflow_secrets=tuple(filter(None, map(secret, ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")))),
+            tensorboard=text("TAILFILL_TENSORBOARD"),
+            webhook=secret("TAILFILL_WEBHOOK"),
         )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.control import load_release_study, open_release_session
+from jobs.control import load_release_study, open_release_session, release_hints
 from jobs.submit import SubmitRequest
 from jobs.submit import submit_final as submit
 from shared.artifacts.artifacts import Artifacts
@@ -198,10 +198,7 @@ def status(why: str | None, as_json: bool) -> str:
             return json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons
         statuses = snapshot.task_statuses(session.artifacts)
         rows = step_status.states(session.study, session.steps, session.artifacts, statuses)
-        hints = search_status.Hints(
-            f"see `kubectl logs deployment/{release.name}-control`",
-            f"`kubectl scale deployment/{release.name}-tune --replicas=2` adds some, unless they are listed below with a reason",
-        )
+        hints = release_hints(release.name)
         searches = search_status.search_states(rows, session.artifacts, session.database_url, hints)
     except UnavailableError as error:
         stall = f"nothing moves: {error}"

@@ -26,7 +26,9 @@ from shared.pipeline.local_session import (
 from shared.pipeline.scheduler import Scheduler
 from shared.search.identity import searches_of
 from shared.search.metrics_server import metrics_served
+from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.tracking.observers import UNTRACKED, check_trackers, observing
 from shared.weights.check import check_files
 
 
@@ -62,6 +64,7 @@ def run_study(
             workdir = workdir or WORK / study.name
             stack.enter_context(full_disk_named(workdir))
             check_locations(study, workdir)
+            check_trackers(Settings.from_environment(), study.name)
             check_files(study)  # before anything is computed, or weights are read whole for their digest
             fingerprints = current_fingerprints(study, workdir)
             console = stack.enter_context(open_console(log))
@@ -72,11 +75,13 @@ def run_study(
                     step.warm_start.committed()  # raises now if it is missing, not hours later
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
         # the metrics of the whole run have one port, over which the coordinators of several experiments would fight
-        environment = {**local.environment, **_scratch(workdir), "TAILFILL_METRICS_PORT": ""}
+        environment = {**local.environment, **_scratch(workdir), **UNTRACKED, "TAILFILL_METRICS_PORT": ""}
         with whole_file(workdir / STUDY_FILE, private=False) as temporary:
             temporary.write_text(json.dumps({"study": study_tree(study), **asdict(fingerprints)}, indent=1))
         executor = LocalExecutor(study, session.steps, workdir, environment, console, workers)
-        scheduler = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop)
+        observers = stack.enter_context(observing(session, stop))
+        scheduler = Scheduler(study, session.steps, session.artifacts, executor, console.say, stop, observers)
+        observers.watch(scheduler.rows)
         with metrics_served(session.settings, study.name, searches_of(study.name)):
             report = scheduler.run(frozenset(rerun))
         with stop.interrupting():

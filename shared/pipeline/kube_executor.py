@@ -185,6 +185,14 @@ class KubeExecutor:
         for entry in entries:
             entry.failed = reason
 
+    def failures(self) -> dict[str, tuple[str, str]]:
+        """Returns the reason and the Job's end, which tells one failure from the next, of each task that has failed, by step id.
+
+        Another thread may call it.
+        """
+        entries = list(self.tasks.items())
+        return {id_: (entry.failed, str(entry.kept_until)) for id_, entry in entries if entry.failed is not None}
+
     def end(self) -> None:
         """Leaves the Jobs alone, which continue without control."""
 

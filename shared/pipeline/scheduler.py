@@ -21,6 +21,7 @@ from shared.config.task import Task
 from shared.errors import TailfillError, UnavailableError
 from shared.log import duration
 from shared.pipeline.plan import Step, make_task
+from shared.pipeline.status import StepState
 from shared.stop import StopSignal
 
 
@@ -55,6 +56,13 @@ class Executor(Protocol):
         """Stops everything that must not outlive the run."""
 
 
+class Observer(Protocol):
+    """Follows a study, of whose committed steps it hears. It returns at once and raises nothing, so that it cannot stop or slow the study."""
+
+    def committed(self, step: Step, task: Task, manifest: Manifest) -> None:
+        """Hears of a step that is committed now, or was found committed."""
+
+
 class Scheduler:
     """Runs a study."""
 
@@ -66,10 +74,11 @@ class Scheduler:
         executor: Executor,
         say: Callable[[str], None],
         stop: StopSignal,
+        observer: Observer | None = None,
     ) -> None:
         """Prepares a run of `steps`, the study's plan; `say` is called with each line that the user should see."""
         self.study, self.steps, self.artifacts = study, steps, artifacts
-        self.executor, self.say, self.stop = executor, say, stop
+        self.executor, self.say, self.stop, self.observer = executor, say, stop, observer
         self.committed: dict[str, Manifest] = {}
         self.begun: dict[str, Task] = {}
         self.reused = 0
@@ -101,6 +110,10 @@ class Scheduler:
         """Counts the steps by stage and state: `committed`, `begun`, `failed` (those whose id is in `failed`) or `waiting`."""
         return Counter((step.stage, "failed" if step.id in failed else self._state(step)) for step in self.steps)
 
+    def rows(self) -> list[StepState]:
+        """Returns the state of each step as this run knows it, without asking the store; another thread may call it."""
+        return [StepState(step, self.begun.get(step.id), self.committed.get(step.id)) for step in self.steps]
+
     def _state(self, step: Step) -> str:
         return "committed" if step.id in self.committed else "begun" if step.id in self.begun else "waiting"
 
@@ -122,7 +135,7 @@ class Scheduler:
             self.say(f"{step.label}: run again ({task.key[:8]})")
             manifest = None
         if manifest is not None:
-            self.committed[step.id] = manifest
+            self._record(step, task, manifest)
             self.reused += 1
             self.say(f"{step.label}: committed already ({task.key[:8]})")
             return
@@ -138,6 +151,11 @@ class Scheduler:
         manifest = self._find(task)
         if manifest is None:
             raise StageFailed(f"{step.label}: ended without an error but committed nothing")
-        self.committed[step.id] = manifest
+        self._record(step, task, manifest)
         took = "" if ended.seconds is None else f" in {duration(ended.seconds)}"
         self.say(f"{step.label}: committed ({task.key[:8]}){took}")
+
+    def _record(self, step: Step, task: Task, manifest: Manifest) -> None:
+        self.committed[step.id] = manifest
+        if self.observer is not None:
+            self.observer.committed(step, task, manifest)

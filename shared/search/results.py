@@ -21,7 +21,7 @@ from shared.search.monitor import damaged
 from shared.search.repetitions import REPETITION
 from shared.search.search_state import SearchStep, directions, read_search
 from shared.search.space import Parameters, inside
-from shared.search.storage import Database
+from shared.search.storage import Database, quiet_optuna
 from shared.search.tables import leases
 
 PATIENCE_SECONDS = 10.0  # how long a command waits for PostgreSQL
@@ -281,6 +281,25 @@ def warm_points(table: pa.Table, best: Mapping[str, Any], space: Mapping[str, Ra
         if point and point not in points:
             points.append(point)
     return points[:WARM_TRIALS]
+
+
+def ended_trials(url: str, name: str, search: Search) -> list[dict[str, Any]]:
+    """Returns the trials of a running search's current step that have ended, as rows of `trials_table`; none if it has not begun.
+
+    Raises UnavailableError if PostgreSQL is unavailable.
+    """
+    quiet_optuna()
+    database = Database(url)
+    try:
+        row = database.call("reading the search", lambda: read_search(database, name), patience=PATIENCE_SECONDS)
+        if row is None:
+            return []
+        study = optuna.load_study(study_name=row.step.study, storage=database.storage)
+        result = read_step(database, study, row.step)
+        rows: list[dict[str, Any]] = trials_table([result], list(search.space), search.objectives).to_pylist()
+        return rows
+    finally:
+        database.close()
 
 
 def best_so_far(url: str, name: str, search: Search) -> Parameters | None:

@@ -15,6 +15,7 @@ from botocore.httpsession import where
 
 from shared.artifacts.s3 import S3Store
 from shared.settings import Settings
+from shared.tracking.observers import check_trackers
 from tests.corpus.case import PLANTED, Case
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": PLANTED}
@@ -42,6 +43,38 @@ def _setting(name: str, value: str) -> Callable[[Path], object]:
         return f"{settings!r} {settings.s3_region}"
 
     return attempt
+
+
+def _tracker(name: str, value: str) -> Callable[[Path], object]:
+    """Returns an attempt that checks, before a study runs, what is to follow it."""
+
+    def attempt(folder: Path) -> object:
+        (folder / "file").write_text("")
+        check_trackers(Settings.from_environment({name: value.replace("FOLDER", str(folder))}), "study")
+        return "checked"
+
+    return attempt
+
+
+def _addresses(name: str) -> list[Case]:
+    """Returns the cases that every address of HTTP has, whose path or password is secret."""
+    return [
+        Case(f"{name}: {what}", _tracker(name, value), code, words if code == 0 else (name, "not shown", *words))
+        for what, value, code, words in (
+            ("https", f"https://example.org/{PLANTED}", 0, ("checked",)),
+            ("user and password", f"http://me:{PLANTED}@example.org:5000", 0, ("checked",)),
+            ("IPv6", f"http://[::1]:5000/{PLANTED}", 0, ("checked",)),
+            ("no scheme", f"example.org/{PLANTED}", 2, ("https://",)),
+            ("a file", f"file:///{PLANTED}", 2, ("http://",)),
+            ("a database", f"sqlite:///{PLANTED}.db", 2, ("http://",)),
+            ("a bucket", f"s3://{PLANTED}/x", 2, ("http://",)),
+            ("no host", f"https:///{PLANTED}", 2, ("names no host",)),
+            ("a port that is none", f"https://example.org:{PLANTED}/", 2, ("is no URL",)),
+            ("a port too high", f"https://example.org:70000/{PLANTED}", 2, ("is no URL",)),
+            ("half a bracket", f"https://[::1/{PLANTED}", 2, ("is no URL",)),
+            ("a fragment", f"https://example.org/#{PLANTED}", 2, ("#",)),
+        )
+    ]
 
 
 def _boto(config: str = "", credentials: str = "", **variables: str) -> Callable[[Path], object]:
@@ -144,12 +177,18 @@ SECRETS = [
     *_of_every_secret("AWS_SESSION_TOKEN"),
     *_of_every_secret("HF_TOKEN"),
     *_of_every_secret("DATABASE_URL"),
+    *_of_every_secret("MLFLOW_TRACKING_URI"),
+    *_of_every_secret("MLFLOW_TRACKING_PASSWORD"),
+    *_of_every_secret("MLFLOW_TRACKING_TOKEN"),
+    *_of_every_secret("TAILFILL_WEBHOOK"),
     Case("HF_TOKEN: quotes", _setting("HF_TOKEN", f'"{PLANTED}"'), 2, ("HF_TOKEN", "quotes")),
     Case("AWS_SECRET_ACCESS_KEY: a space inside", _setting("AWS_SECRET_ACCESS_KEY", f"{PLANTED} x"), 2, ("a space",)),
     Case("AWS_ACCESS_KEY_ID: a dash of typographers", _setting("AWS_ACCESS_KEY_ID", f"{PLANTED}–x"), 2, ("outside ASCII",)),
     Case("AWS_SECRET_ACCESS_KEY: blank", _setting("AWS_SECRET_ACCESS_KEY", " \n"), 0, ("s3_secret_key=None",)),
 ]  # fmt: skip
 OTHERS = [
+    *_addresses("MLFLOW_TRACKING_URI"),
+    *_addresses("TAILFILL_WEBHOOK"),
     Case("AWS_DEFAULT_REGION", _setting("AWS_DEFAULT_REGION", "eu-west-1"), 0, ("s3_region='eu-west-1'",)),
     Case("AWS_REGION: line break", _setting("AWS_REGION", "eu-west-1\n"), 0, ("s3_region='eu-west-1'",)),
     Case("TAILFILL_DEVICE: nonsense", _setting("TAILFILL_DEVICE", "gpu"), 2, ("TAILFILL_DEVICE", "gpu")),
@@ -187,6 +226,33 @@ OTHERS = [
     ),
     Case("TAILFILL_COUNT: nonsense", _setting("TAILFILL_COUNT", "many"), 2, ("TAILFILL_COUNT", "many")),
     Case("TAILFILL_COUNT: negative", _setting("TAILFILL_COUNT", "-1"), 2, ("TAILFILL_COUNT", "-1")),
+    Case("TAILFILL_TENSORBOARD: a folder", _tracker("TAILFILL_TENSORBOARD", "FOLDER/a/b"), 0, ("checked",)),
+    Case(
+        "TAILFILL_TENSORBOARD: a file",
+        _tracker("TAILFILL_TENSORBOARD", "FOLDER/file"),
+        2,
+        ("TAILFILL_TENSORBOARD", "cannot be written"),
+    ),
+    Case(
+        "TAILFILL_TENSORBOARD: below a file",
+        _tracker("TAILFILL_TENSORBOARD", "FOLDER/file/x"),
+        2,
+        ("TAILFILL_TENSORBOARD", "Not a directory"),
+    ),
+    Case(
+        "TAILFILL_TENSORBOARD: a bucket",
+        _tracker("TAILFILL_TENSORBOARD", "s3://b/x"),
+        2,
+        ("TAILFILL_TENSORBOARD", "a folder on this machine"),
+    ),
+    Case(
+        "TAILFILL_TENSORBOARD: too long",
+        _tracker("TAILFILL_TENSORBOARD", "FOLDER/" + "x" * 300),
+        2,
+        ("TAILFILL_TENSORBOARD", "too long"),
+    ),
+    Case("TAILFILL_TENSORBOARD: blank", _tracker("TAILFILL_TENSORBOARD", " "), 0, ("checked",)),
+    Case("TAILFILL_WEBHOOK: blank", _tracker("TAILFILL_WEBHOOK", " \n"), 0, ("checked",)),
     Case("TAILFILL_METRICS_PORT: a float", _setting("TAILFILL_METRICS_PORT", "1.5"), 2, ("TAILFILL_METRICS_PORT",)),
 ]
 CREDENTIALS_FILE = f"[mine]\naws_access_key_id = key\naws_secret_access_key = {PLANTED}\n"

@@ -45,6 +45,8 @@ from shared.names import checked_name, checked_part, name_fault, path_below
 from shared.search import trial_checkpoints
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.tracking.event_files import EventFiles
+from shared.tracking.records import RunRecord
 from shared.weights import hub
 from shared.weights.inputs import FetchedBase
 from shared.weights.pretrained import read_state
@@ -125,6 +127,11 @@ class Sandbox:
 
 
 AWS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+
+
+def event_file(box: Sandbox, name: str) -> None:
+    settings = Settings.from_environment({"TAILFILL_TENSORBOARD": str(box.inside / "board")})
+    EventFiles(settings, "study").log(RunRecord(name, name, name, name, (name, name)))
 
 
 def unchecked(box: Sandbox, name: str) -> Any:
@@ -296,6 +303,7 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "an input's key": lambda box, name: read_manifest(box, inputs={"a": {"stage": "prepare", "key": name, "digest": DIGEST}}),
     "a table of images to label": table_of_images,
     "a report": lambda box, name: fetch_report(box.artifacts, unchecked(box, name), box.inside / "report"),
+    "a run in TensorBoard": lambda box, name: event_file(box, name),
     "a blob": lambda box, name: box.artifacts.fetch(File.model_construct(name="a", digest=name, size=1)),
     "an upload of artifacts": lambda box, name: box.artifacts.upload(name, box.file),
     "a saved checkpoint": lambda box, name: box.artifacts.save_checkpoint("tune", KEY, name, {"w": box.file}, {}),
@@ -335,6 +343,7 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "tailfill upload": lambda box, name: upload._check(box.inside, name),
 }  # fmt: skip
 CLEANED = {
+    "a run in TensorBoard",
     "a hub's tag",
     "a hub's commit",
     "an archive of a report",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from shared.config.search import Choice, FloatRange, IntRange, Range
-from shared.search.results import warm_points
+from shared.search.results import ended_trials, warm_points
+from shared.search.storage import Database
+from shared.search.worker import TrialHandle
+from tests.support.search.drill import Drill
+from tests.support.search.in_threads import Objective, coordinated, new_worker
 
 SPACE: dict[str, Range] = {
     "lr": FloatRange(low=0.1, high=1),
@@ -65,3 +70,22 @@ def test_of_several_objectives_the_front_comes_first() -> None:
     )
     best = {"direction": "maximize", "directions": {"a": "maximize", "b": "minimize"}}
     assert [point["lr"] for point in warm_points(table, best, SPACE)] == [0.4, 0.3, 0.2]
+
+
+def test_the_trials_of_a_running_search(database: Database, make_drill: Callable[..., Drill]) -> None:
+    drill = make_drill(trials=3)
+    assert ended_trials(drill.url, drill.name, drill.search) == []
+    seen = list[int]()
+
+    def work(trial: TrialHandle) -> float:
+        seen.append(len(ended_trials(drill.url, drill.name, drill.search)))
+        for epoch in range(3):
+            trial.report(epoch, [0.5])
+        return 0.5
+
+    with coordinated(drill):
+        new_worker(database, drill).run(Objective(work))
+    assert seen == [0, 1, 2]
+    rows = ended_trials(drill.url, drill.name, drill.search)
+    assert [(row["number"], row["state"], len(row["curve"])) for row in rows] == [(n, "complete", 3) for n in range(3)]
+    assert {"value", "x", "y", "seconds", "started"} <= rows[0].keys()
