@@ -68,7 +68,7 @@ target "control-base" {
   tags       = tag("control-base")
   args = {
     LOCK    = "images/control/requirements.lock"
-    UNUSED  = "pyarrow/*flight* pyarrow/*substrait* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
+    UNUSED  = "pyarrow/*flight* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
     IMPORTS = <<-PYTHON
       import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, kubernetes.client, kubernetes.watch, rich.live
       import pyarrow.parquet, pyarrow.compute, psutil, pydantic, scipy.stats.qmc, yaml, mlflow.tracking, tensorboard.plugins.hparams.summary_v2
