@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from shared.errors import Stopped
 
@@ -23,11 +24,17 @@ class StopSignal:
         self._event = threading.Event()
         self._set_at = math.inf  # by time.monotonic()
         self._interrupts = False
+        self._before = dict[signal.Signals, Any]()
 
     def install(self) -> None:
         """Installs the signal handlers; call it in the main thread. A second signal raises KeyboardInterrupt."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._received)
+            self._before[number] = signal.signal(number, self._received)
+
+    def uninstall(self) -> None:
+        """Installs the handlers of before again, for a caller that goes on, such as a notebook."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _received(self, *_: object) -> None:
         if self._event.is_set():

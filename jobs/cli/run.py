@@ -42,14 +42,14 @@ def _scratch(workdir: Path) -> dict[str, str]:
 
 def run_study(
     file: Path,
-    sets: Sequence[str],
-    workdir: Path | None,
-    workers: int | None,
-    rerun: Sequence[str],
-    log: str,
-    as_json: bool,
+    sets: Sequence[str] = (),
+    workdir: Path | None = None,
+    workers: int | None = None,
+    rerun: Sequence[str] = (),
+    log: str = "text",
+    as_json: bool = False,
 ) -> str:
-    """Runs the study up to its report, and returns the text for stdout: the path of the page, or JSON.
+    """Runs the study up to its report, and returns the text for stdout: the path of the page, or JSON. Call it in the main thread.
 
     Raises ConfigError for a wrong study, and the error of a stage that failed for good.
     """
@@ -59,6 +59,7 @@ def run_study(
     stop.install()
     start = time.monotonic()
     with ExitStack() as stack:
+        stack.callback(stop.uninstall)
         with stop.interrupting():
             study = load_study(file, sets)
             workdir = workdir or WORK / study.name

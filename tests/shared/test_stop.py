@@ -87,6 +87,16 @@ def test_a_signal_is_not_lost_if_python_drops_what_its_handler_raises() -> None:
 
 
 @pytest.mark.usefixtures("_signals")
+def test_the_handlers_of_before_come_back() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = StopSignal()
+    stop.install()
+    assert signal.getsignal(signal.SIGINT) == stop._received
+    stop.uninstall()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.usefixtures("_signals")
 def test_other_work_is_not_cut_off() -> None:
     stop = StopSignal()
     stop.install()
