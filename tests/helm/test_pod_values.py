@@ -148,6 +148,8 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
         ("workers.podSpec", {"volumes": [{"name": "task", "emptyDir": {}}]}, "workers.podSpec.volumes: the chart itself has a volume task"),
         ("control.podSpec", {"volumes": [{"name": "stages", "emptyDir": {}}]}, "control.podSpec.volumes: the chart itself has a volume stages"),
         ("control.podSpec", {"containers": [{"name": "main", "args": ["x"]}]}, "control.podSpec.containers: the chart itself sets the args"),
+        ("workers.podSpec", {"containers": [{"name": "main", "volumeMounts": [{"name": "x", "mountPath": "/etc/tailfill/task"}]}]}, "mounts files below"),
+        ("stages.judge.podSpec", {"containers": [{"name": "main", "volumeMounts": None}]}, "got null, want array"),
         ("control.env", [{"name": "TAILFILL_RELEASE", "value": "x"}], "control: the chart itself sets the variable TAILFILL_RELEASE; remove it"),
         ("workers.podSpec", {"containers": [{"name": "main", "env": [{"name": "TAILFILL_DEVICE", "value": "x"}]}]}, "sets the variable TAILFILL_DEVICE"),
         ("stages.judge.podMetadata", {"labels": {"app.kubernetes.io/instance": "x"}}, "podMetadata.labels: the chart itself sets app.kubernetes.io/instance"),
