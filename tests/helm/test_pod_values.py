@@ -270,6 +270,8 @@ def test_accounts_and_roles_may_be_an_administrators() -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pods(objects)}
     assert accounts.pop("Deployment control") == "tailfill"
     assert set(accounts.values()) == {"tailfill-stage"}
+    role = ("--set", "rbac.create=true", "--show-only", "templates/control/role.yaml")  # as helm/README.md has it
+    assert rendered(any_program(), *PLATFORM, *role) == (one(rendered(any_program()), "Role", "study-control"),)
     named = rendered(any_program(), "--set", "serviceAccount.control.name=mine,serviceAccount.stage.name=theirs")
     assert {each["metadata"]["name"] for each in named if each["kind"] == "ServiceAccount"} == {"mine", "theirs"}
     assert one(named, "RoleBinding", "study-control")["subjects"][0]["name"] == "mine"
