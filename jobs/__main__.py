@@ -37,7 +37,11 @@ WORKDIR = click.option(
 LATEST = click.option(
     "--workdir", type=click.Path(path_type=Path), help="Use the study of this work directory [the one used last]."
 )
-RELEASE = click.option("--release", metavar="NAME", help="Ask a Helm release on the cluster that kubectl reaches.")
+RELEASE = click.option(
+    "--release",
+    metavar="NAME",
+    help="Ask a Helm release, named by its fullnameOverride if it has one, on the cluster that kubectl reaches.",
+)
 NAMESPACE = click.option("--namespace", "-n", metavar="NAME", help="Name the namespace of the release [kubectl's].")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 WHY = click.option(
@@ -226,7 +230,9 @@ def submit() -> None:
 
 
 @submit.command("final")
-@click.option("--release", metavar="NAME", required=True, help="Name the Helm release.")
+@click.option(
+    "--release", metavar="NAME", required=True, help="Name the Helm release, by its fullnameOverride if it has one."
+)
 @NAMESPACE
 @EXPERIMENT
 @SEEDS

@@ -25,9 +25,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.tracking.observers import check_trackers, observing
 
-DONE_SECONDS = (
-    10.0  # between two looks at the copies of Jobs and Pods after the report is committed, which ask for nothing
-)
+DONE_SECONDS = 10.0  # between two looks at the copies of Jobs and Pods after the report is committed
 LOG_SECONDS = 30.0  # between two log lines about a service that is still unavailable
 
 log = Log("control")
@@ -53,7 +51,7 @@ class ControlPod:
             store = session.artifacts.store.url
             executor = self.executor = KubeExecutor(self.release, session)
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
-            with observing(session, self.stop, f"{self.settings.study} {self.settings.data_revision}") as observers:
+            with observing(session, self.stop, self.settings.study) as observers:
                 self.scheduler = Scheduler(
                     self.study, session.steps, session.artifacts, executor, log.info, self.stop, observers
                 )

@@ -25,7 +25,7 @@ from shared.kube.api import ClusterError, Object
 from shared.kube.manifests import held_tasks, jobs_selector, parallelism
 from shared.kube.mirror import Mirror
 from shared.kube.release import Release
-from shared.kube.states import job_reason, job_state, leaving
+from shared.kube.states import job_reason, job_state, leaving, pods_of
 from shared.log import Log
 from shared.metrics.table import METRICS
 from shared.pipeline.blocks import deal
@@ -240,9 +240,7 @@ def _follow(jobs: FinalJobs, task: Task, trainings: Mapping[str, str], seen: set
         name = job["metadata"]["name"]
         if (state := job_state(job)).phase == "failed":
             raise InputError(f"{name}: failed: {state.reason} {release.failure(job)}")
-        pods = [
-            pod for pod in jobs.pods.objects() if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == name
-        ]
+        pods = pods_of(name, jobs.pods.objects())
         # events say why no Pod can be made, and nothing else that is shown here
         events = (
             release.cluster.list("events", field_selector=f"involvedObject.name={name}")

@@ -64,7 +64,7 @@ class Settings:
     hub_token: SecretStr | None
     """`HF_TOKEN`: gives access to gated weights."""
     release: str | None
-    """`TAILFILL_RELEASE`: names the Helm release; set in its control Pod only."""
+    """`TAILFILL_RELEASE`: names the Helm release, by its `fullnameOverride` if it has one; set in its control Pod only."""
     study: str
     """`TAILFILL_STUDY`: holds the chart's digest of the release's study file and of `data.revision`, empty outside of a control Pod."""
     namespace: str

@@ -89,6 +89,11 @@ chart renders it, the role's values, and their name. Returns YAML.
 {{- if hasKey . "args" -}}
 {{- fail (printf "%s.podSpec.containers: the chart itself sets the args of the container main; remove them" $name) -}}
 {{- end -}}
+{{- range .volumeMounts -}}
+{{- if hasPrefix "/etc/tailfill" .mountPath -}}
+{{- fail (printf "%s.podSpec.containers: the chart itself mounts files below /etc/tailfill; choose another mountPath than %s" $name .mountPath) -}}
+{{- end -}}
+{{- end -}}
 {{- range .env -}}
 {{- if and (hasPrefix "TAILFILL_" .name) (has .name $env) -}}
 {{- fail (printf "%s: the chart itself sets the variable %s; remove it" $name .name) -}}

@@ -28,7 +28,7 @@ from shared.errors import ArtifactError, ConfigError, InputError, UnavailableErr
 from shared.kube.api import Cluster, Object
 from shared.kube.manifests import held_tasks, is_worker, jobs_selector
 from shared.kube.release import Release
-from shared.kube.states import gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason
+from shared.kube.states import gpus_held, job_reason, job_state, leaving, mount_reason, pod_reason, pods_of
 from shared.names import checked_part, path_below, shown
 from shared.pipeline import search_status
 from shared.pipeline import status as step_status
@@ -100,7 +100,7 @@ class ReleaseSnapshot:
 
     def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
-        pods = _pods_of(name, self.pods)
+        pods = pods_of(name, self.pods)
         reason = job_reason(job, pods, self._events_of(name))
         if reason is not None:
             return TaskStatus("failed" if job_state(job).phase == "failed" else "pending", reason)
@@ -152,8 +152,7 @@ class ReleaseSnapshot:
         """Returns why a worker's Job makes no progress, by its name."""
         jobs = {job["metadata"]["name"]: job for job in self.workers}
         reasons = {
-            name: job_reason(job, _pods_of(name, self.workers_pods), self._events_of(name))
-            for name, job in jobs.items()
+            name: job_reason(job, pods_of(name, self.workers_pods), self._events_of(name)) for name, job in jobs.items()
         }
         return {name: reason for name, reason in reasons.items() if reason}
 
@@ -166,10 +165,6 @@ class ReleaseSnapshot:
             "gpus_held": self.gpus,
             "stuck": stuck | self._stuck_workers(),
         }
-
-
-def _pods_of(job: str, pods: Sequence[Object]) -> list[Object]:
-    return [pod for pod in pods if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == job]
 
 
 def _control_selector(release: str) -> str:
@@ -272,7 +267,8 @@ def _running_control(cluster: Cluster, release: str) -> str:
     snapshot = ReleaseSnapshot.take(cluster, release)
     if not (snapshot.control or snapshot.jobs or snapshot.workers):
         raise InputError(
-            f"release {release}: there is none in the namespace {cluster.namespace}; name it with --release and --namespace, see `helm list -A`"
+            f"release {release}: there is none in the namespace {cluster.namespace}; name it with --release and --namespace, "
+            "see `helm list -A`, or its fullnameOverride if it has one"
         )
     raise UnavailableError("\n".join([f"release {release}: its control Pod is not ready", *snapshot.lines()]))
 

@@ -52,6 +52,11 @@ def at_work(job: Object) -> bool:
     return any(job.get("status", {}).get(count) for count in ("ready", "succeeded"))
 
 
+def pods_of(job: str, pods: Iterable[Object]) -> list[Object]:
+    """Returns those of the Pods that belong to the Job of this name."""
+    return [pod for pod in pods if pod["metadata"]["labels"].get("batch.kubernetes.io/job-name") == job]
+
+
 def leaving(pod: Object) -> bool:
     """Returns whether a Pod is being deleted or has ended."""
     return "deletionTimestamp" in pod["metadata"] or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

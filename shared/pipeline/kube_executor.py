@@ -191,7 +191,7 @@ class KubeExecutor:
         Another thread may call it.
         """
         entries = list(self.tasks.items())
-        return {id_: (entry.failed, str(entry.kept_until)) for id_, entry in entries if entry.failed is not None}
+        return {id_: (failed, str(entry.kept_until)) for id_, entry in entries if (failed := entry.failed) is not None}
 
     def end(self) -> None:
         """Leaves the Jobs alone, which continue without control."""

@@ -54,7 +54,7 @@ class Observers:
         """Starts a thread for each of them."""
         self._session = session
         artifacts = session.artifacts
-        again = "`tailfill run` logs what is missing when it is run again"
+        again = "what is missing is logged when it is run again"
         self._trackers = [Delivery[Event](each.name, _receiver(each, artifacts), again) for each in trackers]
         self._webhook: Delivery[Happening] | None = None
         if webhook is not None:

@@ -148,6 +148,8 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
         ("workers.podSpec", {"volumes": [{"name": "task", "emptyDir": {}}]}, "workers.podSpec.volumes: the chart itself has a volume task"),
         ("control.podSpec", {"volumes": [{"name": "stages", "emptyDir": {}}]}, "control.podSpec.volumes: the chart itself has a volume stages"),
         ("control.podSpec", {"containers": [{"name": "main", "args": ["x"]}]}, "control.podSpec.containers: the chart itself sets the args"),
+        ("workers.podSpec", {"containers": [{"name": "main", "volumeMounts": [{"name": "x", "mountPath": "/etc/tailfill/task"}]}]}, "mounts files below"),
+        ("stages.judge.podSpec", {"containers": [{"name": "main", "volumeMounts": None}]}, "got null, want array"),
         ("control.env", [{"name": "TAILFILL_RELEASE", "value": "x"}], "control: the chart itself sets the variable TAILFILL_RELEASE; remove it"),
         ("workers.podSpec", {"containers": [{"name": "main", "env": [{"name": "TAILFILL_DEVICE", "value": "x"}]}]}, "sets the variable TAILFILL_DEVICE"),
         ("stages.judge.podMetadata", {"labels": {"app.kubernetes.io/instance": "x"}}, "podMetadata.labels: the chart itself sets app.kubernetes.io/instance"),
@@ -268,6 +270,8 @@ def test_accounts_and_roles_may_be_an_administrators() -> None:
     accounts = {name: spec["serviceAccountName"] for name, spec in pods(objects)}
     assert accounts.pop("Deployment control") == "tailfill"
     assert set(accounts.values()) == {"tailfill-stage"}
+    role = ("--set", "rbac.create=true", "--show-only", "templates/control/role.yaml")  # as helm/README.md has it
+    assert rendered(any_program(), *PLATFORM, *role) == (one(rendered(any_program()), "Role", "study-control"),)
     named = rendered(any_program(), "--set", "serviceAccount.control.name=mine,serviceAccount.stage.name=theirs")
     assert {each["metadata"]["name"] for each in named if each["kind"] == "ServiceAccount"} == {"mine", "theirs"}
     assert one(named, "RoleBinding", "study-control")["subjects"][0]["name"] == "mine"

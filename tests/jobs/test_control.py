@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from jobs.control import check_database, open_release_session
+from jobs import control
+from jobs.control import ControlPod, check_database, open_release_session
 from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study, study_from_tree
-from shared.errors import ConfigError, UnavailableError
+from shared.errors import ConfigError, Stopped, UnavailableError
 from shared.kube.release import Release
+from shared.pipeline.kube_executor import KubeExecutor
 from shared.pipeline.plan import make_task, plan
 from shared.pipeline.session import Session
 from shared.settings import Settings
+from shared.stop import StopSignal
 from tests.support.committed import commit_steps
+from tests.support.kube_server import kube_server
 from tests.support.small_study import SMALL_STUDY
 from tests.support.two_classes import write_images
+from tests.support.webhook_server import webhook_server
 
 ROOT = Path(__file__).parents[2]
 STUDY = SMALL_STUDY
@@ -141,3 +150,51 @@ def test_the_database_is_asked_while_a_search_is_still_to_come(tmp_path: Path, d
         ask("postgresql://nobody@127.0.0.1:1/none")
     commit_steps(study, plan(study), artifacts)
     ask("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_the_news_of_a_release_is_posted_once_however_often_control_starts(
+    s3_server: Settings, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(STUDY)
+
+    def wrong(_: object) -> list[Any]:
+        raise ConfigError("x: is wrong; fix it")
+
+    with kube_server() as (_, cluster), webhook_server() as server:
+        worker: dict[str, Any] = {"metadata": {}, "spec": {"template": {"metadata": {}}}}
+        release = Release("study", cluster, {}, {"metadata": {"name": "study-stages", "uid": "1"}}, worker, "digest")
+        webhook = SecretStr(f"{server.address}/SECRET")
+        settings = replace(s3_server, store=s3_store.url, study="digest", webhook=webhook)
+        session = open_release_session(study, settings)
+        monkeypatch.setattr(StopSignal, "install", lambda _: None)
+        monkeypatch.setattr(Release, "of_pod", lambda _: release)
+        monkeypatch.setattr(control, "load_release_study", lambda: study)
+        monkeypatch.setattr(control, "check_database", lambda _: None)
+        monkeypatch.setattr(control, "DONE_SECONDS", 0.05)
+
+        def started() -> ControlPod:
+            pod = ControlPod()
+            pod.settings = settings
+            return pod
+
+        with monkeypatch.context() as broken:
+            broken.setattr(KubeExecutor, "advance", wrong)
+            for _ in range(2):
+                with pytest.raises(ConfigError, match="is wrong"):
+                    started().run()
+        commit_steps(study, session.steps, session.artifacts)
+        pod = started()
+
+        def stop_when_told() -> None:
+            deadline = time.monotonic() + 60
+            while len(server.posts) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            pod.stop.set()
+
+        threading.Thread(target=stop_when_told).start()
+        with pytest.raises(Stopped):
+            pod.run()
+    news = [json.loads(body) for _, _, body in server.posts]
+    assert [(each["event"], each["study"]) for each in news] == [("failed", study.name), ("done", study.name)]
+    assert news[0]["sentence"] == "the study failed: x: is wrong; fix it"
+    assert news[1]["report"].startswith(f"{s3_store.url}/{study.name}/report/")

@@ -56,6 +56,15 @@ def test_a_command_that_ends_with_its_container_says_why_that_ended(monkeypatch:
     assert "control: it ended and is started again: exit 2: no such study" in str(raised.value)
 
 
+def test_a_release_that_is_not_there_may_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kube_server() as (_, cluster):
+        monkeypatch.setattr(release.Cluster, "of_kubeconfig", lambda _: cluster)
+        with pytest.raises(
+            InputError, match=r"release study: there is none in the namespace ns; .* or its fullnameOverride"
+        ):
+            release.run_in_control("study", None, ["status"])
+
+
 def packed(*members: tarfile.TarInfo) -> str:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:

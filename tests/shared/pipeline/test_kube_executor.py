@@ -106,11 +106,13 @@ def test_a_failed_job_waits_for_a_person_and_is_made_again_once_it_is_deleted(he
     here.server.end(here.name, "Failed")
     assert jobs.advance() == jobs.advance() == []
     assert [entry.failed for entry in jobs.tasks.values()] == ["BackoffLimitExceeded"]
+    assert {id_: reason for id_, (reason, _) in jobs.failures().items()} == {PREPARE.key: "BackoffLimitExceeded"}
     assert len(here.server.created) == 1
     here.server.jobs.clear()
     jobs.advance()
     assert len(here.server.created) == 2
     assert [entry.failed for entry in jobs.tasks.values()] == [None]
+    assert jobs.failures() == {}
 
 
 def test_a_failed_job_that_kubernetes_removed_in_time_is_not_made_again(here: Here) -> None:

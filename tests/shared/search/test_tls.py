@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,10 +83,11 @@ def url(folder: Path, mine: Authority) -> Iterator[str]:
         server = subprocess.Popen(line, stdout=log, stderr=log, cwd="/", **as_user)  # type: ignore[call-overload]
     try:
         ready = [found / "pg_isready", "-h", HOST, "-p", str(port), "-t", "1"]
-        for _ in range(60):
-            if subprocess.run(ready, capture_output=True).returncode == 0:
-                break
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, capture_output=True).returncode:  # at once, while nobody listens
             assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
         yield f"postgresql://app:secret@{HOST}:{port}/postgres"
     finally:
         server.terminate()

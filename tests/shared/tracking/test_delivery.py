@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -25,6 +26,23 @@ def end(open_delivery: Delivery[int], seconds: float = 10.0) -> float:
     return time.monotonic() - start
 
 
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hanging(release: threading.Event, taken: threading.Event) -> Callable[[int], None]:
+    """Returns a receiver that says when it has taken an event, and hangs until it is released."""
+
+    def receive(_: int) -> None:
+        taken.set()
+        release.wait(30)
+
+    return receive
+
+
 def test_events_arrive_in_their_order_and_once_a_server_is_back(caplog: pytest.LogCaptureFixture) -> None:
     got, failures = list[int](), [3]
 
@@ -38,7 +56,7 @@ def test_events_arrive_in_their_order_and_once_a_server_is_back(caplog: pytest.L
         opened = Delivery("X", receive, "do this")
         for event in range(5):
             opened.put(event)
-        time.sleep(0.6)
+        until(lambda: not failures[0])  # at the end there would be fewer attempts
         end(opened)
     assert got == [0, 1, 2, 3, 4]
     assert [record.getMessage() for record in caplog.records] == ["X: the server is away; the study goes on, do this"]
@@ -61,10 +79,11 @@ def test_at_the_end_a_server_that_stays_away_costs_little(caplog: pytest.LogCapt
 
 
 def test_a_server_that_hangs_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
-    release = threading.Event()
-    opened = Delivery[int]("X", lambda _: release.wait(30) and None, "do this")
+    release, taken = threading.Event(), threading.Event()
+    opened = Delivery[int]("X", hanging(release, taken), "do this")
     opened.put(1)
     opened.put(2)
+    assert taken.wait(30)
     with caplog.at_level(logging.WARNING):
         assert 0.9 < end(opened, 1.0) < 3
     assert "2 events of the study are not delivered" in caplog.text
@@ -103,10 +122,10 @@ def test_too_many_events_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(delivery, "MOST_WAITING", 3)
-    release = threading.Event()
-    opened = Delivery[int]("X", lambda _: release.wait(30) and None, "do this")
+    release, taken = threading.Event(), threading.Event()
+    opened = Delivery[int]("X", hanging(release, taken), "do this")
     opened.put(0)
-    time.sleep(0.5)  # it is taken out
+    assert taken.wait(30)
     for event in range(10):
         opened.put(event)
     release.set()

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from shared.artifacts.artifacts import Artifacts
@@ -188,6 +191,26 @@ def command(root: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, cwd=root, env=mine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def stage_environments(run: int) -> list[dict[str, str]]:
+    """Returns the environments of the stages' processes that a run has now."""
+    found = []
+    for process in psutil.Process(run).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            if "stage" in process.cmdline():
+                found.append(process.environ())
+    return found
+
+
+@contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Yields a process that does not outlive the block, so that a test that fails does not fail others too."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_with_trackers_that_are_not_there_has_the_same_result(tmp_path: Path, mlflow_url: str) -> None:
@@ -231,21 +254,24 @@ def test_a_study_with_trackers_that_are_not_there_has_the_same_result(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_signal_waits_for_no_server_that_hangs(tmp_path: Path) -> None:
-    with webhook_server("hang") as server:
-        ran = command(tmp_path, MLFLOW_TRACKING_URI=server.address, TAILFILL_WEBHOOK=server.address)
+def test_a_signal_waits_for_no_server_that_hangs_and_stages_know_none(tmp_path: Path) -> None:
+    with (
+        webhook_server("hang") as server,
+        killed(command(tmp_path, MLFLOW_TRACKING_URI=server.address, TAILFILL_WEBHOOK=server.address)) as ran,
+    ):
         assert ran.stderr is not None
         for line in ran.stderr:
             if "prepare: committed" in line:
                 break
-        deadline = time.monotonic() + 60
-        while not server.posts and time.monotonic() < deadline:  # MLflow's client asks for the experiment
+        stages = list[dict[str, str]]()
+        while not (server.posts and stages) and ran.poll() is None:  # MLflow's client asks for the experiment
+            stages += stage_environments(ran.pid)
             time.sleep(0.1)
         assert server.posts
+        assert stages
+        assert not {value for each in stages for value in each.values() if server.address in value}
+        assert server.address in str(psutil.Process(ran.pid).environ())
         ran.send_signal(signal.SIGTERM)
         begun = time.monotonic()
         assert ran.wait(30) == 143
         assert time.monotonic() - begun < 10
-        ran.stderr.close()
-        assert ran.stdout is not None
-        ran.stdout.close()

@@ -106,7 +106,7 @@ def test_nobody_listens(folder_store: FolderStore) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize("asked", ["1", formatdate(time.time() + 100000, usegmt=True)])
+@pytest.mark.parametrize("asked", ["1", formatdate(time.time() + 100000, usegmt=True)], ids=["seconds", "date"])
 def test_the_server_says_how_long_to_wait(
     asked: str, folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
