@@ -16,7 +16,14 @@ PARTS = frozenset({"images", "annotations", "labels", "jpegimages"})
 
 
 def infer_source(data: Path) -> InferredSource:
-    """Asks each source of the table in turn; raises DataError that says what is missing if `data` is none of them."""
+    """Asks each source of the table in turn; raises DataError that says what is missing if `data` is none of them, or may not be read."""
+    try:
+        return _inferred(data)
+    except PermissionError as error:
+        raise DataError(f"{data}: cannot be read ({error.strerror}); make it readable") from error
+
+
+def _inferred(data: Path) -> InferredSource:
     if not (data.is_file() or data.is_dir()):
         raise DataError(
             f"{data}: not found; name a folder with a folder per class, or a table, a Parquet file or a NumPy archive"

@@ -150,11 +150,7 @@ class Findings:
                 f"copies: {len(self.pairs):,} pairs, {len(self.leaks):,} of them in two splits, {len(self.conflicts):,} with different labels"
             )
         for group in self.judged or []:
-            right = (
-                ""
-                if group.accuracy is None
-                else f", of which the network would give {100 * group.accuracy:.0f} % unseen"
-            )
+            right = "" if group.accuracy is None else f"; {100 * group.accuracy:.1f} % are what the classifier expects"
             what = (
                 f"not judged, since {group.reason}"
                 if group.reason

@@ -107,11 +107,13 @@ def read_images(
         with reading.limiting(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             try:
                 while chunk := list(islice(left, CHUNK)):
-                    read = list(pool.map(lambda image: _read(image, dataset, side, picture, reading), chunk))
-                    good = [each for each in read if isinstance(each, _Read)]
+                    good = list[_Read]()
+                    for each in pool.map(lambda image: _read(image, dataset, side, picture, reading), chunk):
+                        if isinstance(each, _Read):
+                            good.append(each)
+                        yield each
                     if good:
                         found.append(features(_image_set(good, schema)))
-                    yield from read
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -12,6 +12,8 @@ from PIL import Image
 from benchmarks.label_errors import measure, plant
 from jobs.cli.init import init
 from jobs.cli.look import find, is_study, list_images, look, open_data
+from shared.data.infer_source import infer_source
+from shared.errors import DataError
 from shared.look import backbone
 
 GARMENTS = """\
@@ -98,6 +100,17 @@ def test_init_writes_counts_and_names_the_command_for_the_rest(tmp_path: Path) -
     assert f"tailfill look {data}" in page
     assert "Images of each class of label: jay 13, owl 12." in page
     assert 'id="labels"' not in page
+
+
+def test_a_folder_that_may_not_be_read_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for the system's refusal, as root may read everything."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(DataError, match=r"data: cannot be read \(Permission denied\); make it readable"):
+        infer_source(tmp_path / "data")
 
 
 def test_a_yaml_file_of_boxes_is_no_study(tmp_path: Path) -> None:
