@@ -101,7 +101,8 @@ def test_our_code_is_the_last_layer_and_small() -> None:
 
 
 def test_control_is_small_and_has_no_torch() -> None:
-    assert inspect("control")["Size"] < 700e6  # of which scipy, for a search's Sobol points, is a fifth, and MLflow's client a ninth
+    # scipy, for the points of a search, is a fifth of it, and MLflow's client a ninth
+    assert inspect("control")["Size"] < 700e6
     script = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'timm', 'diffusers', 'transformers'])))"
     run("control", "-c", script, entrypoint="python")
 
