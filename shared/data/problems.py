@@ -47,9 +47,9 @@ class Problems:
         `reason` is two or three words, by which problems are counted; `where` is file and line; `message` has the value.
         """
         self._counts[reason] += 1
-        line = escaped(
-            f"{where}: {message}"
-        )  # a name on disk may have a line break, which would make two errors of one
+        # an image that is a file is named by both
+        named = message if message.startswith(f"{where}: ") else f"{where}: {message}"
+        line = escaped(named)  # a name on disk may have a line break, which would make two errors of one
         if len(self.lines) < SHOWN:
             self.lines.append(line)
             self._log.warning(line, on_bad=self.on_bad)

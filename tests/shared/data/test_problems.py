@@ -19,6 +19,12 @@ def test_fail_names_the_first_and_counts_the_rest() -> None:
     )
 
 
+def test_a_file_is_named_once() -> None:
+    problems = Problems("skip")
+    problems.add("damaged", "cats/a.png", "cats/a.png: cannot be decoded")
+    assert problems.lines == ["cats/a.png: cannot be decoded"]
+
+
 def test_skip_counts_by_reason_and_shows_only_some(caplog: pytest.LogCaptureFixture) -> None:
     problems = Problems("skip")
     for line in range(SHOWN + 5):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.cli.export import write_folder
+from jobs.cli.export import write_dataset
 from jobs.cli.init import init
 from jobs.prepare import prepare
 from shared.config.dataset import ColumnGroup, ImagefolderSource
@@ -113,7 +113,7 @@ def test_what_export_writes_is_read_back_as_the_same_set(tmp_path: Path) -> None
     images = ImageSet(
         schema, [file.read_bytes() for file in files], [file.name for file in files], split, labels, units
     )
-    write_folder(images, tmp_path / "exported")
+    write_dataset(images, tmp_path / "exported")
     init(tmp_path / "exported", tmp_path / "study.yaml")
     study = load_study(tmp_path / "study.yaml")
     (tmp_path / "out").mkdir()
