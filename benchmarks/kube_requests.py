@@ -223,7 +223,8 @@ def main(releases: int, jobs: int, seconds: float, settle: float, hurry: float) 
     if hurry != 1.0:
         from shared.kube import mirror
 
-        mirror.WATCH_SECONDS = tuple(bound / hurry for bound in mirror.WATCH_SECONDS)  # type: ignore[assignment]
+        least, most = mirror.WATCH_SECONDS
+        mirror.WATCH_SECONDS = (least / hurry, most / hurry)
     first, idle = measure_idle(manifests, releases, seconds, settle)
     _print(f"{releases} releases until they are idle", first)
     _print(f"{releases} idle releases", idle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from shared.data.problems import Problems
     from shared.data.source import InferredSource, SourceImage
-
-MEASURED = 200  # images whose sizes are read
 
 
 def init(data: Path, out: Path, page: Path | None = None) -> list[str]:
@@ -63,16 +60,22 @@ def init(data: Path, out: Path, page: Path | None = None) -> list[str]:
 def _inspect(data: Path, source: InferredSource) -> DataSummary:
     import numpy as np
 
+    from shared.data.canonical import Reading
     from shared.data.problems import Problems
     from shared.data.schema import class_counts
     from shared.data.sources.table import open_source
     from shared.data.split import assign_splits, join_units
     from shared.data.tail import find_tail
+    from shared.look.images import shorter_sides
 
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
     images = [image for image in listing.images if _is_there(image, problems)]
-    sides = _sides(images, problems)
+    sides = shorter_sides(
+        images,
+        Reading.of(source.dataset),
+        lambda image, error: problems.add(error.reason, image.where, f"{image.path}: {error}"),
+    )
     if not images or not sides:
         why = f"; {problems.lines[0]}" if problems.lines else ""
         raise DataError(f"{data}: holds no usable image{why}")
@@ -107,28 +110,6 @@ def _is_there(image: SourceImage, problems: Problems) -> bool:
         return True
     problems.add("missing file", image.where, f"{image.path}: does not exist{what_exists(image.content)}")
     return False
-
-
-def _sides(images: Sequence[SourceImage], problems: Problems) -> list[int]:
-    import numpy as np
-
-    from shared.data.canonical import check_header
-    from shared.data.problems import BadImage
-
-    sides = []
-    for image in images[:: max(1, len(images) // MEASURED)]:
-        if isinstance(image.content, np.ndarray):
-            sides.append(min(image.content.shape[:2]))
-            continue
-        if image.box is not None:
-            left, top, right, bottom = image.box
-            sides.append(min(right - left, bottom - top))
-            continue
-        try:
-            sides.append(min(check_header(image.content)))
-        except BadImage as error:
-            problems.add(error.reason, image.where, f"{image.path}: {error}")
-    return sides
 
 
 def _study_name(data: Path) -> str:

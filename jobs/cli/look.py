@@ -12,12 +12,9 @@ from shared.errors import DataError
 
 if TYPE_CHECKING:
     from shared.config.dataset import Dataset
-    from shared.data.canonical import Reading
     from shared.data.schema import LabelSchema
     from shared.data.source import SourceImage
     from shared.look.findings import Findings
-
-SIZES = 200  # images that are read to learn how large images are
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,10 @@ def first_look(listed: Listed, out: Path, command: str) -> Path:
     from shared.look.backbone import SMALL_SIDE
     from shared.look.findings import Counts, Findings
     from shared.look.folder import write_folder
-    from shared.look.images import read_images, sample
+    from shared.look.images import MEASURED, read_images, sample
     from shared.look.page import render
 
-    chosen = sample(np.stack([image.labels for image in listed.images]), SIZES)
+    chosen = sample(np.stack([image.labels for image in listed.images]), MEASURED)
     some = [listed.images[i] for i in chosen]
     seen = read_images(
         some,
@@ -161,14 +158,15 @@ def find(listed: Listed, most: int) -> Findings:
     from shared.look.backbone import open_eye
     from shared.look.copies import find_pairs
     from shared.look.findings import Counts, Findings
-    from shared.look.images import read_images, sample
+    from shared.look.images import read_images, sample, shorter_sides
     from shared.look.suspects import judge_labels
     from shared.report.pictures import thumbnail_side
 
     images, schema, dataset = listed.images, listed.schema, listed.dataset
     counts = Counts.of(schema, images)
     chosen = sample(np.stack([image.labels for image in images]), most)
-    eye = open_eye(_shorter_side(images, Reading.of(dataset)))
+    sides = shorter_sides(images, Reading.of(dataset))
+    eye = open_eye(sorted(sides)[len(sides) // 2] if sides else 0)
     seen = read_images(
         [images[i] for i in chosen],
         schema,
@@ -184,7 +182,7 @@ def find(listed: Listed, most: int) -> Findings:
     Log("look").info("comparing images with each other", images=len(seen))
     likeness = find_alike(seen.hashes, dataset.leak_distance)
     units = join_units([image.group for image in seen.images], likeness.clusters())
-    whole = bool((seen.split != "").all())
+    leaks = find_leaks(likeness, seen.split) if (seen.split != "").all() else []
     warnings = [] if eye.warning is None else [eye.warning]
     if len(chosen) < len(images):
         warnings.append(
@@ -196,25 +194,10 @@ def find(listed: Listed, most: int) -> Findings:
         dataset.source,
         counts,
         seen,
-        find_pairs(likeness, seen.split, seen.labels),
-        len({leak.image for leak in find_leaks(likeness, seen.split)}) if whole else 0,
+        find_pairs(likeness, seen.split, seen.labels, leaks),
+        len({leak.image for leak in leaks}),
         judge_labels(seen.features, seen.labels, schema, units),
         eye.name,
         tuple(warnings),
         listed.notes,
     )
-
-
-def _shorter_side(images: Sequence[SourceImage], reading: Reading) -> int:
-    """Returns the median of the shorter sides of some images in pixels; 0 if none can be read."""
-    from shared.data.problems import BadImage
-    from shared.look.images import original_size
-
-    sides = []
-    with reading.limiting():
-        for image in images[:: max(1, len(images) // SIZES)]:
-            try:
-                sides.append(min(original_size(image, reading)))
-            except BadImage:  # is reported when it is read
-                continue
-    return sorted(sides)[len(sides) // 2] if sides else 0

@@ -302,9 +302,10 @@ class EventStream:
 
     def end(self) -> None:
         """Ends the stream from another thread than the one that reads it."""
-        connection = getattr(self._answer, "connection", None)
-        with suppress(OSError, AttributeError):  # it has ended
-            connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        connected = getattr(getattr(self._answer, "connection", None), "sock", None)
+        if connected is not None:  # else it has ended
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
 
 def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from shared.data.leaks import Likeness, find_leaks
+from shared.data.leaks import Leak, Likeness
 from shared.data.schema import Labels
 
 
@@ -30,8 +31,8 @@ class Pair:
     """Says whether what is known of both is the same."""
 
 
-def find_pairs(likeness: Likeness, split: NDArray[np.str_], labels: Labels) -> list[Pair]:
-    """Returns pairs of similar images, for the splits `[n]` (blank if the source names none) and labels `[n, C]`.
+def find_pairs(likeness: Likeness, split: NDArray[np.str_], labels: Labels, leaks: Sequence[Leak]) -> list[Pair]:
+    """Returns pairs of similar images, for the splits `[n]` (blank if the source names none) and labels `[n, C]`, with all `leaks`.
 
     Of images that are all alike there are only so many pairs that a chain connects them, and each image that leaks with the one that it is most like.
     """
@@ -44,9 +45,8 @@ def find_pairs(likeness: Likeness, split: NDArray[np.str_], labels: Labels) -> l
     found = {}
     for a, b, weight in zip(tree.row.tolist(), tree.col.tolist(), tree.data.tolist(), strict=True):
         found[min(a, b), max(a, b)] = int(weight) - 1
-    if (split != "").all():
-        for leak in find_leaks(likeness, split):
-            found[min(leak.image, leak.other), max(leak.image, leak.other)] = leak.distance
+    for leak in leaks:
+        found[min(leak.image, leak.other), max(leak.image, leak.other)] = leak.distance
     pairs = [
         Pair(
             a,

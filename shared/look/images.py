@@ -22,6 +22,7 @@ from shared.data.source import SourceImage
 from shared.log import Log
 from shared.report.pictures import thumbnail
 
+MEASURED = 200  # images that are read to learn how large images are
 CHUNK = 256  # images that are decoded before they go through the backbone: bounds the memory
 PLAIN = 2.0  # of 255: an image whose pixels deviate less from each other shows nothing
 SMALL = 4
@@ -163,6 +164,21 @@ def original_size(image: SourceImage, reading: Reading) -> tuple[int, int]:
     if isinstance(image.content, np.ndarray):
         return image.content.shape[1], image.content.shape[0]
     return check_header(image.content, reading)
+
+
+def shorter_sides(
+    images: Sequence[SourceImage], reading: Reading, report: Callable[[SourceImage, BadImage], None] | None = None
+) -> list[int]:
+    """Returns the shorter sides in pixels of MEASURED of the images, or of all; those whose headers cannot be read go to `report`."""
+    sides = []
+    with reading.limiting():
+        for image in images[:: max(1, len(images) // MEASURED)]:
+            try:
+                sides.append(min(original_size(image, reading)))
+            except BadImage as error:
+                if report is not None:
+                    report(image, error)
+    return sides
 
 
 def _image_set(read: Sequence[_Read], schema: LabelSchema) -> ImageSet:

@@ -86,10 +86,13 @@ def test_what_this_process_writes_is_seen_at_once(here: tuple[KubeServer, Cluste
     assert cluster.create("jobs", job("new"))  # another one of the same name
     uid = server.jobs["new"]["metadata"]["uid"]
     assert [found["metadata"]["uid"] for found in copy.objects()] == [uid]
-    seen = []
     server.silent = False
-    until(lambda: seen.append(names(copy)) or int(copy.version) >= server.version)  # type: ignore[func-returns-value]
-    assert {*map(tuple, seen)} == {("new",)}
+
+    def up_to_date() -> bool:
+        assert names(copy) == ["new"]
+        return int(copy.version) >= server.version
+
+    until(up_to_date)
     assert [found["metadata"]["uid"] for found in copy.objects()] == [uid]
 
 
