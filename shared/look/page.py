@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -21,6 +19,7 @@ from shared.look.suspects import Judged
 from shared.report.page import number, per_cent
 from shared.report.pictures import label_words
 from shared.report.svg import Plot
+from shared.report.template import page_template, style_sheet
 
 PAIRS = 48
 """Limits the pairs that are shown; the table has all."""
@@ -56,20 +55,9 @@ class Cell:
 
 def render(findings: Findings) -> str:
     """Returns the page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("shared.look", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, per_cent=per_cent, svg=Markup, code=_code)
-    style = "\n".join(
-        resources.files(package).joinpath(name).read_text(encoding="utf-8")
-        for package, name in (("shared.report", "report.css"), ("shared.look", "look.css"))
-    )
     seen = findings.seen
-    return environment.get_template("look.html.j2").render(
+    template = page_template("shared.look", "look.html.j2", number=number, per_cent=per_cent, code=_code)
+    return template.render(
         findings=findings,
         counts=findings.counts,
         seen=seen,
@@ -85,7 +73,7 @@ def render(findings: Findings) -> str:
         pairs=[(pair, _shown(findings, pair.a), _shown(findings, pair.b)) for pair in (findings.pairs or [])[:PAIRS]],
         pair_words=_pair_words,
         groups=[_group(findings, group) for group in findings.judged or []],
-        style=Markup(style),  # noqa: S704 - our own style sheets
+        styles=[style_sheet("shared.report", "report.css"), style_sheet("shared.look", "look.css")],
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from shared.data.manual_images import copied_rows
@@ -23,6 +21,7 @@ from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, ManualPair, class_pictures, manual_pairs, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameter_values, temperatures_of
 from shared.report.scores import Comparisons, Spread, StudyScores
+from shared.report.template import page_template, style_sheet
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
 MEASURES = {
@@ -68,14 +67,9 @@ class Report:
 
 def render(report: Report) -> str:
     """Returns the page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("shared.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    template = page_template(
+        "shared.report",
+        "report.html.j2",
         number=number,
         spread=spread,
         points=points,
@@ -83,11 +77,9 @@ def render(report: Report) -> str:
         p=p_text,
         duration=duration,
         per_cent=per_cent,
-        svg=Markup,
     )
-    style = resources.files("shared.report").joinpath("report.css").read_text(encoding="utf-8")
     study = report.study
-    return environment.get_template("report.html.j2").render(
+    return template.render(
         report=report,
         study=study,
         config=study.config,
@@ -115,7 +107,7 @@ def render(report: Report) -> str:
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
         calibration_columns=[m for m in METRICS if m.place == "calibration"],
         group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
-        style=Markup(style),  # noqa: S704 - our own report.css
+        style=style_sheet("shared.report", "report.css"),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
