@@ -53,8 +53,7 @@ class Bench:
         artifacts = Artifacts(FolderStore(folder / "store"), study.name, settings.cache)
         prepared = _prepared(study, artifacts, settings, folder)
         info = read_info(artifacts.fetch(prepared.file("dataset.json")))
-        shards = [artifacts.fetch(f) for f in prepared.files if f.name.startswith("images-")]
-        everything = read_shards(sorted(shards), info.schema_)
+        everything = read_shards([artifacts.fetch(file) for file in prepared.shards("images")], info.schema_)
         train, val = (_some(everything.of(s), n, study.seed) for s, n in (("train", images), ("val", val_images)))
         data, info = _commit(artifacts, info, train, val, folder)
         experiment = study.experiments[0]

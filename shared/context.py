@@ -68,11 +68,7 @@ class Context:
 
     def fetch_all(self, manifest: Manifest, stem: str) -> list[Path]:
         """Returns the local paths of the input's files whose names begin with `<stem>-`, in order: the shards of a set."""
-        return [
-            self.artifacts.fetch(f)
-            for f in sorted(manifest.files, key=lambda f: f.name)
-            if f.name.startswith(f"{stem}-")
-        ]
+        return [self.artifacts.fetch(file) for file in manifest.shards(stem)]
 
     def save_checkpoint(self, name: str, files: Mapping[str, Path], **values: int | float | str) -> None:
         """Saves the files in the store until the commit, with the seconds spent so far."""

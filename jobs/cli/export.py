@@ -109,8 +109,7 @@ def read_images(artifacts: Artifacts, prepared: Manifest) -> ImageSet:
     from shared.data.imageset import read_shards
 
     schema = read_info(artifacts.fetch(prepared.file("dataset.json"))).schema_
-    shards = sorted((file for file in prepared.files if file.name.startswith("images-")), key=lambda file: file.name)
-    return read_shards([artifacts.fetch(file) for file in shards], schema)
+    return read_shards([artifacts.fetch(file) for file in prepared.shards("images")], schema)
 
 
 def write_dataset(images: ImageSet, out: Path) -> str:

@@ -75,3 +75,7 @@ class Manifest(Section):
             if file.name == name:
                 return file
         raise KeyError(name)
+
+    def shards(self, stem: str) -> list[File]:
+        """Returns the files whose names begin with `<stem>-`, in order: the parts of a set."""
+        return sorted((file for file in self.files if file.name.startswith(f"{stem}-")), key=lambda file: file.name)

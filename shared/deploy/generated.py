@@ -102,8 +102,7 @@ def write_pools(
     """
     counts, written, classes = Counts(), list[WrittenImage](), np.array(train.schema.class_names)
     for pool in pools:
-        shards = sorted((file for file in pool.generate.files if file.name.startswith("images-")), key=lambda f: f.name)
-        images = read_shards([artifacts.fetch(file) for file in shards], train.schema)
+        images = read_shards([artifacts.fetch(file) for file in pool.generate.shards("images")], train.schema)
         scores = None
         if pool.score is not None:
             scores = pq.read_table(artifacts.fetch(pool.score.file("scores.parquet")))

@@ -299,7 +299,7 @@ def _samples(event: Committed, artifacts: Artifacts) -> dict[str, Path | bytes]:
     """Returns some images of the first file of generated ones, evenly spread over its rows, as they were encoded."""
     import pyarrow.parquet as pq
 
-    shards = [file for file in event.manifest.files if file.name.startswith("images-")]
+    shards = event.manifest.shards("images")
     if not shards or shards[0].size > LARGEST_SHARD:
         return {}
     table = pq.read_table(artifacts.fetch(shards[0]), columns=["image"])
