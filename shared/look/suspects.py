@@ -3,7 +3,7 @@
 A head on frozen features is trained on all folds but one and asked about the images of that one. A label is suspect if the head is surer of another class
 than it is on average of the images that bear that class's label, and all but rules out the given one. The least likely labels come first.
 
-Cleanlab itself is not used: it is under the AGPL, and the part that is needed here has forty lines.
+Cleanlab itself is not used: the part that is needed here is `confident_learning`, and it would bring pandas.
 """
 
 from __future__ import annotations
