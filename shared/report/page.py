@@ -14,6 +14,7 @@ from shared.metrics.table import METRICS, Format, metric_named
 from shared.report.answer import TONES, Answer, interval_text, p_text, points
 from shared.report.budget_parity import incomplete_searches
 from shared.report.figures import Figures
+from shared.report.forecast import beside_truth, hours_text
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
@@ -77,6 +78,7 @@ def render(report: Report) -> str:
         p=p_text,
         duration=duration,
         per_cent=per_cent,
+        of_hours=hours_text,
     )
     study = report.study
     return template.render(
@@ -99,6 +101,7 @@ def render(report: Report) -> str:
         paper_source=SOURCE,
         has_paper_rows=any(e.config.paper_row is not None for e in study.experiments),
         hours=hours,
+        forecast=beside_truth(study.config.forecast, report.costs),
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
         tones=TONES,

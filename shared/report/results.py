@@ -15,6 +15,7 @@ from shared.csv_cells import safe_cells
 from shared.metrics.table import COLUMNS, METRICS
 from shared.metrics.verdict import Comparison
 from shared.report.answer import Answer
+from shared.report.forecast import beside_truth
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StageResult, StudyInputs
 from shared.report.lineage import LineageEntry, StageCost, gpu_budgets
@@ -93,6 +94,7 @@ def results_tree(
         "importance": {e.config.name: e.tune.json("importance.json") for e in study.experiments if e.tune is not None},
         "searches": {e.config.name: e.tune.manifest.summary for e in study.experiments if e.tune is not None},
         "cost": [asdict(cost) for cost in costs],
+        "forecast": beside_truth(study.config.forecast, costs),
         "budget_gpu_hours": gpu_budgets(study.results),
         "lineage": [asdict(entry) for entry in entries],
     }
