@@ -16,6 +16,7 @@ from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
 from shared.config.generation import Accept, AnyFinetune, Generate
 from shared.config.near import near
+from shared.config.prices import Prices
 from shared.config.search import Final, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
@@ -202,6 +203,8 @@ class ReportConfig(Section):
     verdict: Verdict | Literal["none"]
     rare: Rare
     experiments: tuple[ReportedExperiment, ...]
+    prices: Prices | None = Field(default=None, exclude_if=lambda prices: prices is None)
+    """Gives the prices with which costs are also said in money."""
 
 
 PRETRAINED = "classifier.pretrained"
@@ -315,7 +318,12 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
                 "reviewed.csv",
             ),
         ),
-        "report": StageKind(ReportConfig, version=8, run="jobs.report:run"),
+        "report": StageKind(
+            ReportConfig,
+            version=8,
+            run="jobs.report:run",
+            operational=("prices",),  # like the hours themselves, they say what a result cost, not what it is
+        ),
     }
 )
 """Maps names to stages, in the order in which they run."""
