@@ -312,6 +312,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             report_files=(
                 "metrics.json",
                 "predictions.parquet",
+                "validation.parquet",
                 "curve.json",
                 "thresholds.json",
                 "calibration.json",
@@ -320,7 +321,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "report": StageKind(
             ReportConfig,
-            version=8,
+            version=9,
             run="jobs.report:run",
             operational=("prices",),  # like the hours themselves, they say what a result cost, not what it is
         ),
