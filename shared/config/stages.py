@@ -315,6 +315,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             report_files=(
                 "metrics.json",
                 "predictions.parquet",
+                "validation.parquet",
                 "curve.json",
                 "thresholds.json",
                 "calibration.json",
@@ -323,7 +324,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "report": StageKind(
             ReportConfig,
-            version=8,
+            version=9,
             run="jobs.report:run",
             operational=(
                 "prices",

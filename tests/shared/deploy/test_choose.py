@@ -55,15 +55,17 @@ def test_the_repetition_is_the_best_of_the_validation_split() -> None:
             p = np.concatenate([_softmax(logits[:, :3]), 1 / (1 + np.exp(-logits[:, 3:]))], axis=1).astype(np.float32)
             thresholds = best_thresholds(chosen.info.schema_, p, labels)
             expected = fast_scores(chosen.info.schema_, p, labels, np.array([4]), thresholds)["macro_f1"]
-            assert chosen.scores[number] == pytest.approx(expected)
-        assert chosen.scores[chosen.best.number] == max(chosen.scores.values())
+            assert chosen.scores.by_repetition[number] == pytest.approx(expected)
+        assert chosen.scores.by_repetition[chosen.best.number] == max(chosen.scores.by_repetition.values())
 
 
 def test_of_several_arms_that_help_the_best_in_validation_is_used(trained: Path) -> None:
     try:
         commit_report(trained, {"real": "images help", "other": "images help"})
         with session() as opened:
-            means = {name: np.mean(list(choose(opened, name).scores.values())) for name in ("real", "other")}
+            means = {
+                name: np.mean(list(choose(opened, name).scores.by_repetition.values())) for name in ("real", "other")
+            }
             chosen = choose(opened, None)
     finally:
         commit_report(trained, {})
