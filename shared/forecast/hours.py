@@ -1,6 +1,6 @@
 """Forecasts how long each step of a study takes, from timings of its kinds of work.
 
-The constants at the top were compared with runs on two cores: benchmarks/README.md, "Forecast and truth".
+The constants at the top are from a run on two cores; the report of each run shows how near its forecast came.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ TRIAL_SECONDS = 0.5
 """Estimates the same around a trial: its parameters are asked for, and its result is told."""
 RESULT_SECONDS = 0.5
 """Estimates the work in seconds to read a step's inputs and to commit its result."""
+SHEET_IMAGES = 24
+"""Estimates the images of the sheet that shows what a generator has learned."""
 CONTROL_SECONDS = 3.0
 """Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator, `report`."""
 
@@ -137,7 +139,8 @@ class Times:
             return None
         match step.config:
             case FinetuneConfig() as config:
-                return timing.range("start") + config.finetune.steps * timing.range("step") + RESULT_SECONDS
+                training = config.finetune.steps * timing.range("step") + SHEET_IMAGES * timing.range("image")
+                return timing.range("start") + training + RESULT_SECONDS
             case GenerateConfig():
                 return self._generate(step, timing)
             case JudgeConfig() as config:
@@ -162,8 +165,9 @@ class Times:
 
     def _score(self, config: ScoreConfig, timing: Timing) -> Range:
         images = self.counts.generated
-        # a prediction is the forward pass of a training step, about a third of it
+        # a prediction is the forward pass of a training step, about a third of it; copies are looked for among all images
         judged = config.folds * (timing.range("build") + images * timing.range("image") / 3)
+        judged = judged + (self.counts.real + images) * timing.range("decode")
         found = (
             timing.range("start") + self._features(timing, images, timing.numbers["views"]) + judged + RESULT_SECONDS
         )
