@@ -77,14 +77,20 @@ def next_steps(facts: Facts) -> list[NextStep]:
             case "hurts":
                 drops.append(writer.drop(verdict))
                 others.append(writer.look_at_images(verdict))
-            case _ if (verdict.against_baseline.smallest_effect or math.inf) <= TO_SETTLE:
+            case _ if _ruled_out(verdict.against_baseline.smallest_effect):
                 drops.append(writer.settled(verdict))
             case _:
                 others.append(writer.settle(verdict))
                 labels += writer.label_least_certain(verdict)
     helped = any(verdict.outcome in HELPS for verdict in judged.verdicts)
     first = [*writer.use_model(), *drops] if helped else [*drops, *writer.use_model()]
-    return [*first, *others, *(labels[:1] or writer.label_weakest())]
+    steps = [*first, *others, *(labels[:1] or writer.label_weakest())]
+    return [step for i, step in enumerate(steps) if step.title not in {earlier.title for earlier in steps[:i]}]
+
+
+def _ruled_out(effect: float | None) -> bool:
+    """Returns whether the smallest effect that would have been found is so small that the question is settled."""
+    return effect is not None and effect <= TO_SETTLE
 
 
 class _Writer:

@@ -74,6 +74,7 @@ def render(report: Report) -> str:
         position=lambda names, name: names.index(name) % 6,
         amount=amount_text,
         code=code,
+        breakable=breakable,
     )
     study = report.study
     return template.render(
@@ -158,6 +159,11 @@ def _by_chance(classes: ClassReadings) -> str:
     intervals = sum(estimate.interval is not None for reading in classes.classes for estimate in reading.gain.values())
     expected = classes.alpha * intervals
     return f"about {expected:.0f}" if expected >= 1.5 else "about one" if expected >= 0.5 else "hardly one"
+
+
+def breakable(name: str) -> Markup:
+    """Returns a name, escaped, that may be broken into lines after a slash or an underscore, as in a narrow table."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - it is escaped
 
 
 def code(text: str) -> Markup:
