@@ -26,6 +26,7 @@ from shared.config.seeds import hashed_seed
 from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
+from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.log import Log
 from shared.weights.inputs import fetched_base
@@ -114,7 +115,7 @@ def generate(
     suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
     return ImageSet(
         train.schema,
-        [encode(pixels, resolution) for pixels in drawn],
+        EncodedImages.of(encode(pixels, resolution) for pixels in drawn),
         [f"generated/{image.index:06d}.{suffix}" for image in plan],
         np.full(len(plan), "generated"),
         train.labels[[image.source for image in plan]],
