@@ -62,7 +62,9 @@ class Release:
     def install(self, *values: str, program: str | None = None, chart: Path = ROOT / "helm") -> str:
         """Installs or upgrades the release with k8s/kind-values.yaml and the images that the environment names."""
         files = [part for file in (ROOT / "k8s" / "kind-values.yaml", *values) for part in ("-f", str(file))]
-        images = {"minio.image": "MINIO_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"}
+        images = {
+            "minio.image": "MINIO_IMAGE", "seaweedfs.image": "SEAWEEDFS_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"
+        }  # fmt: skip
         named = [f"--set={value}={os.environ[name]}" for value, name in images.items() if os.environ.get(name)]
         named += [f"--set=image.registry={registry()}", f"--set=image.tag={tag()}"]
         if self.has_gpus():
