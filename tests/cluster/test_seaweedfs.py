@@ -131,7 +131,7 @@ def test_an_upgrade_of_a_release_with_minio_names_the_remedy(release: Release) -
     release.name = "old"
     try:
         release.install()  # MinIO, as k8s/kind-values.yaml says
-        for values in ([], ["--set", "s3.store=s3://tailfill"]):
+        for values in (["--reset-values"], ["--set", "s3.store=s3://tailfill"]):
             with pytest.raises(
                 AssertionError, match=r"StatefulSet old-minio: holds .* set minio.enabled=true to keep it"
             ):

@@ -21,7 +21,7 @@ def of_parent(
     """Returns what a parent chart with these dependencies renders."""
     parent = folder / "parent"
     (parent / "templates").mkdir(parents=True)
-    common = {"name": "tailfill", "version": "0.1.0", "repository": f"file://{CHART}"}
+    common = {"name": "tailfill", "version": "0.2.0", "repository": f"file://{CHART}"}
     chart = {
         "apiVersion": "v2",
         "name": "parent",

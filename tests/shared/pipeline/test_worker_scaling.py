@@ -124,7 +124,7 @@ def small(drill: Drill, trials: int) -> Drill:
 
 
 def test_there_are_no_more_workers_than_connections(
-    here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The limit is the database's own, which its role may set."""
     connection = psycopg2.connect(here.drill.url)
@@ -134,7 +134,7 @@ def test_there_are_no_more_workers_than_connections(
     with searching(here.drill):
         assert here.advance(here.task) == ["study-worker-0", "study-worker-1"]  # three are allowed
         here.advance(here.task)
-        assert capsys.readouterr().err.count("fewer tuning workers than the Deployment allows") == 1
+        assert caplog.text.count("fewer tuning workers than the Deployment allows") == 1
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER DATABASE {here.drill.url.rpartition('/')[2]} CONNECTION LIMIT -1")
         assert len(here.advance(here.task)) == 2  # it is read once a minute
