@@ -63,6 +63,8 @@ class ReleaseSnapshot:
     """Gives the number of workers to which users have scaled the Deployment."""
     events: list[Object]
     """Lists the warnings in the namespace."""
+    workloads: Sequence[Object] = ()
+    """Lists Kueue's Workloads in the namespace, if a Job is suspended."""
     database_allows: int | None = None
     """Gives the number of workers that PostgreSQL has connections for; None if it is not known, or a pooler is in between."""
 
@@ -81,6 +83,7 @@ class ReleaseSnapshot:
             [pod for pod in pods if is_worker(pod)],
             0 if scale is None else int(scale["spec"].get("replicas", 0)),
             cluster.list("events", field_selector="type=Warning"),
+            cluster.list_if_served("workloads") if any(job_state(job).phase == "suspended" for job in jobs) else (),
         )
 
     def task_statuses(self, artifacts: Artifacts) -> dict[str, TaskStatus]:
@@ -104,7 +107,7 @@ class ReleaseSnapshot:
     def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
         pods = pods_of(name, self.pods)
-        reason = job_reason(job, pods, self._events_of(name))
+        reason = job_reason(job, pods, self._events_of(name), self.workloads)
         if reason is not None:
             return TaskStatus("failed" if job_state(job).phase == "failed" else "pending", reason)
         if any(pod["status"].get("phase") == "Running" for pod in pods):
@@ -161,7 +164,8 @@ class ReleaseSnapshot:
         """Returns why a worker's Job makes no progress, by its name."""
         jobs = {job["metadata"]["name"]: job for job in self.workers}
         reasons = {
-            name: job_reason(job, pods_of(name, self.workers_pods), self._events_of(name)) for name, job in jobs.items()
+            name: job_reason(job, pods_of(name, self.workers_pods), self._events_of(name), self.workloads)
+            for name, job in jobs.items()
         }
         return {name: reason for name, reason in reasons.items() if reason}
 

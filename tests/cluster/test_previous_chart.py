@@ -36,6 +36,7 @@ def uids(found: list[dict[str, Any]]) -> dict[str, str]:
 def test_an_upgrade_in_the_middle_of_a_search_loses_nothing(release: Release, tmp_path: Path) -> None:
     previous = earlier_files(PREVIOUS, tmp_path, "helm", "shared", "jobs")
     release.install(VALUES, chart=previous / "helm", image_tag=earlier_images(previous))
+    wait_for(lambda: release.jobs("tune"), "a search", 600, 3.0)  # before there is a bucket, a status is an error
     wait_for(lambda: any(s["finished"] and s["running"] for s in searching(release)), "a trial is done", 900, 3.0)
     known, committed = keys(release), release.manifests()
     coordinators = uids(list(release.jobs("tune").values()))

@@ -189,10 +189,14 @@ def test_the_status_tells_workers_with_a_job_from_those_without_and_says_why_one
     for found, name in zip(pods, ("study-worker-0", "study-worker-2"), strict=True):
         found["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name
     workers = [job("study-worker-0"), job("study-worker-1", suspend=True), failed]
+    workers[1]["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gold"}
+    lacks = {"type": "QuotaReserved", "status": "False", "message": "insufficient quota for cpu in flavor default"}
+    owner = [{"uid": "uid-study-worker-1"}]
+    workload = {"metadata": {"ownerReferences": owner}, "status": {"conditions": [lacks]}}
     control = pod("study-control-a", state={"running": {}}, more={"ready": True})
-    snapshot = release.ReleaseSnapshot("study", [control], [], [], workers, pods, 5, [])
+    snapshot = release.ReleaseSnapshot("study", [control], [], [], workers, pods, 5, [], [workload])
     said = {
-        "study-worker-1": "is suspended: its queue has not admitted it yet",
+        "study-worker-1": "is suspended: the queue gold has not admitted it: insufficient quota for cpu in flavor default",
         "study-worker-2": "failed (PodFailurePolicy: exit code 2): exit 2: no such model",
     }
     first, counts, *reasons, last = snapshot.lines()
