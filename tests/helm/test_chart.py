@@ -372,7 +372,13 @@ def test_kueue_queues_jobs_only() -> None:
     one_shard = jobs(rendered(any_program(), *ci("kueue"), "--set", "stages.generate.shards=1"))
     assert "annotations" not in one_shard["generate"]["metadata"]  # Kueue refuses it for one Pod
     assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}
-    assert "kueue" not in json.dumps([each for each in objects if each["metadata"]["name"] != "study-stages"])
+    others = [each for each in objects if each["metadata"]["name"] != "study-stages"]
+    assert [each["kind"] for each in others if "kueue" in json.dumps(each)] == ["Role"]
+    rules = one(objects, "Role", "study-control")["rules"]
+    assert {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]} in rules
+    one_stage = rendered(any_program(), "--set", "stages.final.queueName=low")
+    assert "kueue" in json.dumps(one(one_stage, "Role", "study-control"))
+    assert "kueue" not in json.dumps(rendered(any_program()))
 
 
 def test_data_is_mounted_where_it_is_read() -> None:
