@@ -14,6 +14,7 @@ from pydantic import Field
 
 from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
+from shared.config.forecast import RunForecast
 from shared.config.generation import Accept, AnyFinetune, Generate
 from shared.config.near import near
 from shared.config.prices import Prices
@@ -205,6 +206,8 @@ class ReportConfig(Section):
     experiments: tuple[ReportedExperiment, ...]
     prices: Prices | None = Field(default=None, exclude_if=lambda prices: prices is None)
     """Gives the prices with which costs are also said in money."""
+    forecast: RunForecast | None = Field(default=None, exclude_if=lambda forecast: forecast is None)
+    """Gives the forecast that the run was begun with, to be shown beside what happened."""
 
 
 PRETRAINED = "classifier.pretrained"
@@ -323,7 +326,10 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             ReportConfig,
             version=9,
             run="jobs.report:run",
-            operational=("prices",),  # like the hours themselves, they say what a result cost, not what it is
+            operational=(
+                "prices",
+                "forecast",
+            ),  # like the hours themselves, they say what a result cost, not what it is
         ),
     }
 )

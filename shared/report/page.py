@@ -17,6 +17,7 @@ from shared.report.answer import TONES, interval_text, p_text, points
 from shared.report.budget_parity import incomplete_searches
 from shared.report.class_readings import ClassReadings, Estimate
 from shared.report.content import Report
+from shared.report.forecast import beside_truth, hours_text
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import StudyInputs
 from shared.report.lineage import gpu_budgets, hours
@@ -67,6 +68,7 @@ def render(report: Report) -> str:
         p=p_text,
         duration=duration,
         per_cent=per_cent,
+        of_hours=hours_text,
         level=level,
         gain=gain,
         position=lambda names, name: names.index(name) % 6,
@@ -95,6 +97,7 @@ def render(report: Report) -> str:
         paper_source=SOURCE,
         has_paper_rows=any(e.config.paper_row is not None for e in study.experiments),
         hours=hours,
+        forecast=beside_truth(study.config.forecast, report.costs),
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
         tones=TONES,

@@ -16,6 +16,7 @@ from shared.metrics.table import COLUMNS, METRICS
 from shared.metrics.verdict import Comparison
 from shared.report.class_readings import ClassReadings
 from shared.report.content import Report
+from shared.report.forecast import beside_truth
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StageResult, StudyInputs
 from shared.report.lineage import gpu_budgets
@@ -91,6 +92,7 @@ def results_tree(report: Report) -> dict[str, Any]:
         "searches": {e.config.name: e.tune.manifest.summary for e in study.experiments if e.tune is not None},
         "cost": [asdict(cost) for cost in report.costs],
         "money": {**asdict(report.money), "total": report.money.total} if report.money else None,
+        "forecast": beside_truth(study.config.forecast, report.costs),
         "budget_gpu_hours": gpu_budgets(study.results),
         "lineage": [asdict(entry) for entry in report.entries],
     }
