@@ -47,6 +47,7 @@ ATTEMPTS = 4
 BACKOFF = Backoff(0.5)
 UNAVAILABLE = (429, 500, 502, 503, 504)  # statuses that concern the API server, not the request
 FORWARD = "forward to"  # in place of a method
+ENDED = (WebSocketConnectionClosedException, ConnectionError)  # what the end of a websocket looks like
 JSON_PATCH = "application/json-patch+json"
 
 _log = Log("kubernetes")
@@ -313,11 +314,12 @@ def _exchange(session: Any, what: str, sent: bytes, most: int) -> bytes:
     """
     session.settimeout(FORWARD_SECONDS)
     received, wrong, begun = bytearray(), bytearray(), set[int]()
-    session.send_binary(b"\0" + sent)
+    with suppress(*ENDED):  # if nothing listens there, that was told already
+        session.send_binary(b"\0" + sent)
     while True:
         try:
             opcode, frame = session.recv_data_frame(True)
-        except WebSocketConnectionClosedException:
+        except ENDED:
             break
         if opcode == ABNF.OPCODE_CLOSE:
             break

@@ -13,12 +13,14 @@ from typing import Any
 from shared.artifacts.keys import new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import apply_parameters, inherited
+from shared.config.paths import parameters_of
 from shared.config.seeds import repetition_seed
-from shared.config.stages import FinalConfig, TuneConfig
+from shared.config.stages import Arm, FinalConfig, TuneConfig
 from shared.config.task import Input, Task
 from shared.errors import ConfigError, InputError
 from shared.kube.requests import SubmitRequest
 from shared.log import Log
+from shared.names import shown
 from shared.pipeline.plan import Step, make_task
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
@@ -37,6 +39,9 @@ def final_tasks(session: Session, request: SubmitRequest) -> list[Task]:
     names = [experiment.name for experiment in session.study.experiments]
     if request.experiment is not None:
         session.study.experiment(request.experiment)
+    given = request.parameters or {}
+    for path in given.keys() - parameters_of(Arm, given).keys():  # which a training would not read
+        raise ConfigError(f"--params: {shown(path)} is none; paths begin with {', '.join(sorted(Arm.model_fields))}")
     requested = [name for name in names if request.experiment in (None, name)]
     wanted = sum(request.seeds or session.study.experiment(name).final.seeds for name in requested)
     if wanted > MOST_TRAININGS:
