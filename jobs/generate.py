@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shared.artifacts.artifacts import Pointer
+from shared.artifacts.checkpoints import AsyncCheckpointer
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Generate
 from shared.config.seeds import hashed_seed
@@ -73,19 +76,8 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     return _commit(context, info, parts, device_name(device))
 
 
-def generate(
-    plan: Sequence[PlannedImage],
-    generate: Generate,
-    train: ImageSet,
-    generator: Generator,
-    resolution: int,
-    model: str,
-) -> ImageSet:
-    """Draws the images of one block of the plan in one batch, and resizes them to the data set's `resolution`.
-
-    `train` is the training split, `model` the digest of the generator for the provenance.
-    """
-    from shared.data.encode import image_format
+def draw(plan: Sequence[PlannedImage], generate: Generate, train: ImageSet, generator: Generator) -> DrawnBlock:
+    """Draws the images of one block of the plan; `train` is the training split."""
     from shared.diffusion.generator import SampleRequest, sampling
 
     requests = [
@@ -103,23 +95,40 @@ def generate(
     ]
     guidance, steps = sampling(generate, generator)
     drawn = generator.sample(requests, guidance, steps, generate.guidance_interval or (0.0, 1.0))
-    rows = [
-        {
-            "index": image.index, "pool": image.pool, "seed": image.seed, "filled": image.filled, "source": image.source,
-            "prompt": request.prompt, "guidance": guidance,
-            "strength": image.strength, "start": image.start, "model": model,
-        }
-        for image, request in zip(plan, requests, strict=True)
-    ]  # fmt: skip
-    suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
-    return ImageSet(
-        train.schema,
-        [encode(pixels, resolution) for pixels in drawn],
-        [f"generated/{image.index:06d}.{suffix}" for image in plan],
-        np.full(len(plan), "generated"),
-        train.labels[[image.source for image in plan]],
-        pa.Table.from_pylist(rows, COLUMNS),
-    )
+    return DrawnBlock(plan, [request.prompt for request in requests], guidance, drawn)
+
+
+@dataclass(frozen=True)
+class DrawnBlock:
+    """Holds the images of one block of the plan, as the generator draws them."""
+
+    plan: Sequence[PlannedImage]
+    prompts: Sequence[str | None]
+    guidance: float
+    pixels: NDArray[np.uint8]
+    """Holds the images `[n, r, r, 3]`."""
+
+    def images(self, train: ImageSet, resolution: int, model: str) -> ImageSet:
+        """Returns them with labels and provenance, resized to the data set's `resolution`; `model` is the digest of the generator."""
+        from shared.data.encode import image_format
+
+        rows = [
+            {
+                "index": image.index, "pool": image.pool, "seed": image.seed, "filled": image.filled, "source": image.source,
+                "prompt": prompt, "guidance": self.guidance,
+                "strength": image.strength, "start": image.start, "model": model,
+            }
+            for image, prompt in zip(self.plan, self.prompts, strict=True)
+        ]  # fmt: skip
+        suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
+        return ImageSet(
+            train.schema,
+            [encode(pixels, resolution) for pixels in self.pixels],
+            [f"generated/{image.index:06d}.{suffix}" for image in self.plan],
+            np.full(len(self.plan), "generated"),
+            train.labels[[image.source for image in self.plan]],
+            pa.Table.from_pylist(rows, COLUMNS),
+        )
 
 
 def prompt_of(image: PlannedImage, generate: Generate, train: ImageSet, generator: Generator) -> str:
@@ -171,17 +180,22 @@ def _make_blocks(
     images = [image for block in missing for image in plan[block * size : (block + 1) * size]]
     prompts = [prompt_of(image, config.generate, train, generator) for image in images]
     generator.prepare([config.generate.negative_prompt, *prompts])
-    for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
-        context.stop.raise_if_set()
-        if context.artifacts.has_part(task.stage, task.key, block):
-            continue
-        if context.artifacts.find(task.stage, task.key) is not None:
-            return
-        part = plan[block * size : (block + 1) * size]
-        drawn = generate(part, config.generate, train, generator, resolution, tuned.digest)
-        (path,) = write_shards(drawn, context.scratch, f"block-{block}")
+
+    def save(block: int, drawn: DrawnBlock) -> None:
+        (path,) = write_shards(drawn.images(train, resolution, tuned.digest), context.scratch, f"block-{block}")
         context.save_part(block, {path.name: path})
         path.unlink()
+
+    # a block is encoded and uploaded while the next one is drawn, so that the GPU does not wait for it
+    with AsyncCheckpointer() as saver:
+        for block in log.progress(missing, "drawing", len(mine), "blocks", len(mine) - len(missing)):
+            context.stop.raise_if_set()
+            if context.artifacts.has_part(task.stage, task.key, block):
+                continue
+            if context.artifacts.find(task.stage, task.key) is not None:
+                return
+            part = plan[block * size : (block + 1) * size]
+            saver.begin(partial(save, block, draw(part, config.generate, train, generator)))
 
 
 def _commit(context: Context, info: DatasetInfo, parts: Mapping[int, Pointer], device: str) -> Manifest:

@@ -31,6 +31,13 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if found else "cpu")
 
 
+def allow_fast_kernels(device: torch.device) -> None:
+    """Lets float32 products on a GPU use TF32, and cuDNN try its convolutions, for a training whose result may differ by rounding."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+
+
 def device_name(device: torch.device) -> str:
     """Returns `cpu`, or the GPU's name as the driver gives it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

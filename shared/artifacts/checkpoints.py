@@ -62,7 +62,7 @@ class FolderCheckpoints:
 
 
 class AsyncCheckpointer:
-    """Saves checkpoints in a thread beside the training, one at a time, so that a GPU does not wait for a store.
+    """Saves checkpoints, or finished parts, in a thread beside the work, one at a time, so that a GPU does not wait for a store.
 
     Used as a context manager, it waits for the last one at the end. An error of a save is raised by the next call or at the end. The thread
     does not keep the process alive when a second signal ends it.

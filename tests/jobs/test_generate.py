@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from shared.config.generation import Generate, ImageToImage
 from shared.config.stages import GenerateConfig
 from shared.data.imageset import ImageSet, read_shards
 from shared.diffusion.pixel.model import build_network, describe
-from shared.errors import ConfigError, DataError, Stopped
+from shared.errors import ConfigError, DataError, Stopped, UnavailableError
+from shared.stop import StopSignal
 from tests.support.configs import any_config
 from tests.support.pixel_study import RARE, SCHEMA, PixelStudy, pictures
 
@@ -100,20 +103,63 @@ def test_four_processes_give_the_bytes_of_one(
     assert {manifest.digest for manifest in committed} == {one[1].digest}
 
 
+def stop_after_a_block(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a process that draws get the signal when it has drawn a block, before the block is saved."""
+    draw = generate.draw
+
+    def draw_and_stop(*arguments: Any) -> generate.DrawnBlock:
+        drawn = draw(*arguments)
+        stop.set()
+        return drawn
+
+    monkeypatch.setattr(generate, "draw", draw_and_stop)
+
+
+def test_the_next_block_is_drawn_while_one_is_saved(
+    one: tuple[PixelStudy, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    context = study.context("generate", CONFIG)
+    save, draw, drawn = context.artifacts.save_part, generate.draw, [threading.Event() for _ in range(3)]
+    calls = iter(drawn)
+
+    def draw_and_tell(*arguments: Any) -> generate.DrawnBlock:
+        block = draw(*arguments)
+        next(calls).set()
+        return block
+
+    def save_after_the_next_is_drawn(*arguments: Any) -> None:
+        saved = len(context.artifacts.parts("generate", context.task.key))
+        assert drawn[min(saved + 1, 2)].wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(generate, "draw", draw_and_tell)
+    monkeypatch.setattr(context.artifacts, "save_part", save_after_the_next_is_drawn)
+    manifest = generate.run(CONFIG, context)
+    assert manifest is not None
+    assert manifest.digest == one[1].digest
+
+
+def test_a_block_that_cannot_be_saved_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = study_in(tmp_path).context("generate", CONFIG)
+
+    def fail(*_: Any) -> None:
+        raise UnavailableError("the store does not answer")
+
+    monkeypatch.setattr(context.artifacts, "save_part", fail)
+    with pytest.raises(UnavailableError, match="the store does not answer"):
+        generate.run(CONFIG, context)
+
+
 def test_a_process_that_was_stopped_goes_on_with_the_shards_that_are_missing(
     one: tuple[PixelStudy, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_in(tmp_path)
     context = study.context("generate", CONFIG)
-    save = context.artifacts.save_part
-
-    def save_and_stop(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
-        context.stop.set()
-
-    monkeypatch.setattr(context.artifacts, "save_part", save_and_stop)
+    stop_after_a_block(context.stop, monkeypatch)
     with pytest.raises(Stopped):
         generate.run(CONFIG, context)
+    monkeypatch.undo()
     assert len(context.artifacts.parts("generate", context.task.key)) == 1
     manifest = run(study)
     assert manifest is not None
@@ -128,14 +174,15 @@ def test_the_time_of_every_process_is_counted_and_what_one_did_after_its_last_pa
     stopped = study.context("generate", CONFIG, index=0, count=2, clock=lambda: now[0])
     save = stopped.artifacts.save_part
 
-    def save_and_stop(*arguments: object) -> None:
+    def save_and_go_on(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
         now[0] += 50  # the time of work on the next part, which is lost
-        stopped.stop.set()
 
-    monkeypatch.setattr(stopped.artifacts, "save_part", save_and_stop)
+    monkeypatch.setattr(stopped.artifacts, "save_part", save_and_go_on)
+    stop_after_a_block(stopped.stop, monkeypatch)
     with pytest.raises(Stopped), stopped.meter:
         generate.run(CONFIG, stopped)
+    monkeypatch.undo()
     other = study.context("generate", CONFIG, index=1, count=2, clock=lambda: now[0])
     now[0] += 500
     with other.meter:
@@ -166,7 +213,7 @@ def test_two_processes_that_are_given_the_same_blocks_share_them(
     manifest = generate.run(CONFIG, context)
     assert manifest is not None
     assert manifest.digest == one[1].digest
-    assert len(saved) == 1  # the other one read this one's block and made the others
+    assert len(saved) <= 2  # the other one made the others, of which this one drew one meanwhile
     assert not context.artifacts.parts("generate", context.task.key)
 
 

@@ -30,11 +30,15 @@ from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
 from shared.diffusion.text_to_image.model import Trained, weights_from_base
 from shared.errors import DataError, InputError
+from shared.log import Log
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPTS = "generate.prompts"
+VAE_PIXELS = 4 * 512**2  # at once on a GPU: an image of 512 x 512 pixels needs up to 1 GB
 LAYOUTS = {"stable-diffusion": STABLE_DIFFUSION, "text-to-image": TEXT_TO_IMAGE}
 """Maps the generators of this package to the files of the bases that they accept."""
+
+log = Log("generate")
 
 
 class TextToImage(Generator):
@@ -62,6 +66,8 @@ class TextToImage(Generator):
         self._strength_counts_steps = strength_counts_steps
         self._conditions: dict[str, Condition] = {}
         self._loaded: tuple[Any, Autoencoder] | None = None
+        self._most: int | None = None
+        """Limits the images drawn at once, after the GPU's memory was too small for more."""
 
     @classmethod
     def load(cls, files: Mapping[str, Path], device: torch.device, source: BaseSource) -> TextToImage:
@@ -130,18 +136,44 @@ class TextToImage(Generator):
         what = f"{len(requests)} images of {self.resolution} pixels at once"
         with _memory_errors(what, "lower generate.batch_size, or set finetune.precision to bf16"):
             for strength, positions in groups.items():
-                latents = self._denoise([requests[i] for i in positions], strength, guidance, steps, interval)
-                for position, latent in zip(positions, latents, strict=True):
-                    images[position] = self._decode(latent)
+                images[positions] = self._draw([requests[i] for i in positions], strength, guidance, steps, interval)
         return images
+
+    def _draw(
+        self,
+        requests: Sequence[SampleRequest],
+        strength: float | None,
+        guidance: float,
+        steps: int,
+        interval: tuple[float, float],
+    ) -> NDArray[np.uint8]:
+        """Returns the images of requests of one strength, of half as many at once if the GPU's memory is too small."""
+        done: list[NDArray[np.uint8]] = []
+        first = 0
+        while first < len(requests):
+            part = requests[first : first + (self._most or len(requests))]
+            try:
+                done.append(self._decode(self._denoise(part, strength, guidance, steps, interval)))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self._most = len(part) // 2
+                log.warning("the GPU's memory is too small for the images; fewer are drawn at once", images=len(part))
+            else:
+                first += len(part)
+                continue
+            torch.cuda.empty_cache()  # after the exception is gone, which holds tensors
+        return np.concatenate(done)
 
     def _parts(self) -> tuple[Any, Autoencoder]:
         """Returns the denoiser and the VAE, after loading them if necessary."""
         if self._loaded is None:
-            autoencoder = self._family.autoencoder()
+            on_gpu = self._device.type == "cuda"
+            autoencoder = self._family.autoencoder(self._family.autoencoder_dtype(self._dtype))
             autoencoder.vae.to(self._device)
-            model = self._trained.load(self._family.denoiser, self._dtype).to(self._device)
-            if self._device.type == "cuda":
+            # on a CPU adapters stay apart, so that images are those of earlier versions to the byte
+            model = self._trained.load(self._family.denoiser, self._dtype, merge=on_gpu).to(self._device)
+            if on_gpu:
                 autoencoder.vae.to(memory_format=torch.channels_last)
                 if self._family.denoiser == "unet":
                     model.to(memory_format=torch.channels_last)
@@ -221,18 +253,25 @@ class TextToImage(Generator):
         return without + guidance * (conditional - without)
 
     def _encode(self, requests: Sequence[SampleRequest]) -> torch.Tensor:
-        """Returns the normalised latents `[n, c, h, w]` of the start images (the VAE's means), each encoded alone."""
+        """Returns the normalised latents `[n, c, h, w]` of the start images (the VAE's means)."""
         _, autoencoder = self._parts()
         starts = start_pixels(requests, self.resolution, self._device)
-        return autoencoder.normalise(torch.cat([autoencoder.encode(start[None])[0] for start in starts]))
+        means = [autoencoder.encode(part)[0] for part in torch.split(starts, self._images_in_vae())]
+        return autoencoder.normalise(torch.cat(means))
 
-    def _decode(self, latent: torch.Tensor) -> NDArray[np.uint8]:
-        """Returns one image `[r, r, 3]`. Images are decoded one by one, as one of 512 x 512 pixels needs about 1 GB of memory."""
+    def _decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
+        """Returns the images `[n, r, r, 3]` of latents `[n, c, h, w]`."""
         _, autoencoder = self._parts()
-        pixels = autoencoder.decode(latent[None])[0]
-        scaled = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu() * 255
-        image: NDArray[np.uint8] = scaled.round().to(torch.uint8).numpy()
-        return image
+        images = []
+        for part in torch.split(latents, self._images_in_vae()):
+            pixels = (autoencoder.decode(part) / 2 + 0.5).clamp(0, 1) * 255
+            images.append(pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
+        found: NDArray[np.uint8] = torch.cat(images).numpy()
+        return found
+
+    def _images_in_vae(self) -> int:
+        """Returns how many images the VAE takes at once. On a CPU it is one, as in earlier versions, whose bytes these are."""
+        return 1 if self._device.type == "cpu" else max(1, VAE_PIXELS // self.resolution**2)
 
 
 @contextmanager

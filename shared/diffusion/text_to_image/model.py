@@ -15,6 +15,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from shared.diffusion.text_to_image.families.family import Condition, Family
@@ -108,13 +109,21 @@ class Trained:
             state = {name: tensor.to("meta") for name, tensor in self._state(part).items()}
             self._fill(model, part, state)
 
-    def load(self, part: str, dtype: torch.dtype) -> Any:
-        """Returns a part with the trained weights, on the CPU; one that was not trained as the base has it."""
+    def load(self, part: str, dtype: torch.dtype, merge: bool = False) -> Any:
+        """Returns a part with the trained weights, on the CPU; one that was not trained as the base has it.
+
+        `merge` adds the adapters of LoRA to the weights, in float32, so that they cost no time; results then differ by rounding.
+        """
         family = self._family
         if part != family.denoiser and not (self._text and part == "text_encoder"):
             return family.load(part, dtype)
-        model = family.load(part, dtype, weights=self._lora)
+        merge = merge and self._lora
+        model = family.load(part, torch.float32 if merge else dtype, weights=self._lora)
         self._fill(model, part, self._state(part))
+        if merge:
+            for module in model.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.merge()
         return model.to(dtype)
 
     def _state(self, part: str) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.config.generation import AnyPretrained
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema
+from shared.device import allow_fast_kernels
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
@@ -45,6 +47,10 @@ from shared.log import Log
 from shared.stop import StopSignal
 
 GRADIENT_NORM = 1.0  # gradients are scaled down to this
+LOOK_SECONDS = (
+    1.0  # about as often a training looks at its losses and at signals, which makes the host wait for the GPU
+)
+MOST_STEPS_AT_ONCE = 16
 
 log = Log("finetune")
 
@@ -141,6 +147,7 @@ def train(
         gradient_accumulation_steps=job.config.gradient_accumulation,
         cpu=job.cpu,
     )
+    allow_fast_kernels(accelerator.device)
     try:
         trainer = Trainer(job, rank, accelerator, stop)
         trainer.run(checkpoints)
@@ -197,7 +204,7 @@ class Trainer:
     def _encode_images(self, device: torch.device) -> tuple[Latents, Autoencoder]:
         """Returns the latents of all images, and the VAE that made them, which is freed."""
         job, family = self.job, self.family
-        autoencoder = family.autoencoder()
+        autoencoder = family.autoencoder(family.autoencoder_dtype(DTYPES[job.precision]))
         autoencoder.vae.to(device)
         kept = torch.float32 if job.precision == "fp32" else torch.float16
         encoding = Encoding(autoencoder, family.vae_shape(job.resolution), job.resolution, job.config.flip, kept)
@@ -232,18 +239,27 @@ class Trainer:
     def _run(self, checkpoints: Checkpoints | None, keeper: AsyncCheckpointer) -> None:
         config, state, start = self.job.config, self.state, time.monotonic()
         left = range(state.step + 1, config.steps + 1)
+        losses: list[torch.Tensor] = []
+        steps_at_once, looked = 1, start
         for step in log.progress(left, f"fine-tuning ({config.method})", config.steps, "steps", state.step):
             self.rank.check()
-            loss, stopped = self._agree(self._step(step), bool(self.stop))
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"finetune: the loss became {loss} at step {step}; lower finetune.learning_rate "
-                    f"({config.learning_rate:g}) or use precision bf16 or fp32, not {self.job.precision}"
-                )
+            losses.append(self._step(step))
             if state.ema is not None:
                 state.ema.step(state.trained.values())
             state.step = step
-            state.curve.add(step, loss, time.monotonic() - start)
+            due = step == config.steps or step % config.checkpoint_every == 0
+            if len(losses) < steps_at_once and not due:
+                continue
+            means, seconds, stopped = self._agree(losses, time.monotonic() - looked, bool(self.stop))
+            steps_at_once, looked = self._steps_at_once(len(means), seconds), time.monotonic()
+            for finished, loss in enumerate(means, step - len(means) + 1):
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"finetune: the loss became {loss} at step {finished}; lower finetune.learning_rate "
+                        f"({config.learning_rate:g}) or use precision bf16 or fp32, not {self.job.precision}"
+                    )
+                state.curve.add(finished, loss, time.monotonic() - start)
+            losses = []
             busy = keeper.busy()
             if step == config.steps:
                 return
@@ -307,11 +323,20 @@ class Trainer:
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
-    def _agree(self, loss: torch.Tensor, stopped: bool) -> tuple[float, bool]:
-        """Returns the mean loss over the processes, and whether any was told to stop, so that all stop after the same step."""
-        mine = torch.stack([loss.float(), torch.tensor(float(stopped), device=loss.device)])
-        mean, stops = self.accelerator.reduce(mine, "mean").tolist()
-        return mean, stops > 0
+    def _agree(self, losses: Sequence[torch.Tensor], seconds: float, stopped: bool) -> tuple[list[float], float, bool]:
+        """Returns the mean losses and seconds over the processes, and whether any was told to stop, so that all stop after the same step.
+
+        The host waits for the device here, and only here.
+        """
+        loss = torch.stack(list(losses)).float()
+        mine = torch.cat([loss, torch.tensor([seconds, float(stopped)], device=loss.device)])
+        *means, mean_seconds, stops = self.accelerator.reduce(mine, "mean").tolist()
+        return means, mean_seconds, stops > 0
+
+    @staticmethod
+    def _steps_at_once(steps: int, seconds: float) -> int:
+        """Returns how many steps to start before the next look at the losses and signals, if the last `steps` took `seconds`."""
+        return max(1, min(MOST_STEPS_AT_ONCE, int(LOOK_SECONDS * steps / max(seconds, 1e-9))))
 
     def write(self, out: Path) -> None:
         """Writes the trained weights, averaged if the config says so."""

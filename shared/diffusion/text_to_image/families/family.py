@@ -105,9 +105,13 @@ class Family(ABC):
         """Returns the type of text encoders that encode captions for a training; `precise` says that it is in fp32."""
         return torch.float32 if precise or self.encoder_type is None else self.encoder_type
 
-    def autoencoder(self) -> Autoencoder:
-        """Returns the VAE, in float32: float16 overflows in some, and it takes a small share of the time."""
-        return Autoencoder(self.load("vae"))
+    def autoencoder(self, dtype: torch.dtype = torch.float32) -> Autoencoder:
+        """Returns the VAE."""
+        return Autoencoder(self.load("vae", dtype))
+
+    def autoencoder_dtype(self, precision: torch.dtype) -> torch.dtype:
+        """Returns the type of the VAE, by the precision of the denoiser: float32 in place of float16, which overflows in some VAEs."""
+        return torch.float32 if precision == torch.float16 else precision
 
     @abstractmethod
     def encode(self, encoders: Mapping[str, Any], prompts: Sequence[str]) -> list[Condition]:

@@ -36,9 +36,9 @@ class Flux2Klein(Family):
         """Returns the flow of the base; its shift depends on the number of steps too."""
         return Flow(self.base.config("scheduler"), self.tokens(side), mu=compute_empirical_mu)
 
-    def autoencoder(self) -> Autoencoder:
+    def autoencoder(self, dtype: torch.dtype = torch.float32) -> Autoencoder:
         """Returns the VAE, whose latents are normalised by statistics of patches."""
-        return PatchAutoencoder(self.load("vae"))
+        return PatchAutoencoder(self.load("vae", dtype))
 
     def encode(self, encoders: Mapping[str, Any], prompts: Sequence[str]) -> list[Condition]:
         """Returns three hidden states `[512, 3 d]` of prompts."""
@@ -86,8 +86,8 @@ class PatchAutoencoder(Autoencoder):
         normalised: torch.Tensor = (patches - self._mean.to(patches)) / self._deviation.to(patches)
         return normalised
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Returns pixels of patches."""
+    def denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Returns latents `[b, c, h, w]` of patches."""
         patches = latents * self._deviation.to(latents) + self._mean.to(latents)
-        pixels: torch.Tensor = self.vae.decode(Flux2KleinPipeline._unpatchify_latents(patches)).sample
-        return pixels
+        single: torch.Tensor = Flux2KleinPipeline._unpatchify_latents(patches)
+        return single

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, SampleRequest
 from shared.diffusion.load import load_generator
+from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
 from shared.diffusion.text_to_image.generator import TextToImage
 from shared.diffusion.text_to_image.train import finetune_text_to_image
 from shared.errors import ConfigError, DataError, InputError
@@ -95,6 +97,51 @@ def test_guidance_in_an_interval_of_the_steps(full: TextToImage) -> None:
     assert len({image.tobytes() for image in (always, never, late, early)}) == 4
 
 
+def test_fewer_are_drawn_at_once_if_memory_is_too_small(full: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is raised by hand, as a CPU has no such limit; what is drawn in parts are the same images, but for rounding."""
+    requests = [SampleRequest(RED_SQUARE if i % 2 else GREEN_STRIPE, i) for i in range(5)]
+    whole = full.sample(requests, 2.0, 4)
+    predict, sizes = StableDiffusion.predict, []
+
+    def limited(self: StableDiffusion, model: Any, noisy: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(noisy))
+        if len(noisy) > limit:
+            raise torch.OutOfMemoryError
+        return predict(self, model, noisy, *rest)
+
+    monkeypatch.setattr(StableDiffusion, "predict", limited)
+    limit = 4  # two images with guidance
+    parts = full.sample(requests, 2.0, 4)
+    assert np.abs(parts.astype(int) - whole).max() <= 1
+    assert sizes == [10, *[4] * 8, *[2] * 4]
+    assert np.abs(full.sample(requests[:3], 2.0, 4).astype(int) - whole[:3]).max() <= 1
+    assert sizes[13:] == [*[4] * 4, *[2] * 4]  # the limit is kept
+    limit = 1
+    with pytest.raises(InputError, match="memory is too small for 2 images of 32 pixels"):
+        full.sample(requests[:2], 2.0, 4)
+
+
+def test_adapters_are_merged_into_the_weights(trained: dict[str, dict[str, Path]], load: Load) -> None:
+    requests = [SampleRequest(RED_SQUARE, 1), SampleRequest(GREEN_STRIPE, 2)]
+    apart, merged = load(trained["lora"]), load(trained["lora"])
+    model = merged._trained.load("unet", torch.float32, merge=True)
+    assert all(module.merged for module in model.modules() if isinstance(module, BaseTunerLayer))
+    merged._parts()
+    merged._loaded = (model.to(merged._device), merged._parts()[1])
+    differences = np.abs(apart.sample(requests, 2.0, 4).astype(int) - merged.sample(requests, 2.0, 4))
+    assert differences.max() <= 1
+
+
+def test_the_vae_takes_several_images_at_once_on_a_gpu(full: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = torch.randn(5, 4, 16, 16, generator=torch.Generator().manual_seed(0)).to(full._device)
+    with torch.inference_mode():
+        monkeypatch.setattr(full, "_images_in_vae", lambda: 1)
+        alone = full._decode(latents)
+        monkeypatch.setattr(full, "_images_in_vae", lambda: 2)
+        together = full._decode(latents)
+    assert np.abs(alone.astype(int) - together).max() <= 1
+
+
 def test_a_prompt_of_its_own(full: TextToImage) -> None:
     prompt = full.prompt(RED_SQUARE, "a {shape} in {colour}, painted")
     assert prompt == "a square in red, painted"
@@ -113,7 +160,7 @@ def test_image_to_image_keeps_more_at_less_strength(full: TextToImage) -> None:
     for strength in (0.05, 0.6, 1.0):
         image = full.sample([SampleRequest(RED_SQUARE, 1, start, strength)], 2.0, 20)[0]
         with torch.inference_mode():
-            repainted = full._decode(full._encode([SampleRequest(RED_SQUARE, 1, start, strength)])[0])
+            repainted = full._decode(full._encode([SampleRequest(RED_SQUARE, 1, start, strength)]))[0]
         distances.append(np.abs(image.astype(float) - repainted).mean())
     assert distances[0] < distances[1] < distances[2]
 
