@@ -33,5 +33,12 @@ def test_many_jobs_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, size = measure_many(chart_manifests(), 250, 7.0)
     assert asked.requests["GET jobs"] == 3  # in pages
     assert asked.requests["WATCH jobs"] == 1
-    assert asked.requests.keys() <= {"GET jobs", "WATCH jobs", "GET deployments", "GET replicasets", "GET configmaps", "WATCH configmaps"}
+    assert asked.requests.keys() <= {
+        "GET jobs",
+        "WATCH jobs",
+        "GET deployments",
+        "GET replicasets",
+        "GET configmaps",
+        "WATCH configmaps",
+    }
     assert size < 4000
