@@ -22,6 +22,7 @@ from shared.config.stages import STAGES, PrepareConfig, TuneConfig
 from shared.config.task import Input
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, describe, read_info
+from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet, read_shards, write_shards
 from shared.data.sources.digest import source_digest
 from shared.pipeline.plan import arm_of, make_task, plan
@@ -116,7 +117,13 @@ def _commit(
 ) -> tuple[Input, DatasetInfo]:
     """Commits the reduced data set as if `prepare` had made it."""
     labels, split = np.concatenate([train.labels, val.labels]), np.concatenate([train.split, val.split])
-    both = ImageSet(train.schema, [*train.encoded, *val.encoded], [*train.paths, *val.paths], split, labels)
+    both = ImageSet(
+        train.schema,
+        EncodedImages.of(train.encoded).joined(EncodedImages.of(val.encoded)),
+        [*train.paths, *val.paths],
+        split,
+        labels,
+    )
     info = describe(whole.source, whole.schema_, whole.resolution, labels, split)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         text = Path(scratch) / "dataset.json"

@@ -83,11 +83,16 @@ def _say(text: str) -> None:
     show_default=True,
     help="Name the study file to write.",
 )
-def init(data: Path, out: Path) -> None:
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Write a study that takes about so many hours on this machine [1, or 8 with a GPU].",
+)
+def init(data: Path, out: Path, hours: float | None) -> None:
     """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study, a contact sheet and a page."""
     from jobs.cli.init import init as write_study
 
-    _say("\n".join(write_study(data, out, out.with_name(f"{out.stem}-look"))))
+    _say("\n".join(write_study(data, out, out.with_name(f"{out.stem}-look"), hours, fits=True)))
 
 
 @cli.command()

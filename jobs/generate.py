@@ -29,6 +29,7 @@ from shared.config.seeds import hashed_seed
 from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
+from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.log import Log
 from shared.weights.inputs import fetched_base
@@ -123,7 +124,7 @@ class DrawnBlock:
         suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
         return ImageSet(
             train.schema,
-            [encode(pixels, resolution) for pixels in self.pixels],
+            EncodedImages.of(encode(pixels, resolution) for pixels in self.pixels),
             [f"generated/{image.index:06d}.{suffix}" for image in self.plan],
             np.full(len(self.plan), "generated"),
             train.labels[[image.source for image in self.plan]],

@@ -79,7 +79,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     kept = without_leaks(leaks, dataset.on_leak, decoded.images)
     images = ImageSet(
         decoded.schema,
-        [decoded.canonical[i].data for i in kept],
+        decoded.encoded.take(kept),
         [decoded.images[i].path for i in kept],
         split[kept],
         decoded.labels[kept],

@@ -49,11 +49,16 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     from shared.config.search import Verdict
     from shared.report.answer import find_answer
     from shared.report.budget_parity import unequal_tuning_warning
+    from shared.report.class_readings import read_classes
+    from shared.report.content import Report
     from shared.report.figures import draw
     from shared.report.generation import read_generated
     from shared.report.inputs import read_study
     from shared.report.lineage import lineage_entries, stage_costs
-    from shared.report.page import Report, render
+    from shared.report.money import cost_in_money
+    from shared.report.next_steps import Facts, next_steps
+    from shared.report.page import render
+    from shared.report.recommended import best_of, recommend
     from shared.report.results import results_tree, write_csv
     from shared.report.scores import judge, score_study
 
@@ -66,13 +71,20 @@ def report(config: ReportConfig, results: Results, out: Path) -> dict[str, Path]
     log.info("answer", sentence=answer.sentence)
     generated = read_generated(study)
     entries = lineage_entries(results)
-    costs = stage_costs(entries)
-    figures = draw(study, scores, judged, generated)
+    costs, money = stage_costs(entries), cost_in_money(entries, config.prices)
+    classes = read_classes(study, scores)
+    validation = {e.config.name: best_of(study, e) for e in study.experiments if e.finals}
+    recommended = recommend(study.config, validation, judged)
+    steps = next_steps(Facts(study, scores, judged, classes, recommended, validation, entries, money))
+    figures = draw(study, scores, judged, classes, generated)
 
     files = {"index.html": out / "index.html", "results.json": out / "results.json", "results.csv": out / "results.csv"}
-    page = render(Report(study, scores, judged, answer, generated, figures, entries, costs))
+    found = Report(
+        study, scores, judged, answer, recommended, steps, classes, generated, figures, entries, costs, money
+    )
+    page = render(found)
     files["index.html"].write_text(page, encoding="utf-8")
-    tree = results_tree(study, scores, judged, answer, generated, entries, costs)
+    tree = results_tree(found)
     files["results.json"].write_text(json.dumps(tree, indent=1, allow_nan=False), encoding="utf-8")
     write_csv(files["results.csv"], study, scores)
     (out / "plots").mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ export RELEASE ?= study
 export HELM ?= helm
 # in place of the images that the chart and k8s/services name; images of this machine go into the cluster with kind-load
 export MINIO_IMAGE ?=
+export SEAWEEDFS_IMAGE ?=
 export POSTGRESQL_IMAGE ?=
 
 .PHONY: kind-up kind-gpus kind-load kind-services kind-install kind-down
@@ -29,7 +30,7 @@ kind-load: ## build the images and bring what changed into the cluster
 kind-services: ## install a PostgreSQL and a MinIO outside of the chart, as for a study with its own services
 	@k8s/kind.sh services
 
-kind-install: ## install the chart with k8s/kind-values.yaml (RELEASE, HELM_ARGS, MINIO_IMAGE, POSTGRESQL_IMAGE)
+kind-install: ## install the chart with k8s/kind-values.yaml (RELEASE, HELM_ARGS, MINIO_IMAGE, SEAWEEDFS_IMAGE, POSTGRESQL_IMAGE)
 	@k8s/kind.sh install $(if $(TAG),--set image.tag=$(TAG)) $(HELM_ARGS)
 
 kind-down: ## remove the cluster and its registry

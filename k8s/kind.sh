@@ -56,7 +56,7 @@ gpus() {
 
 load() {
   local image images=()
-  for image in "$MINIO_IMAGE" "$POSTGRESQL_IMAGE"; do
+  for image in "$MINIO_IMAGE" "$SEAWEEDFS_IMAGE" "$POSTGRESQL_IMAGE"; do
     [ -z "$image" ] || ! docker image inspect "$image" >/dev/null 2>&1 || images+=("$image")
   done
   [ ${#images[@]} = 0 ] || kind load docker-image --name "$KIND_CLUSTER" "${images[@]}"
@@ -87,7 +87,8 @@ install() {
   # as a file, not by --set, which a file in HELM_ARGS could not overrule
   sed "s|registry: localhost:.*|registry: localhost:$REGISTRY_PORT|" k8s/kind-values.yaml |
     "$HELM" upgrade --install "$RELEASE" helm/ --kube-context "kind-$KIND_CLUSTER" --namespace tailfill -f - \
-    ${MINIO_IMAGE:+--set "minio.image=$MINIO_IMAGE"} ${POSTGRESQL_IMAGE:+--set "postgresql.image=$POSTGRESQL_IMAGE"} "$@"
+    ${MINIO_IMAGE:+--set "minio.image=$MINIO_IMAGE"} ${SEAWEEDFS_IMAGE:+--set "seaweedfs.image=$SEAWEEDFS_IMAGE"} \
+    ${POSTGRESQL_IMAGE:+--set "postgresql.image=$POSTGRESQL_IMAGE"} "$@"
 }
 
 down() {

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 5  # measurements that a spread needs
-SECONDS = 2.0  # after which LEAST measurements are enough
+LEAST = 3  # measurements that a spread needs
+SECONDS = 1.0  # after which LEAST measurements are enough
 MOST = 200
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -25,6 +25,16 @@ def spread(times: Sequence[float]) -> Range:
 def exactly(value: float) -> Range:
     """Returns the range `[3]` of a number that was not measured repeatedly: three times the number."""
     return np.full(len(QUANTILES), value, np.float64)
+
+
+Clock = Callable[[], float]
+"""Returns the seconds since any fixed moment."""
+
+
+def work_clock(on_gpu: bool, threads: int) -> Clock:
+    """Returns the clock by which work is timed: on a CPU it counts the time in which the process computes, with so many threads, and not the time in
+    which it waits for other processes. Timings of a busy machine are then about those of an idle one."""
+    return time.monotonic if on_gpu else lambda: time.process_time() / threads
 
 
 class Enough(Exception):

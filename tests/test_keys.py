@@ -79,6 +79,7 @@ SMALL: dict[str, list[str]] = {
     "table": [TABLE],
     "deepfashion-cropped": ["dataset={source: deepfashion, root: 's3://bucket/df', crop: true, resolution: 64}"],
     "resources": ["resources={device: cpu, processes: 1, cache_gib: 1}"],
+    "prices": ["prices={currency: EUR, per_hour: {H100: 2.5}}"],
 }  # fmt: skip
 """The `--set` values by which studies differ from the demo."""
 

@@ -54,9 +54,14 @@ a colon, or is localhost. Arguments: the root and the reference. */}}
 {{ include "tailfill.name" . }}-credentials
 {{- end }}
 
+{{- /* The S3 server that the chart installs: `minio`, `seaweedfs`, or nothing if the store is elsewhere. */}}
+{{- define "tailfill.ownStore" -}}
+{{- if .Values.minio.enabled -}}minio{{- else if and .Values.seaweedfs.enabled (not .Values.s3.store) -}}seaweedfs{{- end -}}
+{{- end }}
+
 {{- /* Name of the Secret with the keys for S3; empty if the Pods use a role instead. */}}
 {{- define "tailfill.s3Secret" -}}
-{{ .Values.s3.existingSecret | default (.Values.minio.enabled | ternary (include "tailfill.credentials" .) "") }}
+{{ .Values.s3.existingSecret | default (empty (include "tailfill.ownStore" .) | ternary "" (include "tailfill.credentials" .)) }}
 {{- end }}
 
 {{- define "tailfill.databaseSecret" -}}
@@ -104,11 +109,36 @@ a colon, or is localhost. Arguments: the root and the reference. */}}
 {{- if and .minio.enabled .s3.endpoint }}
 {{- fail "s3.endpoint names another server than the chart's own MinIO: set minio.enabled=false" }}
 {{- end }}
-{{- if not (or .minio.enabled .s3.store) }}
-{{- fail "minio.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a role (serviceAccount.annotations)" }}
+{{- if and .s3.endpoint (not .s3.store) }}
+{{- fail "s3.endpoint names a server of yours: name its bucket too, in s3.store (s3://bucket/prefix)" }}
+{{- end }}
+{{- if not (or (include "tailfill.ownStore" $) .s3.store) }}
+{{- fail "seaweedfs.enabled=false needs s3.store (s3://bucket/prefix) and s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or a role (serviceAccount.annotations), or minio.enabled=true" }}
 {{- end }}
 {{- if not (or .postgresql.enabled .database.existingSecret) }}
 {{- fail "postgresql.enabled=false needs database.existingSecret (DATABASE_URL) and, if its key has another name, database.secretKey" }}
 {{- end }}
 {{- end }}
+{{- include "tailfill.checkStore" . }}
+{{- end }}
+
+{{- /*
+Fails if the release has an S3 server that these values would not use, since its results would seem to be gone: the StatefulSet of an installed
+one, or the claim of one that was uninstalled. An upgrade from a chart whose only server was MinIO is such a case. Without a cluster, nothing is found.
+*/}}
+{{- define "tailfill.checkStore" -}}
+{{- $root := . -}}
+{{- $own := include "tailfill.ownStore" . -}}
+{{- range $other := without (list "minio" "seaweedfs") $own -}}
+{{- $name := printf "%s-%s" (include "tailfill.name" $root) $other -}}
+{{- $claim := printf "data-%s-0" $name -}}
+{{- $installed := lookup "apps/v1" "StatefulSet" $root.Release.Namespace $name -}}
+{{- $kept := lookup "v1" "PersistentVolumeClaim" $root.Release.Namespace $claim -}}
+{{- $remedy := eq $other "minio" | ternary "set minio.enabled=true" (empty $own | ternary "remove s3.store" "remove minio.enabled=true") -}}
+{{- if and $installed (not $root.Values.s3.endpoint) -}}
+{{- fail (printf "StatefulSet %s: holds the results of this release, which these values would leave behind: %s to keep it; or, if you no longer need them, delete it and its claim %s" $name $remedy $claim) -}}
+{{- else if and $kept $own -}}
+{{- fail (printf "PersistentVolumeClaim %s: holds the results of an earlier release of this name, which these values would leave behind: %s to continue with them; or, if you no longer need them, delete it" $claim $remedy) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}

@@ -47,8 +47,9 @@ cache. */}}
 {{- $cache := index . 1 -}}
 {{- with index . 0 -}}
 - {name: TAILFILL_STORE, value: {{ .Values.s3.store | default "s3://tailfill" | quote }}}
-{{- if .Values.minio.enabled }}
-- {name: AWS_ENDPOINT_URL_S3, value: "http://{{ include "tailfill.name" . }}-minio:9000"}
+{{- $own := include "tailfill.ownStore" . }}
+{{- if $own }}
+- {name: AWS_ENDPOINT_URL_S3, value: "http://{{ include "tailfill.name" . }}-{{ $own }}:9000"}
 {{- else if .Values.s3.endpoint }}
 - {name: AWS_ENDPOINT_URL_S3, value: {{ .Values.s3.endpoint | quote }}}
 {{- end }}
@@ -56,7 +57,7 @@ cache. */}}
 {{- with include "tailfill.s3Secret" . }}
 {{ include "tailfill.secretEnv" (list "AWS_ACCESS_KEY_ID" .) }}
 {{ include "tailfill.secretEnv" (list "AWS_SECRET_ACCESS_KEY" .) }}
-{{- if not (index $ 0).Values.minio.enabled }}
+{{- if not $own }}
 - name: AWS_SESSION_TOKEN
   valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_SESSION_TOKEN, optional: true}}
 {{- end }}

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.cli.study_text import CAP, REPETITIONS, SEED, DataSummary, study_text
+from jobs.cli.fit_time import Fitted, fit_time
+from jobs.cli.study_text import SEED, USUAL, DataSummary, Design, study_text
 from shared.artifacts.disk import whole_file
 from shared.errors import ConfigError, DataError
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from shared.data.source import InferredSource, SourceImage
 
 
-def init(data: Path, out: Path, page: Path | None = None) -> list[str]:
+def init(data: Path, out: Path, page: Path | None = None, hours: float | None = None, fits: bool = False) -> list[str]:
     """Writes a study for the labelled images in `data`, of any source that `infer_source` knows, to `out`, and `<out>-contact.png` beside it.
 
-    With `page`, writes a page of counts and sizes into that folder, too. Returns lines that describe the data and the next step. Raises DataError if
+    With `page`, writes a page of counts and sizes into that folder, too. If it `fits`, the study takes about so many `hours` on this machine, by
+    default 1 on a CPU and 8 on a GPU; else it has the usual size. Returns lines that describe the data and the next step. Raises DataError if
     `data` is none of them or has no usable image, and ConfigError if `out` exists already or cannot be written, or if `page` holds other files.
     """
     from jobs.cli.look import Listed, first_look
@@ -39,14 +41,17 @@ def init(data: Path, out: Path, page: Path | None = None) -> list[str]:
         check_folder(page)
     summary = _inspect(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    text = study_text(summary, _study_name(data))
+    name, fitted = _study_name(data), Fitted(USUAL, ())
+    if fits:
+        fitted = fit_time(summary, name, hours)
+    text = study_text(summary, name, fitted.design, fitted.lines)
     drawn = _contact_sheet(summary)
     with whole_file(sheet, private=False) as temporary:
         drawn.save(temporary, "PNG")
     with whole_file(out, private=False) as temporary:
         temporary.write_text(text, encoding="utf-8")
     look = f"tailfill look {shlex.quote(str(data))}"
-    lines = [*_describe(summary), f"study: {out}", f"contact sheet: {sheet}"]
+    lines = [*_describe(summary, fitted.design), *fitted.lines, f"study: {out}", f"contact sheet: {sheet}"]
     if page is not None:
         listed = Listed(str(data), source.dataset, summary.schema, summary.images, (*summary.listed, *source.notes))
         lines.append(f"page: {first_look(listed, page, look)}")
@@ -61,6 +66,7 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
     import numpy as np
 
     from shared.data.canonical import Reading
+    from shared.data.preview import SAMPLE, Preview
     from shared.data.problems import Problems
     from shared.data.schema import class_counts
     from shared.data.sources.table import open_source
@@ -99,6 +105,15 @@ def _inspect(data: Path, source: InferredSource) -> DataSummary:
         problems.lines[:3],
         bad,
         listing.notes,
+        Preview(
+            source.dataset.source,
+            listing.schema,
+            labels,
+            split,
+            len(images),
+            0,
+            tuple(images[:: -(-len(images) // SAMPLE)]),
+        ),
     )
 
 
@@ -136,14 +151,18 @@ def _contact_sheet(summary: DataSummary) -> Any:
     return class_sheet(summary.schema, np.stack([image.labels for image in summary.images]), thumbnail)
 
 
-def _describe(summary: DataSummary) -> list[str]:
+def _describe(summary: DataSummary, design: Design) -> list[str]:
     import numpy as np
 
     from shared.data.source import SPLITS
 
     names = summary.schema.class_names
     kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
-    lines = [*_effect(summary), f"found: {len(summary.images):,} images, label groups {kinds}", *_tail_lines(summary)]
+    lines = [
+        *_effect(summary, design.repetitions),
+        f"found: {len(summary.images):,} images, label groups {kinds}",
+        *_tail_lines(summary, design.cap),
+    ]
     lines += [f"note: {note}" for note in summary.listed] + [f"check: {note}" for note in summary.source.notes]
     counts = (np.stack([image.labels for image in summary.images]) == 1).sum(axis=0)
     if few := [n for n, count in zip(names, counts.tolist(), strict=True) if count < len(SPLITS)]:
@@ -157,7 +176,7 @@ def _describe(summary: DataSummary) -> list[str]:
     return lines
 
 
-def _effect(summary: DataSummary) -> list[str]:
+def _effect(summary: DataSummary, repetitions: int) -> list[str]:
     """Returns the smallest effect that the test images can show, with the variances that are assumed before anything is measured."""
     import math
 
@@ -169,7 +188,7 @@ def _effect(summary: DataSummary) -> list[str]:
     if not judged:
         return []
     components = assumed_components(judged, summary.test_images)
-    effect = smallest_effect(components, REPETITIONS, summary.test_images, Verdict().alpha)
+    effect = smallest_effect(components, repetitions, summary.test_images, Verdict().alpha)
     if not math.isfinite(effect):
         return []
     least = min((int(summary.test_counts[c]), summary.schema.class_names[c]) for c in columns)
@@ -179,7 +198,7 @@ def _effect(summary: DataSummary) -> list[str]:
     ]
 
 
-def _tail_lines(summary: DataSummary) -> list[str]:
+def _tail_lines(summary: DataSummary, cap: int) -> list[str]:
     """Returns the rare classes and what is generated for them, and the groups that have none."""
     tail = summary.tail
     lines = [f"nothing to fill in {name}: {why}" for name, why in tail.nothing.items()]
@@ -190,7 +209,7 @@ def _tail_lines(summary: DataSummary) -> list[str]:
         ]
     counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
     shown = [
-        f"{name} ({counts[name]:,}, filled to {min(median, (CAP + 1) * counts[name]):,})"
+        f"{name} ({counts[name]:,}, filled to {min(median, (cap + 1) * counts[name]):,})"
         for name, median in tail.fill_to.items()
     ]
     more = f" and {len(shown) - 8} more" if shown[8:] else ""

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from jobs.cli.report import fetch_report
 from shared.artifacts.disk import full_disk_named, whole_file
+from shared.config.forecast import RunForecast
 from shared.config.load import load_study, study_tree
 from shared.config.stages import stage_named
+from shared.forecast.begun import begin_with_forecast
+from shared.log import duration
 from shared.pipeline.console import open_console, summary
 from shared.pipeline.local_executor import LocalExecutor
 from shared.pipeline.local_session import (
@@ -38,6 +41,17 @@ def _scratch(workdir: Path) -> dict[str, str]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return {"TMPDIR": str(folder)}
+
+
+def _said(forecast: RunForecast | None) -> str:
+    """Returns a line about how long the run will take."""
+    if forecast is None:
+        return "forecast: none, as such work was never timed on this machine; `tailfill validate STUDY.yaml --plan` does so"
+    low, middle, high = (duration(hours * 3600) for hours in forecast.run_hours)
+    busy = (
+        f"; {forecast.slowdown:.1f} times as long while the machine is as busy as now" if forecast.slowdown > 1 else ""
+    )
+    return f"forecast: about {middle} ({low} to {high}) from the first stage to the report{busy}"
 
 
 def run_study(
@@ -74,7 +88,9 @@ def run_study(
             for step in session.steps:
                 if step.warm_start is not None:
                     step.warm_start.committed()  # raises now if it is missing, not hours later
+            forecast = begin_with_forecast(study, session.steps, workdir, Settings.from_environment())
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
+        console.say(_said(forecast))
         # the metrics of the whole run have one port, over which the coordinators of several experiments would fight
         environment = {**local.environment, **_scratch(workdir), **UNTRACKED, "TAILFILL_METRICS_PORT": ""}
         with whole_file(workdir / STUDY_FILE, private=False) as temporary:

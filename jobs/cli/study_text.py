@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shared.data.preview import Preview
     from shared.data.schema import LabelSchema
     from shared.data.source import InferredSource, SourceImage
     from shared.data.tail import Tail
@@ -23,9 +25,35 @@ RESOLUTIONS = (32, 64, 96, 128, 224)
 PIXEL_RESOLUTION = 64  # px; above this the pixel generator is slow on a CPU
 SHOWN = 30  # classes that are listed in the study's comment
 SEED = 0
-REPETITIONS = 10
-TRIALS = 4  # per repetition
-CAP = 5  # generated images per real one
+SIDES = (224, 128, 64)
+"""Lists the resolutions at which the frozen network may see the images, in px."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """Holds the choices of a new study that decide how long it takes."""
+
+    side: int = SIDES[0]
+    """Limits the resolution at which the frozen network sees the images, in px."""
+    pixel: int = PIXEL_RESOLUTION
+    """Limits the resolution of the pixel generator, in px."""
+    steps: int = 1500
+    """Counts the training steps of the generator."""
+    sampler_steps: int = 20
+    """Counts the steps in which an image is drawn."""
+    cap: int = 5
+    """Limits the generated images per real one of a class."""
+    repetitions: int = 10
+    """Counts the repetitions. A verdict needs six at least."""
+    trials: int = 4
+    """Counts the trials per repetition."""
+    search_epochs: int = 15
+    final_epochs: int = 30
+    stable_diffusion: bool = False
+    """Says whether Stable Diffusion is fine-tuned, which needs a GPU, in place of the pixel generator."""
+
+
+USUAL = Design()
 
 
 @dataclass(frozen=True)
@@ -50,6 +78,8 @@ class DataSummary:
     """Counts all problems."""
     listed: tuple[str, ...]
     """Holds what the source says about what it listed, such as what it left out."""
+    preview: Preview
+    """Holds the images as a forecast sees them."""
 
 
 def _resolution(summary: DataSummary) -> int:
@@ -61,43 +91,40 @@ def _median_side(summary: DataSummary) -> int:
     return sorted(summary.sides)[len(summary.sides) // 2]
 
 
-def study_text(summary: DataSummary, name: str) -> str:
-    """Returns a valid study for the data as YAML with comments."""
+def study_text(summary: DataSummary, name: str, design: Design = USUAL, notes: Sequence[str] = ()) -> str:
+    """Returns a valid study for the data as YAML with comments; `notes` are comments about the time that it takes."""
     resolution = _resolution(summary)
     head = f"""\
 # Written by `tailfill init`: a guess, which you should check. `tailfill validate THIS_FILE --plan` says what it would run.
-name: {name}
+{_comments(notes)}name: {name}
 seed: {SEED}
 
 {_dataset_text(summary, resolution)}
 {_rare_text(summary)}
 """
-    pixel = min(resolution, PIXEL_RESOLUTION)
     generated = f"""\
-# The generator: {GENERATORS["pixel"].about}.
-finetune: {{generator: pixel, resolution: {pixel}, steps: 1500, batch_size: {64 if pixel <= 32 else 32}}}
-{_other_generators()}
+{_generator_text(resolution, design)}
 # Each rare class is filled up to the median of its group, real and generated images together, with at most `cap` generated for each real one.
-generate: {{{_fill_text(summary)}, cap: {CAP}, guidance: 2.0, steps: 20, image_to_image: {{share: 0.5, strength: 0.65}}}}
+generate: {{{_fill_text(summary, design.cap)}, cap: {design.cap}, {_sampling_text(design)}, image_to_image: {{share: 0.5, strength: 0.65}}}}
 score: {{folds: 3, epochs: 12}}
 # Which generated images are used for training; a change here generates nothing again.
 accept: {{plausibility: [0.2, 0.95], copies: refuse}}
 
 """
     if not summary.tail.fill_to:
-        return head + generated + _classifier_text(resolution) + _without_generated_images()
+        return head + generated + _classifier_text(resolution, design) + _without_generated_images(design)
     return (
         head
         + generated
-        + _classifier_text(resolution)
+        + _classifier_text(resolution, design)
         + f"""\
 synthetic: {{share: 0.2, loss_weight: 0.5, until: 0.6}}
 
 # Each arm gets the same search, so that the baseline is tuned as hard as the others.
-{_search_text()}
-# Each of the {REPETITIONS} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
+{_search_text(design)}
+# Each of the {design.repetitions} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
 # train a generator for each, which costs more, and then the verdict holds for the recipe and not for one generator.
-final: {{epochs: 30, seeds: {REPETITIONS}}}
+final: {{epochs: {design.final_epochs}, seeds: {design.repetitions}}}
 verdict: {{metric: rare_macro_f1, baseline: real, generators: one}}
 experiments:
   - {{name: real, title: Real images only, images: real}}
@@ -107,23 +134,23 @@ experiments:
     )
 
 
-def _without_generated_images() -> str:
+def _without_generated_images(design: Design) -> str:
     return f"""
 # No class is rare, so there is nothing to fill, and this study only tunes a classifier on the real images. To ask about generated images all the same, name
 # classes in `rare`, and add experiments with `images: real+synthetic` and `images: real+copies` and a `verdict`.
-{_search_text()}
-final: {{epochs: 30, seeds: {REPETITIONS}}}
+{_search_text(design)}
+final: {{epochs: {design.final_epochs}, seeds: {design.repetitions}}}
 verdict: none
 experiments:
   - {{name: real, title: Real images only, images: real}}
 """
 
 
-def _search_text() -> str:
+def _search_text(design: Design) -> str:
     return f"""\
 search:
-  trials: {TRIALS * REPETITIONS} # {TRIALS} per repetition
-  epochs: 15
+  trials: {design.trials * design.repetitions} # {design.trials} per repetition
+  epochs: {design.search_epochs}
   objective: val_macro_f1
   space:
     training.lr: {{low: 0.0005, high: 0.01, log: true}}
@@ -131,10 +158,10 @@ search:
     training.dropout: {{low: 0.0, high: 0.5}}"""
 
 
-def _classifier_text(resolution: int) -> str:
+def _classifier_text(resolution: int, design: Design) -> str:
     """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
     if is_installed():
-        side = min(max(resolution, 64), 224)
+        side = min(max(resolution, 64), design.side)
         return f"""\
 # The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
 # seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
@@ -157,7 +184,36 @@ training: {{lr: 0.002, weight_decay: 0.0001, dropout: 0.2, batch_size: {128 if s
 """
 
 
-def _fill_text(summary: DataSummary) -> str:
+def _comments(notes: Sequence[str]) -> str:
+    return "".join(f"# {note}\n" for note in notes)
+
+
+def _generator_text(resolution: int, design: Design) -> str:
+    """Returns the section of the generator, with comments that offer the others."""
+    chosen = "stable-diffusion" if design.stable_diffusion else "pixel"
+    pixel = min(resolution, design.pixel)
+    settings = {
+        "pixel": f"resolution: {pixel}, steps: {design.steps}, batch_size: {64 if pixel <= 32 else 32}",
+        **{name: kind.example for name, kind in GENERATORS.items() if kind.example},
+    }
+    others = [
+        f"# Or: {GENERATORS[n].about}:\n# finetune: {{generator: {n}, {settings[n]}}}" for n in settings if n != chosen
+    ]
+    return "\n".join(
+        [
+            f"# The generator: {GENERATORS[chosen].about}.",
+            f"finetune: {{generator: {chosen}, {settings[chosen]}}}",
+            *others,
+        ]
+    )
+
+
+def _sampling_text(design: Design) -> str:
+    """Returns how images are drawn; Stable Diffusion needs more guidance and steps than the pixel generator."""
+    return "guidance: 7.5, steps: 30" if design.stable_diffusion else f"guidance: 2.0, steps: {design.sampler_steps}"
+
+
+def _fill_text(summary: DataSummary, cap: int) -> str:
     """Returns `fill_to`, with a `quota` for the rare classes whose group has another median than the first's."""
     medians = list(summary.tail.fill_to.values())
     fill_to = medians[0] if medians else max(sorted(summary.train_counts.tolist())[summary.schema.width // 2], 1)
@@ -165,17 +221,9 @@ def _fill_text(summary: DataSummary) -> str:
     if not others:
         return f"fill_to: {fill_to}"
     counts = dict(zip(summary.schema.class_names, summary.train_counts.tolist(), strict=True))
-    quota = {name: min(median - counts[name], CAP * counts[name]) for name, median in others.items()}
+    quota = {name: min(median - counts[name], cap * counts[name]) for name, median in others.items()}
     entries = ", ".join(f"{_quoted(name)}: {images}" for name, images in quota.items())
     return f"fill_to: {fill_to}, quota: {{{entries}}}"
-
-
-def _other_generators() -> str:
-    """Returns comments with the generators that may be used in place of the pixel generator."""
-    offered = {name: kind for name, kind in GENERATORS.items() if kind.example}
-    return "\n".join(
-        f"# Or: {kind.about}:\n# finetune: {{generator: {name}, {kind.example}}}" for name, kind in offered.items()
-    )
 
 
 def _dataset_text(summary: DataSummary, resolution: int) -> str:

@@ -355,8 +355,11 @@ class S3Store:
 
     def _probe(self) -> None:
         key, data = f"{PROBE}-{uuid.uuid4().hex}", uuid.uuid4().bytes
-        with s3_errors(self._at, key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+        try:
+            with s3_errors(self._at, key):
+                self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+        except NotFound:  # MinIO says so of a bucket for a moment as it starts
+            raise no_bucket(self._at) from None
         try:
             found = self.get(key)
         except NotFound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import torch
 from PIL import Image
 
 from shared.artifacts.checkpoints import NoCheckpoints
-from shared.benchmark import MOST, Enough, Range, Repeats, exactly, spread
+from shared.benchmark import MOST, Clock, Enough, Range, Repeats, spread, work_clock
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
-from shared.classifier.frozen_features import decoded, image_digests
+from shared.classifier.frozen_features import UNAUGMENTED, decoded, image_digests
 from shared.classifier.inputs import FrozenFeatures
 from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import TrainingSet
@@ -26,29 +25,43 @@ from shared.data.schema import LabelSchema
 from shared.device import pick_device
 from shared.stop import StopSignal
 
-IMAGES = (64, 16)  # fewer if the first epoch is slow
-SLOW_SECONDS = 1.5
+FEW, MANY = 16, 64
+"""Set the numbers of images whose epochs are compared, so that what an image takes is told from what a step and an epoch take."""
+SLOW_SECONDS = 0.5
+"""Sets the seconds of an epoch of FEW images from which on only the images count."""
 
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Holds the cost of a training per image."""
+    """Holds what a training costs in seconds, each as a range `[3]`, and in bytes."""
 
-    seconds_an_image: Range
-    """Gives the seconds per image of one epoch, without validation."""
-    setup_seconds_an_image: Range
-    """Gives the seconds per image for decoding and, if its outputs are kept, the frozen backbone."""
+    epoch: Range
+    """Gives the seconds of an epoch apart from its steps and images."""
+    step: Range
+    """Gives the seconds of a step apart from its images."""
+    image: Range
+    """Gives the seconds per image of an epoch."""
+    build: Range
+    """Gives the seconds to load the network."""
+    decode: Range
+    """Gives the seconds to decode an image."""
+    view: Range
+    """Gives the seconds that a view of an image takes in the frozen backbone."""
+    views: int
+    """Counts the views of a training image that are kept; 0 if none are."""
+    view_bytes: int
+    """Gives the memory of a kept view, or of an image that is kept decoded if there are no views."""
     weight_bytes: int
     """Gives the size of the weights as they are committed, those of a frozen trunk included."""
 
-    def setup(self, images: int) -> Range:
-        """Returns the seconds before the first epoch."""
-        return images * self.setup_seconds_an_image
-
 
 def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Resources) -> TrainingTime:
-    """Times an arm's classifier with random weights on random images of `resolution` pixels; raises what its training raises."""
+    """Times an arm's classifier with random weights on random images of `resolution` pixels; raises what its training raises.
+
+    Epochs of FEW images, of MANY in one step, and of MANY in several steps are compared.
+    """
     device = pick_device(resources.device)
+    clock = work_clock(device.type == "cuda", torch.get_num_threads())
     plain = {
         "classifier.pretrained": False,
         "training.refit_epochs": 0,
@@ -56,23 +69,54 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
         "training.lr": 1e-6,  # too small to diverge
     }
     arm = with_parameters(arm.model_copy(update={"images": "real", "synthetic": None, "accept": None}), plain)
-    for count in IMAGES:
-        short = with_parameters(arm, {"training.batch_size": min(count, arm.training.batch_size)})
-        few, images = _random_images(schema, resolution, 2), _random_images(schema, resolution, count)
-        data = _build(short, images, few, resources, device)
-        repeats = Repeats()
+    few = _random_images(schema, resolution, FEW)
+    began = clock()
+    data = _build(arm, few, few, resources, device)
+    built = clock() - began
+    decode, view = _setup_seconds(data, few, clock)
+    views = len(data.inputs.views) if isinstance(data.inputs, FrozenFeatures) else 0
+    alone = max(built - FEW * (2 * decode + (views + 1) * view), 1e-3)
+    of_few, spread_of = _epoch(arm, data, clock, FEW)
+    if of_few > SLOW_SECONDS:
+        epoch, step, image = 0.0, 0.0, of_few / FEW
+    else:
+        data = _build(arm, _random_images(schema, resolution, MANY), few, resources, device)
+        (one, spread_of), (several, _) = _epoch(arm, data, clock, MANY), _epoch(arm, data, clock, FEW)
+        image = max(one - of_few, 0.0) / (MANY - FEW)
+        step = max(several - one, 0.0) / (MANY // FEW - 1)
+        epoch = max(of_few - step - FEW * image, 0.0)
+    weights = sum(tensor.nbytes for tensor in new_network(arm, data, 0).state_dict().values())
+    kept = data.inputs.nbytes // max(len(data) * max(views, 1), 1)
+    epochs = (epoch * spread_of, step * spread_of, image * spread_of)
+    return TrainingTime(*epochs, _about(alone), _about(decode), _about(view), views, kept, weights)
 
-        def note(record: EpochRecord, repeats: Repeats = repeats, count: int = count) -> None:
-            repeats.add(record.seconds)
-            if repeats.first > SLOW_SECONDS and count != IMAGES[-1]:
-                raise Enough
 
-        with suppress(Enough):
-            fit(short, data, MOST + 1, 0, NoCheckpoints(), StopSignal(), note)
-        if repeats.times:
-            break
-    weights = sum(tensor.nbytes for tensor in new_network(short, data, 0).state_dict().values())
-    return TrainingTime(spread(repeats.times) / count, exactly(_setup_seconds(data, images)), weights)
+def _epoch(arm: Arm, data: TrainingData, clock: Clock, batch: int) -> tuple[float, Range]:
+    """Returns the median of the seconds of an epoch with its validation, for batches of this size, and the range as shares of it."""
+    repeats, last = Repeats(), [clock()]
+
+    def note(record: EpochRecord) -> None:
+        now = clock()
+        passed, last[0] = now - last[0], now
+        repeats.add(passed)
+
+    with suppress(Enough):
+        fit(
+            with_parameters(arm, {"training.batch_size": batch}),
+            data,
+            MOST + 1,
+            0,
+            NoCheckpoints(),
+            StopSignal(),
+            note,
+        )
+    seconds = spread(repeats.times)
+    return float(seconds[1]), seconds / seconds[1]
+
+
+def _about(seconds: float) -> Range:
+    """Returns the range of a time that was measured once over many images."""
+    return seconds * np.array([0.9, 1.0, 1.2])
 
 
 def _build(arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, device: torch.device) -> TrainingData:
@@ -81,19 +125,20 @@ def _build(arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, devi
     return TrainingData.build(arm, everything, val, np.empty(0, np.int64), Runtime(device, resources))
 
 
-def _setup_seconds(data: TrainingData, images: ImageSet) -> float:
-    """Returns the seconds per image before the first epoch: to decode it, and if its outputs are kept, to run its views through the frozen backbone."""
-    start = time.monotonic()
+def _setup_seconds(data: TrainingData, images: ImageSet, clock: Clock) -> tuple[float, float]:
+    """Returns the seconds to decode an image, and those that a view takes in the frozen backbone, 0 if there is none."""
+    start = clock()
     pixels = torch.from_numpy(decoded(images, data.frozen.trunk.resolution))
-    seconds = (time.monotonic() - start) / len(images)
-    if isinstance(data.inputs, FrozenFeatures):
-        batch, digests = data.frozen.batch, image_digests(images)
-        rows = np.arange(batch) % len(images)  # a smaller batch would be filled up
-        wanted = [(digests[row], data.inputs.views[-1]) for row in rows]
-        start = time.monotonic()
-        data.frozen.computed(pixels[torch.from_numpy(rows)], wanted).cpu()
-        seconds += (time.monotonic() - start) / batch * len(data.inputs.views)
-    return seconds
+    decode = (clock() - start) / len(images)
+    if not data.trunk.has_frozen_layers:
+        return decode, 0.0
+    batch, digests = data.frozen.batch, image_digests(images)
+    rows = np.arange(batch) % len(images)  # a smaller batch would be filled up
+    view = data.inputs.views[-1] if isinstance(data.inputs, FrozenFeatures) else UNAUGMENTED
+    wanted = [(digests[row], view) for row in rows]
+    start = clock()
+    data.frozen.computed(pixels[torch.from_numpy(rows)], wanted).cpu()
+    return decode, (clock() - start) / batch
 
 
 def _random_images(schema: LabelSchema, resolution: int, count: int) -> ImageSet:

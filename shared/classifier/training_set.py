@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shared.config.stages import Arm
 from shared.data.accept import accepted_images
+from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet
 from shared.data.manual_images import contrast_and_sharpen, copied_rows
 from shared.data.review import KEEP, Review
@@ -89,7 +90,7 @@ def _with_manual_images(train: ImageSet, which: Literal["none", "rare", "all"], 
     if which == "none":
         return train
     copies = train.take(copied_rows(train.labels, which, rare))
-    encoded = [contrast_and_sharpen(data) for data in copies.encoded]
+    encoded = EncodedImages.of(contrast_and_sharpen(data) for data in copies.encoded)
     paths = [f"manual/{path}" for path in copies.paths]
     return _joined(train, ImageSet(train.schema, encoded, paths, copies.split, copies.labels))
 
@@ -98,7 +99,7 @@ def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
     labels: Labels = np.concatenate([first.labels, second.labels])
     return ImageSet(
         first.schema,
-        [*first.encoded, *second.encoded],
+        EncodedImages.of(first.encoded).joined(EncodedImages.of(second.encoded)),
         [*first.paths, *second.paths],
         np.concatenate([first.split, second.split]),
         labels,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared.config import dataset, study
+from shared.config import dataset, prices, study
 from shared.config.near import did_you_mean, near
 from shared.errors import ConfigError
 from shared.terminal import shortened
@@ -194,6 +194,8 @@ _TYPE_ERRORS = {*_TYPES, "literal_error"}
 _PATTERNS = {
     study.NAME_PATTERN: "1 to 40 lower-case letters, digits and inner hyphens",
     dataset.GROUP_PATTERN: "1 to 60 letters, digits, underscores and hyphens, a letter or digit first",
+    prices.CURRENCY_PATTERN: "three capital letters, e.g. EUR",
+    prices.DEVICE_PATTERN: "the name of a device or a part of it, e.g. H100, without spaces around it",
 }
 
 

@@ -17,6 +17,7 @@ from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
 from shared.config.paths import is_under, value_at, with_parameters
+from shared.config.prices import Prices
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
@@ -136,6 +137,11 @@ class ResolvedStudy:
     def resources(self) -> Resources:
         """Describes the resources that stages may use."""
         return self.written.resources
+
+    @property
+    def prices(self) -> Prices | None:
+        """Returns the prices of devices, if the study has any."""
+        return self.written.prices
 
 
 def resolve(study: Study, places: Mapping[Path, str] = MappingProxyType({})) -> ResolvedStudy:

@@ -14,8 +14,10 @@ from pydantic import Field
 
 from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
+from shared.config.forecast import RunForecast
 from shared.config.generation import Accept, AnyFinetune, Generate
 from shared.config.near import near
+from shared.config.prices import Prices
 from shared.config.search import Final, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 from shared.errors import ConfigError
@@ -202,6 +204,10 @@ class ReportConfig(Section):
     verdict: Verdict | Literal["none"]
     rare: Rare
     experiments: tuple[ReportedExperiment, ...]
+    prices: Prices | None = Field(default=None, exclude_if=lambda prices: prices is None)
+    """Gives the prices with which costs are also said in money."""
+    forecast: RunForecast | None = Field(default=None, exclude_if=lambda forecast: forecast is None)
+    """Gives the forecast that the run was begun with, to be shown beside what happened."""
 
 
 PRETRAINED = "classifier.pretrained"
@@ -309,13 +315,22 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
             report_files=(
                 "metrics.json",
                 "predictions.parquet",
+                "validation.parquet",
                 "curve.json",
                 "thresholds.json",
                 "calibration.json",
                 "reviewed.csv",
             ),
         ),
-        "report": StageKind(ReportConfig, version=8, run="jobs.report:run"),
+        "report": StageKind(
+            ReportConfig,
+            version=9,
+            run="jobs.report:run",
+            operational=(
+                "prices",
+                "forecast",
+            ),  # like the hours themselves, they say what a result cost, not what it is
+        ),
     }
 )
 """Maps names to stages, in the order in which they run."""

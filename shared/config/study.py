@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, create_model, model_validator
 from shared.config.base import Section
 from shared.config.dataset import Dataset, Rare
 from shared.config.generation import Accept, AnyFinetune, Generate, Score
+from shared.config.prices import Prices
 from shared.config.search import Final, Resources, Search, Verdict
 from shared.config.training import Augmentation, Classifier, Images, Synthetic, Training
 
@@ -102,6 +103,9 @@ class Study(Overridable):
     """Says how the study decides whether generated images help. `none` gives no verdict."""
     resources: Resources = Resources()
     """Sets the device, processes and memory that stages may use."""
+    prices: Prices | None = None
+    """Gives prices of devices, with which the report and `validate --plan` also say in money what the study costs. A report that is finished
+    shows new prices after `tailfill run STUDY.yaml --rerun report`."""
     experiments: tuple[Experiment, ...] = Field(min_length=1)
     """Describes the rows of the result table."""
 

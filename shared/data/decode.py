@@ -6,12 +6,13 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from shared.data.canonical import USUAL, Canonical, Reading, canonical
+from shared.data.encoded import EncodedImages, EncodedWriter
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage
@@ -19,6 +20,7 @@ from shared.errors import DataError
 from shared.log import Log
 from shared.stop import StopSignal
 
+NO_PIXELS = np.empty(0, np.uint8)
 AHEAD = 8  # images per thread that are listed (or drawn) before the first of them is done: bounds the memory
 
 
@@ -32,7 +34,10 @@ class DecodedImages:
     """Holds the labels `[n, C]`."""
     images: list[SourceImage]
     """Lists the images as the source did, without their pixels."""
+    encoded: EncodedImages
+    """Holds the images in canonical form."""
     canonical: list[Canonical]
+    """Holds the values by which duplicates are found; without the encoded images."""
     notes: tuple[str, ...] = ()
     """Tells readers of the report how many images were read in a special way."""
 
@@ -52,7 +57,7 @@ def decode_images(
     """
     images: list[SourceImage] = []
     done: list[Canonical] = []
-    with reading.limiting():
+    with reading.limiting(), EncodedWriter() as writer:
         for image, result in Log("prepare").progress(
             _decoded(listing, resolution, fit, reading), "images", listing.total, unit="images"
         ):
@@ -61,7 +66,9 @@ def decode_images(
                 problems.add(result.reason, image.where, f"{image.path}: {result}")
             else:
                 images.append(_without_pixels(image))
-                done.append(result)
+                writer.add(result.data)
+                done.append(replace(result, data=b""))
+        encoded = writer.finish()
     labels = np.stack([image.labels for image in images]) if images else np.empty((0, listing.schema.width), np.int8)
     empty = _empty_classes(listing, labels, problems)
     problems.raise_if_failing()
@@ -70,7 +77,7 @@ def decode_images(
     schema, columns = _without(listing.schema, empty)
     special = Counter(note for each in done for note in each.notes)
     notes = tuple(f"{count:,} images: {note}" for note, count in sorted(special.items()))
-    return DecodedImages(schema, labels[:, columns], images, done, notes)
+    return DecodedImages(schema, labels[:, columns], images, encoded, done, notes)
 
 
 def _decoded(
@@ -104,7 +111,7 @@ def _attempt(
 
 
 def _without_pixels(image: SourceImage) -> SourceImage:
-    return SourceImage(image.path, image.where, np.empty(0, np.uint8), image.labels, image.split, image.group)
+    return SourceImage(image.path, image.where, NO_PIXELS, image.labels, image.split, image.group)
 
 
 def _empty_classes(listing: ImageListing, labels: Labels, problems: Problems) -> set[str]:

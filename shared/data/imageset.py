@@ -8,7 +8,7 @@ for generated images their provenance.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from shared.data.encoded import EncodedImages, EncodedWriter
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.errors import DataError
 
@@ -36,6 +37,7 @@ class ImageSet:
 
     schema: LabelSchema
     encoded: Sequence[bytes]
+    """Holds the images, as `EncodedImages` if there may be many."""
     paths: Sequence[str]
     split: NDArray[np.str_]
     labels: Labels
@@ -48,7 +50,7 @@ class ImageSet:
         """Returns the images at these positions, in this order."""
         return ImageSet(
             self.schema,
-            [self.encoded[i] for i in rows],
+            EncodedImages.of(self.encoded).take(rows),
             [self.paths[i] for i in rows],
             self.split[rows],
             self.labels[rows],
@@ -117,21 +119,24 @@ def write_shards(images: ImageSet, folder: Path, stem: str) -> list[Path]:
 
 def read_shards(paths: Sequence[Path], schema: LabelSchema) -> ImageSet:
     """Reads shards in order; raises DataError that names the shard, and the column if one is missing or has the wrong type."""
-    tables = []
-    for path in paths:
-        try:
-            tables.append(pq.read_table(path))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path.name}: is not a readable Parquet file ({error})") from error
-        _check_columns(tables[-1], schema, path.name)
-    return from_table(pa.concat_tables(tables), schema)
+
+    def tables() -> Iterator[pa.Table]:
+        for path in paths:
+            try:
+                table = pq.read_table(path)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path.name}: is not a readable Parquet file ({error})") from error
+            _check_columns(table, schema, path.name)
+            yield table
+
+    return from_tables(tables(), schema)
 
 
 def to_table(images: ImageSet) -> pa.Table:
     """Returns the whole image set as a table."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "image": pa.StructArray.from_arrays(
-            [pa.array(images.encoded, pa.binary()), pa.array(images.paths, pa.string())], fields=list(IMAGE_TYPE)
+            [pa.array(list(images.encoded), pa.binary()), pa.array(images.paths, pa.string())], fields=list(IMAGE_TYPE)
         ),
         "split": pa.array(images.split.tolist(), pa.string()),
     }
@@ -142,29 +147,41 @@ def to_table(images: ImageSet) -> pa.Table:
     return pa.table(columns)
 
 
-def from_table(table: pa.Table, schema: LabelSchema) -> ImageSet:
-    """Returns the image set of a table; inverts `to_table`."""
+def from_tables(tables: Iterable[pa.Table], schema: LabelSchema) -> ImageSet:
+    """Returns the image set of tables, of which one at a time is in memory; inverts `to_table`."""
+    paths: list[str] = []
+    rest: list[pa.Table] = []
+    with EncodedWriter() as writer:
+        for table in tables:
+            for data in _image_field(table, "bytes", len(paths)):
+                writer.add(data)
+            paths += _image_field(table, "path", len(paths))
+            rest.append(table.drop_columns(["image"]))
+        encoded = writer.finish()
+    table = pa.concat_tables(rest)
     labels = np.concatenate([_group_labels(table[group.name], group) for group in schema.groups], axis=1)
-    known = {"image", "split", *(group.name for group in schema.groups)}
-    rest = [name for name in table.column_names if name not in known]
+    known = {"split", *(group.name for group in schema.groups)}
+    extra = [name for name in table.column_names if name not in known]
     return ImageSet(
         schema,
-        _image_field(table, "bytes"),
-        _image_field(table, "path"),
+        encoded,
+        paths,
         np.asarray(table["split"].to_pylist(), dtype=np.str_),
         labels,
-        table.select(rest) if rest else None,
+        table.select(extra) if extra else None,
     )
 
 
-def _image_field(table: pa.Table, name: str) -> list[Any]:
-    """Returns one field of the column `image`, in the order of the rows; raises DataError if it is null in one."""
+def _image_field(table: pa.Table, name: str, first: int) -> list[Any]:
+    """Returns one field of the column `image`, in the order of the rows, of which `first` precede; raises DataError if it is null in one."""
     values: list[Any] = []
     # read chunk by chunk: all images together may exceed the 2 GiB of one Arrow binary array
     for chunk in table["image"].chunks:
         values += chunk.field(name).to_pylist()
     if (row := next((i for i, value in enumerate(values) if value is None), None)) is not None:
-        raise DataError(f"row {row}: column 'image' has no {name}; the data set is damaged, run `prepare` again")
+        raise DataError(
+            f"row {first + row}: column 'image' has no {name}; the data set is damaged, run `prepare` again"
+        )
     return values
 
 

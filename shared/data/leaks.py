@@ -24,7 +24,9 @@ from shared.data.source import SPLITS, SourceImage
 from shared.errors import DataError
 
 COLOUR_LEVELS = 8.0  # of 255: re-encoding, resizing and mild compression cause differences below 3
-BLOCK = 256  # rows compared at once with all others: 256 x 20,000 distances take 160 MB at 4 words each
+BLOCK = 1 << 18  # pairs compared at once: their hashes and colours take about 200 MB
+HASH_BITS = 256
+LEAST_PARTS = 4  # of at most 64 bits each
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Leak:
 def find_alike(images: Sequence[Canonical], distance: int) -> Likeness:
     """Compares all images with all others; `distance` is in bits.
 
-    Takes linear time for `distance` 0, else quadratic time: about 5 s for 20,000 images on one core.
+    Takes about linear time, and more if many images share parts of their hashes, as plain ones do.
     """
     seen: dict[bytes, int] = {}
     first = np.array([seen.setdefault(image.digest, i) for i, image in enumerate(images)], np.int64)
@@ -77,42 +79,50 @@ def find_alike(images: Sequence[Canonical], distance: int) -> Likeness:
     colours = (
         np.stack([images[i].colours for i in firsts]).astype(np.int16) if len(firsts) else np.empty((0, 48), np.int16)
     )
-    pairs: list[NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
-    distances: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for rows in _candidates(hashes, distance):
-        for start in range(0, len(rows), BLOCK):
-            block, rest = rows[start : start + BLOCK], rows[start:]
-            bits = differing_bits(hashes[block], hashes[rest])
-            a, b = np.nonzero(bits <= distance)
-            keep = b > a  # rest begins with the block itself
-            a, b = a[keep], b[keep]
-            alike = np.abs(colours[block[a]] - colours[rest[b]]).mean(axis=1) <= COLOUR_LEVELS
-            a, b = a[alike], b[alike]
-            pairs.append(firsts[np.stack([block[a], rest[b]], axis=1)])
-            distances.append(bits[a, b].astype(np.int64))
-    return Likeness(first, np.concatenate(pairs), np.concatenate(distances))
+    found = [np.empty((0, 2), np.int64)]
+    for a, b in _candidates(hashes, distance):
+        near = (_bits(hashes[a], hashes[b]) <= distance) & _same_colours(colours[a], colours[b])
+        found.append(np.stack([a[near], b[near]], axis=1))
+    pairs = np.unique(np.concatenate(found), axis=0)
+    return Likeness(first, firsts[pairs], _bits(hashes[pairs[:, 0]], hashes[pairs[:, 1]]))
 
 
-def _candidates(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
-    """Yields sets of rows within which all pairs are to be compared."""
-    if distance:
-        yield np.arange(len(hashes))
-        return
-    if len(hashes) == 0:
-        return
-    order = np.lexsort(hashes.T)
-    changes = np.flatnonzero((np.diff(hashes[order], axis=0) != 0).any(axis=1)) + 1
-    for rows in np.split(order, changes):
-        if len(rows) > 1:
-            yield np.sort(rows)
-
-
-def differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint16]:
-    """Returns the Hamming distances `[n, m]` of packed hashes `[n, 4]` and `[m, 4]`."""
-    bits = np.zeros((len(a), len(b)), np.uint16)
-    for word in range(a.shape[1]):
-        bits += np.bitwise_count(a[:, None, word] ^ b[None, :, word])
+def _bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Returns the number of bits, `[n]`, in which packed hashes `[n, 4]` differ."""
+    bits: NDArray[np.int64] = np.bitwise_count(a ^ b).sum(axis=1, dtype=np.int64)
     return bits
+
+
+def _same_colours(a: NDArray[np.int16], b: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Returns whether mean colours `[n, 48]` are nearly equal, `[n]`."""
+    nearly: NDArray[np.bool_] = np.abs(a - b).mean(axis=1) <= COLOUR_LEVELS
+    return nearly
+
+
+def _candidates(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields pairs of rows i < j, `[p]` each, among which are all whose hashes `[n, 4]` differ in at most `distance` bits.
+
+    The bits are split into more parts than may differ, so that such a pair has a part in common (the pigeonhole principle; Norouzi et al.
+    2012, Fast search in Hamming space with multi-index hashing). Rows that have a part in common are neighbours if they are sorted by it.
+    """
+    parts = max(distance + 1, LEAST_PARTS)
+    columns = np.random.default_rng(0).permutation(HASH_BITS)  # neighbouring bits of a hash depend on each other
+    packed = hashes.view(np.uint8)
+    for part in np.array_split(columns, parts):
+        key = np.zeros(len(hashes), np.uint64)
+        for column in part.tolist():
+            key = key << np.uint64(1) | (packed[:, column // 8] >> (column % 8) & 1)
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        place = np.flatnonzero(key[1:] == key[:-1])
+        apart = 1
+        while len(place):
+            for start in range(0, len(place), BLOCK):
+                block = place[start : start + BLOCK]
+                yield order[block], order[block + apart]  # the order is stable, so the first is the smaller
+            apart += 1
+            place = place[place + apart < len(key)]
+            place = place[key[place + apart] == key[place]]
 
 
 def find_leaks(likeness: Likeness, split: NDArray[np.str_]) -> list[Leak]:

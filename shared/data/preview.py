@@ -15,12 +15,15 @@ from shared.data.dataset import describe, rare_classes
 from shared.data.encode import image_format
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import Labels, LabelSchema
+from shared.data.source import SourceImage
 from shared.data.sources.table import open_source
 from shared.data.split import assign_splits, join_units
 from shared.errors import DataError
 
 OPEN_SECONDS = 5.0
 """Limits the time in which files are opened."""
+SAMPLE = 16
+"""Limits the images of the sample."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Preview:
     """Counts the images that are files of their own."""
     opened: int
     """Counts the files whose header was read within OPEN_SECONDS; the unusable ones of these are left out."""
+    sample: tuple[SourceImage, ...] = ()
+    """Holds a few of the images, from all of the list."""
 
     def sizes(self) -> dict[str, int]:
         """Maps each split to its number of images."""
@@ -76,4 +81,6 @@ def preview(dataset: Dataset, root: Path | None, seed: int) -> Preview:
     units = join_units([image.group for image in images], np.arange(len(images)))
     given = np.array([image.split or "" for image in images], dtype="<U5")
     split, _ = assign_splits(given, labels, units, dataset.split, seed)
-    return Preview(dataset.source, listing.schema, labels, split, files, opened)
+    return Preview(
+        dataset.source, listing.schema, labels, split, files, opened, tuple(images[:: -(-len(images) // SAMPLE)])
+    )

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shared.artifacts.artifacts import Artifacts
@@ -25,16 +24,10 @@ from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError
 from shared.metrics.calibration import Calibration, calibrated
-from shared.metrics.classification import best_thresholds, fast_scores
-from shared.metrics.table import metric_named
 from shared.pipeline import status as step_status
 from shared.pipeline.session import Session
-from shared.report.inputs import Predictions, StageResult, read_predictions
-
-WITHOUT_VERDICT = "macro_f1"
-"""Names the metric by which the repetitions of a study without a verdict are compared."""
-HELPS = ("images help", "recipe helps")
-"""Lists the outcomes for which the verdict recommends an arm in place of the baseline."""
+from shared.report.inputs import Predictions, StageResult, read_predictions, read_validation
+from shared.report.recommended import HELPS, ValidationScores, deciding_metric, validation_score
 
 
 @dataclass(frozen=True)
@@ -69,16 +62,7 @@ class Repetition:
     def validation(self) -> tuple[NDArray[np.float32], Labels]:
         """Returns the logits and the labels of the validation split, both `[m, C]`; raises DataError if they are missing or damaged."""
         with self._readable("validation.parquet") as path:
-            table = pq.read_table(path)
-            logits, labels = (
-                np.concatenate(
-                    [np.array(table[f"{kind}_{group.name}"].to_pylist()) for group in self.schema.groups], axis=1
-                )
-                for kind in "ly"
-            )
-            if logits.shape != labels.shape or logits.shape[1] != self.schema.width:
-                raise ValueError(f"it has {logits.shape} logits and {labels.shape} labels")
-            return logits.astype(np.float32), labels.astype(np.int8)
+            return read_validation(path, self.schema)
 
     @property
     def validation_calibrated(self) -> NDArray[np.float32]:
@@ -116,28 +100,13 @@ class Chosen:
     """Says why this experiment was chosen."""
     repetitions: Mapping[int, Repetition]
     """Maps the numbers of the committed repetitions to them."""
-    metric: str
-    scores: Mapping[int, float]
-    """Maps the repetitions to their value of `metric` on the validation split; NaN if it is not defined."""
+    scores: ValidationScores
     report: Manifest | None
 
     @property
     def best(self) -> Repetition:
         """Returns the repetition with the best value on the validation split, the first of equal ones."""
-        return self.repetitions[max(self.repetitions, key=lambda n: (_worth(self.metric, self.scores[n]), -n))]
-
-    @property
-    def mean_worth(self) -> float:
-        """Returns the mean of the defined values on the validation split, as a number that is the larger, the better it is."""
-        known = [score for score in self.scores.values() if not math.isnan(score)]
-        return _worth(self.metric, float(np.mean(known)) if known else math.nan)
-
-
-def _worth(metric: str, score: float) -> float:
-    """Returns a number that is the larger, the better the score is; the least if the score is not defined."""
-    if math.isnan(score):
-        return -math.inf
-    return score if metric_named(metric).larger_is_better else -score
+        return self.repetitions[self.scores.best]
 
 
 def choose(session: Session, experiment: str | None) -> Chosen:
@@ -183,7 +152,7 @@ def choose(session: Session, experiment: str | None) -> Chosen:
     outcomes = _outcomes(report, names)
     helping = [of(arm, f"the verdict is “{said}”") for arm, said in outcomes.items() if said in HELPS]
     if helping:
-        return max(helping, key=lambda chosen: chosen.mean_worth)
+        return max(helping, key=lambda chosen: chosen.scores.mean_worth)
     found = ", ".join(f"{arm}: {said}" for arm, said in outcomes.items()) or "no arm with generated images"
     return of(verdict.baseline, f"it is the baseline, and the verdict recommends no other ({found})")
 
@@ -203,21 +172,19 @@ def _scored(
         raise ConfigError(
             f"study {session.study.name}: no final training of {name} is committed; `tailfill run` continues the study"
         )
-    schema, verdict = info.schema_, session.study.verdict
-    metric = verdict.metric if isinstance(verdict, Verdict) else WITHOUT_VERDICT
-    rare = rare_classes(session.study.written.rare, info)
+    metric, rare = deciding_metric(session.study.verdict), rare_classes(session.study.written.rare, info)
     repetitions = {
-        number: Repetition(number, manifest, session.artifacts, schema) for number, manifest in sorted(finals.items())
+        number: Repetition(number, manifest, session.artifacts, info.schema_)
+        for number, manifest in sorted(finals.items())
     }
-    scores: dict[int, float] = {}
-    for number, repetition in repetitions.items():
-        logits, labels = repetition.validation
-        p = calibrated(schema, logits, dict.fromkeys(schema.slices(), 1.0))
-        scores[number] = fast_scores(schema, p, labels, rare, best_thresholds(schema, p, labels))[metric]
-    return Chosen(session.study, info, name, why, repetitions, metric, scores, report)
+    scores = {
+        number: validation_score(info.schema_, *repetition.validation, rare, metric)
+        for number, repetition in repetitions.items()
+    }
+    return Chosen(session.study, info, name, why, repetitions, ValidationScores(metric, scores), report)
 
 
 def shown_score(chosen: Chosen, number: int) -> dict[str, Any]:
     """Returns the metric and the value by which a repetition was chosen."""
-    value = chosen.scores[number]
-    return {"metric": chosen.metric, "split": "val", "value": None if math.isnan(value) else value}
+    value = chosen.scores.by_repetition[number]
+    return {"metric": chosen.scores.metric, "split": "val", "value": None if math.isnan(value) else value}

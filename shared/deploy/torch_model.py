@@ -78,7 +78,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
     reading = Reading.of(dataset)
     if len(used) == 1:
         temperatures, thresholds = used[0].calibration.temperatures, used[0].calibration.thresholds
-        which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.metric} on the validation split"
+        which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.scores.metric} on the validation split"
     else:
         temperatures, thresholds = {}, _ensemble_thresholds(schema, used)
         which = f"all of its {len(used)} repetitions are averaged"

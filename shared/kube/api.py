@@ -35,6 +35,7 @@ PATHS = {
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
     "replicasets": "/apis/apps/v1",
+    "workloads": "/apis/kueue.x-k8s.io/v1beta2",
 }
 SECONDS = (5.0, 30.0)  # to connect, and to answer
 FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed
@@ -112,6 +113,13 @@ class Cluster:
     def list(self, kind: str, selector: str = "", field_selector: str = "") -> list[Object]:
         """Returns the objects with these labels and fields."""
         return self.list_version(kind, selector, field_selector)[0]
+
+    def list_if_served(self, kind: str, selector: str = "") -> Objects:
+        """Returns the objects with these labels; none if the cluster does not have the kind, or does not let us list it."""
+        try:
+            return self.list(kind, selector)
+        except (_Missing, ClusterError):
+            return []
 
     def list_version(self, kind: str, selector: str = "", field_selector: str = "") -> tuple[Objects, str]:
         """Returns the objects with these labels and fields, and the version of that list, from which `watch` goes on."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from shared.kube.api import Object
+from shared.kube.queues import queue_reason
 from shared.log import duration
 
 CRASH_LOOP_SECONDS = 900.0  # for which a container must run before the end of the one before it is no news any more
@@ -182,8 +183,10 @@ def _error(line: str) -> str:
     return str(value.get("event", "")) if isinstance(value, dict) and value.get("level") == "error" else ""
 
 
-def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> str | None:
-    """Returns why a Job makes no progress, or None if it does."""
+def job_reason(
+    job: Object, pods: Sequence[Object], events: Sequence[Object], workloads: Sequence[Object] = ()
+) -> str | None:
+    """Returns why a Job makes no progress, or None if it does. `workloads` are Kueue's."""
     state = job_state(job)
     if state.phase == "complete":
         return None
@@ -191,7 +194,7 @@ def job_reason(job: Object, pods: Sequence[Object], events: Sequence[Object]) ->
         said = failure(job, pods)
         return f"failed ({state.reason})" + (f": {said}" if said else "")
     if state.phase == "suspended":
-        return "is suspended: its queue has not admitted it yet"
+        return queue_reason(job, workloads)
     if reasons := [reason for pod in pods if (reason := pod_reason(pod))]:
         return reasons[0]
     if not any(not leaving(pod) for pod in pods):

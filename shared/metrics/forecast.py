@@ -7,7 +7,7 @@ The exact sign-flip test may require more: with the fewest repetitions that it a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +92,31 @@ def needed(components: Components, repetitions: int, units: int, alpha: float, e
         return Needed(least(repetitions, units, components), units)
     half = Components(components.repetition * math.sqrt(2), 0.0, 0.0)
     k = least(repetitions, ENDLESS, half)
+    return Needed(k, _least_units(lambda n: found(k, n), units))
+
+
+def units_needed(
+    components: Components, repetitions: int, units: int, alpha: float, effect: float = TO_SETTLE
+) -> int | None:
+    """Returns how many test units find `effect` with power 80 % in so many repetitions, at least `units`; None if no number of units does."""
+
+    def found(n: int) -> bool:
+        return smallest_effect(components, repetitions, n, alpha) <= effect
+
+    return _least_units(found, units) if found(ENDLESS) else None
+
+
+def _least_units(found: Callable[[int], bool], units: int) -> int:
+    """Returns about the least number of units, from `units` on, with which an effect is found."""
+    if found(units):
+        return units
     low, high = units, 2 * units
-    while not found(k, high) and high < ENDLESS:
+    while not found(high) and high < ENDLESS:
         low, high = high, 2 * high
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
-        low, high = (low, middle) if found(k, middle) else (middle, high)
-    return Needed(k, high)
+        low, high = (low, middle) if found(middle) else (middle, high)
+    return high
 
 
 def assumed_components(judged: Sequence[int], units: int) -> Components:

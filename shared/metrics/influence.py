@@ -7,13 +7,14 @@ weight per unit, 1 for each of n, unit i has the influence n dT/dw_i. The influe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.metrics.counts import DecisionCounts, Floats, hits_of
+from shared.metrics.counts import DecisionCounts, Floats, class_f1, hits_of
 from shared.metrics.table import Metric
 
 STEP = 1e-100  # nothing is subtracted, so the step may be so small that its square vanishes
@@ -35,10 +36,26 @@ def influences(
     """
     if metric.from_counts is None:
         raise ValueError(f"{metric.name}: has no influence per image, as it is not computed from counts alone")
+    formula = metric.from_counts
+    return _derivative(lambda counts: formula(schema, counts, rare), decided, labels, units)
+
+
+def class_f1_influences(decided: NDArray[np.bool_], labels: NDArray[np.int8], units: NDArray[np.int64]) -> Floats:
+    """Returns the influence of each unit on F1 of one class, `[units]`, for its decisions and labels `[n]`, and the unit of each image, `[n]`.
+
+    It is NaN for a class without a positive label.
+    """
+    return _derivative(lambda counts: class_f1(counts)[..., 0], decided[:, None], labels[:, None], units)
+
+
+def _derivative(
+    formula: Callable[[DecisionCounts], Floats], decided: NDArray[np.bool_], labels: Labels, units: NDArray[np.int64]
+) -> Floats:
+    """Returns n times the derivative of a formula of counts along what each of the n units adds to them, `[..., units]`."""
     order = np.argsort(units, kind="stable")
     first = np.flatnonzero(np.diff(units[order], prepend=-1))
     hits = hits_of(decided[..., order, :], labels[order])
     parts = [np.add.reduceat(kind, first, axis=-2, dtype=np.float64) for kind in hits]
     stepped = [cast(Floats, part.sum(axis=-2, keepdims=True) + 1j * STEP * part) for part in parts]
-    moved = metric.from_counts(schema, DecisionCounts(*stepped), rare)
+    moved = formula(DecisionCounts(*stepped))
     return np.where(np.isnan(moved), np.nan, len(first) * np.imag(moved) / STEP)

@@ -405,4 +405,5 @@ def _report_config(study: ResolvedStudy) -> ReportConfig:
             ReportedExperiment(**{name: getattr(experiment, name) for name in reported})
             for experiment in study.experiments
         ),
+        prices=study.prices,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
@@ -18,6 +18,7 @@ from shared.pipeline.final_requests import FinalRequests
 from shared.pipeline.search_status import Hints
 from shared.pipeline.session import Session
 from shared.pipeline.status import TaskStatus, task_id
+from shared.search.connections import workers_limit
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class ReleaseSnapshot:
     """Gives the number of workers to which users have scaled the Deployment."""
     events: list[Object]
     """Lists the warnings in the namespace."""
+    workloads: Sequence[Object] = ()
+    """Lists Kueue's Workloads in the namespace, if a Job is suspended."""
+    database_allows: int | None = None
+    """Gives the number of workers that PostgreSQL has connections for; None if it is not known, or a pooler is in between."""
 
     @classmethod
     def take(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
@@ -53,6 +58,7 @@ class ReleaseSnapshot:
             [pod for pod in pods if is_worker(pod)],
             0 if scale is None else int(scale["spec"].get("replicas", 0)),
             cluster.list("events", field_selector="type=Warning"),
+            cluster.list_if_served("workloads") if any(job_state(job).phase == "suspended" for job in jobs) else (),
         )
 
     def task_statuses(self, artifacts: Artifacts) -> dict[str, TaskStatus]:
@@ -76,7 +82,7 @@ class ReleaseSnapshot:
     def _task_status(self, job: Object) -> TaskStatus:
         name = job["metadata"]["name"]
         pods = pods_of(name, self.pods)
-        reason = job_reason(job, pods, self._events_of(name))
+        reason = job_reason(job, pods, self._events_of(name), self.workloads)
         if reason is not None:
             return TaskStatus("failed" if job_state(job).phase == "failed" else "pending", reason)
         if any(pod["status"].get("phase") == "Running" for pod in pods):
@@ -111,8 +117,13 @@ class ReleaseSnapshot:
     def _worker_lines(self) -> list[str]:
         waiting = self._workers_without_job()
         without = f"{waiting} without: no trial waits for them, or they failed or were refused (see control's log)"
+        held = ""
+        if self.database_allows is not None and self.database_allows < self.workers_allowed:
+            held = (
+                f"PostgreSQL has connections for {self.database_allows} (raise its max_connections, or use PgBouncer), "
+            )
         return [
-            f"workers: {self.workers_allowed} allowed (`kubectl scale deployment/{self.release}-tune` changes it), "
+            f"workers: {self.workers_allowed} allowed (`kubectl scale deployment/{self.release}-tune` changes it), {held}"
             f"{self._workers_with_job()} with a Job" + (f", {without}" if waiting else ""),
             *(f"  {name}: {reason}" for name, reason in self._stuck_workers().items()),
         ]
@@ -121,13 +132,15 @@ class ReleaseSnapshot:
         return sum(not job_state(job).ended for job in self.workers)
 
     def _workers_without_job(self) -> int:
-        return max(self.workers_allowed - self._workers_with_job(), 0)
+        limit = self.workers_allowed if self.database_allows is None else self.database_allows
+        return max(min(self.workers_allowed, limit) - self._workers_with_job(), 0)
 
     def _stuck_workers(self) -> dict[str, str]:
         """Returns why a worker's Job makes no progress, by its name."""
         jobs = {job["metadata"]["name"]: job for job in self.workers}
         reasons = {
-            name: job_reason(job, pods_of(name, self.workers_pods), self._events_of(name)) for name, job in jobs.items()
+            name: job_reason(job, pods_of(name, self.workers_pods), self._events_of(name), self.workloads)
+            for name, job in jobs.items()
         }
         return {name: reason for name, reason in reasons.items() if reason}
 
@@ -136,7 +149,11 @@ class ReleaseSnapshot:
         stuck = {pod["metadata"]["name"]: reason for pod in self.pods if (reason := pod_reason(pod))}
         return {
             "control": self._control_state(),
-            "workers": {"all": self.workers_allowed, "waiting": self._workers_without_job()},
+            "workers": {
+                "all": self.workers_allowed,
+                "waiting": self._workers_without_job(),
+                "database_allows": self.database_allows,
+            },
             "gpus_held": self.gpus,
             "stuck": stuck | self._stuck_workers(),
         }
@@ -161,6 +178,7 @@ def describe_release(
         statuses = snapshot.task_statuses(session.artifacts)
         rows = step_status.states(session.study, session.steps, session.artifacts, statuses)
         searches = search_status.search_states(rows, session.artifacts, session.database_url, hints)
+        snapshot = replace(snapshot, database_allows=_database_allows(session, len(searches)))
     except UnavailableError as error:
         stall = f"nothing moves: {error}"
         if as_json:
@@ -172,6 +190,14 @@ def describe_release(
         return json.dumps({"steps": steps, "requests": listed, **snapshot.as_json()}, indent=1)
     texts = [step_status.describe(rows, hints.resume), search_status.describe(searches), *snapshot.lines()]
     return "\n".join(filter(None, [*texts, *_request_lines(requests)]))
+
+
+def _database_allows(session: Session, searches: int) -> int | None:
+    """Returns how many workers PostgreSQL has connections for; None without a search, or if it is unavailable, as the searches' lines say."""
+    try:
+        return workers_limit(session.database_url, searches) if searches else None
+    except UnavailableError:
+        return None
 
 
 def _request_lines(requests: FinalRequests | None) -> Sequence[str]:

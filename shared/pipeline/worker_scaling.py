@@ -25,11 +25,13 @@ from shared.kube.workers import IdleSince, decide
 from shared.log import Log
 from shared.pipeline.search_status import COORDINATOR_SECONDS, name_of_search
 from shared.pipeline.session import Session
+from shared.search.connections import workers_limit
 from shared.search.identity import searches_of
 from shared.search.monitor import SearchSnapshot, read_searches
 
 REQUESTS = 8  # to the cluster at once: one after the other, hundreds of Jobs would take a minute on a busy API server
 REFUSED_SECONDS = 30.0  # before a worker that the cluster refused is created again
+LIMIT_SECONDS = 60.0  # between two looks at the number of connections that PostgreSQL allows
 
 log = Log("control")
 
@@ -59,6 +61,11 @@ class WorkerScaling:
         self._written: str | None = None
         """Holds the tasks of the open searches as they were last written for the workers."""
         self._not_before = 0.0
+        self._limit: int | None = None
+        """Holds how many workers PostgreSQL has connections for; None if a pooler is in between."""
+        self._limit_read = -float("inf")
+        self._held: tuple[int, int] | None = None
+        """Holds the numbers of workers that users and PostgreSQL allowed when they were last logged."""
         self._failed = set[str]()
         """Holds the uids of the failed Jobs that were logged."""
 
@@ -108,16 +115,45 @@ class WorkerScaling:
         if not tasks and not alive:
             return
         demands = self._demands(tasks, self._job_of_each_pod() if alive else {})
-        allowed = sum(int(found["spec"].get("replicas", 0)) for found in self._deployment.objects())
+        if tasks and demands is not None:
+            self._read_limit(len(tasks))
+        allowed = self._within_connections(
+            sum(int(found["spec"].get("replicas", 0)) for found in self._deployment.objects())
+        )
         trials = None if demands is None else sum(demand.trials for demand in demands)
         decision = decide(jobs, allowed, trials, {name for demand in demands or () for name in demand.busy})
         if demands is not None:
             self._write([demand.task for demand in demands if demand.open])
         names = {str(job["metadata"]["name"]) for job in jobs}
         with ThreadPoolExecutor(REQUESTS) as pool:
-            self._delete(pool, decision.over, "the Deployment was scaled down")
+            self._delete(pool, decision.over, "fewer are allowed, by the Deployment or by PostgreSQL's connections")
             self._delete(pool, self._idle.too_long(decision.idle, time.monotonic()), "there is no trial for it")
             self._create(pool, decision.create, names)
+
+    def _read_limit(self, searches: int) -> None:
+        """Reads how many workers PostgreSQL has connections for; keeps the number if it is unavailable."""
+        if time.monotonic() - self._limit_read < LIMIT_SECONDS:
+            return
+        try:
+            self._limit = workers_limit(self._session.database_url, searches)
+            self._limit_read = time.monotonic()
+        except UnavailableError as error:
+            log.warning("the number of connections that PostgreSQL allows cannot be read", reason=str(error))
+
+    def _within_connections(self, allowed: int) -> int:
+        """Returns how many of the workers that users allow PostgreSQL has connections for, and logs if these are fewer."""
+        if self._limit is None or self._limit >= allowed:
+            self._held = None
+            return allowed
+        if self._held != (allowed, self._limit):
+            log.warning(
+                "fewer tuning workers than the Deployment allows, as PostgreSQL has no more connections; raise its max_connections "
+                "(postgresql.maxConnections for the chart's own), or put PgBouncer before it",
+                allowed=allowed,
+                connections_for=self._limit,
+            )
+            self._held = (allowed, self._limit)
+        return self._limit
 
     def _delete(self, pool: Executor, names: Sequence[str], reason: str) -> None:
         for name, _ in zip(names, pool.map(partial(self._release.cluster.delete, "jobs"), names), strict=True):

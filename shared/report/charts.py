@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import Comparison
+from shared.report.class_readings import ClassReading
 from shared.report.scores import Spread
 from shared.report.svg import INK, LINE, MARKERS, MUTED, RARE, SERIES, Plot, finish, new_figure, style
 
 WIDE = 9.8  # inches, 940 CSS pixels: as wide as the tables
+NARROW = 5.6  # inches, 540 CSS pixels: its text can be read if a phone shows all of it
 
 
 def series(index: int) -> dict[str, Any]:
@@ -181,6 +183,46 @@ def class_scores(
             "class-scores",
             f"{metric} of the rare classes ({', '.join(classes)}) in {len(spreads)} arms; the numbers are in the table below.",
         )
+
+
+def class_gains(
+    rows: Sequence[ClassReading], arms: Mapping[str, str], series_numbers: Mapping[str, int], baseline: str
+) -> Plot:
+    """Draws how much each arm gains over the baseline in each class: the mean, and its interval over repetitions and test images.
+
+    `arms` maps the names of the experiments to their labels. It is narrow enough to be read on a phone.
+    """
+    with style():
+        figure, (axes,) = new_figure(NARROW, 1.0 + 0.1 * len(arms) + (0.2 + 0.11 * len(arms)) * len(rows))
+        axes.axvline(0, color=INK, linewidth=1)
+        offsets = np.linspace(-0.28, 0.28, len(arms)) if len(arms) > 1 else np.zeros(1)
+        for offset, (name, label) in zip(offsets, arms.items(), strict=True):
+            line_style, drawn = series(series_numbers[name]), False
+            for row, reading in enumerate(rows):
+                gain = reading.gain[name]
+                if gain.mean is None:
+                    continue
+                if gain.interval is not None:
+                    ends = [100 * end for end in gain.interval]
+                    axes.plot(ends, [row + offset] * 2, color=line_style["color"], linewidth=2.2, alpha=0.6)
+                line = axes.plot(
+                    100 * gain.mean, row + offset, markersize=6, linestyle="", label=None if drawn else label, **line_style
+                )  # fmt: skip
+                if reading.few:
+                    line[0].set_markerfacecolor("none")
+                drawn = True
+        axes.set_yticks(range(len(rows)), [f"{r.name} ({r.test_images:,})" for r in rows])
+        for tick, reading in zip(axes.get_yticklabels(), rows, strict=True):
+            tick.set_color(RARE if reading.judged else INK)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"F1, points against {baseline}")
+        figure.legend(loc="outside upper left", ncols=1)
+        said = "; ".join(
+            f"{r.name} {', '.join(f'{label} {100 * (r.gain[name].mean or 0):+.1f}' for name, label in arms.items())}"
+            for r in rows
+        )
+        return finish(figure, "class-gains", f"Gain of each class over {baseline} in points of F1: {said}.")
 
 
 def reliability(

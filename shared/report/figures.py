@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shared.metrics.evaluation import CALIBRATION_BINS, confidences
 from shared.report import charts, search_charts
+from shared.report.class_readings import ClassReadings
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StudyInputs
 from shared.report.scores import Comparisons, StudyScores
@@ -25,6 +26,7 @@ class Figures:
     """Holds the figures of a report; one is None or missing if the study has no data for it."""
 
     verdicts: Plot | None = None
+    gains: Plot | None = None
     distribution: Plot | None = None
     rare: Plot | None = None
     calibration: Plot | None = None
@@ -36,12 +38,20 @@ class Figures:
 
     def all(self) -> list[Plot]:
         """Returns every figure."""
-        single = [p for p in (self.verdicts, self.distribution, self.rare, self.calibration) if p is not None]
+        single = [
+            p for p in (self.verdicts, self.gains, self.distribution, self.rare, self.calibration) if p is not None
+        ]
         listed = [plot for by_name in (self.search, self.generated) for plots in by_name.values() for plot in plots]
         return [*single, *self.curves, *listed]
 
 
-def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, generated: list[GeneratedSet]) -> Figures:
+def draw(
+    study: StudyInputs,
+    scores: StudyScores,
+    judged: Comparisons | None,
+    classes: ClassReadings,
+    generated: list[GeneratedSet],
+) -> Figures:
     """Draws all figures of a study."""
     trained = [e for e in study.experiments if e.finals]
     series_numbers = {e.config.name: i for i, e in enumerate(study.experiments)}
@@ -50,6 +60,7 @@ def draw(study: StudyInputs, scores: StudyScores, judged: Comparisons | None, ge
     labels = {e.config.name: e.label for e in study.experiments}
     return Figures(
         verdicts=charts.forest(compared, labels, series_numbers, judged.rule.alpha) if judged and compared else None,
+        gains=_gains_plot(study, classes, shown),
         distribution=charts.class_distribution(_bars(study, generated), study.config.rare.below),
         rare=_rare_plot(study, scores, shown),
         calibration=_calibration_plot(study, scores, shown),
@@ -90,6 +101,20 @@ def _rare_plot(study: StudyInputs, scores: StudyScores, shown: dict[str, Experim
         return None
     spreads = {label: [scores.class_spread(e.config.name, n, "f1") for n in names] for label, e in shown.items()}
     return charts.class_scores(names, spreads, _series_numbers(shown, study), "F1")
+
+
+def _gains_plot(study: StudyInputs, classes: ClassReadings, shown: dict[str, Experiment]) -> Plot | None:
+    """Draws the gains of the classes that the verdict counts and then of others, as far as there is room."""
+    drawn = [e for e in shown.values() if e.config.name in classes.arms]
+    rows = [r for r in classes.classes if r.test_units and any(e.mean is not None for e in r.gain.values())]
+    rows = sorted(rows, key=lambda r: not r.judged)[:CLASSES_A_FIGURE]
+    if not drawn or not rows or classes.baseline is None:
+        return None
+    arms = {e.config.name: e.label for e in drawn}
+    numbers = _series_numbers(shown, study)
+    return charts.class_gains(
+        rows, arms, {name: numbers[label] for name, label in arms.items()}, study.experiment(classes.baseline).label
+    )
 
 
 def _calibration_plot(study: StudyInputs, scores: StudyScores, shown: dict[str, Experiment]) -> Plot | None:

@@ -162,6 +162,18 @@ def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Pre
     )
 
 
+def read_validation(path: Path, schema: LabelSchema) -> tuple[NDArray[np.float32], Labels]:
+    """Returns the logits and the labels of `validation.parquet`, both `[m, C]`; raises ValueError or KeyError for another table."""
+    table = pq.read_table(path)
+    logits, labels = (
+        np.concatenate([np.array(table[f"{kind}_{group.name}"].to_pylist()) for group in schema.groups], axis=1)
+        for kind in "ly"
+    )
+    if logits.shape != labels.shape or logits.shape[1] != schema.width:
+        raise ValueError(f"it has {logits.shape} logits and {labels.shape} labels")
+    return logits.astype(np.float32), labels.astype(np.int8)
+
+
 def _matrix(column: pa.ChunkedArray, width: int) -> NDArray[Any]:
     flat: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,17 +11,21 @@ from markupsafe import Markup, escape
 
 from shared.data.manual_images import copied_rows
 from shared.log import duration
+from shared.metrics.forecast import ENOUGH_UNITS
 from shared.metrics.table import METRICS, Format, metric_named
-from shared.report.answer import TONES, Answer, interval_text, p_text, points
+from shared.report.answer import TONES, interval_text, p_text, points
 from shared.report.budget_parity import incomplete_searches
-from shared.report.figures import Figures
+from shared.report.class_readings import ClassReadings, Estimate
+from shared.report.content import Report
+from shared.report.forecast import beside_truth, hours_text
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import StudyInputs
-from shared.report.lineage import LineageEntry, StageCost, gpu_budgets, hours
+from shared.report.lineage import gpu_budgets, hours
+from shared.report.money import amount_text
 from shared.report.paper_table import PAPER_ROWS, SOURCE
 from shared.report.pictures import ClassPictures, ManualPair, class_pictures, manual_pairs, sheet_uri, thumbnail_side
 from shared.report.results import PARAMETERS, parameter_values, temperatures_of
-from shared.report.scores import Comparisons, Spread, StudyScores
+from shared.report.scores import Spread
 from shared.report.template import page_template, style_sheet
 
 IMAGE_WORDS = {"real": "real", "real+synthetic": "real + generated", "real+copies": "real + copies (placebo)"}
@@ -51,20 +56,6 @@ class ManualImages:
     used_by: list[str]
 
 
-@dataclass(frozen=True)
-class Report:
-    """Holds all content of the page."""
-
-    study: StudyInputs
-    scores: StudyScores
-    judged: Comparisons | None
-    answer: Answer
-    generated: list[GeneratedSet]
-    figures: Figures
-    entries: list[LineageEntry]
-    costs: list[StageCost]
-
-
 def render(report: Report) -> str:
     """Returns the page as HTML."""
     template = page_template(
@@ -77,6 +68,13 @@ def render(report: Report) -> str:
         p=p_text,
         duration=duration,
         per_cent=per_cent,
+        of_hours=hours_text,
+        level=level,
+        gain=gain,
+        position=lambda names, name: names.index(name) % 6,
+        amount=amount_text,
+        code=code,
+        breakable=breakable,
     )
     study = report.study
     return template.render(
@@ -99,6 +97,7 @@ def render(report: Report) -> str:
         paper_source=SOURCE,
         has_paper_rows=any(e.config.paper_row is not None for e in study.experiments),
         hours=hours,
+        forecast=beside_truth(study.config.forecast, report.costs),
         gpu_budgets=gpu_budgets(study.results),
         incomplete_searches=incomplete_searches(study),
         tones=TONES,
@@ -107,6 +106,12 @@ def render(report: Report) -> str:
         columns=sorted((m for m in METRICS if m.place == "results"), key=lambda m: m.format != "loss"),
         calibration_columns=[m for m in METRICS if m.place == "calibration"],
         group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
+        baseline=report.classes.baseline,
+        confidence=f"{100 * (1 - report.classes.alpha):g} %",
+        by_chance=_by_chance(report.classes),
+        enough=ENOUGH_UNITS,
+        few_tested=any(reading.few and reading.test_units for reading in report.classes.classes),
+        grouped=any(reading.test_units != reading.test_images for reading in report.classes.classes),
         style=style_sheet("shared.report", "report.css"),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -126,6 +131,44 @@ def number(value: Any) -> str:
 def per_cent(value: float | None, digits: int = 1) -> str:
     """Formats a share in per cent."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def level(found: Estimate) -> Markup:
+    """Formats the mean of a share with its interval below, in per cent."""
+    if found.mean is None:
+        return Markup("–")
+    if found.interval is None:
+        return escape(f"{100 * found.mean:.1f}")
+    low, high = found.interval
+    return Markup('{}<span class="range">{} to {}</span>').format(
+        f"{100 * found.mean:.1f}", f"{100 * low:.1f}", f"{100 * high:.1f}"
+    )
+
+
+def gain(found: Estimate) -> Markup:
+    """Formats the mean of a difference with its interval below, in points."""
+    if found.mean is None:
+        return Markup("–")
+    if found.interval is None:
+        return escape(points(found.mean))
+    return Markup('<b>{}</b><span class="range">{}</span>').format(points(found.mean), interval_text(found.interval))
+
+
+def _by_chance(classes: ClassReadings) -> str:
+    """Returns about how many of the intervals of gains would exclude 0 by chance alone: `about 2`."""
+    intervals = sum(estimate.interval is not None for reading in classes.classes for estimate in reading.gain.values())
+    expected = classes.alpha * intervals
+    return f"about {expected:.0f}" if expected >= 1.5 else "about one" if expected >= 0.5 else "hardly one"
+
+
+def breakable(name: str) -> Markup:
+    """Returns a name, escaped, that may be broken into lines after a slash or an underscore, as in a narrow table."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - it is escaped
+
+
+def code(text: str) -> Markup:
+    """Returns text, escaped, in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it is escaped
 
 
 def spread(found: Spread, form: Format = "share") -> Markup:

@@ -14,16 +14,18 @@ import numpy as np
 from shared.csv_cells import safe_cells
 from shared.metrics.table import COLUMNS, METRICS
 from shared.metrics.verdict import Comparison
-from shared.report.answer import Answer
+from shared.report.class_readings import ClassReadings
+from shared.report.content import Report
+from shared.report.forecast import beside_truth
 from shared.report.generation import GeneratedSet
 from shared.report.inputs import Experiment, StageResult, StudyInputs
-from shared.report.lineage import LineageEntry, StageCost, gpu_budgets
+from shared.report.lineage import gpu_budgets
 from shared.report.paper_table import PAPER_ROWS
 from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """Lists the columns of the paper's Table 3, by their names in `training:`."""
-SCHEMA = 3
+SCHEMA = 4
 """Gives the version of the tree of `results.json`, which is raised when a key is removed or changes its meaning."""
 COMPARISON = (
     "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",
@@ -66,35 +68,33 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def results_tree(
-    study: StudyInputs,
-    scores: StudyScores,
-    judged: Comparisons | None,
-    answer: Answer,
-    generated: list[GeneratedSet],
-    entries: list[LineageEntry],
-    costs: list[StageCost],
-) -> dict[str, Any]:
+def results_tree(report: Report) -> dict[str, Any]:
     """Returns all numbers as a JSON tree. They are shares, not percentage points, and None if they are not defined.
 
     `docs/statistics.md` lists its keys.
     """
+    study, scores = report.study, report.scores
     return {
         "schema": SCHEMA,
         "study": study.config.study,
         "seed": study.config.seed,
-        "answer": asdict(answer),
-        "verdict": _verdict(judged),
+        "answer": asdict(report.answer),
+        "verdict": _verdict(report.judged),
+        "recommended": asdict(report.recommended) if report.recommended else None,
+        "next_steps": [asdict(step) for step in report.steps],
         "dataset": study.info.model_dump(mode="json", by_alias=True),
         "rare": [study.schema.class_names[i] for i in study.rare],
         "experiments": [_experiment(e, study, scores) for e in study.experiments],
-        "generated": [_generated(g) for g in generated],
+        "classes": _classes(report.classes),
+        "generated": [_generated(g) for g in report.generated],
         "search": {e.config.name: e.tune.json("best.json") for e in study.experiments if e.tune is not None},
         "importance": {e.config.name: e.tune.json("importance.json") for e in study.experiments if e.tune is not None},
         "searches": {e.config.name: e.tune.manifest.summary for e in study.experiments if e.tune is not None},
-        "cost": [asdict(cost) for cost in costs],
+        "cost": [asdict(cost) for cost in report.costs],
+        "money": {**asdict(report.money), "total": report.money.total} if report.money else None,
+        "forecast": beside_truth(study.config.forecast, report.costs),
         "budget_gpu_hours": gpu_budgets(study.results),
-        "lineage": [asdict(entry) for entry in entries],
+        "lineage": [asdict(entry) for entry in report.entries],
     }
 
 
@@ -145,6 +145,33 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "standard_error": math.sqrt(table.variance) if table else None,
         "freedom": table.freedom if table else None,
         "components": asdict(table.components) if table else None,
+    }
+
+
+def _classes(readings: ClassReadings) -> dict[str, Any]:
+    """Returns the readings of classes: F1 and its gain by class and experiment, and the worst classes and group of each experiment."""
+    return {
+        "confidence": 1 - readings.alpha,
+        "baseline": readings.baseline,
+        "readings": {
+            reading.name: {
+                "judged": reading.judged,
+                "train_images": reading.train_images,
+                "test_images": reading.test_images,
+                "test_units": reading.test_units,
+                "f1": {name: asdict(found) for name, found in reading.f1.items()},
+                "gain": {name: asdict(found) for name, found in reading.gain.items()},
+            }
+            for reading in readings.classes
+        },
+        "worst": {
+            worst.experiment: {
+                "class": asdict(worst.of_all) if worst.of_all else None,
+                "group": asdict(worst.group) if worst.group else None,
+                "class_by_group": {group: asdict(found) for group, found in worst.by_group.items()},
+            }
+            for worst in readings.worst
+        },
     }
 
 

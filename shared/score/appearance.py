@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from shared.data.canonical import mean_colours, perceptual_hash
 from shared.data.imageset import ImageSet, decode
-from shared.data.leaks import COLOUR_LEVELS, differing_bits
+from shared.data.leaks import COLOUR_LEVELS
 from shared.score.neighbours import Features, squared_distances
 from shared.stop import StopSignal
 
@@ -92,7 +92,7 @@ def hash_matches(queries: Appearances, reference: Appearances) -> tuple[NDArray[
     for side in range(2):
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
-            bits = differing_bits(queries.hashes[side, rows], reference.hashes[0]).astype(np.int64)
+            bits = _differing_bits(queries.hashes[side, rows], reference.hashes[0]).astype(np.int64)
             a, b = np.nonzero(bits <= COPY_BITS)
             colours = np.abs(queries.colours[side, start + a] - reference.colours[0, b]).mean(axis=1)
             unlike = colours > COLOUR_LEVELS
@@ -142,3 +142,11 @@ def features(thumbnails: torch.Tensor, window: Window = WHOLE) -> Features:
         for chunk in torch.split(thumbnails, CHUNK)
     ]
     return torch.cat(parts).numpy()
+
+
+def _differing_bits(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Returns the Hamming distances `[n, m]` of packed hashes `[n, 4]` and `[m, 4]`."""
+    bits = np.zeros((len(a), len(b)), np.uint16)
+    for word in range(a.shape[1]):
+        bits += np.bitwise_count(a[:, None, word] ^ b[None, :, word])
+    return bits

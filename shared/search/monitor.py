@@ -184,22 +184,30 @@ def _number(value: Any) -> float | None:
 @contextmanager
 def _reading(url: str) -> Iterator[Any]:
     """Yields a function that queries in one read-only transaction and returns rows as mappings."""
-    import psycopg2
     from psycopg2.extras import RealDictCursor
+
+    with connected(url) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+
+            def ask(sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+                cursor.execute(sql, values)
+                rows: list[dict[str, Any]] = cursor.fetchall()
+                return rows
+
+            yield ask
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Any]:
+    """Yields a connection of psycopg2; raises the errors of `read_searches`."""
+    import psycopg2
 
     arguments, label = connection_arguments(url)
     settings: dict[str, Any] = {**CONNECT, **arguments}
     try:
         with closing(psycopg2.connect(**settings)) as connection:
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
-
-                def ask(sql: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-                    cursor.execute(sql, values)
-                    rows: list[dict[str, Any]] = cursor.fetchall()
-                    return rows
-
-                yield ask
+            yield connection
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         reason = " ".join(str(error).split())[:LONGEST]
         if is_refusal(error):

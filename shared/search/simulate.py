@@ -27,6 +27,7 @@ from shared.errors import ConfigError, TailfillError
 from shared.isolation import isolated_children
 from shared.log import Log, configure
 from shared.search import statements
+from shared.search.connections import workers_limit
 from shared.search.coordinator import Coordinator, Outcome
 from shared.search.heartbeat import Heartbeat
 from shared.search.search_state import SearchSpec
@@ -34,8 +35,6 @@ from shared.search.storage import Database, quiet_optuna
 from shared.search.tables import searches, studies
 from shared.search.worker import TrialHandle, Worker
 from shared.stop import StopSignal
-
-RESERVED_CONNECTIONS = 5  # coordinator, our own count of connections, and those that PostgreSQL keeps for its superuser
 
 _log = Log("simulate")
 
@@ -82,7 +81,7 @@ def simulate(url: str, workers: int, trials: int) -> Simulated:
     database = Database(url)
     try:
         database.create_tables()
-        _check_connections(database, workers)
+        _check_connections(url, database.label, workers)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 measured = _simulate(database, url, spec, workers, Path(folder))
@@ -205,16 +204,12 @@ def _watch_connections(url: str, over: threading.Event, connections: list[int]) 
         database.close()
 
 
-def _check_connections(database: Database, workers: int) -> None:
-    def ask() -> int:
-        with database.transaction() as connection:
-            return int(connection.scalar(text(statements.MAX_CONNECTIONS)) or 0)
-
-    allowed = database.call("reading the limit of connections", ask)
-    if workers + RESERVED_CONNECTIONS > allowed:
+def _check_connections(url: str, label: str, workers: int) -> None:
+    limit = workers_limit(url, searches=1)
+    if limit is not None and workers > limit:
         raise ConfigError(
-            f"--workers {workers}: PostgreSQL at {database.label} allows {allowed} connections, one per worker and "
-            f"{RESERVED_CONNECTIONS} more are needed; raise max_connections, put PgBouncer before it, or take fewer workers"
+            f"--workers {workers}: PostgreSQL at {label} has connections for {limit} workers, one each beside those of others; "
+            "raise max_connections, put PgBouncer before it, or take fewer workers"
         )
 
 

@@ -26,8 +26,11 @@ def _idle_gpu_seconds(condition: str) -> str:
 
 # -- locks and the connection
 
-LOCK_TABLES = "SELECT pg_advisory_xact_lock(1952541036)"  # "tail" in ASCII
-"""Lets one process at a time create or migrate tables, until its transaction ends."""
+TRY_LOCK_TABLES = "SELECT pg_try_advisory_xact_lock(1952541036)"  # "tail" in ASCII
+"""Lets one process at a time create or migrate tables, until its transaction ends; returns whether it is this one.
+
+Whoever waits for it holds no connection meanwhile: with a pooler, the one that creates tables needs two more of the same few.
+"""
 
 LOCK_BUDGET = "SELECT pg_advisory_xact_lock(7627116, :study)"  # "tal" in ASCII
 """Lets one process at a time count and change the trials of a study, until its transaction ends."""
@@ -82,9 +85,17 @@ SELECT coalesce(sum({_GPU_SECONDS}), 0) + {_idle_gpu_seconds("~ :searches")}
 FROM tailfill_leases l JOIN studies s USING (study_id) WHERE split_part(s.study_name, '/', 1) ~ :searches
 """
 
-# -- the server, for `tailfill tune simulate`
+# -- the server's connections
 
-MAX_CONNECTIONS = "SHOW max_connections"
+CONNECTION_LIMITS = """
+SELECT pg_backend_pid(),
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0),
+  (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
+  (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
+"""
+"""Gives the process of this session, and the limits of the server, of the role and of the database; NULL if there is none."""
+
 COUNT_CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname = current_database()"
 )

@@ -3,8 +3,8 @@
 Optuna writes nothing for a lease without `Database.guarded`: the guard's statement is the first in the same transaction in which Optuna
 writes, so that the check and the write are atomic. (A lock on a second connection would be lost with that connection.)
 
-Nothing here outlives a transaction on the server: there are no session-level locks and no LISTEN, so PgBouncer in transaction mode
-suffices.
+Nothing here has to outlive a transaction on the server: there are no session-level locks, no LISTEN and no prepared statements, so PgBouncer in
+transaction mode suffices. The one setting of a session, which frees the locks of silent clients, is PgBouncer's own to make there (docs/searches.md).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from shared.search.database_url import connection_arguments
 from shared.search.tables import schema_version
 
 RETRY = Backoff(0.2, longest=5.0)
+LOCK_RETRY = Backoff(0.1, longest=1.0)
 T = TypeVar("T")
 Guard = Callable[[sqlalchemy.Connection], None]
 
@@ -40,6 +41,10 @@ QUIET_SECONDS = 15.0  # how long a server that was never reached may take to sta
 PATIENCE_SECONDS = 120.0  # how long an unavailable database is tried again, before exit 75
 
 _log = Log("search")
+
+
+class _OthersCreateError(Exception):
+    """Says that another process creates the tables now."""
 
 
 class Database:
@@ -168,7 +173,8 @@ class Database:
 
         def create() -> None:
             with self.transaction() as connection:
-                connection.execute(text(statements.LOCK_TABLES))
+                if not connection.scalar(text(statements.TRY_LOCK_TABLES)):
+                    raise _OthersCreateError
                 made, written = _stored_version(connection)
                 version = schema.version_of(made, written)
                 current = schema.check_version(version, self.label)
@@ -180,7 +186,19 @@ class Database:
                 if written is None or not current:
                     connection.execute(update(schema_version).values(version=len(schema.MIGRATIONS)))
 
-        self.call("creating tables", create)
+        again = retrying(_OthersCreateError, LOCK_RETRY, self._wait_for_tables, patience=PATIENCE_SECONDS)
+        try:
+            again(self.call, "creating tables", create)
+        except _OthersCreateError:
+            raise UnavailableError(
+                f"PostgreSQL at {self.label}: another process has been creating the search tables for {PATIENCE_SECONDS:.0f} s; "
+                "see what it waits for, and run the same command again"
+            ) from None
+
+    def _wait_for_tables(self, attempt: int, seconds: float, error: BaseException | None, waited: float) -> None:
+        """Says that another process creates the tables, once that takes long."""
+        if waited >= QUIET_SECONDS:
+            _log.info("another process creates the search tables", server=self.label, again_in_seconds=seconds)
 
     def _create_optunas_tables(self) -> None:
         # Optuna's constructor takes a second connection, and commits on its own

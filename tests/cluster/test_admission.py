@@ -47,7 +47,8 @@ def test_no_password_stands_outside_its_secret(release: Release) -> None:
     objects = [found for found in yaml.safe_load_all(rendered) if found]
     (secret,) = [found for found in objects if found["kind"] == "Secret"]
     assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    assert set(secret["data"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
+    passwords = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD"}
+    assert set(secret["data"]) == passwords | {"tls.crt", "tls.key"}
     elsewhere = json.dumps([found for found in objects if found is not secret])
     for value in secret["data"].values():
         assert value not in elsewhere

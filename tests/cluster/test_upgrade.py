@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster_release import ROOT, Release, wait_for
+from tests.support.cluster_release import Release, wait_for
+from tests.support.earlier import earlier_files
 from tests.support.rendered import PROGRAMS, program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,11 +20,7 @@ EARLIER = "2d323c378795bfb386dc85ef4aef83b6d444ffad"
 @pytest.fixture
 def earlier_chart(tmp_path: Path) -> Path:
     """Returns the folder of the earlier chart."""
-    archive = subprocess.run(["git", "archive", EARLIER, "helm"], cwd=ROOT, capture_output=True, check=False)
-    if archive.returncode:
-        pytest.skip(f"the clone does not have the commit {EARLIER}")
-    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive.stdout, check=True)
-    return tmp_path / "helm"
+    return earlier_files(EARLIER, tmp_path, "helm") / "helm"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -233,6 +233,22 @@ SETS = [
     Case("a path through a method", _set("name.__class__=x"), 2, ("name is a plain value",)),
 ]  # fmt: skip
 
+PRICES = [
+    Case("prices", _set("prices={currency: EUR, per_hour: {H100: 3, cpu: 0.04}}"), 0, ('"H100": 3.0', '"cpu": 0.04')),
+    Case("prices without a currency", _set("prices={per_hour: {H100: 3}}"), 2, ("prices.currency",)),
+    Case("a currency by its sign", _set("prices={currency: $, per_hour: {H100: 3}}"), 2, ("prices.currency", "three capital letters", '"$"')),
+    Case("prices of nothing", _set("prices={currency: EUR, per_hour: {}}"), 2, ("prices.per_hour", "at least 1")),
+    Case("a price below 0", _set("prices={currency: EUR, per_hour: {H100: -3}}"), 2, ("prices.per_hour.H100", "-3")),
+    Case("a price without an end", _set("prices={currency: EUR, per_hour: {H100: .inf}}"), 2, ("prices.per_hour.H100", "finite")),
+    Case("a price of everything", _set("prices={currency: EUR, per_hour: {H100: 1.0e+300}}"), 2, ("prices.per_hour.H100", "<= 1e+06")),
+    Case("a price in words", _set("prices={currency: EUR, per_hour: {H100: 3 EUR}}"), 2, ("prices.per_hour.H100", "must be a number", '"3 EUR"')),
+    Case("a price of any device", _set("prices={currency: EUR, per_hour: {'': 3}}"), 2, ("prices.per_hour.", "the name of a device")),
+    Case("a device with spaces around it", _set("prices={currency: EUR, per_hour: {' H100': 3}}"), 2, ("prices.per_hour. H100", "without spaces")),
+    Case("a device that is a number", _set("prices={currency: EUR, per_hour: {4090: 3}}"), 0, ('"4090": 3.0',)),
+    Case("a price alone", _set("prices=3"), 2, ("prices", "mapping")),
+    Case("prices of an experiment", _set("experiments.real.prices={currency: EUR}"), 2, ("prices", "one for the whole study")),
+]  # fmt: skip
+
 OTHERS = [
     Case("a study in JSON, indented by tabs", _study(JSON), 0, ("\U0001f600\\tx",)),
     Case("JSON with half a character", _study(JSON.replace("\\ude00", "")), 2, ("half a character",)),
@@ -259,4 +275,4 @@ def _piped(text: str) -> Path:
     return Path(f"/proc/self/fd/{read}")
 
 
-CASES = [*FILES, *TREES, *SCALARS, *NAMES, *SETS, *OTHERS]
+CASES = [*FILES, *TREES, *SCALARS, *NAMES, *SETS, *PRICES, *OTHERS]

@@ -313,6 +313,7 @@ ANSWERS = [
     Case("S3: wrong signature", _server(_error(403, "SignatureDoesNotMatch"), _put), 2, ("access refused",)),
     Case("S3: expired token", _server(_error(400, "ExpiredToken"), _get), 2, ("get new temporary keys",)),
     Case("S3: no bucket", _server(_error(404, "NoSuchBucket"), _get), 2, ("has no bucket",)),
+    Case("S3: a write that finds nothing to write to", _server(_error(404, "NoSuchKey"), _put), 2, ("has no bucket",)),
     Case("S3: slow down", _server(_error(503, "SlowDown"), _get), 75, ("503",)),
     Case("S3: internal error", _server(_error(500, "InternalError"), _put), 75, ("500",)),
     Case("S3: too many requests", _server(_error(429, "TooMany"), _get), 75, ("busy",)),

@@ -36,7 +36,7 @@ def _read(path: Path, reading: Reading) -> str:
         SourceImage("plain", "line 2", plain, np.array([0, 1], np.int8)),
     ]
     decoded = decode_images(ImageListing(SCHEMA, images, 2), SIDE, "squash", Problems("fail"), StopSignal(), reading)
-    pixels = decode(decoded.canonical[0].data, SIDE, "odd").astype(int)
+    pixels = decode(decoded.encoded[0], SIDE, "odd").astype(int)
     corners = [tuple(pixels[y, x].tolist()) for y, x in ((1, 1), (1, -2), (-2, 1), (-2, -2))]
     return f"corners {corners} notes {decoded.notes}"
 

@@ -94,7 +94,7 @@ def test_who_knows_which_secret() -> None:
     assert of_database == {"Deployment control", "Job worker", "Job tune"}
     assert {name for name, env in known.items() if "HF_TOKEN" in env} == {"Job weights"}
     online = {name for name, env in known.items() if env.get("HF_HUB_OFFLINE") != "1"}
-    assert online - {"StatefulSet minio", "StatefulSet postgresql"} == {"Job weights"}
+    assert online - {"StatefulSet seaweedfs", "StatefulSet postgresql"} == {"Job weights"}
     assert known["Deployment control"]["DATABASE_URL"] == (
         "postgresql://tailfill:$(POSTGRES_PASSWORD)@study-postgresql:5432/tailfill"
     )
@@ -125,7 +125,9 @@ def test_without_a_cluster_no_passwords_are_made() -> None:
         assert ended.returncode != 0
         return ended.stderr
 
-    assert "name it in s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and database.exist" in refused()
+    keys = "name it in s3.existingSecret (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY{}) and database.existingSecret"
+    assert keys.format(", tls.crt, tls.key") in refused()
+    assert keys.format("") in refused("--set", "minio.enabled=true")
     assert "name it in database.existingSecret (POSTGRES_PASSWORD), or use" in refused("--set", "s3.existingSecret=s3")
 
 
@@ -141,7 +143,7 @@ def test_the_report_is_waited_for_by_the_study_s_digest() -> None:
 
 
 def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
-    helm, external = any_program(), ("--set", "minio.enabled=false,s3.store=s3://bucket,s3.existingSecret=")
+    helm, external = any_program(), ("--set", "s3.store=s3://bucket,s3.existingSecret=")
     role = ("--set-json", 'serviceAccount.annotations={"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/study"}')
     objects = rendered(helm, *external, *role)
     for name in ("study-control", "study-stage"):
@@ -164,7 +166,7 @@ def test_s3_by_a_role_or_with_keys_of_some_hours() -> None:
     ("value", "kind", "key"), [("caSecret", "secret", "secretName"), ("caConfigMap", "configMap", "name")]
 )
 def test_s3_with_a_certificate_of_one_s_own_authority(value: str, kind: str, key: str) -> None:
-    objects = rendered(any_program(), "--set", f"minio.enabled=false,s3.store=s3://bucket,s3.{value}=authority")
+    objects = rendered(any_program(), "--set", f"s3.store=s3://bucket,s3.{value}=authority")
     for name, spec in pods(objects):
         if name == "StatefulSet postgresql":
             continue
@@ -244,7 +246,7 @@ def test_the_demo_fits_one_core() -> None:
     """The largest load counts: three searches, two workers, a stage that makes images, and a final training."""
     objects = rendered(any_program())
     asked = {name: cpu(spec["containers"][0]["resources"]["requests"]["cpu"]) for name, spec in pods(objects)}
-    always = asked["Deployment control"] + asked["StatefulSet minio"] + asked["StatefulSet postgresql"]
+    always = asked["Deployment control"] + asked["StatefulSet seaweedfs"] + asked["StatefulSet postgresql"]
     searching = 3 * asked["Job tune"] + 2 * asked["Job worker"]
     making = max(asked[f"Job {stage}"] for stage in ("prepare", "weights", "finetune", "generate", "judge", "score"))
     assert always + searching + making + asked["Job final"] <= 1000
@@ -371,7 +373,13 @@ def test_kueue_queues_jobs_only() -> None:
     one_shard = jobs(rendered(any_program(), *ci("kueue"), "--set", "stages.generate.shards=1"))
     assert "annotations" not in one_shard["generate"]["metadata"]  # Kueue refuses it for one Pod
     assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}
-    assert "kueue" not in json.dumps([each for each in objects if each["metadata"]["name"] != "study-stages"])
+    others = [each for each in objects if each["metadata"]["name"] != "study-stages"]
+    assert [each["kind"] for each in others if "kueue" in json.dumps(each)] == ["Role"]
+    rules = one(objects, "Role", "study-control")["rules"]
+    assert {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]} in rules
+    one_stage = rendered(any_program(), "--set", "stages.final.queueName=low")
+    assert "kueue" in json.dumps(one(one_stage, "Role", "study-control"))
+    assert "kueue" not in json.dumps(rendered(any_program()))
 
 
 def test_data_is_mounted_where_it_is_read() -> None:
@@ -409,7 +417,7 @@ def test_policies_admit_what_the_study_needs() -> None:
     inside = {
         each["metadata"]["name"]: each["spec"] for each in rendered(any_program()) if each["kind"] == "NetworkPolicy"
     }
-    assert set(inside) == {"study-all", "study-control", "study-minio", "study-postgresql"}
+    assert set(inside) == {"study-all", "study-control", "study-seaweedfs", "study-postgresql"}
     assert all(spec["policyTypes"] == ["Ingress"] for spec in inside.values())
     askers = inside["study-postgresql"]["ingress"][0]["from"]
     assert [each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for each in askers] == ["control", "tune"]
@@ -434,5 +442,5 @@ def test_a_changed_job_starts_control_anew() -> None:
         found: dict[str, str] = template["metadata"]["annotations"]
         return found
 
-    assert annotations() == annotations("--set", "minio.storage.size=1Gi")
+    assert annotations() == annotations("--set", "seaweedfs.storage.size=1Gi")
     assert annotations() != annotations("--set", "stages.final.backoffLimit=1")

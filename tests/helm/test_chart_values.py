@@ -59,12 +59,13 @@ def test_unknown_keys_and_wrong_values_are_refused(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (("--set", "minio.enabled=false"), "needs s3.store (s3://bucket/prefix) and s3.existingSecret"),
+        (("--set", "seaweedfs.enabled=false"), "needs s3.store (s3://bucket/prefix) and s3.existingSecret"),
         (
             ("--set", "postgresql.enabled=false,database.existingSecret="),
             "needs database.existingSecret (DATABASE_URL)",
         ),
-        (("--set", "s3.endpoint=https://s3.example.org"), "set minio.enabled=false"),
+        (("--set", "minio.enabled=true,s3.endpoint=https://s3.example.org"), "set minio.enabled=false"),
+        (("--set", "s3.endpoint=https://s3.example.org"), "name its bucket too, in s3.store"),
         (("--set", "image.registry="), "name your registry, or localhost"),
         (("--set", "image.registry=null"), "name your registry, or localhost"),
     ],
@@ -101,7 +102,7 @@ def test_no_values_are_the_images_of_make_images() -> None:
 
 
 def test_the_services_of_kind_are_the_chart_s() -> None:
-    objects = rendered(any_program())
+    objects = rendered(any_program(), "-f", str(CHART.parent / "k8s" / "kind-values.yaml"))
     for name in ("minio", "postgresql"):
         (deployment,) = (
             each

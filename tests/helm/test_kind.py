@@ -30,7 +30,7 @@ esac
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Returns the file in which the fakes write one line per call."""
-    for name in ("docker", "kind", "kubectl", "helm", "chromium", "make"):
+    for name in ("docker", "kind", "kubectl", "helm", "chromium", "pgbouncer", "make"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
     for name in ("KIND_CLUSTER", "REGISTRY_PORT", "REGISTRY", "HELM", "MAKEFLAGS"):
@@ -69,7 +69,7 @@ def test_images_come_from_the_registry_beside_the_cluster(asked: Path, port: str
     assert ended.returncode == 0, ended.stderr
     values = yaml.safe_load(Path(f"{asked}.values").read_text())
     image = {"registry": f"localhost:{port or 5001}", "tag": "dev", "pullPolicy": "Always"}
-    assert values == {"image": image, "gpu": {"emulated": True}}
+    assert values == {"image": image, "minio": {"enabled": True}, "gpu": {"emulated": True}}
     assert f"REGISTRY=localhost:{port or 5001}" in run(MAKE, "-n", "kind-load", f"REGISTRY_PORT={port or 5001}").stdout
     if port is None:
         assert values == yaml.safe_load((ROOT / "k8s" / "kind-values.yaml").read_text())

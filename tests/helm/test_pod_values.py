@@ -11,7 +11,7 @@ from shared.config.stages import STAGES
 from tests.support.rendered import any_program, ci, environment, jobs, one, pods, program, rendered, run_helm
 
 PLATFORM = ci("platform")
-ROLES = ["control", "minio", "postgresql", *(f"stages.{stage}" for stage in STAGES), "workers"]
+ROLES = ["control", "seaweedfs", "postgresql", *(f"stages.{stage}" for stage in STAGES), "workers"]
 KEPT = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
 
 
@@ -38,7 +38,7 @@ def set_json(path: str, value: object) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", ["helm", "helm4"])
 def test_every_role_has_the_same_merge(name: str) -> None:
-    main = {"minio": "minio", "postgresql": "postgresql"}
+    main = {"seaweedfs": "seaweedfs", "postgresql": "postgresql"}
     values: list[str] = []
     for role in ROLES:
         spec = {
@@ -155,15 +155,15 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
         ("stages.judge.podMetadata", {"labels": {"app.kubernetes.io/instance": "x"}}, "podMetadata.labels: the chart itself sets app.kubernetes.io/instance"),
         ("control.podMetadata", {"annotations": {"tailfill/task": "x"}}, "control.podMetadata.annotations: the chart itself sets tailfill/task"),
         ("workers.jobMetadata", {"labels": {"tailfill/role": "x"}}, "workers.jobMetadata.labels: the chart itself sets tailfill/role"),
-        ("minio.podMetadata", {"labels": {"app.kubernetes.io/component": "x"}}, "minio.podMetadata.labels: the chart itself sets"),
+        ("seaweedfs.podMetadata", {"labels": {"app.kubernetes.io/component": "x"}}, "seaweedfs.podMetadata.labels: the chart itself sets"),
         ("workers.podSpec", {"containers": [{"name": "mian"}]}, "workers.podSpec.containers: mian has no image; the chart's own container is main"),
-        ("minio.podSpec", {"containers": [{"name": "main"}]}, "minio.podSpec.containers: main has no image; the chart's own container is minio"),
+        ("seaweedfs.podSpec", {"containers": [{"name": "main"}]}, "seaweedfs.podSpec.containers: main has no image; the chart's own container is seaweedfs"),
         ("serviceAccount", {"control": {"name": "a"}, "stage": {"name": "a"}}, "are the same: stages need no rights"),
         ("stages.judge.podSpec", {"toleration": []}, "value must be one of 'activeDeadlineSeconds'"),
         ("control.podSpec", {"containers": [{"name": "main", "enviroment": []}]}, "value must be one of 'args'"),
         ("control.podSpec", {"containers": [{"image": "x"}]}, "missing property 'name'"),
         ("stages.judge.podMetadata", {"label": {}}, "additional properties 'label' not allowed"),
-        ("minio.jobMetadata", {}, "additional properties 'jobMetadata' not allowed"),
+        ("seaweedfs.jobMetadata", {}, "additional properties 'jobMetadata' not allowed"),
         ("stages.judge.cacheClaim", "x", "additional properties 'cacheClaim' not allowed"),
         ("image.digests", {"tuning": "sha256:" + "0" * 64}, "additional properties 'tuning' not allowed"),
         ("image.digests", {"tune": "latest"}, "does not match pattern"),
@@ -186,7 +186,7 @@ def test_a_variable_of_ones_own_replaces_the_charts() -> None:
     assert all(
         environment(template["spec"])["HF_HUB_OFFLINE"] == "0"
         for role, template in found.items()
-        if role not in ("minio", "postgresql")
+        if role not in ("seaweedfs", "postgresql")
     )
 
 
@@ -241,7 +241,7 @@ def test_one_registry_replaces_the_hosts_of_all_images() -> None:
         "--set",
         "stages.judge.image=team/judge:7,stages.score.image=localhost:5000/score:7",
     )
-    assert found["StatefulSet minio"].startswith("mirror.example.org/proxy/minio/minio:RELEASE")
+    assert found["StatefulSet seaweedfs"].startswith("mirror.example.org/proxy/chrislusf/seaweedfs:")
     assert found["StatefulSet postgresql"] == "mirror.example.org/proxy/library/postgres:18.3"
     assert found["Deployment control"] == "mirror.example.org/proxy/tailfill/control:0.1.0"
     assert found["Job judge"] == "mirror.example.org/proxy/team/judge:7"

@@ -21,7 +21,7 @@ def of_parent(
     """Returns what a parent chart with these dependencies renders."""
     parent = folder / "parent"
     (parent / "templates").mkdir(parents=True)
-    common = {"name": "tailfill", "version": "0.1.0", "repository": f"file://{CHART}"}
+    common = {"name": "tailfill", "version": "0.2.0", "repository": f"file://{CHART}"}
     chart = {
         "apiVersion": "v2",
         "name": "parent",
@@ -72,7 +72,7 @@ def test_two_studies_in_one_release_have_names_of_their_own(tmp_path: Path) -> N
         assert all(each["metadata"]["name"].startswith(f"{full}-") for each in own)
         env = one(objects, "Deployment", f"{full}-control")["spec"]["template"]["spec"]["containers"][0]["env"]
         assert {"name": "TAILFILL_RELEASE", "value": full} in env  # so that `tailfill status --release` finds it
-        assert {"name": "AWS_ENDPOINT_URL_S3", "value": f"http://{full}-minio:9000"} in env
+        assert {"name": "AWS_ENDPOINT_URL_S3", "value": f"http://{full}-seaweedfs:9000"} in env
 
 
 def test_every_name_begins_with_the_one_that_may_be_overridden() -> None:

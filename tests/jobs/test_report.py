@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.folder import FolderStore
 from shared.config.dataset import Rare
 from shared.config.generation import Accept
+from shared.config.prices import Prices
 from shared.config.search import Verdict
 from shared.config.task import Input, Task
 from shared.context import Context
@@ -27,9 +29,10 @@ from shared.data.imageset import read_shards
 from shared.data.review import image_ids
 from shared.errors import DataError, Stopped
 from shared.metrics.table import COLUMNS, METRICS, Metric
-from shared.report.answer import find_answer
+from shared.report.answer import find_answer, interval_text, points
 from shared.report.charts import forest
 from shared.report.inputs import StageResult, StudyInputs, read_study
+from shared.report.money import amount_text
 from shared.report.scores import StudyScores, judge, score_study
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -84,10 +87,15 @@ def test_results_json_is_as_documented(full_tree: dict[str, Any]) -> None:
         ("`verdict`", full_tree["verdict"]),
         ("`arms`", full_tree["verdict"]["arms"][0]),
         ("comparison", full_tree["verdict"]["arms"][0]["against_baseline"]),
+        ("`recommended`", full_tree["recommended"]),
+        ("`next_steps`", full_tree["next_steps"][0]),
+        ("`classes`", full_tree["classes"]),
+        ("`readings`", full_tree["classes"]["readings"]["pattern/solid"]),
+        ("estimate", full_tree["classes"]["readings"]["pattern/solid"]["f1"]["real"]),
     ):
         (row,) = [line for line in lists.splitlines() if line.startswith(f"| {where}")]
         assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == set(found), where
-    assert full_tree["schema"] == 3
+    assert full_tree["schema"] == 4
 
 
 def test_groups_of_images_are_the_test_units(tmp_path: Path) -> None:
@@ -132,12 +140,21 @@ def test_the_table_is_a_row_a_training(full: dict[str, Path], full_tree: dict[st
     assert real["paper"]["test_accuracy"] == 0.6728
 
 
-def rows_of(page: str, section: str, label: str) -> list[list[str]]:
-    """Returns the cells of a table of the page, row by row, without the deviations."""
+def cells_of(page: str, section: str, label: str) -> list[list[str]]:
+    """Returns the HTML of the cells of a table of the page, row by row."""
     part = page[page.index(f'<section id="{section}">') :]
     table = part[part.index(f'aria-label="{label}"') :].partition("</table>")[0]
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
-    return [[re.sub(r"<span.*", "", cell) for cell in row] for row in rows]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+
+
+def rows_of(page: str, section: str, label: str) -> list[list[str]]:
+    """Returns the cells of a table of the page, row by row, without the deviations."""
+    return [[re.sub(r"<span.*", "", cell) for cell in row] for row in cells_of(page, section, label)]
+
+
+def texts_of(page: str, section: str, label: str) -> list[list[str]]:
+    """Returns all text of the cells of a table of the page, row by row."""
+    return [[re.sub(r"<[^>]*>", "", cell) for cell in row] for row in cells_of(page, section, label)]
 
 
 def test_every_metric_has_its_place(full: dict[str, Path], full_tree: dict[str, Any]) -> None:
@@ -283,6 +300,59 @@ def test_on_a_cpu_no_gpu_hours_are_claimed(tmp_path: Path) -> None:
     assert "0.20 CPU" in cost
     assert "0.01 CPU" in cost
     assert "GPU" not in cost.partition("<caption>")[0]
+
+
+def test_costs_are_in_money_if_the_study_has_prices(tmp_path: Path) -> None:
+    maker = StudyMaker(tmp_path / "in", train=120, test=80)
+    maker.final("real", "real", 0, 2.0, 2.0, ())
+    config = report_config([("real", "real")])
+    for prices, total in (
+        (None, None),
+        (Prices(currency="EUR", per_hour={"h100": 2.0}), 2.0),
+        (Prices(currency="EUR", per_hour={"A100": 2.0}), 0),
+    ):
+        files = job.report(config.model_copy(update={"prices": prices}), maker.results, tmp_path)
+        tree, text = json.loads(files["results.json"].read_text()), files["index.html"].read_text()
+        cost = text[text.index('<section id="cost">') : text.index('<section id="lineage">')]
+        if total is None:
+            assert tree["money"] is None
+            assert "EUR" not in text
+            continue
+        expected = total * maker.results["final/real/0"].manifest.run.device_seconds / 3600
+        assert tree["money"]["total"] == pytest.approx(expected)
+        assert tree["money"]["by_stage"]["final"] == pytest.approx(expected)
+        assert f"<td><b>{amount_text(expected)}</b></td>" in cost
+        assert f"<dd>{amount_text(expected).replace('<', '&lt;')} EUR<small>" in text
+        assert ("2 EUR per hour of NVIDIA H100." in cost) == bool(total)
+        assert ("without GPUs that have no price" in text) != bool(total)
+        assert ("hours of NVIDIA H100" in cost) != bool(total)
+
+
+def test_the_page_says_what_to_do_and_where_the_gain_is(full: dict[str, Path], full_tree: dict[str, Any]) -> None:
+    text = full["index.html"].read_text()
+    steps = text[text.index('<section id="next">') : text.index('<section id="verdict">')]
+    assert [html.unescape(t) for t in re.findall(r"<h3>(.*?)</h3>", steps)] == [
+        s["title"] for s in full_tree["next_steps"]
+    ]
+    chosen = full_tree["recommended"]
+    assert (chosen["experiment"], chosen["among"]) == ("synthetic", 8)
+    assert f"Use the model of “synthetic”, repetition {chosen['repeat']}." in steps
+    assert "tailfill predict IMAGES --experiment synthetic\ntailfill export model DIR --experiment synthetic" in steps
+    classes = full_tree["classes"]
+    assert (classes["confidence"], classes["baseline"]) == (0.95, "real")
+    row = texts_of(text, "classes", "Gain of each class")
+    judged = [name for name, reading in classes["readings"].items() if reading["judged"]]
+    assert row[1] == ["Classes that the verdict counts"]
+    assert [cells[0].removesuffix(" †") for cells in row[2 : 2 + len(judged)]] == judged
+    reading, cells = classes["readings"][judged[0]], row[2]
+    assert cells[1:3] == [str(reading["train_images"]), str(reading["test_images"])]
+    gain = reading["gain"]["synthetic"]
+    assert cells[3] == f"{points(gain['mean'])}{interval_text(gain['interval'])}"
+    worst = texts_of(text, "classes", "Worst class of each arm")
+    found = classes["worst"]["synthetic"]
+    assert worst[-2][2].startswith(f"{found['class']['name']} {100 * found['class']['score']['mean']:.1f}")
+    assert worst[-1][2].startswith(f"{found['group']['name']} {100 * found['group']['score']['mean']:.1f}")
+    assert full["plots/class-gains.png"].read_bytes().startswith(b"\x89PNG")
 
 
 class Page(HTMLParser):
@@ -529,6 +599,22 @@ def test_a_stopped_run_commits_nothing(context: Context) -> None:
     with pytest.raises(Stopped):
         job.run(context.task.config, context)  # type: ignore[arg-type]
     assert context.artifacts.find("report", "k" * 64) is None
+
+
+def test_the_page_fits_on_a_phone_and_on_paper(browser: Any, full: dict[str, Path]) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page.goto(full["index.html"].as_uri())
+    inside = "e => [...document.querySelectorAll(e)].filter(x => x.getBoundingClientRect().right > innerWidth).length"
+    assert page.evaluate(inside, "#next *") == 0, "the steps are cut off"
+    assert page.evaluate(inside, "figure.whole svg") == 0, "the gains are cut off"
+    assert page.evaluate("document.querySelector('figure.whole svg').getBoundingClientRect().width") > 300
+    page.set_viewport_size({"width": 680, "height": 960})  # 18 cm, A4 within its margins
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.locator("nav").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    wide = "[...document.querySelectorAll('table')].filter(t => t.offsetWidth > 1.2 * innerWidth).map(t => t.closest('section').id)"
+    assert page.evaluate(wide) == []
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -66,12 +66,23 @@ class Release:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout} {done.stderr}"
         return done.stdout
 
-    def install(self, *values: str, program: str | None = None, chart: Path = ROOT / "helm") -> str:
-        """Installs or upgrades the release with k8s/kind-values.yaml and the images that the environment names."""
+    def install(
+        self, *values: str, program: str | None = None, chart: Path = ROOT / "helm", image_tag: str | None = None
+    ) -> str:
+        """Installs or upgrades the release with k8s/kind-values.yaml and the images that the environment names, or those of another tag."""
         files = [part for file in (ROOT / "k8s" / "kind-values.yaml", *values) for part in ("-f", str(file))]
-        images = {"minio.image": "MINIO_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"}
-        named = [f"--set={value}={os.environ[name]}" for value, name in images.items() if os.environ.get(name)]
-        named += [f"--set=image.registry={registry()}", f"--set=image.tag={tag()}"]
+        images = {
+            "minio.image": "MINIO_IMAGE", "seaweedfs.image": "SEAWEEDFS_IMAGE", "postgresql.image": "POSTGRESQL_IMAGE"
+        }  # fmt: skip
+        known = (chart / "values.schema.json").read_text(
+            encoding="utf-8"
+        )  # an earlier chart refuses what it does not know
+        named = [
+            f"--set={value}={os.environ[name]}"
+            for value, name in images.items()
+            if os.environ.get(name) and f'"{value.removesuffix(".image")}"' in known
+        ]
+        named += [f"--set=image.registry={registry()}", f"--set=image.tag={image_tag or tag()}"]
         if self.has_gpus():
             named.append("--set=gpu.enabled=true")
         return self.helm("upgrade", "--install", self.name, str(chart), *files, *named, program=program)

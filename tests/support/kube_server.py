@@ -234,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer_get(self, kind: str, name: str, part: str, query: dict[str, str], _: bytes) -> tuple[int, object]:
         server = self.server
+        if kind not in server.known:  # as of a custom resource that is not installed
+            return 404, {"kind": "Status", "message": "the server could not find the requested resource"}
         server.changed(kind)
         if not name:
             return self.list(kind, query)

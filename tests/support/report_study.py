@@ -302,6 +302,7 @@ class StudyMaker:
                 columns[f"{prefix}{name}"] = pa.array(p.astype(np.float32).tolist(), pa.list_(pa.float32()))
             columns[f"y_{name}"] = pa.array(y[:, where].tolist(), pa.list_(pa.int8()))
         pq.write_table(pa.table(columns), out / "predictions.parquet")
+        self._validation(out / "validation.parquet", skills, repeat)
         curve = [
             {"epoch": e, "lr": 1e-3, "train_loss": 1.4 * 0.9**e + 0.02 * own.random(), "val_loss": 1.3 * 0.93**e + 0.3 + 0.03 * own.random(),
              "train_accuracy": 0.98 - 0.6 * 0.85**e, "val_accuracy": 0.75 - 0.4 * 0.85**e,
@@ -312,7 +313,9 @@ class StudyMaker:
         (out / "metrics.json").write_text(json.dumps({"loss": 0.9 + 0.05 * own.random()}))
         calibration = {"temperatures": {group.name: TEMPERATURE for group in self.schema.groups}, "thresholds": {}}
         (out / "calibration.json").write_text(json.dumps(calibration))
-        files = {n: out / n for n in ("predictions.parquet", "curve.json", "metrics.json", "calibration.json")}
+        files = {n: out / n for n in (
+            "predictions.parquet", "validation.parquet", "curve.json", "metrics.json", "calibration.json",
+        )}  # fmt: skip
         real = images == "real"
         arm = Arm(
             rare=Rare(below=40), accept=None if real else Accept(), classifier=Classifier(), augmentation="hard", images=images,
@@ -326,6 +329,17 @@ class StudyMaker:
             {"arm": arm.model_dump(mode="json"), "repeat": repeat},
             inputs,
         )
+
+    def _validation(self, path: Path, skills: np.ndarray, repeat: int) -> None:
+        """Writes logits of the validation split, with the same skills."""
+        own = np.random.default_rng([self.seed, repeat, 7])
+        y = self.labels[self.split == "val"]
+        logits = np.where(y == 1, skills, 0.0) + own.normal(0, 1.2, y.shape)
+        columns = {}
+        for name, where in self.schema.slices().items():
+            columns[f"l_{name}"] = pa.array(logits[:, where].astype(np.float32).tolist(), pa.list_(pa.float32()))
+            columns[f"y_{name}"] = pa.array(y[:, where].tolist(), pa.list_(pa.int8()))
+        pq.write_table(pa.table(columns), path)
 
     def _labels(self, n: int) -> np.ndarray:
         labels = np.zeros((n, self.schema.width), np.int8)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from shared.artifacts.checkpoints import NoCheckpoints
-from shared.benchmark import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread
+from shared.benchmark import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread, work_clock
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
 from shared.data.encode import encode_image
@@ -25,8 +25,8 @@ from shared.diffusion.pixel.train import finetune_pixel
 from shared.settings import Settings
 from shared.stop import StopSignal
 
-FIRST = 2  # training steps that are run first; their pace decides how many are timed
 SAMPLER_STEPS = 2  # timed steps of the sampler, which takes equally long for each
+CPU_DRAWN = 8  # images that are drawn at once on a CPU; more take as long each
 
 
 def time_pixel(
@@ -49,21 +49,23 @@ def time_pixel(
     )
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         out = Path(scratch)
-        pace = _steps(config, images, out, device, FIRST)[-1]
-        steps = _steps(config, images, out, device, int(np.clip(SECONDS / pace, LEAST, MOST)) + 1)
+        steps = _steps(config, images, out, device, LEAST + 1)
+        if (more := int(min(SECONDS / np.median(steps[1:]), MOST))) > LEAST:
+            steps = _steps(config, images, out, device, more + 1)
         files = {path.name: path for path in out.iterdir()}
         generator = PixelGenerator.load(files, device, _no_base(out))
     guidance, all_steps = sampling(generate, generator)
     sampler_steps = min(SAMPLER_STEPS, all_steps)
-    requests = [SampleRequest(labels[i % n], i) for i in range(generate.batch_size)]
-    drawn = Repeats()
+    at_once = generate.batch_size if device.type == "cuda" else min(generate.batch_size, CPU_DRAWN)
+    requests = [SampleRequest(labels[i % n], i) for i in range(at_once)]
+    drawn, clock = Repeats(), work_clock(device.type == "cuda", torch.get_num_threads())
     with suppress(Enough):
         while True:
-            start = time.monotonic()
+            start = clock()
             generator.sample(requests, guidance, sampler_steps)
-            drawn.add(time.monotonic() - start)
+            drawn.add(clock() - start)
     share = 1.0 if guidance == 1 else guided_share(all_steps, generate.guidance_interval)
-    return spread(steps[1:]), spread(drawn.times) * (share * all_steps / sampler_steps) / generate.batch_size
+    return spread(steps[1:]), spread(drawn.times) * (share * all_steps / sampler_steps) / at_once
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:
@@ -72,9 +74,13 @@ def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.dev
     finetuning = Finetuning(
         images, np.array([], np.int64), 0, device, out, NoCheckpoints(), StopSignal(), _no_base(out)
     )
+    clock = work_clock(device.type == "cuda", torch.get_num_threads())
+    began, worked = time.monotonic(), clock()
     points = finetune_pixel(short, finetuning)
+    worked, passed = clock() - worked, time.monotonic() - began
     seconds: list[float] = np.diff([0.0, *(point["seconds"] for point in points)]).tolist()
-    return [max(second, 1e-4) for second in seconds]  # they are rounded in the curve, and so may be 0
+    # they are rounded in the curve, and so may be 0; of the time in it, this share was spent on the work
+    return [max(second, 1e-4) * worked / passed for second in seconds]
 
 
 def _no_base(scratch: Path) -> BaseSource:

@@ -17,6 +17,7 @@ from shared.data.preview import preview
 from shared.data.schema import class_counts
 from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError, DataError, InputError
+from shared.forecast.forecast import forecast_study
 from shared.stop import StopSignal
 
 
@@ -226,3 +227,45 @@ def test_boxes_are_measured_and_what_is_left_out_is_said(tmp_path: Path) -> None
     assert isinstance(dataset, CocoSource)
     assert (dataset.resolution, dataset.padding, dataset.least_size) == (32, 0.1, 16)
     assert "  least_size: 16 # px; boxes whose" in (tmp_path / "study.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a cache that keeps the timings of all tests of this module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("hours", [0.02, 0.5])
+def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+    out = tmp_path / "birds.yaml"
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    lines = init(data, out, hours=hours, fits=True)
+    study = load_study(out)
+    took = forecast_study(study).run_hours[1]
+    said = "\n".join(lines)
+    assert study.repetitions >= 6
+    if hours < 0.1:
+        assert took > hours  # imports alone take longer
+        assert "no study with a verdict is shorter" in said
+        assert "traded for the time: " in said
+        assert "6 repetitions, not 10" in said
+    else:
+        assert took <= hours
+        assert study.written.search.trials > 40 or study.repetitions > 10 or "traded" in said
+    assert f"# {next(line for line in lines if line.startswith('time: a run takes'))}" in out.read_text().splitlines()
+    assert study.written.final.seeds * (study.written.search.trials // study.repetitions) == study.written.search.trials
+
+
+def test_a_gpu_gets_stable_diffusion_and_eight_hours(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+    monkeypatch.setattr("shared.forecast.timings._gpus", lambda: ("NVIDIA H100 80GB HBM3",))
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    lines = init(data, tmp_path / "birds.yaml", fits=True)
+    finetune = load_study(tmp_path / "birds.yaml").written.finetune
+    assert (finetune.generator, getattr(finetune, "method", None)) == ("stable-diffusion", "lora")
+    assert any("without finetune, generate, which cannot be timed of the 8h00m" in line for line in lines)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,24 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.cli.validate import Forecast, describe, foresee_verdict, generated_sets, verdict_lines
+from jobs.cli.validate import describe, verdict_lines
 from shared.config.load import load_study
 from shared.data.preview import preview
 from shared.diffusion.generators import GENERATORS
+from shared.forecast.forecast import Forecast, foresee_verdict
+from shared.forecast.hours import generated_sets
 from tests.support.small_study import SMALL_STUDY
 
 SMALL = [
     "dataset.train=300", "dataset.val=60", "dataset.test=60", "dataset.rare_eval=4", "rare.below=12", "generate.fill_to=14",
     "training.batch_size=8", "finetune.width=8", "finetune.batch_size=4", "generate.batch_size=4", "generate.steps=2",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps timings in a folder that all tests of this session share."""
+    monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path_factory.getbasetemp() / "kept-timings"))
 
 
 def validate(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -54,8 +64,9 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     for counts in found["fill"].values():
         assert 0 < counts["real"] < 12
         assert 0 < counts["generate"] <= 14 - counts["real"]
-    assert found["hours"].keys() == {"finetune", "generate", "judge", "score", "tune", "final"}
+    assert found["hours"].keys() == found["stages"].keys() == found["disk"].keys() == found["memory"].keys()
     assert all(0 < hours < 10 for hours in found["hours"].values())
+    assert found["run_hours"][1] < sum(found["hours"].values())
     for stage, (low, high) in found["hours_range"].items():
         assert 0 < low <= found["hours"][stage] <= high
     assert found["gib"] > 0
@@ -69,8 +80,54 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     assert sum(line.startswith("fill ") for line in words) == len(found["fill"])
     assert words[1].startswith("images: 300 train, ")
     assert words[1].endswith(" test, before prepare removes those that are in two splits")
-    assert re.match(r"total: about \S+ \(\S+ to \S+\) of one process; disk ", words[-2])
-    assert words[-1].startswith("times were measured on this machine under its present load: load average ")
+    head, *rows = [line.split() for line in words if line.split()[0] in {"stage", "total", *found["stages"]}]
+    assert head == ["stage", "steps", "hours", "from", "to", "device", "disk", "GiB", "memory", "GiB"]
+    assert [row[:2] for row in rows] == [*([s, str(n)] for s, n in found["stages"].items()), ["total", "17"]]
+    assert all(row[5] == "cpu" for row in rows[:-1])
+    assert words[-1].startswith("timed at a load average of at most ")
+    again = json.loads(validate(capsys, "--plan", "--json", "--set", verdict))
+    assert again["hours"].keys() == found["hours"].keys()
+
+
+def test_a_plan_that_was_timed_times_nothing_and_imports_no_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    validate(capsys, "--plan")
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    code = (
+        "import sys; from jobs.__main__ import main; main(sys.argv[1:]); "
+        "print(*(name for name in ('torch', 'timm', 'diffusers') if name in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, "validate", str(SMALL_STUDY), *sets, "--plan"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+    assert "timing" not in done.stderr
+    assert any(line.startswith("a run takes about ") for line in done.stdout.splitlines())
+
+
+def test_prices_make_a_column(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    words = validate(capsys, "--plan", "--set", "prices={currency: EUR, per_hour: {cpu: 3600}}").splitlines()
+    (head,) = [line for line in words if line.startswith("stage ")]
+    (total,) = [line for line in words if line.startswith("total ")]
+    assert head.endswith("EUR")
+    low, high = map(float, total.split()[-1].split("–"))
+    assert 0 < low <= high
+    words = validate(capsys, "--plan", "--set", "prices={currency: EUR, per_hour: {H100: 3}}").splitlines()
+    assert all(line.endswith("–") for line in words if line.startswith(("finetune ", "total ")))
+
+
+def test_a_busy_machine_is_said_to_be_busy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    said = {}
+    for load in (0.0, 30.0):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
+        said[load] = [
+            line for line in validate(capsys, "--plan").splitlines() if line.startswith("the machine is busy")
+        ]
+    assert said[0.0] == []
+    assert said[30.0][0].startswith("the machine is busy now (load average 30.0 on ")
 
 
 def test_weights_of_the_hub_are_named_and_not_fetched(
@@ -130,7 +187,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 def counts(capsys: pytest.CaptureFixture[str], folders: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> str:
-    monkeypatch.setattr("jobs.cli.validate._time", lambda *_: None)
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
     dataset = f"dataset={{source: folder, resolution: 32, root: {folders}{more}}}"
     return validate(capsys, "--plan", "--set", dataset, "--set", "experiments=[{name: real}]", "--set", "verdict=none")
 

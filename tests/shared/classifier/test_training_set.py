@@ -75,7 +75,7 @@ def test_manual_images_are_added_as_real_ones(train: ImageSet) -> None:
 def test_an_arm_that_takes_all_images_needs_no_scores(train: ImageSet, generated: ImageSet) -> None:
     everything = {"plausibility": [0, 1], "copies": "allow"}
     found = effective_training_set(make_arm(images="real+synthetic", accept=everything), train, generated, None, RARE)
-    assert found.images.encoded[len(train) :] == generated.encoded
+    assert list(found.images.encoded[len(train) :]) == list(generated.encoded)
     assert found.loss_mask.all()
     copies = effective_training_set(make_arm(images="real+copies", accept=everything), train, generated, None, RARE)
     assert len(copies) == len(found)

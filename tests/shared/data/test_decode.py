@@ -48,7 +48,7 @@ def test_images_come_in_order_and_are_not_listed_all_at_once() -> None:
         yield from images()
 
     decoded = decode_images(listing(with_a_missing_file(), 201), 16, "squash", Watching("skip"), StopSignal())
-    assert [decode(c.data, 16, "")[0, 0, 0] for c in decoded.canonical] == list(range(200))
+    assert [decode(data, 16, "")[0, 0, 0] for data in decoded.encoded] == list(range(200))
     assert [i.path for i in decoded.images] == [f"{n}.png" for n in range(200)]
     assert ahead[0] < 200
     assert all(isinstance(i.content, np.ndarray) and not i.content.size for i in decoded.images)

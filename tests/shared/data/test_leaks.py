@@ -106,3 +106,17 @@ def test_pairs_are_those_of_a_plain_double_loop(kinds: list[tuple[int, int, int]
         and np.abs(images[i].colours.astype(int) - images[j].colours).mean() <= 8
     ]
     assert sorted(find_alike(images, distance).pairs.tolist()) == expected
+
+
+@pytest.mark.parametrize("distance", [0, 1, 4, 16])
+def test_planted_pairs_among_many_are_found(distance: int) -> None:
+    random = np.random.default_rng(distance)
+    hashes = random.integers(0, 256, (2000, 32), np.uint8)
+    for i in range(200):  # the images 1800 … 1999 differ from the first 200 in exactly `distance` bits
+        flipped = np.zeros(256, np.uint8)
+        flipped[random.choice(256, distance, replace=False)] = 1
+        hashes[1800 + i] = hashes[i] ^ np.packbits(flipped)
+    images = [Canonical(b"", b"%d" % i, bits, np.zeros(48, np.uint8)) for i, bits in enumerate(hashes)]
+    alike = find_alike(images, distance)
+    assert alike.pairs.tolist() == [[i, 1800 + i] for i in range(200)]
+    assert alike.distances.tolist() == [distance] * 200

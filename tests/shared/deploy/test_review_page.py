@@ -30,8 +30,8 @@ def image_id(i: int) -> str:
     return f"p0-{i:06d}-{i:012x}"
 
 
-def write_page(out: Path, count: int = 12) -> Path:
-    """Writes a page of images whose plausibility falls with their index, every third of which is of the second class."""
+def write_page(out: Path, count: int = 12, unscored: tuple[int, ...] = ()) -> Path:
+    """Writes a page of images whose plausibility falls with their index, every third of which is of the second class; `unscored` ones have none."""
     labels = np.array([[1, 0]] * 4, np.int8)
     train = ImageSet(
         SCHEMA, [png((9, 99, i)) for i in range(4)], [f"{i}.jpg" for i in range(4)], np.full(4, "train"), labels
@@ -44,6 +44,8 @@ def write_page(out: Path, count: int = 12) -> Path:
                 "id": image_id(i), "source_image": "0.jpg", "neighbour": f"{i % 4}.jpg", "plausibility": 1 - i / count, "as_near": i / count,
                 "refused": "less plausible than accepted" if i > count // 2 else None,
             }  # fmt: skip
+            if i in unscored:
+                facts |= {"plausibility": None, "as_near": None, "refused": None}
             written.append(WrittenImage(f"pool-0/{i:06d}.png", SCHEMA.class_names[int(i % 3 == 0)], ["a/x"], facts))
         write_review_page("study </script><b>", "synthetic", written, train, folder)
     return out / "review.html"
@@ -136,6 +138,18 @@ def test_buttons_and_filters(page: Any, tmp_path: Path) -> None:
     assert page.locator(".cell img").first.get_attribute("src") == "pool-0/000000.png"
     decided = {image_id(9): "reject", image_id(6): "keep", image_id(3): "keep", image_id(0): "keep"}
     assert downloaded(page, tmp_path) == decided
+
+
+def test_images_without_scores_are_neither_accepted_nor_refused_by_them(browser: Any, tmp_path: Path) -> None:
+    file = write_page(tmp_path / "out", unscored=(2, 11))
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(file.as_uri())
+    counts = {}
+    for show in ("", "accepted", "refused"):
+        page.select_option("#show", show)
+        counts[show] = page.locator(".cell").count()
+    assert counts == {"": 12, "accepted": 6, "refused": 4}
+    page.close()
 
 
 def test_a_button_that_is_reached_by_the_keyboard_works(page: Any, tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_why_a_job_does_not_move() -> None:
     assert job_reason(job("j"), [waiting], []) == pod_reason(waiting)
     assert job_reason(job("j"), [pod("p")], []) is None
     assert job_reason(job("j", ("Complete", "", "")), [], []) is None
-    assert "queue has not admitted" in str(job_reason(job("j", suspend=True), [], []))
+    queued = job("j", suspend=True)
+    queued["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "research"}
+    assert "the queue research has not admitted it" in str(job_reason(queued, [], []))
     quota = {"reason": "FailedCreate", "message": 'pods "x" is forbidden: exceeded quota: gpus', "lastTimestamp": "2"}
     older = {"reason": "FailedCreate", "message": "older", "lastTimestamp": "1"}
     assert job_reason(job("j"), [], [older, quota]) == 'no Pod can be made: pods "x" is forbidden: exceeded quota: gpus'

@@ -20,6 +20,7 @@ from shared.metrics.forecast import (
     expected,
     needed,
     smallest_effect,
+    units_needed,
 )
 from shared.metrics.two_way import Components
 
@@ -71,6 +72,15 @@ def test_what_is_needed_settles_a_point_and_a_tenth_less_does_not(
         assert smallest_effect(of, design.repetitions, max(n, int(0.9 * design.units)), 0.05) > TO_SETTLE
     elif design.repetitions > k:
         assert smallest_effect(of, max(k, int(0.9 * design.repetitions)), n, 0.05) > TO_SETTLE
+
+
+def test_test_units_alone_settle_a_point_or_cannot() -> None:
+    quiet = Components(0.003, 0.2, 0.3)
+    units = units_needed(quiet, 10, 200, 0.05)
+    assert units is not None
+    assert smallest_effect(quiet, 10, units, 0.05) <= TO_SETTLE < smallest_effect(quiet, 10, int(0.95 * units), 0.05)
+    assert units_needed(quiet, 10, 10**6, 0.05) == 10**6  # there are enough
+    assert units_needed(Components(0.03, 0.2, 0.3), 10, 200, 0.05) is None  # the repetitions alone differ too much
 
 
 def test_too_few_repetitions_find_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,14 @@ def test_the_status_tells_workers_with_a_job_from_those_without_and_says_why_one
     for found, name in zip(pods, ("study-worker-0", "study-worker-2"), strict=True):
         found["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name
     workers = [job("study-worker-0"), job("study-worker-1", suspend=True), failed]
+    workers[1]["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gold"}
+    lacks = {"type": "QuotaReserved", "status": "False", "message": "insufficient quota for cpu in flavor default"}
+    owner = [{"uid": "uid-study-worker-1"}]
+    workload = {"metadata": {"ownerReferences": owner}, "status": {"conditions": [lacks]}}
     control = pod("study-control-a", state={"running": {}}, more={"ready": True})
-    snapshot = ReleaseSnapshot("study", [control], [], [], workers, pods, 5, [])
+    snapshot = ReleaseSnapshot("study", [control], [], [], workers, pods, 5, [], [workload])
     said = {
-        "study-worker-1": "is suspended: its queue has not admitted it yet",
+        "study-worker-1": "is suspended: the queue gold has not admitted it: insufficient quota for cpu in flavor default",
         "study-worker-2": "failed (PodFailurePolicy: exit code 2): exit 2: no such model",
     }
     first, counts, *reasons, last = snapshot.lines()
@@ -75,5 +80,24 @@ def test_the_status_tells_workers_with_a_job_from_those_without_and_says_why_one
         "workers: 5 allowed (`kubectl scale deployment/study-tune` changes it), 2 with a Job, 3 without: "
     )
     assert reasons == [f"  {name}: {reason}" for name, reason in said.items()]
-    expected = {"control": "running", "workers": {"all": 5, "waiting": 3}, "gpus_held": 1, "stuck": said}
+    expected = {
+        "control": "running",
+        "workers": {"all": 5, "waiting": 3, "database_allows": None},
+        "gpus_held": 1,
+        "stuck": said,
+    }
     assert snapshot.as_json() == expected
+
+
+def test_the_status_says_that_postgresql_has_too_few_connections() -> None:
+    snapshot = ReleaseSnapshot("study", [], [], [], [job("study-worker-0")], [], 50, [], database_allows=20)
+    _, counts, *_ = snapshot.lines()
+    assert "50 allowed" in counts
+    assert (
+        "PostgreSQL has connections for 20 (raise its max_connections, or use PgBouncer), 1 with a Job, 19 without"
+        in counts
+    )
+    assert snapshot.as_json()["workers"] == {"all": 50, "waiting": 19, "database_allows": 20}
+    plenty = replace(snapshot, database_allows=60)
+    assert "PostgreSQL" not in "".join(plenty.lines())
+    assert plenty.as_json()["workers"] == {"all": 50, "waiting": 49, "database_allows": 60}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from pydantic import SecretStr
 
@@ -28,6 +29,7 @@ from shared.pipeline.plan import plan
 from shared.pipeline.search_status import name_of_search
 from shared.pipeline.session import Session
 from shared.pipeline.worker_scaling import WorkerScaling
+from shared.search.connections import PER_SEARCH, SPARE
 from shared.search.coordinator import Coordinator
 from shared.search.monitor import read_searches
 from shared.search.storage import Database
@@ -119,6 +121,26 @@ def searching(drill: Drill) -> Iterator[None]:
 
 def small(drill: Drill, trials: int) -> Drill:
     return replace(drill, search=drill.search.model_copy(update={"trials": trials}))
+
+
+def test_there_are_no_more_workers_than_connections(
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is the database's own, which its role may set."""
+    connection = psycopg2.connect(here.drill.url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {here.drill.url.rpartition('/')[2]} CONNECTION LIMIT {SPARE + PER_SEARCH + 2}")
+    with searching(here.drill):
+        assert here.advance(here.task) == ["study-worker-0", "study-worker-1"]  # three are allowed
+        here.advance(here.task)
+        assert caplog.text.count("fewer tuning workers than the Deployment allows") == 1
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE {here.drill.url.rpartition('/')[2]} CONNECTION LIMIT -1")
+        assert len(here.advance(here.task)) == 2  # it is read once a minute
+        monkeypatch.setattr(worker_scaling, "LIMIT_SECONDS", 0.0)
+        assert len(here.advance(here.task)) == 3
+    connection.close()
 
 
 def test_before_its_search_has_begun_there_is_no_worker(here: Here) -> None:

@@ -1,0 +1,171 @@
+"""Fits a new study to the time that there is: forecasts it as `validate --plan` does, and trades its choices until the forecast fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from jobs.cli.study_text import SIDES, DataSummary, Design, study_text
+from shared.config.load import study_from_tree
+from shared.log import duration
+
+if TYPE_CHECKING:
+    from shared.config.resolve import ResolvedStudy
+    from shared.forecast.forecast import Forecast
+
+CPU_HOURS, GPU_HOURS = 1.0, 8.0
+"""Set the hours of a study if the user names none."""
+MOST, AIM, LEAST = 1.0, 0.9, 0.8
+"""Set which shares of the hours a forecast may have at most, should have, and should have at least."""
+LEAST_STEPS, MOST_STEPS = 300, 6000
+"""Bound the training steps of the pixel generator: with fewer its images are noise, and more help a small set no further."""
+LEAST_REPETITIONS, MOST_REPETITIONS = 6, 20
+"""Bound the repetitions: a verdict needs six."""
+MOST_TRIALS = 8
+"""Limits the trials per repetition."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Holds what fits the time."""
+
+    design: Design
+    lines: tuple[str, ...]
+    """Says how long it takes and what was traded for that."""
+
+
+WORDS = {
+    "pixel": "generated images of {after} px, not {before}",
+    "trials": "{after} trials per repetition, not {before}",
+    "sampler_steps": "{after} steps to draw an image, not {before}",
+    "cap": "at most {after} generated images per real one, not {before}",
+    "repetitions": "{after} repetitions, not {before}",
+    "side": "the frozen network sees images of at most {after} px, not {before}",
+    "final_epochs": "{after} epochs of a final training, not {before}",
+    "search_epochs": "{after} epochs of a trial, not {before}",
+}
+"""Says what is traded, by the field of the design."""
+TRADES = (
+    ("pixel", 32),
+    ("trials", 3),
+    ("sampler_steps", 12),
+    ("cap", 3),
+    ("repetitions", 8),
+    ("side", SIDES[1]),
+    ("trials", 2),
+    ("repetitions", LEAST_REPETITIONS),
+    ("cap", 2),
+    ("side", SIDES[2]),
+    ("final_epochs", 15),
+    ("search_epochs", 8),
+    ("cap", 1),
+)
+"""Lists what is traded, in this order, if the time is too short: first what costs an answer least."""
+
+
+def _with(design: Design, name: str, value: int) -> Design:
+    """Returns the design with another value of a number."""
+    changed: dict[str, Any] = {name: value}
+    return replace(design, **changed)
+
+
+def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
+    """Returns the design of a study for these images whose forecast fits the hours, with lines that say so; by default 1 hour, or 8 on a GPU.
+
+    It measures what is not kept. Raises what the work that is timed raises.
+    """
+    from shared.forecast.timings import Machine
+
+    gpu = Machine.here().device("auto") != "cpu"
+    wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
+    fitting = _Fitting(summary, name)
+    design = usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu)
+    for field, value in TRADES:
+        if fitting.hours(design) <= MOST * wanted:
+            break
+        shorter = _with(design, field, value)
+        if fitting.changes(design, shorter):
+            design = shorter
+    design = fitting.filled(design, wanted)
+    lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
+    traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
+    return Fitted(design, tuple(_lines(fitting.forecast(design), design, wanted, traded)))
+
+
+def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str]) -> Iterator[str]:
+    low, middle, high = (hours * 3600 for hours in forecast.run_hours)
+    asked = duration(wanted * 3600)
+    together = "one process" if forecast.processes == 1 else f"{forecast.processes} processes"
+    but = f" without {', '.join(forecast.not_timed)}, which cannot be timed" if forecast.not_timed else ""
+    yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but} of the {asked} that it may take, with {together} at a time"
+    if middle > MOST * wanted * 3600:
+        yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {middle / 3600:.1g} or more"
+    elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
+        yield "time: more of it would hardly make the answer surer; more test images would"
+    if not design.stable_diffusion and "finetune" in forecast.stages:
+        yield f"time: the generator is trained for {design.steps:,} steps, the study has {design.repetitions} repetitions of {design.trials} trials each"
+    if traded:
+        yield f"traded for the time: {'; '.join(traded)}"
+    if forecast.slowdown > 1:
+        yield f"time: the machine is busy now (load average {forecast.load:.1f}); while it stays so, a run takes about {forecast.slowdown:.1f} times as long"
+
+
+class _Fitting:
+    """Forecasts designs, each once."""
+
+    def __init__(self, summary: DataSummary, name: str) -> None:
+        from shared.forecast.forecast import reading_seconds
+
+        self.summary, self.name = summary, name
+        self._prepare = reading_seconds(summary.preview, self._study(Design()).dataset)
+        self._forecasts: dict[Design, Forecast] = {}
+
+    def _study(self, design: Design) -> ResolvedStudy:
+        import yaml
+
+        return study_from_tree(yaml.safe_load(study_text(self.summary, self.name, design)))
+
+    def forecast(self, design: Design) -> Forecast:
+        """Returns the forecast of a design."""
+        from shared.forecast.forecast import forecast_work
+        from shared.settings import Settings
+
+        if design not in self._forecasts:
+            study = self._study(design)
+            self._forecasts[design] = forecast_work(
+                study, self.summary.preview, self._prepare, Settings.from_environment()
+            )
+        return self._forecasts[design]
+
+    def hours(self, design: Design) -> float:
+        """Returns the hours of a design from the start of a run to its end."""
+        return self.forecast(design).run_hours[1]
+
+    def changes(self, one: Design, other: Design) -> bool:
+        """Returns whether two designs make two studies: a set of small images is not seen at fewer pixels."""
+        return study_text(self.summary, self.name, one) != study_text(self.summary, self.name, other)
+
+    def filled(self, design: Design, wanted: float) -> Design:
+        """Returns the design with as many steps, trials and repetitions more as the hours allow."""
+        aim = AIM * wanted
+        generates = bool(self.summary.tail.fill_to) and not design.stable_diffusion
+        usual = Design().steps
+        if generates:
+            design = self._most(design, "steps", range(design.steps, usual + 1, 100), aim)
+        design = self._most(design, "repetitions", range(design.repetitions, MOST_REPETITIONS + 1, 2), aim)
+        design = self._most(design, "trials", range(design.trials, MOST_TRIALS + 1), aim)
+        if generates:
+            design = self._most(design, "steps", range(design.steps, MOST_STEPS + 1, 100), aim)
+        return design
+
+    def _most(self, design: Design, name: str, values: range, aim: float) -> Design:
+        """Returns the design with the largest of the values with which it takes at most `aim` hours, the first of them in any case."""
+        low, high = 0, len(values) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.hours(_with(design, name, values[middle])) <= aim:
+                low = middle
+            else:
+                high = middle - 1
+        return _with(design, name, values[low]) if len(values) else design

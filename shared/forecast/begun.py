@@ -1,0 +1,93 @@
+"""Keeps the forecast that a run is begun with in its work directory, for the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.artifacts.disk import whole_file
+from shared.artifacts.keys import canonical_digest
+from shared.artifacts.open import is_s3
+from shared.config.base import Section
+from shared.config.forecast import RunForecast
+from shared.config.resolve import ResolvedStudy
+from shared.config.stages import ReportConfig
+from shared.errors import TailfillError
+from shared.forecast.timings import FOLDER
+from shared.log import Log
+from shared.pipeline.plan import Step
+from shared.settings import Settings
+
+FILE = "forecast.json"
+"""Names the file in the work directory."""
+
+log = Log("forecast")
+
+
+class _Kept(Section):
+    """Holds the content of the file."""
+
+    plan: str
+    """Identifies the plan that the forecast is about."""
+    forecast: RunForecast
+
+
+def begin_with_forecast(
+    study: ResolvedStudy, steps: list[Step], workdir: Path, settings: Settings
+) -> RunForecast | None:
+    """Gives the forecast of a run to the last of its steps, the report, and returns it; None if its work was never timed on this machine.
+
+    That of the first start is kept, as long as the plan stays the same. Nothing is timed now: a run should begin.
+    """
+    plan = canonical_digest([step.id for step in steps])
+    forecast = _read(workdir / FILE, plan) or _make(study, settings)
+    if forecast is None:
+        return None
+    with whole_file(workdir / FILE, private=False) as temporary:
+        temporary.write_text(_Kept(plan=plan, forecast=forecast).model_dump_json(indent=1))
+    report = steps[-1]
+    assert isinstance(report.config, ReportConfig)
+    steps[-1] = replace(report, config=report.config.model_copy(update={"forecast": forecast}))
+    return forecast
+
+
+def _read(path: Path, plan: str) -> RunForecast | None:
+    try:
+        kept = _Kept.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        log.warning("the kept forecast is damaged and is made again", path=path, reason=str(error).splitlines()[0])
+        return None
+    return kept.forecast if kept.plan == plan else None
+
+
+def _make(study: ResolvedStudy, settings: Settings) -> RunForecast | None:
+    from shared.forecast.forecast import forecast_study
+
+    root = study.dataset.root
+    # a bucket's images would be fetched, which prepare does anyway
+    if not (settings.cache / FOLDER).is_dir() or (root is not None and is_s3(root)):
+        return None
+    try:
+        found = forecast_study(study, measures=False)
+    except TailfillError as error:
+        log.warning("there is no forecast", reason=str(error))  # the stage that meets it ends the run
+        return None
+    if not set(found.hours) - {"prepare", "report"}:
+        return None
+    return RunForecast(
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        hours={
+            stage: (found.hours_range[stage][0], hours, found.hours_range[stage][1])
+            for stage, hours in found.hours.items()
+        },
+        run_hours=found.run_hours,
+        load=found.load,
+        slowdown=found.slowdown,
+        timed_load=found.timed_load,
+        processes=found.processes,
+    )

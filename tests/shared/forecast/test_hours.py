@@ -1,0 +1,81 @@
+"""Tests how the times of steps add up, with timings that are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.benchmark import exactly
+from shared.config.load import load_study
+from shared.data.schema import LabelGroup, LabelSchema
+from shared.forecast.hours import EPOCH_SECONDS, ImageCounts, StepTimes, Times, trials_of, wall_seconds
+from shared.forecast.timings import KeptTimings, Machine
+from shared.forecast.work import Workbench
+from shared.pipeline.plan import plan
+from shared.pipeline.slots import Slots
+from tests.support.small_study import SMALL_STUDY
+
+SCHEMA = LabelSchema(groups=(LabelGroup(name="label", kind="one", classes=("a", "b")),))
+COUNTS = ImageCounts(train=100, val=10, test=10, generated=20)
+CLASSIFIER = dict.fromkeys(("epoch", "step", "decode", "view", "build"), exactly(0.0)) | {
+    "image": exactly(0.01),
+    "start": exactly(5.0),
+}
+NUMBERS = {"views": 0, "view_bytes": 0, "weight_bytes": 0, "memory": 0}
+
+
+def times(folder: Path, sets: list[str], **seconds: float) -> tuple[StepTimes, dict[str, float], Times]:
+    """Returns the times of the small study's steps, and their sum by stage, for given seconds of parts of its classifier's training."""
+    study = load_study(SMALL_STUDY, sets)
+    steps = plan(study)
+    bench = Workbench(
+        KeptTimings(folder, Machine("a processor", 2, ()), "cpu", 1), study.resources, SCHEMA, 32, measures=False
+    )
+    classifier = CLASSIFIER | {name: exactly(value) for name, value in seconds.items()}
+    numbers = NUMBERS | {"views": 2 if seconds.get("view") else 0}
+    generator = {"start": exactly(7.0), "step": exactly(0.5), "image": exactly(0.2)}
+
+    def given(work: list[object], *_: object) -> object:
+        kept = classifier if work[0] == "classifier" else generator
+        return bench.kept.keep(work, kept, numbers, 0.0)
+
+    bench._timing = given  # type: ignore[method-assign,assignment]
+    computed = Times(study, steps, COUNTS, exactly(0.01), bench, Slots(2, 0))
+    found = computed.all()
+    stages: dict[str, float] = {}
+    for step in steps:
+        stages[step.stage] = stages.get(step.stage, 0.0) + float(found.seconds[step.id][1])
+    return found, stages, computed
+
+
+def test_more_of_everything_takes_longer(tmp_path: Path) -> None:
+    _, usual, computed = times(tmp_path, ["finetune.steps=100"])
+    _, steps, _ = times(tmp_path, ["finetune.steps=300"])
+    assert steps["finetune"] - usual["finetune"] == pytest.approx(100)
+    _, longer, _ = times(tmp_path, ["search.epochs=7"])
+    _, shorter, _ = times(tmp_path, ["search.epochs=5"])
+    trials = sum(map(trials_of, computed.study.experiments))
+    assert longer["tune"] - shorter["tune"] == pytest.approx(trials * 2 * (EPOCH_SECONDS + 100 * 0.01))
+    _, final, _ = times(tmp_path, ["final.epochs=20"])
+    _, few, _ = times(tmp_path, ["final.epochs=10"])
+    assert final["final"] - few["final"] == pytest.approx(
+        10 * 100 * 0.01 * sum(e.final.seeds for e in computed.study.experiments)
+    )
+
+
+def test_the_frozen_backbone_runs_once_over_each_image(tmp_path: Path) -> None:
+    _, without, _ = times(tmp_path, [])
+    _, frozen, computed = times(tmp_path, [], view=1.0)
+    more = sum(frozen.values()) - sum(without.values())
+    pools = sum(step.stage == "score" for step in computed.steps)
+    assert more == pytest.approx(100 * 2 + 10 + 10 + pools * 20 * 2)
+
+
+def test_a_run_ends_with_its_longest_chain_or_when_all_slots_have_worked(tmp_path: Path) -> None:
+    found, stages, computed = times(tmp_path, [])
+    total = sum(stages.values())
+    assert wall_seconds(computed.steps, found, 1)[1] == pytest.approx(total)
+    assert total / 2 <= wall_seconds(computed.steps, found, 2)[1] < total
+    assert wall_seconds(computed.steps, found, 1000)[1] >= np.max([v[1] for v in found.seconds.values()]) / 1000
