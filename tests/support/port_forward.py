@@ -40,7 +40,7 @@ def _join(handler: BaseHTTPRequestHandler, target: int) -> None:
     with socket.create_connection(("127.0.0.1", target), timeout=30) as connected:
 
         def pass_on() -> None:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # the other side, or the request, has ended
                 while frame := _receive(handler):
                     connected.sendall(frame[1:])
 
