@@ -83,8 +83,8 @@ def test_a_viewer_changes_nothing_and_reads_no_secret(release: Release, people: 
     done = release.tailfill("submit", "final", "--seeds", "1", kubeconfig=viewer)
     assert (done.returncode, "is forbidden" in done.stderr) == (2, True), done.stderr
     for verb, what in (
-        ("create", "configmaps"), ("delete", "configmaps/study-request-0"), ("get", "secrets"), ("list", "secrets"), ("create", "pods/exec"),
-        ("get", "pods/exec"), ("create", "pods"), ("create", "jobs"), ("delete", "pods"), ("patch", "deployments/study-tune --subresource=scale"),
+        ("create", "configmaps"), ("delete", "configmaps/study-request-0"), ("get", "secrets"), ("list", "secrets"), ("create", "pods --subresource=exec"),
+        ("get", "pods --subresource=exec"), ("create", "pods"), ("create", "jobs"), ("delete", "pods"), ("patch", "deployments/study-tune --subresource=scale"),
     ):  # fmt: skip
         assert not may(release, viewer, verb, what), (verb, what)
     assert not requests(release)
@@ -96,7 +96,7 @@ def test_an_editor_changes_what_runs_and_nothing_of_the_chart(release: Release, 
     assert "scaled" in scaled
     for verb, what in (
         ("delete", "configmaps/study-stages"), ("patch", "configmaps/study-stages"), ("update", "configmaps/study-request-0"), ("get", "secrets"),
-        ("create", "pods/exec"), ("create", "pods"), ("create", "jobs"), ("patch", "deployments/study-control"),
+        ("create", "pods --subresource=exec"), ("create", "pods"), ("create", "jobs"), ("patch", "deployments/study-control"),
     ):  # fmt: skip
         assert not may(release, editor, verb, what), (verb, what)
     assert may(release, editor, "delete", "configmaps/study-request-3")
