@@ -61,7 +61,7 @@ test-gpu: venv ## run the tests that compute on a GPU, on this machine's
 	@$(BIN)/python -m pytest -q -m gpu tests/shared
 
 audit: venv ## look up known advisories on every locked package (needs the network)
-	@$(BIN)/python -m tests.audit requirements.lock images/base/requirements.lock images/slim/requirements.lock images/control/requirements.lock
+	@$(BIN)/python -m tests.audit requirements.lock images/base/requirements.lock images/slim/requirements.lock images/control/requirements.lock images/control-mlflow/requirements.lock
 
 chart: venv ## lint and render the chart with each Helm on PATH (helm, helm4, or HELM=, HELM4=); part of make test
 	@command -v "$${HELM:-helm}" >/dev/null || command -v "$${HELM4:-helm4}" >/dev/null || { \
@@ -94,8 +94,9 @@ fingerprints: venv ## record that changed stage code gives the same output (else
 lock: ## resolve pyproject.toml again into requirements.lock and the images' parts of it
 	@$(LOCK) --all-extras -o requirements.lock
 	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare weights classifier diffusion search samplers report demo) -o images/base/requirements.lock
-	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare search report) -o images/slim/requirements.lock
-	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster trackers) -o images/control/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,prepare search samplers report) -o images/slim/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster tensorboard) -o images/control/requirements.lock
+	@$(IMAGE_LOCK) $(patsubst %,--extra %,search cluster trackers) -o images/control-mlflow/requirements.lock
 
 images: ## build the images: base, slim, control and one per stage (TAG, REGISTRY, PYTHON_IMAGE and what images/docker-bake.hcl lists; PUSH=1)
 	@docker buildx version >/dev/null || { echo "images are built by docker with buildx: https://docs.docker.com/engine/install"; exit 2; }

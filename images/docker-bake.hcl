@@ -11,6 +11,7 @@ variable "SOURCE" { default = null }                              # where the co
 variable "BUILD_NETWORK" { default = "default" }                  # host: what RUN reaches is what this machine reaches
 variable "PIP_CONF" { default = "" }                              # a pip.conf and a uv.toml that name a package index of one's own;
 variable "UV_CONF" { default = "" }                               # passed as secrets, so that no image keeps them
+variable "MLFLOW" { default = "" }                                # 1: control has MLflow's client (70 MB), for MLFLOW_TRACKING_URI
 
 function "tag" {
   params = [name]
@@ -47,7 +48,7 @@ target "base" {
   }
 }
 
-# What the stages stand on that compute without torch: a node without GPU fetches a tenth of the base.
+# What the stages and coordinators of searches stand on that compute without torch: a node without GPU fetches a tenth of the base.
 target "slim" {
   inherits = ["base"]
   tags     = tag("slim")
@@ -55,24 +56,26 @@ target "slim" {
     LOCK    = "images/slim/requirements.lock"
     IMPORTS = <<-PYTHON
       import boto3, sklearn.linear_model, jinja2, matplotlib.pyplot, imagehash, PIL.Image
-      import optuna, sqlalchemy.dialects.postgresql.psycopg2, scipy.stats, pyarrow.parquet, pyarrow.compute
+      import optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, scipy.stats.qmc, pyarrow.parquet, pyarrow.compute
     PYTHON
   }
 }
 
-# What control stands on. pyarrow comes with clients for Flight and S3, kubernetes with a second client and libraries for asyncio, scipy, of
-# which the search's Sobol points need a part, with much else, botocore with every service of Amazon's, and tensorboard with its own server,
-# which needs Pillow and gRPC; and tests come with all of them.
+# What control stands on. pyarrow comes with clients for Flight and S3, kubernetes with a second client and libraries for asyncio, botocore with every
+# service of Amazon's, tensorboard with its own server, which needs Pillow and gRPC, and MLflow's client with a server's program; and tests come with
+# all of them.
 target "control-base" {
   inherits   = ["base"]
   tags       = tag("control-base")
   args = {
-    LOCK    = "images/control/requirements.lock"
-    UNUSED  = "pyarrow/*flight* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs scipy/io scipy/signal scipy/cluster scipy/odr scipy/fftpack PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/"
+    LOCK    = MLFLOW == "" ? "images/control/requirements.lock" : "images/control-mlflow/requirements.lock"
+    PROGRAM = "jobs.control"
+    UNUSED  = "pyarrow/*flight* pyarrow/libarrow_s3* pyarrow/_s3fs* pyarrow/include */tests */*/tests kubernetes/aio aiohttp multidict yarl frozenlist propcache aiosignal aiohappyeyeballs PIL pillow.libs grpc tensorboard_data_server tensorboard/webfiles.zip botocore/data/[a-r]*/ botocore/data/[t-z]*/ ../../../bin/uvicorn"
     IMPORTS = <<-PYTHON
-      import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, kubernetes.client, kubernetes.watch, rich.live
-      import pyarrow.parquet, pyarrow.compute, psutil, pydantic, scipy.stats.qmc, yaml, mlflow.tracking, tensorboard.plugins.hparams.summary_v2
+      import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, kubernetes.client, kubernetes.stream, rich.live
+      import pyarrow.parquet, pyarrow.compute, psutil, pydantic, yaml, tensorboard.plugins.hparams.summary_v2
       boto3.client("s3", region_name="us-east-1")
+      ${MLFLOW == "" ? "" : "import mlflow.tracking"}
     PYTHON
   }
 }

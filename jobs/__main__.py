@@ -191,9 +191,10 @@ def status(
             raise click.UsageError(
                 "--release excludes STUDY.yaml, --set and --workdir, since the release has its own study."
             )
-        from jobs.cli.release import run_in_control
+        from jobs.cli.release import release_status
 
-        sys.exit(run_in_control(release, namespace, _command_line("status", why=why, json=as_json)))
+        _say(release_status(release, namespace, why, as_json))
+        return
     from jobs.cli.status import status as describe
 
     _say(describe(study, sets, workdir, why, as_json))
@@ -216,19 +217,6 @@ def report(workdir: Path | None, release: str | None, namespace: str | None, as_
     _say(print_report(workdir, as_json))
 
 
-EXPERIMENT = click.option("--experiment", metavar="NAME", help="Train this experiment only [all experiments].")
-SEEDS = click.option(
-    "--seeds", type=click.IntRange(min=1), help="Repeat each experiment so often [the study's final.seeds]."
-)
-PARAMETERS = click.option(
-    "--params",
-    default="best",
-    show_default=True,
-    metavar="best|FILE",
-    help="Train with the best parameters found so far, or with those of a file with values by path.",
-)
-
-
 @cli.group()
 def submit() -> None:
     """Run a part of a release's study now."""
@@ -239,63 +227,36 @@ def submit() -> None:
     "--release", metavar="NAME", required=True, help="Name the Helm release, by its fullnameOverride if it has one."
 )
 @NAMESPACE
-@EXPERIMENT
-@SEEDS
-@PARAMETERS
+@click.option("--experiment", metavar="NAME", help="Train this experiment only [all experiments].")
+@click.option("--seeds", type=click.IntRange(min=1), help="Repeat each experiment so often [the study's final.seeds].")
+@click.option(
+    "--params",
+    default="best",
+    show_default=True,
+    metavar="best|FILE",
+    help="Train with the best parameters found so far, or with those of a file with values by path.",
+)
 @JSON
 def submit_final(
     release: str, namespace: str | None, experiment: str | None, seeds: int | None, params: str, as_json: bool
 ) -> None:
-    """Train with the best parameters found so far, as Jobs of the release, follow their logs, and print the metrics."""
-    import json
+    """Request trainings with the best parameters found so far, follow their logs, and print the metrics.
 
-    from jobs.cli.release import read_parameters, run_in_control
-
-    given = read_parameters(params)
-    values = None if given is None else json.dumps(given)
-    options = _command_line("submit-final", experiment=experiment, seeds=seeds, json=as_json, params=values)
-    sys.exit(run_in_control(release, namespace, options))
-
-
-@cli.group(invoke_without_command=True)
-@click.pass_context
-def control(context: click.Context) -> None:
-    """Run a release's study on its cluster, as the control Pod does. Other commands run the subcommands in that Pod."""
-    if context.invoked_subcommand is None:
-        from jobs.control import ControlPod
-
-        ControlPod().run()
-
-
-@control.command("status")
-@WHY
-@JSON
-def control_status(why: str | None, as_json: bool) -> None:
-    """Show the progress of the release's study."""
-    from jobs.cli.release import status as describe
-
-    _say(describe(why, as_json))
-
-
-@control.command("report")
-def control_report() -> None:
-    """Print the report as a tar archive in base64."""
-    from jobs.cli.release import report_archive
-
-    _say(report_archive())
-
-
-@control.command("submit-final")
-@EXPERIMENT
-@SEEDS
-@PARAMETERS
-@JSON
-def control_submit_final(experiment: str | None, seeds: int | None, params: str, as_json: bool) -> None:
-    """Train with the best parameters found so far."""
+    The request is a ConfigMap, and goes on if this command ends: `tailfill status --release` shows it.
+    """
     from jobs.cli.release import read_parameters
-    from jobs.cli.release import submit_final as submit_here
+    from jobs.cli.release import submit_final as request_final
+    from shared.kube.requests import SubmitRequest
 
-    _say(submit_here(experiment, seeds, read_parameters(params), as_json))
+    _say(request_final(release, namespace, SubmitRequest(experiment, seeds, read_parameters(params)), as_json))
+
+
+@cli.command()
+def control() -> None:
+    """Run a release's study on its cluster, as the control Pod does."""
+    from jobs.control import ControlPod
+
+    ControlPod().run()
 
 
 @cli.command()
@@ -534,14 +495,6 @@ def simulate(workers: int, trials: int, as_json: bool) -> None:
     from jobs.cli.simulate import simulate_search
 
     _say(simulate_search(workers, trials, as_json))
-
-
-def _command_line(command: str, **options: object) -> list[str]:
-    """Returns a command with the options that have a value: `"status", why="tune"` → `status --why tune`."""
-    words = [command]
-    for name, value in options.items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
-    return words
 
 
 def main(arguments: list[str] | None = None) -> None:

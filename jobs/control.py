@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.config.load import load_study
@@ -14,12 +14,13 @@ from shared.errors import ConfigError, UnavailableError
 from shared.kube.release import CHART, Release
 from shared.log import Log
 from shared.pipeline.kube_executor import PATIENCE_SECONDS, KubeExecutor
+from shared.pipeline.release_endpoint import ControlState, Endpoint, endpoint_served
+from shared.pipeline.release_status import release_hints
 from shared.pipeline.scheduler import Scheduler
-from shared.pipeline.search_status import Hints
 from shared.pipeline.session import Session, kept_fingerprints, open_session
 from shared.pipeline.status import states
 from shared.search.identity import searches_of
-from shared.search.metrics_server import metrics_served
+from shared.search.metrics_server import metrics_application, metrics_served
 from shared.search.monitor import read_searches
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -42,14 +43,17 @@ class ControlPod:
         self.study = load_release_study()
         self.scheduler: Scheduler | None = None
         self.executor: KubeExecutor | None = None
+        self.state = ControlState()
+        """Holds what the endpoint may tell."""
 
     def run(self) -> None:
         """Runs the study; never returns. Raises Stopped at a signal, and the error that ends the study."""
         check_trackers(self.settings, self.study.name)
-        with metrics_served(self.settings, self.study.name, searches_of(self.study.name), self.states):
+        with metrics_served(*self._searches()), endpoint_served(self.settings, self._endpoint):
             session = self._open_session()
             store = session.artifacts.store.url
             executor = self.executor = KubeExecutor(self.release, session)
+            self.state = ControlState(session, requests=executor.requests)
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
             with observing(session, self.stop, self.settings.study) as observers:
                 self.scheduler = Scheduler(
@@ -71,6 +75,13 @@ class ControlPod:
         failed = {id_ for id_, entry in list(self.executor.tasks.items()) if entry.failed is not None}
         return self.scheduler.states(failed)
 
+    def _endpoint(self) -> Endpoint:
+        metrics = metrics_application(*self._searches())
+        return Endpoint(self.release.name, self.release.cluster, lambda: self.state, metrics)
+
+    def _searches(self) -> tuple[Settings, str, str, Callable[[], Mapping[tuple[str, str], int]]]:
+        return self.settings, self.study.name, searches_of(self.study.name), self.states
+
     def _open_session(self) -> Session:
         """Returns the session, after waiting for services that are starting; raises UnavailableError after `PATIENCE_SECONDS`."""
         deadline, logged = time.monotonic() + PATIENCE_SECONDS, -float("inf")
@@ -87,6 +98,7 @@ class ControlPod:
                 if time.monotonic() - logged >= LOG_SECONDS:
                     logged = time.monotonic()
                     log.info("waiting for a service", reason=str(error))
+                self.state = ControlState(waiting=str(error))
                 self.stop.wait(random.uniform(2.0, 4.0))
 
     def _make_bucket(self) -> None:
@@ -101,14 +113,6 @@ def check_database(session: Session) -> None:
     rows = states(session.study, session.steps, session.artifacts)
     if any(row.step.stage == "tune" and row.manifest is None for row in rows):
         read_searches(session.database_url, searches_of(session.study.name))
-
-
-def release_hints(release: str) -> Hints:
-    """Returns what a user can do if nothing moves in a release."""
-    return Hints(
-        f"see `kubectl logs deployment/{release}-control`",
-        f"`kubectl scale deployment/{release}-tune --replicas=2` adds some, unless they are listed below with a reason",
-    )
 
 
 def load_release_study() -> ResolvedStudy:

@@ -79,6 +79,8 @@ class Settings:
     """`TAILFILL_METRICS_PORT`: sets the port at which a coordinator, or `tailfill run`, serves `/metrics` for Prometheus; 0 or unset serves none."""
     metrics_host: str
     """`TAILFILL_METRICS_HOST`: sets the address that it listens on; loopback if unset, `0.0.0.0` in a pod."""
+    status_port: int
+    """`TAILFILL_STATUS_PORT`: sets the port at which control tells its status on loopback; 0 or unset tells none."""
     mlflow_uri: SecretStr | None
     """`MLFLOW_TRACKING_URI`: gives the address of an MLflow server, which may contain a password."""
     mlflow_secrets: tuple[SecretStr, ...]
@@ -125,6 +127,7 @@ class Settings:
             create_bucket=environment.get("TAILFILL_CREATE_BUCKET") == "1",
             metrics_port=_whole_number(environment, "TAILFILL_METRICS_PORT", 0),
             metrics_host=environment.get("TAILFILL_METRICS_HOST") or "127.0.0.1",
+            status_port=_whole_number(environment, "TAILFILL_STATUS_PORT", 0),
             mlflow_uri=secret("MLFLOW_TRACKING_URI"),
             mlflow_secrets=tuple(filter(None, map(secret, ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")))),
             tensorboard=text("TAILFILL_TENSORBOARD"),

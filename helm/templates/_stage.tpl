@@ -47,9 +47,9 @@ ReadWriteOnce volume can be mounted on one node only. Arguments: the root and th
 {{- $settings := index . 2 -}}
 {{- $worker := index . 3 -}}
 {{- $kind := index (include "tailfill.table" $root | fromJson) $stage -}}
-{{- /* coordinators train nothing, so control's small image is enough */}}
+{{- /* coordinators train nothing, so the image without torch is enough, which prepare and report have too */}}
 {{- $small := and (eq $stage "tune") (not $worker) -}}
-{{- $image := $small | ternary "control" $stage -}}
+{{- $image := $small | ternary "slim" $stage -}}
 serviceAccountName: {{ include "tailfill.account" (list $root "stage") | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false

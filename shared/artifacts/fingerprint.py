@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -44,13 +44,16 @@ def fingerprint(stage: str) -> str:
     return total.hexdigest()
 
 
-def modules_of(module: str) -> list[str]:
-    """Returns the names of our modules that `module` imports, directly or through others, itself included, sorted."""
+def modules_of(module: str, without: Collection[str] = NEUTRAL) -> list[str]:
+    """Returns the names of our modules that `module` imports, directly or through others, itself included, sorted.
+
+    Modules of `without`, and what only these import, are left out.
+    """
     found: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in found and name not in NEUTRAL:
+        if name not in found and name not in without:
             found.add(name)
             waiting.extend(_code(name)[1])
     return sorted(found)
@@ -149,9 +152,18 @@ def _is_string(statement: ast.stmt) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the list, or writes it to `jobs/fingerprints.json` with `--write`; returns the exit code."""
+    """Prints the list, or writes it to `jobs/fingerprints.json` with `--write`; returns the exit code.
+
+    With `--files MODULE`, it prints the files of what the module imports, which the build of an image compiles.
+    """
+    if len(arguments) == 2 and arguments[0] == "--files" and _path(arguments[1]).exists():
+        print("\n".join(str(_path(name)) for name in modules_of(arguments[1], without=())))
+        return 0
     if arguments not in ([], ["--write"]):
-        print(f"usage: python -m shared.artifacts.fingerprint [--write], got {arguments}", file=sys.stderr)
+        print(
+            f"usage: python -m shared.artifacts.fingerprint [--write | --files MODULE], got {arguments}",
+            file=sys.stderr,
+        )
         return 2
     text = json.dumps(current(), indent=2) + "\n"
     if arguments:

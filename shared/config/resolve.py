@@ -24,6 +24,7 @@ from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
 from shared.config.templates import check_template
 from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
+from shared.terminal import shortened
 
 SEARCHABLE = ("training", "synthetic", "accept", "classifier", "augmentation")
 """Lists the sections whose paths a search space may name, since an arm is trained with them."""
@@ -100,7 +101,7 @@ class ResolvedStudy:
             if experiment.name == name:
                 return experiment
         names = [experiment.name for experiment in self.experiments]
-        raise ConfigError(f"--experiment {name}: there is no such experiment{near(name, names)}")
+        raise ConfigError(f"--experiment {shortened(name, 100)}: there is no such experiment{near(name, names)}")
 
     @property
     def dataset(self) -> Dataset:

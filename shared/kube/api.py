@@ -5,27 +5,24 @@ It does not use the client's own models, which check far more than we read, and 
 
 from __future__ import annotations
 
-import codecs
 import json
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import kubernetes.config as config
 import urllib3
-import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.stream import stream
-from websocket import WebSocketBadStatusException, WebSocketException
+from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+from websocket import ABNF, WebSocketBadStatusException, WebSocketConnectionClosedException, WebSocketException
 
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
 from shared.retries import Backoff, retrying
-from shared.terminal import escaped_lines
+from shared.terminal import shortened
 
 Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
@@ -44,12 +41,14 @@ SECONDS = (5.0, 30.0)  # to connect, and to answer
 FOLLOW_SECONDS = 3600.0  # without a line in a log that is followed
 SILENT_SECONDS = 330.0  # without an event of a watch; API servers send a bookmark about every minute
 PAGE = 500  # objects per answer to a list, as kubectl and controllers have it
+PAGES = {"configmaps": 20}  # of kinds whose objects may have a megabyte each, whoever has made them
 LISTS = 3  # attempts at a list whose pages expire while they are read
-PING_SECONDS = 30.0  # load balancers drop connections that are idle
+FORWARD_SECONDS = 180.0  # without a byte from a port: control may wait for a store or a database before it answers
 ATTEMPTS = 4
 BACKOFF = Backoff(0.5)
 UNAVAILABLE = (429, 500, 502, 503, 504)  # statuses that concern the API server, not the request
-EXEC = "exec in"  # in place of a method
+FORWARD = "forward to"  # in place of a method
+ENDED = (WebSocketConnectionClosedException, ConnectionError)  # what the end of a websocket looks like
 JSON_PATCH = "application/json-patch+json"
 
 _log = Log("kubernetes")
@@ -124,7 +123,7 @@ class Cluster:
 
     def list_version(self, kind: str, selector: str = "", field_selector: str = "") -> tuple[Objects, str]:
         """Returns the objects with these labels and fields, and the version of that list, from which `watch` goes on."""
-        query = _query(selector, field_selector) | {"limit": str(PAGE)}
+        query = _query(selector, field_selector) | {"limit": str(PAGES.get(kind, PAGE))}
         for attempt in range(LISTS):
             found, token = Objects(), ""
             try:
@@ -208,24 +207,23 @@ class Cluster:
             for line in _lines(answer):
                 yield line.decode(errors="replace")
 
-    def execute(self, pod: str, command: Sequence[str], out: TextIO, err: TextIO) -> int:
-        """Runs a command in the Pod's container, forwards its output as it arrives, and returns its exit code.
+    def exchange(self, pod: str, port: int, sent: bytes, most: int) -> bytes:
+        """Sends bytes to a port of the Pod, which may listen on its loopback only, and returns what comes back until the Pod ends the connection.
 
-        Raises UnavailableError if the container, or the Pod, ends before the command does.
+        It tries once. Raises UnavailableError if nothing listens there, or if the Pod ends, and InputError if more than `most` bytes come.
         """
-        call = client.CoreV1Api(self._api).connect_get_namespaced_pod_exec
-        options = {"command": list(command), "stdout": True, "stderr": True, "stdin": False, "tty": False}
+        _, url, headers, _, _ = self._api.param_serialize(
+            "GET", self._path("pods", f"{pod}/portforward"), query_params=[("ports", str(port))], auth_settings=["BearerToken"]
+        )  # fmt: skip
         try:
-            with _client_errors(EXEC, pod):
-                session = stream(
-                    call, pod, self.namespace, container="main", **options, binary=True, _preload_content=False
-                )
+            with _client_errors(FORWARD, pod):
+                session = create_websocket(self._api.configuration, get_websocket_url(url), headers)
                 try:
-                    return _forward_output(session, {1: out, 2: err})
+                    return _exchange(session, f"port {port} of the Pod {pod}", sent, most)
                 finally:
-                    session.close()
+                    session.shutdown()
         except (_Missing, _Conflict) as error:
-            raise UnavailableError(f"the Pod {pod} ended before the command began; run it again") from error
+            raise UnavailableError(f"the Pod {pod} has ended; run it again") from error
 
     def _observers_of(self, kind: str) -> Iterator[Observer]:
         return (observer for observer in self.observers if observer.kind == kind)
@@ -316,35 +314,35 @@ class EventStream:
                 connected.shutdown(socket.SHUT_RDWR)
 
 
-def _forward_output(session: Any, targets: Mapping[int, TextIO]) -> int:
-    """Writes what arrives on the channels of an exec session to their targets until it ends, and returns its exit code."""
-    decoders = {channel: codecs.getincrementaldecoder("utf-8")("replace") for channel in targets}
+def _exchange(session: Any, what: str, sent: bytes, most: int) -> bytes:
+    """Sends bytes to a forwarded port, and returns what comes back.
 
-    def forward() -> None:
-        for channel, target in targets.items():
-            if data := session.read_channel(channel):
-                target.write(escaped_lines(decoders[channel].decode(data)))
-                target.flush()
-
-    pinged = time.monotonic()
-    try:
-        while session.is_open():
-            session.update(timeout=1)
-            forward()
-            if time.monotonic() - pinged >= PING_SECONDS:
-                session.sock.ping()
-                pinged = time.monotonic()
-        forward()  # what came together with the end
-    except (WebSocketException, OSError) as error:
-        raise UnavailableError(
-            f"the connection to the Pod was cut before the command ended ({error!r}); run it again"
-        ) from error
-    try:
-        return int(session.returncode)
-    except (TypeError, KeyError, IndexError) as error:  # no message about the end came
-        raise UnavailableError("the connection to the Pod was cut before the command ended; run it again") from error
-    except (ValueError, yaml.YAMLError) as error:  # the message has words in place of an exit code
-        raise UnavailableError("the Pod's container ended before the command did; run it again") from error
+    The API has two channels for a port: one for its bytes, one for what went wrong. Each begins with a message that names the port. The client's
+    own `kubernetes.stream.portforward` is not used: it drops what it has not passed on yet when the connection ends.
+    """
+    session.settimeout(FORWARD_SECONDS)
+    received, wrong, begun = bytearray(), bytearray(), set[int]()
+    with suppress(*ENDED):  # if nothing listens there, that was told already
+        session.send_binary(b"\0" + sent)
+    while True:
+        try:
+            opcode, frame = session.recv_data_frame(True)
+        except ENDED:
+            break
+        if opcode == ABNF.OPCODE_CLOSE:
+            break
+        if opcode != ABNF.OPCODE_BINARY or not frame.data:
+            continue
+        channel = frame.data[0]
+        if channel not in begun:
+            begun.add(channel)
+            continue
+        (wrong if channel % 2 else received).extend(frame.data[1:])
+        if len(received) + len(wrong) > most:
+            raise InputError(f"{what}: sends more than {most:,} bytes; see what runs in that Pod")
+    if wrong and not received:
+        raise UnavailableError(f"{what}: nothing answers there ({shortened(wrong.decode(errors='replace'), 300)})")
+    return bytes(received)
 
 
 class _Missing(Exception):
@@ -366,9 +364,13 @@ class _client_errors:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ApiException) and isinstance(error.__context__, WebSocketBadStatusException):
-            error.status = error.__context__.status_code  # the client raises a refused websocket with the status 0
-            error.reason = f"refused ({error.status})"
+        if isinstance(error, WebSocketBadStatusException):
+            said = (error.resp_body or b"").decode(errors="replace")
+            error = ApiException(status=error.status_code, reason="refused", body=said)
+        elif isinstance(error, WebSocketException | OSError):
+            raise UnavailableError(
+                f"Kubernetes: {self._what}: the connection was cut ({' '.join(str(error).split())[:300]}); run it again"
+            ) from error
         if isinstance(error, urllib3.exceptions.HTTPError | ValueError):
             raise UnavailableError(f"Kubernetes: {self._what}: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(error, ApiException):
@@ -382,10 +384,8 @@ class _client_errors:
             raise Expired(f"Kubernetes: {self._what}: {said}") from error
         if error.status == 409 or (error.status == 422 and self._method == "PATCH"):
             raise _Conflict from error
-        if error.status == 400 and self._method == EXEC:
-            raise UnavailableError(
-                f"Kubernetes: {self._what}: its container does not run ({said}); run it again"
-            ) from error
+        if error.status == 400 and self._method == FORWARD:
+            raise UnavailableError(f"Kubernetes: {self._what}: the Pod does not run ({said}); run it again") from error
         remedy = {
             401: "log in to the cluster again",
             403: "ask for the right (or for more quota), see the chart's README",

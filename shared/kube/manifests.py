@@ -23,7 +23,7 @@ TASK = "tailfill/task"
 KEY = "tailfill/key"
 """Names the label of a stage's Job and Pods that holds the first letters of the key of their task, the first one of a block."""
 SUBMITTED = "tailfill/submitted"
-"""Names the label of a Job that a person submitted, which control does not touch."""
+"""Names the label of a Job for a person's request, which control does not delete; it holds the uid of the request."""
 MANIFEST = "tailfill/manifest"
 """Names the annotation of a Job that holds the digest of its manifest."""
 STUDY = "tailfill/study"
@@ -85,14 +85,14 @@ def read_manifest(folder: Path, name: str) -> Object:
 
 
 def stage_job(
-    manifest: Object, release: str, tasks: TaskReference, owner: Object, study: str, submitted: bool = False
+    manifest: Object, release: str, tasks: TaskReference, owner: Object, study: str, request: str = ""
 ) -> Object:
     """Returns the Job of one or several tasks in the store, owned by `owner` (a ConfigMap of the chart's, so that it is deleted with the release).
 
-    `study` is the chart's digest of the study for which it is made.
+    `study` is the chart's digest of the study for which it is made, and `request` the uid of the request for it, if a person has requested it.
     """
     key = tasks.keys[0]
-    labels = {KEY: key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: "true"} if submitted else {})
+    labels = {KEY: key[:KEY_LETTERS], STUDY: study} | ({SUBMITTED: request} if request else {})
     job = _job(manifest, job_name(release, tasks.stage, key), labels, manifest_digest(manifest), owner)
     pod = job["spec"]["template"]["metadata"]
     pod["annotations"] = {**pod.get("annotations", {}), TASK: tasks.model_dump_json()}

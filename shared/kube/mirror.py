@@ -24,6 +24,9 @@ WAITS = (1.0, 60.0)  # seconds between two attempts at a list or a watch: the fi
 PATIENCE_SECONDS = 5.0  # for which a reader waits until the API answers again
 CLOSE_SECONDS = 5.0  # for a request that has no answer yet; its thread ends with the process
 LISTED_SECONDS = 30.0  # between two lists that are made since the copy may be behind
+LARGEST_DATA = 1 << 16  # bytes of a ConfigMap that are kept; whoever may create one may fill a megabyte
+OMITTED = "omittedBytes"
+"""Names the field of a copy of a ConfigMap that counts the bytes of its data, if these were too many to keep."""
 
 log = Log("kubernetes")
 
@@ -199,9 +202,16 @@ def _uid(found: Object) -> str:
 
 
 def _reduced(found: Object) -> Object:
-    """Returns an object without its history of managers, and a Job without its Pods' containers: most of its bytes."""
+    """Returns an object without its history of managers, a Job without its Pods' containers, and a ConfigMap without what nobody reads: most bytes."""
     small = {**found, "metadata": {name: value for name, value in found["metadata"].items() if name != "managedFields"}}
     template = found.get("spec", {}).get("template")
     if template is not None:
         small["spec"] = {**found["spec"], "template": {"metadata": template.get("metadata", {})}}
+    if "spec" not in found:
+        small["metadata"].pop("annotations", None)
+        contents = [found.get(part) or {} for part in ("data", "binaryData")]
+        size = sum(len(name.encode()) + len(value.encode()) for content in contents for name, value in content.items())
+        if size > LARGEST_DATA:
+            small = {name: value for name, value in small.items() if name not in ("data", "binaryData")}
+            small[OMITTED] = size
     return small

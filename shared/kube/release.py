@@ -67,10 +67,13 @@ class Release:
         """Returns the name of the Job of a task or a block, that of its first task."""
         return job_name(self.name, tasks[0].stage, tasks[0].key)
 
-    def create_job(self, artifacts: Artifacts, tasks: Sequence[Task], submitted: bool = False) -> bool:
-        """Writes a task or a block into the store and creates its Job; returns False if one of its name exists."""
+    def create_job(self, artifacts: Artifacts, tasks: Sequence[Task], request: str = "") -> bool:
+        """Writes a task or a block into the store and creates its Job; returns False if one of its name exists.
+
+        `request` is the uid of the request for it, if a person has requested it.
+        """
         reference = artifacts.save_tasks(tasks)
-        body = stage_job(self.manifests[reference.stage], self.name, reference, self.owner, self.study, submitted)
+        body = stage_job(self.manifests[reference.stage], self.name, reference, self.owner, self.study, request)
         return self.cluster.create("jobs", body)
 
     def worker_name(self, number: int) -> str:

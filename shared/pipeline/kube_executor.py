@@ -33,6 +33,7 @@ from shared.kube.release import Release
 from shared.kube.states import at_work, failed_at, job_state
 from shared.log import Log
 from shared.pipeline.blocks import deal
+from shared.pipeline.final_requests import FinalRequests
 from shared.pipeline.plan import Step
 from shared.pipeline.scheduler import CompletedStep
 from shared.pipeline.session import Session
@@ -86,6 +87,7 @@ class KubeExecutor:
         selector = jobs_selector(release.name)
         self._jobs, self._pods = (Mirror(release.cluster, kind, selector) for kind in ("jobs", "pods"))
         self._workers = WorkerScaling(release, session, self._pods)
+        self.requests = FinalRequests(release, session)
         self._pods_checked = time.monotonic()
         self._cleaned_up = False
         self._store_checked = time.monotonic()
@@ -99,8 +101,9 @@ class KubeExecutor:
         self.tasks[step.id] = _JobTask(step, task)
 
     def advance(self) -> list[CompletedStep]:
-        """Scales the tuning workers, creates missing Jobs, and returns the steps that are complete."""
-        found = self._jobs.objects()
+        """Carries out requests, scales the tuning workers, creates missing Jobs, and returns the steps that are complete."""
+        self.requests.advance([job for job in self._jobs.objects() if not is_worker(job)])
+        found = self._jobs.objects()  # with those for requests, which may do the study's own trainings
         jobs = {job["metadata"]["name"]: job for job in found if not is_worker(job)}
         workers = [job for job in found if is_worker(job)]
         if not self._cleaned_up:

@@ -10,12 +10,11 @@ from wsgiref.simple_server import WSGIServer
 
 from shared.errors import ConfigError
 from shared.log import Log
-from shared.search.http_server import Application, listen, serving
+from shared.search.http_server import LOOPBACK, Application, listen, serving
 from shared.search.storage import Database, quiet_optuna
 from shared.stop import StopSignal
 
 HOST = "127.0.0.1"  # the page has no password
-NAMES = (HOST, "localhost", "[::1]")  # under which a browser may reach it
 CONNECTIONS = 2  # to PostgreSQL, however many requests the page makes at once
 
 _log = Log("dashboard")
@@ -61,7 +60,7 @@ def by_own_name(application: Application) -> Application:
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         port = environ["SERVER_PORT"]
-        hosts = [f"{name}:{port}" for name in NAMES] + (list(NAMES) if port == "80" else [])  # 80 is the default
+        hosts = [f"{name}:{port}" for name in LOOPBACK] + (list(LOOPBACK) if port == "80" else [])  # 80 is the default
         if environ.get("HTTP_HOST", "").lower() in hosts:
             return application(environ, start_response)
         return _refuse(

@@ -16,14 +16,19 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 CONNECTIONS = 16  # at once, each with a thread; a browser opens six
 SECONDS = 60.0  # that a connection may last
 ROOM_SECONDS = 1.0  # that a new connection waits for a thread
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+"""Lists the names under which a program of the same machine reaches what listens on loopback."""
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-def listen(host: str, port: int, application: Application) -> WSGIServer:
-    """Returns a server of the application that already listens; raises OSError or OverflowError if it cannot."""
+def listen(host: str, port: int, application: Application, seconds: float | None = None) -> WSGIServer:
+    """Returns a server of the application that already listens; raises OSError or OverflowError if it cannot.
+
+    A connection lasts for `seconds` at most, for SECONDS by default.
+    """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    kind = type("Server", (_Server,), {"address_family": family})
+    kind = type("Server", (_Server,), {"address_family": family, "seconds": SECONDS if seconds is None else seconds})
     return make_server(str(address[0]), port, application, kind, _Handler)
 
 
@@ -53,6 +58,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     If all threads are taken, a new connection takes the place of the oldest one that has not sent its request yet.
     """
 
+    seconds: float
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
@@ -84,7 +90,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Ends connections that have lasted too long; called several times per second."""
         with self._changed:
             for request, connection in self._open.items():
-                if time.monotonic() - connection.began > SECONDS:
+                if time.monotonic() - connection.began > self.seconds:
                     _end(request)
 
     def shutdown_request(self, request: Any) -> None:

@@ -21,10 +21,10 @@ def test_idle_releases_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.kube.workers.IDLE_SECONDS", 0.0)
     monkeypatch.setattr(kube_requests, "DONE_SECONDS", 0.1)
     first, idle = measure_idle(chart_manifests(), 3, 3.0, 10.0)
-    watches = {f"WATCH {kind}": 3 for kind in ("jobs", "pods", "deployments")}
+    watches = {f"WATCH {kind}": 3 for kind in ("jobs", "pods", "deployments", "configmaps")}
     assert {kind: number for kind, number in first.requests.items() if kind.startswith("WATCH")} == watches
     assert first.requests["DELETE jobs"] == 3  # of the workers, for which nothing is left to do
-    assert first.connections <= 3 * (3 + 1)
+    assert first.connections <= 3 * (4 + 1)
     assert (idle.requests, idle.connections) == (Counter(), 0)
 
 
@@ -33,5 +33,12 @@ def test_many_jobs_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, size = measure_many(chart_manifests(), 250, 7.0)
     assert asked.requests["GET jobs"] == 3  # in pages
     assert asked.requests["WATCH jobs"] == 1
-    assert asked.requests.keys() <= {"GET jobs", "WATCH jobs", "GET deployments", "GET replicasets"}
+    assert asked.requests.keys() <= {
+        "GET jobs",
+        "WATCH jobs",
+        "GET deployments",
+        "GET replicasets",
+        "GET configmaps",
+        "WATCH configmaps",
+    }
     assert size < 4000

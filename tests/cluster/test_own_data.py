@@ -5,13 +5,9 @@ The tests depend on each other and run in order: the last continues what the fir
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,22 +51,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextmanager
-def forwarded_store(release: Release) -> Iterator[dict[str, str]]:
-    """Yields the environment with which this machine reaches the release's MinIO, as helm/README.md describes it."""
-    command = ["kubectl", "-n", release.namespace, "port-forward", "svc/study-minio", ":9000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
-        try:
-            assert forward.stdout is not None
-            port = re.findall(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())[0]
-            names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-            (secret,) = [o for o in release.objects("secrets") if o["metadata"]["name"] == "study-credentials"]
-            keys = {name: base64.b64decode(secret["data"][name]).decode() for name in names}
-            yield os.environ | keys | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"}
-        finally:
-            forward.terminate()
-
-
 def test_images_of_a_claim_and_weights_of_a_hub_and_a_stray_file_beside_them(
     release: Release, images: Path, tmp_path: Path
 ) -> None:
@@ -111,9 +91,11 @@ def test_a_stray_file_changes_nothing_until_somebody_raises_the_revision(release
 
 def test_the_same_images_in_a_bucket_are_the_same_data(release: Release, images: Path, tmp_path: Path) -> None:
     before = release.manifests()
-    with forwarded_store(release) as environment:
+    with release.store() as variables:
         command = [sys.executable, "-m", "jobs", "upload", str(images), BUCKET]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stderr
     assert BUCKET in done.stdout
     release.install(values(tmp_path, dataset=STUDY["dataset"] | {"root": BUCKET}))

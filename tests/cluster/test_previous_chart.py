@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster_release import Release, wait_for
+from tests.support.cluster_release import ROOT, Release, wait_for
 from tests.support.earlier import earlier_files, earlier_images
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -36,6 +36,7 @@ def uids(found: list[dict[str, Any]]) -> dict[str, str]:
 def test_an_upgrade_in_the_middle_of_a_search_loses_nothing(release: Release, tmp_path: Path) -> None:
     previous = earlier_files(PREVIOUS, tmp_path, "helm", "shared", "jobs")
     release.install(VALUES, chart=previous / "helm", image_tag=earlier_images(previous))
+    release.code = previous  # its control is asked by the command of its version
     wait_for(lambda: release.jobs("tune"), "a search", 600, 3.0)  # before there is a bucket, a status is an error
     wait_for(lambda: any(s["finished"] and s["running"] for s in searching(release)), "a trial is done", 900, 3.0)
     known, committed = keys(release), release.manifests()
@@ -45,6 +46,7 @@ def test_an_upgrade_in_the_middle_of_a_search_loses_nothing(release: Release, tm
     assert workers
 
     release.install(VALUES)
+    release.code = ROOT
     release.kubectl("rollout", "status", "deployment/study-control", "--timeout=300s")
     # what runs is carried on, except workers: new ones go on from the checkpoints
     assert coordinators.items() <= uids(list(release.jobs("tune").values())).items()

@@ -290,8 +290,8 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         ("jobs",): ["create", "delete", "get", "list", "watch"],
         ("pods",): ["delete", "list", "watch"],
         ("pods/status",): ["patch"],
-        ("pods/log",): ["get"],
         ("events",): ["list"],
+        ("configmaps",): ["list", "watch"],
         ("configmaps", "study-searches"): ["patch"],
         ("replicasets",): ["delete", "list"],
         ("deployments", "study-tune"): ["list", "watch"],
@@ -355,7 +355,8 @@ def test_images() -> None:
     objects = rendered(any_program(), *ci("private-registry"))
     images = {name: spec["containers"][0]["image"] for name, spec in pods(objects)}
     assert images["Job prepare"] == "registry.example.org/team/tailfill/prepare:v1"
-    assert images["Job tune"] == images["Deployment control"] == "registry.example.org/team/tailfill/control:v1"
+    assert images["Deployment control"] == "registry.example.org/team/tailfill/control:v1"
+    assert images["Job tune"] == "registry.example.org/team/tailfill/slim:v1"
     assert images["Job worker"] == "registry.example.org/team/tailfill/tune:v1"
     assert images["Job finetune"].startswith("registry.example.org/team/tailfill/finetune@sha256:")
     assert all(spec["imagePullSecrets"] == [{"name": "regcred"}] for _, spec in pods(objects))
@@ -430,7 +431,7 @@ def test_prometheus_finds_control() -> None:
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["spec"]["selector"] == control["selector"]
     (container,) = control["template"]["spec"]["containers"]
-    (port,) = container["ports"]
+    port = container["ports"][0]
     assert port == {"name": monitor["spec"]["podMetricsEndpoints"][0]["port"], "containerPort": 8080}
     assert environment(control["template"]["spec"])["TAILFILL_METRICS_PORT"] == "8080"
 

@@ -247,8 +247,8 @@ def test_one_registry_replaces_the_hosts_of_all_images() -> None:
     assert found["Job judge"] == "mirror.example.org/proxy/team/judge:7"
     assert found["Job score"] == "mirror.example.org/proxy/score:7"
     of_platform = images(*PLATFORM)
-    assert of_platform["Deployment control"] == of_platform["Job tune"]
-    assert of_platform["Job tune"] == "mirror.example.org/proxy/team/tailfill/control@sha256:" + "1" * 64
+    assert of_platform["Deployment control"] == "mirror.example.org/proxy/team/tailfill/control@sha256:" + "1" * 64
+    assert of_platform["Job tune"] == "mirror.example.org/proxy/team/tailfill/slim:0.1.0"
     assert of_platform["Job finetune"] == "mirror.example.org/proxy/team/tailfill/finetune@sha256:" + "2" * 64
     assert of_platform["Job worker"] == "mirror.example.org/proxy/team/tailfill/tune:0.1.0"
 

@@ -20,8 +20,9 @@ LOCKS = [ROOT / "requirements.lock", *sorted(ROOT.glob("images/*/requirements.lo
 BAKE = (ROOT / "images/docker-bake.hcl").read_text()
 EXTRAS = {
     "base": {"prepare", "weights", "classifier", "diffusion", "search", "samplers", "report"},
-    "slim": {"prepare", "search", "report"},
-    "control": {"search", "cluster"},
+    "slim": {"prepare", "search", "samplers", "report"},
+    "control": {"search", "cluster", "tensorboard"},
+    "control-mlflow": {"search", "cluster", "trackers"},
 }
 WITHOUT_TORCH = {"prepare", "report"}
 
@@ -81,11 +82,34 @@ def test_a_lock_names_the_files_by_their_hashes(lock: Path) -> None:
     assert [package for package in packages if "\n    --hash=sha256:" not in package] == []
 
 
-@pytest.mark.parametrize("name", ["slim", "control"])
+@pytest.mark.parametrize("name", ["slim", "control", "control-mlflow"])
 def test_an_image_has_no_torch(name: str) -> None:
     assert not {"torch", "torchvision", "timm", "diffusers", "transformers"} & set(
         pins(ROOT / "images" / name / "requirements.lock")
     )
+
+
+def test_control_has_neither_scipy_nor_mlflow_unless_asked() -> None:
+    small, whole = (pins(ROOT / f"images/{name}/requirements.lock") for name in ("control", "control-mlflow"))
+    assert not {"scipy", "mlflow-skinny", "torch"} & set(small)
+    assert small.items() < whole.items()
+    assert "mlflow-skinny" in whole
+
+
+@pytest.mark.parametrize(
+    "program", re.findall(r'PROGRAM ?= ?"?(jobs[.\w]+)', (ROOT / "images/base/Dockerfile").read_text() + BAKE)
+)
+def test_what_an_image_runs_is_compiled(program: str) -> None:
+    """Whatever is loaded by name, such as a stage's function, is among the files that the build compiles."""
+    command = [sys.executable, "-m", "shared.artifacts.fingerprint", "--files", program]
+    files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    assert all(Path(file).is_file() for file in files)
+    found = {str(Path(file).relative_to(ROOT)) for file in files}
+    wanted = {"jobs/control.py", "shared/pipeline/release_endpoint.py", "shared/kube/api.py", "shared/log.py"}
+    if program == "jobs.cli.stage":
+        wanted = {f"jobs/{stage}.py" for stage in STAGES} | {"shared/diffusion/pixel/train.py", "shared/log.py"}
+    assert wanted <= found
+    assert not [file for file in found if file.startswith(("shared/look", "shared/deploy", "shared/services"))]
 
 
 def test_the_stages_without_torch_are_named_alike() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,37 +48,58 @@ WITHOUT = [
     "jinja2",
     "imagehash",
     "safetensors",
+    "scipy",
+    "mlflow",
 ]
 """The packages that are not in control's image (its lock is images/control/requirements.lock)."""
 
 
-def test_control_needs_only_what_its_image_has() -> None:
-    code = f"""
+def run_without(packages: Sequence[str], code: str) -> None:
+    """Runs code in a Python that has none of these packages."""
+    absent = f"""
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {WITHOUT!r}:
+        if name.split(".")[0] in {list(packages)!r}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
-import jobs.control, jobs.cli.release, jobs.tune, shared.search.coordinator, shared.tracking.event_files, shared.tracking.mlflow_runs
 from pathlib import Path
-from shared.pipeline.plan import plan
 from shared.config.load import load_study
-from shared.config.stages import STAGES
-from shared.search.space import planned_points
 study = load_study(Path({str(STUDY)!r}))
-assert len(plan(study)) == 15 and all(kind.version for kind in STAGES.values())
-assert planned_points(study.written.search, study.written.search.space, 0, {{}}, [], 4) == []
-qmc = study.written.search.model_copy(update={{"sampler": "qmc"}})
-assert len(planned_points(qmc, qmc.space, 0, {{}}, [], 4)) == 4
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", absent + code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_control_needs_only_what_its_image_has() -> None:
+    run_without(
+        WITHOUT,
+        """
+import jobs.control, jobs.cli.release, shared.search.results, shared.tracking.event_files, shared.tracking.mlflow_runs
+from shared.pipeline.plan import plan
+from shared.config.stages import STAGES
+from shared.pipeline.final_tasks import final_tasks
+assert len(plan(study)) == 15 and all(kind.version for kind in STAGES.values())
+""",
+    )
     locked = (ROOT / "images" / "control" / "requirements.lock").read_text()
-    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}
     present = [name for name in WITHOUT if f"\n{names.get(name, name)}==" in locked]
     assert present == ["PIL"]  # tensorboard wants it, and the image is built without it:
     assert " PIL pillow.libs " in (ROOT / "images" / "docker-bake.hcl").read_text()
+
+
+def test_a_search_is_coordinated_with_what_the_image_slim_has() -> None:
+    run_without(
+        ["torch", "torchvision", "timm", "diffusers", "transformers", "safetensors", "kubernetes"],
+        """
+import jobs.tune, shared.search.coordinator, shared.search.metrics
+from shared.search.space import planned_points
+assert planned_points(study.written.search, study.written.search.space, 0, {}, [], 4) == []
+qmc = study.written.search.model_copy(update={"sampler": "qmc"})
+assert len(planned_points(qmc, qmc.space, 0, {}, [], 4)) == 4
+""",
+    )
 
 
 def test_outside_of_a_pod_control_says_what_to_use() -> None:

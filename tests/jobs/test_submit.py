@@ -1,246 +1,166 @@
-"""Tests which trainings `submit final` requests, and what it refuses, on a folder store."""
+"""Tests the command that requests final trainings, beside a control that really carries them out on the fake API server."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
-from jobs.cli.release import read_parameters
-from jobs.submit import SubmitRequest, _follow, _print_line, _table, final_jobs, final_tasks, submit_final
-from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.folder import FolderStore
-from shared.config.load import load_study
-from shared.config.resolve import ResolvedStudy
-from shared.config.stages import FinalConfig, TuneConfig
-from shared.config.task import Task
-from shared.errors import ConfigError, InputError, UnavailableError
-from shared.kube.manifests import held_tasks
-from shared.kube.release import Release
+from jobs import submit
+from jobs.submit import create_request, print_line, submit_final, table
+from shared.errors import InputError, UnavailableError
+from shared.kube.requests import SubmitRequest, read_request, request_names
 from shared.metrics.table import METRICS
-from shared.pipeline.plan import plan
-from shared.pipeline.search_status import name_of_search
-from shared.pipeline.session import Session
-from shared.pipeline.status import states
-from shared.search.leases import Leases
-from shared.search.search_state import SearchStep, make_study, write_search
-from shared.search.storage import Database, quiet_optuna
-from shared.settings import Settings
-from tests.support.committed import commit_steps, commit_task
-from tests.support.kube_server import kube_server
-from tests.support.small_study import SMALL_STUDY
-
-ROOT = Path(__file__).parents[2]
-STUDY = load_study(SMALL_STUDY, ["verdict={provisional: true}"])
-"""It has a verdict, so each repetition has a pool of images and a search of its own."""
-STEPS = plan(STUDY)
+from shared.pipeline import final_requests
+from shared.pipeline.final_requests import repeat_of
+from tests.support.committed import commit_task
+from tests.support.kube_objects import pod
+from tests.support.kube_server import kube_server, read_settled
+from tests.support.requested_release import STUDY
+from tests.support.requested_release import RequestedRelease as Here
 
 
-def open_study(folder: Path, *stages: str, study: ResolvedStudy = STUDY) -> Session:
-    """Opens a study of which these stages are committed."""
-    artifacts, steps = Artifacts(FolderStore(folder / "store"), study.name, folder / "cache"), plan(study)
-    commit_steps(study, [step for step in steps if step.stage in stages], artifacts)
-    environment = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    return Session(study, steps, artifacts, Settings.from_environment(environment))
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    monkeypatch.setattr(final_requests, "LOOK_SECONDS", 0.0)
+    with kube_server() as (server, client):
+        read_settled(server, monkeypatch)
+        server.add("configmaps", {"metadata": {"name": "study-stages"}})
+        yield Here(server, client, tmp_path)
 
 
-def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "prepare", "finetune")
+def ask(here: Here, **query: str) -> Mapping[str, Any]:
+    """Answers as control's endpoint does, after control has looked once."""
+    here.advance()
+    told: dict[str, Any] = {
+        "study": STUDY.name,
+        "problem": here.requests.problem or None,
+        "requests": [state.as_json() for state in here.requests.states()],
+    }
+    if "results" in query:
+        found = here.requests.results(query["results"])
+        told["results"] = [
+            {"experiment": task.experiment, "seed": repeat_of(task), "key": task.key, "metrics": {"macro_f1": 0.5}}
+            for task, _ in found
+        ]
+    return told
+
+
+def test_it_follows_its_trainings_to_their_metrics(
+    here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(_: float) -> None:
+        """Lets a Pod of the Job begin, and then commit what it trains."""
+        (name,) = here.server.jobs
+        if not any("job-name" in str(each["metadata"]) for each in here.server.pods):
+            running = pod(f"{name}-a")
+            running["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name
+            here.server.logs[f"{name}-a"] = json.dumps({"event": "epoch 1/2", "level": "info"}) + "\n"
+            here.server.add("pods", running)
+            return
+        for task in here.requests.states()[0].tasks:
+            commit_task(task, here.artifacts)
+
+    monkeypatch.setattr(submit.time, "sleep", work)
+    with caplog.at_level("INFO", "tailfill"):
+        said = submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), True)
+    assert [(row["experiment"], row["seed"]) for row in json.loads(said)] == [("real", 0)]
+    assert "requested as study-request-0, which goes on if this command ends" in caplog.text
+    assert "[real 0] epoch 1/2" in capsys.readouterr().err
+    found = here.server.objects["configmaps"]["study-request-0"]
+    assert found["immutable"] is True
+    assert found["metadata"]["ownerReferences"][0]["name"] == "study-stages"  # with which it is deleted
+    assert read_request(found, "study", STUDY.name) == SubmitRequest("real", 1)
+
+
+def test_a_refusal_is_told_and_stays(here: Here) -> None:
+    with pytest.raises(InputError, match=r"study-request-0: refused: --experiment rael: .* did you mean real\?"):
+        submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("rael"), False)
+    assert [state.state for state in here.advance()] == ["refused"]
+
+
+def test_a_control_that_is_away_for_a_while_is_waited_for(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, UnavailableError("control restarts\nmore"), None])
+
+    def sometimes(**query: str) -> Mapping[str, Any]:
+        if (failure := next(answers, None)) is not None:
+            raise failure
+        return ask(here, **query)
+
+    def work(_: float) -> None:
+        for state in here.advance():
+            for task in state.tasks:
+                commit_task(task, here.artifacts)
+
+    monkeypatch.setattr(submit.time, "sleep", work)
+    assert json.loads(submit_final(here.client, "study", sometimes, SubmitRequest("real", 1), True))
+
+
+def test_a_control_that_stays_away_is_not_waited_for_without_end(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "PATIENCE_SECONDS", 0.0)
+    first = ask(here)
+    answers = iter([first])
+
+    def away(**_: str) -> Mapping[str, Any]:
+        if (answer := next(answers, None)) is None:
+            raise UnavailableError("control is away")
+        return answer
+
     with pytest.raises(
-        InputError,
-        match="experiment synthetic: there is nothing to train on yet: generate 0, generate 1, score 0, score 1 not committed",
+        UnavailableError, match=r"study-request-0: control has not told of it .*; it stays \(control is"
     ):
-        final_tasks(study, SubmitRequest("synthetic"))
-    with pytest.raises(ConfigError, match="--experiment sythetic: there is no such experiment; did you mean synthetic"):
-        final_tasks(study, SubmitRequest("sythetic"))
-    with pytest.raises(
-        ConfigError, match="--experiment x: there is no such experiment; there are placebo, real, synthetic"
-    ):
-        final_tasks(study, SubmitRequest("x"))
+        submit_final(here.client, "study", away, SubmitRequest("real", 1), False)
+    assert "study-request-0" in here.server.objects["configmaps"]
 
 
-def repeat_of(task: Task) -> int:
-    assert isinstance(task.config, FinalConfig)
-    return task.config.repeat
+def test_a_request_that_somebody_deletes_ends_the_command(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit.time, "sleep", lambda _: here.client.delete("configmaps", "study-request-0"))
+    with pytest.raises(InputError, match="study-request-0: was deleted, so that no more of its trainings begin"):
+        submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), False)
 
 
-def test_after_the_search_they_are_the_study_s_own_trainings(tmp_path: Path) -> None:
-    stages = ("prepare", "finetune", "generate", "judge", "score", "tune", "final")
-    study = open_study(tmp_path, *stages)
-    tasks = final_tasks(study, SubmitRequest())
-    assert len(tasks) == 3 * STUDY.written.final.seeds
-    assert all(study.artifacts.find("final", task.key) for task in tasks)
-    more = final_tasks(study, SubmitRequest("real", seeds=STUDY.written.final.seeds + 1))
-    assert [bool(study.artifacts.find("final", task.key)) for task in more] == [True] * STUDY.written.final.seeds + [
-        False
+def test_a_new_request_takes_the_place_of_one_that_has_ended(here: Here) -> None:
+    names = request_names("study")
+
+    def told(**states: str) -> dict[str, Any]:
+        listed = [{"request": name, "state": states.get(name.replace("-", "_"), "accepted")} for name in names]
+        return {"study": STUDY.name, "problem": None, "requests": listed}
+
+    for name in names[:-1]:
+        here.ask(SubmitRequest(), name)
+    # control does not know of the last one yet, nor of one that has its name
+    assert create_request(here.client, "study", {**told(), "requests": []}, SubmitRequest())[0] == names[-1]
+    with pytest.raises(InputError, match="10 requests have not ended; wait for one, or `kubectl delete configmap"):
+        create_request(here.client, "study", told(), SubmitRequest())
+    before = here.server.objects["configmaps"][names[4]]["metadata"]["uid"]
+    name, uid = create_request(here.client, "study", told(study_request_4="done"), SubmitRequest())
+    assert (name, uid != before) == (names[4], True)
+
+
+def test_a_release_without_its_manifests_gets_no_request(here: Here) -> None:
+    del here.server.objects["configmaps"]["study-stages"]
+    with pytest.raises(InputError, match="configmap study-stages: does not exist"):
+        create_request(here.client, "study", ask(here), SubmitRequest())
+
+
+def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined() -> None:
+    summary = {metric.name: 0.25 for metric in METRICS if metric.summary}
+    rows: list[dict[str, Any]] = [
+        {"experiment": "real", "seed": seed, "metrics": {name: value + seed / 2 for name, value in summary.items()}}
+        for seed in (0, 1)
     ]
-    assert [repeat_of(task) for task in more] == list(range(STUDY.written.final.seeds + 1))
-
-
-def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune", "final")
-    rows = []
-    for task in final_tasks(study, SubmitRequest("real", 2)):
-        manifest = study.artifacts.find("final", task.key)
-        assert manifest is not None
-        summary = {metric.name: 0.25 + repeat_of(task) / 2 for metric in METRICS if metric.summary}
-        rows.append((task, manifest.model_copy(update={"summary": {**summary, "rare_macro_f1": None}})))
-    head, *lines = (line.split() for line in _table(rows).splitlines())
+    for row in rows:
+        row["metrics"]["rare_macro_f1"] = None
+    head, *lines = (line.split() for line in table(rows).splitlines())
     headline = [metric.name for metric in METRICS if metric.headline]
     assert head == ["experiment", "seed", *headline]
     values = ["–" if name == "rare_macro_f1" else "0.2500" for name in headline]
     assert lines[0] == ["real", "0", *values]
     means = " ".join("–" if name == "rare_macro_f1" else "0.5000 ± 0.3536" for name in headline)
     assert lines[2] == ["real", "mean", *means.split()]
-
-
-def test_given_parameters_are_trained_with_no_search(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score")
-    (task,) = final_tasks(study, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
-    assert parameters(task) == {"training.lr": 0.0123}
-    assert sorted(task.inputs) == sorted(set(_final_inputs()) - {"tune"})
-    assert Task.model_validate_json(task.model_dump_json()) == task
-    with pytest.raises(ConfigError, match=r"training\.lr"):
-        final_tasks(study, SubmitRequest("real", 1, {"training.lr": -1}))
-
-
-def test_a_filter_over_images_that_were_not_scored_is_refused(tmp_path: Path) -> None:
-    study = load_study(SMALL_STUDY, ["verdict=none", "accept={plausibility: [0, 1], copies: allow}"])
-    session = open_study(tmp_path, "prepare", "finetune", "generate", study=study)
-    (task,) = final_tasks(session, SubmitRequest("synthetic", 1, {"training.lr": 0.0123}))
-    assert "score" not in task.inputs
-    with pytest.raises(ConfigError, match="--params: choose among the generated images of synthetic"):
-        final_tasks(session, SubmitRequest("synthetic", 1, {"accept.copies": "refuse"}))
-
-
-def _final_inputs() -> list[str]:
-    return list(next(step for step in STEPS if step.label == "final synthetic 0").needs)
-
-
-def test_the_best_so_far_is_asked_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.search.results.PATIENCE_SECONDS", 0.5)
-    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
-        final_tasks(open_study(tmp_path, "prepare"), SubmitRequest("real"))
-
-
-CHAIN = load_study(
-    SMALL_STUDY,
-    [
-        "verdict=none",
-        "search.strategy=sequential",
-        "experiments=[{name: a}, {name: b, parameters_from: a, training: {lr: 0.007}, search: {trials: 0}},"
-        " {name: c, parameters_from: a, training: {weight_decay: 0.5}, search: {space: {training.tau: {low: 0.1, high: 1.0}}}}]",
-    ],
-)
-
-
-def found(session: Session, label: str, fixed: dict[str, float], parameters: dict[str, float]) -> None:
-    """Adds a finished trial to the search of that step. In a sequential search, `fixed` are the best values of its earlier steps."""
-    task = next(r.task for r in states(session.study, session.steps, session.artifacts) if r.step.label == label)
-    assert task is not None
-    config = task.config
-    assert isinstance(config, TuneConfig)
-    database = Database(session.database_url)
-    try:
-        database.create_tables()
-        name = name_of_search(task, session.artifacts)
-        study = make_study(database, f"{name}/{len(fixed)}", config.search)
-        space = {path: optuna.distributions.FloatDistribution(0.0, 10.0) for path in parameters}
-        study.add_trial(optuna.trial.create_trial(params=parameters, distributions=space, value=0.5))
-        Leases(database, config.search.lease_seconds).adopt(study._study_id)
-        step = SearchStep(f"{name}/{len(fixed)}", "0-x", tuple(parameters), dict(fixed))
-        write_search(database, name, study._study_id, step, config.search, None)
-    finally:
-        database.close()
-
-
-def parameters(task: Task) -> dict[str, Any]:
-    assert isinstance(task.config, FinalConfig)
-    return task.config.parameters
-
-
-def test_the_best_so_far_is_what_the_search_would_commit_now(tmp_path: Path, database_url: str) -> None:
-    quiet_optuna()
-    steps = plan(CHAIN)
-    artifacts = Artifacts(FolderStore(tmp_path / "store"), CHAIN.name, tmp_path / "cache")
-    commit_steps(CHAIN, [step for step in steps if step.stage == "prepare"], artifacts)
-    study = Session(CHAIN, steps, artifacts, Settings.from_environment({"DATABASE_URL": database_url}))
-    with pytest.raises(InputError, match="tune a: has no complete trial yet"):
-        final_tasks(study, SubmitRequest("a", 1))
-    found(study, "tune a", {}, {"training.lr": 0.001})
-    (own,) = final_tasks(study, SubmitRequest("a", 1))
-    assert parameters(own) == {"training.lr": 0.001}
-    # what the experiment sets itself stands over what it takes over
-    (taken,) = final_tasks(study, SubmitRequest("b", 1))
-    assert parameters(taken) == {}
-    with pytest.raises(InputError, match="tune c: has no complete trial yet"):
-        final_tasks(study, SubmitRequest("c", 1))
-    # in a later step of a sequential search, the best values of the earlier steps count
-    found(study, "tune a", {"training.lr": 0.002}, {"training.dropout": 9.0})
-    (own,) = final_tasks(study, SubmitRequest("a", 1))
-    assert parameters(own) == {"training.lr": 0.002}
-
-
-def test_parameters_come_as_best_a_file_or_json(tmp_path: Path) -> None:
-    assert read_parameters("best") is None
-    assert read_parameters('{"training.lr": 1e-05}') == {"training.lr": 1e-05}
-    (tmp_path / "best.json").write_text('{"parameters": {"training.lr": 0.1}, "value": 0.5}')
-    assert read_parameters(str(tmp_path / "best.json")) == {"training.lr": 0.1}
-    for bad in ("nowhere.yaml", "{", "{}", '{"parameters": 1}'):
-        with pytest.raises(ConfigError, match="--params"):
-            read_parameters(bad)
-
-
-def final_manifest(parallelism: int) -> dict[str, Any]:
-    labels = {
-        "app.kubernetes.io/component": "final",
-        "app.kubernetes.io/instance": "study",
-        "app.kubernetes.io/managed-by": "tailfill-control",
-    }
-    metadata = {"labels": labels, "annotations": {"tailfill/parallelism": str(parallelism)}}
-    return {"metadata": metadata, "spec": {"template": {"metadata": {"labels": labels}}}}
-
-
-def test_submitted_trainings_share_jobs_and_those_that_a_job_holds_get_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
-    request = SubmitRequest("real", 5)
-    tasks = final_tasks(session, request)
-    commit_task(tasks[0], session.artifacts)
-    with kube_server() as (server, client):
-        owner = {"metadata": {"name": "study-control", "uid": "1"}}
-        release = Release("study", client, {"final": final_manifest(2)}, owner, {}, "1")
-        release.create_job(session.artifacts, [tasks[2]])  # by control
-        held: dict[str, list[int]] = {}
-
-        def work(_: float) -> None:
-            """One more training is committed between two looks, by whichever Job holds it."""
-            numbers = {task.key: repeat_of(task) for task in tasks}
-            held.update({name: [numbers[key] for _, key in held_tasks(job)] for name, job in server.jobs.items()})
-            commit_task(next(t for t in tasks if not session.artifacts.find("final", t.key)), session.artifacts)
-
-        monkeypatch.setattr("jobs.submit.time.sleep", work)
-        monkeypatch.setattr("jobs.submit._table", lambda rows: [repeat_of(task) for task, _ in rows])
-        assert submit_final(release, session, request, False) == [0, 1, 2, 3, 4]
-    assert sorted(held.values()) == [[1, 4], [2], [3]]
-
-
-def test_a_submitted_job_that_fails_says_why(tmp_path: Path) -> None:
-    session = open_study(tmp_path, "prepare", "finetune", "generate", "judge", "score", "tune")
-    tasks = final_tasks(session, SubmitRequest("real", 2))
-    with kube_server() as (server, client):
-        release = Release(
-            "study", client, {"final": final_manifest(1)}, {"metadata": {"name": "c", "uid": "1"}}, {}, "1"
-        )
-        release.create_job(session.artifacts, tasks, submitted=True)
-        server.end(release.job_name(tasks), "Failed")
-        failed = f"study-final-{tasks[0].key[:8]}: failed: BackoffLimitExceeded"
-        with final_jobs(release, session) as jobs, pytest.raises(InputError, match=failed):
-            _follow(jobs, tasks[1], {task.key: "real" for task in tasks}, set())
 
 
 def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +173,7 @@ def test_a_line_of_a_block_is_shown_under_its_training(capsys: pytest.CaptureFix
         {"event": "task begins", "key": "c" * 64, "experiment": "other", "level": "info"},
         {"event": "epoch 1/2", "level": "info"},
     ):
-        shown = _print_line(shown, json.dumps(line), names)
-    _print_line(shown, "a \x1b[2Jwarning", names)
+        shown = print_line(shown, json.dumps(line), names)
+    print_line(shown, "a \x1b[2Jwarning", names)
     said = ["[real 0] torch is imported", "[real 1] epoch 1/2", "[other] epoch 1/2", "[other] a \\u001b[2Jwarning"]
     assert capsys.readouterr().err.splitlines() == said

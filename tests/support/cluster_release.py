@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from shared.artifacts.artifacts import Artifacts
+from shared.artifacts.manifest import Manifest
+from shared.artifacts.open import open_store
+from shared.config.stages import STAGES
+from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 KINDS = "jobs,pods,deployments,statefulsets,services,configmaps,serviceaccounts,secrets,persistentvolumeclaims,networkpolicies,roles,rolebindings"
@@ -20,11 +30,6 @@ KEPT = [
     "Secret/study-credentials",
 ]
 """The objects that remain after a release is uninstalled."""
-OPENED = (
-    "import json; from jobs.control import open_release_session, load_release_study; from shared.config.stages import STAGES\n"
-    "from shared.settings import Settings\n"
-    "artifacts = open_release_session(load_release_study(), Settings.from_environment()).artifacts\n"
-)
 
 
 def registry() -> str:
@@ -42,6 +47,8 @@ class Release:
 
     def __init__(self, namespace: str, name: str = "study") -> None:
         self.namespace, self.name = namespace, name
+        self.code = ROOT
+        """Points to the code whose command is used: an earlier chart's control answers to the command of its version."""
 
     # -- programs
 
@@ -85,10 +92,19 @@ class Release:
         nodes = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
         return any(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in nodes)
 
-    def tailfill(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-        """Runs a command of tailfill on this machine for the release."""
-        command = [sys.executable, "-m", "jobs", *arguments, "--release", self.name, "--namespace", self.namespace]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+    def tailfill(
+        self, *arguments: str, seconds: float = 600, kubeconfig: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command of tailfill on this machine for the release, as the user of another kubeconfig if one is named."""
+        environment = os.environ | ({} if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)})
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.code, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+
+    def command(self, *arguments: str) -> list[str]:
+        """Returns a command of tailfill for the release, which is to run in the folder `code`."""
+        return [sys.executable, "-m", "jobs", *arguments, "--release", self.name, "--namespace", self.namespace]
 
     # -- the state of the release
 
@@ -146,26 +162,48 @@ class Release:
         """Returns the steps of the status by label; none if a service is unavailable, which the status then says."""
         return {step["step"]: step for step in self.status().get("steps", ())}
 
-    def python(self, code: str) -> Any:
-        """Runs code in the control Pod, which alone can reach the store, and returns the JSON that it prints."""
-        return json.loads(self.kubectl("exec", f"deployment/{self.name}-control", "--", "python", "-c", code))
+    @contextmanager
+    def forwarded(self, service: str, port: int) -> Iterator[int]:
+        """Yields a port of this machine at which a service of the release answers."""
+        command = ["kubectl", "-n", self.namespace, "port-forward", f"svc/{self.name}-{service}", f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+            try:
+                assert forward.stdout is not None
+                yield int(re.findall(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())[0])
+            finally:
+                forward.terminate()
+
+    @contextmanager
+    def store(self) -> Iterator[dict[str, str]]:
+        """Yields the variables with which this machine reaches the chart's own S3 server, as helm/README.md describes it."""
+        services = {service["metadata"]["name"] for service in self.objects("services")}
+        service = next(each for each in ("minio", "seaweedfs") if f"{self.name}-{each}" in services)
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        (secret,) = [o for o in self.objects("secrets") if o["metadata"]["name"] == f"{self.name}-credentials"]
+        keys = {name: base64.b64decode(secret["data"][name]).decode() for name in names}
+        with self.forwarded(service, 9000) as port:
+            yield keys | {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "TAILFILL_STORE": "s3://tailfill"}
+
+    def committed(self) -> list[Manifest]:
+        """Returns the manifests of all committed results of the release's study."""
+        (study,) = [o for o in self.objects("configmaps") if o["metadata"]["name"].startswith(f"{self.name}-study-")]
+        name = json.loads(study["data"]["study.json"])["name"]
+        with self.store() as variables, tempfile.TemporaryDirectory() as cache:
+            artifacts = Artifacts(open_store(Settings.from_environment(variables)), name, Path(cache))
+            return [manifest for stage in STAGES for manifest in artifacts.manifests(stage)]
 
     def manifests(self) -> dict[str, str]:
         """Returns the digests of all committed results by `<stage>/<key>`."""
-        code = "print(json.dumps({f'{m.stage}/{m.key}': m.digest for s in STAGES for m in artifacts.manifests(s)}))"
-        found: dict[str, str] = self.python(OPENED + code)
-        return found
+        return {f"{manifest.stage}/{manifest.key}": manifest.digest for manifest in self.committed()}
 
     def summaries(self, stage: str) -> list[dict[str, Any]]:
         """Returns the summaries of the stage's committed results."""
-        code = f"print(json.dumps([m.summary for m in artifacts.manifests('{stage}')]))"
-        found: list[dict[str, Any]] = self.python(OPENED + code)
-        return found
+        return [manifest.summary for manifest in self.committed() if manifest.stage == stage]
 
     def summary(self, name: str) -> dict[str, Any]:
         """Returns the summary of the result that was committed as `<stage>/<key>`."""
-        found: dict[str, Any] = self.python(OPENED + f"print(json.dumps(artifacts.find(*'{name}'.split('/')).summary))")
-        return found
+        (found,) = [manifest for manifest in self.committed() if f"{manifest.stage}/{manifest.key}" == name]
+        return found.summary
 
     def all_committed(self) -> bool:
         """Returns whether all steps are committed."""

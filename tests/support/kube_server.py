@@ -27,6 +27,7 @@ from kubernetes import client
 from shared.kube.api import Cluster
 from shared.kube.mirror import Mirror
 from shared.retries import Backoff
+from tests.support.port_forward import forward
 
 Object = dict[str, Any]
 LONG_AGO = "2026-01-01T00:00:00Z"
@@ -70,6 +71,10 @@ class KubeServer(ThreadingHTTPServer):
         """Lists the Pods whose status was patched."""
         self.searches: str | None = None
         """Holds what control wrote for the workers."""
+        self.forwarded: dict[int, int] = {}
+        """Maps the ports of Pods to ports of this machine, on which what is forwarded to them arrives."""
+        self.logs: dict[str, str] = {}
+        """Holds the logs of Pods by name."""
         self.silent = False
         """Says whether watches stay open but tell nothing, as those of a server that was cut off."""
         self.watch_seconds: float | None = None
@@ -216,6 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.give(refused, {"kind": "Status", "code": refused, "message": "no"})
         elif "watch" in query:
             self.watch(kind, query, dropped, bookmarked)
+        elif part == "portforward" and name in self.server.objects["pods"]:
+            forward(self, int(query["ports"]), self.server.forwarded.get(int(query["ports"])))
+        elif part == "log":
+            self.give_text(200, self.server.logs.get(name, "").encode())
         else:
             with self.server.condition:
                 status, said = getattr(self, f"answer_{self.command.lower()}")(kind, name, part, query, body)
@@ -261,6 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer_post(self, kind: str, _: str, __: str, ___: dict[str, str], body: bytes) -> tuple[int, object]:
         server, found = self.server, json.loads(body)
         name = found["metadata"]["name"]
+        if sum(map(len, found.get("data", {}).values())) > 1 << 20:
+            return 422, {"kind": "Status", "message": "Too long: must have at most 1048576 bytes"}
         if name in server.objects[kind]:
             return 409, {"kind": "Status", "message": "already exists"}
         found["metadata"]["uid"] = str(uuid.uuid4())
@@ -368,7 +379,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = False
 
     def give(self, status: int, said: object) -> None:
-        text = json.dumps(said).encode()
+        self.give_text(status, json.dumps(said).encode())
+
+    def give_text(self, status: int, text: bytes) -> None:
         self.server.sent[self.label] += len(text)
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
@@ -385,11 +398,11 @@ def _scale(deployment: Object) -> Object:
 
 
 def _selected(found: Object, query: dict[str, str]) -> bool:
-    """Returns whether an object has the labels of a selector (`a=b,c=d`) and the name of a field selector."""
+    """Returns whether an object has the labels of a selector (`a=b,c=d`, or `a` with any value) and the name of a field selector."""
     labels = found["metadata"].get("labels", {})
-    wanted = [term.split("=") for term in query.get("labelSelector", "").split(",") if term]
+    wanted = [term.partition("=") for term in query.get("labelSelector", "").split(",") if term]
     fields = [term.split("=") for term in query.get("fieldSelector", "").split(",") if term]
-    return all(labels.get(name) == value for name, value in wanted) and all(
+    return all(name in labels and (not equal or labels[name] == value) for name, equal, value in wanted) and all(
         found["metadata"]["name"] == value for name, value in fields if name == "metadata.name"
     )
 

@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kubernetes import client
-from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 
-from shared.errors import UnavailableError
+from shared.errors import InputError, UnavailableError
 from shared.kube import api
 from shared.kube.api import Cluster, ClusterError
 from shared.retries import Backoff
+from tests.support.kube_objects import pod
+from tests.support.kube_server import kube_server
 
 
 class Answers(ThreadingHTTPServer):
@@ -131,93 +133,57 @@ def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Non
         Cluster.of_kubeconfig(None)
 
 
-class Session:
-    """Imitates the client's exec session: each update brings a batch of (channel, bytes), and the last one closes it."""
-
-    def __init__(self, batches: list[list[tuple[int, bytes]]], returncode: int | str | None) -> None:
-        self.batches, self.channels, self._returncode, self.sock = batches, dict[int, bytes](), returncode, self
-
-    def is_open(self) -> bool:
-        return bool(self.batches)
-
-    def update(self, timeout: float = 0) -> None:
-        for channel, data in self.batches.pop(0) if self.batches else ():
-            self.channels[channel] = self.channels.get(channel, b"") + data
-
-    def read_channel(self, channel: int) -> bytes:
-        if channel not in self.channels:
-            self.update()  # as the client's own does
-        return self.channels.pop(channel, b"")
-
-    @property
-    def returncode(self) -> int:
-        if self._returncode is None:
-            raise TypeError("'NoneType' object is not subscriptable")  # as the client's own does after a cut
-        return int(self._returncode)  # as the client's own does, whatever the API server said
+def echo(connection: socket.socket) -> None:
+    """Sends back what comes, in two parts, and ends the connection."""
+    with connection:
+        said = connection.recv(100)
+        for part in (said[:3], said[3:] * 100_000):
+            connection.sendall(part)
 
 
-def test_all_output_of_a_command_is_passed_on() -> None:
-    out, err = io.StringIO(), io.StringIO()
-    half, rest = "±".encode()[:1], "±".encode()[1:]
-    session = Session([[(1, b"AAAA" + half)], [(2, b"note")], [(1, rest + b"BBBB")]], 3)
-    assert api._forward_output(session, {1: out, 2: err}) == 3
-    assert (out.getvalue(), err.getvalue()) == ("AAAA±BBBB", "note")
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """Provides a port at which a program echoes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # it is closed
+                while True:
+                    echo(listener.accept()[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_cut_connection_is_no_exit_code() -> None:
-    out = io.StringIO()
-    with pytest.raises(UnavailableError, match="was cut before the command ended"):
-        api._forward_output(Session([[(1, b"A")]], None), {1: out, 2: out})
-    assert out.getvalue() == "A"
+def test_what_a_port_of_a_pod_sends_comes_whole(listening: int) -> None:
+    with kube_server() as (pods, reached):
+        pods.add("pods", pod("p"))
+        pods.forwarded[8081] = listening
+        said = reached.exchange("p", 8081, b"abcdef", 1 << 20)
+        assert (len(said), said[:6], set(said[3:])) == (300_003, b"abcdef", set(b"def"))
+        with pytest.raises(InputError, match="port 8081 of the Pod p: sends more than 1,000 bytes"):
+            reached.exchange("p", 8081, b"abcdef", 1000)
+        with pytest.raises(UnavailableError, match=r"port 9 of the Pod p: nothing answers there \(.*refused\)"):
+            reached.exchange("p", 9, b"abcdef", 1000)
+        with pytest.raises(UnavailableError, match="the Pod q has ended"):
+            reached.exchange("q", 8081, b"abcdef", 1000)
 
 
-def test_a_container_that_ended_before_the_command_began_is_no_exit_code() -> None:
-    said = 'unable to upgrade connection: container not found ("main")'
-    with pytest.raises(UnavailableError, match=r"^the Pod's container ended before the command did; run it again$"):
-        api._forward_output(Session([[]], said), {1: io.StringIO(), 2: io.StringIO()})
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        b'unable to upgrade connection: container not found ("main")',
-        b"error: a: b",
-        b"%oops",
-        b"- [",
-        b"",
-        b"[]",
-        b'{"status": "Failure"}',
-        b'{"status": "Failure", "details": null}',
-        b'{"status": "Failure", "details": {"causes": []}}',
-        b'{"status": "Failure", "details": {"causes": [{"reason": "ExitCode"}]}}',
-        b'{"status": "Failure", "details": {"causes": [{"message": null}]}}',
-        b'{"status": "Failure", "details": {"causes": [{"message": "error executing command in container"}]}}',
-    ],
-)
-def test_whatever_the_server_says_in_place_of_an_exit_code_is_no_exit_code(told: bytes) -> None:
-    class Told(Session):
-        returncode = WSClient.returncode  # the client's own reading of it
-
-    with pytest.raises(UnavailableError, match=r"run it again$"):
-        api._forward_output(Told([[(ERROR_CHANNEL, told)]], None), {1: io.StringIO(), 2: io.StringIO()})
-
-
-@pytest.mark.parametrize("refused", [400, 404, 409, 500])
+@pytest.mark.parametrize("refused", [400, 404, 409, 500, 503])
 def test_a_pod_that_has_just_ended_is_no_fault_of_the_chart(server: Answers, cluster: Cluster, refused: int) -> None:
-    server.answers = [(refused, status("cannot exec into a container in a completed pod; current phase is Failed"))]
+    server.answers = [(refused, status("unable to upgrade connection: pod does not exist"))]
     with pytest.raises(UnavailableError, match="pod"):
-        cluster.execute("pod", ["true"], io.StringIO(), io.StringIO())
+        cluster.exchange("pod", 8081, b"", 1)
 
 
-def test_a_refused_websocket_is_a_refusal_and_a_closed_one_is_not(server: Answers, cluster: Cluster) -> None:
-    out = io.StringIO()
-    server.answers = [(403, status("pods is forbidden"))]
-    with pytest.raises(ClusterError, match=r"exec in pod: 403 refused \(403\); ask for the right"):
-        cluster.execute("pod", ["true"], out, out)
-    assert server.asked[-1][1].startswith("/api/v1/namespaces/ns/pods/pod/exec?command=true")
-    server.answers = [(503, status("starting"))]
-    with pytest.raises(UnavailableError, match=r"exec in pod: 503 refused"):
-        cluster.execute("pod", ["true"], out, out)
+def test_a_refused_websocket_is_a_refusal(server: Answers, cluster: Cluster) -> None:
+    server.answers = [(403, status('pods "pod" is forbidden: User "x" cannot get resource "pods/portforward"'))]
+    with pytest.raises(
+        ClusterError, match=r"forward to pod: pods .* is forbidden: .*pods/portforward.*; ask for the right"
+    ):
+        cluster.exchange("pod", 8081, b"", 1)
+    assert server.asked[-1][1] == "/api/v1/namespaces/ns/pods/pod/portforward?ports=8081"
 
 
 def test_logs_come_line_by_line_and_a_pod_that_is_gone_has_none(server: Answers, cluster: Cluster) -> None:

@@ -62,10 +62,10 @@ def test_a_job_is_the_chart_s_manifest_with_a_task() -> None:
     assert TaskReference.model_validate_json(pod["annotations"]["tailfill/task"]) == reference(TASK)
     assert parallelism(MANIFEST) == 2
     assert (
-        stage_job(MANIFEST, "study", reference(TASK), OWNER, "digest", submitted=True)["metadata"]["labels"][
+        stage_job(MANIFEST, "study", reference(TASK), OWNER, "digest", request="uid-r")["metadata"]["labels"][
             "tailfill/submitted"
         ]
-        == "true"
+        == "uid-r"
     )
 
 

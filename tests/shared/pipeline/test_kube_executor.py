@@ -172,7 +172,7 @@ def test_a_pod_whose_node_does_not_answer_is_replaced_after_the_seconds_of_the_s
 
 
 def test_a_submitted_job_is_left_alone(here: Here) -> None:
-    here.jobs().release.create_job(here.artifacts, [PREPARE], submitted=True)
+    here.jobs().release.create_job(here.artifacts, [PREPARE], request="uid-r")
     here.jobs(other(1)).advance()
     assert f"study-prepare-{PREPARE.key[:8]}" in here.server.jobs
 

@@ -199,6 +199,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
 
     monkeypatch.setattr(mlflow_runs, "find_spec", lambda _: None)
     with pytest.raises(
-        ConfigError, match=r"MLFLOW_TRACKING_URI: needs the package .* pip install 'tailfill\[trackers\]', or unset it"
+        ConfigError,
+        match=r"MLFLOW_TRACKING_URI: needs the package .* pip install 'tailfill\[trackers\]', or, for control, `MLFLOW=1 make images`; or unset it",
     ):
         opened("http://h", "demo")
