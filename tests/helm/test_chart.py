@@ -374,7 +374,10 @@ def test_kueue_queues_jobs_only() -> None:
     assert "annotations" not in one_shard["generate"]["metadata"]  # Kueue refuses it for one Pod
     assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}
     others = [each for each in objects if each["metadata"]["name"] != "study-stages"]
-    assert [each["kind"] for each in others if "kueue" in json.dumps(each)] == ["Role"]
+    reading = {each["metadata"]["name"]: each["kind"] for each in others if "kueue" in json.dumps(each)}
+    assert reading == dict.fromkeys(
+        ["study-control", "study-editor", "study-viewer"], "Role"
+    )  # `status` says what they wait for
     rules = one(objects, "Role", "study-control")["rules"]
     assert {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]} in rules
     one_stage = rendered(any_program(), "--set", "stages.final.queueName=low")

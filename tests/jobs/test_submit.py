@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,6 +51,11 @@ def ask(here: Here, **query: str) -> Mapping[str, Any]:
     return told
 
 
+def while_waiting(monkeypatch: pytest.MonkeyPatch, work: Callable[[float], object]) -> None:
+    """Has work done in place of the command's waiting, and of no other: the server of the test waits, too."""
+    monkeypatch.setattr(submit, "time", SimpleNamespace(monotonic=time.monotonic, sleep=work))
+
+
 def test_it_follows_its_trainings_to_their_metrics(
     here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,7 +71,7 @@ def test_it_follows_its_trainings_to_their_metrics(
         for task in here.requests.states()[0].tasks:
             commit_task(task, here.artifacts)
 
-    monkeypatch.setattr(submit.time, "sleep", work)
+    while_waiting(monkeypatch, work)
     with caplog.at_level("INFO", "tailfill"):
         said = submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), True)
     assert [(row["experiment"], row["seed"]) for row in json.loads(said)] == [("real", 0)]
@@ -95,7 +102,7 @@ def test_a_control_that_is_away_for_a_while_is_waited_for(here: Here, monkeypatc
             for task in state.tasks:
                 commit_task(task, here.artifacts)
 
-    monkeypatch.setattr(submit.time, "sleep", work)
+    while_waiting(monkeypatch, work)
     assert json.loads(submit_final(here.client, "study", sometimes, SubmitRequest("real", 1), True))
 
 
@@ -117,7 +124,7 @@ def test_a_control_that_stays_away_is_not_waited_for_without_end(here: Here, mon
 
 
 def test_a_request_that_somebody_deletes_ends_the_command(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit.time, "sleep", lambda _: here.client.delete("configmaps", "study-request-0"))
+    while_waiting(monkeypatch, lambda _: here.client.delete("configmaps", "study-request-0"))
     with pytest.raises(InputError, match="study-request-0: was deleted, so that no more of its trainings begin"):
         submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), False)
 
