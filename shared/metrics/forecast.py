@@ -135,4 +135,11 @@ def design_text(design: Needed, units: int) -> str:
     repetitions = f"{design.repetitions} repetitions"
     if design.units == units:
         return repetitions
-    return f"{design.units / units:.2g} times as many test images of every class, and {repetitions}: more repetitions alone cannot do it"
+    more = times_as_many(design.units / units)
+    return f"{more} test images of every class, and {repetitions}: more repetitions alone cannot do it"
+
+
+def times_as_many(factor: float) -> str:
+    """Returns a factor in words, with two digits that count: `2.3 times as many`, `330 times as many`."""
+    rounded = float(f"{factor:.2g}")
+    return f"{rounded:,.0f} times as many" if rounded >= 100 else f"{rounded:g} times as many"

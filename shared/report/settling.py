@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from shared.config.search import Verdict
-from shared.metrics.forecast import MOST_REPETITIONS, Needed, needed, units_needed
+from shared.metrics.forecast import MOST_REPETITIONS, Needed, needed, times_as_many, units_needed
 from shared.metrics.verdict import Comparison
 from shared.report.class_readings import ClassReading
 from shared.report.inputs import StudyInputs
@@ -51,7 +51,7 @@ def _more_images(factor: float, classes: Sequence[ClassReading]) -> str:
         f"{r.name} {r.test_images:,} → {math.ceil(r.test_images * factor):,}" for r in fewest[:MOST_NAMED]
     )
     more = f", and {len(fewest) - MOST_NAMED} more classes alike" if len(fewest) > MOST_NAMED else ""
-    return f"{factor:.2g} times as many test images ({named}{more})"
+    return f"{times_as_many(factor)} test images ({named}{more})"
 
 
 def repetitions_of(study: StudyInputs) -> int:

@@ -20,6 +20,7 @@ from shared.metrics.forecast import (
     expected,
     needed,
     smallest_effect,
+    times_as_many,
     units_needed,
 )
 from shared.metrics.two_way import Components
@@ -113,3 +114,8 @@ def test_words() -> None:
     assert design_text(Needed(12, 900), 300).startswith(
         "3 times as many test images of every class, and 12 repetitions"
     )
+
+
+@pytest.mark.parametrize(("factor", "words"), [(2.34, "2.3"), (9.96, "10"), (331.4, "330"), (1234.5, "1,200")])
+def test_factors_are_plain_numbers(factor: float, words: str) -> None:
+    assert times_as_many(factor) == f"{words} times as many"
