@@ -69,7 +69,9 @@ def choose_backbone(summary: DataSummary, seen_side: Callable[[Backbone], int | 
 
 
 def _fetched(backbone: Backbone) -> tuple[Backbone, dict[str, Path]]:
-    """Returns a network with the commit of its weights, and their file; raises what fetching them raises."""
+    """Returns a network with the commit and the licence of its weights, and their file; raises what fetching them raises."""
+    import timm
+
     from jobs.weights import timm_weights
     from shared.settings import Settings
     from shared.stop import StopSignal
@@ -78,7 +80,9 @@ def _fetched(backbone: Backbone) -> tuple[Backbone, dict[str, Path]]:
         return backbone, {}
     found = timm_weights(backbone.model, None, Settings.from_environment(), StopSignal())
     (file,) = found.files.values()
-    return replace(backbone, revision=found.repository.commit), {backbone.model: file}
+    licence = timm.get_pretrained_cfg(backbone.model).license
+    about = f"{backbone.about}, {licence}" if licence else backbone.about
+    return replace(backbone, revision=found.repository.commit, about=about), {backbone.model: file}
 
 
 def _recalls(backbone: Backbone, fetched: dict[str, Path], summary: DataSummary, side: int) -> Recalls:

@@ -94,7 +94,7 @@ def side(network: Backbone) -> int:
 
 def test_the_network_that_finds_more_is_taken_and_pinned(hub: Hub, not_installed: None, summary: DataSummary) -> None:
     choice = module.choose_backbone(summary, side)
-    assert choice.backbone == replace(GOOD, revision=COMMIT)
+    assert choice.backbone == replace(GOOD, revision=COMMIT, about="ImageNet, apache-2.0")
     assert choice.lines[0].startswith("backbone: a head on each frozen network was asked about ")
     good, blind = (choice.lines[0].index(network.model) for network in (GOOD, BLIND))
     assert good < blind
