@@ -70,17 +70,16 @@ def choose_backbone(summary: DataSummary, seen_side: Callable[[Backbone], int | 
 
 def _fetched(backbone: Backbone) -> tuple[Backbone, dict[str, Path]]:
     """Returns a network with the commit and the licence of its weights, and their file; raises what fetching them raises."""
-    import timm
-
     from jobs.weights import timm_weights
     from shared.settings import Settings
     from shared.stop import StopSignal
+    from shared.weights.pretrained import hub_licence
 
     if backbone.pretrained is not True:
         return backbone, {}
     found = timm_weights(backbone.model, None, Settings.from_environment(), StopSignal())
     (file,) = found.files.values()
-    licence = timm.get_pretrained_cfg(backbone.model).license
+    licence = hub_licence(backbone.model)
     about = f"{backbone.about}, {licence}" if licence else backbone.about
     return replace(backbone, revision=found.repository.commit, about=about), {backbone.model: file}
 
