@@ -71,7 +71,7 @@ def test_a_job_is_whole_but_for_what_control_adds(values: tuple[str, ...]) -> No
             "managed-by": "tailfill-control",
             "component": stage,
         }
-        assert "suspend" not in job["spec"]
+        assert ("suspend" in job["spec"]) is ("kueue.x-k8s.io/queue-name" in labels)
         ignore, fail, told_to_end = job["spec"]["podFailurePolicy"]["rules"]
         assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
         assert fail["action"] == "FailJob"
