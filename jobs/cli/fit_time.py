@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobs.cli.study_text import SIDES, DataSummary, Design, study_text
+from jobs.cli.choose_backbone import choose_backbone
+from jobs.cli.study_text import SIDES, DataSummary, Design, study_text, usual_side
 from shared.config.load import study_from_tree
 from shared.log import duration
+from shared.look.backbone import Backbone
 
 if TYPE_CHECKING:
     from shared.config.resolve import ResolvedStudy
@@ -80,17 +82,20 @@ def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
     gpu = Machine.here().device("auto") != "cpu"
     wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
     fitting = _Fitting(summary, name)
-    design = usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu)
-    for field, value in TRADES:
-        if fitting.hours(design) <= MOST * wanted:
-            break
-        shorter = _with(design, field, value)
-        if fitting.changes(design, shorter):
-            design = shorter
-    design = fitting.filled(design, wanted)
+    usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu)
+
+    def traded_with(backbone: Backbone | None) -> Design:
+        return fitting.traded(replace(usual, backbone=backbone), wanted)
+
+    def seen_side(backbone: Backbone) -> int | None:
+        design = traded_with(backbone)
+        return min(usual_side(summary), design.side) if fitting.hours(design) <= MOST * wanted else None
+
+    choice = choose_backbone(summary, seen_side)
+    design = fitting.filled(traded_with(choice.backbone), wanted)
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
-    return Fitted(design, tuple(_lines(fitting.forecast(design), design, wanted, traded)))
+    return Fitted(design, (*_lines(fitting.forecast(design), design, wanted, traded), *choice.lines))
 
 
 def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str]) -> Iterator[str]:
@@ -145,6 +150,16 @@ class _Fitting:
     def changes(self, one: Design, other: Design) -> bool:
         """Returns whether two designs make two studies: a set of small images is not seen at fewer pixels."""
         return study_text(self.summary, self.name, one) != study_text(self.summary, self.name, other)
+
+    def traded(self, design: Design, wanted: float) -> Design:
+        """Returns the design after as many trades as the hours ask for."""
+        for field, value in TRADES:
+            if self.hours(design) <= MOST * wanted:
+                break
+            shorter = _with(design, field, value)
+            if self.changes(design, shorter):
+                design = shorter
+        return design
 
     def filled(self, design: Design, wanted: float) -> Design:
         """Returns the design with as many steps, trials and repetitions more as the hours allow."""

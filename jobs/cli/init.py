@@ -39,7 +39,7 @@ def init(data: Path, out: Path, page: Path | None = None, hours: float | None = 
         from shared.look.folder import check_folder
 
         check_folder(page)
-    summary = _inspect(data, source)
+    summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
     name, fitted = _study_name(data), Fitted(USUAL, ())
     if fits:
@@ -62,7 +62,8 @@ def init(data: Path, out: Path, page: Path | None = None, hours: float | None = 
     ]
 
 
-def _inspect(data: Path, source: InferredSource) -> DataSummary:
+def inspect_data(data: Path, source: InferredSource) -> DataSummary:
+    """Returns what a study is written from; raises DataError if `data` holds no usable image."""
     import numpy as np
 
     from shared.data.canonical import Reading

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
-from shared.look.backbone import MODEL, PACKAGED, is_installed
+from shared.look.backbone import PACKAGED, Backbone, is_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,8 @@ class Design:
     final_epochs: int = 30
     stable_diffusion: bool = False
     """Says whether Stable Diffusion is fine-tuned, which needs a GPU, in place of the pixel generator."""
+    backbone: Backbone | None = field(default_factory=lambda: PACKAGED if is_installed() else None)
+    """Names the frozen network of the classifier; without one, a small network is trained from scratch."""
 
 
 USUAL = Design()
@@ -85,6 +87,11 @@ class DataSummary:
 def _resolution(summary: DataSummary) -> int:
     """Returns the largest of the usual resolutions that is not above the median of the images' shorter sides."""
     return max([r for r in RESOLUTIONS if r <= _median_side(summary)], default=RESOLUTIONS[0])
+
+
+def usual_side(summary: DataSummary) -> int:
+    """Returns the side in pixels at which a frozen network sees the images if nothing is traded for the time."""
+    return min(max(_resolution(summary), SIDES[-1]), SIDES[0])
 
 
 def _median_side(summary: DataSummary) -> int:
@@ -159,16 +166,19 @@ search:
 
 
 def _classifier_text(resolution: int, design: Design) -> str:
-    """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
-    if is_installed():
-        side = min(max(resolution, 64), design.side)
+    """Returns the classifier and its training: a head on the design's frozen network, else a small network from scratch."""
+    if design.backbone is not None:
+        network = design.backbone
+        revision = f"  revision: {json.dumps(network.revision)}\n" if network.revision else ""
+        side = network.fitting(min(max(resolution, SIDES[-1]), design.side))
         return f"""\
-# The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
-# seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
+# The classifier: a small head on a frozen pretrained network ({network.about}), which runs over each image and its mirror image once, so
+# that a training takes seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the
+# whole network.
 classifier:
-  model: {MODEL}
-  pretrained: {PACKAGED}
-  trainable: head
+  model: {network.model}
+  pretrained: {json.dumps(network.pretrained) if network.pretrained is True else network.pretrained}
+{revision}  trainable: head
   head: [128]
   resolution: {side}
 augmentation: basic

@@ -84,7 +84,7 @@ def test_a_page_with_tables_is_written_for_folders(tmp_path: Path) -> None:
 def test_without_the_weights_the_pixels_judge_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = backbone.PACKAGED.partition("/")[0].removeprefix("package:")
+    package = str(backbone.PACKAGED.pretrained).partition("/")[0].removeprefix("package:")
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == package else find_spec(name))
     lines = look(str(folders(tmp_path / "data")), tmp_path / "out", 1000)
