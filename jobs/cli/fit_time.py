@@ -72,8 +72,10 @@ def _with(design: Design, name: str, value: int) -> Design:
     return replace(design, **changed)
 
 
-def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
+def fit_time(summary: DataSummary, name: str, hours: float | None, bases: tuple[str, ...] = ()) -> Fitted:
     """Returns the design of a study for these images whose forecast fits the hours, with lines that say so; by default 1 hour, or 8 on a GPU.
+
+    With `bases`, it compares these as generators.
 
     It measures what is not kept. Raises what the work that is timed raises.
     """
@@ -82,7 +84,7 @@ def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
     gpu = Machine.here().device("auto") != "cpu"
     wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
     fitting = _Fitting(summary, name)
-    usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu)
+    usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu, bases=bases)
 
     def traded_with(backbone: Backbone | None) -> Design:
         return fitting.traded(replace(usual, backbone=backbone), wanted)
@@ -108,7 +110,7 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
         yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {middle / 3600:.1g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
         yield "time: more of it would hardly make the answer surer; more test images would"
-    if not design.stable_diffusion and "finetune" in forecast.stages:
+    if not design.pretrained and "finetune" in forecast.stages:
         yield f"time: the generator is trained for {design.steps:,} steps, the study has {design.repetitions} repetitions of {design.trials} trials each"
     if traded:
         yield f"traded for the time: {'; '.join(traded)}"
@@ -164,7 +166,7 @@ class _Fitting:
     def filled(self, design: Design, wanted: float) -> Design:
         """Returns the design with as many steps, trials and repetitions more as the hours allow."""
         aim = AIM * wanted
-        generates = bool(self.summary.tail.fill_to) and not design.stable_diffusion
+        generates = bool(self.summary.tail.fill_to) and not design.pretrained
         usual = Design().steps
         if generates:
             design = self._most(design, "steps", range(design.steps, usual + 1, 100), aim)

@@ -159,7 +159,7 @@ class Findings:
             )
         if self.lookalikes:
             lines.append(
-                f"look-alikes: {len(self.lookalikes):,} pairs in two splits that are no copies; nothing drops them"
+                f"look-alikes: {_count(len(self.lookalikes), 'pair', 'pairs')} in two splits without copies; nothing drops them"
             )
         for group in self.judged or []:
             right = "" if group.accuracy is None else f"; {100 * group.accuracy:.1f} % are what the classifier expects"
