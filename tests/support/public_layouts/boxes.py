@@ -87,7 +87,8 @@ def _pascal_voc(draw: Drawing) -> None:
         draw.text(f"{top}/ImageSets/Segmentation/{split}.txt", *stems[:5])
         for name in VOC["train"]:
             draw.text(
-                f"{top}/ImageSets/Main/{name}_{split}.txt", *(f"{s} {' 1' if every[s] == name else '-1'}" for s in stems)
+                f"{top}/ImageSets/Main/{name}_{split}.txt",
+                *(f"{s} {' 1' if every[s] == name else '-1'}" for s in stems),
             )
     draw.images(f"{top}/SegmentationClass/{stem}.png" for stem in lists["trainval"][:5])
     draw.images(f"{top}/SegmentationObject/{stem}.png" for stem in lists["trainval"][:5])
@@ -133,12 +134,20 @@ def _roboflow_boxes_csv(draw: Drawing) -> None:
         draw.text(f"{folder}/_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax", *rows)
 
 
-def _coco(counts: Mapping[str, int], classes: Iterable[str], path: str, first: int = 0) -> dict[str, list[dict[str, object]]]:
+def _coco(
+    counts: Mapping[str, int], classes: Iterable[str], path: str, first: int = 0
+) -> dict[str, list[dict[str, object]]]:
     codes = {name: code for code, name in enumerate(classes)}
     rows = list(numbered(counts, first))
     return {
         "images": [
-            {"id": number, "file_name": path.format(name=name, number=number), "width": 20, "height": 20, "location": number // 3}
+            {
+                "id": number,
+                "file_name": path.format(name=name, number=number),
+                "width": 20,
+                "height": 20,
+                "location": number // 3,
+            }
             for name, number in rows
         ],
         "annotations": [{"id": number, "image_id": number, "category_id": codes[name]} for name, number in rows],
@@ -177,7 +186,9 @@ def _iwildcam(draw: Drawing) -> None:
     tests = [{"id": f"t{n}", "file_name": f"t{n}.jpg", "location": 5} for n in range(4)]
     draw.images(f"test/{image['file_name']}" for image in tests)
     draw.json("iwildcam2020_test_information.json", {"images": tests, "categories": content["categories"]})
-    draw.json("iwildcam2020_megadetector_results.json", {"images": [], "detection_categories": {"1": "animal"}, "info": {}})
+    draw.json(
+        "iwildcam2020_megadetector_results.json", {"images": [], "detection_categories": {"1": "animal"}, "info": {}}
+    )
 
 
 MEDICAL = {
@@ -201,10 +212,15 @@ def _medmnist(draw: Drawing) -> None:
 
 BOXES = [
     Layout(
-        "NEU-DET", "https://www.kaggle.com/datasets/kaustubhdikshit/neu-surface-defect-database", _neu_det, [STEEL],
+        "NEU-DET",
+        "https://www.kaggle.com/datasets/kaustubhdikshit/neu-surface-defect-database",
+        _neu_det,
+        [STEEL],
         ["scratches"],
     ),
-    Layout("Roboflow, Pascal VOC", "https://roboflow.com/formats/pascal-voc-xml", _roboflow_voc, [CELLS], ["Platelets"]),
+    Layout(
+        "Roboflow, Pascal VOC", "https://roboflow.com/formats/pascal-voc-xml", _roboflow_voc, [CELLS], ["Platelets"]
+    ),
     Layout("Pascal VOC 2012", "pytorch/vision: torchvision/datasets/voc.py", _pascal_voc, [VOC], ["tvmonitor"]),
     Layout(
         "Open Images, boxes",
@@ -221,8 +237,6 @@ BOXES = [
         ["white-queen"],
     ),
     Layout("iNaturalist 2019", "visipedia/inat_comp: 2019/README.md", _inaturalist, [SPECIES], ["Sphagnum rubellum"]),
-    Layout(
-        "iWildCam 2020", "visipedia/iwildcam_comp: readme.md", _iwildcam, [{"": TRAPS}], ["panthera onca"], units=0
-    ),
+    Layout("iWildCam 2020", "visipedia/iwildcam_comp: readme.md", _iwildcam, [{"": TRAPS}], ["panthera onca"], units=0),
     Layout("MedMNIST", "MedMNIST/MedMNIST: medmnist/dataset.py", _medmnist, [MEDICAL], ["2"]),
 ]

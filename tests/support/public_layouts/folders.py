@@ -64,9 +64,7 @@ OBJECTS = {"BACKGROUND_Google": 24, "Faces": 20, "accordion": 18, "wrench": 5}
 
 
 def _caltech_101(draw: Drawing) -> None:
-    draw.images(
-        f"caltech-101/101_ObjectCategories/{name}/image_{number:04d}.jpg" for name, number in numbered(OBJECTS)
-    )
+    draw.images(f"caltech-101/101_ObjectCategories/{name}/image_{number:04d}.jpg" for name, number in numbered(OBJECTS))
     for name, number in numbered({"Faces_2": 3, "accordion": 3}):
         draw.binary(f"caltech-101/Annotations/{name}/annotation_{number:04d}.mat", b"MATLAB 5.0 MAT-file")
     draw.text("caltech-101/show_annotation.m", "function show_annotation(imgfile, annotation_file)")
@@ -76,9 +74,7 @@ KINDS_256 = {"001.ak47": 20, "056.dog": 18, "198.spider": 16, "257.clutter": 5}
 
 
 def _caltech_256(draw: Drawing) -> None:
-    draw.images(
-        f"256_ObjectCategories/{name}/{name[:3]}_{number:04d}.jpg" for name, number in numbered(KINDS_256)
-    )
+    draw.images(f"256_ObjectCategories/{name}/{name[:3]}_{number:04d}.jpg" for name, number in numbered(KINDS_256))
 
 
 TUMOURS = {"benign": 12, "malignant": 40}
@@ -107,9 +103,7 @@ LUNGS = {
 def _chest_xray(draw: Drawing) -> None:
     for top in ("chest_xray", "chest_xray/chest_xray"):
         for split, counts in LUNGS.items():
-            draw.images(
-                f"{top}/{split}/{name}/IM-{number:04d}-0001.jpeg" for name, number in numbered(counts)
-            )
+            draw.images(f"{top}/{split}/{name}/IM-{number:04d}-0001.jpeg" for name, number in numbered(counts))
             draw.binary(f"{top}/{split}/.DS_Store", b"\0")
     draw.binary("chest_xray/__MACOSX/chest_xray/._.DS_Store", b"\0")
 
@@ -282,9 +276,7 @@ FOLDERS = [
         [{"train": INTEL_TRAIN, "test": INTEL_TEST}],
         ["street"],
     ),
-    Layout(
-        "Food-101", f"{VISION}/food101.py", _food, [{"train": FOOD_TRAIN, "test": FOOD_TEST}], ["waffles"]
-    ),
+    Layout("Food-101", f"{VISION}/food101.py", _food, [{"train": FOOD_TRAIN, "test": FOOD_TEST}], ["waffles"]),
     Layout("Caltech-101", f"{VISION}/caltech.py", _caltech_101, [{"": OBJECTS}], ["wrench"]),
     Layout("Caltech-256", f"{VISION}/caltech.py", _caltech_256, [{"": KINDS_256}], ["257.clutter"]),
     Layout("BreakHis", "kaiko-ai/eva: docs/datasets/breakhis.md", _break_his, [{"": TUMOURS}], ["benign"]),
@@ -317,7 +309,10 @@ FOLDERS = [
         ["dog"],
     ),
     Layout(
-        "Oxford Flowers 102 in folders", "udacity/aipnd-project: README.md, cat_to_name.json", _flowers, [FLOWERS],
+        "Oxford Flowers 102 in folders",
+        "udacity/aipnd-project: README.md, cat_to_name.json",
+        _flowers,
+        [FLOWERS],
         ["blanket flower"],
     ),
     Layout(
@@ -335,14 +330,12 @@ FOLDERS = [
         ["alp"],
     ),
     Layout("DTD", f"{VISION}/dtd.py", _dtd, [TEXTURES], ["zigzagged"]),
-    Layout(
-        "SUN397", f"{VISION}/sun397.py", _sun, [{"train": SCENES_TRAIN, "test": SCENES_TEST}], ["zen_garden"]
-    ),
+    Layout("SUN397", f"{VISION}/sun397.py", _sun, [{"train": SCENES_TRAIN, "test": SCENES_TEST}], ["zen_garden"]),
     Layout(
         "MVTec AD, one object",
         "openvinotoolkit/anomalib: src/anomalib/data/datasets/image/mvtecad.py",
         _mvtec,
-        refused=["ground_truth"],
+        refused=["train/ holds images of one class only", "tailfill init", "/test`"],
     ),
     Layout(
         "KolektorSDD",
@@ -351,4 +344,3 @@ FOLDERS = [
         refused=["mask"],
     ),
 ]
-

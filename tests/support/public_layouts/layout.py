@@ -80,5 +80,6 @@ def numbered(counts: Counts, first: int = 1) -> Iterator[tuple[str, int]]:
 def together(*splits: Counts) -> dict[str, int]:
     """Returns the sums of counts."""
     return {
-        name: sum(counts.get(name, 0) for counts in splits) for name in dict.fromkeys(n for each in splits for n in each)
+        name: sum(counts.get(name, 0) for counts in splits)
+        for name in dict.fromkeys(n for each in splits for n in each)
     }

@@ -14,7 +14,10 @@ BIRDS_TEST = {"001.Black_footed_Albatross": 5, "002.Laysan_Albatross": 5, "200.C
 def _cub(draw: Drawing) -> None:
     top, codes = "CUB_200_2011", {name: str(int(name[:3])) for name in BIRDS_TRAIN}
     names = [(n, 1) for n, _ in numbered(BIRDS_TRAIN)] + [(n, 0) for n, _ in numbered(BIRDS_TEST)]
-    rows = [(f"{name}/{name[4:]}_{number:04d}_{796000 + number}.jpg", name, train) for number, (name, train) in enumerate(names, 1)]
+    rows = [
+        (f"{name}/{name[4:]}_{number:04d}_{796000 + number}.jpg", name, train)
+        for number, (name, train) in enumerate(names, 1)
+    ]
     draw.images(f"{top}/images/{path}" for path, _, _ in rows)
     numbers = range(1, len(rows) + 1)
     draw.text(f"{top}/images.txt", *(f"{n} {path}" for n, (path, _, _) in zip(numbers, rows, strict=True)))
@@ -159,7 +162,9 @@ def _celeba(draw: Drawing) -> None:
     flags = [f"{file} {' '.join(' 1' if name == other else '-1' for other in names)}" for file, name, _ in rows]
     draw.text("celeba/list_attr_celeba.txt", str(len(rows)), " ".join(names) + " ", *flags)
     draw.text("celeba/list_eval_partition.txt", *(f"{file} {part}" for file, _, part in rows))
-    draw.text("celeba/identity_CelebA.txt", *(f"{file} {part * 5000 + n // 2}" for n, (file, _, part) in enumerate(rows)))
+    draw.text(
+        "celeba/identity_CelebA.txt", *(f"{file} {part * 5000 + n // 2}" for n, (file, _, part) in enumerate(rows))
+    )
     boxes = [f"{file}    95  71 226 313" for file, _, _ in rows]
     draw.text("celeba/list_bbox_celeba.txt", str(len(rows)), "image_id x_1 y_1 width height", *boxes)
     marks = [f"{file}   69  109  106  113   77  142" for file, _, _ in rows]

@@ -82,7 +82,9 @@ def _chest_xray14(draw: Drawing) -> None:
             draw.images([f"images_{1 + number % 3:03d}/images/{stem}"])
             labels = "Effusion|Hernia" if name == "Hernia" else name
             patient = int(stem.split("_")[0])
-            rows.append(f"{stem},{labels},{number % 2},{patient},{40 + patient % 30},{'MF'[patient % 2]},PA,2682,2749,0.143,0.143,")
+            rows.append(
+                f"{stem},{labels},{number % 2},{patient},{40 + patient % 30},{'MF'[patient % 2]},PA,2682,2749,0.143,0.143,"
+            )
         draw.text(f"{split}.txt", *names)
     header = (
         "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],"
@@ -180,11 +182,11 @@ def _chexpert(draw: Drawing) -> None:
             other = "-1.0" if number % 5 == 0 else "0.0" if number % 2 else ""
             labels = ",".join("1.0" if name == column else other for column in names)
             view = "Lateral," if number % 4 == 0 else "Frontal,AP"
-            rows.append(f"CheXpert-v1.0-small/{path},{'Female' if number % 2 else 'Male'},{50 + number % 30},{view},{labels}")
+            rows.append(
+                f"CheXpert-v1.0-small/{path},{'Female' if number % 2 else 'Male'},{50 + number % 30},{view},{labels}"
+            )
         first += len(rows)
-        draw.text(
-            f"CheXpert-v1.0-small/{word}.csv", f"Path,Sex,Age,Frontal/Lateral,AP/PA,{','.join(names)}", *rows
-        )
+        draw.text(f"CheXpert-v1.0-small/{word}.csv", f"Path,Sex,Age,Frontal/Lateral,AP/PA,{','.join(names)}", *rows)
 
 
 APPLES = {"healthy": 24, "multiple_diseases": 5, "rust": 30, "scab": 28}
@@ -200,7 +202,9 @@ def _plant_pathology_2020(draw: Drawing) -> None:
     )
     draw.images(f"images/Test_{number}.jpg" for number in range(6))
     draw.text("test.csv", "image_id", *(f"Test_{number}" for number in range(6)))
-    draw.text("sample_submission.csv", f"image_id,{','.join(APPLES)}", *(f"Test_{n},0.25,0.25,0.25,0.25" for n in range(6)))
+    draw.text(
+        "sample_submission.csv", f"image_id,{','.join(APPLES)}", *(f"Test_{n},0.25,0.25,0.25,0.25" for n in range(6))
+    )
 
 
 LEAVES = {"complex": 6, "frog_eye_leaf_spot": 24, "healthy": 26, "rust": 20, "scab": 30}
@@ -210,7 +214,8 @@ def _plant_pathology_2021(draw: Drawing) -> None:
     """Every `complex` leaf is a `scab`, too."""
     single = {**LEAVES, "scab": LEAVES["scab"] - LEAVES["complex"]}
     rows = [
-        (f"{number:016x}.jpg", "scab complex" if name == "complex" else name) for name, number in numbered(single, 9 << 59)
+        (f"{number:016x}.jpg", "scab complex" if name == "complex" else name)
+        for name, number in numbered(single, 9 << 59)
     ]
     draw.images(f"train_images/{stem}" for stem, _ in rows)
     draw.text("train.csv", "image,labels", *(f"{stem},{labels}" for stem, labels in rows))
@@ -237,7 +242,11 @@ def _deep_weeds(draw: Drawing) -> None:
     draw.images(f"images/{row.split(',')[0]}" for row in every)
     draw.text("labels/labels.csv", "Filename,Label,Species", *every)
     for fold in range(3):
-        shift = lists if fold == 0 else {"train": lists["test"] + lists["val"], "val": lists["train"][:9], "test": lists["train"][9:]}
+        shift = (
+            lists
+            if fold == 0
+            else {"train": lists["test"] + lists["val"], "val": lists["train"][:9], "test": lists["train"][9:]}
+        )
         for split, rows in shift.items():
             draw.text(f"labels/{split}_subset{fold}.csv", "Filename,Label", *rows)
 

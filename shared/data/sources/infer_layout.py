@@ -1,0 +1,59 @@
+"""Decides between tables and class folders if a data set has both, for `tailfill init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.config.dataset import CsvSource, FolderSource
+from shared.data.problems import Problems
+from shared.data.source import InferredSource
+from shared.data.sources.class_folders import read_folder
+from shared.data.sources.csv_table import read_csv
+from shared.data.sources.infer_csv import infer_csv
+from shared.data.sources.infer_folders import infer_folder
+from shared.data.sources.infer_tables import infer_tables
+from shared.data.sources.sheets import TABLE_SUFFIXES, read_sheets
+from shared.errors import DataError
+
+LEAST_SHARE = 0.5  # of the images in class folders, that a table must name to count more than the folders
+USABLE = 0.9  # of the images that a table names, that must be found
+
+
+def infer_layout(data: Path) -> InferredSource | None:
+    """Returns the source of a table, or of a folder with tables, class folders or both; None if it has neither.
+
+    What says the splits counts more; else a table counts more than folders, if it names most of the images. Raises DataError that says what is missing if
+    a table alone names no images or no labels, or if there are several that do not belong together.
+    """
+    if data.is_file():
+        return infer_csv(data)
+    root = data.resolve()
+    sheets = read_sheets(root)
+    found = infer_tables(root, sheets) if sheets else None
+    if found is None:
+        tables = [sheet for sheet in sheets if Path(sheet.file).suffix.lower() in TABLE_SUFFIXES]
+        folders = infer_folder(data, sheets) if not tables or any(not sheet.path for sheet in tables) else None
+        return folders or infer_csv(data)
+    source, named = found
+    table_images, table_divided = _listed(source)
+    try:
+        folders = infer_folder(data, sheets)
+        folder_images, divided = _listed(folders) if folders is not None else (0, False)
+    except DataError:  # the table says what the folders leave open
+        return source
+    if folders is None or not isinstance(folders.dataset, FolderSource) or folders.dataset.by == "name":
+        return source
+    if table_images < USABLE * len(named) or (divided and not table_divided):
+        return folders
+    return source if (table_divided and not divided) or table_images >= LEAST_SHARE * folder_images else folders
+
+
+def _listed(source: InferredSource) -> tuple[int, bool]:
+    """Returns how many images a source has, and whether it says their splits."""
+    dataset, problems = source.dataset, Problems("skip")
+    if isinstance(dataset, FolderSource):
+        images = list(read_folder(dataset, source.root, problems).images)
+    else:
+        assert isinstance(dataset, CsvSource)
+        images = list(read_csv(dataset, source.root, problems).images)
+    return len(images), any(image.split is not None for image in images)
