@@ -261,7 +261,7 @@ class ArraysSource(Source):
     `train-labels-idx1-ubyte`. Labels are class numbers, or a 0 or 1 per class.
     """
 
-    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ""})
+    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ".csv", ""})
 
     source: Literal["arrays"]
     """Chooses this source."""
@@ -269,6 +269,8 @@ class ArraysSource(Source):
     """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
     file: str | None = None
     """Gives the path of the NumPy archive inside `root`. If unset, the folder holds IDX files, gzipped or not."""
+    tables: tuple[str, ...] = Field(default=(), exclude_if=lambda tables: not tables)
+    """Names CSV files inside `root`, in place of arrays, with the pixels of an image in each row, in a column each or all in one, beside its class number."""
     group: GroupName = "label"
     """Names the only label group."""
     classes: tuple[str, ...] | None = None
@@ -361,6 +363,20 @@ class CocoSource(BoxSource):
     """Names a key of the images such as the place of a camera. Images with the same value stay in one split, and in one fold of the judges."""
 
 
+class VocSource(BoxSource):
+    """Reads images with boxes as Pascal VOC has them: an XML file per image, with its name.
+
+    A folder that is named like a split holds it, unless lists do. All boxes of an image stay in one split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".xml", ".txt"})
+
+    source: Literal["voc"]
+    """Chooses this source."""
+    lists: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda lists: not lists)
+    """Names text files inside `root` that list the images of a split, a name per line. Images that none lists are left out."""
+
+
 class YoloSource(BoxSource):
     """Reads images with boxes as YOLO has them: a text file per image, with a line per box, and a YAML file that names classes and splits.
 
@@ -386,6 +402,7 @@ Dataset = Annotated[
     | ParquetSource
     | ImagefolderSource
     | CocoSource
+    | VocSource
     | YoloSource,
     Field(discriminator="source"),
 ]

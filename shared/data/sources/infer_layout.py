@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from shared.config.dataset import CsvSource, FolderSource
@@ -11,11 +14,26 @@ from shared.data.sources.class_folders import read_folder
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.infer_csv import infer_csv
 from shared.data.sources.infer_folders import infer_folder
+from shared.data.sources.infer_labels import words_of
 from shared.data.sources.infer_tables import infer_tables
-from shared.data.sources.sheets import TABLE_SUFFIXES, read_sheets
+from shared.data.sources.members import images_below
+from shared.data.sources.sheets import TABLE_SUFFIXES, Sheet, read_sheets
 from shared.errors import DataError
 
 LEAST_SHARE = 0.5  # of the images in class folders, that a table must name to count more than the folders
+CORNERS = frozenset({"xmin", "ymin", "xmax", "ymax"})
+MOST_FILES = 10_000  # that are looked at for their kind
+UNREAD = {
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
+    ".nii": "NIfTI",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".tfrecord": "TFRecord",
+    ".tfrec": "TFRecord",
+    ".svs": "whole slides",
+}
+"""Maps endings to formats that are not read."""
 USABLE = 0.9  # of the images that a table names, that must be found
 
 
@@ -29,6 +47,7 @@ def infer_layout(data: Path) -> InferredSource | None:
         return infer_csv(data)
     root = data.resolve()
     sheets = read_sheets(root)
+    _check_readable(root, sheets)
     found = infer_tables(root, sheets) if sheets else None
     if found is None:
         tables = [sheet for sheet in sheets if Path(sheet.file).suffix.lower() in TABLE_SUFFIXES]
@@ -46,6 +65,23 @@ def infer_layout(data: Path) -> InferredSource | None:
     if table_images < USABLE * len(named) or (divided and not table_divided):
         return folders
     return source if (table_divided and not divided) or table_images >= LEAST_SHARE * folder_images else folders
+
+
+def _check_readable(root: Path, sheets: Sequence[Sheet]) -> None:
+    """Raises DataError if the images are of a kind that is not read, or if all tables hold boxes."""
+    if not any(images_below(root)):
+        other = next((path for path in islice(root.rglob("*"), MOST_FILES) if path.suffix.lower() in UNREAD), None)
+        if other is not None:
+            kind = UNREAD[other.suffix.lower()]
+            raise DataError(
+                f"{root.name}/: holds no images but {kind} ({other.name}), which is not read; convert them to PNG, and keep their names"
+            )
+    boxes = [sheet for sheet in sheets if sheet.path is not None and {words_of(c) for c in sheet.others} >= CORNERS]
+    if boxes and len(boxes) == len([sheet for sheet in sheets if sheet.path is not None]):
+        raise DataError(
+            f"{boxes[0].file}: holds boxes in a table, which are not read; export them as COCO, YOLO or Pascal VOC, e.g. by `datum convert`, then run "
+            f"`tailfill init {shlex.quote(str(root))}` again"
+        )
 
 
 def _listed(source: InferredSource) -> tuple[int, bool]:

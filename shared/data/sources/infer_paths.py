@@ -20,6 +20,8 @@ from shared.errors import DataError
 from shared.names import shown
 
 CHECKED_ROWS = 500  # rows whose paths are tried
+BESIDE_IMAGES = frozenset({"annotation", "annotations", "labels", "trimaps"})
+"""Names folders, in lower case, whose images belong to others and are called as these."""
 MOST_FOLDERS = 100  # folders of a folder from which paths may start
 MOST_OUTER = 12  # folders of the root whose own folders are tried; more are classes
 TRIED_PREFIXES = 20  # rows from which a prefix is read
@@ -160,7 +162,8 @@ def _by_name(paths: TablePaths, cells: dict[str, list[str]], split: SplitName | 
                 *({path.rpartition("/")[0].partition("/")[0] or "." for path in found} for found in hits)
             )
             named = sorted(name for name in whole if split is not None and split_of(name) == split)
-            folder, rival = (*(named[:1] or sorted(whole)), None, None)[:2]
+            named = named or sorted(name for name in whole if name.lower() not in BESIDE_IMAGES)
+            folder, rival = (*(named if len(named) == 1 else sorted(whole)), None, None)[:2]
             best = PathColumn(column, folder or ".", lookup="name", share=share, rival=rival)
             most = different
     return best

@@ -19,6 +19,7 @@ from shared.config.dataset import (
     ImagefolderSource,
     ParquetSource,
     Source,
+    VocSource,
     YoloSource,
 )
 from shared.config.near import near
@@ -35,6 +36,7 @@ from shared.data.sources.imagefolder import infer_imagefolder, read_imagefolder
 from shared.data.sources.infer_folders import infer_folder
 from shared.data.sources.infer_layout import infer_layout
 from shared.data.sources.parquet import infer_parquet, read_parquet
+from shared.data.sources.voc import infer_voc, read_voc
 from shared.data.sources.yolo import infer_yolo, read_yolo
 from shared.errors import ConfigError
 
@@ -76,6 +78,7 @@ SOURCES: dict[str, StoredSource | DrawnSource] = {
     "imagefolder": StoredSource(ImagefolderSource, read_imagefolder, infer_imagefolder),
     "coco": StoredSource(CocoSource, read_coco, infer_coco),
     "yolo": StoredSource(YoloSource, read_yolo, infer_yolo),
+    "voc": StoredSource(VocSource, read_voc, infer_voc),
     "csv": StoredSource(CsvSource, read_csv, infer_layout),
     "folder": StoredSource(FolderSource, read_folder, infer_folder),
 }

@@ -155,7 +155,11 @@ def _gtsrb(draw: Drawing) -> None:
     header = "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path"
     rows = [f"Train/{name}/000{int(name):02d}_00000_{number:05d}.png" for name, number in numbered(SIGNS_TRAIN, 0)]
     draw.images(rows)
-    draw.text("Train.csv", header, *(f"27,26,5,5,22,20,{path.split('/')[1]},{path}" for path in rows))
+    draw.text(
+        "Train.csv",
+        header,
+        *(f"{27 + n % 5},26,{5 + n % 4},5,22,20,{path.split('/')[1]},{path}" for n, path in enumerate(rows)),
+    )
     tests = [(name, f"Test/{number:05d}.png") for name, number in numbered(SIGNS_TEST, 0)]
     draw.images(path for _, path in tests)
     draw.text("Test.csv", header, *(f"53,54,6,5,48,49,{name},{path}" for name, path in tests))
@@ -211,10 +215,10 @@ LEAVES = {"complex": 6, "frog_eye_leaf_spot": 24, "healthy": 26, "rust": 20, "sc
 
 
 def _plant_pathology_2021(draw: Drawing) -> None:
-    """Every `complex` leaf is a `scab`, too."""
-    single = {**LEAVES, "scab": LEAVES["scab"] - LEAVES["complex"]}
+    """Every other `complex` leaf is a `scab`, too."""
+    single = {**LEAVES, "scab": LEAVES["scab"] - LEAVES["complex"] // 2}
     rows = [
-        (f"{number:016x}.jpg", "scab complex" if name == "complex" else name)
+        (f"{number:016x}.jpg", "scab complex" if name == "complex" and number % 2 else name)
         for name, number in numbered(single, 9 << 59)
     ]
     draw.images(f"train_images/{stem}" for stem, _ in rows)
