@@ -69,6 +69,11 @@ class Source(Section):
     """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
 
     @property
+    def label_endings(self) -> frozenset[str]:
+        """Returns the endings of the files that hold labels, as the settings are."""
+        return self.label_files
+
+    @property
     def group_names(self) -> tuple[str, ...]:
         """Returns the names of the label groups, which are known before any data are read."""
         single = getattr(self, "group", None)
@@ -261,7 +266,7 @@ class ArraysSource(Source):
     `train-labels-idx1-ubyte`. Labels are class numbers, or a 0 or 1 per class.
     """
 
-    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ".csv", ""})
+    label_files: ClassVar[frozenset[str]] = frozenset({".npz", ".gz", ".idx1-ubyte", ".idx3-ubyte", ""})
 
     source: Literal["arrays"]
     """Chooses this source."""
@@ -269,12 +274,17 @@ class ArraysSource(Source):
     """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
     file: str | None = None
     """Gives the path of the NumPy archive inside `root`. If unset, the folder holds IDX files, gzipped or not."""
-    tables: tuple[str, ...] = Field(default=(), exclude_if=lambda tables: not tables)
+    pixel_tables: tuple[str, ...] = Field(default=(), exclude_if=lambda tables: not tables)
     """Names CSV files inside `root`, in place of arrays, with the pixels of an image in each row, in a column each or all in one, beside its class number."""
     group: GroupName = "label"
     """Names the only label group."""
     classes: tuple[str, ...] | None = None
     """Names the classes in the order of their numbers. If unset, the numbers are their names."""
+
+    @property
+    def label_endings(self) -> frozenset[str]:
+        """Returns the endings of the arrays, and of tables if there are some."""
+        return self.label_files | ({".csv"} if self.pixel_tables else frozenset())
 
 
 class ColumnGroup(Section):

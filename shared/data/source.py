@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config.dataset import Dataset, SplitName
+from shared.config.dataset import Dataset
+from shared.config.dataset import SplitName as SplitName
 from shared.data.schema import Labels, LabelSchema
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")

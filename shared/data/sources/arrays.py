@@ -80,8 +80,8 @@ def infer_arrays(data: Path) -> InferredSource | None:
 
 
 def _pixel_source(root: Path, tables: tuple[str, ...]) -> InferredSource:
-    dataset = ArraysSource(source="arrays", root=str(root), tables=tables, group="label")
-    comments = {"group": "the question that the labels answer", "tables": "tables whose cells are pixels"}
+    dataset = ArraysSource(source="arrays", root=str(root), pixel_tables=tables, group="label")
+    comments = {"group": "the question that the labels answer", "pixel_tables": "tables whose cells are pixels"}
     return InferredSource(dataset, root, comments)
 
 
@@ -111,8 +111,8 @@ def read_arrays(config: ArraysSource, root: Path, problems: Problems) -> ImageLi
     Raises DataError if an array cannot be read, has a form that is not known, or if images and labels do not match.
     """
     root = existing_root(root)
-    if config.tables:
-        pairs = [pair for file in config.tables for pair in _table_pairs(root, file)]
+    if config.pixel_tables:
+        pairs = [pair for file in config.pixel_tables for pair in _table_pairs(root, file)]
         config = config if config.classes is not None else _numbered(config, pairs)
     else:
         pairs = _archive_pairs(root, config.file) if config.file is not None else _idx_pairs(root)
@@ -123,7 +123,7 @@ def read_arrays(config: ArraysSource, root: Path, problems: Problems) -> ImageLi
 
 
 def _table_pairs(root: Path, file: str) -> list[ArrayPair]:
-    parts = read_pixels(path_below(root, file, "dataset.tables", DataError), file)
+    parts = read_pixels(path_below(root, file, "dataset.pixel_tables", DataError), file)
     return [ArrayPair(f"{file}/{split or 'all'}", split, images, labels) for split, images, labels in parts]
 
 

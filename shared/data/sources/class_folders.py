@@ -120,7 +120,7 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
     skip = skip or Skip()
     root = _unwrapped(root)
     folders = [root / name for name in skip.members(root) if (root / name).is_dir()]
-    _check_detection(root, folders)
+    check_detection(root, folders)
     found = {folder: split for folder in folders if (split := _split_of(folder)) is not None}
     if not found or _is_class_train(found, folders):
         _check_parts(root, folders)
@@ -141,7 +141,7 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
     tops, unlabelled = [], []
     for folder, split in found.items():
         top = _unwrapped_split(folder, split)
-        _check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
+        check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
         if any((top / name).is_dir() for name in skip.members(top)) and not _holds_only_images_folder(top):
             tops.append((split, top))
         else:
@@ -218,7 +218,8 @@ def _unwrapped_split(folder: Path, split: SplitName) -> Path:
     return folder
 
 
-def _check_detection(root: Path, folders: Sequence[Path]) -> None:
+def check_detection(root: Path, folders: Sequence[Path]) -> None:
+    """Raises DataError if the folders in `root` hold images with boxes or masks, not classes."""
     names = {folder.name.lower(): folder for folder in folders}
     for kind in OF_DETECTION:
         if kind <= names.keys() and _name_the_same(*(names[name] for name in sorted(kind))):

@@ -35,7 +35,8 @@ def divided(
                 raise DataError(
                     f"{file} line {number}: {shown(name)} is listed for {splits[name]}, too; keep it in one list"
                 )
-    found = [replace(image, split=split) for image in images if (split := _split(image.path, splits)) is not None]
+    said = [(image, _split(image.path, splits)) for image in images]
+    found = [replace(image, split=part) for image, part in said if part is not None]
     if not found:
         raise DataError(f"{', '.join(lists.values())}: name no image below {root.name}/; correct the paths")
     left = len(images) - len(found)

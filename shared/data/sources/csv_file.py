@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.config.dataset import Delimiter
+from shared.config.dataset import Delimiter as Delimiter
 from shared.data.problems import Problems
 from shared.errors import DataError
 from shared.names import shown
@@ -57,7 +57,8 @@ def read_table(
 ) -> Table:
     """Reads a CSV whose first row names its columns, or whose columns are named by `header`, after so many lines.
 
-    If cells are separated by blanks and there are more of them than columns, the last column has all that are left. Rows with more or fewer cells are reported to `problems`. A line `sep=;` at the top, lines of comments that begin with `#`, rows of blank
+    If cells are separated by blanks and there are more of them than columns, the last column has all that are left. Else rows with more or fewer cells
+    are reported to `problems`. A line `sep=;` at the top, lines of comments that begin with `#`, rows of blank
     cells and blank cells beyond the last column are left out. Raises DataError if the file is missing, empty or not text, or names a column
     twice.
     """

@@ -37,9 +37,9 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     if dataset.root is None:
         return None
     if is_s3(dataset.root):
-        files = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_files)
+        files = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_endings)
     else:
-        files = _in_folder(expanded(dataset.root), dataset.root, dataset.label_files)
+        files = _in_folder(expanded(dataset.root), dataset.root, dataset.label_endings)
     if not files:
         raise DataError(
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"

@@ -7,13 +7,14 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.config.dataset import FolderSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.class_folders import Skip, SplitFolders, holds_class_images, split_folders
+from shared.data.sources.class_folders import Skip, SplitFolders, check_detection, holds_class_images, split_folders
 from shared.data.sources.class_lists import listed_name
 from shared.data.sources.file_names import name_of
 from shared.data.sources.folder_names import find_names
@@ -99,6 +100,7 @@ def _top(root: Path) -> Path:
     while len(inside := _folders(folder)) == 1 and not inside[0].is_symlink() and len(_folders(inside[0])) > 0:
         if split_of(inside[0].name) is not None and _beside(folder, inside[0]):
             break
+        check_detection(folder, [folder / name for name in member_names(folder) if (folder / name).is_dir()])
         folder = inside[0]
     return folder
 
@@ -145,7 +147,7 @@ def _holds_classes(folder: Path) -> bool:
 def _check_versions(root: Path, top: Path) -> None:
     """Raises DataError if folders hold the same images in several versions, such as in colour and in grey."""
     inside = [folder for folder in _folders(top) if split_of(folder.name) is None]
-    for first, second in zip(inside, inside[1:], strict=False):
+    for first, second in pairwise(inside):
         common = [name for name in member_names(first) if (first / name).is_dir() and (second / name).is_dir()]
         same = [name for name in common if _stems(first / name) and _stems(first / name) == _stems(second / name)]
         if len(same) > 1 and len(inside) == len(_folders(top)):
@@ -176,8 +178,8 @@ def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
             {re.sub(r"[0-9]+", "", name) for name in folders}
         ) == 1 < len(folders):
             raise DataError(
-                f"{root.name}/: the images' labels are masks beside them, and the folders {folders[0]}/ to {folders[-1]}/ are numbered, not named by classes; move the "
-                "images into a folder per class, or name the classes in a CSV with a row per image"
+                f"{root.name}/: the images' labels are masks beside them, and the folders {folders[0]}/ to {folders[-1]}/ are numbered, not named by "
+                "classes; move the images into a folder per class, or name the classes in a CSV with a row per image"
             )
 
 

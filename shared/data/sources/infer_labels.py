@@ -12,7 +12,8 @@ MOST_CLASSES = 200
 MOST_NAMED_CLASSES = 20_000  # of a column that is called as labels are
 MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 UNITS = frozenset({
-    "unit", "identity", "person", "person_id", "patient", "patient_id", "product", "product_id", "item", "item_id", "subject", "subject_id", "case_id", "lesion_id",
+    "unit", "identity", "person", "person_id", "patient", "patient_id", "product", "product_id", "item", "item_id", "subject",
+    "subject_id", "case_id", "lesion_id",
 })  # fmt: skip
 """Names columns, in lower case, whose equal values must stay in one split."""
 

@@ -54,6 +54,7 @@ def images_of(sheet: Sheet) -> set[str]:
 
 def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, set[str]] | None:
     """Returns the source of sheets that belong together, and the names of its images; None if they hold no labels of images."""
+    sheets = [_named(sheet) for sheet in sheets]
     families = _families(sheets)
     if not families:
         return _by_id(root, sheets)
@@ -104,7 +105,7 @@ def _families(sheets: Sequence[Sheet]) -> list[Family]:
             folds.setdefault(sheet.fold, {}).setdefault(sheet.split, sheet)
         first = folds[min(folds)]
         whole = "train" in first and len(first) > 1 and None not in first
-        parts = [first] if whole else [{None: sheet} for sheet in first.values()]
+        parts: list[dict[SplitName | None, Sheet]] = [first] if whole else [{None: sheet} for sheet in first.values()]
         families += [Family(part, label_columns(part.get("train") or next(iter(part.values())))) for part in parts]
     return families
 
@@ -121,9 +122,17 @@ def label_columns(sheet: Sheet) -> list[str]:
     ]
     groups = table_groups(sheet.table, columns, [])
     found = [column for group in groups.values() for column in group.columns or (group.column,) if column is not None]
-    if sheet.header is not None and all(column.startswith("column_") for column in found):
-        return found[:1]
-    return found
+    return found[:1] if sheet.unnamed else found
+
+
+def _named(sheet: Sheet) -> Sheet:
+    """Returns a sheet whose columns have no names with names for the column of the images and that of the labels."""
+    if not sheet.unnamed or sheet.path is None:
+        return sheet
+    labels = label_columns(sheet)
+    for column, name in ((sheet.path.column, "path"), *((column, "label") for column in labels)):
+        sheet = _renamed(sheet, column, name)
+    return sheet
 
 
 def _divides(sheet: Sheet) -> bool:
@@ -140,7 +149,7 @@ def _is_alike(main: Family, family: Family) -> bool:
     """Returns whether two families answer different questions about the same images in the same form, each in one column without a name."""
     if family is main:
         return True
-    named = main.first.header is None or len(main.first.table.columns) != 2
+    named = not main.first.unnamed or len(main.first.table.columns) != 2
     same = main.files.keys() == family.files.keys() and main.first.table.columns == family.first.table.columns
     return same and not named and main.images == family.images
 
@@ -286,6 +295,4 @@ def _source(
     }
     table = joined_table(CsvSource.model_validate({**stub, **fields}), root, Problems("skip"))
     named = {column: names.get(column, column) for column in labels}
-    if sheet.header is not None and len(labels) == 1 and labels[0].startswith("column_"):
-        named[labels[0]] = "label"
     return table_source(root, fields, table, found, labels, named)

@@ -52,7 +52,7 @@ def read_pixels(path: Path, file: str) -> list[Part]:
             f"{file}: must have a column of class numbers, called `label`, and columns of pixels, called `pixel0` and so on"
         )
     label, pixels = columns
-    images, labels, splits = [], list[int](), list[SplitName | None]()
+    images, labels, splits = list[NDArray[np.uint8]](), list[int](), list[SplitName | None]()
     for number, row in _rows(path, file):
         cells = row[pixels[0]].split() if pixels == ["pixels"] else [row[name] for name in pixels]
         try:

@@ -63,6 +63,11 @@ class Sheet:
         return rest_of_name(self.stem)[1]
 
     @property
+    def unnamed(self) -> bool:
+        """Returns whether its columns have no names of their own."""
+        return self.header is not None and all(re.fullmatch(r"column_\d+|path|label", name) for name in self.header)
+
+    @property
     def others(self) -> list[str]:
         """Lists its columns but that of the images."""
         return [column for column in self.table.columns if column and (self.path is None or column != self.path.column)]
@@ -168,9 +173,10 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _delimiter(rows: list[str]) -> Delimiter:
-    for sign in ("\t", ","):
+    signs: tuple[Delimiter, ...] = ("\t", ",")
+    for sign in signs:
         if len({row.count(sign) for row in rows}) == 1 and sign in rows[0]:
-            return sign  # type: ignore[return-value]
+            return sign
     return " "
 
 
