@@ -58,3 +58,9 @@ def test_a_public_set_that_cannot_be_read_is_refused_with_a_remedy(layout: Layou
     with pytest.raises(DataError) as caught:
         init(tmp_path / "data", tmp_path / "study.yaml")
     assert [words for words in layout.refused if words not in str(caught.value)] == [], str(caught.value)
+
+
+def test_the_page_lists_every_layout() -> None:
+    page = Path("docs/public-layouts.md").read_text()
+    assert [layout.name for layout in PUBLIC_LAYOUTS if f"| {layout.name} |" not in page] == []
+    assert all(part in page for layout in PUBLIC_LAYOUTS for part in layout.seen.split(", "))
