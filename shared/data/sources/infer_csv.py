@@ -19,7 +19,7 @@ from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.members import is_image_name, member_names
 from shared.data.sources.sheets import TABLE_SUFFIXES
-from shared.data.sources.split_words import is_split_column, split_in_path, split_of
+from shared.data.sources.split_words import is_split_column, split_in_path, split_of, split_of_file
 from shared.errors import DataError
 
 NUMBERED_SPLITS: dict[str, SplitName] = {"0": "train", "1": "val", "2": "test"}
@@ -33,13 +33,7 @@ def infer_csv(data: Path) -> InferredSource | None:
     """
     if data.is_file():
         return _infer_table(data)
-    tables = [
-        data / name
-        for name in member_names(data)
-        if Path(name).suffix.lower() in TABLE_SUFFIXES and (data / name).is_file()
-    ]
-    if len(labelled := [path for path in tables if not _without_labels(path)]) == 1:
-        tables = labelled  # the others are for those who take part in a competition
+    tables = labelled_tables(data)
     if len(tables) == 1:
         return _infer_table(tables[0])
     if tables and not holds_class_images(data):
@@ -49,7 +43,19 @@ def infer_csv(data: Path) -> InferredSource | None:
     return None
 
 
-def _without_labels(path: Path) -> bool:
+def labelled_tables(data: Path) -> list[Path]:
+    """Returns the CSVs in a folder; if only one of them has labels, as the others are for those who take part in a competition, that one."""
+    tables = [
+        data / name
+        for name in member_names(data)
+        if Path(name).suffix.lower() in TABLE_SUFFIXES and (data / name).is_file()
+    ]
+    labelled = [path for path in tables if not without_labels(path)]
+    return labelled if len(labelled) == 1 else tables
+
+
+def without_labels(path: Path) -> bool:
+    """Returns whether a table is named as one of images whose labels are to be found."""
     return "submission" in path.stem.lower() or split_of(path.stem) == "test"
 
 
@@ -89,6 +95,8 @@ def table_source(
             f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
             f"{listed(table.columns)}"
         )
+    if per_label:  # of a column per class, each row has one
+        groups = {n: g.model_copy(update={"kind": "any"}) if g.columns else g for n, g in groups.items()}
     several = with_several_classes(table, found.column, groups) if per_label else None
     if several is not None:
         groups = several
@@ -161,14 +169,14 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
         table = read_table(path, Problems("skip"), delimiter)
         if not table.rows:
             raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
-        found = find_path_column(root, table)
+        found = find_path_column(root, table, split=split_of_file(path.stem))
         # an id names an image without its ending; a file may be called as a header is, such as `image`
         is_id = found.lookup == "name" and any(map(str.isdigit, found.column))
         if not (is_id and found.paths(root).exists(found.column)):
             return table, found, None
     header = [f"column_{number}" for number in range(1, len(first) + 1)]
     table = read_table(path, Problems("skip"), delimiter, header)
-    found = find_path_column(root, table)
+    found = find_path_column(root, table, split=split_of_file(path.stem))
     others = [column for column in header if column != found.column]
     labels = [column for column in others if group_of(column, table.cells(column), []) is not None]
     names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}

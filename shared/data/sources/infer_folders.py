@@ -30,6 +30,11 @@ MASKS = frozenset({
 """Names folders, in lower case, whose images say which pixels of other images belong to something."""
 PAIRED = re.compile(r"[-_ ](mask|masks|label|gt|seg|segmentation)(_?[0-9]+)?$", re.IGNORECASE)
 """Matches what the name of such an image has behind that of its image."""
+VERSIONS = frozenset({
+    "color", "colour", "colored", "rgb", "gray", "grey", "grayscale", "greyscale", "bw", "segmented", "original", "originals", "augmented", "augmentation",
+    "resized", "raw", "processed", "preprocessed", "cropped", "aligned", "normalized", "denoised", "enhanced", "small", "large", "thumbnails",
+})  # fmt: skip
+"""Lists words in the names of folders that hold the same images in another form."""
 BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".yml", ".html", ".db", ".ini")
 """Lists the endings of files that lie beside images in class folders and are none."""
 LEAST_LISTED = 0.5  # of the images, that lists of splits must name
@@ -150,7 +155,8 @@ def _check_versions(root: Path, top: Path) -> None:
     for first, second in pairwise(inside):
         common = [name for name in member_names(first) if (first / name).is_dir() and (second / name).is_dir()]
         same = [name for name in common if _stems(first / name) and _stems(first / name) == _stems(second / name)]
-        if len(same) > 1 and len(inside) == len(_folders(top)):
+        words = set(re.split(r"[\W_]+", f"{first.name} {second.name}".lower()))
+        if len(same) > 1 and words & VERSIONS and len(inside) == len(_folders(top)):
             raise DataError(
                 f"{root.name}/: {first.relative_to(root)}/ and {second.relative_to(root)}/ hold images of the same names in folders of the same names; if they "
                 f"are versions of one data set, run `tailfill init {shlex.quote(str(first))}` or `tailfill init {shlex.quote(str(second))}`"

@@ -31,7 +31,9 @@ def table_groups(table: Table, columns: Sequence[str], notes: list[str]) -> dict
     Sizes and boxes are no labels. What says who or how was photographed is one only if nothing else is. Of two columns that divide the images alike, the
     one with names counts, not the one with numbers.
     """
-    columns = [column for column in columns if words_of(column) not in SIZES]
+    words = {words_of(column) for column in columns}
+    sizes = SIZES | {"x", "y", "w", "h"} if {"x", "y"} <= words else SIZES
+    columns = [column for column in columns if words_of(column) not in sizes]
     kept = [column for column in columns if words_of(column) not in CIRCUMSTANCES]
     groups, said = _groups(table, kept, notes), list[str]()
     groups = groups or _groups(table, columns, said)

@@ -25,12 +25,12 @@ LABELS = frozenset({
 """Names columns that are labels, whatever they hold."""
 CIRCUMSTANCES = frozenset({
     "sex", "gender", "age", "age_approx", "patient_age", "patient_gender", "patient_sex", "dx_type", "localization", "anatom_site_general", "view",
-    "view_position", "ap_pa", "frontal_lateral", "follow_up", "camera", "scanner", "device", "hospital", "site", "country", "year", "month", "date", "season",
-    "source", "license", "licence", "photographer", "confidence", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside",
+    "view_position", "ap_pa", "frontal_lateral", "follow_up", "source", "license", "licence", "photographer", "confidence",
+    "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside",
 })  # fmt: skip
 """Names columns that say who or how was photographed: they are labels only if nothing else is."""
 SIZES = frozenset({
-    "width", "height", "x", "y", "w", "h", "xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2", "x_1", "y_1", "bbox",
+    "width", "height", "xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2", "x_1", "y_1", "bbox",
     "left", "top", "right", "bottom", "roi_x1", "roi_y1", "roi_x2", "roi_y2", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "n_frames", "filesize", "size",
 })  # fmt: skip
 """Names columns that measure an image or a box in it: they are never labels."""

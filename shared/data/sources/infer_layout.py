@@ -12,12 +12,12 @@ from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import read_folder
 from shared.data.sources.csv_table import read_csv
-from shared.data.sources.infer_csv import infer_csv
+from shared.data.sources.infer_csv import infer_csv, labelled_tables, without_labels
 from shared.data.sources.infer_folders import infer_folder
 from shared.data.sources.infer_labels import words_of
 from shared.data.sources.infer_tables import infer_tables
 from shared.data.sources.members import images_below
-from shared.data.sources.sheets import TABLE_SUFFIXES, Sheet, read_sheets
+from shared.data.sources.sheets import Sheet, read_sheets
 from shared.errors import DataError
 
 LEAST_SHARE = 0.5  # of the images in class folders, that a table must name to count more than the folders
@@ -50,10 +50,13 @@ def infer_layout(data: Path) -> InferredSource | None:
     _check_readable(root, sheets)
     found = infer_tables(root, sheets) if sheets else None
     if found is None:
-        tables = [sheet for sheet in sheets if Path(sheet.file).suffix.lower() in TABLE_SUFFIXES]
-        folders = infer_folder(data, sheets) if not tables or any(not sheet.path for sheet in tables) else None
-        return folders or infer_csv(data)
+        tables = labelled_tables(data)
+        if len(tables) == 1 and not without_labels(tables[0]):
+            return infer_csv(data)
+        return infer_folder(data, sheets) or infer_csv(data)
     source, named = found
+    if isinstance(source.dataset, CsvSource) and not source.dataset.more and len(tables := labelled_tables(data)) == 1:
+        source = infer_csv(data) or source if tables[0].name == source.dataset.file else source
     table_images, table_divided = _listed(source)
     try:
         folders = infer_folder(data, sheets)
