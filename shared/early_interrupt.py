@@ -1,4 +1,7 @@
-"""Ends a process by the usual line if Ctrl-C comes while modules are still imported, which would else show a traceback.
+"""Ends a process by the usual line if Ctrl-C or SIGTERM comes while modules are still imported.
+
+Else Ctrl-C would show a traceback, and SIGTERM would end nothing in a container, whose first process ignores what it does not handle: Kubernetes
+would wait for the grace period, kill it, and count a failure.
 
 It imports only what Python has loaded or built in, and so what takes no time and what a module of the current folder cannot replace.
 """
@@ -16,9 +19,10 @@ LINE = "stopped; the same command continues from what was committed"
 
 
 def end_at_interrupt() -> None:
-    """Lets Ctrl-C end this process at once, until `jobs.__main__.main` handles it; if it is ignored, it stays so."""
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, end_now)
+    """Lets Ctrl-C and SIGTERM end this process at once, until `jobs.__main__.main` handles them; one that is ignored stays so."""
+    for number, default in ((_signal.SIGINT, _signal.default_int_handler), (_signal.SIGTERM, _signal.SIG_DFL)):
+        if _signal.getsignal(number) == default:
+            _signal.signal(number, end_now)
 
 
 def end_now(*_: object) -> None:

@@ -30,8 +30,10 @@ def heeded() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def interrupted(arguments: tuple[str, ...], at: str, *options: str) -> tuple[int, list[str]]:
-    """Starts the command, sends SIGINT as soon as Python has imported a module, and returns the exit code and what else is on stderr."""
+def interrupted(
+    arguments: tuple[str, ...], at: str, *options: str, number: signal.Signals = signal.SIGINT
+) -> tuple[int, list[str]]:
+    """Starts the command, sends a signal as soon as Python has imported a module, and returns the exit code and what else is on stderr."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", *arguments, *options, "validate", "/nowhere.yaml"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -46,7 +48,7 @@ def interrupted(arguments: tuple[str, ...], at: str, *options: str) -> tuple[int
         if LINE in line or (line.strip() and not line.startswith("import time:")):
             said.append(line.rstrip())
         elif line.rpartition("|")[2].strip() == at:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
     process.stderr.close()
     return process.wait(), said
 
@@ -57,6 +59,12 @@ def test_ctrl_c_while_it_imports_ends_it_by_one_line(way: str, module: str) -> N
     code, said = interrupted(WAYS[way], module)
     assert (code, len(said)) == (143, 1), said
     assert said[0].endswith(f"tailfill: error: {LINE}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sigterm_while_it_imports_ends_it_by_one_line(way: str) -> None:
+    code, said = interrupted(WAYS[way], "click.core", number=signal.SIGTERM)
+    assert (code, len(said)) == (143, 1), said
 
 
 @pytest.mark.parametrize("option", [("--log", "json"), ("--log=json",)])
