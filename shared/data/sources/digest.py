@@ -41,9 +41,9 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
         return None
     described: Iterable[bytes]
     if is_s3(dataset.root):
-        described = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_files)
+        described = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_endings)
     else:
-        described = _in_folder(expanded(dataset.root), dataset.root, dataset.label_files)
+        described = _in_folder(expanded(dataset.root), dataset.root, dataset.label_endings)
     entries = sorted(described)
     if not entries:
         raise DataError(
