@@ -88,11 +88,19 @@ def _say(text: str) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Write a study that takes about so many hours on this machine [1, or 8 with a GPU].",
 )
-def init(data: Path, out: Path, hours: float | None) -> None:
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    metavar="NAME",
+    help="Take this text-to-image model (a hub name, a folder or s3://) as the generator; name several to compare them in one study.",
+)
+def init(data: Path, out: Path, hours: float | None, bases: tuple[str, ...]) -> None:
     """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study, a contact sheet and a page."""
     from jobs.cli.init import init as write_study
 
-    _say("\n".join(write_study(data, out, out.with_name(f"{out.stem}-look"), hours, fits=True)))
+    page = out.with_name(f"{out.stem}-look")
+    _say("\n".join(write_study(data, out, page, hours, fits=True, bases=bases)))
 
 
 @cli.command()

@@ -53,7 +53,7 @@ class ControlPod:
             session = self._open_session()
             store = session.artifacts.store.url
             executor = self.executor = KubeExecutor(self.release, session)
-            self.state = ControlState(session, requests=executor.requests)
+            self.state = ControlState(session, requests=executor.requests, refusals=executor.refusals)
             log.info(f"study {self.study.name}: {len(session.steps)} stages", store=store)
             with observing(session, self.stop, self.settings.study) as observers:
                 self.scheduler = Scheduler(

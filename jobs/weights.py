@@ -72,22 +72,11 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
     from shared.weights.hub import download, open_repository
 
     if config.kind == "timm":
-        from shared.weights.pretrained import hub_repository
-
-        name, setting = hub_repository(config.name), "classifier.pretrained"
-    else:
-        name, setting = config.name, "finetune.base"
-    repository = open_repository(name, config.revision, setting, settings, stop)
-    if config.revision is None or len(config.revision) != COMMIT_LENGTH:
-        pin = "classifier.revision" if config.kind == "timm" else "finetune.revision"
-        log.warning(
-            f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
-            repository=name,
-            commit=repository.commit,
-        )
-    if config.kind == "timm":
-        _check_timm(config.name, repository.files)
-        return Weights(repository, download(repository, [TIMM_FILE], settings, stop), {})
+        found = timm_weights(config.name, config.revision, settings, stop)
+        _warn_unless_pinned(config, found.repository)
+        return found
+    repository = open_repository(config.name, config.revision, "finetune.base", settings, stop)
+    _warn_unless_pinned(config, repository)
     base = generator_kind(config.kind).base
     assert base is not None  # control plans this stage only for a generator with a base
     sources = _base_sources(base, repository)
@@ -103,6 +92,26 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
             files[name] = path_below(scratch, name, repository.name)
             converted[name] = _convert(base, repository, source, downloaded[source], files[name])
     return Weights(repository, files, converted)
+
+
+def timm_weights(model: str, revision: str | None, settings: Settings, stop: StopSignal) -> Weights:
+    """Downloads the weights of a timm model; raises what `weights` raises."""
+    from shared.weights.hub import download, open_repository
+    from shared.weights.pretrained import hub_repository
+
+    repository = open_repository(hub_repository(model), revision, "classifier.pretrained", settings, stop)
+    _check_timm(model, repository.files)
+    return Weights(repository, download(repository, [TIMM_FILE], settings, stop), {})
+
+
+def _warn_unless_pinned(config: WeightsConfig, repository: Repository) -> None:
+    if config.revision is None or len(config.revision) != COMMIT_LENGTH:
+        pin = "classifier.revision" if config.kind == "timm" else "finetune.revision"
+        log.warning(
+            f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
+            repository=repository.name,
+            commit=repository.commit,
+        )
 
 
 def _check_timm(model: str, available: Collection[str]) -> None:

@@ -13,8 +13,12 @@ export HELM ?= helm
 export MINIO_IMAGE ?=
 export SEAWEEDFS_IMAGE ?=
 export POSTGRESQL_IMAGE ?=
+# Kueue's chart, an OCI address or a folder, its version, and an image of this machine in place of the chart's
+export KUEUE_CHART ?= oci://registry.k8s.io/kueue/charts/kueue
+export KUEUE_VERSION ?= 0.17.0
+export KUEUE_IMAGE ?=
 
-.PHONY: kind-up kind-gpus kind-load kind-services kind-install kind-down
+.PHONY: kind-up kind-gpus kind-load kind-services kind-install kind-kueue kind-down
 
 kind-up: ## create a kind cluster with a registry and made-up GPUs (KIND_IMAGE, KIND_CONFIG, KIND_CLUSTER, REGISTRY_IMAGE, REGISTRY_PORT, GPUS)
 	@k8s/kind.sh up
@@ -32,6 +36,9 @@ kind-services: ## install a PostgreSQL and a MinIO outside of the chart, as for 
 
 kind-install: ## install the chart with k8s/kind-values.yaml (RELEASE, HELM_ARGS, MINIO_IMAGE, SEAWEEDFS_IMAGE, POSTGRESQL_IMAGE)
 	@k8s/kind.sh install $(if $(TAG),--set image.tag=$(TAG)) $(HELM_ARGS)
+
+kind-kueue: ## install Kueue, and the queue `research` with a quota of one GPU (KUEUE_CHART, KUEUE_VERSION, KUEUE_IMAGE)
+	@k8s/kueue.sh
 
 kind-down: ## remove the cluster and its registry
 	@k8s/kind.sh down

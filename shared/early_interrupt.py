@@ -1,6 +1,7 @@
 """Ends a process by the usual line if Ctrl-C or SIGTERM comes while modules are still imported.
 
-Ctrl-C would else show a traceback. SIGTERM would else be lost in a container, whose first process the kernel does not end by it.
+Else Ctrl-C would show a traceback, and SIGTERM would end nothing in a container, whose first process ignores what it does not handle: Kubernetes
+would wait for the grace period, kill it, and count a failure.
 
 It imports only what Python has loaded or built in, and so what takes no time and what a module of the current folder cannot replace.
 """

@@ -17,6 +17,7 @@ from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
 from shared.config.stages import STAGES
 from shared.settings import Settings
+from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import Hub, serve_hub
 from tests.support.in_process import InProcess
 from tests.support.pinned import demo_manifests
@@ -48,11 +49,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     (tmp_path / "hub").mkdir()
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), tmp_path / "hub/model.safetensors")
     with serve_hub({"timm/test_resnet.r160_in1k": tmp_path / "hub"}) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+        point_at(hub.url, monkeypatch)
         yield hub
 
 

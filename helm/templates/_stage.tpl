@@ -167,6 +167,9 @@ metadata:
     {{- end }}
   {{- end }}
 spec:
+  {{- if $queue }}
+  suspend: true # until Kueue admits it
+  {{- end }}
   {{- if $settings.shards }}
   completionMode: Indexed
   completions: {{ int $settings.shards }}
@@ -184,9 +187,7 @@ spec:
     rules: # the first that matches applies; a failure that matches none counts against backoffLimit
       - {action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}
       - {action: FailJob, onExitCodes: {containerName: main, operator: In, values: [2]}}
-      {{- if $worker }}
-      - {action: Ignore, onExitCodes: {containerName: main, operator: In, values: [143]}} # it was told to end, and has given its trial back
-      {{- end }}
+      - {action: Ignore, onExitCodes: {containerName: main, operator: In, values: [143]}} # it was told to end: deleted, or its Job suspended by Kueue
   template:
     metadata:
       labels: *labels

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobs.cli.study_text import SIDES, DataSummary, Design, study_text
+from jobs.cli.choose_backbone import choose_backbone
+from jobs.cli.study_text import SIDES, DataSummary, Design, study_text, usual_side
 from shared.config.load import study_from_tree
 from shared.log import duration
+from shared.look.backbone import Backbone
 
 if TYPE_CHECKING:
     from shared.config.resolve import ResolvedStudy
@@ -70,8 +72,10 @@ def _with(design: Design, name: str, value: int) -> Design:
     return replace(design, **changed)
 
 
-def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
+def fit_time(summary: DataSummary, name: str, hours: float | None, bases: tuple[str, ...] = ()) -> Fitted:
     """Returns the design of a study for these images whose forecast fits the hours, with lines that say so; by default 1 hour, or 8 on a GPU.
+
+    With `bases`, it compares these as generators.
 
     It measures what is not kept. Raises what the work that is timed raises.
     """
@@ -80,17 +84,20 @@ def fit_time(summary: DataSummary, name: str, hours: float | None) -> Fitted:
     gpu = Machine.here().device("auto") != "cpu"
     wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
     fitting = _Fitting(summary, name)
-    design = usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu)
-    for field, value in TRADES:
-        if fitting.hours(design) <= MOST * wanted:
-            break
-        shorter = _with(design, field, value)
-        if fitting.changes(design, shorter):
-            design = shorter
-    design = fitting.filled(design, wanted)
+    usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu, bases=bases)
+
+    def traded_with(backbone: Backbone | None) -> Design:
+        return fitting.traded(replace(usual, backbone=backbone), wanted)
+
+    def seen_side(backbone: Backbone) -> int | None:
+        design = traded_with(backbone)
+        return min(usual_side(summary), design.side) if fitting.hours(design) <= MOST * wanted else None
+
+    choice = choose_backbone(summary, seen_side)
+    design = fitting.filled(traded_with(choice.backbone), wanted)
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
-    return Fitted(design, tuple(_lines(fitting.forecast(design), design, wanted, traded)))
+    return Fitted(design, (*_lines(fitting.forecast(design), design, wanted, traded), *choice.lines))
 
 
 def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str]) -> Iterator[str]:
@@ -103,7 +110,7 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
         yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {middle / 3600:.1g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
         yield "time: more of it would hardly make the answer surer; more test images would"
-    if not design.stable_diffusion and "finetune" in forecast.stages:
+    if not design.pretrained and "finetune" in forecast.stages:
         yield f"time: the generator is trained for {design.steps:,} steps, the study has {design.repetitions} repetitions of {design.trials} trials each"
     if traded:
         yield f"traded for the time: {'; '.join(traded)}"
@@ -146,10 +153,20 @@ class _Fitting:
         """Returns whether two designs make two studies: a set of small images is not seen at fewer pixels."""
         return study_text(self.summary, self.name, one) != study_text(self.summary, self.name, other)
 
+    def traded(self, design: Design, wanted: float) -> Design:
+        """Returns the design after as many trades as the hours ask for."""
+        for field, value in TRADES:
+            if self.hours(design) <= MOST * wanted:
+                break
+            shorter = _with(design, field, value)
+            if self.changes(design, shorter):
+                design = shorter
+        return design
+
     def filled(self, design: Design, wanted: float) -> Design:
         """Returns the design with as many steps, trials and repetitions more as the hours allow."""
         aim = AIM * wanted
-        generates = bool(self.summary.tail.fill_to) and not design.stable_diffusion
+        generates = bool(self.summary.tail.fill_to) and not design.pretrained
         usual = Design().steps
         if generates:
             design = self._most(design, "steps", range(design.steps, usual + 1, 100), aim)

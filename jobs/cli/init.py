@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
     from shared.data.source import InferredSource, SourceImage
 
 
-def init(data: Path, out: Path, page: Path | None = None, hours: float | None = None, fits: bool = False) -> list[str]:
+def init(
+    data: Path,
+    out: Path,
+    page: Path | None = None,
+    hours: float | None = None,
+    fits: bool = False,
+    bases: tuple[str, ...] = (),
+) -> list[str]:
     """Writes a study for the labelled images in `data`, of any source that `infer_source` knows, to `out`, and `<out>-contact.png` beside it.
 
     With `page`, writes a page of counts and sizes into that folder, too. If it `fits`, the study takes about so many `hours` on this machine, by
-    default 1 on a CPU and 8 on a GPU; else it has the usual size. Returns lines that describe the data and the next step. Raises DataError if
+    default 1 on a CPU and 8 on a GPU; else it has the usual size. With `bases`, it
+    compares these pretrained models as generators. Returns lines that describe the data and the next step. Raises DataError if
     `data` is none of them or has no usable image, and ConfigError if `out` exists already or cannot be written, or if `page` holds other files.
     """
     from jobs.cli.look import Listed, first_look
@@ -39,11 +48,11 @@ def init(data: Path, out: Path, page: Path | None = None, hours: float | None = 
         from shared.look.folder import check_folder
 
         check_folder(page)
-    summary = _inspect(data, source)
+    summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    name, fitted = _study_name(data), Fitted(USUAL, ())
+    name, fitted = _study_name(data), Fitted(replace(USUAL, bases=bases), ())
     if fits:
-        fitted = fit_time(summary, name, hours)
+        fitted = fit_time(summary, name, hours, bases)
     text = study_text(summary, name, fitted.design, fitted.lines)
     drawn = _contact_sheet(summary)
     with whole_file(sheet, private=False) as temporary:
@@ -62,7 +71,8 @@ def init(data: Path, out: Path, page: Path | None = None, hours: float | None = 
     ]
 
 
-def _inspect(data: Path, source: InferredSource) -> DataSummary:
+def inspect_data(data: Path, source: InferredSource) -> DataSummary:
+    """Returns what a study is written from; raises DataError if `data` holds no usable image."""
     import numpy as np
 
     from shared.data.canonical import Reading

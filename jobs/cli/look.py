@@ -55,6 +55,7 @@ def look(data: str, out: Path, most: int, sets: Sequence[str] = ()) -> list[str]
     files = {
         "index.html": render(found),
         "duplicates.csv": tables.duplicates(found),
+        "lookalikes.csv": tables.lookalikes(found),
         "suspects.csv": tables.suspects(found),
         "odd.csv": tables.odd(found),
     }
@@ -159,6 +160,7 @@ def find(listed: Listed, most: int) -> Findings:
     from shared.look.copies import find_pairs
     from shared.look.findings import Counts, Findings
     from shared.look.images import read_images, sample, shorter_sides
+    from shared.look.lookalikes import find_lookalikes
     from shared.look.suspects import judge_labels
     from shared.report.pictures import thumbnail_side
 
@@ -189,13 +191,15 @@ def find(listed: Listed, most: int) -> Findings:
             f"{len(chosen):,} of {len(images):,} images were looked at, of each class equally many as far as it has so many; copies among the others "
             "are not found. `--max-images` sets another number."
         )
+    pairs = find_pairs(likeness, seen.split, seen.labels, leaks)
     return Findings(
         listed.name,
         dataset.source,
         counts,
         seen,
-        find_pairs(likeness, seen.split, seen.labels, leaks),
+        pairs,
         len({leak.image for leak in leaks}),
+        tuple(find_lookalikes(seen.features, seen.split, units, {(pair.a, pair.b) for pair in pairs})),
         judge_labels(seen.features, seen.labels, schema, units),
         eye.name,
         tuple(warnings),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
-from shared.look.backbone import MODEL, PACKAGED, is_installed
+from shared.look.backbone import PACKAGED, Backbone, is_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 RESOLUTIONS = (32, 64, 96, 128, 224)
 PIXEL_RESOLUTION = 64  # px; above this the pixel generator is slow on a CPU
 SHOWN = 30  # classes that are listed in the study's comment
+LONGEST_SLUG = 30
+"""Limits the part of an experiment's name that is made of a base's name."""
 SEED = 0
 SIDES = (224, 128, 64)
 """Lists the resolutions at which the frozen network may see the images, in px."""
@@ -51,6 +54,15 @@ class Design:
     final_epochs: int = 30
     stable_diffusion: bool = False
     """Says whether Stable Diffusion is fine-tuned, which needs a GPU, in place of the pixel generator."""
+    bases: tuple[str, ...] = ()
+    """Names pretrained text-to-image models that are compared, each fine-tuned for an arm of its own, in place of any other generator."""
+    backbone: Backbone | None = field(default_factory=lambda: PACKAGED if is_installed() else None)
+    """Names the frozen network of the classifier; without one, a small network is trained from scratch."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Returns whether the generator is a pretrained model."""
+        return self.stable_diffusion or bool(self.bases)
 
 
 USUAL = Design()
@@ -87,6 +99,11 @@ def _resolution(summary: DataSummary) -> int:
     return max([r for r in RESOLUTIONS if r <= _median_side(summary)], default=RESOLUTIONS[0])
 
 
+def usual_side(summary: DataSummary) -> int:
+    """Returns the side in pixels at which a frozen network sees the images if nothing is traded for the time."""
+    return min(max(_resolution(summary), SIDES[-1]), SIDES[0])
+
+
 def _median_side(summary: DataSummary) -> int:
     return sorted(summary.sides)[len(summary.sides) // 2]
 
@@ -105,7 +122,7 @@ seed: {SEED}
     generated = f"""\
 {_generator_text(resolution, design)}
 # Each rare class is filled up to the median of its group, real and generated images together, with at most `cap` generated for each real one.
-generate: {{{_fill_text(summary, design.cap)}, cap: {design.cap}, {_sampling_text(design)}, image_to_image: {{share: 0.5, strength: 0.65}}}}
+generate: {{{_fill_text(summary, design.cap)}, cap: {design.cap}, {_sampling_text(design)}image_to_image: {{share: 0.5, strength: 0.65}}}}
 score: {{folds: 3, epochs: 12}}
 # Which generated images are used for training; a change here generates nothing again.
 accept: {{plausibility: [0.2, 0.95], copies: refuse}}
@@ -128,10 +145,28 @@ final: {{epochs: {design.final_epochs}, seeds: {design.repetitions}}}
 verdict: {{metric: rare_macro_f1, baseline: real, generators: one}}
 experiments:
   - {{name: real, title: Real images only, images: real}}
-  - {{name: synthetic, title: Real and generated images, images: real+synthetic}}
+{_generated_arms(design)}
   - {{name: placebo, title: The same recipe with copies of real images, images: real+copies}}
 """
     )
+
+
+def _generated_arms(design: Design) -> str:
+    """Returns the experiments with generated images: one per base if several are compared."""
+    if len(design.bases) < 2:
+        return "  - {name: synthetic, title: Real and generated images, images: real+synthetic}"
+    names: list[str] = []
+    lines = []
+    for number, base in enumerate(design.bases):
+        slug = (
+            re.sub(r"[^a-z0-9]+", "-", base.rstrip("/").rpartition("/")[2].lower()).strip("-")[:LONGEST_SLUG].strip("-")
+        )
+        name = f"by-{slug or number}"
+        names.append(f"{name}-{number}" if name in names else name)
+        title = f"Real images and images by {base}"
+        own = f", finetune: {{base: {_quoted(base)}}}" if number else ""
+        lines.append(f"  - {{name: {names[-1]}, title: {_quoted(title)}, images: real+synthetic{own}}}")
+    return "\n".join(lines)
 
 
 def _without_generated_images(design: Design) -> str:
@@ -159,16 +194,19 @@ search:
 
 
 def _classifier_text(resolution: int, design: Design) -> str:
-    """Returns the classifier and its training: a head on a frozen ImageNet network if its weights are installed, else a small network from scratch."""
-    if is_installed():
-        side = min(max(resolution, 64), design.side)
+    """Returns the classifier and its training: a head on the design's frozen network, else a small network from scratch."""
+    if design.backbone is not None:
+        network = design.backbone
+        revision = f"  revision: {json.dumps(network.revision)}\n" if network.revision else ""
+        side = network.fitting(min(max(resolution, SIDES[-1]), design.side))
         return f"""\
-# The classifier: a small head on a frozen network with ImageNet weights, which runs over each image and its mirror image once, so that a training takes
-# seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the whole network.
+# The classifier: a small head on a frozen pretrained network ({network.about}), which runs over each image and its mirror image once, so
+# that a training takes seconds on a CPU. `model` may be any timm model; `pretrained: true` downloads its weights from the hub. `trainable: all` trains the
+# whole network.
 classifier:
-  model: {MODEL}
-  pretrained: {PACKAGED}
-  trainable: head
+  model: {network.model}
+  pretrained: {json.dumps(network.pretrained) if network.pretrained is True else network.pretrained}
+{revision}  trainable: head
   head: [128]
   resolution: {side}
 augmentation: basic
@@ -190,12 +228,14 @@ def _comments(notes: Sequence[str]) -> str:
 
 def _generator_text(resolution: int, design: Design) -> str:
     """Returns the section of the generator, with comments that offer the others."""
-    chosen = "stable-diffusion" if design.stable_diffusion else "pixel"
+    chosen = "text-to-image" if design.bases else "stable-diffusion" if design.stable_diffusion else "pixel"
     pixel = min(resolution, design.pixel)
     settings = {
         "pixel": f"resolution: {pixel}, steps: {design.steps}, batch_size: {64 if pixel <= 32 else 32}",
         **{name: kind.example for name, kind in GENERATORS.items() if kind.example},
     }
+    if design.bases:
+        settings[chosen] = f"base: {_quoted(design.bases[0])}, method: lora, learning_rate: 1e-4, steps: 1500"
     others = [
         f"# Or: {GENERATORS[n].about}:\n# finetune: {{generator: {n}, {settings[n]}}}" for n in settings if n != chosen
     ]
@@ -209,8 +249,12 @@ def _generator_text(resolution: int, design: Design) -> str:
 
 
 def _sampling_text(design: Design) -> str:
-    """Returns how images are drawn; Stable Diffusion needs more guidance and steps than the pixel generator."""
-    return "guidance: 7.5, steps: 30" if design.stable_diffusion else f"guidance: 2.0, steps: {design.sampler_steps}"
+    """Returns how images are drawn; Stable Diffusion needs more guidance and steps than the pixel generator, and newer bases know their own."""
+    if design.bases:
+        return ""
+    return (
+        "guidance: 7.5, steps: 30, " if design.stable_diffusion else f"guidance: 2.0, steps: {design.sampler_steps}, "
+    )
 
 
 def _fill_text(summary: DataSummary, cap: int) -> str:

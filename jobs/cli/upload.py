@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 from shared.log import Log
 from shared.names import LONGEST_NAME, name_fault, path_below, shown
+from shared.parallel import in_threads
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,19 +165,13 @@ def _send(store: S3Store, files: Mapping[str, Path]) -> Generator[str, None, Non
 
 
 def _in_parallel(put: Callable[[str, Path], None], files: Mapping[str, Path], count: int) -> Iterator[str]:
-    pool = ThreadPoolExecutor(count)
-    try:
-        futures = {pool.submit(_put, put, name, path): name for name, path in files.items()}
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def put_one(name: str) -> None:
+        with disk_errors(files[name]):
+            put(name, files[name])
 
-
-def _put(put: Callable[[str, Path], None], name: str, path: Path) -> None:
-    with disk_errors(path):
-        put(name, path)
+    with closing(in_threads(put_one, files, count)) as done:
+        for name, _ in done:
+            yield name
 
 
 def _setting(files: Mapping[str, Path]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +10,6 @@ from types import TracebackType
 from typing import Protocol
 
 from shared.log import Log
-from shared.names import checked_part
 
 log = Log("checkpoint")
 
@@ -38,27 +35,6 @@ class NoCheckpoints:
     def load(self) -> tuple[dict[str, Path], Values] | None:
         """Returns None."""
         return None
-
-
-class FolderCheckpoints:
-    """Keeps checkpoints in a local folder, for tests and for work inside one process."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._latest: tuple[dict[str, Path], Values] | None = None
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        """Copies the files, so that the caller may change its own; earlier copies stay whole for readers that have them mapped."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
-        copies = {
-            name: Path(shutil.copy(path, folder / checked_part(name, "checkpoint"))) for name, path in files.items()
-        }
-        self._latest = (copies, values)
-
-    def load(self) -> tuple[dict[str, Path], Values] | None:
-        """Returns what this object saved last, or None."""
-        return self._latest
 
 
 class AsyncCheckpointer:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from shared.artifacts.artifacts import BLOBS
@@ -29,6 +28,7 @@ from shared.artifacts.store import NotFound, Store, Stored, Unfinished
 from shared.config.stages import STAGES
 from shared.log import Log
 from shared.names import name_fault
+from shared.parallel import in_threads
 
 log = Log("gc")
 
@@ -132,9 +132,8 @@ def _named(store: Store) -> tuple[int, set[bytes]]:
     """
     keys = [found.key for found in _counted(store.scan(""), "objects") if _is_manifest(found.key)]
     named: set[bytes] = set()
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        read = pool.map(lambda key: _digests(store, key), keys)
-        for digests in log.progress(read, "read manifests", len(keys), "manifests"):
+    with closing(in_threads(lambda key: _digests(store, key), keys, PARALLEL)) as read:
+        for _, digests in log.progress(read, "read manifests", len(keys), "manifests"):
             named |= digests
     return len(keys), named
 

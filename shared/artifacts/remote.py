@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,11 @@ from shared.artifacts.store import NotFound
 from shared.errors import DataError
 from shared.log import Log
 from shared.names import LONGEST_PART, path_below, shown
+from shared.parallel import in_threads
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.artifacts.s3 import Listed, S3Store
+    from shared.artifacts.s3 import Listed
 
 log = Log("fetch")
 
@@ -57,9 +57,22 @@ def local_folder(root: str, settings: Settings, scratch: Path) -> Path:
     files = store.files()
     if not files:
         raise DataError(f"{root}: there is nothing under this prefix; check bucket and prefix")
-    paths = {file: path_below(target, file.key, root, DataError) for file in files}
-    for _ in log.progress(_download(store, paths), f"download {root}", total=len(files), unit="files"):
-        pass
+    # also checks every key before anything is written
+    for folder in {path_below(target, file.key, root, DataError).parent for file in files}:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def fetch(file: Listed) -> None:
+        path = path_below(target, file.key, root, DataError)
+        try:
+            with disk_errors(path):  # a key may be another's folder
+                store.get_file(file.key, path, file.size)
+        except NotFound:
+            raise DataError(f"{store.url}/{file.key}: vanished while it was copied; run again") from None
+
+    with closing(in_threads(fetch, files, PARALLEL)) as fetched:
+        for _ in log.progress(fetched, f"download {root}", total=len(files), unit="files"):
+            pass
     return target
 
 
@@ -82,22 +95,3 @@ def local_file(location: str, settings: Settings, scratch: Path | None = None) -
     except NotFound:
         raise DataError(f"{location}: there is no such object; check bucket and key") from None
     return target
-
-
-def _download(store: S3Store, paths: Mapping[Listed, Path]) -> Iterator[str]:
-    for folder in {path.parent for path in paths.values()}:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    pool = ThreadPoolExecutor(PARALLEL)
-    try:
-        futures = {pool.submit(store.get_file, file.key, path, file.size): file for file, path in paths.items()}
-        for future in as_completed(futures):
-            file = futures[future]
-            try:
-                with disk_errors(paths[file]):  # a key may be another's folder
-                    future.result()
-            except NotFound:
-                raise DataError(f"{store.url}/{file.key}: vanished while it was copied; run again") from None
-            yield file.key
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -18,7 +18,7 @@ from boto3.s3.transfer import TransferConfig
 from shared.artifacts.disk import disk_errors
 from shared.artifacts.s3_client import new_client
 from shared.artifacts.s3_errors import PORTAL, Address, AlreadyExists, CutShort, WriteConflict, no_bucket, s3_errors
-from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, too_long
+from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, folders_among, too_long
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
@@ -180,19 +180,24 @@ class S3Store:
     def listed(self, prefix: str = "") -> Sequence[Listed]:
         """Returns the objects whose keys begin with `prefix`, in the order of their keys."""
 
-        def read(key: str, item: Mapping[str, Any], _: object) -> Listed:
-            return Listed(key, str(item["ETag"]), int(item["Size"]))
-
-        found = [*islice(self._objects(prefix, read), MOST_LISTED + 1)]
+        found = [*islice(self.stream(prefix), MOST_LISTED + 1)]
         if len(found) > MOST_LISTED:
             raise self._too_many(prefix)
         return sorted(found)
 
+    def stream(self, prefix: str = "") -> Iterator[Listed]:
+        """Yields the objects whose keys begin with `prefix`, as the server lists them, a page at a time."""
+
+        def read(key: str, item: Mapping[str, Any], _: object) -> Listed:
+            return Listed(key, str(item["ETag"]), int(item["Size"]))
+
+        return self._objects(prefix, read)
+
     def files(self) -> Sequence[Listed]:
         """Returns the objects without the empty ones that some tools create for a folder: `a/`, or `a` beside `a/b`."""
-        found = self.listed()
-        folders = {parent for item in found for parent in _parents(item.key)}
-        return [item for item in found if not item.key.endswith("/") and not (item.size == 0 and item.key in folders)]
+        found = [item for item in self.listed() if not item.key.endswith("/")]
+        folders = folders_among({item.key for item in found if item.size == 0}, (item.key for item in found))
+        return [item for item in found if item.key not in folders]
 
     def delete(self, key: str) -> None:
         """Removes an object if it exists."""
@@ -390,9 +395,3 @@ class S3Store:
         if attempts < self._at.attempts and (caught_exception is not None or (status or 0) >= 500 or status == 429):
             reason = caught_exception if caught_exception is not None else f"status {status}"
             log.warning("retry", operation=operation.name, bucket=self.bucket, attempt=attempts, error=reason)
-
-
-def _parents(key: str) -> Iterator[str]:
-    while "/" in key:
-        key = key.rpartition("/")[0]
-        yield key

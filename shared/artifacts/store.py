@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -106,3 +106,16 @@ def check_size(size: int, location: str) -> None:
         raise ArtifactError(
             f"{location}: has {size} bytes, more than the {LARGEST_IN_MEMORY} of anything that is written there; remove it"
         )
+
+
+def folders_among(empty: Collection[str], keys: Iterable[str]) -> set[str]:
+    """Returns those keys of empty objects that stand for a folder, as one of `keys` lies below them."""
+    if not empty:
+        return set()
+    return {parent for key in keys for parent in _parents(key) if parent in empty}
+
+
+def _parents(key: str) -> Iterator[str]:
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from shared.config.base import Section
 
+SplitName = Literal["train", "val", "test"]
+
 COLUMNS = frozenset({
     "image", "split", "unit", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
 })  # fmt: skip
@@ -65,6 +67,11 @@ class Source(Section):
     image has its own: its percentiles 0.5 and 99.5."""
     megapixels: Annotated[int, Field(ge=1, le=2000)] | None = Field(default=None, exclude_if=lambda most: most is None)
     """Sets how many million pixels an image may have; if unset, 67. A small file that unpacks to more may be made to fill the memory."""
+
+    @property
+    def label_endings(self) -> frozenset[str]:
+        """Returns the endings of the files that hold labels, as the settings are."""
+        return self.label_files
 
     @property
     def group_names(self) -> tuple[str, ...]:
@@ -125,7 +132,17 @@ class FolderSource(Source):
     """Names the only label group."""
     names: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
     """Maps folders to the names of their classes, such as `{n02007558: flamingo}`. A folder that is not in it names its class itself, and folders
-    with an equal name are one class."""
+    with an equal name are one class. If one is a path of several folders, such as `a/abbey`, only the folders that are named are classes."""
+    folder: str = Field(default=".", exclude_if=lambda folder: folder == ".")
+    """Names the folder inside `root` that holds the class folders, or `train/`, `val/` and `test/`."""
+    by: Literal["folder", "name"] = Field(default="folder", exclude_if=lambda by: by == "folder")
+    """Says what names the class: the `folder`, or the beginning of a file's `name` before its number, as in `cat.0.jpg`."""
+    skip: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Lists names of files and folders that are left out at any depth, such as `masks` or `*.txt`."""
+    lists: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda lists: not lists)
+    """Names text files inside `root` that list the images of a split, a path or name per line. Images that none lists are left out."""
+    tables: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda tables: not tables)
+    """Names, for a split whose images are in no class folders, a text file inside `root` whose lines begin with an image and its class folder."""
 
 
 class CsvGroup(Section):
@@ -138,24 +155,48 @@ class CsvGroup(Section):
     it. A blank cell means unknown, and so does a mark of pandas such as `NaN` or `NULL`; `None`, `NA` and `N/A` do if `classes` is set and
     lacks them."""
     columns: tuple[str, ...] | None = None
-    """Lists, with `kind: any`, one 0/1 column per class. A blank cell means unknown."""
+    """Lists one 0/1 column per class. A blank cell means unknown; -1 means no if there is no 0 in the columns, else unknown."""
     separator: Annotated[str, Field(min_length=1)] = "|"
     """Sets the text between the names of a list, with `kind: any`."""
     classes: tuple[str, ...] | None = None
     """Lists the allowed classes in order; `1.0` in the column is the class `1`. If unset, they are all that are in the column, sorted."""
+    names: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
+    """Maps cells of the column to the names of their classes, such as `{"0": healthy}`."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> CsvGroup:
         if (self.column is None) == (self.columns is None):
             raise ValueError("a group needs either `column` or `columns`")
-        if self.columns is not None and self.kind != "any":
-            raise ValueError("`columns` (one 0/1 column per class) needs `kind: any`")
         for names in (self.columns, self.classes):
             if names is not None and (not names or len(set(names)) < len(names)):
                 raise ValueError(f"each class must be named once, got {list(names)}")
         if self.columns is not None and self.classes is not None:
             raise ValueError("`columns` are the classes; remove `classes`")
+        if self.names and (self.column is None or self.kind != "one"):
+            raise ValueError("`names` needs `column` and `kind: one`")
         return self
+
+
+Delimiter = Literal[",", ";", "\t", "|", " "]
+
+
+class CsvFile(Section):
+    """Describes a file beside the one that names the images: more rows of the same form, or more columns of the same rows."""
+
+    file: str
+    """Gives its path inside `root`."""
+    delimiter: Delimiter = ","
+    """Sets the character between two cells; a blank stands for any number of blanks."""
+    header: tuple[str, ...] | None = Field(default=None, min_length=1, exclude_if=lambda header: header is None)
+    """Names its columns. If unset, its first row names them."""
+    skip_lines: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda lines: not lines)
+    """Sets the number of lines before its first row that are left out."""
+    on: str | None = Field(default=None, exclude_if=lambda column: column is None)
+    """Names a column of the rows so far: each row gets the cells of the row of this file that has the same value there. If unset, its rows are added."""
+    key: str | None = Field(default=None, exclude_if=lambda column: column is None)
+    """Names the column of this file that holds these values; if unset, it is called as `on`."""
+    split: SplitName | None = Field(default=None, exclude_if=lambda split: split is None)
+    """Names the split of the images in this file."""
 
 
 class CsvSource(Source):
@@ -167,8 +208,14 @@ class CsvSource(Source):
     """Names the folder that holds the CSV file and the images; a path or `s3://bucket/prefix`."""
     file: str = "labels.csv"
     """Gives the path of the CSV file inside `root`."""
-    delimiter: Literal[",", ";", "\t", "|"] = ","
-    """Sets the character between two cells."""
+    delimiter: Delimiter = ","
+    """Sets the character between two cells; a blank stands for any number of blanks."""
+    skip_lines: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda lines: not lines)
+    """Sets the number of lines before the first row that are left out."""
+    file_split: SplitName | None = Field(default=None, exclude_if=lambda split: split is None)
+    """Names the split of the images in `file`, if other files have those of other splits."""
+    more: tuple[CsvFile, ...] = Field(default=(), exclude_if=lambda files: not files)
+    """Lists other files, whose rows are added or joined in their order."""
     header: tuple[str, ...] | None = Field(default=None, min_length=1, exclude_if=lambda header: header is None)
     """Names the columns of a file whose first row is an image already. If unset, the first row names them."""
     rows: Literal["image", "label"] = Field(default="image", exclude_if=lambda rows: rows == "image")
@@ -179,10 +226,14 @@ class CsvSource(Source):
     """Sets the text with which the paths begin and which is left out, such as the folder on the machine where the table was written."""
     lookup: Literal["path", "name"] = Field(default="path", exclude_if=lambda lookup: lookup == "path")
     """Says whether a cell of `path_column` is a `path`, or only the `name` of a file, with or without its ending, anywhere in `image_folder`."""
+    name_suffix: str = Field(default="", exclude_if=lambda suffix: not suffix)
+    """Sets the text that the files' names have behind those in the table, before their ending, such as `_aligned`."""
     image_folder: str = "."
-    """Names the folder inside `root` that the images' paths are relative to."""
+    """Names the folder inside `root` that the images' paths are relative to. Those that are not there start from the folder of the table."""
     split_column: str | None = None
-    """Names the column with `train`, `val` or `test`. If unset, images are split by `split`."""
+    """Names the column with `train`, `val` or `test`, or with a path that says it. If unset, images are split by `split`, or as their files say."""
+    split_values: dict[str, SplitName] = Field(default_factory=dict, exclude_if=lambda values: not values)
+    """Maps cells of `split_column` to splits, such as `{"0": train, "1": val, "2": test}`."""
     group_by: str | None = None
     """Names a column such as the product or the patient. Images with the same value stay in one split, and in one fold of the judges."""
     groups: dict[GroupName, CsvGroup] = Field(min_length=1)
@@ -223,10 +274,17 @@ class ArraysSource(Source):
     """Names the folder that holds the files; a path or `s3://bucket/prefix`."""
     file: str | None = None
     """Gives the path of the NumPy archive inside `root`. If unset, the folder holds IDX files, gzipped or not."""
+    pixel_tables: tuple[str, ...] = Field(default=(), exclude_if=lambda tables: not tables)
+    """Names CSV files inside `root`, in place of arrays, with the pixels of an image in each row, in a column each or all in one, beside its class number."""
     group: GroupName = "label"
     """Names the only label group."""
     classes: tuple[str, ...] | None = None
     """Names the classes in the order of their numbers. If unset, the numbers are their names."""
+
+    @property
+    def label_endings(self) -> frozenset[str]:
+        """Returns the endings of the arrays, and of tables if there are some."""
+        return self.label_files | ({".csv"} if self.pixel_tables else frozenset())
 
 
 class ColumnGroup(Section):
@@ -315,6 +373,20 @@ class CocoSource(BoxSource):
     """Names a key of the images such as the place of a camera. Images with the same value stay in one split, and in one fold of the judges."""
 
 
+class VocSource(BoxSource):
+    """Reads images with boxes as Pascal VOC has them: an XML file per image, with its name.
+
+    A folder that is named like a split holds it, unless lists do. All boxes of an image stay in one split.
+    """
+
+    label_files: ClassVar[frozenset[str]] = frozenset({".xml", ".txt"})
+
+    source: Literal["voc"]
+    """Chooses this source."""
+    lists: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda lists: not lists)
+    """Names text files inside `root` that list the images of a split, a name per line. Images that none lists are left out."""
+
+
 class YoloSource(BoxSource):
     """Reads images with boxes as YOLO has them: a text file per image, with a line per box, and a YAML file that names classes and splits.
 
@@ -340,6 +412,7 @@ Dataset = Annotated[
     | ParquetSource
     | ImagefolderSource
     | CocoSource
+    | VocSource
     | YoloSource,
     Field(discriminator="source"),
 ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +17,7 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage
 from shared.errors import DataError
 from shared.log import Log
+from shared.parallel import in_threads
 from shared.stop import StopSignal
 
 NO_PIXELS = np.empty(0, np.uint8)
@@ -83,22 +83,10 @@ def decode_images(
 def _decoded(
     listing: ImageListing, resolution: int, fit: Literal["squash", "crop", "pad"], reading: Reading
 ) -> Iterator[tuple[SourceImage, Canonical | BadImage]]:
-    threads = len(os.sched_getaffinity(0))
-    waiting: deque[tuple[SourceImage, Future[Canonical | BadImage]]] = deque()
-    with ThreadPoolExecutor(
-        threads
-    ) as pool:  # Pillow releases the interpreter's lock while it decodes, resizes and encodes
-        try:
-            for image in listing.images:
-                waiting.append((image, pool.submit(_attempt, image, resolution, fit, reading)))
-                if len(waiting) > threads * AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    # Pillow releases the interpreter's lock while it decodes, resizes and encodes
+    return in_threads(
+        lambda image: _attempt(image, resolution, fit, reading), listing.images, len(os.sched_getaffinity(0))
+    )
 
 
 def _attempt(

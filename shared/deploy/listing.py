@@ -9,10 +9,10 @@ from pathlib import Path
 from shared.data.canonical import Reading, check_header
 from shared.data.problems import BadImage, Problems
 from shared.data.sources.csv_file import Table, find_delimiter, first_row, read_table
-from shared.data.sources.infer_csv import TABLE_SUFFIXES
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.members import IMAGE_SUFFIXES, images_below, is_image_name
 from shared.data.sources.paths import PathCheck, what_exists
+from shared.data.sources.sheets import TABLE_SUFFIXES
 from shared.data.sources.table_paths import is_absolute, is_url
 from shared.deploy.description import MOST_PIXELS
 from shared.errors import ConfigError, DataError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from shared.deploy.description import Description, Preprocessing
 from shared.deploy.listing import ListedImage
 from shared.deploy.preprocess import read_pixels, reading_of
 from shared.log import Log
+from shared.parallel import in_threads
 
 log = Log("predict")
 Predicted = tuple[ListedImage, NDArray[np.float32] | str]
@@ -57,29 +58,14 @@ def predict_images(model: Model, images: Sequence[ListedImage]) -> Iterator[Pred
 def _read(
     images: Sequence[ListedImage], model: Model, special: Counter[str]
 ) -> Iterator[tuple[ListedImage, NDArray[np.uint8] | str]]:
-    threads = len(os.sched_getaffinity(0))
     ahead = 2 * model.batch  # so that the next batch is read while this one is computed; bounds the memory
     how = model.description.preprocessing
-    waiting: deque[tuple[ListedImage, Future[_Read]]] = deque()
-    with reading_of(how).limiting(), ThreadPoolExecutor(threads) as pool:
-        try:
-            for image in images:
-                waiting.append((image, pool.submit(_attempt, image, how)))
-                if len(waiting) > ahead:
-                    yield _next(waiting, special)
-            while waiting:
-                yield _next(waiting, special)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _next(
-    waiting: deque[tuple[ListedImage, Future[_Read]]], special: Counter[str]
-) -> tuple[ListedImage, NDArray[np.uint8] | str]:
-    image, future = waiting.popleft()
-    found, notes = future.result()
-    special.update(notes)
-    return image, found
+    with reading_of(how).limiting():
+        read = in_threads(lambda image: _attempt(image, how), images, len(os.sched_getaffinity(0)), ahead)
+        with closing(read):
+            for image, (found, notes) in read:
+                special.update(notes)
+                yield image, found
 
 
 def _attempt(image: ListedImage, how: Preprocessing) -> _Read:

@@ -62,7 +62,7 @@ class Workbench:
         classifier, training = trained.classifier, trained.training
         side = classifier.resolution or self.resolution
         work = [
-            "classifier", classifier.model_dump(mode="json"), _stamp(classifier.pretrained), side, self.resolution, trained.augmentation,
+            "classifier", classifier.model_dump(mode="json", exclude={"revision"}), _stamp(classifier.pretrained), side, self.resolution, trained.augmentation,
             training.erasing, training.views, training.refit_epochs > 0, training.optimizer, training.loss, self.schema.width,
         ]  # fmt: skip
 

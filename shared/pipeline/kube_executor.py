@@ -35,6 +35,7 @@ from shared.log import Log
 from shared.pipeline.blocks import deal
 from shared.pipeline.final_requests import FinalRequests
 from shared.pipeline.plan import Step
+from shared.pipeline.release_status import Refusals
 from shared.pipeline.scheduler import CompletedStep
 from shared.pipeline.session import Session
 from shared.pipeline.worker_scaling import WorkerScaling
@@ -196,6 +197,10 @@ class KubeExecutor:
         """
         entries = list(self.tasks.items())
         return {id_: (failed, str(entry.kept_until)) for id_, entry in entries if (failed := entry.failed) is not None}
+
+    def refusals(self) -> Refusals:
+        """Returns why tasks have failed or have no Job, and why the last worker was refused. Another thread may call it."""
+        return Refusals({id_: reason for id_, (reason, _) in self.failures().items()}, self._workers.refusal)
 
     def end(self) -> None:
         """Leaves the Jobs alone, which continue without control."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from shared.config.stages import STAGES, Stage, stage_named
 from shared.config.task import Input
 from shared.log import Log
 from shared.names import part_fault
+from shared.parallel import in_threads
 from shared.search.best_parameters import best_parameters
 
 log = Log("verify")
@@ -210,16 +211,11 @@ def _check_files(store: Store, lineage: Lineage) -> None:
     for place, manifest in lineage.manifests.items():
         for file in manifest.files:
             readers.setdefault((file.digest, file.size), f"{file.name!r} of {place.stage} {place.key[:8]}")
-    pool = ThreadPoolExecutor(PARALLEL)
-    try:
-        checked = pool.map(lambda blob: _fault(store, *blob), readers)
-        faults = log.progress(checked, f"verify {lineage.study}", len(readers), "files")
-        for (digest, _), reader, fault in zip(readers, readers.values(), faults, strict=True):
+    with closing(in_threads(lambda blob: _fault(store, *blob), readers, PARALLEL)) as checked:
+        for blob, fault in log.progress(checked, f"verify {lineage.study}", len(readers), "files"):
             if fault is not None:
                 kind, reason = fault
-                lineage.problems.append(Problem(kind, f"{BLOBS}{digest}", f"{reader}{reason}"))
-    finally:
-        pool.shutdown(cancel_futures=True)
+                lineage.problems.append(Problem(kind, f"{BLOBS}{blob[0]}", f"{readers[blob]}{reason}"))
 
 
 def _fault(store: Store, digest: str, size: int) -> tuple[Literal["missing", "changed"], str] | None:

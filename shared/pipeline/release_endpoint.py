@@ -24,7 +24,7 @@ from shared.kube.api import Cluster
 from shared.log import Log
 from shared.pipeline import status as step_status
 from shared.pipeline.final_requests import FinalRequests, repeat_of
-from shared.pipeline.release_status import ReleaseSnapshot, describe_release
+from shared.pipeline.release_status import Refusals, ReleaseSnapshot, describe_release
 from shared.pipeline.session import Session
 from shared.search.http_server import LOOPBACK, Application, listen, serving
 from shared.settings import Settings
@@ -50,6 +50,8 @@ class ControlState:
     waiting: str = "control is starting"
     """Says what control waits for until then."""
     requests: FinalRequests | None = None
+    refusals: Callable[[], Refusals] = Refusals
+    """Returns what the cluster has refused by now."""
 
 
 class Answer(NamedTuple):
@@ -119,7 +121,9 @@ class Endpoint:
             reasons = step_status.why(session.study, session.steps, session.artifacts, query["why"])
             return _text(json.dumps({"why": reasons.splitlines()}, ensure_ascii=False) if as_json else reasons)
         snapshot = ReleaseSnapshot.take(self._cluster, self._release)
-        return _text(describe_release(snapshot, state.session, state.waiting, state.requests, as_json))
+        return _text(
+            describe_release(snapshot, state.session, state.waiting, state.requests, state.refusals(), as_json)
+        )
 
     def _report(self, _: Mapping[str, str]) -> Answer:
         """Returns the report's files as a tar archive; raises ConfigError if the report is not committed."""

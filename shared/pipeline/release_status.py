@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.artifacts.artifacts import Artifacts
@@ -17,8 +17,18 @@ from shared.pipeline import status as step_status
 from shared.pipeline.final_requests import FinalRequests
 from shared.pipeline.search_status import Hints
 from shared.pipeline.session import Session
-from shared.pipeline.status import TaskStatus, task_id
+from shared.pipeline.status import StepState, TaskStatus, task_id
 from shared.search.connections import workers_limit
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Says what control could not do, which no object of the cluster tells."""
+
+    steps: Mapping[str, str] = field(default_factory=dict)
+    """Says why the task of a step has failed or its Job was refused, by the step's id."""
+    worker: str | None = None
+    """Says why the cluster refused the last worker that control tried to create."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class ReleaseSnapshot:
     """Lists Kueue's Workloads in the namespace, if a Job is suspended."""
     database_allows: int | None = None
     """Gives the number of workers that PostgreSQL has connections for; None if it is not known, or a pooler is in between."""
+    refused_worker: str | None = None
+    """Says why the cluster refused the last worker; None if it did not."""
 
     @classmethod
     def take(cls, cluster: Cluster, release: str) -> ReleaseSnapshot:
@@ -116,7 +128,9 @@ class ReleaseSnapshot:
 
     def _worker_lines(self) -> list[str]:
         waiting = self._workers_without_job()
-        without = f"{waiting} without: no trial waits for them, or they failed or were refused (see control's log)"
+        without = f"{waiting} without: no trial waits for them, or they failed (see control's log)"
+        if self.refused_worker is not None:
+            without = f"{waiting} without: refused: {self.refused_worker}"
         held = ""
         if self.database_allows is not None and self.database_allows < self.workers_allowed:
             held = (
@@ -147,6 +161,8 @@ class ReleaseSnapshot:
     def as_json(self) -> dict[str, Any]:
         """Returns the same for a script, as JSON values."""
         stuck = {pod["metadata"]["name"]: reason for pod in self.pods if (reason := pod_reason(pod))}
+        if self.refused_worker is not None:
+            stuck["workers"] = f"refused: {self.refused_worker}"
         return {
             "control": self._control_state(),
             "workers": {
@@ -165,18 +181,25 @@ def control_selector(release: str) -> str:
 
 
 def describe_release(
-    snapshot: ReleaseSnapshot, session: Session | None, waiting: str, requests: FinalRequests | None, as_json: bool
+    snapshot: ReleaseSnapshot,
+    session: Session | None,
+    waiting: str,
+    requests: FinalRequests | None,
+    refusals: Refusals,
+    as_json: bool,
 ) -> str:
     """Returns the progress of the release's study, and why nothing moves if nothing does.
 
     `session` is None until control has reached its services; `waiting` then says for what it waits.
     """
     hints = release_hints(snapshot.release)
+    snapshot = replace(snapshot, refused_worker=refusals.worker)
     try:
         if session is None:
             raise UnavailableError(waiting)
         statuses = snapshot.task_statuses(session.artifacts)
         rows = step_status.states(session.study, session.steps, session.artifacts, statuses)
+        rows = [_with_refusal(row, refusals.steps) for row in rows]
         searches = search_status.search_states(rows, session.artifacts, session.database_url, hints)
         snapshot = replace(snapshot, database_allows=_database_allows(session, len(searches)))
     except UnavailableError as error:
@@ -190,6 +213,13 @@ def describe_release(
         return json.dumps({"steps": steps, "requests": listed, **snapshot.as_json()}, indent=1)
     texts = [step_status.describe(rows, hints.resume), search_status.describe(searches), *snapshot.lines()]
     return "\n".join(filter(None, [*texts, *_request_lines(requests)]))
+
+
+def _with_refusal(row: StepState, refused: Mapping[str, str]) -> StepState:
+    """Returns the state of a step, which has failed if it has no Job since the cluster refused it."""
+    if row.state != "ready" or row.step.id not in refused:
+        return row
+    return replace(row, status=TaskStatus("failed", refused[row.step.id]))
 
 
 def _database_allows(session: Session, searches: int) -> int | None:

@@ -60,6 +60,8 @@ class WorkerScaling:
         self._last_warning: str | None = None
         self._written: str | None = None
         """Holds the tasks of the open searches as they were last written for the workers."""
+        self.refusal: str | None = None
+        """Says why the cluster refused the last worker; None if it did not, or if none is needed."""
         self._not_before = 0.0
         self._limit: int | None = None
         """Holds how many workers PostgreSQL has connections for; None if a pooler is in between."""
@@ -160,12 +162,14 @@ class WorkerScaling:
             log.info(f"a worker ends: {reason}", job=name)
 
     def _create(self, pool: Executor, numbers: Sequence[int], names: Collection[str]) -> None:
-        if time.monotonic() < self._not_before:
+        if numbers and time.monotonic() < self._not_before:
             return
+        self.refusal = None
         for first in range(0, len(numbers), REQUESTS):
             refusals = list(pool.map(partial(self._create_worker, names), numbers[first : first + REQUESTS]))
             if refusal := next(filter(None, refusals), None):
                 log.error(refusal)
+                self.refusal = refusal
                 self._not_before = time.monotonic() + REFUSED_SECONDS
                 return
 

@@ -30,6 +30,16 @@ def distance_to_kth(points: Features, reference: Features, k: int, other: bool =
     return out
 
 
+def nearest(points: Features, reference: Features) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Returns the row of the reference that is nearest to each point, `[n]`, and its distance, `[n]`. The reference must not be empty."""
+    rows, distances = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
+    for start, block in squared_distances(points, reference):
+        least = block.min(dim=1)
+        rows[start : start + len(block)] = least.indices.numpy()
+        distances[start : start + len(block)] = least.values.sqrt().numpy()
+    return rows, distances
+
+
 def squared_distances(queries: Features, reference: Features) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields blocks of squared Euclidean distances: the row of the first query, and the distances `[block, len(reference)]`, at least 0."""
     base = torch.from_numpy(np.ascontiguousarray(reference))

@@ -45,6 +45,8 @@ log = Log("weights")
 ATTEMPTS = 4
 BACKOFF = Backoff(1.0)
 ANSWER_SECONDS = 30.0
+FIRST_ANSWER_SECONDS = 5.0
+"""Limits how long the hub is waited for by those who can do without it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,18 @@ class Repository:
     """Maps the names of all files to the SHA-256, which the hub knows of the large ones only."""
     folder: Path
     """Points to the folder of downloads, in which an interrupted download continues."""
+
+
+def hub_answers() -> bool:
+    """Returns whether the hub answers within a few seconds. With HF_HUB_OFFLINE it is not asked."""
+    if is_offline_mode():
+        return False
+    try:
+        with default_client_factory() as client:
+            client.head(HfApi().endpoint, timeout=FIRST_ANSWER_SECONDS)
+    except (HTTPError, OSError):
+        return False
+    return True
 
 
 def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:

@@ -68,6 +68,12 @@ def hub_repository(name: str) -> str:
     return str(config.hf_hub_id)
 
 
+def hub_licence(name: str) -> str | None:
+    """Returns the licence of a timm model's weights, if timm knows it."""
+    config = timm.get_pretrained_cfg(name)
+    return str(config.license) if config is not None and config.license else None
+
+
 def _check_model(name: str) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 5, 0.5)

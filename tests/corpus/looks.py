@@ -50,9 +50,8 @@ def _looked(make: Make, data: str = "data", out: str = "look", most: int = 1000,
         (folder / "data").mkdir()
         make(folder / "data")
         lines = look(data, Path(out), most, sets)
-        files = [
-            (folder / out / name).read_text() for name in ("duplicates.csv", "suspects.csv", "odd.csv", "index.html")
-        ]
+        names = ("duplicates.csv", "lookalikes.csv", "suspects.csv", "odd.csv", "index.html")
+        files = [(folder / out / name).read_text() for name in names]
         return "\n".join([*lines, *files])
 
     return attempt

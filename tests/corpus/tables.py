@@ -462,10 +462,10 @@ VALUES = [
     ),
     Case("a slash", _init(_labels("T-shirt/top", "Trouser")), 0, ("T-shirt/top 6, Trouser 6",)),
     Case(
-        "words that are classes are reported",
+        "words that are classes are a list",
         _init(_labels("cat dog", "cat", "dog")),
         0,
-        ("y one: cat 4, cat dog 4, dog 4", "cat dog", "is taken for one class"),
+        ("y any: cat 8, dog 8", "are taken for several classes"),
     ),
     Case("lists of Python", _init(_labels(_list("cat", "dog"), _list("cat"))), 0, ("y any: cat 12, dog 6",)),
     Case(

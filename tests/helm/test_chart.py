@@ -71,10 +71,12 @@ def test_a_job_is_whole_but_for_what_control_adds(values: tuple[str, ...]) -> No
             "managed-by": "tailfill-control",
             "component": stage,
         }
-        ignore, fail = job["spec"]["podFailurePolicy"]["rules"]
+        assert ("suspend" in job["spec"]) is ("kueue.x-k8s.io/queue-name" in labels)
+        ignore, fail, told_to_end = job["spec"]["podFailurePolicy"]["rules"]
         assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
         assert fail["action"] == "FailJob"
         assert fail["onExitCodes"] == {"containerName": "main", "operator": "In", "values": [2]}
+        assert (told_to_end["action"], told_to_end["onExitCodes"]["values"]) == ("Ignore", [143])
         spec = template["spec"]
         assert spec["restartPolicy"] == "Never"
         for account in (each for each in objects if each["kind"] == "ServiceAccount"):
@@ -272,8 +274,7 @@ def test_a_worker_is_a_job_that_reads_the_open_searches() -> None:
     assert worker["metadata"]["labels"] == coordinator["metadata"]["labels"] | {"tailfill/role": "worker"}
     assert worker["metadata"]["labels"] == worker["spec"]["template"]["metadata"]["labels"]
     assert "activeDeadlineSeconds" not in worker["spec"]
-    told_to_end = worker["spec"]["podFailurePolicy"]["rules"][2]
-    assert (told_to_end["action"], told_to_end["onExitCodes"]["values"]) == ("Ignore", [143])
+    assert worker["spec"]["podFailurePolicy"] == coordinator["spec"]["podFailurePolicy"]
     spec = worker["spec"]["template"]["spec"]
     assert spec["containers"][0]["args"] == ["--log", "json", "stage", "tune", "--config", TASK, "--worker"]
     assert {"name": "task", "configMap": {"name": "study-searches"}} in spec["volumes"]
@@ -370,6 +371,7 @@ def test_kueue_queues_jobs_only() -> None:
     found = jobs(objects)
     queues = {stage: job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] for stage, job in found.items()}
     assert queues == dict.fromkeys([*STAGES, "worker"], "research") | {"final": "low"}
+    assert all(job["spec"]["suspend"] is True for job in found.values())
     one_shard = jobs(rendered(any_program(), *ci("kueue"), "--set", "stages.generate.shards=1"))
     assert "annotations" not in one_shard["generate"]["metadata"]  # Kueue refuses it for one Pod
     assert found["generate"]["metadata"]["annotations"] == {"kueue.x-k8s.io/job-min-parallelism": "1"}

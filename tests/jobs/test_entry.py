@@ -118,6 +118,12 @@ def test_only_commands_that_continue_say_so() -> None:
         assert (command_of(words), "continues" in stopped_line(words)) == (command, continues)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_sigterm_while_it_imports_ends_it_by_one_line(way: str) -> None:
+    code, said = interrupted(WAYS[way], "click.core", number=signal.SIGTERM)
+    assert (code, len(said)) == (143, 1), said
+
+
 @pytest.mark.parametrize("option", [("--log", "json"), ("--log=json",)])
 def test_the_line_has_the_form_of_the_log(option: tuple[str, ...]) -> None:
     code, said = interrupted(WAYS["as a stage is"], "click", *option)

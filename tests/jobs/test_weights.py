@@ -39,6 +39,7 @@ from shared.weights import hub as hub_module
 from shared.weights.inputs import fetched_base, fetched_judges, fetched_models
 from shared.weights.roles import BASE, JUDGES, role_of
 from tests.support.configs import any_config
+from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, TOKEN, Hub, serve_hub
 from tests.support.pixel_study import PixelStudy
 from tests.support.tiny_families import tiny_base
@@ -75,14 +76,6 @@ def hub(repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Itera
     with serve_hub(repositories) as hub:
         point_at(hub.url, monkeypatch)
         yield hub
-
-
-def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the effect of HF_ENDPOINT on a process that starts with it."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from jobs.cli.export import write_dataset
 from jobs.cli.report import fetch_report
 from shared.artifacts import remote
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import File, Manifest, Run
 from shared.artifacts.s3 import Listed, S3Store
@@ -309,7 +308,6 @@ WAYS: dict[str, Callable[[Sandbox, str], object]] = {
     "a lease's key": lambda box, name: box.artifacts.load_checkpoint("tune", name, "trial-1"),
     "tasks in the store": lambda box, name: box.artifacts.load_tasks(referring(keys=(name,))),
     "the digest of tasks in the store": lambda box, name: box.artifacts.load_tasks(referring(digest=name)),
-    "a checkpoint in a folder": lambda box, name: FolderCheckpoints(box.inside / "kept").save({name: box.file}),
     "a folder store: put": lambda box, name: box.store.put(name, b"1"),
     "a folder store: put_file": lambda box, name: box.store.put_file(name, box.file),
     "a folder store: create": lambda box, name: box.store.create(name, b"1"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shared.artifacts.artifacts import Artifacts
-from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.manifest import Manifest, Run
 from shared.classifier.runtime import Runtime
@@ -20,6 +20,7 @@ from shared.config.training import Classifier, Training
 from shared.data.dataset import describe
 from shared.data.imageset import ImageSet, write_shards
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.copied_images import garments
 
 SEED, SIDE = 11, 32

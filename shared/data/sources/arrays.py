@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
 from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.idx import read_idx
-from shared.data.sources.members import member_names
+from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import existing_root
-from shared.data.sources.split_words import SPLIT_WORDS
+from shared.data.sources.pixel_table import pixel_columns, read_pixels
+from shared.data.sources.split_words import SPLIT_WORDS, split_of_file
 from shared.errors import DataError
 from shared.names import path_below, shown
 
+FEW_IMAGES = 10  # beside a table of pixels, as examples
 IMAGES = frozenset({"images", "image", "imgs", "img", "x", "data", "pixels"})
 LABELS = frozenset({"labels", "label", "y", "targets", "target", "classes"})
 """Name arrays, beside the name of a split: `train_images`, `x_test`, `y`."""
@@ -57,8 +61,12 @@ def infer_arrays(data: Path) -> InferredSource | None:
     An archive in a folder counts if the names of its arrays say what they are, and if there are no images in class folders. Raises DataError if
     there are several.
     """
+    if data.is_file() and data.suffix.lower() == ".csv" and pixel_columns(data) is not None:
+        return _pixel_source(data.parent.resolve(), (data.name,))
     if data.is_file() and data.suffix.lower() != ".npz":
         return None
+    if data.is_dir() and (tables := _pixel_tables(data)):
+        return _pixel_source(data.resolve(), tables)
     root, archives = (data.parent, [data]) if data.is_file() else (data, _archives(data))
     if len(archives) > 1:
         raise DataError(f"{data}: holds {len(archives)} NumPy archives; name one of them, e.g. {archives[0]}")
@@ -69,6 +77,12 @@ def infer_arrays(data: Path) -> InferredSource | None:
     )
     comments = {"group": "the question that the labels answer", "classes": "classes: [name of 0, name of 1] # in order"}
     return InferredSource(dataset, root.resolve(), comments)
+
+
+def _pixel_source(root: Path, tables: tuple[str, ...]) -> InferredSource:
+    dataset = ArraysSource(source="arrays", root=str(root), pixel_tables=tables, group="label")
+    comments = {"group": "the question that the labels answer", "pixel_tables": "tables whose cells are pixels"}
+    return InferredSource(dataset, root, comments)
 
 
 def _archives(folder: Path) -> list[Path]:
@@ -97,11 +111,42 @@ def read_arrays(config: ArraysSource, root: Path, problems: Problems) -> ImageLi
     Raises DataError if an array cannot be read, has a form that is not known, or if images and labels do not match.
     """
     root = existing_root(root)
-    pairs = _archive_pairs(root, config.file) if config.file is not None else _idx_pairs(root)
+    if config.pixel_tables:
+        pairs = [pair for file in config.pixel_tables for pair in _table_pairs(root, file)]
+        config = config if config.classes is not None else _numbered(config, pairs)
+    else:
+        pairs = _archive_pairs(root, config.file) if config.file is not None else _idx_pairs(root)
     schema = _schema(config, pairs)
     images = [image for pair in pairs for image in _images(pair, schema, problems)]
     where = dict.fromkeys(schema.class_names, f"the labels in {config.file or root.name}")
     return ImageListing(schema, images, len(images), class_where=where)
+
+
+def _table_pairs(root: Path, file: str) -> list[ArrayPair]:
+    parts = read_pixels(path_below(root, file, "dataset.pixel_tables", DataError), file)
+    return [ArrayPair(f"{file}/{split or 'all'}", split, images, labels) for split, images, labels in parts]
+
+
+def _numbered(config: ArraysSource, pairs: list[ArrayPair]) -> ArraysSource:
+    """Returns the config with the class numbers that occur as names, and makes the labels their positions: tables often leave numbers out."""
+    numbers = np.unique(np.concatenate([pair.labels for pair in pairs]))
+    for position, pair in enumerate(pairs):
+        pairs[position] = replace(pair, labels=np.searchsorted(numbers, pair.labels))
+    return config.model_copy(update={"classes": tuple(map(str, numbers.tolist()))})
+
+
+def _pixel_tables(root: Path) -> tuple[str, ...]:
+    """Returns the tables of pixels in a folder that holds hardly any images, one or one per split; raises DataError if there are others."""
+    found = [path for path in _files(root) if path.suffix.lower() == ".csv" and pixel_columns(path) is not None]
+    if not found or sum(1 for _ in islice(images_below(root), FEW_IMAGES)) == FEW_IMAGES:
+        return ()
+    splits = [split_of_file(path.stem) for path in found]
+    if len(found) > 1 and (None in splits or len(set(splits)) < len(splits) or "train" not in splits):
+        raise DataError(
+            f"{root.name}/: holds {len(found)} tables of pixels that name no splits; name one: `tailfill init {shlex.quote(str(found[0]))}` or "
+            f"`tailfill init {shlex.quote(str(found[1]))}`"
+        )
+    return tuple(path.name for path in found)
 
 
 def _schema(config: ArraysSource, pairs: list[ArrayPair]) -> LabelSchema:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,18 @@ import numpy as np
 from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
-from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.folder_names import find_names
+from shared.data.source import ImageListing, SourceImage, SplitName
+from shared.data.sources.class_lists import divided, table_images
+from shared.data.sources.file_names import read_named
 from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import part_of, split_of, without_numbers
-from shared.errors import DataError
-from shared.names import part_fault, shown
+from shared.errors import ConfigError, DataError
+from shared.names import name_fault, part_fault, path_below, shown
 
 PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """Lists the endings of files beside class folders that are reported, as images that were forgotten there; others may be icons and drawings."""
+MOST_COMPARED = 500  # files of a folder that are compared with those of another one
 OF_DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"jpegimages", "annotations"})
 """Lists names of folders, in lower case, that together hold images with boxes: COCO's, YOLO's and Pascal VOC's, not classes."""
 
@@ -36,28 +40,6 @@ class SplitFolders:
     """Lists split folders that hold images, but no class folders: their images have no labels."""
 
 
-def infer_folder(data: Path) -> InferredSource | None:
-    """Returns the source of a folder that holds class folders, None if it holds none.
-
-    Raises DataError if its folders are no classes, but may be read in two ways.
-    """
-    if not holds_class_images(data):
-        return None
-    root = data.resolve()
-    split = split_folders(root, Problems("skip"))
-    folders = {name for _, top in split.tops for name in member_names(top) if (top / name).is_dir()}
-    found = find_names(root, folders)
-    fields = {"names": found[1]} if found is not None else {}
-    dataset = FolderSource.model_validate({"source": "folder", "root": str(root), "group": "label", **fields})
-    comments = {"group": "the question that the folders' names answer"}
-    if found is None:
-        return InferredSource(dataset, root, comments)
-    unnamed = sorted(folders - found[1].keys())
-    lacks = f"{shown(found[0])} has no name for {', '.join(unnamed[:8])}{' …' if len(unnamed) > 8 else ''}"
-    notes = (lacks,) if unnamed else ()
-    return InferredSource(dataset, root, {**comments, "names": f"as {shown(found[0])} says"}, notes)
-
-
 def holds_class_images(data: Path) -> bool:
     """Returns whether there are images in folders of `data`, at any depth."""
     return data.is_dir() and any(path.parent != data for path in images_below(data))
@@ -70,9 +52,21 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     folders may be read in two ways.
     """
     root = existing_root(root)
-    split = split_folders(root, problems)
-    folders = [(name, folder) for name, top in split.tops for folder in _class_folders(root, top, problems)]
-    names = _class_names(config, [folder.name for _, folder in folders])
+    if config.by == "name":
+        return read_named(config, root, problems)
+    inside_root = path_below(root, config.folder, "dataset.folder", ConfigError) if config.folder != "." else root
+    skip = Skip(config.skip)
+    split = split_folders(inside_root, problems, skip)
+    if config.tables:
+        split = replace(split, tops=[(name, top) for name, top in split.tops if name not in config.tables])
+    folders = [(name, folder) for name, top in split.tops for folder in _chosen(config, root, top, problems, skip)]
+    keys = {
+        folder: folder.relative_to(top).as_posix()
+        for _, top in split.tops
+        for _, folder in folders
+        if folder.is_relative_to(top)
+    }
+    names = _class_names(config, list(keys.values()))
     classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
         raise DataError(
@@ -84,25 +78,49 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     images = [
         image
         for name, folder in folders
-        for image in _class_images(root, name, folder, _one_hot(classes, names[folder.name]), paths, problems)
+        for image in _class_images(root, name, folder, _one_hot(classes, names[keys[folder]]), paths, problems, skip)
     ]
-    class_where = {f"{config.group}/{names[folder.name]}": f"{folder.relative_to(root)}/" for _, folder in folders}
-    notes = tuple(
+    class_where = {f"{config.group}/{names[keys[folder]]}": f"{folder.relative_to(root)}/" for _, folder in folders}
+    for name, table in config.tables.items():
+        images += table_images(
+            root, table, name, {key: _one_hot(classes, label) for key, label in names.items()}, paths, problems
+        )
+    listed: tuple[str, ...] = ()
+    if config.lists:
+        images, listed = divided(images, root, config.lists)
+    notes = listed + tuple(
         f"The images in {folder.relative_to(root)}/ are in no class folder, so they have no labels and were left out."
         for folder in split.unlabelled
+        if not config.tables
     )
     return ImageListing(schema, images, len(images), notes=notes, class_where=class_where)
 
 
-def split_folders(root: Path, problems: Problems) -> SplitFolders:
+class Skip:
+    """Says which names of files and folders are left out, by patterns."""
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self.patterns = [pattern.lower() for pattern in patterns]
+
+    def members(self, folder: Path) -> list[str]:
+        """Returns the names of the members of a folder that are not left out."""
+        return [name for name in member_names(folder) if not self.matches(name)]
+
+    def matches(self, name: str) -> bool:
+        """Returns whether a name is left out."""
+        return any(fnmatchcase(name.lower(), pattern) for pattern in self.patterns)
+
+
+def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> SplitFolders:
     """Returns the folders that hold class folders. What looks like a split is a split or an error, never a class.
 
     The words are those of `split_words.py`. A folder around all others is passed over, and so is one in a split folder that has the same name, or says
     the same split. Raises DataError if folders may be splits or classes.
     """
+    skip = skip or Skip()
     root = _unwrapped(root)
-    folders = [root / name for name in member_names(root) if (root / name).is_dir()]
-    _check_detection(root, folders)
+    folders = [root / name for name in skip.members(root) if (root / name).is_dir()]
+    check_detection(root, folders)
     found = {folder: split for folder in folders if (split := _split_of(folder)) is not None}
     if not found or _is_class_train(found, folders):
         _check_parts(root, folders)
@@ -123,8 +141,8 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
     tops, unlabelled = [], []
     for folder, split in found.items():
         top = _unwrapped_split(folder, split)
-        _check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
-        if any((top / name).is_dir() for name in member_names(top)):
+        check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
+        if any((top / name).is_dir() for name in skip.members(top)) and not _holds_only_images_folder(top):
             tops.append((split, top))
         else:
             unlabelled.append(folder)
@@ -133,6 +151,12 @@ def split_folders(root: Path, problems: Problems) -> SplitFolders:
             f"{root.name}/: {unlabelled[0].name}/ holds no class folders; put its images into a folder per class, or name a CSV with their labels"
         )
     return SplitFolders(tops, unlabelled)
+
+
+def _holds_only_images_folder(top: Path) -> bool:
+    """Returns whether the only folder in a split folder is called `images`, so that it is no class."""
+    folders = [name for name in member_names(top) if (top / name).is_dir()]
+    return [name.lower() for name in folders] == ["images"] and not _holds_folders(top / folders[0])
 
 
 def _split_of(folder: Path) -> SplitName | None:
@@ -194,18 +218,33 @@ def _unwrapped_split(folder: Path, split: SplitName) -> Path:
     return folder
 
 
-def _check_detection(root: Path, folders: Sequence[Path]) -> None:
-    names = {folder.name.lower() for folder in folders}
+def check_detection(root: Path, folders: Sequence[Path]) -> None:
+    """Raises DataError if the folders in `root` hold images with boxes or masks, not classes."""
+    names = {folder.name.lower(): folder for folder in folders}
     for kind in OF_DETECTION:
-        if kind <= names:
+        if kind <= names.keys() and _name_the_same(*(names[name] for name in sorted(kind))):
             raise DataError(
                 f"{root.name}/: the folders {sorted(kind)} hold images with boxes or masks, not classes; there must be a folder per class, a CSV with "
                 "a row per image, or boxes with the names of their classes, as YOLO's data.yaml or COCO's JSON has them"
             )
 
 
-def _class_folders(root: Path, top: Path, problems: Problems) -> Iterator[Path]:
-    for name in member_names(top):
+def _name_the_same(*folders: Path) -> bool:
+    """Returns whether a file in each of the folders is named alike, but for its ending; of an empty folder nothing is known."""
+    stems = [{path.stem for path in islice(folder.rglob("*"), MOST_COMPARED) if path.is_file()} for folder in folders]
+    return not all(stems) or bool(set.intersection(*stems)) or not any(_holds_folders(folder) for folder in folders)
+
+
+def _chosen(config: FolderSource, root: Path, top: Path, problems: Problems, skip: Skip) -> Iterator[Path]:
+    """Yields the class folders: those that the study names by paths of several folders, if it names any, else those in `top`."""
+    if any("/" in key for key in config.names):
+        yield from (top / key for key in config.names if name_fault(key) is None and (top / key).is_dir())
+    else:
+        yield from _class_folders(root, top, problems, skip)
+
+
+def _class_folders(root: Path, top: Path, problems: Problems, skip: Skip) -> Iterator[Path]:
+    for name in skip.members(top):
         if (top / name).is_dir():
             if (fault := part_fault(name)) is None:
                 yield top / name
@@ -244,21 +283,22 @@ def _class_images(
     labels: Labels,
     paths: PathCheck,
     problems: Problems,
+    skip: Skip,
 ) -> Iterator[SourceImage]:
-    for file in _files(root, folder, problems):
+    for file in _files(root, folder, problems, skip):
         relative = file.relative_to(root).as_posix()
         if (checked := paths.check(relative, relative)) is not None:
             yield SourceImage(checked[0], relative, checked[1], labels, split)
 
 
-def _files(root: Path, folder: Path, problems: Problems) -> Iterator[Path]:
+def _files(root: Path, folder: Path, problems: Problems, skip: Skip) -> Iterator[Path]:
     """Yields all files below a class folder, in order; linked folders are reported, not followed (they may leave the root, or form a loop)."""
     if folder.is_symlink():
         problems.add("linked folder", _named(root, folder), "is a link to a folder; copy it here")
         return
-    for name in member_names(folder):
+    for name in skip.members(folder):
         if (folder / name).is_dir():
-            yield from _files(root, folder / name, problems)
+            yield from _files(root, folder / name, problems, skip)
         else:
             yield folder / name
 

@@ -13,11 +13,11 @@ from shared.config.dataset import CocoSource
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource, SplitName
 from shared.data.sources.boxes import BOX_COMMENTS, BOX_SETTINGS, Box, Corners, box_listing
+from shared.data.sources.image_finder import ImageFinder, said_split
 from shared.data.sources.infer_labels import unit_column
 from shared.data.sources.members import is_data, left_behind
-from shared.data.sources.paths import PathCheck, composed, existing_root
+from shared.data.sources.paths import existing_root
 from shared.data.sources.split_words import split_within
-from shared.data.sources.table_paths import TablePaths
 from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import ConfigError, DataError
 from shared.names import path_below, shown
@@ -92,7 +92,7 @@ def read_coco(config: CocoSource, root: Path, problems: Problems) -> ImageListin
     ):
         keys = list(dict.fromkeys(key for file in files for image in file.images.values() for key in image))
         raise ConfigError(f"dataset.group_by: no image has the key {config.group_by!r}; they have {keys[:20]}")
-    finder = _ImageFinder(root, problems)
+    finder = ImageFinder(root, problems)
     boxes = [
         box for file, split in zip(files, splits, strict=True) for box in _boxes(config, file, split, finder, problems)
     ]
@@ -104,7 +104,7 @@ def read_coco(config: CocoSource, root: Path, problems: Problems) -> ImageListin
 
 
 def _boxes(
-    config: CocoSource, file: _Coco, split: SplitName | None, finder: _ImageFinder, problems: Problems
+    config: CocoSource, file: _Coco, split: SplitName | None, finder: ImageFinder, problems: Problems
 ) -> Iterator[Box]:
     whole, labelled = file.whole, dict[Any, str]()
     for position, annotation in enumerate(file.annotations):
@@ -124,7 +124,9 @@ def _boxes(
             continue
         repeated = annotation["image_id"] in labelled
         labelled[annotation["image_id"]] = name
-        if (whole and repeated) or (found := finder.find(image, file, split)) is None:
+        if (whole and repeated) or (
+            found := finder.find(image.get("file_name"), file.name, f"image {shown(image.get('id'))}", split)
+        ) is None:
             continue
         unit = image.get(config.group_by) if config.group_by is not None else None
         yield Box(found[0], found[1], where, name, corners, split, found[0] if unit is None else str(unit))
@@ -151,58 +153,6 @@ def _corners(box: object) -> Corners:
         raise BadImage("unusable box", f"its bbox must be [left, top, width, height] in pixels, got {shown(box)}")
     left, top, width, height = map(float, numbers)
     return left, top, width, height
-
-
-class _ImageFinder:
-    """Finds the files that the entries of images name; each that is not found is reported once."""
-
-    def __init__(self, root: Path, problems: Problems) -> None:
-        self._names = TablePaths(root, lookup="name")
-        self._paths = PathCheck(root, problems)
-        self._problems = problems
-        self._found: dict[tuple[str, str], tuple[str, Path] | None] = {}
-
-    def find(self, image: dict[str, Any], file: _Coco, split: SplitName | None) -> tuple[str, Path] | None:
-        """Returns the path of an image and its file; None if it was reported."""
-        text = image.get("file_name")
-        key = (file.name, str(text))
-        if key not in self._found:
-            where = f"{file.name} image {shown(image.get('id'))}"
-            path = self._path(text, file, split, where)
-            self._found[key] = None if path is None else self._paths.find(path, where)
-        return self._found[key]
-
-    def _path(self, text: object, file: _Coco, split: SplitName | None, where: str) -> str | None:
-        """Returns the path below the root: the file's folder, the split and the end of the name decide between images of equal names."""
-        if not isinstance(text, str) or not text.strip():
-            self._problems.add("no path", where, f"its file_name must name an image, got {shown(text)}")
-            return None
-        name = composed(text.strip().replace("\\", "/"))
-        found = self._names.named(PurePosixPath(name).name)
-        beside = (PurePosixPath(file.name).parent / name).as_posix()
-        for chosen in (
-            [path for path in found if composed(path) == beside],
-            [path for path in found if composed(path) == name],
-            [path for path in found if f"/{composed(path)}".endswith(f"/{name}") and _said(path) == split],
-            [path for path in found if f"/{composed(path)}".endswith(f"/{name}")],
-            [path for path in found if _said(path) == split],
-            found,
-        ):
-            if len(chosen) == 1:
-                return chosen[0]
-        if found:
-            message = f"{shown(text)} names {len(found)} files, {found[0]!r} and {found[1]!r}; write their paths from the data set's folder"
-            self._problems.add("ambiguous name", where, message)
-        else:
-            self._problems.add(
-                "missing file", where, f"no image below the data set's folder has the name {shown(text)}"
-            )
-        return None
-
-
-def _said(path: str) -> SplitName | None:
-    """Returns the split that the innermost folder of a path names, of those that name one."""
-    return next((split for part in reversed(path.split("/")[:-1]) if (split := split_within(part)) is not None), None)
 
 
 def _repeated(keys: Sequence[str], values: dict[str, list[Any]]) -> str | None:
@@ -266,7 +216,7 @@ def _read(root: Path, path: Path, problems: Problems) -> _Coco:
         number: _class_name(entry, number, name)
         for number, entry in sorted(categories.items(), key=lambda item: (str(type(item[0])), item[0]))
     }
-    split = split_within(PurePosixPath(name).stem) or _said(name)
+    split = split_within(PurePosixPath(name).stem) or said_split(name)
     return _Coco(name, split, images, lists[1], classes)
 
 

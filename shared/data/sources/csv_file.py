@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from shared.config.dataset import Delimiter as Delimiter
 from shared.data.problems import Problems
 from shared.errors import DataError
 from shared.names import shown
 
-Delimiter = Literal[",", ";", "\t", "|"]
 INVISIBLE = "\ufeff\u200b\u2060"
 """Holds characters without width, which text that was copied from web pages and joined files have."""
 SHOWN = 12  # columns in a message
@@ -30,6 +29,8 @@ class Row:
     """Gives the line of the file on which the row begins, from 1."""
     cells: dict[str, str]
     """Maps each column to its text, without blanks around it."""
+    file: str = ""
+    """Names the file of the row, if it is not the table's own."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,18 @@ def listed(names: Sequence[str]) -> str:
     return f"[{', '.join(shown(name) for name in names[:SHOWN])}]{more}"
 
 
-def read_table(path: Path, problems: Problems, delimiter: str = ",", header: Sequence[str] | None = None) -> Table:
-    """Reads a CSV whose first row names its columns, or whose columns are named by `header`.
+def read_table(
+    path: Path, problems: Problems, delimiter: str = ",", header: Sequence[str] | None = None, skip_lines: int = 0
+) -> Table:
+    """Reads a CSV whose first row names its columns, or whose columns are named by `header`, after so many lines.
 
-    Rows with more or fewer cells are reported to `problems`. A line `sep=;` at the top, lines of comments that begin with `#`, rows of blank
+    If cells are separated by blanks and there are more of them than columns, the last column has all that are left. Else rows with more or fewer cells
+    are reported to `problems`. A line `sep=;` at the top, lines of comments that begin with `#`, rows of blank
     cells and blank cells beyond the last column are left out. Raises DataError if the file is missing, empty or not text, or names a column
     twice.
     """
     name, records = path.name, _best_records(path, delimiter)
+    records = [record for record in records if record[0] > skip_lines]
     if header is None:
         line, first = records.pop(0) if records else (1, [])
         columns = tuple(cell.strip().strip(INVISIBLE).strip() for cell in first)
@@ -75,6 +80,8 @@ def read_table(path: Path, problems: Problems, delimiter: str = ",", header: Seq
     kept = {column: i for i, column in reversed(list(enumerate(columns)))}  # of columns without a name the first
     rows = []
     for line, cells in records:
+        if delimiter == " " and len(cells) > len(columns):
+            cells = [*cells[: len(columns) - 1], " ".join(cells[len(columns) - 1 :])]
         if len(cells) > len(columns) and not any(cell.strip() for cell in cells[len(columns) :]):
             cells = cells[: len(columns)]
         if len(cells) != len(columns):
@@ -165,6 +172,10 @@ def _is_quoted(cell: str) -> bool:
 def _records(path: Path, delimiter: str, spaced: bool) -> Iterator[Record]:
     """Yields records that are not blank, each with the line on which it begins (a quoted cell may span several)."""
     with path.open(encoding=_encoding(path), newline="") as file:
+        if delimiter == " ":
+            lines = ((line, text.split()) for line, text in enumerate(file, 1) if not text.startswith("#"))
+            yield from ((line, cells) for line, cells in lines if cells)
+            return
         reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=spaced)
         line = 1
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -12,17 +12,21 @@ from shared.config.dataset import CsvGroup, CsvSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage, SplitName
-from shared.data.sources.csv_file import Row, Table, listed, read_table
+from shared.data.sources.csv_file import Row, Table, listed
+from shared.data.sources.csv_parts import FILE_SPLIT, inside, joined_table
 from shared.data.sources.label_cells import LabelCells, is_missing, spelling
 from shared.data.sources.members import is_image_name
 from shared.data.sources.paths import PathCheck, existing_root
-from shared.data.sources.split_words import split_of
+from shared.data.sources.split_words import split_in_path, split_of
 from shared.data.sources.table_paths import TablePaths
 from shared.errors import ConfigError, DataError
-from shared.names import path_below, shown
+from shared.names import shown
 
 TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1}
 """Maps what a 0/1 cell may hold to its label (pandas writes 1.0 if a column has blanks); blank is unknown."""
+
+NOT = frozenset({"-1", "-1.0"})
+"""Lists what stands for no beside a 1, and for unknown beside a 0 and a 1."""
 
 ROW_PER_LABEL = "set dataset.rows: label and `kind: any` for its groups, to give it the labels of all its rows"
 
@@ -34,15 +38,16 @@ def read_csv(config: CsvSource, root: Path, problems: Problems) -> ImageListing:
     a column that the study names.
     """
     root = existing_root(root)
-    folder = _inside(root, config.image_folder, "image_folder")
-    table = read_table(_inside(root, config.file, "file"), problems, config.delimiter, config.header)
+    folder = inside(root, config.image_folder, "image_folder")
+    table = joined_table(config, root, problems)
     table = _with_the_study_s_spelling(config, table)
     for setting, column in _named_columns(config):
         if column not in table.columns:
             raise ConfigError(
                 f"dataset.{setting}: {table.name} has no column {shown(column)}; it has {listed(table.columns)}"
             )
-    paths = TablePaths(folder, config.path_prefix, config.lookup)
+    table = _named(config, table)
+    paths = TablePaths(folder, config.path_prefix, config.lookup, config.name_suffix)
     if config.header is None and is_image_name(config.path_column) and paths.exists(config.path_column):
         raise DataError(
             f"{table.name} line 1: names the image {shown(config.path_column)}, so the file has no line with the columns' names; "
@@ -52,24 +57,28 @@ def read_csv(config: CsvSource, root: Path, problems: Problems) -> ImageListing:
         name: LabelCells(group, table.cells(group.column)) for name, group in config.groups.items() if group.column
     }
     schema, class_where = _schema(config, table, cells)
-    reader = _RowReader(config, schema, cells, paths, PathCheck(folder, problems), problems, table.name)
+    reader = _RowReader(config, schema, cells, paths, PathCheck(folder, problems), problems, table)
     for row in table.rows:
         reader.read(row)
     reader.raise_if_rows_disagree()
-    images = list(reader.images.values())
-    return ImageListing(schema, images, len(images), class_where=class_where)
+    images, notes = list(reader.images.values()), list[str]()
+    if any(image.split is not None for image in images) and config.split_column is None:
+        unlisted = sum(image.split is None for image in images)
+        images = [image for image in images if image.split is not None]
+        notes += [f"{unlisted:,} images are in no list of a split, and were left out."] if unlisted else []
+    return ImageListing(schema, images, len(images), tuple(notes), class_where)
 
 
-def _inside(root: Path, text: str, setting: str) -> Path:
-    try:
-        path = (root / text).resolve()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"dataset.{setting}: cannot be used ({error}), got {text!r}") from error
-    if not path.is_relative_to(root):
-        raise ConfigError(f"dataset.{setting}: must lie inside dataset.root, got {text!r}; copy it there")
-    return (
-        path if path == root else path_below(root, path.relative_to(root).as_posix(), f"dataset.{setting}", ConfigError)
-    )
+def _named(config: CsvSource, table: Table) -> Table:
+    """Returns the table with the names of classes in place of their codes."""
+    named = {group.column: group.names for group in config.groups.values() if group.column is not None and group.names}
+    if not named:
+        return table
+    rows = [
+        replace(row, cells=row.cells | {c: names.get(row.cells[c], row.cells[c]) for c, names in named.items()})
+        for row in table.rows
+    ]
+    return Table(table.name, table.columns, rows)
 
 
 def _named_columns(config: CsvSource) -> Iterator[tuple[str, str]]:
@@ -91,7 +100,7 @@ def _with_the_study_s_spelling(config: CsvSource, table: Table) -> Table:
     names = {column: wanted.get(spelling(column), column) for column in table.columns}
     if not wanted or len(set(names.values())) < len(names):
         return table
-    rows = [Row(row.line, {names[column]: cell for column, cell in row.cells.items()}) for row in table.rows]
+    rows = [replace(row, cells={names[column]: cell for column, cell in row.cells.items()}) for row in table.rows]
     return Table(table.name, tuple(names.values()), rows)
 
 
@@ -131,19 +140,24 @@ class _RowReader:
         paths: TablePaths,
         check: PathCheck,
         problems: Problems,
-        table_name: str,
+        table: Table,
     ) -> None:
         self.images: dict[str, SourceImage] = {}
         """Maps each image's path to the image, in the order of the rows."""
         self._config, self._schema, self._cells, self._problems = config, schema, cells, problems
-        self._paths, self._check, self._table_name = paths, check, table_name
+        self._paths, self._check, self._table_name = paths, check, table.name
+        flags = {column for group in config.groups.values() for column in group.columns or ()}
+        self._zeros = any(TRUTH.get(row.cells[column].lower()) == 0 for row in table.rows for column in flags)
         self._group_splits: dict[str, tuple[SplitName, int]] = {}
         self._disagreeing: list[str] = []
 
     def read(self, row: Row) -> None:
         """Adds the row's image or labels. Of what is wrong with the row, the first is reported, so that a row counts once."""
-        where = f"{self._table_name} line {row.line}"
-        listed_path = self._paths.listed(row.cells[self._config.path_column], where, self._problems)
+        where = f"{row.file or self._table_name} line {row.line}"
+        beside = PurePosixPath(row.file or self._config.file).parent.as_posix()
+        listed_path = self._paths.listed(
+            row.cells[self._config.path_column], where, self._problems, "" if beside == "." else beside
+        )
         found = self._check.find(listed_path, where) if listed_path is not None else None
         if found is None:
             return
@@ -173,6 +187,8 @@ class _RowReader:
                 unit_or_none is not None and not self._same_split(unit_or_none, split, row.line, where)
             ):
                 return
+        elif row.cells.get(FILE_SPLIT):
+            split = split_of(row.cells[FILE_SPLIT])
         image = SourceImage(name, where, file, labels, split, unit_or_none)
         self.images[name] = image if first is None else self._united(first, image)
 
@@ -199,7 +215,9 @@ class _RowReader:
         return replace(first, labels=np.maximum(first.labels, second.labels))
 
     def _split(self, text: str, where: str) -> SplitName | None:
-        if (split := split_of(text)) is not None:
+        if (split := self._config.split_values.get(text) or split_of(text)) is not None:
+            return split
+        if self._config.split_column == self._config.path_column and (split := split_in_path(text)) is not None:
             return split
         self._problems.add(
             "unknown split", where, f"{self._config.split_column} must be train, val or test, got {text[:40]!r}"
@@ -229,10 +247,17 @@ class _RowReader:
         for position, column in enumerate(group.columns or ()):
             cell = row.cells[column]
             truth = -1 if is_missing(cell) else TRUTH.get(cell.lower())
+            if cell in NOT:
+                truth = -1 if self._zeros else 0
             if truth is None:
                 return f"{shown(column)} must be 0, 1 or blank, got {cell[:40]!r}"
             labels[position] = truth
-        return labels
+        carried = int((labels == 1).sum())
+        if group.kind == "one" and carried > 1:
+            return (
+                f"one of {listed(group.columns or ())} must be 1, got {carried}; set `kind: any` for the group {name}"
+            )
+        return labels if group.kind == "any" or carried else np.full(len(labels), -1, np.int8)
 
     def _classes(self, name: str, group: CsvGroup, row: Row) -> Labels | str:
         classes = self._schema.group(name).classes

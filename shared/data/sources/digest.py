@@ -6,24 +6,27 @@ The digest is the same for a local folder and its copy in a bucket, so that a st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
-from shared.artifacts.store import NotFound
+from shared.artifacts.store import NotFound, folders_among
 from shared.config.dataset import Dataset
 from shared.data.sources.members import is_data
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
+from shared.parallel import in_threads
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from shared.artifacts.s3 import Listed, S3Store
+    from shared.artifacts.s3 import S3Store
 
 PARALLEL = 16  # reads at once; label files are small, so that most of the time is spent on round trips
+END, SLASH = b"\0\0", b"\0\1"
+"""End the name, and a part of the name, of an entry."""
 
 
 def source_digest(dataset: Dataset, settings: Settings) -> str | None:
@@ -36,16 +39,21 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     """
     if dataset.root is None:
         return None
+    described: Iterable[bytes]
     if is_s3(dataset.root):
-        files = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_files)
+        described = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_endings)
     else:
-        files = _in_folder(expanded(dataset.root), dataset.root, dataset.label_files)
-    if not files:
+        described = _in_folder(expanded(dataset.root), dataset.root, dataset.label_endings)
+    entries = sorted(described)
+    if not entries:
         raise DataError(
             f"dataset.root: {dataset.root} holds no file; name the folder of the images with --set dataset.root=DIR"
         )
-    lines = (f"{name} {files[name]}" for name in sorted(files, key=lambda name: name.split("/")))
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()  # some names may be no UTF-8
+    digest = hashlib.sha256()
+    for number, entry in enumerate(entries):
+        line = f"{_name(entry)} {entry.partition(END)[2].decode()}"
+        digest.update(f"\n{line}"[number == 0 :].encode(errors="surrogateescape"))  # some names may be no UTF-8
+    return digest.hexdigest()
 
 
 def check_outside(path: Path, root: str | None, remedy: str) -> None:
@@ -59,28 +67,50 @@ def is_label_file(name: str, endings: Collection[str]) -> bool:
     return PurePosixPath(name).suffix.lower() in endings
 
 
-def _in_folder(root: Path, named: str, endings: Collection[str]) -> Mapping[str, str]:
+def _entry(name: str, value: str) -> bytes:
+    """Returns a file's name and what counts of it as one value, which takes a tenth of the memory of both.
+
+    Entries sort as the names' parts do: what ends a part is below all that a part may hold.
+    """
+    return name.encode(errors="surrogatepass").replace(b"/", SLASH) + END + value.encode()
+
+
+def _name(entry: bytes) -> str:
+    """Returns the name of an entry."""
+    return entry.partition(END)[0].replace(SLASH, b"/").decode(errors="surrogatepass")
+
+
+def _in_folder(root: Path, named: str, endings: Collection[str]) -> Iterator[bytes]:
     if not root.is_dir():
         raise DataError(f"dataset.root: there is no folder {named}; name it with --set dataset.root=DIR")
-    files = ((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
-    return {name: _local(path, endings) for name, path in files if is_data(name)}
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if is_data(name) and path.is_file():
+            yield _entry(name, file_digest(path) if is_label_file(name, endings) else str(path.stat().st_size))
 
 
-def _local(path: Path, endings: Collection[str]) -> str:
-    if is_label_file(path.name, endings):
-        return file_digest(path)
-    return str(path.stat().st_size)
+def _in_bucket(store: S3Store, endings: Collection[str]) -> list[bytes]:
+    """Returns the entries of all files. The listing is not held, and label files are read while it goes on."""
+    entries, empty = list[bytes](), set[str]()
 
+    def label_files() -> Iterator[str]:
+        for file in store.stream():
+            if file.key.endswith("/") or not is_data(file.key):
+                continue
+            if file.size == 0:
+                empty.add(file.key)
+            if is_label_file(file.key, endings):
+                yield file.key
+            else:
+                entries.append(_entry(file.key, str(file.size)))
 
-def _in_bucket(store: S3Store, endings: Collection[str]) -> Mapping[str, str]:
-    def described(file: Listed) -> str:
-        if not is_label_file(file.key, endings):
-            return str(file.size)
+    def digest(key: str) -> str:
         try:
-            return store.digest(file.key)
+            return store.digest(key)
         except NotFound:
-            raise UnavailableError(f"{store.url}/{file.key}: was removed while it was read; run again") from None
+            raise UnavailableError(f"{store.url}/{key}: was removed while it was read; run again") from None
 
-    found = [file for file in store.files() if is_data(file.key)]
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        return dict(zip((file.key for file in found), pool.map(described, found), strict=True))
+    with closing(in_threads(digest, label_files(), PARALLEL)) as read:
+        entries.extend(_entry(key, value) for key, value in read)
+    folders = folders_among(empty, map(_name, entries))
+    return [entry for entry in entries if _name(entry) not in folders] if folders else entries

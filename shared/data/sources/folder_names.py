@@ -13,7 +13,8 @@ from shared.data.sources.text_file import parse_json, read_text_file
 from shared.errors import DataError
 
 MOST_BYTES = 1 << 23  # the file of all of WordNet's names has 3 MB
-CODE = re.compile(r"n?\d+")
+CODE = re.compile(r"n?\d+|/m/\w+")
+HEADER_LINES = 2  # of a table that names classes; one with more lines lists images
 LETTER = re.compile(r"[^\W\d_]")
 LINE = re.compile(r"^(?P<code>\S+?)[\s,;:]+(?P<name>\S.*)$")
 
@@ -34,7 +35,8 @@ def find_names(data: Path, folders: Collection[str]) -> tuple[str, dict[str, str
         said = dict(pairs)
         names = {folder: said[folder] for folder in sorted(folders) if folder in said}
         most = len(found[1]) if found is not None else len(folders) // 2
-        if len(said) == len(pairs) and len(names) > most:
+        listed = path.suffix.lower() == ".csv" and len(said) > len(folders) + HEADER_LINES
+        if len(said) == len(pairs) and len(names) > most and not listed:
             count = Counter(names.values())
             found = path.name, {code: name if count[name] == 1 else f"{name} ({code})" for code, name in names.items()}
     return found
@@ -42,7 +44,7 @@ def find_names(data: Path, folders: Collection[str]) -> tuple[str, dict[str, str
 
 def _files(folder: Path) -> list[Path]:
     try:
-        paths = [folder / name for name in member_names(folder) if name.lower().endswith((".json", ".txt"))]
+        paths = [folder / name for name in member_names(folder) if name.lower().endswith((".json", ".txt", ".csv"))]
         return [path for path in paths if path.is_file() and path.stat().st_size <= MOST_BYTES]
     except (DataError, OSError):  # the folder above may be closed to us
         return []
@@ -57,7 +59,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
         return
     if isinstance(content, dict):
         for code, name in content.items():
-            yield from _named(code, name)
+            yield from _named(*((str(name), code) if isinstance(name, int) else (code, name)))
     elif content is None:
         for line in text.splitlines():
             if (match := LINE.match(line.strip())) is not None:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
+from typing import Any
 
-from shared.config.dataset import CsvGroup, CsvSource
+from shared.config.dataset import CsvSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, first_row, listed, read_table
-from shared.data.sources.csv_table import TRUTH
-from shared.data.sources.infer_labels import (
-    MOST_CLASSES,
-    MOST_NUMBERS,
-    column_comments,
-    group_name,
-    split_column,
-    unit_column,
-)
+from shared.data.sources.csv_parts import FILE_SPLIT
+from shared.data.sources.infer_groups import group_of, table_groups, with_several_classes
+from shared.data.sources.infer_labels import column_comments, split_column, unit_column, words_of
+from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
-from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_brackets, is_missing, is_whole, whole
 from shared.data.sources.members import is_image_name, member_names
-from shared.data.sources.split_words import is_split_column, split_of
+from shared.data.sources.sheets import TABLE_SUFFIXES
+from shared.data.sources.split_words import is_split_column, split_in_path, split_of, split_of_file
 from shared.errors import DataError
-from shared.names import shown
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
-SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
-LABEL_NAMES = frozenset({"label", "labels", "class", "category", "target", "y"})
+NUMBERED_SPLITS: dict[str, SplitName] = {"0": "train", "1": "val", "2": "test"}
+"""Maps the numbers of a column of splits, if there are three."""
 
 
 def infer_csv(data: Path) -> InferredSource | None:
@@ -40,13 +33,7 @@ def infer_csv(data: Path) -> InferredSource | None:
     """
     if data.is_file():
         return _infer_table(data)
-    tables = [
-        data / name
-        for name in member_names(data)
-        if Path(name).suffix.lower() in TABLE_SUFFIXES and (data / name).is_file()
-    ]
-    if len(labelled := [path for path in tables if not _without_labels(path)]) == 1:
-        tables = labelled  # the others are for those who take part in a competition
+    tables = labelled_tables(data)
     if len(tables) == 1:
         return _infer_table(tables[0])
     if tables and not holds_class_images(data):
@@ -56,7 +43,19 @@ def infer_csv(data: Path) -> InferredSource | None:
     return None
 
 
-def _without_labels(path: Path) -> bool:
+def labelled_tables(data: Path) -> list[Path]:
+    """Returns the CSVs in a folder; if only one of them has labels, as the others are for those who take part in a competition, that one."""
+    tables = [
+        data / name
+        for name in member_names(data)
+        if Path(name).suffix.lower() in TABLE_SUFFIXES and (data / name).is_file()
+    ]
+    labelled = [path for path in tables if not without_labels(path)]
+    return labelled if len(labelled) == 1 else tables
+
+
+def without_labels(path: Path) -> bool:
+    """Returns whether a table is named as one of images whose labels are to be found."""
     return "submission" in path.stem.lower() or split_of(path.stem) == "test"
 
 
@@ -64,37 +63,64 @@ def _infer_table(path: Path) -> InferredSource:
     delimiter = find_delimiter(path)
     root = path.resolve().parent
     table, found, header = _with_header(root, path, delimiter)
-    taken: set[str | None] = {found.column}
-    divided_by = split_column((c for c in table.columns if c not in taken), table.cells)
-    group_by = unit_column((c for c in table.columns if c not in taken), table.cells)
+    fields = {"file": path.name, "delimiter": delimiter, "header": header}
+    return table_source(root, {name: value for name, value in fields.items() if value is not None}, table, found)
+
+
+def table_source(
+    root: Path,
+    fields: Mapping[str, Any],
+    table: Table,
+    found: PathColumn,
+    columns: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> InferredSource:
+    """Returns the source of a table whose file is described by `fields`.
+
+    `columns` are those that may be labels, if not all; `names` names the groups of columns that have no name of their own. Raises DataError if no column
+    looks like labels.
+    """
+    taken: set[str | None] = {found.column, FILE_SPLIT}
+    free = [column for column in table.columns if column and column not in taken]
+    divided = FILE_SPLIT in table.columns and len(set(table.cells(FILE_SPLIT)) - {""}) > 1
+    divided_by, values = (None, {}) if divided else _split_column(table, free, found.column)
+    group_by = unit_column(free, table.cells)
     taken |= {divided_by, group_by}
     per_label = _repeats([cell for cell in table.cells(found.column) if cell])
     notes: list[str] = []
-    groups = _groups(table, [c for c in table.columns if c and c not in taken and not is_split_column(c)], notes)
+    wanted = [c for c in free if c not in taken and not is_split_column(c) and (columns is None or c in columns)]
+    groups = table_groups(table, wanted, notes)
     if not groups:
         raise DataError(
             f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
             f"{listed(table.columns)}"
         )
-    several = _with_several_classes(table, found.column, groups) if per_label else None
+    if per_label:  # of a column per class, each row has one
+        groups = {n: g.model_copy(update={"kind": "any"}) if g.columns else g for n, g in groups.items()}
+    several = with_several_classes(table, found.column, groups) if per_label else None
     if several is not None:
         groups = several
         notes.append("some images stand on several rows: each image has the labels of all its rows")
-    fields = {
-        "header": header,
+    for name, group in groups.items():
+        if group.kind == "one" and group.column is not None and several is None:
+            named = class_names(root, Path(fields["file"]), table, found.column, group.column)
+            groups[name] = group.model_copy(update={"names": named}) if named else group
+    groups = {(names or {}).get(name, name): group for name, group in groups.items()}
+    settings = {
         "rows": "label" if several is not None else None,
         "path_column": found.column,
         "path_prefix": found.prefix or None,
         "lookup": found.lookup if found.lookup != "path" else None,
+        "name_suffix": found.suffix or None,
         "image_folder": found.image_folder,
+        "split_values": values or None,
     }
     dataset = CsvSource.model_validate(
         {
             "source": "csv",
             "root": str(root),
-            "file": path.name,
-            "delimiter": delimiter,
-            **{name: value for name, value in fields.items() if value is not None},
+            **fields,
+            **{name: value for name, value in settings.items() if value is not None},
             "split_column": divided_by,
             "group_by": group_by,
             "groups": groups,
@@ -102,13 +128,38 @@ def _infer_table(path: Path) -> InferredSource:
     )
     comments = {
         "header": "the names of the columns, as the first row is an image already",
+        "more": "other files, whose rows are added, or joined `on` a column",
         "rows": "an image may stand on several rows, and has the labels of all of them",
         "path_prefix": "what the paths begin with, and is left out",
         "lookup": "the column has names of files, with or without their ending",
+        "name_suffix": "what the files' names have behind those in the table",
         "image_folder": "the paths start here" if found.lookup == "path" else "the images are somewhere in this folder",
         **column_comments(group_by),
     }
     return InferredSource(dataset, root, comments, tuple(notes))
+
+
+def _split_column(table: Table, columns: Sequence[str], path_column: str) -> tuple[str | None, dict[str, SplitName]]:
+    """Returns the column that says the split, and what its numbers mean; the paths' own column if all their words do; None if nothing does."""
+    if (column := split_column(columns, table.cells)) is not None:
+        return column, {}
+    for column in columns:
+        if values := numbered_splits(column, table.cells(column)):
+            return column, values
+    said = {split_in_path(cell) for cell in table.cells(path_column)}
+    return (path_column, {}) if "train" in said and len(said) > 1 and None not in said else (None, {})
+
+
+def numbered_splits(column: str, cells: Sequence[str]) -> dict[str, SplitName]:
+    """Returns what the cells of a column mean that numbers the splits or says whether an image is of one; nothing if it does neither."""
+    word, values = words_of(column), {cell.lower() for cell in cells}
+    if word in ("partition", "split", "data_split") and values <= NUMBERED_SPLITS.keys() and len(values) > 1:
+        return {cell: NUMBERED_SPLITS[cell] for cell in sorted(values)}
+    said = split_of(word.removeprefix("is_")) if word.startswith("is_") else None
+    if said is None or not values <= {"0", "1", "true", "false"} or len(values) != 2:
+        return {}
+    other: SplitName = "test" if said == "train" else "train"
+    return {cell: said if cell.lower() in ("1", "true") else other for cell in sorted(set(cells))}
 
 
 def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, PathColumn, tuple[str, ...] | None]:
@@ -118,16 +169,16 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
         table = read_table(path, Problems("skip"), delimiter)
         if not table.rows:
             raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
-        found = find_path_column(root, table)
+        found = find_path_column(root, table, split=split_of_file(path.stem))
         # an id names an image without its ending; a file may be called as a header is, such as `image`
         is_id = found.lookup == "name" and any(map(str.isdigit, found.column))
         if not (is_id and found.paths(root).exists(found.column)):
             return table, found, None
     header = [f"column_{number}" for number in range(1, len(first) + 1)]
     table = read_table(path, Problems("skip"), delimiter, header)
-    found = find_path_column(root, table)
+    found = find_path_column(root, table, split=split_of_file(path.stem))
     others = [column for column in header if column != found.column]
-    labels = [column for column in others if _group_of(column, table.cells(column), []) is not None]
+    labels = [column for column in others if group_of(column, table.cells(column), []) is not None]
     names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}
     header = [names.get(column, column) for column in header]
     return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)
@@ -135,134 +186,3 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
 
 def _repeats(cells: list[str]) -> bool:
     return len(set(cells)) < len(cells)
-
-
-def _groups(table: Table, columns: list[str], notes: list[str]) -> dict[str, CsvGroup]:
-    """Returns label groups by name: all 0/1 columns together, each column of lists, each column of a few names."""
-    groups: dict[str, CsvGroup] = {}
-    flags = [c for c in columns if _is_flags(table.cells(c))]
-    if len(flags) > 1:
-        groups[group_name("labels", groups)] = CsvGroup(kind="any", columns=tuple(flags))
-    for column in columns:
-        if column in flags and len(flags) > 1:
-            continue
-        if (group := _group_of(column, table.cells(column), notes)) is not None:
-            groups[group_name(column, groups)] = group
-    return groups
-
-
-def _is_flags(cells: list[str]) -> bool:
-    values = {cell.lower() for cell in cells if not is_missing(cell)}
-    return bool(values) and values <= TRUTH.keys()
-
-
-def _group_of(column: str, cells: list[str], notes: list[str]) -> CsvGroup | None:
-    """Returns the label group of a column, None if it holds no labels; adds to `notes` what might be meant otherwise."""
-    known = [cell for cell in cells if not is_missing(cell)]
-    if holds_brackets(known):
-        lists = CsvGroup(kind="any", column=column, separator=",")
-        names = Counter(name for cell in known for name in LabelCells(lists, known).read(cell) or [])
-        return lists if _repeat_enough(names) else None
-    if (separator := _separator(known)) is not None:
-        return _noted(CsvGroup(kind="any", column=column, separator=separator), column, cells, notes)
-    group = CsvGroup(kind="one", column=column)
-    return _noted(group, column, cells, notes) if _is_class(column, known, LabelCells(group, known)) else None
-
-
-def _repeat_enough(names: Counter[str]) -> bool:
-    return 0 < len(names) <= MOST_CLASSES and names.total() >= 3 * len(names)
-
-
-def _noted(group: CsvGroup, column: str, cells: list[str], notes: list[str]) -> CsvGroup:
-    """Returns the group, with its classes if some cells might be classes or not, and notes what was decided."""
-    known = [cell for cell in cells if not is_missing(cell)]
-    classes = LabelCells(group, known).found
-    unsure = Counter(cell for cell in cells if cell in MISSING_OR_CLASS)
-    # codes of two or three capitals, such as EU and SA, have an NA among them
-    codes = all(name.isupper() and len(name) <= 3 for name in classes)
-    for text, number in sorted(unsure.items()):
-        if codes and text == "NA":
-            classes = tuple(sorted({*classes, text}))
-            notes.append(
-                f"{shown(column)}: {text!r} ({number} rows) is taken for a class; if it means unknown, take it out of `classes`"
-            )
-        else:
-            notes.append(
-                f"{shown(column)}: {text!r} ({number} rows) is taken for unknown; if it is a class, add it to `classes`"
-            )
-    if len(kinds := _in_other_case(classes)) > 0:
-        notes.append(
-            f"{shown(column)}: {listed(kinds)} differ in capitals only and count as different classes; write them alike if they are one"
-        )
-    if group.kind == "one" and (words := _made_of_others(classes)):
-        notes.append(
-            f'{shown(column)}: {shown(words)} is taken for one class; if it is a list, set `kind: any` and `separator: " "` for its group'
-        )
-    if all(map(is_whole, known)) and any("." in cell for cell in known):
-        classes = tuple(sorted(set(map(whole, classes)), key=int))
-    elif not unsure:
-        return group
-    return group.model_copy(update={"classes": classes})
-
-
-def _in_other_case(classes: tuple[str, ...]) -> list[str]:
-    folded = Counter(name.casefold() for name in classes)
-    return [name for name in classes if folded[name.casefold()] > 1]
-
-
-def _made_of_others(classes: tuple[str, ...]) -> str | None:
-    """Returns a class whose words are all classes of their own, if every class of several words is so."""
-    several = [name for name in classes if " " in name]
-    return several[0] if several and all(set(name.split()) <= set(classes) for name in several) else None
-
-
-def _with_several_classes(table: Table, path_column: str, groups: dict[str, CsvGroup]) -> dict[str, CsvGroup] | None:
-    """Returns the groups, with `kind: any` for those of which images have several classes, each on a row of its own.
-
-    Returns None if only a few images have: then these rows are mistakes, or too few to tell, and a person must say what they mean.
-    """
-    changed = {}
-    for name, group in groups.items():
-        changed[name] = group
-        if group.kind == "any" or group.column is None:
-            continue
-        cells = LabelCells(group, table.cells(group.column))
-        classes: dict[str, set[str]] = {}
-        for row in table.rows:
-            classes.setdefault(row.cells[path_column], set()).update(cells.read(row.cells[group.column]) or [])
-        several = sum(len(names) > 1 for names in classes.values())
-        if 0 < several < SEVERAL_SHARE * len(classes):
-            return None
-        if several:
-            separator = next(bars for n in count(1) if not any((bars := "|" * n) in name for name in cells.found))
-            changed[name] = group.model_copy(update={"kind": "any", "separator": separator})
-    return changed
-
-
-def _separator(cells: list[str]) -> str | None:
-    """Returns what separates the names in a cell if the cells are lists of names that repeat, else None."""
-    for separator in ("|", ";", ","):
-        names = Counter(name.strip() for cell in cells for name in cell.split(separator) if name.strip())
-        several = any(separator in cell for cell in cells)
-        if several and _repeat_enough(names) and len(names) < len(set(cells)) * 2:
-            return separator
-    return None
-
-
-def _is_class(column: str, cells: list[str], labels: LabelCells) -> bool:
-    values = labels.found
-    if not 2 <= len(values) <= MOST_CLASSES or len(cells) < 3 * len(values):
-        return False
-    if not all(map(_is_number, values)):
-        return True
-    return all(value.lstrip("-").isdecimal() or is_whole(value) for value in values) and (
-        len(values) <= MOST_NUMBERS or column.lower() in LABEL_NAMES
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

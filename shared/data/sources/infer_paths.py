@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from shared.config.dataset import SplitName
 from shared.data.sources.csv_file import Table
 from shared.data.sources.members import is_image_name, member_names
 from shared.data.sources.paths import what_exists
+from shared.data.sources.split_words import split_of
 from shared.data.sources.table_paths import TablePaths, image_paths, is_absolute, is_url
 from shared.errors import DataError
 from shared.names import shown
 
 CHECKED_ROWS = 500  # rows whose paths are tried
+BESIDE_IMAGES = frozenset({"annotation", "annotations", "labels", "trimaps"})
+"""Names folders, in lower case, whose images belong to others and are called as these."""
+MOST_FOLDERS = 100  # folders of a folder from which paths may start
+MOST_OUTER = 12  # folders of the root whose own folders are tried; more are classes
 TRIED_PREFIXES = 20  # rows from which a prefix is read
+LEAST_NAME = 4  # characters of a name to which a suffix is tried
 LEAST_SHARE = 0.5  # of the rows of a data set, that name images
 
 
@@ -30,6 +39,8 @@ class PathColumn:
     prefix: str = ""
     """Holds the text before them that is left out."""
     lookup: Literal["path", "name"] = "path"
+    suffix: str = ""
+    """Holds the text that the files' names have behind those of the cells."""
     share: float = 0.0
     """Gives the share of the tried rows that name an image."""
     rival: str | None = None
@@ -37,21 +48,32 @@ class PathColumn:
 
     def paths(self, root: Path) -> TablePaths:
         """Returns what finds the files of the column's cells."""
-        return TablePaths(root / self.image_folder, self.prefix, self.lookup)
+        return TablePaths(root / self.image_folder, self.prefix, self.lookup, self.suffix)
 
 
-def find_path_column(root: Path, table: Table, least: float = LEAST_SHARE) -> PathColumn:
+def find_path_column(
+    root: Path,
+    table: Table,
+    least: float = LEAST_SHARE,
+    names: TablePaths | None = None,
+    split: SplitName | None = None,
+    beside: str = ".",
+) -> PathColumn:
     """Returns the column whose cells most often name images below the root.
 
-    The cells may be paths from the root or from a folder in it, such paths after a prefix, or names of files without folders. Raises DataError
+    The cells may be paths from the root, from the table's folder `beside` or from a folder in the root, such paths after a prefix, or names of files
+    without folders. If two folders hold them, the one that is named as the table's `split` is meant. `names` knows the images below the root. Raises DataError
     that says what is there instead if no column names images in the share `least` of the rows, or none at all, or if two folders hold them equally.
     """
     cells = {column: table.cells(column)[:CHECKED_ROWS] for column in table.columns}
-    best = _plain(root, cells)
+    best = _plain(root, cells, split, beside)
     if best.share < 1:
         best = max(best, _after_a_prefix(root, cells), key=lambda found: found.share)  # of equal ones the first
     if best.share < 1:
-        best = max(best, _by_name(root, cells), key=lambda found: found.share)
+        names = names or TablePaths(root, lookup="name")
+        best = max(best, _by_name(names, cells, split), key=lambda found: found.share)
+        if not best.share:
+            best = _with_suffix(root, cells)
     if best.share < least or not best.share:
         raise DataError(f"{table.name}: no column names image files below {root} {_what_else(root, cells, best)}")
     if best.rival is not None:
@@ -62,8 +84,8 @@ def find_path_column(root: Path, table: Table, least: float = LEAST_SHARE) -> Pa
     return best
 
 
-def _plain(root: Path, cells: dict[str, list[str]]) -> PathColumn:
-    folders = [".", *(name for name in member_names(root) if (root / name).is_dir())]
+def _plain(root: Path, cells: dict[str, list[str]], split: SplitName | None, beside: str) -> PathColumn:
+    folders = list(dict.fromkeys([beside, ".", *_inside(root, ""), *_inside(root, beside)]))
     best = PathColumn(next(iter(cells)), ".")
     candidates = [column for column in cells if any(map(is_image_name, cells[column]))]
     for column in candidates:
@@ -72,8 +94,28 @@ def _plain(root: Path, cells: dict[str, list[str]]) -> PathColumn:
             if share > best.share:
                 best = PathColumn(column, folder, share=share)
             elif share == best.share > 0 and column == best.column and best.rival is None:
-                best = replace(best, rival=folder)
+                if split is not None and split_of(folder) == split:
+                    best = PathColumn(column, folder, share=share)
+                elif split is None or split_of(best.image_folder) != split:
+                    best = replace(best, rival=folder)
     return best
+
+
+def _inside(root: Path, folder: str) -> list[str]:
+    """Returns the folders in a folder and in those, as paths from the root."""
+    base = root / folder if folder else root
+    names = [name for name in member_names(base) if (base / name).is_dir()]
+    deeper = [
+        f"{name}/{n}"
+        for name in names[:MOST_FOLDERS]
+        for n in member_names(base / name)[:MOST_FOLDERS]
+        if (base / name / n).is_dir()
+    ]
+    deeper = deeper[:MOST_FOLDERS]
+    return [
+        name if folder in ("", ".") else f"{folder}/{name}"
+        for name in (*names, *(deeper if len(names) < MOST_OUTER else []))
+    ]
 
 
 def _share(paths: TablePaths, cells: Sequence[str]) -> float:
@@ -109,9 +151,8 @@ def _prefix(root: Path, path: str) -> str | None:
     return None
 
 
-def _by_name(root: Path, cells: dict[str, list[str]]) -> PathColumn:
+def _by_name(paths: TablePaths, cells: dict[str, list[str]], split: SplitName | None) -> PathColumn:
     """Returns the column of names of files, with or without their ending; of several the one with the most different names."""
-    paths = TablePaths(root, lookup="name")
     best, most = PathColumn(next(iter(cells)), "."), 0
     for column, texts in cells.items():
         hits = [found for text in texts if text and (found := paths.named(text))]
@@ -120,9 +161,26 @@ def _by_name(root: Path, cells: dict[str, list[str]]) -> PathColumn:
             whole = set.intersection(
                 *({path.rpartition("/")[0].partition("/")[0] or "." for path in found} for found in hits)
             )
-            folder, rival = (*sorted(whole), None, None)[:2]
+            named = sorted(name for name in whole if split is not None and split_of(name) == split)
+            named = named or sorted(name for name in whole if name.lower() not in BESIDE_IMAGES)
+            folder, rival = (*(named if len(named) == 1 else sorted(whole)), None, None)[:2]
             best = PathColumn(column, folder or ".", lookup="name", share=share, rival=rival)
             most = different
+    return best
+
+
+def _with_suffix(root: Path, cells: dict[str, list[str]]) -> PathColumn:
+    """Returns the column of names to which the files' names add one suffix, such as `_aligned`."""
+    stems = sorted({PurePosixPath(path).stem for path in image_paths(root)})
+    known, best = set(stems), PathColumn(next(iter(cells)), ".")
+    for column, texts in cells.items():
+        names = [PurePosixPath(text).stem if is_image_name(text) else text for text in texts]
+        for name in dict.fromkeys(name for name in names[:TRIED_PREFIXES] if len(name) >= LEAST_NAME):
+            at = bisect_left(stems, name)
+            for suffix in (stem.removeprefix(name) for stem in stems[at : at + 3] if stem.startswith(name)):
+                share = sum(name + suffix in known for name in names) / len(names)
+                if re.match(r"[-_. ][A-Za-z]", suffix) and share > best.share:
+                    best = PathColumn(column, ".", lookup="name", suffix=suffix, share=share)
     return best
 
 

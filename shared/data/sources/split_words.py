@@ -45,6 +45,31 @@ def split_within(text: str) -> SplitName | None:
     return found.pop() if len(found) == 1 else None
 
 
+def split_in_path(path: str) -> SplitName | None:
+    """Returns the split that the outermost folder of a path names, of those that name one; else the one that its name says."""
+    *folders, name = path.replace("\\", "/").split("/")
+    return next((split for folder in folders if (split := split_of(folder)) is not None), None) or split_within(name)
+
+
+def split_of_file(stem: str) -> SplitName | None:
+    """Returns the split that the name of a file of labels says, without its ending; both words for training and validation mean training.
+
+    A file that says how all images are divided, such as `train_test_split` and `list_eval_partition`, names none.
+    """
+    words = set(_words(without_numbers(stem)))
+    if words & {"split", "splits", "partition"}:
+        return None
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return "train" if found == {"train", "val"} else found.pop() if len(found) == 1 else None
+
+
+def rest_of_name(stem: str) -> tuple[str, int]:
+    """Returns the words of a name of a file without those of a split and without numbers, and its last number, 0 if it has none."""
+    words = [word for word in _words(without_numbers(stem)) if word not in SPLIT_WORDS]
+    numbers = re.findall(r"[0-9]{1,9}", stem)
+    return " ".join(words), int(numbers[-1]) if numbers else 0
+
+
 def without_numbers(text: str) -> str:
     """Returns a name without its numbers: `val` for `val2017`, `train_` for `train_01`."""
     return re.sub(r"[0-9]+", " ", text)

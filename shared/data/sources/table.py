@@ -19,6 +19,7 @@ from shared.config.dataset import (
     ImagefolderSource,
     ParquetSource,
     Source,
+    VocSource,
     YoloSource,
 )
 from shared.config.near import near
@@ -26,14 +27,16 @@ from shared.data.garments.source import read_garments
 from shared.data.problems import Problems
 from shared.data.source import ImageListing, InferredSource
 from shared.data.sources.arrays import infer_arrays, read_arrays
-from shared.data.sources.class_folders import infer_folder, read_folder
+from shared.data.sources.class_folders import read_folder
 from shared.data.sources.coco import infer_coco, read_coco
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.deepfashion import infer_deepfashion, read_deepfashion
 from shared.data.sources.fashion_mnist import infer_fashion_mnist, read_fashion_mnist
 from shared.data.sources.imagefolder import infer_imagefolder, read_imagefolder
-from shared.data.sources.infer_csv import infer_csv
+from shared.data.sources.infer_folders import infer_folder
+from shared.data.sources.infer_layout import infer_layout
 from shared.data.sources.parquet import infer_parquet, read_parquet
+from shared.data.sources.voc import infer_voc, read_voc
 from shared.data.sources.yolo import infer_yolo, read_yolo
 from shared.errors import ConfigError
 
@@ -75,7 +78,8 @@ SOURCES: dict[str, StoredSource | DrawnSource] = {
     "imagefolder": StoredSource(ImagefolderSource, read_imagefolder, infer_imagefolder),
     "coco": StoredSource(CocoSource, read_coco, infer_coco),
     "yolo": StoredSource(YoloSource, read_yolo, infer_yolo),
-    "csv": StoredSource(CsvSource, read_csv, infer_csv),
+    "voc": StoredSource(VocSource, read_voc, infer_voc),
+    "csv": StoredSource(CsvSource, read_csv, infer_layout),
     "folder": StoredSource(FolderSource, read_folder, infer_folder),
 }
 """Holds an entry per source. `init` tries them in this order: `csv` takes any file, so sources with files of their own come before it."""

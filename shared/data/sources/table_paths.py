@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from shared.data.problems import Problems
-from shared.data.sources.members import images_below
+from shared.data.sources.members import images_below, is_image_name
 from shared.data.sources.paths import StoredNames, composed, is_file
 from shared.names import name_fault, shown
 
@@ -20,12 +20,17 @@ class TablePaths:
     A backslash separates folders, as Windows writes it. A file whose name is stored in another Unicode form than the table has is found.
     """
 
-    def __init__(self, folder: Path, prefix: str = "", lookup: Literal["path", "name"] = "path") -> None:
-        self._folder, self._prefix, self._lookup = folder, _slashed(prefix), lookup
+    def __init__(
+        self, folder: Path, prefix: str = "", lookup: Literal["path", "name"] = "path", suffix: str = ""
+    ) -> None:
+        self._folder, self._prefix, self._lookup, self._suffix = folder, _slashed(prefix), lookup, suffix
         self._stored = StoredNames(folder)
 
-    def listed(self, cell: str, where: str, problems: Problems) -> str | None:
-        """Returns the path that a cell names; None if it was reported to `problems`, since it names none or several."""
+    def listed(self, cell: str, where: str, problems: Problems, beside: str = "") -> str | None:
+        """Returns the path that a cell names; None if it was reported to `problems`, since it names none or several.
+
+        A path that is not there starts from the folder `beside`, that of the table, if it is there then; of several files of a name, one in it counts.
+        """
         if is_url(cell):
             problems.add(
                 "missing file", where, f"{shown(cell)} is a URL; save the image, and write its path into the table"
@@ -37,8 +42,10 @@ class TablePaths:
             problems.add("leaves the folder" if path.startswith("/") else "unusable path", where, message)
             return None
         if self._lookup == "path":
-            return self._stored.of(path)
+            return self._stored.of(f"{beside}/{path}" if beside and self._only_beside(path, beside) else path)
         found = self.named(path)
+        if len(found) > 1 and beside:
+            found = [name for name in found if name.startswith(f"{beside}/")] or found
         if len(found) > 1:
             problems.add(
                 "ambiguous name",
@@ -55,6 +62,9 @@ class TablePaths:
             return None
         return found[0] if found else ""
 
+    def _only_beside(self, path: str, beside: str) -> bool:
+        return not self.exists(path) and self.exists(f"{self._prefix}{beside}/{path}")
+
     def exists(self, cell: str) -> bool:
         """Returns whether a cell names one existing file that lies in the folder."""
         path = _slashed(cell).removeprefix(self._prefix)
@@ -65,7 +75,9 @@ class TablePaths:
         return is_file(self._folder / self._stored.of(path))
 
     def named(self, name: str) -> list[str]:
-        """Returns the paths of the images with this name, with or without its ending."""
+        """Returns the paths of the images with this name, with or without its ending; the suffix stands before it."""
+        if self._suffix:
+            name = f"{PurePosixPath(name).stem if is_image_name(name) else name}{self._suffix}"
         return self._by_name.get(composed(name), [])
 
     @cached_property
@@ -73,7 +85,7 @@ class TablePaths:
         names: dict[str, list[str]] = {}
         for path in image_paths(self._folder):
             name = composed(PurePosixPath(path).name)
-            for key in {name, str(PurePosixPath(name).with_suffix(""))}:
+            for key in {name, PurePosixPath(name).stem}:
                 names.setdefault(key, []).append(path)
         return names
 

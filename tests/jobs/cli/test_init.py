@@ -258,6 +258,31 @@ def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeyp
     assert study.written.final.seeds * (study.written.search.trials // study.repetitions) == study.written.search.trials
 
 
+def test_named_bases_are_compared_by_an_arm_each(tmp_path: Path) -> None:
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    bases = ("stabilityai/stable-diffusion-xl-base-1.0", "Tongyi-MAI/Z-Image", "s3://models/of ours/Z-Image/")
+    init(data, tmp_path / "birds.yaml", bases=bases)
+    study = load_study(tmp_path / "birds.yaml")
+    arms = {e.name: e.finetune for e in study.experiments if e.images == "real+synthetic"}
+    assert {name: getattr(finetune, "base", None) for name, finetune in arms.items()} == dict(
+        zip(("by-stable-diffusion-xl-base-1-0", "by-z-image", "by-z-image-2"), bases, strict=True)
+    )
+    assert {finetune.generator for finetune in arms.values()} == {"text-to-image"}
+    # resolution, guidance and steps are those of each family
+    assert {getattr(finetune, "resolution", 0) for finetune in arms.values()} == {None}
+    assert not {"guidance", "steps"} & study.written.generate.model_fields_set
+    assert study.written.verdict is not None
+    assert [e.name for e in study.experiments if e.images == "real+copies"] == ["placebo"]
+
+
+def test_one_base_is_the_generator(tmp_path: Path) -> None:
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    init(data, tmp_path / "birds.yaml", bases=("Tongyi-MAI/Z-Image",))
+    study = load_study(tmp_path / "birds.yaml")
+    assert [experiment.name for experiment in study.experiments] == ["real", "synthetic", "placebo"]
+    assert getattr(study.written.finetune, "base", None) == "Tongyi-MAI/Z-Image"
+
+
 def test_a_gpu_gets_stable_diffusion_and_eight_hours(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

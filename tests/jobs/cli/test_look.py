@@ -81,10 +81,29 @@ def test_a_page_with_tables_is_written_for_folders(tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/", "")
 
 
+def test_a_mirrored_photograph_in_another_split_is_listed(tmp_path: Path) -> None:
+    """It has another hash, so that nothing drops it, and a person must see it."""
+    (tmp_path / "study.yaml").write_text(GARMENTS)
+    drawn = list_images("drawn", open_data(str(tmp_path / "study.yaml"), tmp_path / "look", (), tmp_path)).images
+    for number in range(150):
+        picture = Image.fromarray(np.asarray(drawn[7 if number == 130 else number].content)).resize((64, 64))
+        path = tmp_path / "data" / ("train" if number < 120 else "test") / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number == 130 else picture).save(path)
+    lines = look(str(tmp_path / "data"), tmp_path / "out", 1000)
+    first = rows(tmp_path / "out" / "lookalikes.csv")[0]
+    assert (first["file_a"], first["file_b"], first["labels_b"]) == ("test/a/130.png", "train/b/7.png", "b")
+    assert rows(tmp_path / "out" / "duplicates.csv") == []
+    assert any(line.startswith("look-alikes: ") and line.endswith("nothing drops them") for line in lines)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Look-alikes in two splits" in page
+    assert "test/a/130.png" in page
+
+
 def test_without_the_weights_the_pixels_judge_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = backbone.PACKAGED.partition("/")[0].removeprefix("package:")
+    package = str(backbone.PACKAGED.pretrained).partition("/")[0].removeprefix("package:")
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == package else find_spec(name))
     lines = look(str(folders(tmp_path / "data")), tmp_path / "out", 1000)

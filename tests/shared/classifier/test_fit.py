@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from shared.artifacts.checkpoints import FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import NoCheckpoints
 from shared.classifier.fit import (
     EpochRecord,
     OutOfMemory,
@@ -35,6 +35,7 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.errors import InputError, Stopped, UnavailableError
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.tiny_arms import make_arm, make_images
 
 Build = Callable[..., TrainingData]

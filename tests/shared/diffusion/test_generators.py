@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.artifacts.fingerprint import modules_of
 from shared.config.generation import AnyFinetune, Finetune, Generate
 from shared.config.search import Resources
@@ -26,6 +25,7 @@ from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kin
 from shared.diffusion.load import load_generator
 from shared.errors import DataError, Stopped
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 
 ROOT = Path(__file__).parents[3]

@@ -235,6 +235,7 @@ def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
     assert jobs.advance() == []
     (entry,) = jobs.tasks.values()
     assert "POST" in str(entry.failed)
+    assert jobs.refusals().steps == {entry.step.id: entry.failed}
     here.server.refusals.clear()
     jobs.advance()
     assert here.server.created == []  # not before the wait is over
@@ -242,6 +243,7 @@ def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
     jobs.advance()
     assert here.server.created == [here.name]
     assert entry.failed is None
+    assert not jobs.refusals().steps
 
 
 def test_a_job_that_was_told_to_end_before_its_program_began_is_created_again_once(here: Here) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import socket
 import tarfile
 import threading
@@ -26,6 +27,7 @@ from shared.pipeline import release_endpoint
 from shared.pipeline.final_requests import FinalRequests
 from shared.pipeline.plan import plan
 from shared.pipeline.release_endpoint import ControlState, Endpoint, endpoint_served
+from shared.pipeline.release_status import Refusals
 from shared.pipeline.session import Session
 from shared.search.metrics_server import metrics_application
 from shared.settings import Settings
@@ -116,6 +118,21 @@ def test_the_status_is_told_as_text_and_as_json(here: Here) -> None:
     assert {step["step"]: step["state"] for step in told["steps"]}["prepare"] == "committed"
     assert (told["control"], told["requests"]) == ("running", [])
     assert json.loads(here.text("/status?why=prepare&json"))["why"]
+
+
+def test_a_job_that_the_cluster_refuses_is_told_with_its_reason(here: Here) -> None:
+    """It is no object of the cluster, so that only control knows of it."""
+    (prepare, *_) = STEPS
+    refused = Refusals({prepare.id: "admission webhook denied the request"}, "study-worker-0: exceeded quota")
+    here.state = replace(here.state, refusals=lambda: refused)
+    text = here.text("/status")
+    assert re.search(r"^prepare +failed +admission webhook denied the request$", text, re.MULTILINE)
+    assert "no process works on" not in text
+    told = json.loads(here.text("/status?json=1"))
+    assert told["steps"][0]["detail"] == "admission webhook denied the request"
+    assert told["stuck"] == {"workers": "refused: study-worker-0: exceeded quota"}
+    commit(here, "prepare")
+    assert "denied the request" not in here.text("/status")
 
 
 def test_a_stage_that_there_is_not_is_refused(here: Here) -> None:

@@ -89,6 +89,12 @@ def test_the_status_tells_workers_with_a_job_from_those_without_and_says_why_one
     assert snapshot.as_json() == expected
 
 
+def test_the_status_says_why_the_cluster_refuses_workers() -> None:
+    snapshot = ReleaseSnapshot("study", [], [], [], [], [], 2, [], refused_worker="study-worker-0: exceeded quota")
+    assert "0 with a Job, 2 without: refused: study-worker-0: exceeded quota" in snapshot.lines()[1]
+    assert snapshot.as_json()["stuck"] == {"workers": "refused: study-worker-0: exceeded quota"}
+
+
 def test_the_status_says_that_postgresql_has_too_few_connections() -> None:
     snapshot = ReleaseSnapshot("study", [], [], [], [job("study-worker-0")], [], 50, [], database_allows=20)
     _, counts, *_ = snapshot.lines()

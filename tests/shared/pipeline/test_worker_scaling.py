@@ -240,8 +240,10 @@ def test_a_refused_worker_waits(here: Here) -> None:
         assert here.advance(here.task) == []
         here.server.refusals.clear()
         assert here.advance(here.task) == []
+        assert "study-worker-0: Kubernetes: POST" in str(here.scaling.refusal)
         here.scaling._not_before = 0.0
         assert len(here.advance(here.task)) == 3
+    assert here.scaling.refusal is None
 
 
 def test_what_an_earlier_chart_or_manifest_left_is_removed(here: Here) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.artifacts.s3 import S3Store
 from shared.config.dataset import FolderSource, GarmentsSource
-from shared.data.sources.digest import source_digest
+from shared.data.sources.digest import _entry, _name, source_digest
 from shared.errors import DataError
 from shared.settings import Settings
 
@@ -81,3 +83,13 @@ def test_an_empty_object_beside_a_folder_of_its_name(s3_store: S3Store) -> None:
     for key, data in {"img": b"", "img/1.png": b"1", "lone": b""}.items():
         s3_store.put(key, data)
     assert [file.key for file in s3_store.files()] == ["img/1.png", "lone"]
+
+
+NAMES = st.lists(st.text(alphabet="a-./é\udc80￿𐀀 0", min_size=1, max_size=6), max_size=12, unique=True)
+
+
+@given(NAMES)
+def test_entries_sort_as_the_parts_of_their_names(names: list[str]) -> None:
+    """Covers names that are no UTF-8, whose bytes Python keeps as surrogates."""
+    entries = sorted(_entry(name, "1") for name in names)
+    assert [_name(entry) for entry in entries] == sorted(names, key=lambda name: name.split("/"))

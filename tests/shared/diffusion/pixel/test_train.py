@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shared.artifacts.checkpoints import Checkpoints, FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import Checkpoints, NoCheckpoints
 from shared.config.generation import PixelFinetune
 from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import BaseSource, Finetuning
@@ -17,6 +17,7 @@ from shared.diffusion.pixel.train import finetune_pixel
 from shared.errors import DataError, InputError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.pixel_images import shapes
 
 Train = Callable[..., Path]

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shared.artifacts.checkpoints import Checkpoints, FolderCheckpoints, NoCheckpoints
+from shared.artifacts.checkpoints import Checkpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning
 from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.tiny_pipeline import tiny_images, tiny_pipeline
 
 RARE = np.array([1])  # colour/green

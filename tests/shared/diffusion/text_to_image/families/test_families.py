@@ -20,7 +20,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shared.artifacts.checkpoints import FolderCheckpoints
 from shared.config.generation import TextToImageFinetune
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest
 from shared.diffusion.load import load_generator
@@ -37,6 +36,7 @@ from shared.diffusion.text_to_image.train import train as training_process
 from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
+from tests.support.checkpoints import FolderCheckpoints
 from tests.support.tiny_families import PIPELINES, tiny_base
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 

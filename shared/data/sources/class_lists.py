@@ -1,0 +1,81 @@
+"""Reads lists beside class folders: which images are in a split, and the classes of images that are in no class folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from shared.data.problems import Problems
+from shared.data.schema import Labels
+from shared.data.source import SourceImage, SplitName
+from shared.data.sources.members import images_below, is_image_name
+from shared.data.sources.paths import PathCheck
+from shared.data.sources.text_file import read_text_file
+from shared.errors import DataError
+from shared.names import path_below, shown
+
+MOST_BYTES = 1 << 28  # of one list
+
+
+def divided(
+    images: list[SourceImage], root: Path, lists: Mapping[SplitName, str]
+) -> tuple[list[SourceImage], tuple[str, ...]]:
+    """Returns the images that lists name, with their splits, and a note on the others.
+
+    A line names an image by its path, or by the end of it, with or without its ending. Raises DataError if two lists name one image, or if they name none.
+    """
+    splits: dict[str, SplitName] = {}
+    for split, file in lists.items():
+        for number, line in enumerate(
+            read_text_file(path_below(root, file, "dataset.lists", DataError), file, MOST_BYTES).split("\n"), 1
+        ):
+            name = listed_name(line)
+            if name and splits.setdefault(name, split) != split:
+                raise DataError(
+                    f"{file} line {number}: {shown(name)} is listed for {splits[name]}, too; keep it in one list"
+                )
+    said = [(image, _split(image.path, splits)) for image in images]
+    found = [replace(image, split=part) for image, part in said if part is not None]
+    if not found:
+        raise DataError(f"{', '.join(lists.values())}: name no image below {root.name}/; correct the paths")
+    left = len(images) - len(found)
+    return found, (f"{left:,} images are in no list of a split, and were left out.",) if left else ()
+
+
+def listed_name(line: str) -> str:
+    """Returns the path in a line of a list, without its ending and what it begins with; what follows a blank is not part of it if it follows an ending."""
+    name = line.strip().replace("\\", "/")
+    first = name.split(None, 1)[0] if name else ""
+    name = first if is_image_name(first) else name
+    name = name.removeprefix("./").strip("/")
+    return str(PurePosixPath(name).with_suffix("")) if is_image_name(name) else name
+
+
+def _split(path: str, splits: Mapping[str, SplitName]) -> SplitName | None:
+    parts = PurePosixPath(path).with_suffix("").parts
+    return next((split for at in range(len(parts)) if (split := splits.get("/".join(parts[at:]))) is not None), None)
+
+
+def table_images(
+    root: Path, file: str, split: SplitName, labels: Mapping[str, Labels], paths: PathCheck, problems: Problems
+) -> list[SourceImage]:
+    """Returns the images that a text file labels, whose lines begin with the name of an image near it and the name of a class folder."""
+    path = path_below(root, file, "dataset.tables", DataError)
+    near = {found.name: found.relative_to(root).as_posix() for found in images_below(path.parent)}
+    images = []
+    for number, line in enumerate(read_text_file(path, file, MOST_BYTES).split("\n"), 1):
+        cells, where = line.replace(",", " ").split(), f"{file} line {number}"
+        if not cells:
+            continue
+        name = (
+            cells[0]
+            if cells[0] in near
+            else next((f"{cells[0]}{end}" for end in (".JPEG", ".jpg", ".png") if f"{cells[0]}{end}" in near), None)
+        )
+        if name is None or len(cells) < 2 or cells[1] not in labels:
+            message = f"must name an image below {path.parent.name}/ and a class folder, got {shown(line.strip())}"
+            problems.add("label outside its group" if name else "missing file", where, message)
+        elif (checked := paths.check(near[name], where)) is not None:
+            images.append(SourceImage(checked[0], where, checked[1], labels[cells[1]], split))
+    return images
