@@ -135,7 +135,7 @@ CASES = [
     Case("pixels: a cell too few", pixels("1" + ",0" * 63), 2, ("line 8: must have as many cells as the first line",)),
     Case("pixels: a cell too many", pixels("1" + ",0" * 65), 2, ("line 8: must have as many cells as the first line",)),
     Case("pixels: a class below 0", pixels("-1" + ",0" * 64), 2, ("line 8: its pixels must be 0 to 255 and its class at least 0",)),
-    Case("pixels: no square", pixels(header=GREY.replace(",pixel63", ",other")), 2, ("63 pixels make no square image",)),
+    Case("pixels: no square", read({"digits.csv": f"{GREY},pixel64\n" + "".join(f"{row},1\n" for row in ROWS)}), 2, ("65 pixels make no square image",)),
     Case("join", joined("id,site\n000,x\n"), 0, ("csv {'undivided': 12}",)),
     Case("join: a key twice", joined("id,site\n000,x\n000,y\n"), 2, ("more.csv line 3", "has other cells than on line 2")),
     Case("join: no such column", joined("name,site\n000,x\n"), 2, ("dataset.more.0.key", "no column 'id'")),

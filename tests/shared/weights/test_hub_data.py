@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,9 +89,9 @@ def test_init_pins_the_commit_and_prepare_reads_the_cache(hub: Hub, settings: Se
     counts = read_info(prepared.files["dataset.json"]).counts
     assert (counts["test"]["label/jay"], counts["test"]["label/owl"]) == (4, 3)
     assert counts["train"]["label/owl"] + counts["val"]["label/owl"] == 3
-    here = study.dataset.model_copy(update={"root": str(tmp_path / "birds" / "data")})
-    assert source_digest(study.dataset, settings) is not None
-    assert source_digest(here, settings) is not None
+    copied = shutil.copytree(root, tmp_path / "copied")  # as `tailfill upload` copies it into a bucket
+    here = study.dataset.model_copy(update={"root": str(copied)})
+    assert source_digest(study.dataset, settings) == source_digest(here, settings) is not None
     assert not list((tmp_path / "cache/hub").glob("datasets--*"))
 
 
@@ -106,12 +107,12 @@ def test_an_interrupted_download_continues(hub: Hub, settings: Settings) -> None
 
 
 def test_a_full_disk_leaves_nothing_that_counts(hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("shared.weights.hub_data.shutil.move", full)
-        with pytest.raises(UnavailableError, match="space"):
+        with pytest.raises(UnavailableError, match="full"):
             fetch(PINNED, settings)
     assert not hub_folder(PINNED, settings).exists()
     assert fetch(PINNED, settings) == PINNED
