@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = Log("fetch")
 
 HUB = "hf://"
+DATASETS = "datasets"
+"""Names the folder of a cache with data sets of the hub."""
 _HUB = re.compile(
     r"hf://(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?P<folder>(?:/[A-Za-z0-9_][\w.+-]{0,95}){0,8})(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?",
     re.ASCII,
@@ -74,8 +76,18 @@ def hub_folder(location: str, settings: Settings) -> Path:
         raise ConfigError(
             f"dataset.root: {location} names no commit, so that the data may change; `tailfill init {location}` writes a study with one"
         )
-    folder = settings.cache / "datasets" / data.name.replace("/", "--")
+    folder = settings.cache / DATASETS / data.name.replace("/", "--")
     return folder / data.commit / (data.folder.replace("/", "--") or "all")
+
+
+def share_fetched(cache: Path, other: Path) -> None:
+    """Links the data sets of the hub in a cache into another cache, from which stages read them."""
+    fetched, link = cache / DATASETS, other / DATASETS
+    if fetched.is_dir() and not link.exists():
+        with disk_errors(link):
+            other.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)  # a link to a cache that was emptied
+            link.symlink_to(fetched.resolve())
 
 
 def fetched_folder(location: str, settings: Settings) -> Path:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jobs.cli.init import init
 from jobs.prepare import prepare
-from shared.artifacts.remote import hub_folder, local_folder, parse_hub
+from shared.artifacts.remote import hub_folder, local_folder, parse_hub, share_fetched
 from shared.config.load import load_study
 from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
@@ -93,6 +93,16 @@ def test_init_pins_the_commit_and_prepare_reads_the_cache(hub: Hub, settings: Se
     here = study.dataset.model_copy(update={"root": str(copied)})
     assert source_digest(study.dataset, settings) == source_digest(here, settings) is not None
     assert not list((tmp_path / "cache/hub").glob("datasets--*"))
+
+
+def test_a_work_directory_s_cache_reads_what_was_fetched(hub: Hub, settings: Settings, tmp_path: Path) -> None:
+    fetch(PINNED, settings)
+    for _ in range(2):
+        share_fetched(settings.cache, tmp_path / "work/cache")
+    stage = Settings.from_environment({"TAILFILL_CACHE": str(tmp_path / "work/cache")})
+    assert sorted(path.name for path in (local_folder(PINNED, stage, tmp_path) / "data").iterdir())[0].startswith(
+        "test-"
+    )
 
 
 def test_an_interrupted_download_continues(hub: Hub, settings: Settings) -> None:
