@@ -59,6 +59,20 @@ def base_lines(study: ResolvedStudy) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def adapter_lines(study: ResolvedStudy, rare: int) -> list[str]:
+    """Returns a line for each kind of generator that has adapters for each of the rare classes: what that costs."""
+    generators = study.pools if study.generators == "each" else 1
+    lines = []
+    for experiment in study.experiments:
+        finetune = experiment.finetune
+        if experiment.images != "real" and (trainings := finetune.trainings(rare)) > 1:
+            steps = finetune.steps * trainings * generators
+            count = "1 generator" if generators == 1 else f"{generators} generators"
+            times = f"{trainings} rare classes × {finetune.steps:,} steps × {count}"
+            lines.append(f"adapters per class: {times} = {steps:,} steps")
+    return list(dict.fromkeys(lines))
+
+
 def review_lines(study: ResolvedStudy, reviews: Mapping[str, Review]) -> list[str]:
     """Returns a line for each review of generated images: how many images a person kept and rejected, and which pools it leaves out."""
     lines = []
@@ -82,7 +96,7 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate{_why_few(study, name, **fill)}")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
     lines += verdict_lines(study, forecast)
-    lines += base_lines(study)
+    lines += [*base_lines(study), *adapter_lines(study, len(forecast.fill))]
     for name in forecast.weights:
         pinned = "" if "@" in name else ", not pinned: the newest commit is used; set its revision"
         lines.append(f"weights: {name} is downloaded once from the Hugging Face hub{pinned}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -43,6 +43,10 @@ class Finetune(Section):
     checkpoint_every: Annotated[int, Field(ge=1)] = 250
     """Sets the number of steps between two checkpoints in the store. A text-to-image model skips a checkpoint that is due while
     another one is being uploaded."""
+
+    def trainings(self, rare: int) -> int:
+        """Returns how many times `steps` steps are trained if so many classes are rare."""
+        return 1
 
     @property
     def base_location(self) -> str | None:
@@ -88,6 +92,9 @@ class PretrainedFinetune(Finetune):
     """Says whether all weights of the denoiser (a U-Net or transformer) are trained (`full`), or low-rank adapters only (`lora`)."""
     rank: Annotated[int, Field(ge=1)] = 16
     """Sets the rank of the LoRA matrices."""
+    per_class: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Says whether, with `method: lora`, each rare class has adapters of its own, trained for `steps` steps on its images alone, in place of
+    adapters for all. An image is drawn with those of the rarest of its classes, and by the base as it is if it has no rare class."""
     images: Literal["all", "rare"] = "all"
     """Says whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
     caption: str = "a photo of {labels}"
@@ -108,10 +115,22 @@ class PretrainedFinetune(Finetune):
     flip: bool = True
     """Says whether training images are mirrored at random, half of the time. Turn it off if left and right matter."""
 
+    @model_validator(mode="after")
+    def _check_per_class(self) -> Self:
+        if self.per_class and self.method != "lora":
+            raise ValueError("per_class: true needs method: lora")
+        if self.per_class and getattr(self, "text_encoder", False):
+            raise ValueError("per_class: true needs text_encoder: false, as only the denoiser has adapters per class")
+        return self
+
     @property
     def base_location(self) -> str:
         """Returns the location of the base, as the study names it."""
         return SD_15 if self.base is None else self.base
+
+    def trainings(self, rare: int) -> int:
+        """Returns how many times `steps` steps are trained if so many classes are rare: once per class with adapters per class."""
+        return rare if self.per_class else 1
 
     @property
     def base_revision(self) -> str | None:

@@ -28,7 +28,7 @@ from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
-from shared.diffusion.text_to_image.model import Trained, weights_from_base
+from shared.diffusion.text_to_image.model import ClassAdapters, Trained, weights_from_base
 from shared.errors import DataError, InputError
 from shared.log import Log
 
@@ -51,7 +51,7 @@ class TextToImage(Generator):
     def __init__(
         self,
         family: Family,
-        trained: Trained,
+        trained: Trained | ClassAdapters,
         captions: Callable[[str | None], Captioner],
         resolution: int,
         device: torch.device,
@@ -82,6 +82,7 @@ class TextToImage(Generator):
             template, phrases = made["caption"], made["phrases"]
             Captioner(schema, template, phrases)
             resolution, method, text_encoder = made["resolution"], made["method"], made["text_encoder"]
+            columns = [schema.column(name) for name in made.get("adapters", ())]
             name, digests, layout = made["base"], made["base_files"], LAYOUTS[made["generator"]]
             dtype = torch.float32 if device.type == "cpu" else DTYPES[made["precision"]]
         except (OSError, ValueError, KeyError) as error:
@@ -90,7 +91,7 @@ class TextToImage(Generator):
         base = find_base(name, source, layout, replaced)
         family = find_family(base)
         base.check(digests, weights_from_base(family, method, text_encoder))
-        trained = Trained(files, family, method, text_encoder)
+        trained = ClassAdapters(files, family, columns) if columns else Trained(files, family, method, text_encoder)
         counts_steps = made["generator"] == "stable-diffusion"
 
         def captions(other: str | None) -> Captioner:
@@ -131,13 +132,25 @@ class TextToImage(Generator):
         Raises InputError if the GPU's memory is too small.
         """
         images = np.empty((len(requests), self.resolution, self.resolution, 3), np.uint8)
-        groups = by_strength(requests)
         self.prepare([text for request in requests for text in (self._text(request), request.negative)])
         what = f"{len(requests)} images of {self.resolution} pixels at once"
         with _memory_errors(what, "lower generate.batch_size, or set finetune.precision to bf16"):
-            for strength, positions in groups.items():
-                images[positions] = self._draw([requests[i] for i in positions], strength, guidance, steps, interval)
+            for column, own in self._by_adapter(requests).items():
+                if isinstance(self._trained, ClassAdapters):
+                    self._trained.use(self._parts()[0], column)
+                for strength, positions in by_strength([requests[i] for i in own]).items():
+                    rows = [own[i] for i in positions]
+                    images[rows] = self._draw([requests[i] for i in rows], strength, guidance, steps, interval)
         return images
+
+    def _by_adapter(self, requests: Sequence[SampleRequest]) -> dict[int | None, list[int]]:
+        """Returns the positions of the requests by the class whose adapters draw them: the rarest of their classes that has some."""
+        columns = self._trained.columns if isinstance(self._trained, ClassAdapters) else ()
+        groups: dict[int | None, list[int]] = {}
+        for position, request in enumerate(requests):
+            column = next((c for c in columns if request.labels[c] == 1), None)
+            groups.setdefault(column, []).append(position)
+        return groups
 
     def _draw(
         self,

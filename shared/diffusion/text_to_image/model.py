@@ -1,11 +1,12 @@
 """Chooses which parts of the base model are trained, fully or by LoRA, and reads and writes the trained weights.
 
 `unet.safetensors` or `transformer.safetensors`, and `text_encoder.safetensors`, are state dicts in the form of the base's own files;
-`lora.safetensors` is what diffusers' `load_lora_weights` reads.
+`lora.safetensors` is what diffusers' `load_lora_weights` reads, and so is `lora-<column>.safetensors` of a class.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,45 @@ def weights_from_base(family: Family, method: str, text_encoder: bool) -> list[s
     return [part for part in family.parts if part not in changed]
 
 
+def class_lora(column: int) -> str:
+    """Returns the name of the file with the adapters of the class in a column of the labels."""
+    return f"lora-{column}.safetensors"
+
+
+class ClassAdapters:
+    """Reads the LoRA of each rare class, which a fine-tuning with `per_class` wrote."""
+
+    def __init__(self, files: Mapping[str, Path], family: Family, columns: Sequence[int]) -> None:
+        """Raises DataError if a file is missing or does not fit the base, without loading the base's weights."""
+        self._files, self._family, self.columns = files, family, columns
+        for column in columns:
+            model = family.load(
+                family.denoiser, weights=False
+            )  # peft gives a second adapter values, which have no place in it
+            state = {name: tensor.to("meta") for name, tensor in self._state(column).items()}
+            _load_lora(model, family.denoiser, state, family, class_lora(column))
+
+    def load(self, part: str, dtype: torch.dtype, merge: bool = False) -> Any:
+        """Returns a part on the CPU; the denoiser has all adapters, of which `use` chooses. They are never merged."""
+        model = self._family.load(part, dtype)
+        if part != self._family.denoiser:
+            return model
+        for column in self.columns:
+            _load_lora(model, part, self._state(column), self._family, class_lora(column))
+        return model.to(dtype)
+
+    def use(self, model: Any, column: int | None) -> None:
+        """Lets the denoiser compute with the adapters of a class, or without any."""
+        if column is None:
+            model.disable_adapters()
+        else:
+            model.enable_adapters()
+            model.set_adapter(_adapter(class_lora(column)))
+
+    def _state(self, column: int) -> dict[str, torch.Tensor]:
+        return read_tensors(self._files, class_lora(column), "finetune")
+
+
 class Trained:
     """Reads what a fine-tuning wrote."""
 
@@ -140,22 +180,30 @@ class Trained:
             model.load_state_dict(state, assign=True)
 
 
-def _load_lora(model: Any, part: str, state: dict[str, torch.Tensor], family: Family) -> None:
+def _adapter(file: str) -> str:
+    """Returns the name under which a model keeps the adapters of a file; peft allows no dot in it."""
+    return file.partition(".")[0]
+
+
+def _load_lora(model: Any, part: str, state: dict[str, torch.Tensor], family: Family, file: str = LORA) -> None:
     try:
         if part == "text_encoder":
             StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(state, None, model, prefix=part)
         else:
-            model.load_lora_adapter(dict(state), prefix=part)
+            with warnings.catch_warnings():
+                # a second class's adapters beside the first's are meant, which peft warns of
+                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+                model.load_lora_adapter(dict(state), prefix=part, adapter_name=_adapter(file))
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         first = str(error).strip().splitlines()[0]
-        raise DataError(f"{LORA}: does not fit the base's {part} ({first}); run finetune again") from error
-    check_shapes(LORA, state, _lora_state(model, part, family) if state else {}, "finetune")
+        raise DataError(f"{file}: does not fit the base's {part} ({first}); run finetune again") from error
+    check_shapes(file, state, _lora_state(model, part, family) if state else {}, "finetune")
     if not state:
-        raise DataError(f"{LORA}: holds nothing for the {part}; run finetune again")
+        raise DataError(f"{file}: holds nothing for the {part}; run finetune again")
 
 
 def _lora_state(model: Any, part: str, family: Family) -> dict[str, torch.Tensor]:
-    """Returns LoRA's tensors under the names that are stored."""
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=next(iter(model.peft_config)))
+    """Returns the tensors of the adapters that were added last, under the names that are stored."""
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=[*model.peft_config][-1])
     named = convert_state_dict_to_diffusers(state) if part == "text_encoder" else family.lora_names(state)
     return {f"{part}.{name}": tensor for name, tensor in named.items()}

@@ -29,6 +29,7 @@ from shared.diffusion.generator import Finetuning
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.caption import Captioner
+from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
 from shared.diffusion.text_to_image.data import (
     Encoding,
     Latents,
@@ -87,39 +88,52 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
     """
     images, out, device = finetuning.images, finetuning.out, finetuning.device
     caption = Captioner(images.schema, config.caption, config.phrases)
-    chosen = choose_images(images, finetuning.rare, config)
     base = find_base(config.base_location, finetuning.base, LAYOUTS[config.generator])
     family = find_family(base)
-    description = describe(config, family, images.schema)
+    columns = by_rarity(images, finetuning.rare) if config.per_class else []
+    description = describe(config, family, images.schema, columns)
     resolution, precision = description["resolution"], description["precision"]
     family.check_resolution(resolution)
     family.check_precision(precision)
-    saved = finetuning.checkpoints.load()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="text-to-image-", dir=out.parent) as folder:
-        job = Job(
-            config=config,
-            images=chosen,
-            captions=[caption(labels) for labels in chosen.labels],
-            seed=finetuning.seed,
-            base=base,
-            folder=Path(folder),
-            resume=(saved[0], int(saved[1]["step"])) if saved else None,
-            cpu=device.type == "cpu",
-            resolution=resolution,
-            precision="fp32" if device.type == "cpu" else precision,
-        )
-        with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
-            curve = train(job, rank, out, finetuning.checkpoints, finetuning.stop)
+
+    def trained(images: ImageSet, seed: int, target: Path, checkpoints: Checkpoints) -> list[dict[str, float]]:
+        saved = checkpoints.load()
+        with tempfile.TemporaryDirectory(prefix="text-to-image-", dir=out.parent) as folder:
+            job = Job(
+                config=config,
+                images=images,
+                captions=[caption(labels) for labels in images.labels],
+                seed=seed,
+                base=base,
+                folder=Path(folder),
+                resume=(saved[0], int(saved[1]["step"])) if saved else None,
+                cpu=device.type == "cpu",
+                resolution=resolution,
+                precision="fp32" if device.type == "cpu" else precision,
+            )
+            with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
+                return train(job, rank, target, checkpoints, finetuning.stop)
+
+    if columns:
+        curve = train_per_class(columns, finetuning, trained)
+    else:
+        curve = trained(choose_images(images, finetuning.rare, config), finetuning.seed, out, finetuning.checkpoints)
     (out / "generator.json").write_text(json.dumps(description, indent=1))
     (out / "curve.json").write_text(json.dumps(curve))
     return curve
 
 
-def describe(config: AnyPretrained, family: Family, schema: LabelSchema) -> dict[str, Any]:
-    """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests."""
+def describe(
+    config: AnyPretrained, family: Family, schema: LabelSchema, adapters: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests.
+
+    `adapters` are the columns of the classes with adapters of their own, in the order in which an image takes them.
+    """
     base = family.base
-    return {
+    own = {"adapters": [schema.class_names[column] for column in adapters]} if adapters else {}
+    return own | {
         "generator": config.generator,
         "schema": schema.model_dump(mode="json"),
         "resolution": config.resolution or family.kind.resolution,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jobs.__main__ import main
-from jobs.cli.validate import describe, verdict_lines
+from jobs.cli.validate import adapter_lines, describe, verdict_lines
 from shared.config.load import load_study
 from shared.data.preview import preview
 from shared.diffusion.generators import GENERATORS
@@ -257,3 +257,15 @@ def test_the_plan_says_why_a_class_gets_few_images(sets: list[str], fill: dict[s
     assert line.startswith(f"fill a/b: {fill['real']} real, {fill['generate']} to generate")
     assert (", which is few: " in line) == bool(why)
     assert why in line
+
+
+@pytest.mark.parametrize(("generators", "line"), [
+    ("one", "adapters per class: 2 rare classes × 300 steps × 1 generator = 600 steps"),
+    ("each", "adapters per class: 2 rare classes × 300 steps × 6 generators = 3,600 steps"),
+])  # fmt: skip
+def test_the_plan_says_what_adapters_per_class_cost(generators: str, line: str) -> None:
+    verdict = f"verdict={{generators: {generators}}}"
+    finetune = "finetune={generator: stable-diffusion, method: lora, per_class: true, steps: 300, resolution: 64}"
+    study = load_study(SMALL_STUDY, [finetune, verdict, "final.seeds=6", "search.trials=12"])
+    assert adapter_lines(study, 2) == [line]
+    assert adapter_lines(load_study(SMALL_STUDY), 2) == []
