@@ -6,10 +6,10 @@ A subcommand imports what it needs when it is run, so that `--help` answers at o
 # ruff: noqa: E402
 from __future__ import annotations
 
-from shared.early_interrupt import LINE, end_at_interrupt, end_now
+from shared.early_interrupt import command_of, end_at_signals, end_now, stopped_line
 
 if __name__ == "__main__":
-    end_at_interrupt()
+    end_at_signals()
 
 from shared.isolation import leave_current_folder
 
@@ -250,13 +250,26 @@ def submit_final(
 ) -> None:
     """Request trainings with the best parameters found so far, follow their logs, and print the metrics.
 
-    The request is a ConfigMap, and goes on if this command ends: `tailfill status --release` shows it.
+    The request is a ConfigMap, and goes on if this command ends: `tailfill status --release` shows it, `tailfill submit withdraw` ends it.
     """
     from jobs.cli.release import read_parameters
     from jobs.cli.release import submit_final as request_final
     from shared.kube.requests import SubmitRequest
 
     _say(request_final(release, namespace, SubmitRequest(experiment, seeds, read_parameters(params)), as_json))
+
+
+@submit.command()
+@click.argument("request", metavar="REQUEST")
+@click.option(
+    "--release", metavar="NAME", required=True, help="Name the Helm release, by its fullnameOverride if it has one."
+)
+@NAMESPACE
+def withdraw(request: str, release: str, namespace: str | None) -> None:
+    """Withdraw a request, which `tailfill status --release` names: no more of its trainings begin."""
+    from jobs.cli.release import withdraw as withdraw_request
+
+    _say(withdraw_request(release, namespace, request))
 
 
 @cli.command()
@@ -514,6 +527,10 @@ def simulate(workers: int, trials: int, as_json: bool) -> None:
     _say(simulate_search(workers, trials, as_json))
 
 
+EARLY = ("stage", "control")
+"""Names the commands that begin nothing before they handle signals themselves: until then, a signal ends them without more ado."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command. It writes an expected error as one line to stderr, and exits with the error's code.
 
@@ -526,12 +543,12 @@ def main(arguments: list[str] | None = None) -> None:
     style = "json" if "--log=json" in words or ("--log", "json") in itertools.pairwise(words) else "text"
     log.configure(style)
     logger: Any = log.Log("tailfill")
-    if threading.current_thread() is threading.main_thread():
-        # SIGTERM ends what has no handler of its own as Ctrl-C does: servers are stopped, and the exit code is 143
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if signal.getsignal(signal.SIGINT) is end_now:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # what is begun from here on is ended in order
+        if threading.current_thread() is threading.main_thread() and command_of(words) not in EARLY:
+            # what is begun from here on is ended in order: SIGTERM ends what has no handler of its own as Ctrl-C does
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if signal.getsignal(signal.SIGINT) is end_now:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         cli.main(args=words, prog_name="tailfill", standalone_mode=False)
     except click.ClickException as error:
         if style == "json":
@@ -544,7 +561,7 @@ def main(arguments: list[str] | None = None) -> None:
             logger.error(line)
         sys.exit(error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click raises Abort for a KeyboardInterrupt
-        logger.error(LINE)
+        logger.error(stopped_line(words))
         sys.exit(errors.STOPPED)
     except Exception as error:
         from shared.artifacts.disk import lack_of_room

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shared.config.near import near
 from shared.config.task import BEGINS, ENDS
 from shared.errors import InputError, UnavailableError
-from shared.kube.api import Cluster, ClusterError
+from shared.kube.api import Cluster, ClusterError, Object
 from shared.kube.manifests import stages_name
-from shared.kube.requests import SubmitRequest, request_body, request_names
+from shared.kube.requests import SubmitRequest, new_name, request_body, withdrawal_body
 from shared.log import Log, duration
 from shared.metrics.table import METRICS
+from shared.names import shown
 from shared.pipeline.console import PlainConsole
 
 POLL_SECONDS = 2.0
@@ -38,7 +40,7 @@ def submit_final(cluster: Cluster, release: str, ask: Ask, request: SubmitReques
     Raises InputError if the request is refused or a training fails, and UnavailableError if control does not answer for PATIENCE_SECONDS. The request
     stays in either case.
     """
-    name, uid = create_request(cluster, release, ask(), request)
+    name, uid = create_request(cluster, release, ask()["study"], request)
     log.info(f"requested as {name}, which goes on if this command ends; `tailfill status --release {release}` shows it")
     told = _follow(cluster, ask, name, uid)
     if told["state"] != "done":
@@ -47,28 +49,38 @@ def submit_final(cluster: Cluster, release: str, ask: Ask, request: SubmitReques
     return json.dumps(rows, indent=1) if as_json else table(rows)
 
 
-def create_request(cluster: Cluster, release: str, told: Mapping[str, Any], request: SubmitRequest) -> tuple[str, str]:
-    """Creates a request for the study that control has told, and returns its name and uid.
+def create_request(cluster: Cluster, release: str, study: str, request: SubmitRequest) -> tuple[str, str]:
+    """Creates a request for the study of that name, and returns its own name and uid."""
+    return _create(cluster, request_body(new_name(release), release, study, request, _owner(cluster, release)))
 
-    If all names are taken, it replaces a request that has ended; raises InputError if none has.
-    """
+
+def withdraw(cluster: Cluster, release: str, ask: Ask, request: str) -> str:
+    """Requests that control deletes a request, and says so; raises InputError if there is none of that name."""
+    names = [each["request"] for each in ask()["requests"]]
+    if request not in names:
+        raise InputError(f"release {release}: has no request {shown(request)}{near(request, names)}")
+    _create(cluster, withdrawal_body(new_name(release), release, request, _owner(cluster, release)))
+    return (
+        f"{request}: control deletes it within seconds; no more of its trainings begin, and those that have begun go on"
+    )
+
+
+def _owner(cluster: Cluster, release: str) -> Object:
     owner = cluster.get("configmaps", stages_name(release))
     if owner is None:
         raise InputError(f"configmap {stages_name(release)}: does not exist; install the chart again")
-    names = request_names(release)
-    taken = {each["request"]: each for each in told["requests"]}
-    ended = [name for name in names if name in taken and taken[name]["state"] in ENDED]
-    for name in [name for name in names if name not in taken] + ended:
-        if name in taken:
-            cluster.delete("configmaps", name)
-        if cluster.create("configmaps", request_body(name, release, told["study"], request, owner)):
-            found = cluster.get("configmaps", name)
-            if found is None:
-                raise InputError(f"{name}: was deleted by somebody else; submit again")
-            return name, str(found["metadata"]["uid"])
-    raise InputError(
-        f"release {release}: {len(names)} requests have not ended; wait for one, or `kubectl delete configmap {names[0]}` removes one"
-    )
+    return owner
+
+
+def _create(cluster: Cluster, body: Object) -> tuple[str, str]:
+    name = body["metadata"]["name"]
+    cluster.create(
+        "configmaps", body
+    )  # if it exists, an attempt whose answer was lost has created it: nobody else has its name
+    found = cluster.get("configmaps", name)
+    if found is None:
+        raise InputError(f"{name}: was deleted by somebody else; submit again")
+    return name, str(found["metadata"]["uid"])
 
 
 def _follow(cluster: Cluster, ask: Ask, name: str, uid: str) -> Mapping[str, Any]:
@@ -81,7 +93,7 @@ def _follow(cluster: Cluster, ask: Ask, name: str, uid: str) -> Mapping[str, Any
             told, problem = next((each for each in answer["requests"] if each["uid"] == uid), None), answer["problem"]
             if told is None and _is_gone(cluster, name, uid):
                 raise InputError(
-                    f"{name}: was deleted, so that no more of its trainings begin; those that have begun go on"
+                    f"{name}: was withdrawn, so that no more of its trainings begin; those that have begun go on"
                 )
         except UnavailableError as error:
             problem = str(error).splitlines()[0]

@@ -56,8 +56,8 @@ class StopSignal:
         self._interrupts = True
         try:
             yield
-        except KeyboardInterrupt:
-            self.raise_if_set()
+        except BaseException:
+            self.raise_if_set()  # a library may have made an error of its own of what the signal cut off
             raise
         else:
             self.raise_if_set()  # Python drops what a handler raises in a finalizer or around a fork

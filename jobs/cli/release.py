@@ -13,12 +13,14 @@ import tarfile
 import time
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jobs.submit import submit_final as submit
+from jobs.submit import withdraw as withdraw_request
 from shared.artifacts.disk import whole_file
 from shared.config.plain_yaml import read_text
 from shared.errors import ArtifactError, ConfigError, InputError, TailfillError, UnavailableError
@@ -48,12 +50,11 @@ class _Received(NamedTuple):
         return io.BytesIO(self.data)
 
 
-def ask_control(release: str, namespace: str | None, path: str, **query: str) -> bytes:
+def ask_control(cluster: Cluster, release: str, path: str, **query: str) -> bytes:
     """Returns what the release's control answers to a GET request.
 
     Raises InputError if there is no such release or control refuses, and UnavailableError, with the state of its Pods, if control does not answer.
     """
-    cluster = Cluster.of_kubeconfig(namespace)
     target = f"{path}?{urlencode(query)}" if query else path
     deadline = time.monotonic() + REASON_SECONDS
     while True:
@@ -123,22 +124,34 @@ def release_status(release: str, namespace: str | None, why: str | None, as_json
     With `why`, it returns what would make that stage run again.
     """
     query = {**({} if why is None else {"why": why}), **({"json": "1"} if as_json else {})}
-    return ask_control(release, namespace, "/status", **query).decode(errors="replace").removesuffix("\n")
+    return (
+        ask_control(Cluster.of_kubeconfig(namespace), release, "/status", **query)
+        .decode(errors="replace")
+        .removesuffix("\n")
+    )
 
 
 def submit_final(release: str, namespace: str | None, request: SubmitRequest, as_json: bool) -> str:
     """Requests final trainings, follows them, and returns their metrics; raises what `jobs.submit.submit_final` and `ask_control` raise."""
 
-    def ask(**query: str) -> Mapping[str, Any]:
-        try:
-            told: Mapping[str, Any] = json.loads(ask_control(release, namespace, "/requests", **query))
-        except ValueError as error:
-            raise ArtifactError(
-                f"release {release}: control answers no JSON ({error}); see what runs in its Pod"
-            ) from error
-        return told
+    cluster = Cluster.of_kubeconfig(namespace)
+    return submit(cluster, release, partial(_ask_for_requests, cluster, release), request, as_json)
 
-    return submit(Cluster.of_kubeconfig(namespace), release, ask, request, as_json)
+
+def withdraw(release: str, namespace: str | None, request: str) -> str:
+    """Withdraws a request, and says so; raises what `jobs.submit.withdraw` and `ask_control` raise."""
+    cluster = Cluster.of_kubeconfig(namespace)
+    return withdraw_request(cluster, release, partial(_ask_for_requests, cluster, release), request)
+
+
+def _ask_for_requests(cluster: Cluster, release: str, **query: str) -> Mapping[str, Any]:
+    try:
+        told: Mapping[str, Any] = json.loads(ask_control(cluster, release, "/requests", **query))
+    except ValueError as error:
+        raise ArtifactError(
+            f"release {release}: control answers no JSON ({error}); see what runs in its Pod"
+        ) from error
+    return told
 
 
 def print_release_report(release: str, namespace: str | None, workdir: Path | None, as_json: bool) -> str:
@@ -156,7 +169,7 @@ def fetch_release_report(release: str, namespace: str | None, folder: Path) -> s
 
     Raises ArtifactError if what control sent is damaged or would be written outside of the folder, and the errors of `ask_control`.
     """
-    archive = ask_control(release, namespace, "/report")
+    archive = ask_control(Cluster.of_kubeconfig(namespace), release, "/report")
     what = f"report of the release {release}"
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:

@@ -141,10 +141,12 @@ class Artifacts:
 
     def manifests(self, stage: Stage) -> list[Manifest]:
         """Returns all manifests of a stage in this study, under any key."""
-        keys = [
-            key.split("/")[-2] for key in self.store.list(f"{self.study}/{stage}/") if key.endswith("/manifest.json")
-        ]
-        return [manifest for key in keys if (manifest := self.find(stage, key)) is not None]
+        return [manifest for key in self.committed(stage) if (manifest := self.find(stage, key)) is not None]
+
+    def committed(self, stage: Stage) -> list[str]:
+        """Returns the keys under which results of a stage are committed in this study; it lists them, and reads none."""
+        prefix = f"{checked_part(self.study, f'{self.store.url}: the study')}/{stage}/"
+        return [key.split("/")[-2] for key in self.store.list(prefix) if key.endswith("/manifest.json")]
 
     def clean(self, stage: Stage, key: str, kept: Sequence[str] = ()) -> None:
         """Removes the checkpoints, parts and records of time of a stage's result, including those of killed processes.

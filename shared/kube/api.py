@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import kubernetes.config as config
 import urllib3
@@ -27,6 +27,7 @@ from shared.terminal import shortened
 Object = dict[str, Any]
 """Represents a Kubernetes object as JSON."""
 Objects = list[Object]
+T = TypeVar("T")
 
 PATHS = {
     "configmaps": "/api/v1",
@@ -58,6 +59,10 @@ class ClusterError(InputError):
     """Says that the cluster refuses permanently: a right is missing, or it does not accept an object."""
 
 
+class Unauthorized(ClusterError):
+    """Says that the API server does not accept the credentials (401)."""
+
+
 class Expired(UnavailableError):
     """Says that the API server does not remember a version any more (410), so that the objects must be listed anew."""
 
@@ -83,32 +88,36 @@ class Cluster:
     All methods raise UnavailableError after bounded retries, and ClusterError if the cluster refuses.
     """
 
-    def __init__(self, api: client.ApiClient, namespace: str, backoff: Backoff = BACKOFF) -> None:
-        """Prepares a client of one namespace, which waits for `backoff` between two attempts of a request."""
-        self._api, self.namespace, self._backoff = api, namespace, backoff
+    def __init__(self, connect: Callable[[], client.ApiClient], namespace: str, backoff: Backoff = BACKOFF) -> None:
+        """Prepares a client of one namespace, which waits for `backoff` between two attempts of a request.
+
+        `connect` reads the credentials, now and whenever the server does not accept them any more.
+        """
+        self._connect, self._api = connect, connect()
+        self.namespace, self._backoff = namespace, backoff
         self.observers: list[Observer] = []
 
     @classmethod
     def of_pod(cls, namespace: str) -> Cluster:
         """Returns the cluster of the Pod in which this runs, by its service account."""
-        loaded = client.Configuration()
-        loaded.keep_alive = True  # by which a connection whose other end is lost is noticed within a minute or so
-        try:
-            config.load_incluster_config(loaded)
-        except config.ConfigException as error:
-            raise ClusterError(f"service account: {error}; control runs in a Pod of the chart") from error
-        return cls(client.ApiClient(loaded), namespace)
+        return cls(_connect_in_pod, namespace)
 
     @classmethod
     def of_kubeconfig(cls, namespace: str | None) -> Cluster:
-        """Returns the cluster that `kubectl` uses, of the current context, and the context's namespace if none is given."""
-        loaded = client.Configuration()
-        try:
+        """Returns the cluster that `kubectl` uses, of the current context, and the context's namespace if none is given.
+
+        The context stays, whatever `kubectl config use-context` changes meanwhile.
+        """
+        with _kubeconfig_errors():
             _, active = config.list_kube_config_contexts()
-            config.load_kube_config(client_configuration=loaded)
-        except (config.ConfigException, OSError) as error:
-            raise ClusterError(f"kubeconfig: {error}; set KUBECONFIG, or see that `kubectl get pods` works") from error
-        return cls(client.ApiClient(loaded), namespace or active["context"].get("namespace", "default"))
+
+        def connect() -> client.ApiClient:
+            loaded = client.Configuration()
+            with _kubeconfig_errors():
+                config.load_kube_config(context=active["name"], client_configuration=loaded)
+            return client.ApiClient(loaded)
+
+        return cls(connect, namespace or active["context"].get("namespace") or "default")
 
     def list(self, kind: str, selector: str = "", field_selector: str = "") -> list[Object]:
         """Returns the objects with these labels and fields."""
@@ -150,10 +159,8 @@ class Cluster:
         query = _query(selector, field_selector) | {
             "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(int(seconds))
         }  # fmt: skip
-        method, url, headers, _, _ = self._api.param_serialize(
-            "GET", self._path(kind), query_params=list(query.items()), auth_settings=["BearerToken"]
-        )
-        return EventStream(self._send(method, url, headers, None, (SECONDS[0], SILENT_SECONDS)).response, url)
+        path = self._path(kind)
+        return EventStream(self._send("GET", path, (SECONDS[0], SILENT_SECONDS), query).response, path)
 
     def get(self, kind: str, name: str) -> Object | None:
         """Returns the object of that name (`name/scale` for its scale), or None."""
@@ -196,14 +203,12 @@ class Cluster:
 
     def logs(self, pod: str) -> Iterator[str]:
         """Yields the lines of the Pod's log as they arrive, from the first to the end; none if the Pod does not exist."""
-        method, url, headers, _, _ = self._api.param_serialize(
-            "GET", self._path("pods", f"{pod}/log"), query_params=[("follow", "true")], auth_settings=["BearerToken"]
-        )
+        path = self._path("pods", f"{pod}/log")
         try:
-            answer = self._send(method, url, headers, None, (SECONDS[0], FOLLOW_SECONDS)).response
+            answer = self._send("GET", path, (SECONDS[0], FOLLOW_SECONDS), {"follow": "true"}).response
         except _Missing:
             return
-        with _client_errors("GET", url), answer:
+        with _client_errors("GET", path), answer:
             for line in _lines(answer):
                 yield line.decode(errors="replace")
 
@@ -212,16 +217,19 @@ class Cluster:
 
         It tries once. Raises UnavailableError if nothing listens there, or if the Pod ends, and InputError if more than `most` bytes come.
         """
-        _, url, headers, _, _ = self._api.param_serialize(
-            "GET", self._path("pods", f"{pod}/portforward"), query_params=[("ports", str(port))], auth_settings=["BearerToken"]
-        )  # fmt: skip
-        try:
+        path = self._path("pods", f"{pod}/portforward")
+
+        def forward(api: client.ApiClient) -> bytes:
             with _client_errors(FORWARD, pod):
-                session = create_websocket(self._api.configuration, get_websocket_url(url), headers)
+                _, url, headers, _, _ = _serialized(api, "GET", path, {"ports": str(port)})
+                session = create_websocket(api.configuration, get_websocket_url(url), headers)
                 try:
                     return _exchange(session, f"port {port} of the Pod {pod}", sent, most)
                 finally:
                     session.shutdown()
+
+        try:
+            return self._authorized(forward)
         except (_Missing, _Conflict) as error:
             raise UnavailableError(f"the Pod {pod} has ended; run it again") from error
 
@@ -242,10 +250,7 @@ class Cluster:
         headers = {"Accept": "application/json", "Content-Type": content_type}
 
         def attempt() -> Object:
-            sent = self._api.param_serialize(
-                method, path, query_params=list((query or {}).items()), header_params=headers, body=body, auth_settings=["BearerToken"]
-            )  # fmt: skip
-            answer = self._send(*sent[:4], SECONDS)
+            answer = self._send(method, path, SECONDS, query, headers, body)
             with _client_errors(method, path):
                 found: Object = json.loads(answer.response.data)
             return found
@@ -253,12 +258,66 @@ class Cluster:
         warn = partial(_log.warning, "asked again", request=f"{method} {path}")
         return retrying(_may_pass, self._backoff, warn, ATTEMPTS)(attempt)
 
-    def _send(self, method: str, url: str, headers: Any, body: Any, seconds: tuple[float, float]) -> Any:
-        with _client_errors(method, url):
-            answer = self._api.call_api(method, url, headers, body, _request_timeout=seconds)
-            if answer.status >= 400:
-                raise ApiException(status=answer.status, reason=answer.reason, body=answer.response.data.decode())
-        return answer
+    def _send(
+        self,
+        method: str,
+        path: str,
+        seconds: tuple[float, float],
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Any:
+        def send(api: client.ApiClient) -> Any:
+            with _client_errors(method, path):
+                _, url, all_headers, sent, _ = _serialized(api, method, path, query, headers, body)
+                answer: Any = api.call_api(method, url, all_headers, sent, _request_timeout=seconds)
+                if answer.status >= 400:
+                    raise ApiException(
+                        status=answer.status, reason=answer.reason, body=answer.response.data.decode(errors="replace")
+                    )
+            return answer
+
+        return self._authorized(send)
+
+    def _authorized(self, work: Callable[[client.ApiClient], T]) -> T:
+        """Works with the credentials and, if the server does not accept them any more, once more with those that are valid now."""
+        try:
+            return work(self._api)
+        except Unauthorized:
+            self._api = self._connect()
+            return work(self._api)
+
+
+def _serialized(
+    api: client.ApiClient,
+    method: str,
+    path: str,
+    query: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+) -> Any:
+    """Returns method, address, headers and body of a request; it renews credentials whose end is known."""
+    return api.param_serialize(
+        method, path, query_params=list((query or {}).items()), header_params=dict(headers or {}), body=body, auth_settings=["BearerToken"]
+    )  # fmt: skip
+
+
+def _connect_in_pod() -> client.ApiClient:
+    loaded = client.Configuration()
+    loaded.keep_alive = True  # by which a connection whose other end is lost is noticed within a minute or so
+    try:
+        config.load_incluster_config(loaded)
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(f"service account: {error}; control runs in a Pod of the chart") from error
+    return client.ApiClient(loaded)
+
+
+@contextmanager
+def _kubeconfig_errors() -> Iterator[None]:
+    try:
+        yield
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(f"kubeconfig: {error}; set KUBECONFIG, or see that `kubectl get pods` works") from error
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -371,7 +430,7 @@ class _client_errors:
             raise UnavailableError(
                 f"Kubernetes: {self._what}: the connection was cut ({' '.join(str(error).split())[:300]}); run it again"
             ) from error
-        if isinstance(error, urllib3.exceptions.HTTPError | ValueError):
+        if isinstance(error, urllib3.exceptions.HTTPError | ValueError | config.ConfigException):
             raise UnavailableError(f"Kubernetes: {self._what}: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(error, ApiException):
             return
@@ -386,13 +445,14 @@ class _client_errors:
             raise _Conflict from error
         if error.status == 400 and self._method == FORWARD:
             raise UnavailableError(f"Kubernetes: {self._what}: the Pod does not run ({said}); run it again") from error
-        remedy = {
-            401: "log in to the cluster again",
-            403: "ask for the right (or for more quota), see the chart's README",
-        }
-        raise ClusterError(
-            f"Kubernetes: {self._what}: {said}; {remedy.get(error.status, 'see the chart and its values')}"
-        ) from error
+        if error.status == 401:
+            raise Unauthorized(f"Kubernetes: {self._what}: {said}; log in to the cluster again") from error
+        remedy = (
+            "ask for the right (or for more quota), see the chart's README"
+            if error.status == 403
+            else "see the chart and its values"
+        )
+        raise ClusterError(f"Kubernetes: {self._what}: {said}; {remedy}") from error
 
 
 def _message(error: ApiException) -> str:

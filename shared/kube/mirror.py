@@ -48,7 +48,7 @@ class Mirror:
         self._objects = dict[str, Object]()
         """Holds the objects by uid."""
         self._gone = set[str]()
-        """Holds the uids of objects that were deleted, of which the watch may still tell older states."""
+        """Holds the uids of objects that this process has deleted, of which the watch may still tell older states until it tells their end."""
         self._created: dict[str, Object] | None = None
         """Holds what this process has created since a list began that has not ended."""
         self._error: UnavailableError | ClusterError | None = None
@@ -95,14 +95,15 @@ class Mirror:
         with self._condition:
             if self._created is not None:
                 self._created[_uid(found)] = found
-            if _uid(found) not in self._gone:
+            if not self.version or _version(found) > int(self.version):  # else it has been told, and maybe its end too
                 self._objects.setdefault(_uid(found), _reduced(found))
 
     def deleted(self, name: str) -> None:
         """Takes the name of an object that no longer exists."""
         with self._condition:
             for uid in [uid for uid, found in self._objects.items() if found["metadata"]["name"] == name]:
-                self._remove(uid)
+                del self._objects[uid]
+                self._gone.add(uid)
 
     def missed(self, name: str) -> None:
         """Lists anew if the copy has no object of this name, though one exists."""
@@ -119,13 +120,16 @@ class Mirror:
     def _list(self) -> None:
         with self._condition:
             self._created = {}
+            self._gone.clear()  # the list is younger than their end
         listed, version = self._cluster.list_version(self.kind, *self._selectors)
         if not version:
             raise UnavailableError(
                 f"Kubernetes: the list of {self.kind} has no version, from which a watch could go on"
             )
         with self._condition:
-            found = (self._created or {}) | {_uid(each): each for each in listed}
+            later = {uid: each for uid, each in (self._created or {}).items() if _version(each) > int(version)}
+            found = later | {_uid(each): each for each in listed}
+            self._gone &= found.keys()
             self._objects = {uid: _reduced(each) for uid, each in found.items() if uid not in self._gone}
             self._created, self.version, self._listed = None, version, time.monotonic()
 
@@ -176,16 +180,13 @@ class Mirror:
         kind, found = event["type"], event["object"]
         with self._condition:
             if kind == "DELETED":
-                self._remove(_uid(found))
+                self._objects.pop(_uid(found), None)
+                self._gone.discard(_uid(found))
             elif kind in ("ADDED", "MODIFIED") and _uid(found) not in self._gone:
                 self._objects[_uid(found)] = _reduced(found)
             if self.version:  # else it is to be listed anew
                 self.version = str(found["metadata"]["resourceVersion"])
             self._condition.notify_all()
-
-    def _remove(self, uid: str) -> None:
-        self._objects.pop(uid, None)
-        self._gone.add(uid)
 
     def _tell(self, error: UnavailableError | ClusterError | None) -> None:
         with self._condition:
@@ -199,6 +200,11 @@ class Mirror:
 
 def _uid(found: Object) -> str:
     return str(found["metadata"]["uid"])
+
+
+def _version(found: Object) -> int:
+    """Returns the version of an object, which API servers count up for all objects of a kind."""
+    return int(found["metadata"]["resourceVersion"])
 
 
 def _reduced(found: Object) -> Object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.artifacts.artifacts import Artifacts
@@ -24,11 +24,14 @@ from shared.kube.manifests import (
     worker_job,
     worker_name,
 )
-from shared.kube.states import failure
+from shared.kube.states import failure, never_began
+from shared.log import Log
 from shared.settings import Settings
 
 CHART = Path("/etc/tailfill")
 """Points to the folder in which the chart mounts `study/study.json` and `stages/<stage>.json`."""
+
+log = Log("control")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Release:
     """Holds the manifest of the tuning workers."""
     study: str
     """Holds the chart's digest of the study file and of `data.revision`, which changes only if a user changes either."""
+    _begun_again: set[str] = field(default_factory=set, compare=False)
+    """Holds the names of the Jobs that `begin_again` has deleted."""
 
     @classmethod
     def of_pod(cls, settings: Settings) -> Release:
@@ -95,4 +100,17 @@ class Release:
 
     def failure(self, job: Object) -> str:
         """Returns the last error that a failed Job's Pods logged."""
-        return failure(job, self.cluster.list("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}"))
+        return failure(job, self._pods_of(job))
+
+    def begin_again(self, job: Object) -> bool:
+        """Deletes a failed Job whose program never began, so that it can be created again; once per name, else returns False."""
+        name = job["metadata"]["name"]
+        if name in self._begun_again or not never_began(job, self._pods_of(job)):
+            return False
+        self._begun_again.add(name)
+        log.warning("a Job was told to end before its program began, and is created again", job=name)
+        self.cluster.delete("jobs", name)
+        return True
+
+    def _pods_of(self, job: Object) -> list[Object]:
+        return self.cluster.list("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}")

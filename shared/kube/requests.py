@@ -1,14 +1,15 @@
-"""Writes and reads requests for final trainings: ConfigMaps with a label, which people create and control picks up.
+"""Writes and reads what people request of a release: ConfigMaps with a label, which people create and control picks up.
 
-What a person may do with a ConfigMap is said by its name alone, as RBAC knows no labels. So requests have one of a few names, and these are all that
-the chart lets its editors delete.
+Who may create ConfigMaps may request. What a person may delete is said by names alone, as RBAC knows no labels, and who may delete any ConfigMap may
+delete the chart's own, which own the Jobs. So people do not delete requests: they withdraw them, by a request too, and control deletes both.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ from shared.terminal import shortened
 REQUEST = "tailfill/request"
 """Names the label of a request, whose value says what is requested."""
 FINAL = "final"
+WITHDRAW = "withdraw"
 INSTANCE = "app.kubernetes.io/instance"
-NAMES = 10  # requests of a release that there can be at once; helm/templates/people.yaml has the same number
 FIELDS = ("study", "experiment", "seeds", "params")
 
 
@@ -41,9 +42,9 @@ class SubmitRequest:
     """Holds the parameters by path; None takes the best found so far."""
 
 
-def request_names(release: str) -> list[str]:
-    """Returns the names that the requests of a release may have."""
-    return [f"{release}-request-{number}" for number in range(NAMES)]
+def new_name(release: str) -> str:
+    """Returns a name that no request has."""
+    return f"{release}-request-{uuid.uuid4().hex[:10]}"
 
 
 def request_body(name: str, release: str, study: str, request: SubmitRequest, owner: Object) -> Object:
@@ -55,11 +56,26 @@ def request_body(name: str, release: str, study: str, request: SubmitRequest, ow
         given["seeds"] = str(request.seeds)
     if request.parameters is not None:
         given["params"] = json.dumps(request.parameters)
+    return _body(name, release, FINAL, given, owner)
+
+
+def withdrawal_body(name: str, release: str, request: str, owner: Object) -> Object:
+    """Returns the ConfigMap that withdraws the request of that name."""
+    return _body(name, release, WITHDRAW, {"request": request}, owner)
+
+
+def _body(name: str, release: str, what: str, given: Mapping[str, str], owner: Object) -> Object:
     described = owner["metadata"]
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": described["name"], "uid": described["uid"]}
-    labels = {INSTANCE: release, REQUEST: FINAL, "app.kubernetes.io/component": "request"}
+    labels = {INSTANCE: release, REQUEST: what, "app.kubernetes.io/component": "request"}
     metadata = {"name": name, "labels": labels, "ownerReferences": [reference]}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": given}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": dict(given)}
+
+
+def what_is_requested(found: Object) -> str | None:
+    """Returns the value of a request's label."""
+    value: str | None = (found["metadata"].get("labels") or {}).get(REQUEST)
+    return value
 
 
 def read_request(found: Object, release: str, study: str) -> SubmitRequest:
@@ -67,23 +83,8 @@ def read_request(found: Object, release: str, study: str) -> SubmitRequest:
 
     Whoever may create ConfigMaps has written it.
     """
-    metadata = found["metadata"]
-    what, labels = f"configmap {metadata['name']}", metadata.get("labels") or {}
-    if labels.get(INSTANCE) != release:
-        raise ConfigError(
-            f"{what}: its label {INSTANCE} is {shown(labels.get(INSTANCE))}, and this release is {release}; "
-            f"delete it, and set the label to {release}"
-        )
-    if labels.get(REQUEST) != FINAL:
-        raise ConfigError(f"{what}: its label {REQUEST} is {shown(labels.get(REQUEST))}; only {FINAL} can be requested")
-    if OMITTED in found:
-        raise ConfigError(f"{what}: has {found[OMITTED]:,} bytes, which no request has; delete it")
-    if found.get("binaryData"):
-        raise ConfigError(f"{what}: has binaryData; a request has text only: {', '.join(FIELDS)}")
-    data: dict[str, str] = found.get("data") or {}
-    for field in data:
-        if field not in FIELDS:
-            raise ConfigError(f"{what}: a request has no field {shown(field)}{near(field, FIELDS)}")
+    data = _data(found, release, FIELDS)
+    what = f"configmap {found['metadata']['name']}"
     if data.get("study") != study:
         # so that one that is left from another study does not train for this one
         raise ConfigError(f"{what}: its study is {shown(data.get('study'))}, and this release runs {study}; name that")
@@ -93,6 +94,38 @@ def read_request(found: Object, release: str, study: str) -> SubmitRequest:
         _seeds(data["seeds"], what) if "seeds" in data else None,
         None if parameters is None else parse_parameters(parameters, f"{what}: params"),
     )
+
+
+def read_withdrawal(found: Object, release: str) -> str:
+    """Returns the name of the request that a ConfigMap withdraws; raises ConfigError if it is no such ConfigMap."""
+    data = _data(found, release, ("request",))
+    if not data.get("request"):
+        raise ConfigError(f"configmap {found['metadata']['name']}: has no field request; name there what it withdraws")
+    return data["request"]
+
+
+def _data(found: Object, release: str, fields: Sequence[str]) -> Mapping[str, str]:
+    """Returns the data of a request to the release, which have no other than these fields; raises ConfigError if it is none."""
+    metadata = found["metadata"]
+    what, labels = f"configmap {metadata['name']}", metadata.get("labels") or {}
+    if labels.get(INSTANCE) != release:
+        raise ConfigError(
+            f"{what}: its label {INSTANCE} is {shown(labels.get(INSTANCE))}, and this release is {release}; "
+            f"delete it, and set the label to {release}"
+        )
+    if labels.get(REQUEST) not in (FINAL, WITHDRAW):
+        raise ConfigError(
+            f"{what}: its label {REQUEST} is {shown(labels.get(REQUEST))}; it must be {FINAL} or {WITHDRAW}"
+        )
+    if OMITTED in found:
+        raise ConfigError(f"{what}: has {found[OMITTED]:,} bytes, which no request has; delete it")
+    if found.get("binaryData"):
+        raise ConfigError(f"{what}: has binaryData; a request has text only: {', '.join(fields)}")
+    data: dict[str, str] = found.get("data") or {}
+    for field in data:
+        if field not in fields:
+            raise ConfigError(f"{what}: a request has no field {shown(field)}{near(field, fields)}")
+    return data
 
 
 def _seeds(text: str, what: str) -> int:

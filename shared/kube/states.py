@@ -154,25 +154,42 @@ def _unschedulable(message: str) -> str:
 
 def failure(job: Object, pods: Sequence[Object]) -> str:
     """Returns the last error that a failed Job's Pods logged, without those of an earlier Job of the same name."""
+    ended = _ended_containers(job, pods)
+    return termination(ended[-1]) if ended else ""
+
+
+def never_began(job: Object, pods: Sequence[Object]) -> bool:
+    """Returns whether a Job failed for good by the exit code 2, but none of its Pods wrote the error that belongs to it.
+
+    A container ends with 2, and not with 143, if it is told to end just before its program begins (opencontainers/runc#5189).
+    """
+    ended = (container["state"]["terminated"] for container in _ended_containers(job, pods))
+    return job_state(job).reason.startswith("PodFailurePolicy") and not any(map(_errors, ended))
+
+
+def _ended_containers(job: Object, pods: Sequence[Object]) -> list[Object]:
     uid = job["metadata"].get("uid")
     own = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())]
     containers = [c for pod in own for c in pod.get("status", {}).get("containerStatuses") or ()]
     ended = [c for c in containers if "terminated" in c.get("state", {})]
-    ended.sort(key=lambda container: str(container["state"]["terminated"].get("finishedAt")))
-    return termination(ended[-1]) if ended else ""
+    return sorted(ended, key=lambda container: str(container["state"]["terminated"].get("finishedAt")))
 
 
 def termination(container: Object) -> str:
     """Returns a container's exit code and the last error of its termination message (the end of its log, 2 KiB at most)."""
     for state in (container.get("state", {}), container.get("lastState", {})):
         if ended := state.get("terminated"):
-            said = [text for line in str(ended.get("message", "")).splitlines() if (text := _error(line))]
+            said = _errors(ended)
             return (
                 f"exit {ended.get('exitCode')}: {said[-1]}"
                 if said
                 else f"exit {ended.get('exitCode')}, {ended.get('reason')}"
             )
     return ""
+
+
+def _errors(ended: Object) -> list[str]:
+    return [text for line in str(ended.get("message", "")).splitlines() if (text := _error(line))]
 
 
 def _error(line: str) -> str:

@@ -116,6 +116,7 @@ class KubeExecutor:
             for job in jobs.values()
             if not job_state(job).ended
         )
+        active["final"] += self.requests.waiting  # what people ask for comes first when a Job ends
         tuning = [entry.task for entry in self.tasks.values() if entry.task.stage == "tune" and entry.failed is None]
         self._workers.advance(tuning, workers)
         self._replace_lost_pods(found)
@@ -131,7 +132,7 @@ class KubeExecutor:
             entry.job, state = job["metadata"]["name"], job_state(job)
             if state.phase == "complete":
                 completed.append(CompletedStep(entry.step, self._seconds(entry, job)))
-            elif state.phase == "failed" and entry.failed is None:
+            elif state.phase == "failed" and entry.failed is None and not self.release.begin_again(job):
                 self._record_failure([entry], " ".join(filter(None, [state.reason, self.release.failure(job)])))
                 entry.kept_until = _kept_until(job)
         completed += self._create_jobs(ready, active)

@@ -235,7 +235,7 @@ def _request_lines(requests: FinalRequests | None) -> Sequence[str]:
         return ()
     problem = [f"requests cannot be read: {requests.problem}"] if requests.problem else []
     lines = [f"  {state.line()}" for state in requests.states()]
-    return [*problem, *(["requests (`kubectl delete configmap NAME` removes one):", *lines] if lines else [])]
+    return [*problem, *(["requests (`tailfill submit withdraw NAME` ends one):", *lines] if lines else [])]
 
 
 def release_hints(release: str) -> Hints:

@@ -65,7 +65,7 @@ CASES = [
     Case("trainings of an experiment", _trained(seeds="3"), 0, ("3 real", '"training.lr":0.001')),
     Case("no labels", _asked(None, data={}), 2, ("app.kubernetes.io/instance is 'None'", "this release is study")),
     Case("a label of another release", _asked(LABELS | {"app.kubernetes.io/instance": "other"}), 2, ("'other'", "set the label to study")),
-    Case("a label of another kind", _asked(LABELS | {"tailfill/request": "tune"}), 2, ("tailfill/request is 'tune'", "only final")),
+    Case("a label of another kind", _asked(LABELS | {"tailfill/request": "tune"}), 2, ("tailfill/request is 'tune'", "must be final or withdraw")),
     Case("no data", _asked(), 2, ("its study is 'None'", STUDY.name)),
     Case("data that are null", _asked(data=None), 2, ("its study is 'None'",)),
     Case("another study", _data(study="yesterday"), 2, ("its study is 'yesterday'", f"runs {STUDY.name}")),

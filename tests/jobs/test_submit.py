@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from jobs import submit
-from jobs.submit import create_request, print_line, submit_final, table
+from jobs.submit import create_request, print_line, submit_final, table, withdraw
 from shared.errors import InputError, UnavailableError
-from shared.kube.requests import SubmitRequest, read_request, request_names
+from shared.kube.requests import SubmitRequest, read_request
 from shared.metrics.table import METRICS
 from shared.pipeline import final_requests
 from shared.pipeline.final_requests import repeat_of
@@ -51,6 +51,12 @@ def ask(here: Here, **query: str) -> Mapping[str, Any]:
     return told
 
 
+def made(here: Here) -> str:
+    """Returns the name of the only request."""
+    (name,) = (name for name in here.server.objects["configmaps"] if "-request-" in name)
+    return name
+
+
 def while_waiting(monkeypatch: pytest.MonkeyPatch, work: Callable[[float], object]) -> None:
     """Has work done in place of the command's waiting, and of no other: the server of the test waits, too."""
     monkeypatch.setattr(submit, "time", SimpleNamespace(monotonic=time.monotonic, sleep=work))
@@ -75,16 +81,16 @@ def test_it_follows_its_trainings_to_their_metrics(
     with caplog.at_level("INFO", "tailfill"):
         said = submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), True)
     assert [(row["experiment"], row["seed"]) for row in json.loads(said)] == [("real", 0)]
-    assert "requested as study-request-0, which goes on if this command ends" in caplog.text
+    assert f"requested as {made(here)}, which goes on if this command ends" in caplog.text
     assert "[real 0] epoch 1/2" in capsys.readouterr().err
-    found = here.server.objects["configmaps"]["study-request-0"]
+    found = here.server.objects["configmaps"][made(here)]
     assert found["immutable"] is True
     assert found["metadata"]["ownerReferences"][0]["name"] == "study-stages"  # with which it is deleted
     assert read_request(found, "study", STUDY.name) == SubmitRequest("real", 1)
 
 
 def test_a_refusal_is_told_and_stays(here: Here) -> None:
-    with pytest.raises(InputError, match=r"study-request-0: refused: --experiment rael: .* did you mean real\?"):
+    with pytest.raises(InputError, match=r"study-request-\w+: refused: --experiment rael: .* did you mean real\?"):
         submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("rael"), False)
     assert [state.state for state in here.advance()] == ["refused"]
 
@@ -117,40 +123,55 @@ def test_a_control_that_stays_away_is_not_waited_for_without_end(here: Here, mon
         return answer
 
     with pytest.raises(
-        UnavailableError, match=r"study-request-0: control has not told of it .*; it stays \(control is"
+        UnavailableError, match=r"study-request-\w+: control has not told of it .*; it stays \(control is"
     ):
         submit_final(here.client, "study", away, SubmitRequest("real", 1), False)
-    assert "study-request-0" in here.server.objects["configmaps"]
+    assert made(here)
 
 
-def test_a_request_that_somebody_deletes_ends_the_command(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    while_waiting(monkeypatch, lambda _: here.client.delete("configmaps", "study-request-0"))
-    with pytest.raises(InputError, match="study-request-0: was deleted, so that no more of its trainings begin"):
+def test_a_request_that_somebody_withdraws_ends_the_command(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_: float) -> None:
+        if here.requests.states():
+            here.withdraw(here.requests.states()[0].name)
+
+    while_waiting(monkeypatch, work)
+    with pytest.raises(InputError, match=r"study-request-\w+: was withdrawn, so that no more of its trainings begin"):
         submit_final(here.client, "study", lambda **query: ask(here, **query), SubmitRequest("real", 1), False)
 
 
-def test_a_new_request_takes_the_place_of_one_that_has_ended(here: Here) -> None:
-    names = request_names("study")
+def test_requests_are_as_many_as_people_make_and_none_takes_the_place_of_another(here: Here) -> None:
+    made = {create_request(here.client, "study", STUDY.name, SubmitRequest("real", 1)) for _ in range(25)}
+    found = {(name, each["metadata"]["uid"]) for name, each in here.server.objects["configmaps"].items()}
+    assert (len(made), made < found) == (25, True)
+    (first, *_) = here.advance()
+    assert [state.state for state in here.requests.states()] == ["accepted"] * 25
+    for task in first.tasks:
+        commit_task(task, here.artifacts)
+    assert [state.state for state in here.advance()] == ["done"] * 25
+    create_request(here.client, "study", STUDY.name, SubmitRequest("real", 1))
+    assert len(here.advance()) == 26  # those that have ended stay, until somebody withdraws them
 
-    def told(**states: str) -> dict[str, Any]:
-        listed = [{"request": name, "state": states.get(name.replace("-", "_"), "accepted")} for name in names]
-        return {"study": STUDY.name, "problem": None, "requests": listed}
 
-    for name in names[:-1]:
-        here.ask(SubmitRequest(), name)
-    # control does not know of the last one yet, nor of one that has its name
-    assert create_request(here.client, "study", {**told(), "requests": []}, SubmitRequest())[0] == names[-1]
-    with pytest.raises(InputError, match="10 requests have not ended; wait for one, or `kubectl delete configmap"):
-        create_request(here.client, "study", told(), SubmitRequest())
-    before = here.server.objects["configmaps"][names[4]]["metadata"]["uid"]
-    name, uid = create_request(here.client, "study", told(study_request_4="done"), SubmitRequest())
-    assert (name, uid != before) == (names[4], True)
+def test_an_answer_that_is_lost_makes_no_second_request(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here.client, "create", lambda *given: type(here.client).create(here.client, *given) and False)
+    create_request(here.client, "study", STUDY.name, SubmitRequest("real", 1))
+    assert made(here)
+
+
+def test_a_request_is_withdrawn_by_its_name(here: Here) -> None:
+    name, _ = create_request(here.client, "study", STUDY.name, SubmitRequest("real", 1))
+    with pytest.raises(InputError, match=rf"release study: has no request '{name[:-1]}'; did you mean {name}\?"):
+        withdraw(here.client, "study", lambda **query: ask(here, **query), name[:-1])
+    said = withdraw(here.client, "study", lambda **query: ask(here, **query), name)
+    assert said.startswith(f"{name}: control deletes it within seconds")
+    here.advance()
+    assert here.advance() == []
 
 
 def test_a_release_without_its_manifests_gets_no_request(here: Here) -> None:
     del here.server.objects["configmaps"]["study-stages"]
     with pytest.raises(InputError, match="configmap study-stages: does not exist"):
-        create_request(here.client, "study", ask(here), SubmitRequest())
+        create_request(here.client, "study", STUDY.name, SubmitRequest())
 
 
 def test_the_table_has_the_headline_metrics_and_a_dash_for_one_that_is_not_defined() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.errors import Stopped
+from shared.errors import InputError, Stopped
 from shared.stop import StopSignal
 
 
@@ -62,6 +62,22 @@ def test_a_signal_ends_what_is_waited_for(number: signal.Signals) -> None:
     assert time.monotonic() - start < 5
     with pytest.raises(Stopped), stop.interrupting():
         raise AssertionError("nothing is begun after the signal")
+
+
+@pytest.mark.usefixtures("_signals")
+def test_an_error_that_a_library_makes_of_a_signal_is_the_stop() -> None:
+    stop = StopSignal()
+    stop.install()
+
+    def wait() -> None:
+        try:
+            time.sleep(30)
+        except BaseException as error:
+            raise InputError("the file cannot be read") from error
+
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Stopped), stop.interrupting():
+        wait()
 
 
 def _wait_stubbornly() -> None:

@@ -426,7 +426,7 @@ def connected(server: KubeServer) -> Cluster:
     """Returns a client of the server, with connections of its own."""
     loaded = client.Configuration()
     loaded.host = f"http://127.0.0.1:{server.server_port}"
-    return Cluster(client.ApiClient(loaded), "ns", Backoff(0.01))
+    return Cluster(lambda: client.ApiClient(loaded), "ns", Backoff(0.01))
 
 
 def disconnect(cluster: Cluster) -> None:

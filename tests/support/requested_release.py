@@ -11,7 +11,7 @@ from shared.config.load import load_study
 from shared.kube.api import Cluster
 from shared.kube.manifests import held_tasks
 from shared.kube.release import Release
-from shared.kube.requests import SubmitRequest, request_body
+from shared.kube.requests import SubmitRequest, request_body, withdrawal_body
 from shared.pipeline.final_requests import FinalRequests, RequestState, repeat_of
 from shared.pipeline.plan import plan
 from shared.pipeline.session import Session
@@ -55,6 +55,15 @@ class RequestedRelease:
         """Creates a request, and returns its uid."""
         self.server.add("configmaps", request_body(name, "study", STUDY.name, request, OWNER) | changes)
         return str(self.server.objects["configmaps"][name]["metadata"]["uid"])
+
+    def withdraw(self, request: str, name: str = "study-request-x", **changes: Any) -> None:
+        """Creates what withdraws a request."""
+        self.server.add("configmaps", withdrawal_body(name, "study", request, OWNER) | changes)
+
+    def kept(self) -> list[str]:
+        """Returns the uids of the requests about which the store has a decision."""
+        keys = self.artifacts.store.list(f"{STUDY.name}/cluster/requests/")
+        return [key.rpartition("/")[2].removesuffix(".json") for key in keys]
 
     def advance(self, requests: FinalRequests | None = None) -> list[RequestState]:
         """Lets a control look, and returns the states."""

@@ -10,8 +10,11 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import kubernetes.config.incluster_config
 import pytest
 from kubernetes import client
 
@@ -30,6 +33,7 @@ class Answers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[tuple[int, object]] = []
         self.asked: list[tuple[str, str, bytes]] = []
+        self.credentials: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         assert isinstance(server, Answers)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         server.asked.append((self.command, self.path, body))
+        server.credentials.append(self.headers.get("Authorization"))
         status, said = server.answers[0] if len(server.answers) == 1 else server.answers.pop(0)
         text = json.dumps(said).encode()
         self.send_response(status)
@@ -66,7 +71,7 @@ def cluster(server: Answers) -> Iterator[Cluster]:
     loaded = client.Configuration()
     loaded.host = f"http://127.0.0.1:{server.server_port}"
     with client.ApiClient(loaded) as made:
-        yield Cluster(made, "ns", Backoff(0.0))
+        yield Cluster(lambda: made, "ns", Backoff(0.0))
         made.rest_client.pool_manager.clear()
 
 
@@ -131,6 +136,83 @@ def test_no_kubeconfig(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", f"{tmp_path}/none")
     with pytest.raises(ClusterError, match=r"kubeconfig: .*; set KUBECONFIG"):
         Cluster.of_kubeconfig(None)
+
+
+@pytest.fixture
+def kubeconfig(server: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Provides the file of a kubeconfig that names a user with a token in the file `token` beside it."""
+    tree = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {"tokenFile": str(tmp_path / "token")}}],
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(tree))
+    (tmp_path / "token").write_text("old")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    return path
+
+
+def test_credentials_that_end_are_read_anew(server: Answers, kubeconfig: Path) -> None:
+    server.answers = [(200, {"items": []})]
+    cluster = Cluster.of_kubeconfig(None)
+    assert (cluster.namespace, cluster.list("jobs")) == ("default", [])
+    (kubeconfig.parent / "token").write_text("new")
+    server.answers = [(401, status("Unauthorized")), (200, {"items": []})]
+    assert cluster.list("jobs") == []
+    assert server.credentials == ["Bearer old", "Bearer old", "Bearer new"]
+    server.answers = [(401, status("Unauthorized"))]
+    with pytest.raises(ClusterError, match=r"GET .*/jobs: Unauthorized; log in to the cluster again"):
+        cluster.list("jobs")
+    assert len(server.credentials) == 5  # each once with the credentials at hand, and once with those read anew
+
+
+def test_what_a_plugin_gives_is_asked_for_again(server: Answers, kubeconfig: Path) -> None:
+    """A plugin need not say when its token ends, as those of clouds whose sessions an administrator ends."""
+    plugin, tree = kubeconfig.parent / "plugin", json.loads(kubeconfig.read_text())
+    text = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}'
+    plugin.write_text(f"#!/bin/sh\necho x >>{plugin}.runs\nprintf '{text}' $(wc -l <{plugin}.runs)\n")
+    plugin.chmod(0o755)
+    used = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    tree["users"][0]["user"] = {"exec": used}
+    kubeconfig.write_text(json.dumps(tree))
+    server.answers = [(200, {"items": []}), (401, status("Unauthorized")), (200, {"items": []})]
+    cluster = Cluster.of_kubeconfig(None)
+    for _ in range(3):
+        cluster.list("jobs")
+    assert server.credentials == ["Bearer 1", "Bearer 1", "Bearer 2", "Bearer 2"]
+
+
+def test_the_token_of_a_pod_is_read_again(server: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes replaces it before it ends; one that was revoked is noticed at once."""
+    token, ca = tmp_path / "token", tmp_path / "ca.crt"
+    token.write_text("old")
+    ca.write_text("x")
+    loader = kubernetes.config.incluster_config
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.server_port)}
+    loaders = []
+
+    class Loader(loader.InClusterConfigLoader):  # type: ignore[misc]
+        def __init__(self, **_: object) -> None:
+            super().__init__(str(token), str(ca), environ=environment)
+            loaders.append(self)
+
+        def _load_config(self) -> None:
+            super()._load_config()
+            self.host, self.ssl_ca_cert = self.host.replace("https", "http"), None
+
+    monkeypatch.setattr(loader, "InClusterConfigLoader", Loader)
+    cluster = Cluster.of_pod("ns")
+    server.answers = [(200, {"items": []})]
+    cluster.list("jobs")
+    token.write_text("later")
+    loaders[0].token_expires_at = datetime.now()  # which is a minute after it was read
+    cluster.list("jobs")
+    token.write_text("last")
+    server.answers = [(401, status("Unauthorized")), (200, {"items": []})]
+    cluster.list("jobs")
+    assert server.credentials == ["bearer old", "bearer later", "bearer later", "bearer last"]
 
 
 def echo(connection: socket.socket) -> None:

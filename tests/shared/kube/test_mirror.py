@@ -112,6 +112,68 @@ def test_what_is_created_while_it_lists_is_not_lost(here: tuple[KubeServer, Clus
     assert names(copy) == ["during"]
 
 
+def test_what_is_created_but_ends_before_that_is_known_is_gone(here: tuple[KubeServer, Cluster, Mirror]) -> None:
+    server, cluster, copy = here
+    followed(server, copy)
+    request = cluster._request
+
+    def late(method: str, *given: Any, **more: Any) -> Any:
+        found = request(method, *given, **more)
+        del server.jobs["short"]
+        server.settle(copy)
+        return found
+
+    cluster._request = late  # type: ignore[method-assign]
+    assert cluster.create("jobs", job("short"))
+    assert names(copy) == []
+
+
+def test_a_job_that_another_control_makes_while_this_one_deletes_its_name_is_found(
+    here: tuple[KubeServer, Cluster, Mirror],
+) -> None:
+    server, cluster, copy = here
+    followed(server, copy)
+    request = cluster._request
+
+    def late(method: str, *given: Any, **more: Any) -> Any:
+        found = request(method, *given, **more)
+        if method == "DELETE":
+            server.add("jobs", job("other-s"))
+            server.settle(copy)
+        return found
+
+    server.add("jobs", job("other-s"))
+    server.settle(copy)
+    cluster._request = late  # type: ignore[method-assign]
+    cluster.delete("jobs", "other-s")
+    cluster._request = request  # type: ignore[method-assign]
+    assert not cluster.create("jobs", job("other-s"))
+    until(lambda: names(copy) == ["other-s"])
+
+
+def test_it_keeps_nothing_of_what_is_gone(here: tuple[KubeServer, Cluster, Mirror]) -> None:
+    server, cluster, copy = here
+    followed(server, copy)
+    for number in range(20):
+        cluster.create("jobs", job(f"j{number}"))
+        if number % 2:
+            cluster.delete("jobs", f"j{number}")
+        else:
+            del server.jobs[f"j{number}"]
+    server.settle(copy)
+    assert (names(copy), copy._gone) == ([], set())
+    server.silent = True
+    cluster.create("jobs", job("unseen"))
+    cluster.delete("jobs", "unseen")
+    assert len(copy._gone) == 1
+    server.forget()
+    server.drop_watches()
+    server.silent = False
+    server.add("jobs", job("new"))
+    until(lambda: names(copy) == ["new"])
+    assert copy._gone == set()
+
+
 def test_a_watch_that_is_cut_off_goes_on_where_it_was(here: tuple[KubeServer, Cluster, Mirror]) -> None:
     server, _, copy = here
     followed(server, copy)

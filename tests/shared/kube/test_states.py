@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from shared.kube.states import JobState, at_work, gpus_held, job_reason, job_state, mount_reason, pod_reason
+from shared.kube.states import (
+    JobState,
+    at_work,
+    gpus_held,
+    job_reason,
+    job_state,
+    mount_reason,
+    never_began,
+    pod_reason,
+)
 from tests.support.kube_objects import job, pod
 
 NO_GPU = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
@@ -132,3 +141,14 @@ def test_a_volume_that_another_node_holds() -> None:
 def test_only_pods_with_a_node_hold_gpus() -> None:
     pods = [pod("a", node="n", gpus=2), pod("b", gpus=4), pod("c", "Succeeded", node="n", gpus=8), pod("d", node="n")]
     assert gpus_held(pods) == 2
+
+
+def test_a_job_whose_program_never_began_is_told_from_one_whose_user_erred() -> None:
+    """The runtime of a container ends with 2 if it is told to end just before it begins the program."""
+    failed = job("j", ("Failed", "PodFailurePolicy", "exit code 2"))
+    silent = pod("p", "Failed", state={"terminated": {"exitCode": 2, "reason": "Error"}})
+    spoken = pod("p", "Failed", state={"terminated": {"exitCode": 2, "reason": "Error", "message": LOG}})
+    assert never_began(failed, [])  # a Pod that was deleted is gone
+    assert never_began(failed, [silent])
+    assert not never_began(failed, [spoken])
+    assert not never_began(job("j", ("Failed", "BackoffLimitExceeded", "m")), [silent])

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shared.artifacts.artifacts import Artifacts
 from shared.errors import InputError, UnavailableError
 from shared.kube.manifests import held_tasks
-from shared.kube.requests import SubmitRequest, request_body, request_names
+from shared.kube.requests import SubmitRequest, new_name, request_body
 from shared.pipeline import final_requests as module
 from shared.pipeline.final_requests import repeat_of
 from tests.support.committed import commit_task
 from tests.support.kube_server import kube_server, read_settled
 from tests.support.requested_release import NAME, OWNER, STUDY
 from tests.support.requested_release import RequestedRelease as Here
+
+OTHER = "study-request-1"
 
 
 @pytest.fixture
@@ -51,9 +54,147 @@ def test_a_request_is_carried_out_as_far_as_jobs_may_be_active(here: Here) -> No
     assert here.requests.results("another") == []
 
 
+def test_requests_that_are_seen_together_share_what_may_be_active(here: Here) -> None:
+    for number in range(12):
+        here.ask(SubmitRequest("real", 1, {"training.lr": 0.001 * (number + 1)}), f"study-request-{number:02}")
+    states = here.advance()
+    assert [state.state for state in states] == ["accepted"] * 12
+    assert len(here.server.jobs) == 2
+    assert [len(state.jobs) for state in states] == [1, 1] + [0] * 10
+    assert here.requests.waiting == 10
+    assert states[2].reason == "2 Jobs of final trainings are active, as many as stages.final.parallelism allows"
+    here.server.end(states[0].jobs[0])
+    commit_task(states[0].tasks[0], here.artifacts)
+    states = here.advance()
+    assert [state.state for state in states] == ["done"] + ["accepted"] * 11
+    assert [len(state.jobs) for state in states] == [0, 1, 1] + [0] * 9
+
+
+def test_the_study_s_own_trainings_count_too(here: Here) -> None:
+    here.ask(SubmitRequest("real", 3))
+    here.advance()
+    for job in here.server.jobs.values():  # as those of the study
+        del job["metadata"]["labels"]["tailfill/submitted"]
+    here.server.changed("jobs")
+    here.ask(SubmitRequest("real", 1, {"training.lr": 0.5}), OTHER)
+    here.advance()
+    assert len(here.server.jobs) == 2
+    here.server.end(next(iter(here.server.jobs)))
+    here.advance()
+    assert len([job for job in here.server.jobs.values() if "status" not in job]) == 2
+
+
+def test_equal_requests_that_are_seen_together_train_once(here: Here) -> None:
+    here.ask(SubmitRequest("real", 2))
+    here.ask(SubmitRequest("real", 1), OTHER)
+    first, second = here.advance()
+    assert sorted(here.submitted().values()) == [[0], [1]]
+    assert set(second.jobs) < set(first.jobs)
+
+
+def test_many_trainings_are_looked_for_by_one_list(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.ask(SubmitRequest("real", 50))
+    here.ask(SubmitRequest("real", 60), OTHER)
+    here.advance()
+    store, asked = here.artifacts.store, list[str]()
+    for method in ("get", "exists", "list"):
+
+        def ask(method: str, do: Any, key: str) -> Any:
+            asked.append(method)
+            return do(key)
+
+        monkeypatch.setattr(store, method, partial(ask, method, getattr(store, method)))
+    here.advance()
+    assert asked == ["list"]
+
+
+def test_what_was_decided_is_removed_with_its_request(here: Here) -> None:
+    first, second = here.ask(SubmitRequest("real", 1)), here.ask(SubmitRequest("reel"), OTHER)
+    here.advance()
+    assert sorted(here.kept()) == sorted([first, second])
+    del here.server.objects["configmaps"][OTHER]
+    here.advance()
+    assert here.kept() == [first]
+    del here.server.objects["configmaps"][NAME]
+    here.server.changed()
+    assert here.advance(here.control()) == []  # which has never seen the request
+    assert here.kept() == []
+
+
+def test_what_another_release_has_decided_stays(here: Here) -> None:
+    other = f"{STUDY.name}/cluster/requests/ns/other/1.json"
+    here.artifacts.store.put(other, b"{}")
+    here.ask(SubmitRequest("real", 1))
+    here.advance()
+    assert here.artifacts.store.exists(other)
+
+
+def test_a_request_is_withdrawn_by_another_one(here: Here) -> None:
+    here.ask(SubmitRequest("real", 9))
+    here.ask(SubmitRequest("real", 1), OTHER)
+    here.advance()
+    jobs = dict(here.server.jobs)
+    here.withdraw(NAME)
+    here.advance()
+    assert list(here.server.objects["configmaps"]) == [OTHER]
+    assert [state.name for state in here.advance()] == [OTHER]
+    assert here.server.jobs == jobs
+
+
+def test_what_is_withdrawn_before_control_looks_never_begins(here: Here) -> None:
+    here.ask(SubmitRequest("real", 9))
+    here.withdraw(NAME)
+    here.advance()
+    assert here.advance() == []
+    assert (here.server.jobs, here.server.objects["configmaps"]) == ({}, {})
+
+
+def test_only_requests_of_the_release_are_withdrawn(here: Here) -> None:
+    here.server.add("configmaps", {"metadata": {"name": "study-stages"}}, {"metadata": {"name": "other-stages"}})
+    here.server.add("configmaps", request_body("theirs", "other", STUDY.name, SubmitRequest(), OWNER))
+    for number, name in enumerate(("study-stages", "nowhere", "theirs", "")):
+        here.withdraw(name, f"w{number}")
+    here.withdraw(NAME, "w4", data={"request": NAME, "study": STUDY.name})
+    here.ask(SubmitRequest("real", 1))
+    states = {state.name: state for state in here.advance()}
+    assert [states[f"w{number}"].state for number in range(5)] == ["refused"] * 5
+    assert "there is no request 'study-stages'; `tailfill status` names them" in states["w0"].reason
+    assert "has no field request" in states["w3"].reason
+    assert "no field 'study'" in states["w4"].reason
+    assert states[NAME].state == "accepted"
+    here.withdraw("w0", "w5")  # what was refused goes in the same way
+    here.withdraw("w6", "w6")
+    here.advance()
+    assert {"w0", "w5", "w6"}.isdisjoint(here.server.objects["configmaps"])
+    assert {"study-stages", "other-stages", "theirs", NAME} <= set(here.server.objects["configmaps"])
+
+
+def test_a_job_that_ended_before_its_program_began_is_created_again_once(here: Here) -> None:
+    here.ask(SubmitRequest("real", 1))
+    here.advance()
+    (name,) = here.server.jobs
+    for state in ("accepted", "failed"):
+        here.server.end(name, "Failed")
+        here.server.jobs[name]["status"]["conditions"][0]["reason"] = "PodFailurePolicy"
+        here.server.changed("jobs")
+        assert [each.state for each in here.advance()] == [state]
+    assert here.server.created == [name, name]
+
+
+def test_a_reason_has_one_line_and_an_end(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("first\n" + "x" * 5000)
+
+    monkeypatch.setattr(module, "final_tasks", refuse)
+    here.ask(SubmitRequest("real", 1))
+    (state,) = here.advance()
+    assert state.reason.startswith("first x")
+    assert len(state.reason) == 1000
+
+
 def test_a_control_that_starts_later_redoes_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     here.ask(SubmitRequest("real", 1))
-    here.ask(SubmitRequest("reel"), request_names("study")[1])
+    here.ask(SubmitRequest("reel"), OTHER)
     (state, refused) = here.advance()
     before = here.server.created[:]
 
@@ -94,7 +235,7 @@ def test_a_training_that_fails_ends_its_request_with_the_reason(here: Here) -> N
     assert here.advance(here.control()) == [state]  # whenever control starts
     # who submits again gets another Job, though the failed one has its name
     here.server.objects["configmaps"].clear()
-    again = here.ask(SubmitRequest("real", 1), request_names("study")[1])
+    again = here.ask(SubmitRequest("real", 1), OTHER)
     (state,) = here.advance()
     assert (state.state, again != uid) == ("accepted", True)
     assert here.server.jobs[name]["metadata"]["labels"]["tailfill/submitted"] == again
@@ -103,14 +244,14 @@ def test_a_training_that_fails_ends_its_request_with_the_reason(here: Here) -> N
 def test_what_another_job_trains_gets_no_job_of_its_own(here: Here) -> None:
     here.ask(SubmitRequest("real", 2))
     here.advance()
-    here.ask(SubmitRequest("real", 2), request_names("study")[1])
+    here.ask(SubmitRequest("real", 2), OTHER)
     before = here.server.created[:]
     first, second = here.advance()
     assert (here.server.created, first.jobs) == (before, second.jobs)
 
 
 def test_refusals_are_told_once_each_and_disturb_nobody(here: Here, caplog: pytest.LogCaptureFixture) -> None:
-    first, second, third, fourth, fifth, *_ = request_names("study")
+    first, second, third, fourth, fifth = (new_name("study") for _ in range(5))
     here.ask(SubmitRequest("real", 1), first)
     here.ask(SubmitRequest("rael"), second)
     here.ask(SubmitRequest("synthetic"), third)
@@ -194,7 +335,7 @@ def test_a_request_that_is_deleted_makes_no_more_jobs(here: Here) -> None:
 )  # fmt: skip
 def test_a_decision_that_is_damaged_is_said(here: Here, damaged: bytes) -> None:
     uid = here.ask(SubmitRequest("real", 1))
-    here.artifacts.store.put(f"{STUDY.name}/cluster/requests/{uid}.json", damaged)
+    here.artifacts.store.put(f"{STUDY.name}/cluster/requests/ns/study/{uid}.json", damaged)
     (state,) = here.advance()
     assert state.state == "refused"
     assert f"{uid}.json: is damaged; delete the request" in state.reason
@@ -221,6 +362,6 @@ def test_a_damaged_result_fails_its_request_alone(here: Here, monkeypatch: pytes
     def damaged(*_: object) -> None:
         raise InputError("manifest: is damaged")
 
-    monkeypatch.setattr(Artifacts, "find", damaged)
+    monkeypatch.setattr(module.FinalRequests, "_carry_out", damaged)
     (state,) = here.advance()
     assert (state.state, state.reason) == ("failed", "manifest: is damaged")

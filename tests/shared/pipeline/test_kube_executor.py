@@ -246,6 +246,21 @@ def test_a_job_that_is_refused_stops_no_other_and_is_asked_for_again(
     assert not jobs.refusals().steps
 
 
+def test_a_job_that_was_told_to_end_before_its_program_began_is_created_again_once(here: Here) -> None:
+    jobs = here.jobs(PREPARE)
+    jobs.advance()
+    (entry,) = jobs.tasks.values()
+    for created in (1, 2):
+        assert len(here.server.created) == created
+        here.server.end(here.name, "Failed")
+        here.server.jobs[here.name]["status"]["conditions"][0]["reason"] = "PodFailurePolicy"
+        here.server.changed("jobs")
+        jobs.advance()
+        jobs.advance()
+    assert len(here.server.created) == 2
+    assert "PodFailurePolicy" in str(entry.failed)
+
+
 def test_what_another_machine_commits_is_seen(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "STORE_SECONDS", 0.0)
     waiting, unmade = here.jobs(PREPARE), here.jobs(other(1))
