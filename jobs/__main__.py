@@ -75,7 +75,7 @@ def _say(text: str) -> None:
 
 
 @cli.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA|hf://OWNER/NAME")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -95,8 +95,8 @@ def _say(text: str) -> None:
     metavar="NAME",
     help="Take this text-to-image model (a hub name, a folder or s3://) as the generator; name several to compare them in one study.",
 )
-def init(data: Path, out: Path, hours: float | None, bases: tuple[str, ...]) -> None:
-    """Inspect DATA (class folders, a table with images, Parquet files, NumPy arrays …), and write a commented study, a contact sheet and a page."""
+def init(data: str, out: Path, hours: float | None, bases: tuple[str, ...]) -> None:
+    """Inspect DATA (class folders, a table with images, Parquet files, arrays, boxes …), and write a commented study, a contact sheet and a page."""
     from jobs.cli.init import init as write_study
 
     page = out.with_name(f"{out.stem}-look")
@@ -427,15 +427,24 @@ def predict(
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", metavar="DIR|hf://OWNER/NAME")
 @click.argument("target", metavar="s3://BUCKET/PREFIX")
 @JSON
-def upload(folder: Path, target: str, as_json: bool) -> None:
+def upload(folder: str, target: str, as_json: bool) -> None:
     """Copy a data set, or weights, into a bucket that a cluster reads. It removes nothing, and continues if it is started again."""
     from jobs.cli.upload import upload as send
+    from shared.artifacts.remote import is_hub
     from shared.settings import Settings
 
-    _say(send(folder, target, Settings.from_environment(), as_json))
+    settings = Settings.from_environment()
+    if is_hub(folder):
+        from shared.stop import StopSignal
+        from shared.weights.hub_data import local_data
+
+        path = local_data(folder, settings, StopSignal())[0]
+    else:
+        path = Path(folder)
+    _say(send(path, target, settings, as_json))
 
 
 WHERE = click.argument("where", metavar="[DIR | s3://BUCKET/PREFIX]", required=False)

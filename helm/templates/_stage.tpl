@@ -187,7 +187,7 @@ spec:
     rules: # the first that matches applies; a failure that matches none counts against backoffLimit
       - {action: Ignore, onPodConditions: [{type: DisruptionTarget, status: "True"}]}
       - {action: FailJob, onExitCodes: {containerName: main, operator: In, values: [2]}}
-      - {action: Ignore, onExitCodes: {containerName: main, operator: In, values: [143]}} # it was told to end: deleted, or its Job suspended by Kueue
+      - {action: Ignore, onExitCodes: {containerName: main, operator: In, values: [143]}} # it was told to end, e.g. by `kubectl delete pod`
   template:
     metadata:
       labels: *labels

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.cli.fit_time import Fitted, fit_time
 from jobs.cli.study_text import SEED, USUAL, DataSummary, Design, study_text
 from shared.artifacts.disk import whole_file
+from shared.artifacts.remote import is_hub, parse_hub
 from shared.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    data: Path,
+    data: Path | str,
     out: Path,
     page: Path | None = None,
     hours: float | None = None,
@@ -30,6 +31,8 @@ def init(
     bases: tuple[str, ...] = (),
 ) -> list[str]:
     """Writes a study for the labelled images in `data`, of any source that `infer_source` knows, to `out`, and `<out>-contact.png` beside it.
+
+    `data` may also be `hf://owner/name`, which is fetched first; the study names the commit then.
 
     With `page`, writes a page of counts and sizes into that folder, too. If it `fits`, the study takes about so many `hours` on this machine, by
     default 1 on a CPU and 8 on a GPU; else it has the usual size. With `bases`, it
@@ -40,6 +43,9 @@ def init(
     from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside
 
+    named, data = str(data), Path(data)
+    if is_hub(named):
+        data, named = _fetched(named)
     source = infer_source(data)  # first, since the user typed DATA, while --out has a default
     if out.exists():
         raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
@@ -48,9 +54,14 @@ def init(
         from shared.look.folder import check_folder
 
         check_folder(page)
+    if is_hub(named):
+        source = replace(source, dataset=source.dataset.model_copy(update={"root": named}))
     summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    name, fitted = _study_name(data), Fitted(replace(USUAL, bases=bases), ())
+    name, fitted = (
+        _study_name(Path(parse_hub(named).name) if is_hub(named) else data),
+        Fitted(replace(USUAL, bases=bases), ()),
+    )
     if fits:
         fitted = fit_time(summary, name, hours, bases)
     text = study_text(summary, name, fitted.design, fitted.lines)
@@ -59,10 +70,10 @@ def init(
         drawn.save(temporary, "PNG")
     with whole_file(out, private=False) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    look = f"tailfill look {shlex.quote(str(data))}"
+    look = f"tailfill look {shlex.quote(named)}"
     lines = [*_describe(summary, fitted.design), *fitted.lines, f"study: {out}", f"contact sheet: {sheet}"]
     if page is not None:
-        listed = Listed(str(data), source.dataset, summary.schema, summary.images, (*summary.listed, *source.notes))
+        listed = Listed(named, source.dataset, summary.schema, summary.images, (*summary.listed, *source.notes))
         lines.append(f"page: {first_look(listed, page, look)}")
     return [
         *lines,
@@ -135,6 +146,21 @@ def _is_there(image: SourceImage, problems: Problems) -> bool:
         return True
     problems.add("missing file", image.where, f"{image.path}: does not exist{what_exists(image.content)}")
     return False
+
+
+def _fetched(location: str) -> tuple[Path, str]:
+    """Fetches a data set of the hub, and returns its folder and its location at a commit; stops by a signal."""
+    from shared.settings import Settings
+    from shared.stop import StopSignal
+    from shared.weights.hub_data import local_data
+
+    stop = StopSignal()
+    stop.install()
+    try:
+        with stop.interrupting():
+            return local_data(location, Settings.from_environment(), stop)
+    finally:
+        stop.uninstall()
 
 
 def _study_name(data: Path) -> str:

@@ -99,17 +99,20 @@ def first_look(listed: Listed, out: Path, command: str) -> Path:
 def open_data(data: str, out: Path, sets: Sequence[str], scratch: Path) -> Data:
     """Returns where the images are; those of a bucket are copied into `scratch`."""
     from shared.artifacts.open import is_s3
-    from shared.artifacts.remote import local_folder
+    from shared.artifacts.remote import is_hub, local_folder
     from shared.config.load import load_study
     from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside
     from shared.errors import ConfigError
     from shared.settings import Settings
+    from shared.stop import StopSignal
+    from shared.weights.hub_data import ensure_data, local_data
 
     remedy = "name a folder elsewhere with --out"
     if is_study(Path(data)):
         study = load_study(Path(data), sets)
         root = study.dataset.root
+        ensure_data(root, Settings.from_environment(), StopSignal())
         check_outside(out, root, remedy)
         return Data(
             study.dataset,
@@ -118,7 +121,10 @@ def open_data(data: str, out: Path, sets: Sequence[str], scratch: Path) -> Data:
         )
     if sets:
         raise ConfigError(f"--set: replaces values of a study file, and {data} is none")
-    path = local_folder(data, Settings.from_environment(), scratch) if is_s3(data) else Path(data)
+    if is_hub(data):
+        path = local_data(data, Settings.from_environment(), StopSignal())[0]
+    else:
+        path = local_folder(data, Settings.from_environment(), scratch) if is_s3(data) else Path(data)
     source = infer_source(path)
     check_outside(out, str(source.root), remedy)
     return Data(source.dataset, source.root, notes=source.notes)

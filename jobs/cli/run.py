@@ -33,6 +33,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.tracking.observers import UNTRACKED, check_trackers, observing
 from shared.weights.check import check_files
+from shared.weights.hub_data import ensure_data
 
 
 def _scratch(workdir: Path) -> dict[str, str]:
@@ -80,6 +81,7 @@ def run_study(
             stack.enter_context(full_disk_named(workdir))
             check_locations(study, workdir)
             check_trackers(Settings.from_environment(), study.name)
+            ensure_data(study.dataset.root, Settings.from_environment(), stop)
             check_files(study)  # before anything is computed, or weights are read whole for their digest
             fingerprints = current_fingerprints(study, workdir)
             console = stack.enter_context(open_console(log))

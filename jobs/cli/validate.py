@@ -39,7 +39,10 @@ def validate(file: Path, sets: Sequence[str], show_plan: bool, as_json: bool) ->
             return json.dumps({"study": study.name, "experiments": names})
         return "\n".join([f"{file}: valid ({', '.join(names)})", *base_lines(study), *review_lines(study, reviews)])
     from shared.forecast.forecast import forecast_study
+    from shared.stop import StopSignal
+    from shared.weights.hub_data import ensure_data
 
+    ensure_data(study.dataset.root, Settings.from_environment(), StopSignal())
     forecast = forecast_study(study)
     if as_json:
         return json.dumps(forecast.__dict__, indent=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared.artifacts.folder import FolderStore
 from shared.artifacts.open import is_s3
+from shared.artifacts.remote import share_fetched
 from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.data.review import review_locations
@@ -50,6 +51,8 @@ def local_session(
     with run_services(workdir, Settings.from_environment(), database) as started:
         cache = {} if os.environ.get("TAILFILL_CACHE") else {"TAILFILL_CACHE": str((workdir / "cache").resolve())}
         environment = {**started, **cache}
+        if cache:
+            share_fetched(Settings.from_environment().cache, workdir / "cache")
         settings = Settings.from_environment({**os.environ, **environment})
         yield LocalSession(open_session(study, fingerprints, settings), environment)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from httpx2 import Client, HTTPError, Response
 from huggingface_hub import HfApi, hf_hub_download, is_offline_mode, set_client_factory
@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 from huggingface_hub.utils._http import default_client_factory  # the public names have no way to add to it
 from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -40,6 +40,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 
 T = TypeVar("T")
+Kind = Literal["model", "dataset"]
 log = Log("weights")
 
 ATTEMPTS = 4
@@ -61,6 +62,9 @@ class Repository:
     """Maps the names of all files to the SHA-256, which the hub knows of the large ones only."""
     folder: Path
     """Points to the folder of downloads, in which an interrupted download continues."""
+    kind: Kind = "model"
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Maps the names of all files to their sizes in bytes."""
 
 
 def hub_answers() -> bool:
@@ -75,18 +79,20 @@ def hub_answers() -> bool:
     return True
 
 
-def open_repository(name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal) -> Repository:
-    """Asks the hub for the commit and the files of a repository.
+def open_repository(
+    name: str, revision: str | None, setting: str, settings: Settings, stop: StopSignal, kind: Kind = "model"
+) -> Repository:
+    """Asks the hub for the commit and the files of a repository of a model or a data set.
 
     Raises ConfigError if it does not exist or access is refused, UnavailableError if the hub does not answer, and Stopped.
     """
     disable_progress_bars()
     set_client_factory(_checking_client)
 
-    def ask() -> ModelInfo:
-        return HfApi(token=_token(settings)).model_info(
-            name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS
-        )
+    def ask() -> ModelInfo | DatasetInfo:
+        api = HfApi(token=_token(settings))
+        info = api.model_info if kind == "model" else api.dataset_info
+        return info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
 
     info = _with_retries(ask, name, revision, setting, stop)
     files = {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or ()}
@@ -94,7 +100,8 @@ def open_repository(name: str, revision: str | None, setting: str, settings: Set
         raise DataError(
             f"{setting} {name}: the hub gives {shown(info.sha)} for its commit; fix HF_ENDPOINT, or name a folder"
         )
-    return Repository(name, setting, info.sha, files, settings.cache / "hub")
+    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
+    return Repository(name, setting, info.sha, files, settings.cache / "hub", kind, sizes)
 
 
 def _checking_client() -> Client:
@@ -125,6 +132,7 @@ def download(repository: Repository, names: Sequence[str], settings: Settings, s
             path = hf_hub_download(
                 repository.name,
                 name,
+                repo_type=repository.kind,
                 revision=repository.commit,
                 cache_dir=repository.folder,
                 token=_token(settings),
@@ -219,7 +227,8 @@ def _with_retries(call: Callable[[], T], name: str, revision: str | None, settin
 @contextmanager
 def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
     at = f"{name}@{revision}" if revision else name
-    pin = "finetune.revision" if setting == "finetune.base" else "classifier.revision"
+    pin = {"finetune.base": "finetune.revision", "classifier.pretrained": "classifier.revision"}.get(setting, setting)
+    holds = "the images" if setting == "dataset.root" else "the model"
     try:
         yield
     except HFValidationError as error:
@@ -247,7 +256,7 @@ def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]
             raise ConfigError(f"{setting} {at}: the hub refuses us ({_first_line(error)}); fix HF_TOKEN") from error
         raise UnavailableError(
             f"{setting} {at}: fetching it from the hub failed ({_first_line(error)}); run again when the hub answers, or name a "
-            "folder or s3://bucket/prefix that holds the model"
+            f"folder or s3://bucket/prefix that holds {holds}"
         ) from error
 
 

@@ -159,7 +159,8 @@ def test_the_study_ends_with_exactly_so_many_trials(release: Release) -> None:
 def test_nothing_holds_a_gpu_at_the_end(release: Release) -> None:
     def looked() -> bool:
         found = release.status()
-        return found["gpus_held"] == 0 and found["workers"] == {"all": 1, "waiting": 1}
+        workers = found["workers"]
+        return (found["gpus_held"], workers["all"], workers["waiting"]) == (0, 1, 1)
 
     wait_for(looked, "no GPU is held", 60)
     release.kubectl("scale", "deployment/study-tune", "--replicas=2")

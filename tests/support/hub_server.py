@@ -19,7 +19,7 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 @dataclass
 class Hub:
-    """Holds the repositories, each a folder, by name, and records the requests."""
+    """Holds the repositories, each a folder, by name, and records the requests. A data set's name begins with `datasets/`."""
 
     repositories: dict[str, Path]
     gated: set[str] = field(default_factory=set)
@@ -38,9 +38,10 @@ class Hub:
     def answer(self, path: str, token: str | None) -> Answer:
         """Returns status, body and headers."""
         for name, folder in self.repositories.items():
-            if path in (f"/api/models/{name}", *(f"/api/models/{name}/revision/{r}" for r in (COMMIT, "main"))):
+            api = f"/api/{name}" if name.startswith("datasets/") else f"/api/models/{name}"
+            if path in (api, *(f"{api}/revision/{r}" for r in (COMMIT, "main"))):
                 return 200, json.dumps(self._info(name, folder)).encode(), {}
-            if path.startswith((f"/api/models/{name}/revision/", f"/{name}/resolve/main")):
+            if path.startswith((f"{api}/revision/", f"/{name}/resolve/main")):
                 return 404, b"", {"X-Error-Code": "RevisionNotFound"}
             if path.startswith(f"/{name}/resolve/{COMMIT}/"):
                 file = path.removeprefix(f"/{name}/resolve/{COMMIT}/")
@@ -60,7 +61,7 @@ class Hub:
                 digest = "0" * 64 if self.wrong_digests else hashlib.sha256(body).hexdigest()
                 sibling["lfs"] = {"sha256": digest, "size": len(body), "pointerSize": 130}
             siblings.append(sibling)
-        return {"id": name, "sha": self.commit, "siblings": siblings}
+        return {"id": name.removeprefix("datasets/"), "sha": self.commit, "siblings": siblings}
 
 
 @contextmanager

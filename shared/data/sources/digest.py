@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from shared.artifacts.open import is_s3, open_bucket, split_s3
-from shared.artifacts.remote import expanded
+from shared.artifacts.remote import expanded, fetched_folder, is_hub
 from shared.artifacts.store import NotFound, folders_among
 from shared.config.dataset import Dataset
 from shared.data.sources.members import is_data
@@ -42,6 +42,8 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
     described: Iterable[bytes]
     if is_s3(dataset.root):
         described = _in_bucket(open_bucket(*split_s3(dataset.root), settings), dataset.label_endings)
+    elif is_hub(dataset.root):
+        described = _in_folder(fetched_folder(dataset.root, settings), dataset.root, dataset.label_endings)
     else:
         described = _in_folder(expanded(dataset.root), dataset.root, dataset.label_endings)
     entries = sorted(described)
@@ -58,7 +60,7 @@ def source_digest(dataset: Dataset, settings: Settings) -> str | None:
 
 def check_outside(path: Path, root: str | None, remedy: str) -> None:
     """Raises ConfigError if `path`, which is to be written, lies below the root, where it would count as data that changes with each run."""
-    if root and not is_s3(root) and path.resolve().is_relative_to(expanded(root).resolve()):
+    if root and not is_s3(root) and not is_hub(root) and path.resolve().is_relative_to(expanded(root).resolve()):
         raise ConfigError(f"{path}: lies inside of the data, {root}, whose files count as data; {remedy}")
 
 
