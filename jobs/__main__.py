@@ -96,7 +96,10 @@ def _say(text: str) -> None:
     help="Take this text-to-image model (a hub name, a folder or s3://) as the generator; name several to compare them in one study.",
 )
 def init(data: str, out: Path, hours: float | None, bases: tuple[str, ...]) -> None:
-    """Inspect DATA (class folders, a table with images, Parquet files, arrays, boxes …), and write a commented study, a contact sheet and a page."""
+    """Inspect DATA (class folders, a table with images, Parquet files, arrays, boxes …), and write a commented study, a contact sheet and a page.
+
+    If the Hugging Face hub answers, it downloads up to four small networks, once, to find out which of them suits the images; HF_HUB_OFFLINE=1 prevents that.
+    """
     from jobs.cli.init import init as write_study
 
     page = out.with_name(f"{out.stem}-look")
@@ -117,7 +120,7 @@ def init(data: str, out: Path, hours: float | None, bases: tuple[str, ...]) -> N
     help="Look at so many images at most, of each class equally many as far as it has so many.",
 )
 def look(data: str, sets: tuple[str, ...], out: Path, max_images: int) -> None:
-    """Look at DATA, or at a study's data, before you train: write a page with counts, sizes, copies, leaks and suspicious labels."""
+    """Look at DATA, or at a study's data, before you train: write a page with counts, sizes, copies, leaks, look-alikes and suspicious labels."""
     from jobs.cli.look import look as write_page
 
     _say("\n".join(write_page(data, out, max_images, sets)))

@@ -27,10 +27,10 @@ def in_threads(
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            waiting.append((item, pool.submit(call, item)))
-            if len(waiting) > most:
+            if len(waiting) == most:
                 first, future = waiting.popleft()
                 yield first, future.result()
+            waiting.append((item, pool.submit(call, item)))
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()

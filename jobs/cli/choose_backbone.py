@@ -49,7 +49,7 @@ def choose_backbone(summary: DataSummary, seen_side: Callable[[Backbone], int | 
 
     packaged = PACKAGED if is_installed() else None
     if not hub_answers():
-        line = "backbone: the Hugging Face hub does not answer or is not asked (HF_HUB_OFFLINE), so networks of the hub were not compared"
+        line = "backbone: networks of the Hugging Face hub were not compared, as it does not answer, or HF_HUB_OFFLINE is set"
         return Choice(packaged, (line,))
     lines, compared = list[str](), list[tuple[Backbone, Recalls]]()
     for backbone in HUB if packaged is None else (packaged, *HUB):
@@ -57,6 +57,8 @@ def choose_backbone(summary: DataSummary, seen_side: Callable[[Backbone], int | 
         if side is None:
             lines.append(f"backbone: {backbone.model} was not compared, as no study with it fits the time")
             continue
+        if backbone is not packaged:
+            log.info(f"fetching {backbone.model} from the hub to compare it; HF_HUB_OFFLINE=1 prevents that")
         try:
             pinned, files = _fetched(backbone)
             compared.append((pinned, _recalls(pinned, files, summary, side)))
@@ -130,11 +132,12 @@ def _is_better(one: Recalls, other: Recalls) -> bool:
     import numpy as np
 
     pairs = [(np.array(one[name], float), np.array(other[name], float)) for name in one if name in other]
-    pairs = [(a, b) for a, b in pairs if len(a) == len(b)]
+    # of two images or more, as one says nothing of the error
+    pairs = [(a, b) for a, b in pairs if len(a) == len(b) > 1]
     if not pairs:
         return False
     difference = np.mean([np.mean(a - b) for a, b in pairs])
-    error = np.sqrt(sum(np.var(a - b) / len(a) for a, b in pairs)) / len(pairs)
+    error = np.sqrt(sum(np.var(a - b, ddof=1) / len(a) for a, b in pairs)) / len(pairs)
     return bool(difference > error)
 
 

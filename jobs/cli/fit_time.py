@@ -129,9 +129,10 @@ class _Fitting:
         self._forecasts: dict[Design, Forecast] = {}
 
     def _study(self, design: Design) -> ResolvedStudy:
-        import yaml
+        from shared.config.plain_yaml import parse
 
-        return study_from_tree(yaml.safe_load(study_text(self.summary, self.name, design)))
+        tree, _ = parse(study_text(self.summary, self.name, design), self.name)
+        return study_from_tree(tree)
 
     def forecast(self, design: Design) -> Forecast:
         """Returns the forecast of a design."""

@@ -47,6 +47,9 @@ def init(
     if is_hub(named):
         data, named = _fetched(named)
     source = infer_source(data)  # first, since the user typed DATA, while --out has a default
+    if len(set(bases)) < len(bases):
+        twice = next(base for base in bases if bases.count(base) > 1)
+        raise ConfigError(f"--base: {twice} is named twice; name each base once")
     if out.exists():
         raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
     check_outside(out, str(source.root), "name a file elsewhere with --out")

@@ -155,17 +155,15 @@ def _generated_arms(design: Design) -> str:
     """Returns the experiments with generated images: one per base if several are compared."""
     if len(design.bases) < 2:
         return "  - {name: synthetic, title: Real and generated images, images: real+synthetic}"
-    names: list[str] = []
     lines = []
-    for number, base in enumerate(design.bases):
+    for number, base in enumerate(design.bases, 1):
         slug = (
             re.sub(r"[^a-z0-9]+", "-", base.rstrip("/").rpartition("/")[2].lower()).strip("-")[:LONGEST_SLUG].strip("-")
         )
-        name = f"by-{slug or number}"
-        names.append(f"{name}-{number}" if name in names else name)
         title = f"Real images and images by {base}"
-        own = f", finetune: {{base: {_quoted(base)}}}" if number else ""
-        lines.append(f"  - {{name: {names[-1]}, title: {_quoted(title)}, images: real+synthetic{own}}}")
+        own = f", finetune: {{base: {_quoted(base)}}}" if number > 1 else ""
+        name = f"by-{number}-{slug}".rstrip("-")
+        lines.append(f"  - {{name: {name}, title: {_quoted(title)}, images: real+synthetic{own}}}")
     return "\n".join(lines)
 
 

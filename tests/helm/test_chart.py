@@ -292,7 +292,7 @@ def test_control_may_do_what_it_does_and_no_more() -> None:
         ("pods",): ["delete", "list", "watch"],
         ("pods/status",): ["patch"],
         ("events",): ["list"],
-        ("configmaps",): ["list", "watch"],
+        ("configmaps",): ["delete", "list", "watch"],
         ("configmaps", "study-searches"): ["patch"],
         ("replicasets",): ["delete", "list"],
         ("deployments", "study-tune"): ["list", "watch"],

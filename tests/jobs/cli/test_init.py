@@ -265,7 +265,7 @@ def test_named_bases_are_compared_by_an_arm_each(tmp_path: Path) -> None:
     study = load_study(tmp_path / "birds.yaml")
     arms = {e.name: e.finetune for e in study.experiments if e.images == "real+synthetic"}
     assert {name: getattr(finetune, "base", None) for name, finetune in arms.items()} == dict(
-        zip(("by-stable-diffusion-xl-base-1-0", "by-z-image", "by-z-image-2"), bases, strict=True)
+        zip(("by-1-stable-diffusion-xl-base-1-0", "by-2-z-image", "by-3-z-image"), bases, strict=True)
     )
     assert {finetune.generator for finetune in arms.values()} == {"text-to-image"}
     # resolution, guidance and steps are those of each family
@@ -275,9 +275,19 @@ def test_named_bases_are_compared_by_an_arm_each(tmp_path: Path) -> None:
     assert [e.name for e in study.experiments if e.images == "real+copies"] == ["placebo"]
 
 
-def test_one_base_is_the_generator(tmp_path: Path) -> None:
+def test_a_base_is_named_once(tmp_path: Path) -> None:
+    data = folder_tree(tmp_path / "birds", jay=6, owl=5)
+    with pytest.raises(ConfigError, match="--base: a/x is named twice"):
+        init(data, tmp_path / "birds.yaml", bases=("a/x", "b/x", "a/x"))
+
+
+def test_one_base_is_the_generator_of_a_study_that_fits_the_time(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
-    init(data, tmp_path / "birds.yaml", bases=("Tongyi-MAI/Z-Image",))
+    init(data, tmp_path / "birds.yaml", hours=0.5, fits=True, bases=("Tongyi-MAI/Z-Image",))
     study = load_study(tmp_path / "birds.yaml")
     assert [experiment.name for experiment in study.experiments] == ["real", "synthetic", "placebo"]
     assert getattr(study.written.finetune, "base", None) == "Tongyi-MAI/Z-Image"
