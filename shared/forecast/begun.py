@@ -59,7 +59,7 @@ def _read(path: Path, plan: str) -> RunForecast | None:
         kept = _Kept.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
         log.warning("the kept forecast is damaged and is made again", path=path, reason=str(error).splitlines()[0])
         return None
     return kept.forecast if kept.plan == plan else None

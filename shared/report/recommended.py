@@ -104,13 +104,18 @@ def recommend(
 
 
 def best_of(study: StudyInputs, experiment: Experiment) -> ValidationScores:
-    """Returns the scores of an experiment's repetitions on the validation split; raises DataError if one was not committed."""
+    """Returns the scores of an experiment's repetitions on the validation split; raises DataError if one is missing or cannot be read."""
     metric, scores = deciding_metric(study.config.verdict), {}
     for repeat, result in experiment.finals.items():
+        role = f"final/{experiment.config.name}/{repeat}"
         if "validation.parquet" not in result.files:
+            raise DataError(f"{role}: has no validation.parquet; run it again (--rerun final)")
+        try:
+            logits, labels = read_validation(result.files["validation.parquet"], study.schema)
+        except (ValueError, KeyError, TypeError) as error:
+            said = " ".join(str(error).split())
             raise DataError(
-                f"final/{experiment.config.name}/{repeat}: has no validation.parquet; run it again (--rerun final)"
-            )
-        logits, labels = read_validation(result.files["validation.parquet"], study.schema)
+                f"{role}: validation.parquet cannot be read ({said}); run it again (--rerun final)"
+            ) from error
         scores[repeat] = validation_score(study.schema, logits, labels, study.rare, metric)
     return ValidationScores(metric, scores)

@@ -10,6 +10,7 @@ import pytest
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import ReportConfig
+from shared.errors import ArtifactError
 from shared.forecast.begun import FILE, begin_with_forecast
 from shared.forecast.forecast import forecast_study
 from shared.pipeline.plan import plan
@@ -72,6 +73,12 @@ def test_a_damaged_forecast_is_made_again(tmp_path: Path, settings: Settings, ca
     (tmp_path / FILE).write_text("{")
     assert begin_with_forecast(study(), plan(study()), tmp_path, settings) is not None
     assert "the kept forecast is damaged" in caplog.text
+
+
+def test_what_has_the_name_of_a_forecast_and_is_no_file_is_one_error(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(ArtifactError, match=r"forecast\.json: cannot be written"):
+        begin_with_forecast(study(), plan(study()), tmp_path, settings)
 
 
 def test_a_run_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
