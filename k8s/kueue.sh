@@ -16,8 +16,13 @@ fi
 kubectl --context "$context" apply -f k8s/namespace.yaml
 # its webhooks answer some seconds after its Pod is ready, once they have their certificate
 for _ in $(seq 30); do
-  kubectl --context "$context" -n tailfill apply -f k8s/kueue/queue.yaml && exit 0
+  kubectl --context "$context" -n tailfill apply -f k8s/kueue/queue.yaml && applied=yes && break
   sleep 2
 done
+# an API that does not answer keeps every deleted namespace for ever; nothing here uses this one, which lists what waits in a queue
+visibility=(v1beta1.visibility.kueue.x-k8s.io v1beta2.visibility.kueue.x-k8s.io)
+kubectl --context "$context" wait --for=condition=Available --timeout=60s apiservice "${visibility[@]}" ||
+  kubectl --context "$context" delete apiservice --ignore-not-found "${visibility[@]}"
+[ -z "${applied:-}" ] || exit 0
 echo "Kueue does not take its queues: kubectl -n kueue-system logs deployment/kueue-controller-manager says why" >&2
 exit 1
