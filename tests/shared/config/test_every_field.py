@@ -23,7 +23,7 @@ from shared.pipeline.warm_start import WarmStart
 from tests.support.small_study import SMALL_STUDY
 
 DEMO = yaml.safe_load((SMALL_STUDY).read_text())
-BASE = {"base": "some/model", "revision": "a"}
+BASE = {"base": "some/model", "revision": "a", "method": "lora"}
 FINETUNE = {
     name: {"generator": name, "resolution": 32} | (BASE if kind.base else {}) for name, kind in GENERATORS.items()
 }
