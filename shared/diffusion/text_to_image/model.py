@@ -180,9 +180,12 @@ class Trained:
             model.load_state_dict(state, assign=True)
 
 
-def _adapter(file: str) -> str:
-    """Returns the name under which a model keeps the adapters of a file; peft allows no dot in it."""
-    return file.partition(".")[0]
+def _adapter(file: str) -> str | None:
+    """Returns the name under which a model keeps the adapters of a class, without a dot and without "lora", which are parts of peft's own keys.
+
+    It is None for adapters of all classes, to which diffusers gives a name.
+    """
+    return None if file == LORA else file.partition(".")[0].replace("lora-", "class")
 
 
 def _load_lora(model: Any, part: str, state: dict[str, torch.Tensor], family: Family, file: str = LORA) -> None:
