@@ -436,18 +436,9 @@ def predict(
 def upload(folder: str, target: str, as_json: bool) -> None:
     """Copy a data set, or weights, into a bucket that a cluster reads. It removes nothing, and continues if it is started again."""
     from jobs.cli.upload import upload as send
-    from shared.artifacts.remote import is_hub
     from shared.settings import Settings
 
-    settings = Settings.from_environment()
-    if is_hub(folder):
-        from shared.stop import StopSignal
-        from shared.weights.hub_data import local_data
-
-        path = local_data(folder, settings, StopSignal())[0]
-    else:
-        path = Path(folder)
-    _say(send(path, target, settings, as_json))
+    _say(send(folder, target, Settings.from_environment(), as_json))
 
 
 WHERE = click.argument("where", metavar="[DIR | s3://BUCKET/PREFIX]", required=False)

@@ -14,7 +14,8 @@ from typing import Any
 from shared.config.near import near
 from shared.config.task import BEGINS, ENDS
 from shared.errors import InputError, UnavailableError
-from shared.kube.api import Cluster, ClusterError, Object
+from shared.kube.api import Cluster, Object
+from shared.kube.errors import ClusterError
 from shared.kube.manifests import stages_name
 from shared.kube.requests import SubmitRequest, new_name, request_body, withdrawal_body
 from shared.log import Log, duration

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.cli.fit_time import Fitted, fit_time
 from jobs.cli.study_text import SEED, USUAL, DataSummary, Design, study_text
 from shared.artifacts.disk import whole_file
-from shared.artifacts.remote import is_hub, parse_hub
+from shared.artifacts.hub_location import is_hub, parse_hub
 from shared.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,41 +32,26 @@ def init(
 ) -> list[str]:
     """Writes a study for the labelled images in `data`, of any source that `infer_source` knows, to `out`, and `<out>-contact.png` beside it.
 
-    `data` may also be `hf://owner/name`, which is fetched first; the study names the commit then.
-
-    With `page`, writes a page of counts and sizes into that folder, too. If it `fits`, the study takes about so many `hours` on this machine, by
-    default 1 on a CPU and 8 on a GPU; else it has the usual size. With `bases`, it
-    compares these pretrained models as generators. Returns lines that describe the data and the next step. Raises DataError if
+    `data` may also be `hf://owner/name`, which is fetched first; the study names the commit then. With `page`, writes a page of counts and sizes into
+    that folder, too. If it `fits`, the study takes about so many `hours` on this machine, by default 1 on a CPU and 8 on a GPU; else it has the usual
+    size. With `bases`, it compares these pretrained models as generators. Returns lines that describe the data and the next step. Raises DataError if
     `data` is none of them or has no usable image, and ConfigError if `out` exists already or cannot be written, or if `page` holds other files.
     """
     from jobs.cli.look import Listed, first_look
     from shared.data.infer_source import infer_source
-    from shared.data.sources.digest import check_outside
 
     named, data = str(data), Path(data)
+    name = _study_name(data)
     if is_hub(named):
+        name = _study_name(Path(parse_hub(named).name))
         data, named = _fetched(named)
     source = infer_source(data)  # first, since the user typed DATA, while --out has a default
-    if len(set(bases)) < len(bases):
-        twice = next(base for base in bases if bases.count(base) > 1)
-        raise ConfigError(f"--base: {twice} is named twice; name each base once")
-    if out.exists():
-        raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
-    check_outside(out, str(source.root), "name a file elsewhere with --out")
-    if page is not None:
-        from shared.look.folder import check_folder
-
-        check_folder(page)
+    _check_written(bases, out, source, page)
     if is_hub(named):
         source = replace(source, dataset=source.dataset.model_copy(update={"root": named}))
     summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    name, fitted = (
-        _study_name(Path(parse_hub(named).name) if is_hub(named) else data),
-        Fitted(replace(USUAL, bases=bases), ()),
-    )
-    if fits:
-        fitted = fit_time(summary, name, hours, bases)
+    fitted = fit_time(summary, name, hours, bases) if fits else Fitted(replace(USUAL, bases=bases), ())
     text = study_text(summary, name, fitted.design, fitted.lines)
     drawn = _contact_sheet(summary)
     with whole_file(sheet, private=False) as temporary:
@@ -83,6 +68,21 @@ def init(
         f"before you train: {look} shows copies, images in two splits and suspicious labels",
         f"next: tailfill validate {out} --plan",
     ]
+
+
+def _check_written(bases: tuple[str, ...], out: Path, source: InferredSource, page: Path | None) -> None:
+    """Raises ConfigError if a base is named twice, or if what would be written cannot be."""
+    from shared.data.sources.digest import check_outside
+    from shared.look.folder import check_folder
+
+    if len(set(bases)) < len(bases):
+        twice = next(base for base in bases if bases.count(base) > 1)
+        raise ConfigError(f"--base: {twice} is named twice; name each base once")
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; rename it, or name another file with --out")
+    check_outside(out, str(source.root), "name a file elsewhere with --out")
+    if page is not None:
+        check_folder(page)
 
 
 def inspect_data(data: Path, source: InferredSource) -> DataSummary:

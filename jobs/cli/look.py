@@ -98,8 +98,9 @@ def first_look(listed: Listed, out: Path, command: str) -> Path:
 
 def open_data(data: str, out: Path, sets: Sequence[str], scratch: Path) -> Data:
     """Returns where the images are; those of a bucket are copied into `scratch`."""
+    from shared.artifacts.hub_location import is_hub
     from shared.artifacts.open import is_s3
-    from shared.artifacts.remote import is_hub, local_folder
+    from shared.artifacts.remote import local_folder
     from shared.config.load import load_study
     from shared.data.infer_source import infer_source
     from shared.data.sources.digest import check_outside

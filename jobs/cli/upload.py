@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.disk import disk_errors
+from shared.artifacts.hub_location import is_hub
 from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
@@ -25,6 +26,8 @@ from shared.log import Log
 from shared.names import LONGEST_NAME, name_fault, path_below, shown
 from shared.parallel import in_threads
 from shared.settings import Settings
+from shared.stop import StopSignal
+from shared.weights.hub_data import local_data
 
 if TYPE_CHECKING:
     from shared.artifacts.s3 import Listed, S3Store
@@ -57,14 +60,15 @@ class UploadResult:
     """Gives the path of the study's value that names such a folder."""
 
 
-def upload(folder: Path, target: str, settings: Settings, as_json: bool) -> str:
-    """Copies the files that are missing or differ, and returns the text for stdout.
+def upload(data: Path | str, target: str, settings: Settings, as_json: bool) -> str:
+    """Copies the files of a folder, or of `hf://owner/name`, that are missing or differ, and returns the text for stdout.
 
     Raises ConfigError if the target is not in a bucket, DataError before anything is sent if the folder has a file that cannot be copied, and
     the errors of the bucket.
     """
     if not is_s3(target):
         raise ConfigError(f"{target}: must be like s3://bucket/prefix")
+    folder = local_data(str(data), settings, StopSignal())[0] if is_hub(str(data)) else Path(data)
     files = list_files(folder)
     store = open_bucket(*split_s3(target), settings)
     existing = {listed.key: listed for listed in store.files()}

@@ -17,9 +17,10 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream.ws_client import create_websocket, get_websocket_url
-from websocket import ABNF, WebSocketBadStatusException, WebSocketConnectionClosedException, WebSocketException
+from websocket import ABNF, WebSocketConnectionClosedException
 
 from shared.errors import InputError, UnavailableError
+from shared.kube.errors import FORWARD, ClusterError, Conflict, Expired, Missing, Unauthorized, client_errors
 from shared.log import Log
 from shared.retries import Backoff, retrying
 from shared.terminal import shortened
@@ -47,24 +48,10 @@ LISTS = 3  # attempts at a list whose pages expire while they are read
 FORWARD_SECONDS = 180.0  # without a byte from a port: control may wait for a store or a database before it answers
 ATTEMPTS = 4
 BACKOFF = Backoff(0.5)
-UNAVAILABLE = (429, 500, 502, 503, 504)  # statuses that concern the API server, not the request
-FORWARD = "forward to"  # in place of a method
 ENDED = (WebSocketConnectionClosedException, ConnectionError)  # what the end of a websocket looks like
 JSON_PATCH = "application/json-patch+json"
 
 _log = Log("kubernetes")
-
-
-class ClusterError(InputError):
-    """Says that the cluster refuses permanently: a right is missing, or it does not accept an object."""
-
-
-class Unauthorized(ClusterError):
-    """Says that the API server does not accept the credentials (401)."""
-
-
-class Expired(UnavailableError):
-    """Says that the API server does not remember a version any more (410), so that the objects must be listed anew."""
 
 
 class Observer(Protocol):
@@ -127,7 +114,7 @@ class Cluster:
         """Returns the objects with these labels; none if the cluster does not have the kind, or does not let us list it."""
         try:
             return self.list(kind, selector)
-        except (_Missing, ClusterError):
+        except (Missing, ClusterError):
             return []
 
     def list_version(self, kind: str, selector: str = "", field_selector: str = "") -> tuple[Objects, str]:
@@ -166,14 +153,14 @@ class Cluster:
         """Returns the object of that name (`name/scale` for its scale), or None."""
         try:
             return self._request("GET", self._path(kind, name))
-        except _Missing:
+        except Missing:
             return None
 
     def create(self, kind: str, body: Object) -> bool:
         """Creates an object; returns False if one of that name exists."""
         try:
             found = self._request("POST", self._path(kind), body=body)
-        except _Conflict:
+        except Conflict:
             for observer in self._observers_of(kind):
                 observer.missed(body["metadata"]["name"])
             return False
@@ -186,7 +173,7 @@ class Cluster:
         grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
             answer = self._request("DELETE", self._path(kind, name), body={"propagationPolicy": "Background", **grace})
-        except _Missing:
+        except Missing:
             answer = {}
         if "metadata" in answer and answer.get("kind") != "Status":
             return  # the object, which exists until its finalizers are done or its grace period is over
@@ -197,7 +184,7 @@ class Cluster:
         """Applies a JSON patch (RFC 6902), whole or not at all; returns False if the object was deleted or has changed."""
         try:
             self._request("PATCH", self._path(kind, name), body=list(operations), content_type=JSON_PATCH)
-        except (_Missing, _Conflict):
+        except (Missing, Conflict):
             return False
         return True
 
@@ -206,9 +193,9 @@ class Cluster:
         path = self._path("pods", f"{pod}/log")
         try:
             answer = self._send("GET", path, (SECONDS[0], FOLLOW_SECONDS), {"follow": "true"}).response
-        except _Missing:
+        except Missing:
             return
-        with _client_errors("GET", path), answer:
+        with client_errors("GET", path), answer:
             for line in _lines(answer):
                 yield line.decode(errors="replace")
 
@@ -220,7 +207,7 @@ class Cluster:
         path = self._path("pods", f"{pod}/portforward")
 
         def forward(api: client.ApiClient) -> bytes:
-            with _client_errors(FORWARD, pod):
+            with client_errors(FORWARD, pod):
                 _, url, headers, _, _ = _serialized(api, "GET", path, {"ports": str(port)})
                 session = create_websocket(api.configuration, get_websocket_url(url), headers)
                 try:
@@ -230,7 +217,7 @@ class Cluster:
 
         try:
             return self._authorized(forward)
-        except (_Missing, _Conflict) as error:
+        except (Missing, Conflict) as error:
             raise UnavailableError(f"the Pod {pod} has ended; run it again") from error
 
     def _observers_of(self, kind: str) -> Iterator[Observer]:
@@ -251,7 +238,7 @@ class Cluster:
 
         def attempt() -> Object:
             answer = self._send(method, path, SECONDS, query, headers, body)
-            with _client_errors(method, path):
+            with client_errors(method, path):
                 found: Object = json.loads(answer.response.data)
             return found
 
@@ -268,7 +255,7 @@ class Cluster:
         body: Any = None,
     ) -> Any:
         def send(api: client.ApiClient) -> Any:
-            with _client_errors(method, path):
+            with client_errors(method, path):
                 _, url, all_headers, sent, _ = _serialized(api, method, path, query, headers, body)
                 answer: Any = api.call_api(method, url, all_headers, sent, _request_timeout=seconds)
                 if answer.status >= 400:
@@ -352,7 +339,7 @@ class EventStream:
         Raises Expired if the server has forgotten what comes next, UnavailableError if the connection breaks or is silent for SILENT_SECONDS,
         and ClusterError if the server refuses to go on.
         """
-        with _client_errors("GET", self._url), self._answer:
+        with client_errors("GET", self._url), self._answer:
             for line in _lines(self._answer):
                 event = json.loads(line)
                 told = event.get("object") if isinstance(event, dict) else None
@@ -402,61 +389,3 @@ def _exchange(session: Any, what: str, sent: bytes, most: int) -> bytes:
     if wrong and not received:
         raise UnavailableError(f"{what}: nothing answers there ({shortened(wrong.decode(errors='replace'), 300)})")
     return bytes(received)
-
-
-class _Missing(Exception):
-    """Says that the object does not exist (404)."""
-
-
-class _Conflict(Exception):
-    """Says that the object exists or has changed (409), or that a patch's test failed (422)."""
-
-
-class _client_errors:
-    """Turns what the Kubernetes client raises into our errors."""
-
-    def __init__(self, method: str, target: str) -> None:
-        self._method = method
-        self._what = f"{method} {target.split('?')[0]}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, WebSocketBadStatusException):
-            said = (error.resp_body or b"").decode(errors="replace")
-            error = ApiException(status=error.status_code, reason="refused", body=said)
-        elif isinstance(error, WebSocketException | OSError):
-            raise UnavailableError(
-                f"Kubernetes: {self._what}: the connection was cut ({' '.join(str(error).split())[:300]}); run it again"
-            ) from error
-        if isinstance(error, urllib3.exceptions.HTTPError | ValueError | config.ConfigException):
-            raise UnavailableError(f"Kubernetes: {self._what}: {' '.join(str(error).split())[:300]}") from error
-        if not isinstance(error, ApiException):
-            return
-        said = _message(error)
-        if not error.status or error.status in UNAVAILABLE:
-            raise UnavailableError(f"Kubernetes: {self._what}: {said}") from error
-        if error.status == 404:
-            raise _Missing from error
-        if error.status == 410:
-            raise Expired(f"Kubernetes: {self._what}: {said}") from error
-        if error.status == 409 or (error.status == 422 and self._method == "PATCH"):
-            raise _Conflict from error
-        if error.status == 400 and self._method == FORWARD:
-            raise UnavailableError(f"Kubernetes: {self._what}: the Pod does not run ({said}); run it again") from error
-        if error.status == 401:
-            raise Unauthorized(f"Kubernetes: {self._what}: {said}; log in to the cluster again") from error
-        remedy = (
-            "ask for the right (or for more quota), see the chart's README"
-            if error.status == 403
-            else "see the chart and its values"
-        )
-        raise ClusterError(f"Kubernetes: {self._what}: {said}; {remedy}") from error
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return str(json.loads(error.body or "")["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.status} {error.reason}"

@@ -12,7 +12,8 @@ import threading
 import time
 
 from shared.errors import UnavailableError
-from shared.kube.api import Cluster, ClusterError, EventStream, Expired, Object
+from shared.kube.api import Cluster, EventStream, Object
+from shared.kube.errors import ClusterError, Expired
 from shared.log import Log
 
 WATCH_SECONDS = (

@@ -10,7 +10,8 @@ from shared.artifacts.artifacts import Artifacts
 from shared.config.stages import Stage
 from shared.config.task import Task
 from shared.errors import ConfigError
-from shared.kube.api import Cluster, ClusterError, Object
+from shared.kube.api import Cluster, Object
+from shared.kube.errors import ClusterError
 from shared.kube.manifests import (
     TASK_FILE,
     WORKER,

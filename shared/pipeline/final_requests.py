@@ -21,7 +21,8 @@ from shared.config.base import Section
 from shared.config.stages import FinalConfig
 from shared.config.task import Task, TaskReference
 from shared.errors import ArtifactError, ConfigError, InputError, UnavailableError
-from shared.kube.api import ClusterError, Object
+from shared.kube.api import Object
+from shared.kube.errors import ClusterError
 from shared.kube.manifests import SUBMITTED, held_tasks, parallelism, stages_name
 from shared.kube.mirror import Mirror
 from shared.kube.release import Release

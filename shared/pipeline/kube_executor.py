@@ -16,7 +16,8 @@ from datetime import datetime
 
 from shared.config.stages import Stage
 from shared.config.task import Task
-from shared.kube.api import ClusterError, Object
+from shared.kube.api import Object
+from shared.kube.errors import ClusterError
 from shared.kube.lost_pods import replace_lost_pods
 from shared.kube.manifests import (
     MANIFEST,

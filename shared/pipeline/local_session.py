@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.artifacts.folder import FolderStore
+from shared.artifacts.hub_location import share_fetched
 from shared.artifacts.open import is_s3
-from shared.artifacts.remote import share_fetched
 from shared.config.load import study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.data.review import review_locations

@@ -16,7 +16,8 @@ from functools import partial
 from shared.config.stages import TuneConfig
 from shared.config.task import Task, block_json
 from shared.errors import UnavailableError
-from shared.kube.api import ClusterError, Object
+from shared.kube.api import Object
+from shared.kube.errors import ClusterError
 from shared.kube.manifests import MANIFEST, ROLE, WORKER, is_worker
 from shared.kube.mirror import Mirror
 from shared.kube.release import Release

@@ -115,7 +115,9 @@ def read_searches(url: str, names: str) -> list[SearchSnapshot]:
     """
     with _reading(url) as ask:
         tables = ask(statements.TABLES, {})[0]
-        written = ask(statements.MONITOR_VERSION, {})[0]["version"] if tables["versioned"] else None
+        # the tables may be committed after this transaction's snapshot was taken: then they exist, and their rows do not
+        rows = ask(statements.MONITOR_VERSION, {}) if tables["versioned"] else []
+        written = rows[0]["version"] if rows else None
         if not check_version(version_of(tables["made"], written), connection_arguments(url)[1]):
             return []
         return [_snapshot(row, ask) for row in ask(statements.MONITOR_SEARCHES, {"names": names})]

@@ -5,12 +5,14 @@ The commands that a person runs fetch it; stages read the cache and never go onl
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from shared.artifacts.disk import disk_errors
-from shared.artifacts.remote import HubData, hub_folder, is_hub, parse_hub
+from shared.artifacts.hub_location import HubData, hub_folder, is_hub, parse_hub
 from shared.data.sources.split_words import split_within
 from shared.errors import ConfigError, DataError
 from shared.log import Log
@@ -57,14 +59,17 @@ def fetch_data(location: str, settings: Settings, stop: StopSignal) -> str:
         )
     log.info("fetching a data set once", repository=data.name, commit=repository.commit, gigabytes=round(size / 1e9, 3))
     found = download(repository, names, settings, stop)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with disk_errors(target):
+    with disk_errors(target), tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
+        whole = Path(folder) / target.name
         for name, path in found.items():
-            kept = path_below(partial, name.removeprefix(f"{data.folder}/") if data.folder else name, data.name)
+            kept = path_below(whole, name.removeprefix(f"{data.folder}/") if data.folder else name, data.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path.resolve(), kept)
-        partial.rename(target)
+            os.link(path.resolve(), kept)
+        try:
+            whole.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
     cached = path_below(repository.folder, f"datasets--{data.name.replace('/', '--')}", data.name)
     shutil.rmtree(cached, ignore_errors=True)
     return pinned

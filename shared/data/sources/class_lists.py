@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -25,22 +25,27 @@ def divided(
 
     A line names an image by its path, or by the end of it, with or without its ending. Raises DataError if two lists name one image, or if they name none.
     """
-    splits: dict[str, SplitName] = {}
-    for split, file in lists.items():
-        for number, line in enumerate(
-            read_text_file(path_below(root, file, "dataset.lists", DataError), file, MOST_BYTES).split("\n"), 1
-        ):
-            name = listed_name(line)
-            if name and splits.setdefault(name, split) != split:
-                raise DataError(
-                    f"{file} line {number}: {shown(name)} is listed for {splits[name]}, too; keep it in one list"
-                )
+    splits = read_lists(root, lists, listed_name)
     said = [(image, _split(image.path, splits)) for image in images]
     found = [replace(image, split=part) for image, part in said if part is not None]
     if not found:
         raise DataError(f"{', '.join(lists.values())}: name no image below {root.name}/; correct the paths")
     left = len(images) - len(found)
     return found, (f"{left:,} images are in no list of a split, and were left out.",) if left else ()
+
+
+def read_lists(root: Path, lists: Mapping[SplitName, str], name_of: Callable[[str], str]) -> dict[str, SplitName]:
+    """Returns the split of each name in lists of images; `name_of` gives that in a line, blank for none. Raises DataError if two lists have one name."""
+    splits: dict[str, SplitName] = {}
+    for split, file in lists.items():
+        text = read_text_file(path_below(root, file, "dataset.lists", DataError), file, MOST_BYTES)
+        for number, line in enumerate(text.split("\n"), 1):
+            name = name_of(line)
+            if name and splits.setdefault(name, split) != split:
+                raise DataError(
+                    f"{file} line {number}: {shown(name)} is listed for {splits[name]}, too; keep it in one list"
+                )
+    return splits
 
 
 def listed_name(line: str) -> str:

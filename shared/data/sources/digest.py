@@ -11,8 +11,9 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from shared.artifacts.hub_location import fetched_folder, is_hub
 from shared.artifacts.open import is_s3, open_bucket, split_s3
-from shared.artifacts.remote import expanded, fetched_folder, is_hub
+from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound, folders_among
 from shared.config.dataset import Dataset
 from shared.data.sources.members import is_data

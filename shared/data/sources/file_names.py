@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,13 +16,13 @@ from shared.data.sources.split_words import split_of
 from shared.errors import ConfigError, DataError
 from shared.names import path_below
 
-NAME = re.compile(r"(?P<name>.*?[^\W\d_].*?)[-_. (]*[0-9]+\)?")
-
 
 def name_of(path: str) -> str | None:
-    """Returns what a file's name has before its number; None if it has no number, or nothing before it."""
-    match = NAME.fullmatch(PurePosixPath(path).stem)
-    return match["name"].strip("-_. (") if match else None
+    """Returns what a file's name has before its number; None if it has no number, or no letter before it."""
+    stem = PurePosixPath(path).stem.removesuffix(")")
+    before = stem.rstrip("0123456789")
+    name = before.strip("-_. (")
+    return name if before != stem and any(map(str.isalpha, name)) else None
 
 
 def read_named(config: FolderSource, root: Path, problems: Problems) -> ImageListing:

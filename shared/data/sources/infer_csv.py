@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.config.dataset import CsvSource, SplitName
+from shared.config.dataset import CsvGroup, CsvSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import holds_class_images
@@ -86,28 +86,14 @@ def table_source(
     divided_by, values = (None, {}) if divided else _split_column(table, free, found.column)
     group_by = unit_column(free, table.cells)
     taken |= {divided_by, group_by}
-    per_label = _repeats([cell for cell in table.cells(found.column) if cell])
     notes: list[str] = []
     wanted = [c for c in free if c not in taken and not is_split_column(c) and (columns is None or c in columns)]
-    groups = table_groups(table, wanted, notes)
-    if not groups:
-        raise DataError(
-            f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
-            f"{listed(table.columns)}"
-        )
-    if per_label:  # of a column per class, each row has one
-        groups = {n: g.model_copy(update={"kind": "any"}) if g.columns else g for n, g in groups.items()}
-    several = with_several_classes(table, found.column, groups) if per_label else None
-    if several is not None:
-        groups = several
-        notes.append("some images stand on several rows: each image has the labels of all its rows")
-    for name, group in groups.items():
-        if group.kind == "one" and group.column is not None and several is None:
-            named = class_names(root, Path(fields["file"]), table, found.column, group.column)
-            groups[name] = group.model_copy(update={"names": named}) if named else group
+    groups, per_label = _label_groups(table, found.column, wanted, notes)
+    if not per_label:
+        groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
     groups = {(names or {}).get(name, name): group for name, group in groups.items()}
     settings = {
-        "rows": "label" if several is not None else None,
+        "rows": "label" if per_label else None,
         "path_column": found.column,
         "path_prefix": found.prefix or None,
         "lookup": found.lookup if found.lookup != "path" else None,
@@ -137,6 +123,38 @@ def table_source(
         **column_comments(group_by),
     }
     return InferredSource(dataset, root, comments, tuple(notes))
+
+
+def _label_groups(
+    table: Table, path_column: str, columns: Sequence[str], notes: list[str]
+) -> tuple[dict[str, CsvGroup], bool]:
+    """Returns the label groups among columns, and whether a row holds one label of an image that may have several.
+
+    Raises DataError if no column looks like labels.
+    """
+    groups = table_groups(table, columns, notes)
+    if not groups:
+        raise DataError(
+            f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
+            f"{listed(table.columns)}"
+        )
+    if not _repeats([cell for cell in table.cells(path_column) if cell]):
+        return groups, False
+    # of a column per class, each row has one
+    groups = {n: g.model_copy(update={"kind": "any"}) if g.columns else g for n, g in groups.items()}
+    several = with_several_classes(table, path_column, groups)
+    if several is None:
+        return groups, False
+    notes.append("some images stand on several rows: each image has the labels of all its rows")
+    return several, True
+
+
+def _with_names(group: CsvGroup, root: Path, file: str, table: Table, found: PathColumn) -> CsvGroup:
+    """Returns a group whose classes have names, if they are codes and something names them."""
+    if group.kind != "one" or group.column is None:
+        return group
+    named = class_names(root, Path(file), table, found.column, group.column)
+    return group.model_copy(update={"names": named}) if named else group
 
 
 def _split_column(table: Table, columns: Sequence[str], path_column: str) -> tuple[str | None, dict[str, SplitName]]:

@@ -20,8 +20,6 @@ LABELS = frozenset({"label", "labels", "emotion", "class", "target", "y"})
 PIXEL = re.compile(r"pixel_?\d+|\d+x\d+", re.IGNORECASE)
 LEAST_SIDE = 8
 MOST_VALUES = 1 << 30  # of one file: it is read into memory
-MOST_CELL = 1 << 20  # characters of a cell
-csv.field_size_limit(MOST_CELL)
 
 Part = tuple[SplitName | None, NDArray[np.uint8], NDArray[np.int64]]
 """Holds a split, its pixels `[n, h, w]` or `[n, h, w, 3]`, and its class numbers `[n]`."""

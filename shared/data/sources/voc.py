@@ -11,6 +11,7 @@ from shared.config.dataset import SplitName, VocSource
 from shared.data.problems import BadImage, Problems
 from shared.data.source import ImageListing, InferredSource
 from shared.data.sources.boxes import BOX_COMMENTS, BOX_SETTINGS, Box, Corners, box_listing
+from shared.data.sources.class_lists import read_lists
 from shared.data.sources.image_finder import ImageFinder, said_split
 from shared.data.sources.infer_folders import MASKS
 from shared.data.sources.members import images_below, left_behind
@@ -18,7 +19,7 @@ from shared.data.sources.paths import existing_root
 from shared.data.sources.split_words import split_of_file
 from shared.data.sources.text_file import read_text_file
 from shared.errors import DataError
-from shared.names import path_below, shown
+from shared.names import shown
 
 MOST_BYTES = 1 << 22  # of one file: a thousand boxes have 0.3 MB
 LEAST_SHARE = 0.6  # of the images, that have a file of boxes
@@ -58,7 +59,7 @@ def read_voc(config: VocSource, root: Path, problems: Problems) -> ImageListing:
     files = list(_files(root))
     if not files:
         raise DataError(f"{root.name}/: holds no XML files of boxes; dataset.root must hold one per image")
-    lists = _listed(root, config)
+    lists = read_lists(root, config.lists, _listed)
     said = {file: lists.get(PurePosixPath(file).stem) if config.lists else said_split(file) for file in files}
     splits = set(said.values())
     divided = "train" in splits and len(splits - {None}) > 1
@@ -154,14 +155,6 @@ def _lists(root: Path) -> dict[SplitName, str]:
     return found if "train" in found and len(found) > 1 else {}
 
 
-def _listed(root: Path, config: VocSource) -> dict[str, SplitName]:
-    splits: dict[str, SplitName] = {}
-    for split, file in config.lists.items():
-        text = read_text_file(path_below(root, file, "dataset.lists", DataError), file, MOST_BYTES * 16)
-        for number, line in enumerate(text.split("\n"), 1):
-            name = PurePosixPath(line.split()[0]).stem if line.split() else ""
-            if name and splits.setdefault(name, split) != split:
-                raise DataError(
-                    f"{file} line {number}: {shown(name)} is listed for {splits[name]}, too; keep it in one list"
-                )
-    return splits
+def _listed(line: str) -> str:
+    """Returns the name of the image in a line of a list, which lists of one class follow by a number."""
+    return PurePosixPath(line.split()[0]).stem if line.split() else ""

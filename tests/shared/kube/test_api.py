@@ -20,7 +20,8 @@ from kubernetes import client
 
 from shared.errors import InputError, UnavailableError
 from shared.kube import api
-from shared.kube.api import Cluster, ClusterError
+from shared.kube.api import Cluster
+from shared.kube.errors import ClusterError
 from shared.retries import Backoff
 from tests.support.kube_objects import pod
 from tests.support.kube_server import kube_server

@@ -11,7 +11,8 @@ import pytest
 
 from shared.errors import UnavailableError
 from shared.kube import api, mirror
-from shared.kube.api import Cluster, ClusterError
+from shared.kube.api import Cluster
+from shared.kube.errors import ClusterError
 from shared.kube.mirror import Mirror
 from tests.support.kube_server import KubeServer, kube_server
 

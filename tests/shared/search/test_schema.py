@@ -278,6 +278,13 @@ def check_columns(database: Database) -> None:
             assert found.get_pk_constraint(name)["constrained_columns"] == [c.name for c in table.primary_key]
 
 
+def test_tables_whose_version_is_not_visible_yet_are_none(database: Database, database_url: str) -> None:
+    """A reader's snapshot may be older than the tables whose names it already sees."""
+    database.create_tables()
+    execute(database, "DELETE FROM tailfill_schema")
+    assert read_searches(database_url, ".*") == []
+
+
 def test_a_newer_version_is_refused_by_everybody(database: Database, database_url: str) -> None:
     database.create_tables()
     execute(database, "UPDATE tailfill_schema SET version = 7")

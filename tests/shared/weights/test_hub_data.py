@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,11 @@ import pytest
 from PIL import Image
 
 from jobs.cli.init import init
+from jobs.cli.upload import upload
 from jobs.prepare import prepare
-from shared.artifacts.remote import hub_folder, local_folder, parse_hub, share_fetched
+from shared.artifacts.hub_location import hub_folder, parse_hub, share_fetched
+from shared.artifacts.remote import local_folder
+from shared.artifacts.s3 import S3Store
 from shared.config.load import load_study
 from shared.config.stages import PrepareConfig
 from shared.data.dataset import read_info
@@ -26,6 +31,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.weights import hub as hub_module
 from shared.weights.hub_data import ensure_data, fetch_data
+from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, TOKEN, Hub, serve_hub
 
 NAME = "some/birds"
@@ -58,9 +64,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     (folder / "script.py").write_text("raise SystemExit('never run')")
     monkeypatch.setattr(hub_module, "ATTEMPTS", 1)
     with serve_hub({f"datasets/{NAME}": folder}) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        point_at(hub.url, monkeypatch)
         yield hub
 
 
@@ -116,12 +120,34 @@ def test_an_interrupted_download_continues(hub: Hub, settings: Settings) -> None
     assert len(hub.asked) == asked
 
 
+def test_of_two_at_once_one_keeps_the_files(hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def late(*paths: Path) -> None:
+        real(*paths)
+        hub_folder(PINNED, settings).mkdir(exist_ok=True)
+        (hub_folder(PINNED, settings) / "of-the-other").touch()
+
+    monkeypatch.setattr("shared.weights.hub_data.os.link", late)
+    assert fetch(PINNED, settings) == PINNED
+    assert [path.name for path in hub_folder(PINNED, settings).parent.iterdir()] == ["all"]
+    assert [path.name for path in hub_folder(PINNED, settings).iterdir()] == ["of-the-other"]
+
+
+def test_upload_copies_a_data_set_of_the_hub(
+    hub: Hub, settings: Settings, s3_store: S3Store, s3_server: Settings
+) -> None:
+    there = replace(s3_server, cache=settings.cache)
+    assert json.loads(upload(URL, s3_store.url, there, True))["sent"] == 3
+    assert {Path(file.key).suffix for file in s3_store.files()} == {".parquet"}
+
+
 def test_a_full_disk_leaves_nothing_that_counts(hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shared.weights.hub_data.shutil.move", full)
+        patch.setattr("shared.weights.hub_data.os.link", full)
         with pytest.raises(UnavailableError, match="full"):
             fetch(PINNED, settings)
     assert not hub_folder(PINNED, settings).exists()
