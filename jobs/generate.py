@@ -1,6 +1,6 @@
 """`generate`: draws the synthetic images and commits all of them with their provenance.
 
-Reads `prepare` and `finetune`, and `weights` if the base is from the hub. Commits `images-*.parquet`: an image set of the split
+Reads `prepare` and `finetune`, and `weights` if the base or a LoRA for few steps is from the hub. Commits `images-*.parquet`: an image set of the split
 `generated`, with the extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model.
 
 The work is divided into blocks of `batch_size` indices, which depend only on the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
@@ -32,7 +32,7 @@ from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.log import Log
-from shared.weights.inputs import fetched_base
+from shared.weights.inputs import few_step_adapter, fetched_base
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +175,8 @@ def _make_blocks(
     missing = missing[first:] + missing[:first]
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
-    source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context))
+    adapter = few_step_adapter(config, context)
+    source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context), adapter)
     generator = load_generator(files, device, source)
     size = config.generate.batch_size
     images = [image for block in missing for image in plan[block * size : (block + 1) * size]]

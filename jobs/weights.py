@@ -1,8 +1,8 @@
 """`weights`: downloads the weights that a study names on the Hugging Face hub, once, so that no other stage needs to go online.
 
 For a generator's base it commits the files that generators read, under their paths in the repository. If an old repository has a pickle
-(`.bin`) in place of a safetensors file, it is converted. For a timm model it commits `model.safetensors`. The summary names the repository,
-the commit, and the digests of each converted file and of the pickle that it was made from.
+(`.bin`) in place of a safetensors file, it is converted. For a timm model it commits `model.safetensors`, and for few steps the file of the
+LoRA. The summary names the repository, the commit, and the digests of each converted file and of the pickle that it was made from.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from shared.log import Log
 from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.digests import ADAPTER
 from shared.weights.files import TIMM_FILE
 from shared.weights.in_place import PICKLES, in_place
+from shared.weights.roles import FEW_STEP_KIND
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository
@@ -75,6 +77,8 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
         found = timm_weights(config.name, config.revision, settings, stop)
         _warn_unless_pinned(config, found.repository)
         return found
+    if config.kind == FEW_STEP_KIND:
+        return _few_step(config, settings, stop)
     repository = open_repository(config.name, config.revision, "finetune.base", settings, stop)
     _warn_unless_pinned(config, repository)
     base = generator_kind(config.kind).base
@@ -104,9 +108,26 @@ def timm_weights(model: str, revision: str | None, settings: Settings, stop: Sto
     return Weights(repository, download(repository, [TIMM_FILE], settings, stop), {})
 
 
+def _few_step(config: WeightsConfig, settings: Settings, stop: StopSignal) -> Weights:
+    """Downloads the LoRA for few steps; raises what `weights` raises."""
+    from shared.weights.hub import download, open_repository
+
+    assert config.file is not None  # control plans no LoRA without a file
+    repository = open_repository(config.name, config.revision, ADAPTER, settings, stop)
+    _warn_unless_pinned(config, repository)
+    if config.file not in repository.files:
+        there = [name for name in sorted(repository.files) if name.endswith(".safetensors")]
+        remedy = f"set generate.few_step.file to {' or '.join(there)}" if there else "name another repository"
+        raise ConfigError(
+            f"{ADAPTER} {config.name}@{repository.commit[:8]}: has no {config.file}; {remedy}"
+        )
+    return Weights(repository, download(repository, [config.file], settings, stop), {})
+
+
 def _warn_unless_pinned(config: WeightsConfig, repository: Repository) -> None:
     if config.revision is None or len(config.revision) != COMMIT_LENGTH:
-        pin = "classifier.revision" if config.kind == "timm" else "finetune.revision"
+        pins = {"timm": "classifier.revision", FEW_STEP_KIND: "generate.few_step.revision"}
+        pin = pins.get(config.kind, "finetune.revision")
         log.warning(
             f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
             repository=repository.name,

@@ -112,7 +112,7 @@ def planned(file: Path, sets: list[str]) -> tuple[ResolvedStudy, list[Step]]:
     earlier = {
         "other/real": WarmStart("other/real", Input(stage="tune", key=digest("k"), digest=digest("d"), study="other"))
     }
-    return study, plan(study, source, {location: digest(location) for location in files | folders}, earlier)
+    return study, plan(study, source, {location: digest(location) for location in {*files, *folders}}, earlier)
 
 
 def made_up(task: Task) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,15 @@ from pydantic import Field, field_validator, model_validator
 from shared.config.base import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
+SAFETENSORS = ".safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""Names the file that diffusers writes a LoRA into, which most repositories of one have."""
+FEW_STEP_GUIDANCE = 1.0
+"""Turns guidance off, which a LoRA for few steps was distilled with already."""
+FEW_STEP_STEPS = 4
+"""Gives the number of steps that suits a LoRA for few steps."""
+LCM_STEPS = 50
+"""Gives the number of steps that a consistency model was distilled from, of which its steps are some."""
 SD_15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Names the hub repository of the base that a study has if it names none."""
 SD_15_COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
@@ -180,6 +190,51 @@ class ImageToImage(Section):
     the share of `steps` that are run instead, as it always was: there 0.65 adds about 0.73 of noise."""
 
 
+class FewStep(Section):
+    """Draws images in a few steps, by a distilled LoRA on the denoiser beside what `finetune` trained. `generate.steps` is then 4 and
+    `generate.guidance` 1 (none) if they are unset."""
+
+    adapter: str
+    """Names the LoRA: a file `….safetensors`, `s3://bucket/key.safetensors` or the name of a hub repository, such as
+    `latent-consistency/lcm-lora-sdv1-5`."""
+    revision: str | None = None
+    """Pins the commit of the hub repository that `adapter` names, which is recommended. If unset, it is the newest commit when the LoRA
+    is downloaded."""
+    file: str | None = None
+    """Names the file in the hub repository; null takes `pytorch_lora_weights.safetensors`."""
+    scheduler: Literal["lcm", "euler"] = "lcm"
+    """Chooses how steps are made, as the LoRA was distilled for: `lcm` (latent consistency) draws new noise in each step, and `euler` follows
+    the flow by steps that begin at pure noise, as the LoRA of Lightning and Turbo models do."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Returns whether `adapter` names a repository of the hub."""
+        return not self.adapter.endswith(SAFETENSORS)
+
+    @property
+    def hub_file(self) -> str:
+        """Returns the name of the file in the hub repository."""
+        return LORA_FILE if self.file is None else self.file
+
+    @field_validator("adapter")
+    @classmethod
+    def _check_adapter(cls, value: str) -> str:
+        if not value.endswith(SAFETENSORS) and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value, re.ASCII):
+            raise ValueError(
+                f"must be a file ….safetensors, s3://bucket/key.safetensors or a hub repository owner/name, got {value!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        for name in ("revision", "file"):
+            if not self.on_hub and getattr(self, name) is not None:
+                raise ValueError(f"{name}: has no meaning with the file {self.adapter}, which is not on the hub; remove it")
+        if not self.hub_file.endswith(SAFETENSORS):
+            raise ValueError(f"file: must be a safetensors file, got {self.file!r}")
+        return self
+
+
 class Generate(Section):
     """Says how many images of which classes are generated, and how they are sampled."""
 
@@ -194,10 +249,11 @@ class Generate(Section):
     """Sets the exact number of images over all rare classes (1,236 in the paper), shared in proportion to what each class lacks."""
     guidance: Annotated[float, Field(ge=0)] | None = 2.0
     """Sets the scale of classifier-free guidance; 1 turns it off, and null takes that of the generator. It is null if it is unset and the
-    generator is `text-to-image`."""
+    generator is `text-to-image`, or `few_step` is set."""
     steps: Annotated[int, Field(ge=1)] | None = 25
     """Sets the number of evaluations of the network per image; null takes that of the generator. They are the DPM-Solver++ steps of Stable
-    Diffusion; a step of the pixel generator takes two. It is null if it is unset and the generator is `text-to-image`."""
+    Diffusion; a step of the pixel generator takes two. It is null if it is unset and the generator is `text-to-image`, or `few_step` is
+    set."""
     guidance_interval: Annotated[tuple[Share, Share] | None, Field(exclude_if=lambda value: value is None)] = None
     """Sets the part of the steps in which guidance is used, from the first (0) to the last (1), such as `[0.2, 0.8]`; outside of it a step
     costs half, and images vary more (Kynkäänniemi et al. 2024). null uses guidance in all steps."""
@@ -205,6 +261,8 @@ class Generate(Section):
     """Sets templates of prompts like `finetune.caption`, of which each image takes one by its seed; if empty, the caption is the prompt."""
     negative_prompt: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
     """Sets what guidance leads away from, in place of the empty prompt."""
+    few_step: Annotated[FewStep | None, Field(exclude_if=lambda value: value is None)] = None
+    """Draws in a few steps by a distilled LoRA, if it is set. It needs a generator with a pretrained base."""
     image_to_image: ImageToImage | None = None
     """Starts a share of the images from real ones, if it is set; null starts all from noise."""
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -216,6 +274,12 @@ class Generate(Section):
         if value is not None and value[0] >= value[1]:
             raise ValueError(f"the first bound must be below the second, got {list(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _check_few_step(self) -> Self:
+        if self.few_step is not None and self.few_step.scheduler == "lcm" and (self.steps or 0) > LCM_STEPS:
+            raise ValueError(f"steps: must be <= {LCM_STEPS} with few_step.scheduler: lcm, got {self.steps}")
+        return self
 
 
 class Score(Section):

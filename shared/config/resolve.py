@@ -176,7 +176,7 @@ def _resolve(
     }
     with explain(places, ("experiments", index), ResolvedExperiment):
         resolved = ResolvedExperiment.model_validate_json(json.dumps(merged))
-    if resolved.finetune.sampling_of_base:
+    if resolved.finetune.sampling_of_base or resolved.generate.few_step is not None:
         written = {*study.generate.model_fields_set, *(own.get("generate") or {})}
         unset = {name: None for name in ("guidance", "steps") if name not in written}
         resolved = resolved.model_copy(update={"generate": resolved.generate.model_copy(update=unset)})
@@ -237,12 +237,16 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
                     f"{where(('finetune', 'resolution'))}: must be <= dataset.resolution ({study.dataset.resolution}), "
                     f"got {finetune.resolution}"
                 )
-        for name in ("prompts", "negative_prompt"):
+        reasons = {
+            "prompts": "which reads labels and no text",
+            "negative_prompt": "which reads labels and no text",
+            "few_step": "which has no base that a LoRA could be distilled for",
+        }
+        for name, why in reasons.items():
             if getattr(experiment.generate, name) and not finetune.has_prompts and experiment.images != "real":
                 with append_place(("generate", name), places, index):
                     raise ConfigError(
-                        f"{where(('generate', name))}: has no meaning with generator: {finetune.generator}, which reads labels and no "
-                        f"text; remove it"
+                        f"{where(('generate', name))}: has no meaning with generator: {finetune.generator}, {why}; remove it"
                     )
         if experiment.images != "real":
             _check_templates(study, experiment, where, places, index)

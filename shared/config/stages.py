@@ -39,11 +39,13 @@ class WeightsConfig(Section):
     """Configures `weights`, which has no inputs and commits files of one hub repository, each under its path there."""
 
     kind: str
-    """Names the generator whose base it is; `timm` for weights of a classifier."""
+    """Names the generator whose base it is; `timm` for weights of a classifier, `few-step` for the LoRA of `generate.few_step`."""
     name: str
     """Names the repository, or the timm model whose repository timm knows."""
     revision: str | None
     """Names the commit, branch or tag. None takes the newest commit when the weights are downloaded."""
+    file: str | None = Field(default=None, exclude_if=lambda file: file is None)
+    """Names the file with the LoRA of `generate.few_step`; None for any other weights."""
 
 
 class WithWeights(Section):
@@ -62,8 +64,9 @@ class FinetuneConfig(WithWeights):
     seed: int
 
 
-class GenerateConfig(Section):
-    """Configures `generate`. Its inputs are `prepare`, `finetune`, and `weights/base` if the base comes from the hub."""
+class GenerateConfig(WithWeights):
+    """Configures `generate`. Its inputs are `prepare`, `finetune`, `weights/base` if the base comes from the hub, and `weights/few-step` if
+    the LoRA of `generate.few_step` does."""
 
     generate: Generate
     base: str | None = None

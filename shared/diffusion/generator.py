@@ -19,7 +19,7 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
 from shared.settings import Settings
 from shared.stop import StopSignal
-from shared.weights.inputs import FetchedBase
+from shared.weights.inputs import FetchedBase, FewStepAdapter
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Says where a generator finds its pretrained base; one that is trained from scratch has none."""
+    """Says where a generator finds its pretrained base, and what is put on it; one that is trained from scratch has none."""
 
     settings: Settings
     """Holds the settings, with the credentials of a bucket."""
@@ -84,6 +84,8 @@ class BaseSource:
     """Gives the location of the base, if it has moved since the fine-tuning."""
     fetched: FetchedBase | None = None
     """Holds a base from the hub, as the stage `weights` committed it."""
+    few_step: FewStepAdapter | None = None
+    """Describes the LoRA with which images are drawn in a few steps, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ def by_strength(requests: Sequence[SampleRequest]) -> dict[float | None, list[in
     return groups
 
 
-def draw_noise(requests: Sequence[SampleRequest], shape: Sequence[int]) -> torch.Tensor:
-    """Returns the noise `[n, *shape]` from which images begin, on the CPU: a seed's noise is then the same on every device."""
-    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(r.seed)) for r in requests])
+def noise_generators(requests: Sequence[SampleRequest]) -> list[torch.Generator]:
+    """Returns the random generator of each image, on the CPU: a seed's noise is then the same on every device."""
+    return [torch.Generator().manual_seed(request.seed) for request in requests]
+
+
+def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:
+    """Returns the noise `[n, *shape]` from which images begin."""
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
 
 def start_pixels(requests: Sequence[SampleRequest], side: int, device: torch.device) -> torch.Tensor:

@@ -74,7 +74,7 @@ def check_locations(study: ResolvedStudy, workdir: Path) -> None:
     root = study.dataset.root
     check_outside(workdir, root, "name a work directory elsewhere with --workdir")
     named = [("dataset.root", root)] if root is not None else []
-    named += [("classifier.pretrained", file) for file in files] + [("finetune.base", folder) for folder in folders]
+    named += [(setting, file) for file, setting in files.items()] + [("finetune.base", folder) for folder in folders]
     named += [("accept.reviewed", review) for review in review_locations(study)]
     for path, location in named:
         if settings.store is None and is_s3(location):

@@ -40,7 +40,17 @@ from shared.config.task import Input, Task
 from shared.config.training import Classifier
 from shared.pipeline.warm_start import WarmStart
 from shared.search.best_parameters import best_parameters
-from shared.weights.roles import BASE, JUDGES, Value, hub_base, hub_models, role_of, searched_values
+from shared.weights.roles import (
+    BASE,
+    FEW_STEP,
+    JUDGES,
+    Value,
+    hub_base,
+    hub_few_step,
+    hub_models,
+    role_of,
+    searched_values,
+)
 
 J = TypeVar("J", bound=Judges)
 
@@ -230,7 +240,11 @@ class _Planner:
             needs = self._models(experiment) | ({"parameters": above.tune} if above.tune else {})
             for pool in self.pools:
                 # if the search varies how images are generated, each trial has its own images made
-                data = self._generator(experiment, pool) if searched else self._images(experiment, source, pool)
+                data = (
+                    self._generator(experiment, pool) | self._few_step(experiment)
+                    if searched
+                    else self._images(experiment, source, pool)
+                )
                 needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
             if searched and self.study.scored(experiment):
                 needs |= self._judges(experiment)
@@ -248,7 +262,8 @@ class _Planner:
 
     def _weights(self, config: WeightsConfig) -> Step:
         at = f"@{config.revision[:8]}" if config.revision else ""
-        return self._add(Step("weights", None, f"weights {config.name}{at}", config, {}))
+        file = f"/{config.file}" if config.file else ""
+        return self._add(Step("weights", None, f"weights {config.name}{file}{at}", config, {}))
 
     def _models(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         """Returns the steps that download the weights from which an arm's classifier may start, by role."""
@@ -266,6 +281,10 @@ class _Planner:
     def _base(self, experiment: ResolvedExperiment) -> dict[str, Step]:
         named = hub_base(experiment.finetune)
         return {BASE: self._weights(named)} if named else {}
+
+    def _few_step(self, experiment: ResolvedExperiment) -> dict[str, Step]:
+        named = hub_few_step(experiment.generate)
+        return {FEW_STEP: self._weights(named)} if named else {}
 
     def _numbered(self, stage: str, pool: int) -> str:
         return f"{stage} {pool}" if len(self.pools) > 1 else stage
@@ -287,6 +306,7 @@ class _Planner:
             return {"prepare": self.prepare}
         needs = self._generator(experiment, pool)
         made_from = {role: step for role, step in needs.items() if role != BASE}
+        needs |= self._few_step(experiment)
         found, own = None, ""
         if source.generation and source.tune:
             needs, own = needs | {"tune": source.tune}, f" {experiment.name}"
@@ -323,7 +343,7 @@ class _Planner:
         return self._add(Step("final", name, f"final {name} {repeat}", config, needs, found))
 
 
-SAME_FOR_ALL_POOLS = ("prepare", BASE)
+SAME_FOR_ALL_POOLS = ("prepare", BASE, FEW_STEP)
 """Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
 

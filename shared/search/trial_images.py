@@ -15,7 +15,7 @@ from shared.config.stages import Arm, GenerateConfig, Stage, StageConfig, TuneCo
 from shared.config.task import Input
 from shared.context import Context
 from shared.stop import StopSignal
-from shared.weights.roles import BASE, JUDGES
+from shared.weights.roles import BASE, FEW_STEP, JUDGES
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     assert wanted is not None
     assert arm.generate is not None
     read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
+    drawing = GenerateConfig(generate=arm.generate, base=wanted.base, rare=arm.rare, seed=wanted.seed, pool=pool)
     images = _done(
         "generate",
-        GenerateConfig(generate=arm.generate, base=wanted.base, rare=arm.rare, seed=wanted.seed, pool=pool),
-        read | {role: known[role] for role in (BASE,) if role in known},
+        drawing.model_copy(update={"weights": named_weights(drawing, config.weights)}),
+        read | {role: known[role] for role in (BASE, FEW_STEP) if role in known},
         context,
         stop,
     )

@@ -19,7 +19,7 @@ from shared.diffusion.text_to_image.base_files import INDEX
 from shared.diffusion.text_to_image.families.table import side_multiple
 from shared.errors import ConfigError, DataError
 from shared.names import shown
-from shared.weights.digests import weight_locations
+from shared.weights.digests import ADAPTER, weight_locations
 from shared.weights.files import WeightFiles, file_shapes, files_in_bucket, files_in_folder
 from shared.weights.in_place import in_place, remedy_in_folder
 from shared.weights.roles import MODEL, is_hub_name, searched_values
@@ -34,7 +34,10 @@ def check_files(study: ResolvedStudy) -> None:
     """
     files, _ = weight_locations(study)
     for location in sorted(files):
-        file_shapes(location)
+        if files[location] == ADAPTER:
+            check_adapter(location)
+        else:
+            file_shapes(location)
     for experiment in study.experiments:
         if experiment.images != "real":
             check_base(experiment.finetune)
@@ -49,6 +52,8 @@ def check_weights(study: ResolvedStudy) -> None:
                 _check_classifier(experiment.classifier, model, value, study.dataset.resolution)
         if experiment.images != "real":
             check_base(experiment.finetune)
+            if (few := experiment.generate.few_step) is not None and not few.on_hub:
+                check_adapter(few.adapter)
     if any(experiment.images != "real" for experiment in study.experiments):
         judges = study.written.classifier
         _check_classifier(judges, judges.model, judges.pretrained, study.dataset.resolution)
@@ -60,6 +65,12 @@ def _check_classifier(classifier: Classifier, model: str, value: object, resolut
 
         side = classifier.resolution or resolution
         pretrained.check_weights(model, value, **pretrained.size_option(model, side))
+
+
+def check_adapter(location: str) -> None:
+    """Raises DataError if the LoRA for few steps, a file or an object in a bucket, is not there or no safetensors file."""
+    if file_shapes(location, ADAPTER) is None:
+        raise DataError(f"{ADAPTER}: {location} is a pickle, which could run code when read; name a safetensors file")
 
 
 def check_base(finetune: AnyFinetune) -> None:

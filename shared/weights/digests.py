@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 log = Log("weights")
 
+ADAPTER = "generate.few_step.adapter"
+"""Names the setting with the location of a LoRA for few steps."""
 BIG = 256 << 20  # bytes; reading more takes a second or longer
 
 
-def weight_locations(study: ResolvedStudy) -> tuple[set[str], set[str]]:
-    """Returns the files (`classifier.pretrained`) and the folders (`finetune.base`), local or in a bucket, that the stages read."""
+def weight_locations(study: ResolvedStudy) -> tuple[dict[str, str], set[str]]:
+    """Returns the files, each with the setting that names it, and the folders (`finetune.base`), local or in a bucket, that the stages read."""
     experiments = study.experiments
     with_images = [experiment for experiment in experiments if experiment.images != "real"]
     files = {value for experiment in experiments for value in _pretrained(experiment)}
     if with_images:
         files.add(study.written.classifier.pretrained)  # the judges' own
-    return {value for value in files if isinstance(value, str) and not value.startswith("package:")}, set(_bases(study))
+    adapters = [few.adapter for e in with_images if (few := e.generate.few_step) is not None and not few.on_hub]
+    found = {
+        value: PRETRAINED for value in files if isinstance(value, str) and not value.startswith("package:")
+    } | dict.fromkeys(adapters, ADAPTER)
+    return found, set(_bases(study))
 
 
 def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dict[str, str]:
@@ -48,7 +54,7 @@ def weight_digests(study: ResolvedStudy, settings: Settings, kept: Store) -> dic
     DataError if there are no weights at a location, and what the bucket raises.
     """
     files, _ = weight_locations(study)
-    found = {location: _file(location, settings, kept) for location in sorted(files)}
+    found = {location: _file(location, files[location], settings, kept) for location in sorted(files)}
     return found | {location: _folder(location, base, settings, kept) for location, base in _bases(study).items()}
 
 
@@ -67,19 +73,18 @@ def _pretrained(experiment: ResolvedExperiment) -> Iterable[bool | str | int | f
     return (experiment.classifier.pretrained, *(choices.values if isinstance(choices, Choice) else ()))
 
 
-def _file(location: str, settings: Settings, kept: Store) -> str:
+def _file(location: str, setting: str, settings: Settings, kept: Store) -> str:
     if is_s3(location):
         bucket, key = split_s3(location)
         store = open_bucket(bucket, "", settings)
         tag = next((listed.etag for listed in store.listed(key) if listed.key == key), None)
         if tag is None:
-            raise DataError(f"classifier.pretrained: there is no object {location}; check bucket and key")
+            raise DataError(f"{setting}: there is no object {location}; check bucket and key")
         return _object(store, key, tag, settings, kept)
     path = expanded(location)
     if not path.is_file():
-        raise DataError(
-            f"classifier.pretrained: there is no file {location}; name an existing one, package:<module>/<file> or s3://bucket/key"
-        )
+        other = "package:<module>/<file> or s3://bucket/key" if setting == PRETRAINED else "s3://bucket/key or a hub name"
+        raise DataError(f"{setting}: there is no file {location}; name an existing one, {other}")
     return _local(path, kept)
 
 

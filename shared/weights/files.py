@@ -10,6 +10,7 @@ from pathlib import Path
 from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
 from shared.artifacts.store import check_size
+from shared.config.stages import PRETRAINED
 from shared.errors import DataError
 from shared.settings import Settings
 from shared.weights.headers import Shape, is_pickle, shapes_from, start_of, starts_pickle, tensor_shapes
@@ -38,20 +39,21 @@ class WeightFiles:
         return self.start(name, self.sizes[name]) if self.sizes[name] else b""
 
 
-def file_shapes(location: str) -> dict[str, Shape] | None:
-    """Returns the shapes of the tensors in `classifier.pretrained`, a local path or `s3://bucket/key`; None for a local pickle, which is not opened.
+def file_shapes(location: str, setting: str = PRETRAINED) -> dict[str, Shape] | None:
+    """Returns the shapes of the tensors in a file of weights, a local path or `s3://bucket/key`; None for a local pickle, which is not opened.
+
+    `setting` names the setting of the study that names it, for messages.
 
     Raises DataError, with a remedy, if there is no such file, if it is a folder, or if it is no safetensors file.
     """
-    what = f"classifier.pretrained: {location}"
+    what = f"{setting}: {location}"
     if not is_s3(location):
         path = expanded(location)
         if path.is_dir():
             raise DataError(f"{what} is a folder; {_file_in(location, [*files_in_folder(path).sizes])}")
         if not path.is_file():
-            raise DataError(
-                f"{what}: there is no such file; name an existing one, package:<module>/<file> or s3://bucket/key"
-            )
+            package = "package:<module>/<file> or " if setting == PRETRAINED else ""
+            raise DataError(f"{what}: there is no such file; name an existing one, {package}s3://bucket/key")
         return None if is_pickle(path) else tensor_shapes(path, what)
     bucket, key = split_s3(location)
     if not key:
@@ -64,15 +66,13 @@ def file_shapes(location: str) -> dict[str, Shape] | None:
             raise DataError(f"{what} is a prefix; {_file_in(location, below)}")
         raise DataError(f"{what}: there is no such object; check bucket and key")
     if sizes[key] and starts_pickle(store.start(key, 4)):
-        raise pickle_in_bucket(location)
+        raise pickle_in_bucket(location, setting)
     return shapes_from(partial(store.start, key), sizes[key], what)
 
 
-def pickle_in_bucket(location: str) -> DataError:
+def pickle_in_bucket(location: str, setting: str = PRETRAINED) -> DataError:
     """Returns the error for weights in a bucket that are a pickle: reading one could run code of whoever can write there."""
-    return DataError(
-        f"classifier.pretrained: {location} is a pickle; from a bucket only safetensors are read, convert it"
-    )
+    return DataError(f"{setting}: {location} is a pickle; from a bucket only safetensors are read, convert it")
 
 
 def _file_in(location: str, there: Sequence[str]) -> str:

@@ -227,7 +227,12 @@ def _with_retries(call: Callable[[], T], name: str, revision: str | None, settin
 @contextmanager
 def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
     at = f"{name}@{revision}" if revision else name
-    pin = {"finetune.base": "finetune.revision", "classifier.pretrained": "classifier.revision"}.get(setting, setting)
+    pins = {
+        "finetune.base": "finetune.revision",
+        "classifier.pretrained": "classifier.revision",
+        "generate.few_step.adapter": "generate.few_step.revision",
+    }
+    pin = pins.get(setting, setting)
     holds = "the images" if setting == "dataset.root" else "the model"
     try:
         yield

@@ -7,12 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.artifacts.manifest import Manifest
+from shared.artifacts.remote import local_file
+from shared.config.stages import GenerateConfig
 from shared.context import Context
+from shared.digests import file_digest
+from shared.errors import DataError
 from shared.names import path_below
 from shared.weights.files import TIMM_FILE
-from shared.weights.roles import BASE, JUDGES
+from shared.weights.roles import BASE, FEW_STEP, JUDGES
 
 PREFIX = "weights/"
+
+
+@dataclass(frozen=True)
+class FewStepAdapter:
+    """Describes the LoRA with which images are drawn in a few steps."""
+
+    name: str
+    """Names it as the study does, for messages."""
+    path: Path
+    """Points to the file on local disk."""
+    scheduler: str
+    """Names how steps are made, as `FewStep.scheduler` does."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +68,29 @@ def fetched_base(context: Context) -> FetchedBase | None:
     return FetchedBase(context.input(BASE), context) if BASE in context.task.inputs else None
 
 
+def few_step_adapter(config: GenerateConfig, context: Context) -> FewStepAdapter | None:
+    """Returns the LoRA for few steps on local disk, or None if the study names none.
+
+    Raises DataError if there is no such file, or another one than when the study was planned; UnavailableError if its bucket does not answer.
+    """
+    few = config.generate.few_step
+    if few is None:
+        return None
+    if few.on_hub:
+        path = context.fetch(context.input(FEW_STEP), few.hub_file)
+        return FewStepAdapter(few.adapter, path, few.scheduler)
+    path = local_file(few.adapter, context.settings, context.scratch)
+    planned = config.weights.get(few.adapter)
+    if planned is not None and (digest := file_digest(path)) != planned:
+        raise DataError(
+            f"generate.few_step.adapter: {few.adapter} has digest {digest}, but {planned} when the run began; start the run again"
+        )
+    return FewStepAdapter(few.adapter, path, few.scheduler)
+
+
 def fetched_models(context: Context) -> dict[str, Path]:
     """Returns the safetensors files of the models from which an arm may start, by timm name."""
-    roles = [role for role in context.task.inputs if role.startswith(PREFIX) and role not in (BASE, JUDGES)]
+    roles = [role for role in context.task.inputs if role.startswith(PREFIX) and role not in (BASE, FEW_STEP, JUDGES)]
     return _files(context, roles)
 
 

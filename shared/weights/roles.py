@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from shared.artifacts.open import is_s3
-from shared.config.generation import AnyFinetune
+from shared.config.generation import AnyFinetune, Generate
 from shared.config.resolve import ResolvedExperiment
 from shared.config.search import Choice
 from shared.config.stages import PRETRAINED, WeightsConfig
@@ -17,8 +17,12 @@ from shared.config.training import Classifier
 
 BASE = "weights/base"
 """Names the role of the base model of `finetune`."""
+FEW_STEP = "weights/few-step"
+"""Names the role of the LoRA with which `generate` draws in a few steps."""
 JUDGES = "weights/judges"
 """Names the role of the weights of the judges' classifier."""
+FEW_STEP_KIND = "few-step"
+"""Marks the LoRA for few steps among the kinds of `WeightsConfig`."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 
@@ -39,6 +43,14 @@ def hub_base(finetune: AnyFinetune) -> WeightsConfig | None:
     if base is None or not is_hub_name(base):
         return None
     return WeightsConfig(kind=finetune.generator, name=base, revision=finetune.base_revision)
+
+
+def hub_few_step(generate: Generate) -> WeightsConfig | None:
+    """Returns the config of the stage that fetches the LoRA for few steps, or None if there is none or it is not on the hub."""
+    few = generate.few_step
+    if few is None or not few.on_hub:
+        return None
+    return WeightsConfig(kind=FEW_STEP_KIND, name=few.adapter, revision=few.revision, file=few.hub_file)
 
 
 def hub_models(classifier: Classifier, searched: Mapping[str, Collection[Value]]) -> tuple[WeightsConfig, ...]:

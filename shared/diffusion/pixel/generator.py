@@ -18,6 +18,7 @@ from shared.diffusion.generator import (
     by_strength,
     draw_noise,
     guided,
+    noise_generators,
     start_pixels,
 )
 from shared.diffusion.pixel.model import TRAIN_TIMESTEPS, FlowNetwork, load_network
@@ -78,7 +79,7 @@ class PixelGenerator(Generator):
     ) -> torch.Tensor:
         """Returns the images `[n, 3, r, r]`, in -1 to 1, of requests of one strength."""
         side = self.resolution
-        state = draw_noise(requests, (3, side, side)).to(self._device)
+        state = draw_noise(noise_generators(requests), (3, side, side)).to(self._device)
         if strength is not None:
             state = (1 - strength) * start_pixels(requests, side, self._device) + strength * state
         labels = torch.from_numpy(np.stack([r.labels for r in requests])).to(self._device)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
 from torch.nn import functional
 
 from shared.diffusion.text_to_image.noise import NoiseProcess
@@ -49,9 +49,19 @@ class Diffusion(NoiseProcess):
             errors = errors * min_snr_weights(self._ddpm.alphas_cumprod, level, gamma, kind)
         return errors.mean()
 
-    def scheduler(self, steps: int) -> Any:
-        """Returns DPM-Solver++ of the second order on the base's noise schedule."""
-        scheduler = DPMSolverMultistepScheduler.from_config(self._config, algorithm_type="dpmsolver++", solver_order=2)
+    def scheduler(self, steps: int, few_step: str | None = None) -> Any:
+        """Returns DPM-Solver++ of the second order on the base's noise schedule, or for few steps that of consistency models or Euler's.
+
+        Euler's steps begin at the last timestep, pure noise, where a LoRA for few steps was distilled to begin.
+        """
+        if few_step == "lcm":
+            scheduler = LCMScheduler.from_config(self._config)
+        elif few_step == "euler":
+            scheduler = EulerDiscreteScheduler.from_config(self._config, timestep_spacing="trailing")
+        else:
+            scheduler = DPMSolverMultistepScheduler.from_config(
+                self._config, algorithm_type="dpmsolver++", solver_order=2
+            )
         with warnings.catch_warnings():  # diffusers 0.42 hands numpy a tensor in a way that numpy 2 deprecates
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             scheduler.set_timesteps(steps)
@@ -59,7 +69,7 @@ class Diffusion(NoiseProcess):
 
     def shares(self, scheduler: Any) -> torch.Tensor:
         """Returns s / (a + s) at each timestep, if a is the factor of the image and s that of the noise."""
-        alphas = scheduler.alphas_cumprod.double()[scheduler.timesteps]
+        alphas = scheduler.alphas_cumprod.double()[scheduler.timesteps.long()]
         shares: torch.Tensor = (1 - alphas).sqrt() / (alphas.sqrt() + (1 - alphas).sqrt())
         return shares
 

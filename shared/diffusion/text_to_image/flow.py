@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
 from torch.nn import functional
 
 from shared.diffusion.text_to_image.noise import NoiseProcess
@@ -66,9 +66,10 @@ class Flow(NoiseProcess):
         """Returns the mean squared error over the batch, a scalar. All levels weigh the same, whatever gamma is."""
         return functional.mse_loss(predicted.float(), (noise - latents).float())
 
-    def scheduler(self, steps: int) -> Any:
-        """Returns the base's scheduler."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._config)
+    def scheduler(self, steps: int, few_step: str | None = None) -> Any:
+        """Returns the base's scheduler, which suits Euler's few steps too, or that of consistency models on its schedule."""
+        kind = FlowMatchLCMScheduler if few_step == "lcm" else FlowMatchEulerDiscreteScheduler
+        scheduler = kind.from_config(self._config)
         values: dict[str, Any] = {"num_inference_steps": steps}
         if self._config.get("use_dynamic_shifting"):
             values["mu"] = self._mu() if self._own_mu is None else self._own_mu(self._tokens, steps)

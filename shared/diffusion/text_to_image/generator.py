@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shared.config.generation import FEW_STEP_GUIDANCE, FEW_STEP_STEPS
 from shared.data.schema import Labels, LabelSchema
 from shared.diffusion.generator import (
     BaseSource,
@@ -21,6 +22,7 @@ from shared.diffusion.generator import (
     by_strength,
     draw_noise,
     guided,
+    noise_generators,
     start_pixels,
 )
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
@@ -28,6 +30,7 @@ from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
+from shared.diffusion.text_to_image.few_step import FewStepLora
 from shared.diffusion.text_to_image.model import ClassAdapters, Trained, weights_from_base
 from shared.errors import DataError, InputError
 from shared.log import Log
@@ -57,9 +60,14 @@ class TextToImage(Generator):
         device: torch.device,
         dtype: torch.dtype,
         strength_counts_steps: bool,
+        few_step: str | None = None,
     ) -> None:
+        """Takes, with a LoRA for few steps, the name of the scheduler that it needs as `few_step`."""
         self.resolution = resolution
         self.guidance, self.steps = family.kind.guidance, family.kind.steps
+        if few_step is not None:
+            self.guidance, self.steps = FEW_STEP_GUIDANCE, FEW_STEP_STEPS
+        self._few_step = few_step
         self._family, self._trained, self._captions = family, trained, cache(captions)
         self._device, self._dtype = device, dtype
         self._process = family.process(resolution)
@@ -91,13 +99,17 @@ class TextToImage(Generator):
         base = find_base(name, source, layout, replaced)
         family = find_family(base)
         base.check(digests, weights_from_base(family, method, text_encoder))
-        trained = ClassAdapters(files, family, columns) if columns else Trained(files, family, method, text_encoder)
+        few = None if source.few_step is None else FewStepLora(source.few_step, family)
+        trained = (
+            ClassAdapters(files, family, columns, few) if columns else Trained(files, family, method, text_encoder, few)
+        )
         counts_steps = made["generator"] == "stable-diffusion"
 
         def captions(other: str | None) -> Captioner:
             return Captioner(schema, template, phrases) if other is None else Captioner(schema, other, phrases, PROMPTS)
 
-        return cls(family, trained, captions, resolution, device, dtype, counts_steps)
+        scheduler = None if source.few_step is None else source.few_step.scheduler
+        return cls(family, trained, captions, resolution, device, dtype, counts_steps, scheduler)
 
     def prompt(self, labels: Labels, template: str | None = None) -> str:
         """Returns the caption of labels `[C]`, by the template of the fine-tuning or another one; raises ConfigError for a wrong template."""
@@ -213,8 +225,11 @@ class TextToImage(Generator):
         interval: tuple[float, float],
     ) -> torch.Tensor:
         """Returns the latents `[n, c, h, w]`, float32, of requests of one strength."""
-        scheduler = self._process.scheduler(steps)
-        noise = draw_noise(requests, self._family.latent_shape(self.resolution)).to(self._device)
+        scheduler = self._process.scheduler(steps, self._few_step)
+        generators = noise_generators(requests)
+        noise = draw_noise(generators, self._family.latent_shape(self.resolution)).to(self._device)
+        # a consistency model draws noise in each step, which must follow from the image's own seed
+        drawing = {"generator": generators} if self._few_step == "lcm" else {}
         start, first = (
             (None, 0) if strength is None else (self._encode(requests), self._first_step(scheduler, strength))
         )
@@ -228,6 +243,7 @@ class TextToImage(Generator):
                 timestep,
                 latents,
                 return_dict=False,
+                **drawing,
             )[0]
         return latents
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from shared.diffusion.text_to_image.families.family import Condition, Family
 from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
+from shared.diffusion.text_to_image.few_step import FewStepLora
 from shared.errors import DataError
 from shared.tensors import check_shapes, read_tensors, save_tensors
 
@@ -106,9 +107,11 @@ def class_lora(column: int) -> str:
 class ClassAdapters:
     """Reads the LoRA of each rare class, which a fine-tuning with `per_class` wrote."""
 
-    def __init__(self, files: Mapping[str, Path], family: Family, columns: Sequence[int]) -> None:
+    def __init__(
+        self, files: Mapping[str, Path], family: Family, columns: Sequence[int], few_step: FewStepLora | None = None
+    ) -> None:
         """Raises DataError if a file is missing or does not fit the base, without loading the base's weights."""
-        self._files, self._family, self.columns = files, family, columns
+        self._files, self._family, self.columns, self._few_step = files, family, columns, few_step
         for column in columns:
             model = family.load(
                 family.denoiser, weights=False
@@ -123,15 +126,20 @@ class ClassAdapters:
             return model
         for column in self.columns:
             _load_lora(model, part, self._state(column), self._family, class_lora(column))
+        if self._few_step is not None:
+            self._few_step.add(model)
         return model.to(dtype)
 
     def use(self, model: Any, column: int | None) -> None:
-        """Lets the denoiser compute with the adapters of a class, or without any."""
-        if column is None:
-            model.disable_adapters()
-        else:
+        """Lets the denoiser compute with the adapters of a class, or without those of any."""
+        own = [] if column is None else [_adapter(class_lora(column))]
+        if self._few_step is not None:
+            self._few_step.use(model, own)
+        elif own:
             model.enable_adapters()
-            model.set_adapter(_adapter(class_lora(column)))
+            model.set_adapter(own)
+        else:
+            model.disable_adapters()
 
     def _state(self, column: int) -> dict[str, torch.Tensor]:
         return read_tensors(self._files, class_lora(column), "finetune")
@@ -140,10 +148,17 @@ class ClassAdapters:
 class Trained:
     """Reads what a fine-tuning wrote."""
 
-    def __init__(self, files: Mapping[str, Path], family: Family, method: str, text_encoder: bool) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        family: Family,
+        method: str,
+        text_encoder: bool,
+        few_step: FewStepLora | None = None,
+    ) -> None:
         """Raises DataError if a file is missing or does not fit the base, without loading the base's weights."""
         self._files, self._family = files, family
-        self._lora, self._text = method == "lora", text_encoder
+        self._lora, self._text, self._few_step = method == "lora", text_encoder, few_step
         for part in (family.denoiser, *(["text_encoder"] if text_encoder else [])):
             model = family.load(part, weights=False)
             state = {name: tensor.to("meta") for name, tensor in self._state(part).items()}
@@ -157,9 +172,12 @@ class Trained:
         family = self._family
         if part != family.denoiser and not (self._text and part == "text_encoder"):
             return family.load(part, dtype)
-        merge = merge and self._lora
+        few_step = self._few_step if part == family.denoiser else None
+        merge = merge and (self._lora or few_step is not None)
         model = family.load(part, torch.float32 if merge else dtype, weights=self._lora)
         self._fill(model, part, self._state(part))
+        if few_step is not None:
+            few_step.add(model)
         if merge:
             for module in model.modules():
                 if isinstance(module, BaseTunerLayer):
@@ -180,12 +198,9 @@ class Trained:
             model.load_state_dict(state, assign=True)
 
 
-def _adapter(file: str) -> str | None:
-    """Returns the name under which a model keeps the adapters of a class, without a dot and without "lora", which are parts of peft's own keys.
-
-    It is None for adapters of all classes, to which diffusers gives a name.
-    """
-    return None if file == LORA else file.partition(".")[0].replace("lora-", "class")
+def _adapter(file: str) -> str:
+    """Returns the name under which a model keeps the adapters of a class, without a dot and without "lora", which are parts of peft's own keys."""
+    return file.partition(".")[0].replace("lora-", "class")
 
 
 def _load_lora(model: Any, part: str, state: dict[str, torch.Tensor], family: Family, file: str = LORA) -> None:
@@ -196,7 +211,7 @@ def _load_lora(model: Any, part: str, state: dict[str, torch.Tensor], family: Fa
             with warnings.catch_warnings():
                 # a second class's adapters beside the first's are meant, which peft warns of
                 warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-                model.load_lora_adapter(dict(state), prefix=part, adapter_name=_adapter(file))
+                model.load_lora_adapter(dict(state), prefix=part, adapter_name=None if file == LORA else _adapter(file))
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"{file}: does not fit the base's {part} ({first}); run finetune again") from error

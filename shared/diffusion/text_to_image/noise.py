@@ -30,8 +30,8 @@ class NoiseProcess(Protocol):
     ) -> torch.Tensor:
         """Returns the mean over the batch of the squared error of a prediction `[n, c, h, w]`, a scalar; `gamma` is `finetune.min_snr`."""
 
-    def scheduler(self, steps: int) -> Any:
-        """Returns a new scheduler of diffusers, set to `steps` steps."""
+    def scheduler(self, steps: int, few_step: str | None = None) -> Any:
+        """Returns a new scheduler of diffusers, set to `steps` steps; `few_step` is `generate.few_step.scheduler`, if it is set."""
 
     def shares(self, scheduler: Any) -> torch.Tensor:
         """Returns the share of noise at the beginning of each step, `[steps]`: 1 is noise alone, 0 the image alone."""

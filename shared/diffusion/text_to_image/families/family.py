@@ -26,6 +26,8 @@ class Family(ABC):
 
     parts: ClassVar[Mapping[str, str]]
     """Maps the parts to their classes in diffusers or, for text encoders and tokenizers, transformers."""
+    pipeline: ClassVar[type]
+    """Gives the pipeline of diffusers, which encodes prompts in most families, and reads a LoRA of any form in all."""
     denoiser: ClassVar[str] = "transformer"
     """Names the part that is trained."""
     encoder_type: ClassVar[torch.dtype | None] = torch.bfloat16

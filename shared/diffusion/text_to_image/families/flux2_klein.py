@@ -19,6 +19,7 @@ from shared.diffusion.text_to_image.noise import NoiseProcess
 class Flux2Klein(Family):
     """Conditions a transformer on hidden states of a language model, Qwen3."""
 
+    pipeline = Flux2KleinPipeline
     parts: ClassVar = {
         "transformer": "Flux2Transformer2DModel",
         "vae": "AutoencoderKLFlux2",

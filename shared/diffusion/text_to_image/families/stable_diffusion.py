@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from torch import nn
 
@@ -18,6 +19,7 @@ from shared.diffusion.text_to_image.noise import NoiseProcess
 class StableDiffusion(Family):
     """Conditions a UNet on the embeddings of one CLIP text encoder, which can be trained too."""
 
+    pipeline: ClassVar[type] = StableDiffusionPipeline
     denoiser = "unet"
     parts: ClassVar = {
         "unet": "UNet2DConditionModel",

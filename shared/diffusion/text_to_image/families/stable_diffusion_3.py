@@ -17,6 +17,7 @@ from shared.diffusion.text_to_image.noise import NoiseProcess
 class StableDiffusion3(Family):
     """Conditions a transformer on the embeddings of two CLIP text encoders and of T5."""
 
+    pipeline = StableDiffusion3Pipeline
     parts: ClassVar = {
         "transformer": "SD3Transformer2DModel",
         "vae": "AutoencoderKL",

@@ -16,6 +16,7 @@ from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffu
 class StableDiffusionXL(StableDiffusion):
     """Conditions a UNet on the embeddings of two CLIP text encoders, and on the size of the image."""
 
+    pipeline = StableDiffusionXLPipeline
     parts: ClassVar = {
         **StableDiffusion.parts,
         "text_encoder_2": "CLIPTextModelWithProjection",

@@ -17,6 +17,7 @@ from shared.diffusion.text_to_image.noise import NoiseProcess
 class ZImage(Family):
     """Conditions a transformer on hidden states of a language model, Qwen3, as many as a prompt has tokens."""
 
+    pipeline = ZImagePipeline
     parts: ClassVar = {
         "transformer": "ZImageTransformer2DModel",
         "vae": "AutoencoderKL",

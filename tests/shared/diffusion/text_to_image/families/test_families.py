@@ -39,7 +39,9 @@ from shared.diffusion.text_to_image.train import train as training_process
 from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.inputs import FewStepAdapter
 from tests.support.checkpoints import FolderCheckpoints
+from tests.support.few_step import few_step_lora
 from tests.support.tiny_families import PIPELINES, tiny_base
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 
@@ -135,10 +137,28 @@ def pipeline(base: Path, files: Mapping[str, Path], kind: str | None = None) -> 
     return found
 
 
-def theirs(name: str, pipe: Any, seeds: list[int], **values: Any) -> np.ndarray[Any, Any]:
-    """Returns the images `[n, r, r, 3]`, in 0 … 1, that the pipeline draws."""
+class DrawingPerImage(diffusers.FlowMatchLCMScheduler):  # type: ignore[misc]
+    """Draws the noise of steps by a generator per image, on unpacked latents, which pipelines of flow models do not."""
+
+    generators: list[torch.Generator]
+
+    def step(self, output: torch.Tensor, timestep: torch.Tensor, sample: torch.Tensor, **values: Any) -> Any:
+        if sample.ndim == 4:
+            return super().step(output, timestep, sample, self.generators, **values)
+        side = round(sample.shape[1] ** 0.5)
+        output, sample = (value.mT.unflatten(2, (side, side)) for value in (output, sample))
+        (found,) = super().step(output, timestep, sample, self.generators, **values)
+        return (found.flatten(2).mT,)
+
+
+def theirs(
+    name: str, pipe: Any, seeds: list[int], scale: float = GUIDANCE, **values: Any
+) -> np.ndarray[Any, Any]:
+    """Returns the images `[n, r, r, 3]`, in 0 … 1, that the pipeline draws with guidance of a `scale`."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    guidance = GUIDANCE - 1 if name == "ZImagePipeline" else GUIDANCE
+    if isinstance(pipe.scheduler, DrawingPerImage):
+        pipe.scheduler.generators = generators
+    guidance = scale - 1 if name == "ZImagePipeline" else scale
     sized = {} if "image" in values and name != "ZImagePipeline" else {"height": SIDE, "width": SIDE}
     if name == "StableDiffusion3Pipeline":
         sized = {"height": SIDE, "width": SIDE}
@@ -180,11 +200,11 @@ def test_our_images_are_those_of_the_pipelines() -> None:
     Else libraries take another kernel for some shapes on some processors, as MKL does on AMD's, and guidance draws twice as many images at once here as
     in some pipelines: then single values differ by rounding.
     """
-    chosen = "cpu and (draws_as_the_pipeline or image_to_image_is)"
+    chosen = "cpu and (draws_as_the_pipeline or image_to_image_is or few_steps_are)"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
     done = subprocess.run(command, env=os.environ | PLAIN_KERNELS, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert f"{4 * len(PIPELINES)} passed" in done.stdout
+    assert f"{8 * len(PIPELINES)} passed" in done.stdout
 
 
 def with_plain_kernels(device: torch.device) -> None:
@@ -202,6 +222,43 @@ def test_it_draws_as_the_pipeline_of_diffusers(
     ours = load(trained[method]).sample([SampleRequest(RED_SQUARE, 5), SampleRequest(GREEN_STRIPE, 6)], GUIDANCE, STEPS)
     assert ours.std() > 5
     assert same_images(name, ours, theirs(name, pipeline(base, trained[method]), [5, 6]), device)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("scheduler", ["lcm", "euler"])
+def test_few_steps_are_those_of_diffusers(
+    name: str,
+    base: Path,
+    family: Family,
+    trained: Files,
+    method: str,
+    scheduler: str,
+    source: BaseSource,
+    device: torch.device,
+    tmp_path: Path,
+) -> None:
+    """A distilled LoRA is drawn with as by the pipeline that loaded it beside ours, with the scheduler that it needs."""
+    with_plain_kernels(device)
+    path = few_step_lora(family, tmp_path)
+    fast = load_generator(
+        trained[method], device, replace(source, few_step=FewStepAdapter("some/lora", path, scheduler))
+    )
+    assert (fast.guidance, fast.steps) == (1.0, 4)
+    ours = fast.sample([SampleRequest(RED_SQUARE, 5), SampleRequest(GREEN_STRIPE, 6)], fast.guidance, fast.steps)
+    pipe = pipeline(base, trained[method])
+    own = list(pipe.get_active_adapters())
+    pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name="fast")
+    pipe.set_adapters([*own, "fast"])
+    flow = family.denoiser == "transformer"
+    kinds: dict[str, Any] = {
+        "lcm": DrawingPerImage if flow else diffusers.LCMScheduler,
+        "euler": diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.EulerDiscreteScheduler,
+    }
+    trailing = {"timestep_spacing": "trailing"} if scheduler == "euler" and not flow else {}
+    pipe.scheduler = kinds[scheduler].from_config(family.base.config("scheduler"), **trailing)
+    assert same_images(name, ours, theirs(name, pipe, [5, 6], 1.0), device)
+    slow = load_generator(trained[method], device, source)
+    assert not np.array_equal(ours, slow.sample([SampleRequest(RED_SQUARE, 5), SampleRequest(GREEN_STRIPE, 6)], 1.0, 4))
 
 
 def test_lora_changes_all_layers_that_the_family_names(name: str, base: Path, trained: Files) -> None:

@@ -1,0 +1,62 @@
+"""Puts a distilled LoRA on a denoiser beside what a fine-tuning trained, so that few steps suffice."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model_state_dict
+
+from shared.diffusion.text_to_image.families.family import Family
+from shared.errors import DataError
+from shared.weights.digests import ADAPTER
+from shared.weights.inputs import FewStepAdapter
+
+NAME = "few_step"
+"""Names the LoRA among the adapters of a denoiser."""
+FILE = "adapter.safetensors"
+
+
+class FewStepLora:
+    """Reads the LoRA, in any form that the family's pipeline of diffusers reads."""
+
+    def __init__(self, adapter: FewStepAdapter, family: Family) -> None:
+        """Raises DataError if the file does not fit the base, without loading the base's weights."""
+        self._adapter, self._family = adapter, family
+        self.add(family.load(family.denoiser, weights=False))
+
+    def add(self, model: Any) -> None:
+        """Adds it to a denoiser, which then computes with it and with the adapters that it has already."""
+        own = [*getattr(model, "peft_config", {})]
+        kind = self._family.pipeline
+        required = [p.name for p in inspect.signature(kind).parameters.values() if p.default is p.empty]
+        pipeline: Any = kind(**{**dict.fromkeys(required), self._family.denoiser: model})
+        with tempfile.TemporaryDirectory(prefix="few-step-") as folder, warnings.catch_warnings():
+            # adapters beside those of the fine-tuning are meant, which peft warns of
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+            (Path(folder) / FILE).symlink_to(self._adapter.path.resolve())  # diffusers reads a file of this ending alone
+            source = {"weight_name": FILE, "use_safetensors": True, "local_files_only": True}
+            try:
+                read = pipeline.lora_state_dict(folder, **source)
+                pipeline.load_lora_weights(folder, adapter_name=NAME, **source)
+                found = get_peft_model_state_dict(model, adapter_name=NAME)
+            except Exception as error:  # diffusers raises all kinds for a file that does not fit
+                raise self._refused((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        wanted = read[0] if isinstance(read, tuple) else read
+        left = len([name for name in wanted if not name.endswith(".alpha")]) - len(found)
+        if left:
+            raise self._refused(f"{left} of its tensors belong to no layer of the {self._family.denoiser}")
+        self.use(model, own)
+
+    def use(self, model: Any, own: Sequence[str]) -> None:
+        """Lets the denoiser compute with it and with those of its `own` adapters that are named."""
+        model.enable_adapters()
+        model.set_adapter([*own, NAME])
+
+    def _refused(self, why: str) -> DataError:
+        name = self._family.kind.name
+        return DataError(f"{ADAPTER} {self._adapter.name}: does not fit the base ({why}); name a LoRA for {name}")
