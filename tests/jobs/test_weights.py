@@ -21,7 +21,7 @@ from jobs import finetune, generate, weights
 from shared.artifacts.manifest import Manifest
 from shared.classifier.model import build_trunk
 from shared.config.dataset import Rare
-from shared.config.generation import SD_15, SD_15_COMMIT, Generate, StableDiffusionFinetune
+from shared.config.generation import SD_15, SD_15_COMMIT, FewStep, Generate, StableDiffusionFinetune
 from shared.config.stages import FinetuneConfig, GenerateConfig, Stage, WeightsConfig
 from shared.config.task import Input
 from shared.config.training import Classifier
@@ -39,6 +39,7 @@ from shared.weights import hub as hub_module
 from shared.weights.inputs import fetched_base, fetched_judges, fetched_models
 from shared.weights.roles import BASE, JUDGES, role_of
 from tests.support.configs import any_config
+from tests.support.few_step import few_step_lora
 from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, TOKEN, Hub, serve_hub
 from tests.support.pixel_study import PixelStudy
@@ -177,6 +178,49 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     beginnings = {prompt.partition(" ")[0] for prompt in prompts}
     assert beginnings == {"a", "green"}, "each image takes one of the templates"
     assert all(prompt.endswith((" in green", " on a table")) for prompt in prompts)
+
+
+def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict[str, Path], tmp_path: Path) -> None:
+    """The LoRA is an input of `generate` alone; from a file it gives the same images, and another file than was planned is refused."""
+    base, lora = repositories["some/model"], tmp_path / "lora"
+    lora.mkdir()
+    few_step_lora(find_family(find_base(str(base), BaseSource(Settings.from_environment({}), tmp_path))), lora)
+    (lora / "more.safetensors").write_bytes(b"never fetched")
+    hub.repositories = {"some/lora": lora}
+    study = PixelStudy(tmp_path)
+    adapter = WeightsConfig(kind="few-step", name="some/lora", revision=COMMIT, file="pytorch_lora_weights.safetensors")
+    fetched = commit(study, adapter)
+    assert [file.name for file in fetched.files] == ["pytorch_lora_weights.safetensors"]
+    assert not [name for name in hub.asked if "more" in name]
+    with pytest.raises(ConfigError, match=r"generate.few_step.adapter some/lora@.*: has no lcm.safetensors; set generate.few_step.file to more"):
+        fetch(adapter.model_copy(update={"file": "lcm.safetensors"}), study.context("weights", adapter).settings)
+    hub.repositories = {}
+    study.prepare(tiny_images())
+    values = {"generator": "stable-diffusion", "base": str(base), "steps": 1, "batch_size": 2, "resolution": 32}
+    config = FinetuneConfig(finetune=StableDiffusionFinetune.model_validate(values), rare=Rare(below=5), seed=1)
+    study.keep(finetune.run(config, study.context("finetune", config)))
+    few = FewStep(adapter="some/lora", revision=COMMIT)
+    drawing = GenerateConfig(
+        generate=Generate(fill_to=4, guidance=None, steps=None, batch_size=4, few_step=few), base=str(base), rare=Rare(below=5), seed=1, pool=0
+    )
+    study.inputs["weights/few-step"] = source(fetched)
+    images = generate.run(drawing, study.context("generate", drawing))
+    assert images is not None
+    context = study.context("generate", drawing)
+    drawn = read_shards(context.fetch_all(images, "images"), SCHEMA)
+    assert drawn.extra is not None
+    assert set(drawn.extra["guidance"].to_pylist()) == {1.0}
+    del study.inputs["weights/few-step"]
+    file = str(lora / "pytorch_lora_weights.safetensors")
+    of_file = drawing.generate.model_copy(update={"few_step": FewStep(adapter=file)})
+    planned = {file: file_digest(Path(file))}
+    drawing = drawing.model_copy(update={"generate": of_file, "weights": planned})
+    again = generate.run(drawing, study.context("generate", drawing))
+    assert again is not None
+    assert list(read_shards(context.fetch_all(again, "images"), SCHEMA).encoded) == list(drawn.encoded)
+    other = drawing.model_copy(update={"weights": {file: "0" * 64}})
+    with pytest.raises(DataError, match="has digest .* when the run began"):
+        generate.run(other, study.context("generate", other))
 
 
 def test_a_base_of_a_newer_family_in_shards(hub: Hub, tmp_path: Path) -> None:

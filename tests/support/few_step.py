@@ -41,6 +41,6 @@ def _kohya(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         layer, kind = name.rsplit(".lora_", 1)
         stem = f"lora_unet_{layer.replace('.', '_')}"
-        found[f"{stem}.lora_{'down' if kind == 'A.weight' else 'up'}.weight"] = value.half()
+        found[f"{stem}.lora_{'down' if kind == 'A.weight' else 'up'}.weight"] = value
         found[f"{stem}.alpha"] = torch.tensor(float(ALPHA))
     return found

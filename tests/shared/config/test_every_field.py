@@ -98,6 +98,7 @@ NOT_SET_ALONE = {
     "dataset.groups.marks.names": "`columns` are the classes",
     "generate.prompts": "needs a generator with prompts",
     "generate.negative_prompt": "needs a generator with prompts",
+    "generate.few_step": "needs a generator with a base",
     "search.space.training.dropout.log": "begins at 0",
     "search.space.training.lr.kind": "an integer is no learning rate",
     "search.space.training.dropout.kind": "an integer is no dropout",

@@ -218,3 +218,44 @@ def test_prompts_reach_generate_if_the_generator_has_prompts() -> None:
             ConfigError, match=r"has no meaning with generator: pixel, which reads labels and no text; remove"
         ):
             load_study(SMALL_STUDY, [setting])
+
+
+ADAPTER = "generate.few_step={adapter: some/lora, revision: c0ffee, scheduler: lcm}"
+
+
+def test_few_steps_need_a_base_and_choose_steps_and_guidance() -> None:
+    stable = "finetune={generator: stable-diffusion, base: some/model, resolution: 32}"
+    unset = "generate={fill_to: 20, few_step: {adapter: some/lora, revision: c0ffee}}"
+    study = load_study(SMALL_STUDY, [stable, unset])
+    assert {(e.generate.guidance, e.generate.steps) for e in study.experiments} == {(None, None)}
+    steps = plan(study)
+    made = [step for step in steps if step.stage == "generate"]
+    (fetched,) = {step.needs["weights/few-step"].label for step in made}
+    assert fetched == "weights some/lora/pytorch_lora_weights.safetensors@c0ffee"
+    assert not [step for step in steps if step.stage == "finetune" and "weights/few-step" in step.needs]
+    set_too = load_study(SMALL_STUDY, [stable, ADAPTER, "generate.steps=8", "generate.guidance=1.5"])
+    (generate, *_) = [experiment.generate for experiment in set_too.experiments]
+    assert (generate.guidance, generate.steps) == (1.5, 8)
+    assert "few_step" not in Generate().model_dump(), "keys stay"
+    with pytest.raises(ConfigError, match=r"generate.few_step: has no meaning with generator: pixel, which has no base"):
+        load_study(SMALL_STUDY, [ADAPTER])
+    with pytest.raises(ConfigError, match=r"steps: must be <= 50 with few_step.scheduler: lcm, got 51"):
+        load_study(SMALL_STUDY, [stable, ADAPTER, "generate.steps=51"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("{adapter: folder}", "must be a file"),
+        ("{adapter: a/b/c}", "must be a file"),
+        ("{adapter: s3://bucket/folder}", "must be a file"),
+        ("{adapter: x.safetensors, revision: a}", "revision: has no meaning with the file x.safetensors"),
+        ("{adapter: x.safetensors, file: b.safetensors}", "file: has no meaning with the file"),
+        ("{adapter: a/b, file: c.bin}", "file: must be a safetensors file"),
+        ("{adapter: a/b, scheduler: ddim}", "scheduler"),
+        ("{}", "adapter"),
+    ],
+)
+def test_a_lora_for_few_steps_that_is_none(values: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", f"generate.few_step={values}"])

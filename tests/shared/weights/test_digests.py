@@ -132,3 +132,26 @@ def test_a_bucket_and_a_folder_with_the_same_content_agree(
     assert list(changed.values()) == [hashlib.sha256(b"2").hexdigest()]
     with pytest.raises(DataError, match="there is no object"):
         weight_digests(with_file(f"{s3_store.url}/w.saf"), s3_server, folder_store)
+
+
+def with_adapter(file: object) -> Study:
+    sets = ["finetune={generator: stable-diffusion, resolution: 32}", f"generate.few_step={{adapter: {file}}}"]
+    return load_study(SMALL_STUDY, sets)
+
+
+def test_the_lora_for_few_steps_is_in_the_key_of_what_it_draws(tmp_path: Path, folder_store: FolderStore) -> None:
+    file, moved = tmp_path / "lora.safetensors", tmp_path / "moved.safetensors"
+    with pytest.raises(DataError, match=r"generate.few_step.adapter: there is no file"):
+        weight_digests(with_adapter(file), SETTINGS, folder_store)
+    file.write_bytes(b"1")
+    before = steps_of(with_adapter(file), folder_store)
+    moved.write_bytes(b"1")
+    assert steps_of(with_adapter(moved), folder_store) == before
+    moved.write_bytes(b"22")
+    changed = steps_of(with_adapter(moved), folder_store)
+    kept = {step.stage for step in plan(with_adapter(file)) if step.id in steps_of(with_adapter(file), folder_store)}
+    same = {step.stage for step in plan(with_adapter(moved), None, weight_digests(with_adapter(moved), SETTINGS, folder_store)) if step.id in before}
+    assert {"prepare", "finetune"} <= same
+    assert "generate" not in same
+    assert kept
+    assert changed != before

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.config.generation import Generate, StableDiffusionFinetune, TextToImageFinetune
+from shared.config.generation import FewStep, Generate, StableDiffusionFinetune, TextToImageFinetune
 from shared.diffusion.text_to_image.families.about import about_base
 from shared.diffusion.text_to_image.families.table import KNOWN, family_of_index
 from shared.errors import DataError
@@ -33,6 +33,22 @@ def test_a_known_base_and_what_follows_from_it() -> None:
 def test_stable_diffusion_has_the_settings_of_its_section() -> None:
     line = about_base(StableDiffusionFinetune(generator="stable-diffusion"), Generate())
     assert "CreativeML Open RAIL-M, open; images of 512 pixels (of multiples of 64), guidance 2, 25 steps, bf16" in line
+
+
+def test_a_lora_for_few_steps_and_what_follows_from_it() -> None:
+    few = FewStep(adapter="latent-consistency/lcm-lora-sdxl", revision="c0ffee00c0ffee00")
+    generate = Generate(guidance=None, steps=None, few_step=few)
+    line = about_base(text_to_image(base="stabilityai/stable-diffusion-xl-base-1.0"), generate)
+    assert "guidance 1, 4 steps" in line
+    assert line.endswith(
+        "; drawn in few steps by the LoRA latent-consistency/lcm-lora-sdxl@c0ffee00 (pytorch_lora_weights.safetensors) and the scheduler lcm; "
+        "read its licence too"
+    )
+    own = generate.model_copy(update={"steps": 8, "guidance": 1.5})
+    assert "guidance 1.5, 8 steps" in about_base(text_to_image(base="Tongyi-MAI/Z-Image"), own)
+    assert "LoRA lcm.safetensors and the" in about_base(
+        text_to_image(base="some/model"), generate.model_copy(update={"few_step": FewStep(adapter="lcm.safetensors")})
+    )
 
 
 def test_a_base_that_is_not_listed(tmp_path: Path) -> None:

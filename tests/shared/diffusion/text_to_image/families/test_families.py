@@ -247,7 +247,9 @@ def test_few_steps_are_those_of_diffusers(
     ours = fast.sample([SampleRequest(RED_SQUARE, 5), SampleRequest(GREEN_STRIPE, 6)], fast.guidance, fast.steps)
     pipe = pipeline(base, trained[method])
     own = list(pipe.get_active_adapters())
-    pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name="fast")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name="fast")
     pipe.set_adapters([*own, "fast"])
     flow = family.denoiser == "transformer"
     kinds: dict[str, Any] = {
