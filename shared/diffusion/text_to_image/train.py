@@ -7,8 +7,9 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
+from torch import nn
 
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
 from shared.config.generation import AnyPretrained
@@ -31,6 +33,7 @@ from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
 from shared.diffusion.text_to_image.data import (
+    Draw,
     Encoding,
     Latents,
     Texts,
@@ -170,9 +173,9 @@ def train(
         return trainer.state.curve.points
     except torch.OutOfMemoryError as error:
         raise InputError(
-            f"finetune: the GPU's memory is too small for {job.config.method} at batch_size {job.config.batch_size}, "
-            f"resolution {job.resolution}, {job.precision}; lower finetune.batch_size (and raise "
-            "gradient_accumulation), set gradient_checkpointing: true, method: lora, precision: bf16 or ema: 0"
+            f"finetune: the GPU's memory is too small for {job.config.method} at resolution {job.resolution}, {job.precision}, also for a part "
+            "of the batch; set gradient_checkpointing: true, method: lora, precision: bf16 or ema: 0, or lower finetune.batch_size (and raise "
+            "gradient_accumulation) if other work shares the GPU"
         ) from error
     finally:
         # accelerate's state is global; it is reset for a later fine-tuning or sampling in this process
@@ -203,6 +206,9 @@ class Trainer:
         if job.resume is not None:
             self.state.load(*job.resume)
             log.info("continuing from a checkpoint", step=self.state.step)
+        self.parts = self._parts_that_fit() if has_own_memory(device) else 1
+        """Counts the parts into which this process's share of a batch is divided, as the memory is too small for the whole."""
+        accelerator.gradient_accumulation_steps = config.gradient_accumulation * self.parts
 
     def _encode_captions(self, device: torch.device) -> Texts:
         """Returns the captions as the denoiser or a trained text encoder reads them; frozen text encoders are freed after that."""
@@ -238,6 +244,60 @@ class Trainer:
         if device.type == "cuda" and family.denoiser == "unet":
             denoiser.model.to(memory_format=torch.channels_last)
         return denoiser
+
+    def _parts_that_fit(self) -> int:
+        """Returns into how many parts a share of a batch must be divided for the memory of every process, found by trying before the first step.
+
+        Raises OutOfMemoryError if it is too small for one image.
+        """
+        share, parts = self._share, 1
+        while not self._all(self._fits(parts)):
+            parts = min(2 * parts, share)
+            log.warning(
+                "the GPU's memory is too small for the batch; its gradient is averaged over smaller ones",
+                images=-(-share // parts),
+                accumulation=self.job.config.gradient_accumulation * parts,
+            )
+        return parts
+
+    def _fits(self, parts: int) -> bool:
+        """Returns whether the memory suffices for a share in so many parts, by the gradient of the largest part with the longest caption.
+
+        Raises OutOfMemoryError if that is one image and does not fit.
+        """
+        trained = self.state.trained.values()
+        draw, largest = self._longest(self._draw(self.state.step + 1)), slice(0, -(-self._share // parts))
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        fits = True
+        try:
+            # Adam's two means of each gradient are in memory from the second step on
+            reserved = [] if self.optimizer.state else [torch.empty_like(p) for p in trained for _ in range(2)]
+            with torch.random.fork_rng(devices=devices):
+                # the second of several parts finds the gradients of the first in memory
+                for _ in range(2 if parts * self.job.config.gradient_accumulation > 1 else 1):
+                    self._loss(self.denoiser, draw, largest).backward()  # type: ignore[no-untyped-call]
+            del reserved
+        except torch.OutOfMemoryError:
+            if largest.stop == 1:
+                raise
+            fits = False
+        finally:
+            for parameter in trained:
+                parameter.grad = None
+        if not fits and devices:
+            torch.cuda.empty_cache()  # after the exception is gone, which holds tensors
+        return fits
+
+    def _longest(self, draw: Draw) -> Draw:
+        """Returns a draw that has the longest caption for each image, which takes the most memory."""
+        sizes = [sum(value.numel() for value in condition.values()) for condition in self.texts.conditions]
+        row = int(np.argmax([sizes[position] for position in self.texts.of_image]))
+        return replace(draw, rows=np.full_like(draw.rows, row), captionless=np.zeros_like(draw.captionless))
+
+    def _all(self, mine: bool) -> bool:
+        """Returns whether it is true in every process."""
+        share: torch.Tensor = self.accelerator.reduce(torch.tensor(float(mine), device=self.accelerator.device), "mean")
+        return bool(share == 1)
 
     def _check(self) -> None:
         """Raises the error that ended another process, or Stopped."""
@@ -313,22 +373,14 @@ class Trainer:
         config = self.job.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, step / max(config.warmup_steps, 1))
-        share = config.batch_size // self.rank.count
-        draw = draw_batch(
-            self.job.seed, step, self.probabilities, config.batch_size * config.gradient_accumulation,
-            self.latents.mean.shape[2:], self.process.draw_levels, config.flip, config.condition_dropout,
-        )  # fmt: skip
+        draw = self._draw(step)
         losses = []
-        for batch in range(config.gradient_accumulation):
-            first = batch * config.batch_size + self.rank.number * share
-            part = slice(first, first + share)
-            device = self.accelerator.device
-            latents = self.autoencoder.normalise(self.latents.sample(draw, part).to(device))
-            noise, level = draw.noise[part].to(device).view_as(latents), draw.levels[part].to(device)
-            conditions = self.texts.take(draw, part, device)
+        for batch, part in product(range(config.gradient_accumulation), split(self._share, self.parts)):
+            first = batch * config.batch_size + self.rank.number * self._share
+            images = slice(first + part.start, first + part.stop)
             with self.accelerator.accumulate(self.model):
-                predicted = self.model(self.process.add_noise(latents, noise, level), level, conditions)
-                loss = self.process.loss(predicted, latents, noise, level, config.min_snr)
+                # a part weighs by its images, so that the mean is that of the batch if parts are unequal
+                loss = self._loss(self.model, draw, images) * ((part.stop - part.start) * self.parts / self._share)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
@@ -336,6 +388,28 @@ class Trainer:
                 self.optimizer.zero_grad()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
+
+    @property
+    def _share(self) -> int:
+        """Returns the number of images of a batch that this process computes."""
+        return self.job.config.batch_size // self.rank.count
+
+    def _draw(self, step: int) -> Draw:
+        """Returns the random choices of a step."""
+        config = self.job.config
+        return draw_batch(
+            self.job.seed, step, self.probabilities, config.batch_size * config.gradient_accumulation,
+            self.latents.mean.shape[2:], self.process.draw_levels, config.flip, config.condition_dropout,
+        )  # fmt: skip
+
+    def _loss(self, model: nn.Module, draw: Draw, part: slice) -> torch.Tensor:
+        """Returns the mean loss over a part of the drawn images, a scalar."""
+        device = self.accelerator.device
+        latents = self.autoencoder.normalise(self.latents.sample(draw, part).to(device))
+        noise, level = draw.noise[part].to(device).view_as(latents), draw.levels[part].to(device)
+        conditions = self.texts.take(draw, part, device)
+        predicted = model(self.process.add_noise(latents, noise, level), level, conditions)
+        return self.process.loss(predicted, latents, noise, level, self.job.config.min_snr)
 
     def _agree(self, losses: Sequence[torch.Tensor], seconds: float, stopped: bool) -> tuple[list[float], float, bool]:
         """Returns the mean losses and seconds over the processes, and whether any was told to stop, so that all stop after the same step.
@@ -357,6 +431,17 @@ class Trainer:
         if self.state.ema is not None:
             self.state.ema.copy_to(self.state.trained.values())
         save_trained(self.denoiser, self.job.config.method, out)
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Returns whether a device has memory of its own, which may be too small for a batch."""
+    return device.type == "cuda"
+
+
+def split(count: int, parts: int) -> list[slice]:
+    """Returns slices that divide `count` images into parts as equal as possible, larger ones first."""
+    ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), parts)]).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def choose_images(images: ImageSet, rare: NDArray[np.int64], config: AnyPretrained) -> ImageSet:

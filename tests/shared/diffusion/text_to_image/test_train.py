@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from shared.artifacts.checkpoints import Checkpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning
-from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image
+from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
+from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image, split
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
 from tests.support.checkpoints import FolderCheckpoints
@@ -171,6 +172,80 @@ def test_gradient_checkpointing_changes_no_weight(finetune: Finetune) -> None:
     spared, _ = finetune("spared", gradient_checkpointing=True, **values)
     assert same(plain / "unet.safetensors", spared / "unet.safetensors", finetune.device)
     assert same(plain / "text_encoder.safetensors", spared / "text_encoder.safetensors", finetune.device)
+
+
+class Memory:
+    """Stands in for a GPU's memory, which a CPU has no limit of: more images at once than `most` raise torch's error."""
+
+    def __init__(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most, self.sizes = most, list[int]()
+        predict = StableDiffusion.predict
+
+        def limited(family: StableDiffusion, model: Any, noisy: torch.Tensor, *rest: Any) -> torch.Tensor:
+            self.sizes.append(len(noisy))
+            if len(noisy) > self.most:
+                raise torch.OutOfMemoryError
+            return predict(family, model, noisy, *rest)
+
+        monkeypatch.setattr(StableDiffusion, "predict", limited)
+        monkeypatch.setattr("shared.diffusion.text_to_image.train.has_own_memory", lambda device: True)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulation", "most", "tried", "parts"),
+    [(4, 1, 4, [4], [4]), (4, 1, 2, [4, 2, 2], [2, 2]), (5, 2, 2, [5, 3, 2, 2], [2, 1, 1, 1] * 2), (4, 2, 1, [4, 2, 1, 1], [1] * 8)],
+)  # fmt: skip
+def test_a_batch_that_does_not_fit_is_divided(
+    finetune: Finetune,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    accumulation: int,
+    most: int,
+    tried: list[int],
+    parts: list[int],
+) -> None:
+    """The gradient is the mean over the same images, so that the weights are the same but for rounding."""
+    finetune.device = torch.device("cpu")
+    values = {"batch_size": batch_size, "gradient_accumulation": accumulation, "steps": 2, "text_encoder": True, "min_snr": None}
+    whole, curve = finetune("whole", **values)
+    memory = Memory(most, monkeypatch)
+    divided, divided_curve = finetune("divided", **values)
+    assert memory.sizes == [*tried, *parts * 2]
+    assert [p["loss"] for p in divided_curve] == pytest.approx([p["loss"] for p in curve], rel=1e-5)
+    for name in ("unet.safetensors", "text_encoder.safetensors"):
+        one, other = load_file(whole / name), load_file(divided / name)
+        differences = torch.cat([(one[key] - other[key]).abs().flatten() for key in one])
+        assert float(differences.mean()) < 1e-6  # of steps of 1e-3, of which Adam makes whole ones of a gradient near 0
+        if most >= batch_size:
+            assert not differences.any(), "the probe changes nothing"
+
+
+def test_an_interrupted_run_in_parts_ends_with_the_same_weights(
+    finetune: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune.device = torch.device("cpu")
+    Memory(2, monkeypatch)
+    values: dict[str, Any] = {"batch_size": 3, "steps": 15, "checkpoint_every": 7, "method": "lora"}
+    whole, _ = finetune("whole", **values)
+    stop = StopSignal()
+    checkpoints = StopAt(tmp_path / "kept", 7, stop)
+    with pytest.raises(Stopped):
+        finetune("resumed", checkpoints, stop, **values)
+    resumed, _ = finetune("resumed", checkpoints, **values)
+    assert same(whole / "lora.safetensors", resumed / "lora.safetensors", finetune.device)
+
+
+def test_one_image_that_does_not_fit_is_explained(finetune: Finetune, monkeypatch: pytest.MonkeyPatch) -> None:
+    finetune.device = torch.device("cpu")
+    Memory(0, monkeypatch)
+    with pytest.raises(InputError, match="memory is too small for full at resolution 32, fp32, also for a part of the batch"):
+        finetune("out", batch_size=4)
+
+
+def test_images_are_divided_as_equally_as_possible() -> None:
+    assert split(5, 2) == [slice(0, 3), slice(3, 5)]
+    assert split(3, 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert split(4, 1) == [slice(0, 4)]
 
 
 def test_a_checkpoint_of_another_model_is_refused(finetune: Finetune, tmp_path: Path) -> None:
