@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils import convert_unet_state_dict_to_peft
 from peft import get_peft_model_state_dict
 
 from shared.diffusion.text_to_image.families.family import Family
 from shared.errors import DataError
+from shared.names import shown
 from shared.weights.digests import ADAPTER
 from shared.weights.inputs import FewStepAdapter
 
@@ -46,16 +48,20 @@ class FewStepLora:
                 found = get_peft_model_state_dict(model, adapter_name=NAME)
             except Exception as error:  # diffusers raises all kinds for a file that does not fit
                 raise self._refused((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
-        wanted = read[0] if isinstance(read, tuple) else read
-        left = len([name for name in wanted if not name.endswith(".alpha")]) - len(found)
-        if left:
-            raise self._refused(f"{left} of its tensors belong to no layer of the {self._family.denoiser}")
+        if strange := sorted(self._layers(read[0] if isinstance(read, tuple) else read) ^ {*found}):
+            raise self._refused(f"{shown(strange[0])} and {len(strange) - 1} more do not belong together")
         self.use(model, own)
 
     def use(self, model: Any, own: Sequence[str]) -> None:
         """Lets the denoiser compute with it and with those of its `own` adapters that are named."""
         model.enable_adapters()
         model.set_adapter([*own, NAME])
+
+    def _layers(self, state: dict[str, Any]) -> set[str]:
+        """Returns the names of the tensors that diffusers read, as peft has them; it leaves those out that it does not know."""
+        names = {name.removeprefix(f"{self._family.denoiser}."): value for name, value in state.items()}
+        named = names if any("lora_A" in name for name in names) else convert_unet_state_dict_to_peft(names)
+        return {name for name in named if not name.endswith(".alpha")}
 
     def _refused(self, why: str) -> DataError:
         name = self._family.kind.name
