@@ -32,7 +32,7 @@ from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.encoded import EncodedImages
 from shared.data.imageset import ImageSet, decode, read_shards, write_shards
 from shared.log import Log
-from shared.weights.inputs import few_step_adapter, fetched_base
+from shared.weights.inputs import fetched_base, few_step_adapter
 
 if TYPE_CHECKING:
     import torch

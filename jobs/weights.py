@@ -118,9 +118,7 @@ def _few_step(config: WeightsConfig, settings: Settings, stop: StopSignal) -> We
     if config.file not in repository.files:
         there = [name for name in sorted(repository.files) if name.endswith(".safetensors")]
         remedy = f"set generate.few_step.file to {' or '.join(there)}" if there else "name another repository"
-        raise ConfigError(
-            f"{ADAPTER} {config.name}@{repository.commit[:8]}: has no {config.file}; {remedy}"
-        )
+        raise ConfigError(f"{ADAPTER} {config.name}@{repository.commit[:8]}: has no {config.file}; {remedy}")
     return Weights(repository, download(repository, [config.file], settings, stop), {})
 
 

@@ -229,7 +229,9 @@ class FewStep(Section):
     def _check_file(self) -> Self:
         for name in ("revision", "file"):
             if not self.on_hub and getattr(self, name) is not None:
-                raise ValueError(f"{name}: has no meaning with the file {self.adapter}, which is not on the hub; remove it")
+                raise ValueError(
+                    f"{name}: has no meaning with the file {self.adapter}, which is not on the hub; remove it"
+                )
         if not self.hub_file.endswith(SAFETENSORS):
             raise ValueError(f"file: must be a safetensors file, got {self.file!r}")
         return self

@@ -83,7 +83,9 @@ def _file(location: str, setting: str, settings: Settings, kept: Store) -> str:
         return _object(store, key, tag, settings, kept)
     path = expanded(location)
     if not path.is_file():
-        other = "package:<module>/<file> or s3://bucket/key" if setting == PRETRAINED else "s3://bucket/key or a hub name"
+        other = (
+            "package:<module>/<file> or s3://bucket/key" if setting == PRETRAINED else "s3://bucket/key or a hub name"
+        )
         raise DataError(f"{setting}: there is no file {location}; name an existing one, {other}")
     return _local(path, kept)
 

@@ -192,7 +192,10 @@ def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict
     fetched = commit(study, adapter)
     assert [file.name for file in fetched.files] == ["pytorch_lora_weights.safetensors"]
     assert not [name for name in hub.asked if "more" in name]
-    with pytest.raises(ConfigError, match=r"generate.few_step.adapter some/lora@.*: has no lcm.safetensors; set generate.few_step.file to more"):
+    with pytest.raises(
+        ConfigError,
+        match=r"generate.few_step.adapter some/lora@.*: has no lcm.safetensors; set generate.few_step.file to more",
+    ):
         fetch(adapter.model_copy(update={"file": "lcm.safetensors"}), study.context("weights", adapter).settings)
     hub.repositories = {}
     study.prepare(tiny_images())
@@ -201,7 +204,11 @@ def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict
     study.keep(finetune.run(config, study.context("finetune", config)))
     few = FewStep(adapter="some/lora", revision=COMMIT)
     drawing = GenerateConfig(
-        generate=Generate(fill_to=4, guidance=None, steps=None, batch_size=4, few_step=few), base=str(base), rare=Rare(below=5), seed=1, pool=0
+        generate=Generate(fill_to=4, guidance=None, steps=None, batch_size=4, few_step=few),
+        base=str(base),
+        rare=Rare(below=5),
+        seed=1,
+        pool=0,
     )
     study.inputs["weights/few-step"] = source(fetched)
     images = generate.run(drawing, study.context("generate", drawing))
@@ -219,7 +226,7 @@ def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict
     assert again is not None
     assert list(read_shards(context.fetch_all(again, "images"), SCHEMA).encoded) == list(drawn.encoded)
     other = drawing.model_copy(update={"weights": {file: "0" * 64}})
-    with pytest.raises(DataError, match="has digest .* when the run began"):
+    with pytest.raises(DataError, match=r"has digest .* when the run began"):
         generate.run(other, study.context("generate", other))
 
 

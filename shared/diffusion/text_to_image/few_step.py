@@ -40,7 +40,9 @@ class FewStepLora:
         with tempfile.TemporaryDirectory(prefix="few-step-") as folder, warnings.catch_warnings():
             # adapters beside those of the fine-tuning are meant, which peft warns of
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-            (Path(folder) / FILE).symlink_to(self._adapter.path.resolve())  # diffusers reads a file of this ending alone
+            (Path(folder) / FILE).symlink_to(
+                self._adapter.path.resolve()
+            )  # diffusers reads a file of this ending alone
             source = {"weight_name": FILE, "use_safetensors": True, "local_files_only": True}
             try:
                 read = pipeline.lora_state_dict(folder, **source)

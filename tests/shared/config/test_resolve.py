@@ -237,7 +237,9 @@ def test_few_steps_need_a_base_and_choose_steps_and_guidance() -> None:
     (generate, *_) = [experiment.generate for experiment in set_too.experiments]
     assert (generate.guidance, generate.steps) == (1.5, 8)
     assert "few_step" not in Generate().model_dump(), "keys stay"
-    with pytest.raises(ConfigError, match=r"generate.few_step: has no meaning with generator: pixel, which has no base"):
+    with pytest.raises(
+        ConfigError, match=r"generate.few_step: has no meaning with generator: pixel, which has no base"
+    ):
         load_study(SMALL_STUDY, [ADAPTER])
     with pytest.raises(ConfigError, match=r"steps: must be <= 50 with few_step.scheduler: lcm, got 51"):
         load_study(SMALL_STUDY, [stable, ADAPTER, "generate.steps=51"])
@@ -258,4 +260,6 @@ def test_few_steps_need_a_base_and_choose_steps_and_guidance() -> None:
 )
 def test_a_lora_for_few_steps_that_is_none(values: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_study(SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", f"generate.few_step={values}"])
+        load_study(
+            SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", f"generate.few_step={values}"]
+        )

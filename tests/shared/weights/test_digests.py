@@ -148,10 +148,6 @@ def test_the_lora_for_few_steps_is_in_the_key_of_what_it_draws(tmp_path: Path, f
     moved.write_bytes(b"1")
     assert steps_of(with_adapter(moved), folder_store) == before
     moved.write_bytes(b"22")
-    changed = steps_of(with_adapter(moved), folder_store)
-    kept = {step.stage for step in plan(with_adapter(file)) if step.id in steps_of(with_adapter(file), folder_store)}
-    same = {step.stage for step in plan(with_adapter(moved), None, weight_digests(with_adapter(moved), SETTINGS, folder_store)) if step.id in before}
-    assert {"prepare", "finetune"} <= same
-    assert "generate" not in same
-    assert kept
-    assert changed != before
+    changed = plan(with_adapter(moved), None, weight_digests(with_adapter(moved), SETTINGS, folder_store))
+    assert {step.stage for step in changed if step.id in before} >= {"prepare", "finetune"}
+    assert not [step for step in changed if step.stage == "generate" and step.id in before]

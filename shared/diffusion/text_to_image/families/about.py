@@ -41,9 +41,7 @@ def _few_step(generate: Generate) -> str:
         return ""
     at = f"@{few.revision[:8]}" if few.revision else ""
     file = f" ({few.hub_file})" if few.on_hub else ""
-    return (
-        f"; drawn in few steps by the LoRA {few.adapter}{at}{file} and the scheduler {few.scheduler}; read its licence too"
-    )
+    return f"; drawn in few steps by the LoRA {few.adapter}{at}{file} and the scheduler {few.scheduler}; read its licence too"
 
 
 def _kind(finetune: AnyPretrained, location: str) -> FamilyKind | None:

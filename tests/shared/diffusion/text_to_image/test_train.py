@@ -206,7 +206,13 @@ def test_a_batch_that_does_not_fit_is_divided(
 ) -> None:
     """The gradient is the mean over the same images, so that the weights are the same but for rounding."""
     finetune.device = torch.device("cpu")
-    values = {"batch_size": batch_size, "gradient_accumulation": accumulation, "steps": 2, "text_encoder": True, "min_snr": None}
+    values = {
+        "batch_size": batch_size,
+        "gradient_accumulation": accumulation,
+        "steps": 2,
+        "text_encoder": True,
+        "min_snr": None,
+    }
     whole, curve = finetune("whole", **values)
     memory = Memory(most, monkeypatch)
     divided, divided_curve = finetune("divided", **values)
@@ -238,7 +244,9 @@ def test_an_interrupted_run_in_parts_ends_with_the_same_weights(
 def test_one_image_that_does_not_fit_is_explained(finetune: Finetune, monkeypatch: pytest.MonkeyPatch) -> None:
     finetune.device = torch.device("cpu")
     Memory(0, monkeypatch)
-    with pytest.raises(InputError, match="memory is too small for full at resolution 32, fp32, also for a part of the batch"):
+    with pytest.raises(
+        InputError, match="memory is too small for full at resolution 32, fp32, also for a part of the batch"
+    ):
         finetune("out", batch_size=4)
 
 

@@ -151,9 +151,7 @@ class DrawingPerImage(diffusers.FlowMatchLCMScheduler):  # type: ignore[misc]
         return (found.flatten(2).mT,)
 
 
-def theirs(
-    name: str, pipe: Any, seeds: list[int], scale: float = GUIDANCE, **values: Any
-) -> np.ndarray[Any, Any]:
+def theirs(name: str, pipe: Any, seeds: list[int], scale: float = GUIDANCE, **values: Any) -> np.ndarray[Any, Any]:
     """Returns the images `[n, r, r, 3]`, in 0 … 1, that the pipeline draws with guidance of a `scale`."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     if isinstance(pipe.scheduler, DrawingPerImage):
@@ -235,11 +233,10 @@ def test_few_steps_are_those_of_diffusers(
     scheduler: str,
     source: BaseSource,
     device: torch.device,
-    tmp_path: Path,
 ) -> None:
     """A distilled LoRA is drawn with as by the pipeline that loaded it beside ours, with the scheduler that it needs."""
     with_plain_kernels(device)
-    path = few_step_lora(family, tmp_path)
+    path = few_step_lora(family, source.scratch)
     fast = load_generator(
         trained[method], device, replace(source, few_step=FewStepAdapter("some/lora", path, scheduler))
     )
