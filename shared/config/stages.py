@@ -64,7 +64,7 @@ class FinetuneConfig(WithWeights):
     seed: int
 
 
-class GenerateConfig(WithWeights):
+class GenerateConfig(Section):
     """Configures `generate`. Its inputs are `prepare`, `finetune`, `weights/base` if the base comes from the hub, and `weights/few-step` if
     the LoRA of `generate.few_step` does."""
 
@@ -75,6 +75,9 @@ class GenerateConfig(WithWeights):
     seed: int
     pool: int
     """Gives the number of the pool of images; with a verdict, there is one pool per repetition."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """Maps the location of the LoRA for few steps to its SHA-256, which the key contains in place of the location; the base is an input of
+    `finetune`."""
 
 
 class Judges(WithWeights):

@@ -317,6 +317,7 @@ class _Planner:
             rare=experiment.rare,
             seed=self.study.seed,
             pool=pool,
+            weights=named_weights(experiment.generate, self.weights),
         )
         label = self._numbered(f"generate{own}", pool)
         generate = self._add(Step("generate", experiment.name, label, config, needs, found))

@@ -36,10 +36,17 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     assert wanted is not None
     assert arm.generate is not None
     read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
-    drawing = GenerateConfig(generate=arm.generate, base=wanted.base, rare=arm.rare, seed=wanted.seed, pool=pool)
+    drawing = GenerateConfig(
+        generate=arm.generate,
+        base=wanted.base,
+        rare=arm.rare,
+        seed=wanted.seed,
+        pool=pool,
+        weights=named_weights(arm.generate, config.weights),
+    )
     images = _done(
         "generate",
-        drawing.model_copy(update={"weights": named_weights(drawing, config.weights)}),
+        drawing,
         read | {role: known[role] for role in (BASE, FEW_STEP) if role in known},
         context,
         stop,

@@ -46,8 +46,11 @@ class FewStepLora:
             source = {"weight_name": FILE, "use_safetensors": True, "local_files_only": True}
             try:
                 read = pipeline.lora_state_dict(folder, **source)
+                self._check(read[0] if isinstance(read, tuple) else read)
                 pipeline.load_lora_weights(folder, adapter_name=NAME, **source)
                 found = get_peft_model_state_dict(model, adapter_name=NAME)
+            except DataError:
+                raise
             except Exception as error:  # diffusers raises all kinds for a file that does not fit
                 raise self._refused((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
         if strange := sorted(self._layers(read[0] if isinstance(read, tuple) else read) ^ {*found}):
@@ -58,6 +61,11 @@ class FewStepLora:
         """Lets the denoiser compute with it and with those of its `own` adapters that are named."""
         model.enable_adapters()
         model.set_adapter([*own, NAME])
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raises DataError for a LoRA that changes text encoders too, whose prompts would differ from those that ours was trained with."""
+        if other := sorted(name for name in state if name.startswith("text_encoder")):
+            raise self._refused(f"it changes a text encoder too, {shown(other[0])}")
 
     def _layers(self, state: dict[str, Any]) -> set[str]:
         """Returns the names of the tensors that diffusers read, as peft has them; it leaves those out that it does not know."""
