@@ -113,7 +113,8 @@ class PretrainedFinetune(Finetune):
     phrases: dict[str, str] = Field(default_factory=dict)
     """Sets the phrase for a class in captions, as `group/class: phrase`. The default is the class name with spaces in place of underscores."""
     batch_size: Annotated[int, Field(ge=1)] = 4
-    """Sets the number of training images per batch."""
+    """Sets the number of training images per batch. If a batch does not fit the memory of a GPU, which is tried before the first step, its
+    gradient is averaged over smaller parts."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Sets the learning rate after the warm-up."""
     min_snr: Annotated[float, Field(gt=0)] | None = 5.0
