@@ -16,12 +16,13 @@ from shared.config.base import Section
 from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
-from shared.config.paths import is_under, value_at, with_parameters
+from shared.config.paths import is_under, value_at, with_parameters, written_values
 from shared.config.prices import Prices
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
 from shared.config.templates import check_template
+from shared.config.training import LABEL_POWER
 from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
 from shared.terminal import shortened
@@ -37,6 +38,7 @@ NOT_SEARCHABLE = ("classifier.revision", "accept.reviewed")
 """Lists the paths of these sections that it may not name."""
 DISCRIMINATORS = {"finetune": "generator"}
 """Names the key that chooses the kind of a section, for the sections that have several kinds."""
+NO_SOFT_LABELS = "has no meaning without images that have soft labels; set generate.image_to_image: {start_from: similar}, or remove it"
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 
 
@@ -158,7 +160,7 @@ def resolve(study: Study, places: Mapping[Path, str] = MappingProxyType({})) -> 
 def _resolve(
     study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Path, str]
 ) -> ResolvedExperiment:
-    own = experiment.model_dump(mode="json", exclude_unset=True)
+    own = written_values(experiment)
     overrides = {name: own[name] for name in Overridable.model_fields if own.get(name) is not None}
     merged = tree | {name: _merge(tree[name], value, DISCRIMINATORS.get(name)) for name, value in overrides.items()}
     pinned = [
@@ -248,6 +250,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
             _check_templates(study, experiment, where, places, index)
             with append_place(("accept", "reviewed"), places, index):
                 _check_reviewed(experiment, where(("accept", "reviewed")))
+        with append_place(("synthetic", "label_power"), places, index):
+            _check_label_power(experiment, where(("synthetic", "label_power")))
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)
@@ -269,6 +273,15 @@ def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
         )
 
 
+def _check_label_power(experiment: ResolvedExperiment, where: str) -> None:
+    if (
+        experiment.images == "real+synthetic"
+        and experiment.synthetic.label_power != LABEL_POWER
+        and not experiment.generate.starts_from_similar
+    ):
+        raise ConfigError(f"{where}: {NO_SOFT_LABELS}, got {experiment.synthetic.label_power}")
+
+
 def _check_reviewed(experiment: ResolvedExperiment, where: str) -> None:
     if experiment.accept.reviewed is not None and (searched := generation_settings(experiment)):
         raise ConfigError(
@@ -279,7 +292,7 @@ def _check_reviewed(experiment: ResolvedExperiment, where: str) -> None:
 
 def _written_path(experiment: Experiment, index: int, path: Path, *causes: Path) -> str:
     """Returns the path as the user wrote it: the experiment's if it sets the value or one of the `causes`, else the study's."""
-    own = experiment.model_dump(exclude_unset=True)
+    own = written_values(experiment)
     return path_text(("experiments", index, *path) if any(_has_path(own, p) for p in (path, *causes)) else path)
 
 
@@ -347,6 +360,8 @@ def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: 
         _check_generation(experiment, path, values, where)
     elif root not in SEARCHABLE or path in NOT_SEARCHABLE:
         raise ConfigError(f"{where}: {path!r} cannot be searched{near(path, _searchable(experiment))}")
+    if path == "synthetic.label_power" and not experiment.generate.starts_from_similar:
+        raise ConfigError(f"{where}: {path!r} {NO_SOFT_LABELS}")
     try:
         value = value_at(experiment, path)
     except ConfigError:
