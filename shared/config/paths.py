@@ -24,7 +24,11 @@ def value_at(section: Section, path: str) -> Any:
 
 def written_values(section: Section) -> dict[str, Any]:
     """Returns the values that were set, by field, with mappings for sections; also those that a dump leaves out because they are the default."""
-    return {name: _written(getattr(section, name)) for name in type(section).model_fields if name in section.model_fields_set}
+    return {
+        name: _written(getattr(section, name))
+        for name in type(section).model_fields
+        if name in section.model_fields_set
+    }
 
 
 def _written(value: Any) -> Any:

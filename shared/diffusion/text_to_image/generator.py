@@ -119,6 +119,11 @@ class TextToImage(Generator):
                 (condition,) = family.encode(encoders, [prompt])
                 self._conditions[prompt] = {name: value.to(self._dtype).cpu() for name, value in condition.items()}
 
+    def noise_share(self, strength: float, steps: int) -> float:
+        """Returns the share of noise of the step at which images of this strength begin."""
+        scheduler = self._process.scheduler(steps)
+        return float(self._process.shares(scheduler)[self._first_step(scheduler, strength)])
+
     @torch.inference_mode()
     def sample(
         self,
