@@ -63,7 +63,8 @@ def effective_training_set(
     `train` is the training split. `generated` has the generated images, `scores` a row for each of them (None if the arm takes them all),
     `rare` the columns of the rare classes, and `review` is the one that `accept.reviewed` names. `real` takes the training split only.
     `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for each of those, a copy of the training image whose
-    labels it carries. Generated images that start from a similar class have soft labels, copies have not. `training.manual_images` adds the paper's copies with more contrast and sharpening to the real images.
+    labels it carries. Generated images that start from a similar class have soft labels, and copies have not. `training.manual_images` adds
+    the paper's copies with more contrast and sharpening to the real images.
 
     Raises DataError if an input is missing or does not fit.
     """

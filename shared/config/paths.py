@@ -22,25 +22,6 @@ def value_at(section: Section, path: str) -> Any:
     return value
 
 
-def written_values(section: Section) -> dict[str, Any]:
-    """Returns the values that were set, by field, with mappings for sections; also those that a dump leaves out because they are the default."""
-    return {
-        name: _written(getattr(section, name))
-        for name in type(section).model_fields
-        if name in section.model_fields_set
-    }
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, Section):
-        return written_values(value)
-    if isinstance(value, Mapping):
-        return {key: _written(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [_written(each) for each in value]
-    return value
-
-
 def is_under(path: str, paths: Iterable[str]) -> bool:
     """Returns whether a path is one of `paths`, or lies below one of them."""
     return any(path == other or path.startswith(f"{other}.") for other in paths)

@@ -16,7 +16,7 @@ from shared.config.base import Section
 from shared.config.dataset import Dataset
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
-from shared.config.paths import is_under, value_at, with_parameters, written_values
+from shared.config.paths import is_under, value_at, with_parameters
 from shared.config.prices import Prices
 from shared.config.search import Choice, FloatRange, Range, Resources, Search, Verdict
 from shared.config.seeds import hashed_seed
@@ -160,7 +160,7 @@ def resolve(study: Study, places: Mapping[Path, str] = MappingProxyType({})) -> 
 def _resolve(
     study: Study, experiment: Experiment, index: int, tree: dict[str, Any], places: Mapping[Path, str]
 ) -> ResolvedExperiment:
-    own = written_values(experiment)
+    own = experiment.model_dump(mode="json", exclude_unset=True)
     overrides = {name: own[name] for name in Overridable.model_fields if own.get(name) is not None}
     merged = tree | {name: _merge(tree[name], value, DISCRIMINATORS.get(name)) for name, value in overrides.items()}
     pinned = [
@@ -292,7 +292,7 @@ def _check_reviewed(experiment: ResolvedExperiment, where: str) -> None:
 
 def _written_path(experiment: Experiment, index: int, path: Path, *causes: Path) -> str:
     """Returns the path as the user wrote it: the experiment's if it sets the value or one of the `causes`, else the study's."""
-    own = written_values(experiment)
+    own = experiment.model_dump(exclude_unset=True)
     return path_text(("experiments", index, *path) if any(_has_path(own, p) for p in (path, *causes)) else path)
 
 
