@@ -97,6 +97,12 @@ class PretrainedFinetune(Finetune):
     per_class: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Says whether, with `method: lora`, each rare class has adapters of its own, trained for `steps` steps on its images alone, in place of
     adapters for all. An image is drawn with those of the rarest of its classes, and by the base as it is if it has no rare class."""
+    class_tokens: Annotated[int, Field(ge=0, le=16, exclude_if=lambda value: not value)] = 0
+    """Sets how many tokens of its own each rare class has in captions, before its phrase. Their embeddings are trained beside the denoiser, from
+    those of the phrase on (textual inversion, Gal et al. 2023), so that they come to mean what no word of the base does. Only bases of
+    Stable Diffusion 1.x and 2.x have them."""
+    class_tokens_learning_rate: Annotated[float, Field(gt=0, exclude_if=lambda value: value == 5e-4)] = 5e-4
+    """Sets the learning rate of these embeddings after the warm-up."""
     images: Literal["all", "rare"] = "all"
     """Says whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
     caption: str = "a photo of {labels}"
@@ -123,6 +129,12 @@ class PretrainedFinetune(Finetune):
             raise ValueError("per_class: true needs method: lora")
         if self.per_class and getattr(self, "text_encoder", False):
             raise ValueError("per_class: true needs text_encoder: false, as only the denoiser has adapters per class")
+        if self.per_class and self.class_tokens:
+            raise ValueError(
+                "per_class: true needs class_tokens: 0, as each class would have a text encoder of its own"
+            )
+        if self.class_tokens and getattr(self, "text_encoder", False):
+            raise ValueError("class_tokens needs text_encoder: false, as only the embeddings of the tokens are trained")
         return self
 
     @property
