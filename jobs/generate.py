@@ -1,7 +1,8 @@
 """`generate`: draws the synthetic images and commits all of them with their provenance.
 
 Reads `prepare` and `finetune`, and `weights` if the base or a LoRA for few steps is from the hub. Commits `images-*.parquet`: an image set of the split
-`generated`, with the extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model.
+`generated`, with the extra columns index, pool, seed, filled, source, prompt, guidance, strength, start and model. If images start from
+similar classes there is also noise_share, the share of noise on the image at the start: their labels are shared between both images by it.
 
 The work is divided into blocks of `batch_size` indices, which depend only on the plan. Process `JOB_COMPLETION_INDEX` of `TAILFILL_COUNT`
 draws the missing blocks whose number has that remainder, and saves each as a part. A process that then finds all parts commits them. Only
@@ -30,7 +31,7 @@ from shared.config.stages import GenerateConfig
 from shared.context import Context
 from shared.data.dataset import DatasetInfo, rare_classes, read_info
 from shared.data.encoded import EncodedImages
-from shared.data.imageset import ImageSet, decode, read_shards, write_shards
+from shared.data.imageset import NOISE_SHARE, ImageSet, decode, read_shards, write_shards
 from shared.log import Log
 from shared.weights.inputs import fetched_base, few_step_adapter
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from shared.diffusion.generator import Generator
-    from shared.diffusion.quota import PlannedImage
+    from shared.diffusion.quota import PlannedImage, StartingPoints, Starts
 
 COLUMNS = pa.schema(
     [
@@ -46,6 +47,9 @@ COLUMNS = pa.schema(
         ("prompt", pa.string()), ("guidance", pa.float64()), ("strength", pa.float64()), ("start", pa.int64()), ("model", pa.string()),
     ]
 )  # fmt: skip
+GIB = 2**30
+SOFT_COLUMN = pa.field(NOISE_SHARE, pa.float64())
+"""Describes the column that is there if images have soft labels."""
 
 log = Log("generate")
 
@@ -58,9 +62,9 @@ def run(config: GenerateConfig, context: Context) -> Manifest | None:
     prepared = context.input("prepare")
     info = read_info(context.fetch(prepared, "dataset.json"))
     train = read_shards(context.fetch_all(prepared, "images"), info.schema_).of("train")
-    plan = plan_images(
-        config.generate, info.schema_, train.labels, rare_classes(config.rare, info), config.seed, config.pool
-    )
+    rare = rare_classes(config.rare, info)
+    similar = partial(_similar_starts, config.generate, train, info.resolution, context)
+    plan = plan_images(config.generate, info.schema_, train.labels, rare, config.seed, config.pool, similar)
     blocks = -(-len(plan) // config.generate.batch_size)
     device = pick_device(context.task.resources.device)
     _make_blocks(config, context, plan, train, info.resolution, blocks, device)
@@ -95,8 +99,12 @@ def draw(plan: Sequence[PlannedImage], generate: Generate, train: ImageSet, gene
         for image in plan
     ]
     guidance, steps = sampling(generate, generator)
+    noise = None
+    if generate.starts_from_similar and generate.image_to_image is not None:
+        share = generator.noise_share(generate.image_to_image.strength, steps)
+        noise = [None if image.start is None else share for image in plan]
     drawn = generator.sample(requests, guidance, steps, generate.guidance_interval or (0.0, 1.0))
-    return DrawnBlock(plan, [request.prompt for request in requests], guidance, drawn)
+    return DrawnBlock(plan, [request.prompt for request in requests], guidance, drawn, noise)
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,8 @@ class DrawnBlock:
     guidance: float
     pixels: NDArray[np.uint8]
     """Holds the images `[n, r, r, 3]`."""
+    noise: Sequence[float | None] | None = None
+    """Holds the share of noise on the image from which each starts, None for noise alone; None if images do not start from similar classes."""
 
     def images(self, train: ImageSet, resolution: int, model: str) -> ImageSet:
         """Returns them with labels and provenance, resized to the data set's `resolution`; `model` is the digest of the generator."""
@@ -121,6 +131,9 @@ class DrawnBlock:
             }
             for image, prompt in zip(self.plan, self.prompts, strict=True)
         ]  # fmt: skip
+        provenance = pa.Table.from_pylist(rows, COLUMNS)
+        if self.noise is not None:
+            provenance = provenance.append_column(SOFT_COLUMN, [pa.array(self.noise, SOFT_COLUMN.type)])
         suffix = {"PNG": "png", "JPEG": "jpg"}[image_format(resolution)]
         return ImageSet(
             train.schema,
@@ -128,7 +141,7 @@ class DrawnBlock:
             [f"generated/{image.index:06d}.{suffix}" for image in self.plan],
             np.full(len(self.plan), "generated"),
             train.labels[[image.source for image in self.plan]],
-            pa.Table.from_pylist(rows, COLUMNS),
+            provenance,
         )
 
 
@@ -149,6 +162,18 @@ def encode(pixels: NDArray[np.uint8], resolution: int) -> bytes:
     if image.size != (resolution, resolution):
         image = image.resize((resolution, resolution), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return encode_image(image)
+
+
+def _similar_starts(
+    generate: Generate, train: ImageSet, resolution: int, context: Context, points: Sequence[StartingPoints]
+) -> Starts:
+    """Returns, by target, the rows of the classes that look most like the filled one."""
+    from shared.classifier.feature_cache import FeatureCache
+    from shared.classifier.similar_classes import similar_starts
+
+    assert generate.image_to_image is not None
+    files = FeatureCache(context.settings.cache / "features", context.task.resources.cache_gib * GIB)
+    return similar_starts(points, generate.image_to_image.similar_classes, train, resolution, files, context.stop)
 
 
 def _make_blocks(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.log import Log
-from shared.look.backbone import PACKAGED, Backbone, is_installed
+from shared.look.backbone import PACKAGED, Backbone
+from shared.weights.packaged import is_installed
 
 if TYPE_CHECKING:
     from jobs.cli.study_text import DataSummary

@@ -74,11 +74,11 @@ def first_look(listed: Listed, out: Path, command: str) -> Path:
     """
     import numpy as np
 
-    from shared.look.backbone import SMALL_SIDE
     from shared.look.findings import Counts, Findings
     from shared.look.folder import write_folder
     from shared.look.images import MEASURED, read_images, sample
     from shared.look.page import render
+    from shared.weights.packaged import SMALL_SIDE
 
     chosen = sample(np.stack([image.labels for image in listed.images]), MEASURED)
     some = [listed.images[i] for i in chosen]

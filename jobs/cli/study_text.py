@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 from shared.config.base import Section
 from shared.config.dataset import Source
 from shared.diffusion.generators import GENERATORS
-from shared.look.backbone import PACKAGED, Backbone, is_installed
+from shared.look.backbone import PACKAGED, Backbone
+from shared.weights.packaged import is_installed
 
 if TYPE_CHECKING:
     import numpy as np

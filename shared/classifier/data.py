@@ -24,7 +24,7 @@ from shared.classifier.model import Network, Trunk, build_trunk
 from shared.classifier.precision import autocast, move_to, to_float_images
 from shared.classifier.rng import numpy_generator, torch_generator
 from shared.classifier.runtime import Runtime
-from shared.classifier.training_set import TrainingSet
+from shared.classifier.training_set import SoftLabels, TrainingSet
 from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
@@ -56,6 +56,8 @@ class TrainingData:
     rare: NDArray[np.int64]
     identity: dict[str, Any]
     """Holds the settings of the arm that the inputs depend on."""
+    soft: SoftLabels | None = None
+    """Says how labels are shared with those of the images from which generated ones start."""
 
     @classmethod
     def build(
@@ -104,6 +106,7 @@ class TrainingData:
             val.labels,
             rare,
             input_settings(arm),
+            training.soft,
         )
 
     def __len__(self) -> int:
@@ -142,16 +145,24 @@ class TrainingData:
         with autocast(self.device):
             return network.frozen_outputs(to_float_images(inputs.rows(rows), self.device))
 
-    def counts(self, weight: NDArray[np.float64] | None = None) -> ClassCounts:
-        """Counts how often each class is seen in the effective training set; an image counts with its `weight`, `[n]`, or once."""
+    def counts(self, label_power: float, weight: NDArray[np.float64] | None = None) -> ClassCounts:
+        """Counts how often each class is seen in the effective training set; an image counts with its `weight`, `[n]`, or once.
+
+        A soft label counts for each of its classes with its share, which `label_power` gives.
+        """
         columns = np.concatenate(
             [np.repeat(self.mask[:, g : g + 1], len(group.classes), 1) for g, group in enumerate(self.schema.groups)], 1
         )
-        return ClassCounts.of(self.labels, columns, weight)
+        if self.soft is None:
+            return ClassCounts.of(self.labels, columns, weight)
+        own, weight = self.soft.own_share(label_power), np.ones(len(self)) if weight is None else weight
+        return ClassCounts.of(self.labels, columns, weight * own).plus(
+            ClassCounts.of(self.soft.labels, columns, weight * (1 - own))
+        )
 
     def real_counts(self) -> ClassCounts:
-        """Counts how often each class is seen among the real images."""
-        return self.counts((~self.generated).astype(np.float64))
+        """Counts how often each class is seen among the real images, whose labels are their own."""
+        return self.counts(1.0, (~self.generated).astype(np.float64))
 
 
 def resolution_of(arm: Arm, images: ImageSet) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -26,7 +26,9 @@ from shared.classifier.right_answers import RightAnswers
 from shared.classifier.rng import derived_seed, numpy_generator, torch_generator
 from shared.classifier.sampling import Rows, Sampler, without_single_images
 from shared.classifier.snapshot import EpochRecord, Snapshot
+from shared.classifier.training_set import SoftLabels
 from shared.config.stages import Arm
+from shared.config.training import LABEL_POWER
 from shared.data.schema import LabelSchema
 from shared.errors import InputError, UnavailableError
 from shared.log import Log
@@ -139,6 +141,8 @@ class _TrainingRun:
         loss_weight = arm.synthetic.loss_weight if arm.synthetic else 1.0
         self.image_weight = np.where(data.generated, loss_weight, 1.0)
         self.weight = torch.from_numpy(self.image_weight.astype(np.float32)).to(data.device)
+        self.label_power = arm.synthetic.label_power if arm.synthetic else LABEL_POWER
+        self.soft = None if data.soft is None else _SoftTargets.of(data.soft, self.label_power, data.device)
         self.history: list[EpochRecord] = []
         self.snapshot = saver.load()
         if self.snapshot is not None:
@@ -211,8 +215,8 @@ class _TrainingRun:
 
     def _train(self, optimizer: torch.optim.Optimizer, sampler: Sampler, epoch: int) -> _Trained:
         training, data = self.arm.training, self.data
-        drawn = data.counts(sampler.expected_draws(epoch) * self.image_weight)
-        loss = Loss.of(data.schema, training, data.counts(), drawn, data.device)
+        drawn = data.counts(self.label_power, sampler.expected_draws(epoch) * self.image_weight)
+        loss = Loss.of(data.schema, training, data.counts(self.label_power), drawn, data.device)
         self.network.train()
         batches = self._batches(sampler, epoch)
         total, lr = torch.zeros((), device=data.device), 0.0
@@ -222,14 +226,13 @@ class _TrainingRun:
             # the middle of the step: neither the first nor the last step has a rate of 0
             lr = training.lr * rate_at(epoch + (number + 0.5) / len(batches), self.epochs, training.warmup_epochs)
             inputs = data.batch(self.network, self.arm, rows, self.seed, epoch, number)
-            shown = self._targets(rows)
-            targets: tuple[Targets, ...] = (shown,)
+            shown, targets = self._largest(rows), self._shared_targets(rows)
             if training.mixup > 0:
                 partner, share = mixup_pairs(
                     len(rows), training.mixup, torch_generator("mixup", self.seed, epoch, number)
                 )
-                inputs, targets = apply_mixup(inputs, targets[0], partner.to(data.device), share.to(data.device))
-                shown = self._targets(np.where(share.numpy() >= 0.5, rows, rows[partner.numpy()]))
+                inputs, targets = apply_mixup(inputs, targets, partner.to(data.device), share.to(data.device))
+                shown = self._largest(np.where(share.numpy() >= 0.5, rows, rows[partner.numpy()]))
             with autocast(data.device):
                 logits = self.network(inputs)
             total += self._step(optimizer, loss(logits, *targets), lr)
@@ -309,8 +312,42 @@ class _TrainingRun:
         chosen = torch.from_numpy(rows).to(self.data.device, non_blocking=True)
         return Targets(self.labels[chosen], self.mask[chosen], self.weight[chosen])
 
+    def _shared_targets(self, rows: NDArray[np.int64]) -> tuple[Targets, ...]:
+        """Returns the targets that share the images: their own labels and, if labels are soft, those of the images at their start."""
+        own = self._targets(rows)
+        if self.soft is None:
+            return (own,)
+        chosen = torch.from_numpy(rows).to(self.data.device, non_blocking=True)
+        share = self.soft.own_share[chosen]
+        start = replace(own, labels=self.soft.labels[chosen])
+        return replace(own, weight=own.weight * share), replace(start, weight=start.weight * (1 - share))
+
+    def _largest(self, rows: NDArray[np.int64]) -> Targets:
+        """Returns the targets with the labels that have the largest share of each image."""
+        own = self._targets(rows)
+        if self.soft is None:
+            return own
+        chosen = torch.from_numpy(rows).to(self.data.device, non_blocking=True)
+        mostly_own = self.soft.own_share[chosen, None] >= 0.5
+        return replace(own, labels=torch.where(mostly_own, own.labels, self.soft.labels[chosen]))
+
     def _check_stop(self) -> None:
         self.saver.raise_if_stopped(self.snapshot)
+
+
+@dataclass(frozen=True)
+class _SoftTargets:
+    """Holds soft labels on the device."""
+
+    labels: Tensor
+    """Holds the labels of the image at the start of each image, `[n, C]`."""
+    own_share: Tensor
+    """Gives the share of an image's own labels, float `[n]`."""
+
+    @classmethod
+    def of(cls, soft: SoftLabels, label_power: float, device: torch.device) -> _SoftTargets:
+        share = torch.from_numpy(soft.own_share(label_power).astype(np.float32))
+        return cls(torch.from_numpy(soft.labels).to(device), share.to(device))
 
 
 class _CheckpointSaver:
@@ -383,13 +420,17 @@ def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:
 
 
 def apply_mixup(
-    inputs: Tensor, targets: Targets, partner: Tensor, share: Tensor
-) -> tuple[Tensor, tuple[Targets, Targets]]:
-    """Returns the network's inputs after mixup: of activations (manifold mixup), or of pixels if nothing is frozen."""
+    inputs: Tensor, targets: Sequence[Targets], partner: Tensor, share: Tensor
+) -> tuple[Tensor, tuple[Targets, ...]]:
+    """Returns the network's inputs after mixup: of activations (manifold mixup), or of pixels if nothing is frozen.
+
+    `targets` share each image; of the mixed images, each of them has the share that both images leave it.
+    """
     own = share.view(-1, *[1] * (inputs.dim() - 1)).to(inputs.dtype)
     everyone = torch.arange(len(inputs), device=inputs.device)
     others = inputs.index_select(0, partner)  # what inputs[partner] is, in a fraction of its time on a CPU
-    return own * inputs + (1 - own) * others, (targets.take(everyone, share), targets.take(partner, 1 - share))
+    mixed = [(each.take(everyone, share), each.take(partner, 1 - share)) for each in targets]
+    return own * inputs + (1 - own) * others, tuple(each for pair in mixed for each in pair)
 
 
 def unmasked_targets(labels: Tensor, groups: int) -> Targets:

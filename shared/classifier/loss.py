@@ -47,7 +47,7 @@ class Targets:
     """Holds the weight of each image, float `[n]`."""
 
     def take(self, rows: Tensor, share: Tensor) -> Targets:
-        """Returns the targets of these images, with weights multiplied by `share`, for mixup."""
+        """Returns the targets of these images, with weights multiplied by `share`, for mixup and soft labels."""
         return Targets(self.labels[rows], self.mask[rows], self.weight[rows] * share)
 
 
@@ -77,7 +77,7 @@ class Loss:
         return cls(_groups(schema, plain, real, real, device), 0.0)
 
     def __call__(self, logits: Tensor, *targets: Targets) -> Tensor:
-        """Returns the scalar loss of logits `[n, C]`; several targets (mixup) share an image in proportion to their weights.
+        """Returns the scalar loss of logits `[n, C]`; several targets (mixup, soft labels) share an image in proportion to their weights.
 
         The loss of a group is the sum of weight · loss over the images that count, divided by the sum of their weights times class
         weights. With one target, nothing masked and equal weights, that is `torch.nn.CrossEntropyLoss(weight, label_smoothing=…)`.
@@ -123,6 +123,10 @@ class ClassCounts:
         """Counts labels `[n, C]`, each with the `weight` of its image, `[n]`, or 1; `mask` `[n, C]` says which entries count."""
         weight = np.ones(len(labels)) if weight is None else weight
         return cls(weight @ ((labels == 1) & mask), weight @ ((labels >= 0) & mask))
+
+    def plus(self, other: ClassCounts) -> ClassCounts:
+        """Returns the counts of both together."""
+        return ClassCounts(self.positive + other.positive, self.known + other.known)
 
 
 def _groups(

@@ -12,11 +12,26 @@ from numpy.typing import NDArray
 from shared.config.stages import Arm
 from shared.data.accept import accepted_images
 from shared.data.encoded import EncodedImages
-from shared.data.imageset import ImageSet
+from shared.data.imageset import NOISE_SHARE, ImageSet
 from shared.data.manual_images import contrast_and_sharpen, copied_rows
 from shared.data.review import KEEP, Review
 from shared.data.schema import Labels
 from shared.errors import DataError
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Says how the labels of images are shared with those of the real images from which they start."""
+
+    labels: Labels
+    """Holds the labels of the image at the start, `[n, C]`; an image's own if it starts from none of another class."""
+    noise: NDArray[np.float64]
+    """Gives the share of noise on the image at the start, `[n]`; 1 if there is none, so that an image has its own labels alone."""
+
+    def own_share(self, power: float) -> NDArray[np.float64]:
+        """Returns the share of an image's own labels, `[n]`; that of the labels at its start is the rest (Diff-Mix, Wang et al. 2024)."""
+        share: NDArray[np.float64] = self.noise**power
+        return share
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,8 @@ class TrainingSet:
     """Says whether an image is generated, or a copy of the placebo, `[n]`: `synthetic.share` and `synthetic.loss_weight` apply to these."""
     loss_mask: NDArray[np.bool_]
     """Says whether the loss of a label group counts for an image, `[n, G]`."""
+    soft: SoftLabels | None = None
+    """Says how labels are shared; None if each image has its own labels alone."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +63,8 @@ def effective_training_set(
     `train` is the training split. `generated` has the generated images, `scores` a row for each of them (None if the arm takes them all),
     `rare` the columns of the rare classes, and `review` is the one that `accept.reviewed` names. `real` takes the training split only.
     `real+synthetic` adds the images that `arm.accept` accepts. `real+copies` adds, for each of those, a copy of the training image whose
-    labels it carries. `training.manual_images` adds the paper's copies with more contrast and sharpening to the real images.
+    labels it carries. Generated images that start from a similar class have soft labels, and copies have not. `training.manual_images` adds
+    the paper's copies with more contrast and sharpening to the real images.
 
     Raises DataError if an input is missing or does not fit.
     """
@@ -68,11 +86,26 @@ def effective_training_set(
             mask[review.decisions_of(generated)[rows] == KEEP] = True  # a person has checked them in the judges' place
     sources = generated.extra["source"].to_numpy()[rows].astype(np.int64)
     added = train.take(sources) if arm.images == "real+copies" else generated.take(rows)
+    images = _joined(real, added)
     return TrainingSet(
-        _joined(real, added),
+        images,
         np.repeat([False, True], [len(real), len(added)]),
         np.concatenate([np.ones((len(real), groups), np.bool_), mask]),
+        None if arm.images == "real+copies" else _soft_labels(images, train, added),
     )
+
+
+def _soft_labels(images: ImageSet, train: ImageSet, added: ImageSet) -> SoftLabels | None:
+    """Returns how labels are shared; None if no added image started from a similar class. `added` are the last of the `images`."""
+    if added.extra is None or NOISE_SHARE not in added.extra.column_names:
+        return None
+    start, noise = added.extra["start"], added.extra[NOISE_SHARE]
+    started = np.flatnonzero(noise.is_valid().to_numpy())
+    rows = len(images) - len(added) + started
+    soft = SoftLabels(images.labels.copy(), np.ones(len(images)))
+    soft.labels[rows] = train.labels[start.take(pa.array(started)).to_numpy().astype(np.int64)]
+    soft.noise[rows] = noise.take(pa.array(started)).to_numpy()
+    return soft
 
 
 def _loss_mask(arm: Arm, train: ImageSet, scores: pa.Table) -> NDArray[np.bool_]:

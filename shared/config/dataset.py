@@ -13,6 +13,7 @@ SplitName = Literal["train", "val", "test"]
 
 COLUMNS = frozenset({
     "image", "split", "unit", "caption", "index", "pool", "seed", "filled", "source", "prompt", "guidance", "strength", "start", "model",
+    "noise_share",
 })  # fmt: skip
 """Lists the columns that every image set has beside its label groups; no label group may have one of these names."""
 

@@ -23,6 +23,8 @@ SD_15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 """Names the hub repository of the base that a study has if it names none."""
 SD_15_COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
 """Pins the commit of that base."""
+SIMILAR_CLASSES = 3
+"""Sets from how many similar classes images start if a study does not say it: a few, so that one odd class does not decide."""
 
 
 class Finetune(Section):
@@ -105,6 +107,12 @@ class PretrainedFinetune(Finetune):
     per_class: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Says whether, with `method: lora`, each rare class has adapters of its own, trained for `steps` steps on its images alone, in place of
     adapters for all. An image is drawn with those of the rarest of its classes, and by the base as it is if it has no rare class."""
+    class_tokens: Annotated[int, Field(ge=0, le=16, exclude_if=lambda value: not value)] = 0
+    """Sets how many tokens of its own each rare class has in captions, before its phrase. Their embeddings are trained beside the denoiser, from
+    those of the phrase on (textual inversion, Gal et al. 2023), so that they come to mean what no word of the base does. Only bases of
+    Stable Diffusion 1.x and 2.x have them."""
+    class_tokens_learning_rate: Annotated[float, Field(gt=0, exclude_if=lambda value: value == 5e-4)] = 5e-4
+    """Sets the learning rate of these embeddings after the warm-up."""
     images: Literal["all", "rare"] = "all"
     """Says whether it is trained on all training images, or only on those of the rare classes, as in the paper."""
     caption: str = "a photo of {labels}"
@@ -132,6 +140,12 @@ class PretrainedFinetune(Finetune):
             raise ValueError("per_class: true needs method: lora")
         if self.per_class and getattr(self, "text_encoder", False):
             raise ValueError("per_class: true needs text_encoder: false, as only the denoiser has adapters per class")
+        if self.per_class and self.class_tokens:
+            raise ValueError(
+                "per_class: true needs class_tokens: 0, as each class would have a text encoder of its own"
+            )
+        if self.class_tokens and getattr(self, "text_encoder", False):
+            raise ValueError("class_tokens needs text_encoder: false, as only the embeddings of the tokens are trained")
         return self
 
     @property
@@ -189,6 +203,19 @@ class ImageToImage(Section):
     strength: Annotated[float, Field(gt=0, le=1)] = 0.65
     """Sets the share of noise that is added to the real image; 1 keeps nothing of the real image. With the generator `stable-diffusion` it is
     the share of `steps` that are run instead, as it always was: there 0.65 adds about 0.73 of noise."""
+    start_from: Annotated[Literal["own", "similar"], Field(exclude_if=lambda value: value == "own")] = "own"
+    """Says from which real image: `own` is the one whose labels the image has. `similar` is one of another class of the same label group, which
+    is not rare and looks like the filled class; the label is then shared between both images (Diff-Mix, Wang et al. 2024), as
+    `synthetic.label_power` says."""
+    similar_classes: Annotated[int, Field(ge=1, exclude_if=lambda value: value == SIMILAR_CLASSES)] = SIMILAR_CLASSES
+    """Sets from how many classes images start with `start_from: similar`: from those that look most like the filled class, or from all if there
+    are fewer. Each of them is as likely."""
+
+    @model_validator(mode="after")
+    def _check_similar_classes(self) -> Self:
+        if self.similar_classes != SIMILAR_CLASSES and self.start_from != "similar":
+            raise ValueError("similar_classes: has no meaning without start_from: similar")
+        return self
 
 
 class FewStep(Section):
@@ -270,6 +297,11 @@ class Generate(Section):
     """Starts a share of the images from real ones, if it is set; null starts all from noise."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Sets the number of images per shard. A shard is a fixed block of indices, so that its images do not depend on the process that makes it."""
+
+    @property
+    def starts_from_similar(self) -> bool:
+        """Returns whether some images start from one of a similar class, and therefore have soft labels."""
+        return self.image_to_image is not None and self.image_to_image.start_from == "similar"
 
     @field_validator("guidance_interval")
     @classmethod

@@ -22,6 +22,7 @@ from shared.config.search import Choice, FloatRange, Range, Resources, Search, V
 from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
 from shared.config.templates import check_template
+from shared.config.training import LABEL_POWER
 from shared.config.verdict_rules import check_verdict
 from shared.errors import ConfigError
 from shared.terminal import shortened
@@ -37,6 +38,7 @@ NOT_SEARCHABLE = ("classifier.revision", "accept.reviewed")
 """Lists the paths of these sections that it may not name."""
 DISCRIMINATORS = {"finetune": "generator"}
 """Names the key that chooses the kind of a section, for the sections that have several kinds."""
+NO_SOFT_LABELS = "has no meaning without images that have soft labels; set generate.image_to_image: {start_from: similar}, or remove it"
 AUGMENTATION_PATHS = frozenset({"augmentation", "training.erasing"})
 
 
@@ -252,6 +254,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
             _check_templates(study, experiment, where, places, index)
             with append_place(("accept", "reviewed"), places, index):
                 _check_reviewed(experiment, where(("accept", "reviewed")))
+        with append_place(("synthetic", "label_power"), places, index):
+            _check_label_power(experiment, where(("synthetic", "label_power")))
         with append_place(("classifier", "revision"), places, index):
             _check_revision(experiment, where(("classifier", "revision")))
         _check_objectives(experiment.search, where, places, index)
@@ -271,6 +275,15 @@ def _check_revision(experiment: ResolvedExperiment, where: str) -> None:
         raise ConfigError(
             f"{where}: pins the weights of one model, got {experiment.classifier.revision!r} with a search over classifier.model; remove it"
         )
+
+
+def _check_label_power(experiment: ResolvedExperiment, where: str) -> None:
+    if (
+        experiment.images == "real+synthetic"
+        and experiment.synthetic.label_power != LABEL_POWER
+        and not experiment.generate.starts_from_similar
+    ):
+        raise ConfigError(f"{where}: {NO_SOFT_LABELS}, got {experiment.synthetic.label_power}")
 
 
 def _check_reviewed(experiment: ResolvedExperiment, where: str) -> None:
@@ -351,6 +364,8 @@ def _check_space(experiment: ResolvedExperiment, where: str, path: str, values: 
         _check_generation(experiment, path, values, where)
     elif root not in SEARCHABLE or path in NOT_SEARCHABLE:
         raise ConfigError(f"{where}: {path!r} cannot be searched{near(path, _searchable(experiment))}")
+    if path == "synthetic.label_power" and not experiment.generate.starts_from_similar:
+        raise ConfigError(f"{where}: {path!r} {NO_SOFT_LABELS}")
     try:
         value = value_at(experiment, path)
     except ConfigError:

@@ -80,6 +80,10 @@ class Training(Section):
     `fresh` if nothing is frozen or the augmentation is searched."""
 
 
+LABEL_POWER = 0.8
+"""Sets the exponent of soft labels if a study does not: that of the command for long-tailed data in the code of Diff-Mix (Wang et al. 2024)."""
+
+
 class Synthetic(Section):
     """Says how generated images, or the placebo's copies, enter the training."""
 
@@ -92,3 +96,7 @@ class Synthetic(Section):
     groups: Literal["all", "checked"] = "all"
     """Says for which label groups the loss counts for a generated image: for all, or only for those whose requested label the
     judges found plausible."""
+    label_power: Annotated[float, Field(gt=0, exclude_if=lambda value: value == LABEL_POWER)] = LABEL_POWER
+    """Sets the exponent of the soft label of an image that starts from one of a similar class (`image_to_image.start_from: similar`): with a
+    share s of noise, its own label counts s^label_power, and that of the image at the start the rest. Copies of the placebo have their own
+    label alone."""

@@ -25,6 +25,8 @@ from shared.errors import DataError
 
 ROWS_PER_SHARD = 2048
 UNIT = "unit"
+NOISE_SHARE = "noise_share"
+"""Names the column of generated images with soft labels: the share of noise that was put on the image of another class at their start."""
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 

@@ -141,6 +141,7 @@ COLUMNS = """\
 | `pool`, `index`, `seed`, `prompt`, `guidance`, `strength` | how it was drawn |
 | `source`, `source_image` | row and path of the training image whose labels it has |
 | `start` | the training row that image-to-image began with; null if it began with noise |
+| `start_image`, `noise_share` | with `start_from: similar`: the path of that image, and the share of noise on it, by which both share the label |
 | `model`, `generator`, `base`, `base_digest` | digest of the fine-tuned model, the generator, and its base |
 | `finetune_key`, `generate_key` | the keys of the results in the study's store |
 | `plausibility`, `p_<group>` | the probability that judges, trained on other real images, give to the filled class, and to each group's label |

@@ -15,7 +15,7 @@ from shared.artifacts.artifacts import Artifacts
 from shared.artifacts.manifest import Manifest
 from shared.config.generation import Accept
 from shared.data.accept import accepted_images, refusals
-from shared.data.imageset import ImageSet, read_shards
+from shared.data.imageset import NOISE_SHARE, ImageSet, read_shards
 from shared.data.review import DECISIONS, Review, image_ids
 from shared.deploy.image_folder import ExportFolder, image_rows, table_rows
 from shared.errors import DataError
@@ -134,6 +134,9 @@ def image_facts(
         {"id": name, "source_image": train.paths[_checked_row(source, train)], **origin}
         for name, source in zip(image_ids(images), _provenance(images, "source"), strict=True)
     ]
+    if images.extra is not None and NOISE_SHARE in images.extra.column_names:
+        for fact, start in zip(facts, _provenance(images, "start"), strict=True):
+            fact["start_image"] = None if start is None else train.paths[_checked_row(start, train, "start")]
     if scores is None:
         for fact in facts:
             fact |= {"accepted": True if selection.accept.takes_all else None, "refused": None}
@@ -160,10 +163,10 @@ def _provenance(images: ImageSet, column: str) -> list[Any]:
     return values
 
 
-def _checked_row(row: Any, train: ImageSet) -> int:
+def _checked_row(row: Any, train: ImageSet, column: str = "source") -> int:
     if not isinstance(row, int) or not 0 <= row < len(train):
         raise DataError(
-            f"generated images: column 'source' names the training image {shown(row)}, but there are {len(train)}, from 0; run `generate` "
+            f"generated images: column {column!r} names the training image {shown(row)}, but there are {len(train)}, from 0; run `generate` "
             "again (--rerun generate)"
         )
     return row

@@ -59,6 +59,9 @@ class Generator(Protocol):
     def prepare(self, prompts: Sequence[str]) -> None:
         """Makes ready to draw images with these prompts; `sample` does so too, but needs more memory if it begins with few of them."""
 
+    def noise_share(self, strength: float, steps: int) -> float:
+        """Returns the share of noise with which images of this strength begin: 1 is noise alone, 0 the real image alone."""
+
     def sample(
         self,
         requests: Sequence[SampleRequest],

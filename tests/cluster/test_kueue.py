@@ -165,13 +165,13 @@ def test_workers_beyond_the_quota_wait_and_say_so(release: Release) -> None:
 
 
 def test_a_preempted_trial_is_resumed(release: Release) -> None:
-    (pod,) = wait_for(lambda: release.workers(), "a worker", 120)
-    wait_for(lambda: release.progress(pod) > 1, "a trial has a checkpoint", 240, 0.5)
+    wait_for(lambda: any(search["running"] for search in release.searches().values()), "a trial runs", 240)
     take_gpu(release)
     wait_for(lambda: not release.workers(), "no worker runs", 60)
     wait_for(lambda: "preempted" in str(release.status()["stuck"]), "the status says so", 60)
     give_gpu_back(release)
-    wait_for(lambda: any(epochs > 0 for epochs in release.begun_at()), "the trial is resumed", 240)
+    wait_for(lambda: any(search["resumes"] for search in release.searches().values()), "the trial is resumed", 240)
+    assert not any(search["losses"] for search in release.searches().values())  # it was given back, with its checkpoint
 
 
 def test_the_study_ends_and_nothing_ran_without_admission(release: Release) -> None:

@@ -38,12 +38,6 @@ def changed(folder: Path, **sections: object) -> Path:
     return path
 
 
-def searches(release: Release) -> dict[str, dict[str, object]]:
-    """Returns the searches that have begun, by label."""
-    found = {label: step["search"] or {} for label, step in release.steps().items()}
-    return {label: search for label, search in found.items() if "running" in search}
-
-
 def test_install_and_scale_to_nothing_at_once(release: Release) -> None:
     said = release.install(VALUES)
     release.kubectl("scale", "deployment/study-tune", "--replicas=0")
@@ -78,7 +72,7 @@ def test_prepare_is_the_same_as_on_one_machine(
 
 def test_searches_wait_for_workers_and_say_so(release: Release) -> None:
     wait_for(lambda: release.jobs("tune"), "a coordinator", 240)
-    found = wait_for(lambda: searches(release).get("tune real"), "the search of the real arm has begun", 240)
+    found = wait_for(lambda: release.searches().get("tune real"), "the search of the real arm has begun", 240)
     assert (found["finished"], found["queued"]) == (0, TRIALS)
     assert "no worker" in str(found["stall"])
 
@@ -87,7 +81,7 @@ def test_workers_come_and_go(release: Release) -> None:
     """Scales from 0 to 2 workers, kills one, kills control, drains the node, restarts PostgreSQL and MinIO, and scales to 1 worker."""
     release.kubectl("scale", "deployment/study-tune", "--replicas=2")
     first = wait_for(lambda: len(found := release.workers()) == 2 and found, "two workers", 240)
-    wait_for(lambda: sum(int(str(s["running"])) for s in searches(release).values()), "a trial runs", 240)
+    wait_for(lambda: sum(int(str(s["running"])) for s in release.searches().values()), "a trial runs", 240)
     release.kubectl("delete", "pod", first[0], "--wait=false")
     release.kubectl("delete", "pod", *release.pods("control"), "--wait=false")
     wait_for(lambda: len(release.workers()) == 2 and first[0] not in release.workers(), "the worker is replaced", 240)
@@ -111,7 +105,7 @@ def test_workers_come_and_go(release: Release) -> None:
     wait_for(lambda: len(release.workers()) == 1, "one worker", 120)
     # interrupted trials continue from the epoch after their last checkpoint
     wait_for(lambda: any(epochs > 0 for epochs in release.begun_at()), "a trial is resumed", 240)
-    assert sum(int(str(search["resumes"])) for search in searches(release).values()) >= 1
+    assert sum(int(str(search["resumes"])) for search in release.searches().values()) >= 1
 
 
 def test_a_final_training_with_the_best_so_far(release: Release) -> None:

@@ -65,10 +65,27 @@ def test_seaweedfs_is_closed() -> None:
 
 
 def test_its_data_outlive_the_pod() -> None:
-    found = one(rendered(any_program(), "--set", "seaweedfs.storage.size=7Gi"), "StatefulSet", "study-seaweedfs")
+    values = ("--set", "seaweedfs.storage.size=7Gi,seaweedfs.storage.className=fast")
+    found = one(rendered(any_program(), *values), "StatefulSet", "study-seaweedfs")
     (claim,) = found["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["resources"]["requests"]["storage"] == "7Gi"
+    assert claim["spec"]["storageClassName"] == "fast"
     assert "-dir=/data" in found["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_seaweedfs_keeps_to_the_memory_that_it_asks_for() -> None:
+    """A limit alone is what Kubernetes takes for the request; without either there is nothing to keep to, and 0 would be a limit."""
+
+    def limit(resources: str) -> str | None:
+        spec = dict(pods(rendered(any_program(), "--set-json", f"seaweedfs.resources={resources}")))
+        found: str | None = environment(spec["StatefulSet seaweedfs"]).get("GOMEMLIMIT")
+        return found
+
+    assert limit('{"requests": {"memory": "1Gi"}}') == "$(MEMORY_MIB)MiB"
+    assert limit('{"limits": {"memory": "1Gi"}, "requests": null}') == "$(MEMORY_MIB)MiB"
+    assert limit('{"requests": {"cpu": 1, "memory": null}}') is None
+    env = environment(dict(pods(rendered(any_program())))["StatefulSet seaweedfs"])
+    assert env["MEMORY_MIB"] == {"resourceFieldRef": {"resource": "requests.memory", "divisor": "1Mi"}}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
 from pathlib import Path
@@ -8,19 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from jobs import generate
 from shared.artifacts.manifest import Manifest
+from shared.classifier.training_set import effective_training_set
 from shared.config.dataset import Rare
 from shared.config.generation import Generate, ImageToImage
 from shared.config.stages import GenerateConfig
+from shared.config.training import LABEL_POWER
 from shared.data.imageset import ImageSet, read_shards
+from shared.data.schema import LabelGroup, LabelSchema
 from shared.diffusion.pixel.model import build_network, describe
 from shared.errors import ConfigError, DataError, Stopped, UnavailableError
 from shared.stop import StopSignal
 from tests.support.configs import any_config
 from tests.support.pixel_study import RARE, SCHEMA, PixelStudy, pictures
+from tests.support.tiny_arms import make_arm
 
 CONFIG = GenerateConfig(
     generate=Generate(
@@ -37,14 +43,14 @@ CONFIG = GenerateConfig(
 """Ten images: shards of four, four and two."""
 
 
-def study_in(root: Path) -> PixelStudy:
+def study_in(root: Path, images: ImageSet | None = None) -> PixelStudy:
     """Returns a study with a prepared data set and a committed generator of random weights."""
-    study = PixelStudy(root)
-    study.prepare(pictures())
+    study, images = PixelStudy(root), images or pictures()
+    study.prepare(images)
     context = study.context("finetune", any_config("finetune"))
     files = {name: context.scratch / name for name in ("generator.json", "model.safetensors")}
-    files["generator.json"].write_text(json.dumps(describe(SCHEMA, 16, 8)))
-    network = build_network(SCHEMA, 16, 8, seed=0)
+    files["generator.json"].write_text(json.dumps(describe(images.schema, 16, 8)))
+    network = build_network(images.schema, 16, 8, seed=0)
     save_file({name: p.detach() for name, p in network.named_parameters()}, files["model.safetensors"])
     study.keep(context.commit(files, {}))
     return study
@@ -246,3 +252,73 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     study.keep(context.commit({"generator.json": context.fetch(source, "generator.json"), weights.name: weights}, {}))
     with pytest.raises(DataError, match="they belong to another model"):
         run(study)
+
+
+SHADES = LabelSchema(groups=(LabelGroup(name="shade", classes=("dark", "light", "pale", "checked")),))
+SIMILAR = CONFIG.model_copy(
+    update={
+        "generate": CONFIG.generate.model_copy(
+            update={
+                "image_to_image": ImageToImage(share=0.4, strength=0.5, start_from="similar", similar_classes=1),
+            }
+        )
+    }
+)
+
+
+def shades() -> ImageSet:
+    """Returns six `light` images, which `pale` ones are like, and `dark` and `checked` ones are not, and some for validation and tests."""
+    rng = np.random.default_rng(0)
+    kinds = np.repeat([0, 1, 2, 3], [18, 6, 18, 18])
+    encoded = []
+    for kind in kinds:
+        pixels = rng.integers(0, 10, (16, 16, 3), np.uint8) + np.uint8((20, 200, 190, 0)[kind])
+        if kind == 3:
+            pixels[np.indices((16, 16)).sum(axis=0) // 4 % 2 == 0] = 255
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    split = np.array([("train", "train", "train", "train", "val", "test")[i % 6] for i in range(len(kinds))])
+    split[kinds == 1] = "train"
+    return ImageSet(SHADES, encoded, [f"{i}.png" for i in range(len(kinds))], split, np.eye(4, dtype=np.int8)[kinds])
+
+
+def test_images_start_from_a_frequent_class_that_looks_alike_and_are_trained_on_with_soft_labels(
+    tmp_path: Path,
+) -> None:
+    study = study_in(tmp_path / "one", shades())
+    manifest = run(study, SIMILAR)
+    assert manifest is not None
+    images = read_shards(study.context("generate", SIMILAR).fetch_all(manifest, "images"), SHADES)
+    train = shades().of("train")
+    assert images.extra is not None
+    assert images.extra.column_names == [*generate.COLUMNS.names, "noise_share"]
+    rows = images.extra.to_pylist()
+    started = [row for row in rows if row["start"] is not None]
+    assert len(started) == 4
+    assert {tuple(train.labels[row["start"]]) for row in started} == {(0, 0, 1, 0)}, "pale images of the training split"
+    assert {tuple(train.labels[row["source"]]) for row in rows} == {(0, 1, 0, 0)}
+    assert [row["noise_share"] for row in rows] == [None if row["start"] is None else 0.5 for row in rows]
+    assert (images.labels == [0, 1, 0, 0]).all(), "the label that was asked for, by which it is judged"
+
+    accept = {"plausibility": [0, 1], "copies": "allow"}
+    arm = make_arm(rare={"below": 10, "classes": []}, images="real+synthetic", accept=accept, synthetic={})
+    found = effective_training_set(arm, train, images, None, np.array([1]))
+    assert found.soft is not None
+    shares = found.soft.own_share(LABEL_POWER)[found.generated]
+    assert shares == pytest.approx([1.0 if row["start"] is None else 0.5**0.8 for row in rows])
+    assert (found.soft.labels[found.generated][shares < 1] == [0, 0, 1, 0]).all()
+    copies = make_arm(rare={"below": 10, "classes": []}, images="real+copies", accept=accept, synthetic={})
+    assert effective_training_set(copies, train, images, None, np.array([1])).soft is None
+
+    again = study_in(tmp_path / "two", shades())
+    results = [run(again, SIMILAR, index=index, count=3) for index in (2, 0, 1)]
+    assert [result.digest for result in results if result is not None] == [manifest.digest]
+
+
+def test_a_group_without_a_frequent_class_is_named_before_anything_is_drawn(
+    one: tuple[PixelStudy, Manifest],
+) -> None:
+    config = SIMILAR.model_copy(update={"rare": Rare(below=100)})
+    with pytest.raises(ConfigError, match="start_from: similar needs another class of the group"):
+        run(one[0], config)

@@ -162,6 +162,11 @@ class Release:
         """Returns the steps of the status by label; none if a service is unavailable, which the status then says."""
         return {step["step"]: step for step in self.status().get("steps", ())}
 
+    def searches(self) -> dict[str, dict[str, Any]]:
+        """Returns the searches that have begun, by label."""
+        found = {label: step["search"] or {} for label, step in self.steps().items()}
+        return {label: search for label, search in found.items() if "running" in search}
+
     @contextmanager
     def forwarded(self, service: str, port: int) -> Iterator[int]:
         """Yields a port of this machine at which a service of the release answers."""

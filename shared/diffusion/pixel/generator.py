@@ -53,6 +53,10 @@ class PixelGenerator(Generator):
     def prepare(self, prompts: Sequence[str]) -> None:
         """Does nothing, as labels are read as they are."""
 
+    def noise_share(self, strength: float, steps: int) -> float:
+        """Returns the strength itself, which is the share of noise."""
+        return strength
+
     @torch.inference_mode()
     def sample(
         self,

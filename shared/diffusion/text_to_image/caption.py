@@ -31,8 +31,7 @@ class Captioner:
                 raise ConfigError(f"finetune.phrases: {name!r} is no class, named as group/class{near(name, names)}")
         self._template = template
         self._slices = schema.slices()
-        words = [name.replace("_", " ") for group in schema.groups for name in group.classes]
-        self._phrases = [phrases.get(name, word) for name, word in zip(names, words, strict=True)]
+        self._phrases = list(phrases_of(schema, phrases).values())
 
     def __call__(self, labels: Labels) -> str:
         """Returns the caption of one image's labels `[C]`."""
@@ -42,3 +41,9 @@ class Captioner:
         }
         words[ALL] = " ".join(text for text in words.values() if text)
         return " ".join(FIELD.sub(lambda match: words[match[1]], self._template).split())
+
+
+def phrases_of(schema: LabelSchema, phrases: Mapping[str, str]) -> dict[str, str]:
+    """Maps all classes to their phrases, in the order of the columns: those of `phrases`, or else their names."""
+    words = [name.replace("_", " ") for group in schema.groups for name in group.classes]
+    return {name: phrases.get(name, word) for name, word in zip(schema.class_names, words, strict=True)}

@@ -29,6 +29,7 @@ from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
+from shared.diffusion.text_to_image.class_tokens import ClassTokens, WithClassTokens
 from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
 from shared.diffusion.text_to_image.few_step import FewStepLora
 from shared.diffusion.text_to_image.model import ClassAdapters, Trained, weights_from_base
@@ -40,6 +41,8 @@ PROMPTS = "generate.prompts"
 VAE_PIXELS = 4 * 512**2  # at once on a GPU: an image of 512 x 512 pixels needs up to 1 GB
 LAYOUTS = {"stable-diffusion": STABLE_DIFFUSION, "text-to-image": TEXT_TO_IMAGE}
 """Maps the generators of this package to the files of the bases that they accept."""
+Readable = Trained | ClassAdapters | WithClassTokens
+"""Reads what a fine-tuning wrote."""
 
 log = Log("generate")
 
@@ -54,7 +57,7 @@ class TextToImage(Generator):
     def __init__(
         self,
         family: Family,
-        trained: Trained | ClassAdapters,
+        trained: Readable,
         captions: Callable[[str | None], Captioner],
         resolution: int,
         device: torch.device,
@@ -89,6 +92,7 @@ class TextToImage(Generator):
             schema = LabelSchema.model_validate_json(json.dumps(made["schema"]))
             template, phrases = made["caption"], made["phrases"]
             Captioner(schema, template, phrases)
+            tokens = _tokens(made, schema)
             resolution, method, text_encoder = made["resolution"], made["method"], made["text_encoder"]
             columns = [schema.column(name) for name in made.get("adapters", ())]
             name, digests, layout = made["base"], made["base_files"], LAYOUTS[made["generator"]]
@@ -100,9 +104,11 @@ class TextToImage(Generator):
         family = find_family(base)
         base.check(digests, weights_from_base(family, method, text_encoder))
         few = None if source.few_step is None else FewStepLora(source.few_step, family)
-        trained = (
+        trained: Readable = (
             ClassAdapters(files, family, columns, few) if columns else Trained(files, family, method, text_encoder, few)
         )
+        if tokens is not None and isinstance(trained, Trained):
+            trained, phrases = WithClassTokens(trained, tokens, files, family), tokens.captioned()
         counts_steps = made["generator"] == "stable-diffusion"
 
         def captions(other: str | None) -> Captioner:
@@ -130,6 +136,11 @@ class TextToImage(Generator):
             for prompt in new:
                 (condition,) = family.encode(encoders, [prompt])
                 self._conditions[prompt] = {name: value.to(self._dtype).cpu() for name, value in condition.items()}
+
+    def noise_share(self, strength: float, steps: int) -> float:
+        """Returns the share of noise of the step at which images of this strength begin."""
+        scheduler = self._process.scheduler(steps)
+        return float(self._process.shares(scheduler)[self._first_step(scheduler, strength)])
 
     @torch.inference_mode()
     def sample(
@@ -301,6 +312,14 @@ class TextToImage(Generator):
     def _images_in_vae(self) -> int:
         """Returns how many images the VAE takes at once. On a CPU it is one, as in earlier versions, whose bytes these are."""
         return 1 if self._device.type == "cpu" else max(1, VAE_PIXELS // self.resolution**2)
+
+
+def _tokens(made: Mapping[str, Any], schema: LabelSchema) -> ClassTokens | None:
+    """Returns the tokens of classes that generator.json names, or None; raises KeyError or ValueError for what is not of that form."""
+    if "class_tokens" not in made:
+        return None
+    own = made["class_tokens"]
+    return ClassTokens(schema, [schema.column(name) for name in own["classes"]], int(own["count"]), made["phrases"])
 
 
 @contextmanager

@@ -30,10 +30,14 @@ LORA = "lora.safetensors"
 
 
 class Denoiser(nn.Module):
-    """Joins the denoiser, and the text encoder if it is trained too, into one module, so that their gradients are averaged together."""
+    """Joins the denoiser, and the text encoder if it or tokens of it are trained too, into one module, so that their gradients are averaged together."""
 
-    def __init__(self, family: Family, model: nn.Module, text_encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, family: Family, model: nn.Module, text_encoder: nn.Module | None = None, tokens_only: bool = False
+    ) -> None:
+        """Takes a text encoder of which all is trained, or with `tokens_only` the embeddings of the tokens of classes alone."""
         super().__init__()
+        self.tokens_only = tokens_only
         self.family = family
         self.add_module(family.denoiser, model)
         self.text_encoder = text_encoder
@@ -57,6 +61,7 @@ class Denoiser(nn.Module):
 def make_trainable(denoiser: Denoiser, rank: int | None, seed: int, checkpointing: bool) -> Denoiser:
     """Returns it ready for training: in full, or with `rank` by LoRA, whose weights are float32. `checkpointing` recomputes activations."""
     text: Any = denoiser.text_encoder
+    whole_text = text if not denoiser.tokens_only else None
     if rank is None:
         denoiser.requires_grad_(True)
     else:
@@ -64,8 +69,11 @@ def make_trainable(denoiser: Denoiser, rank: int | None, seed: int, checkpointin
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # peft draws the LoRA matrices from the global generator
             _add_lora(denoiser.model, rank, targets if isinstance(targets, str) else list(targets))
-            if text is not None:
-                _add_lora(text, rank, TEXT_TARGETS)
+            if whole_text is not None:
+                _add_lora(whole_text, rank, TEXT_TARGETS)
+    if denoiser.tokens_only:
+        text.requires_grad_(False)
+        text.get_input_embeddings().own.requires_grad_(True)
     if checkpointing:
         denoiser.model.enable_gradient_checkpointing()
         if text is not None:
@@ -81,7 +89,7 @@ def _add_lora(model: Any, rank: int, targets: str | list[str]) -> None:
 
 def save_trained(denoiser: Denoiser, method: str, out: Path) -> None:
     """Writes the trained weights into `out`, under the names that this module's docstring gives."""
-    family, text = denoiser.family, denoiser.text_encoder
+    family, text = denoiser.family, denoiser.text_encoder if not denoiser.tokens_only else None
     if method == "lora":
         state = _lora_state(denoiser.model, family.denoiser, family)
         if text is not None:

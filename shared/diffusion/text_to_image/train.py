@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -32,6 +32,7 @@ from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
+from shared.diffusion.text_to_image.class_tokens import ClassTokens, check_family
 from shared.diffusion.text_to_image.data import (
     Draw,
     Encoding,
@@ -77,6 +78,8 @@ class Job:
     """Gives the side of the images in pixels."""
     precision: str
     """Gives the precision of the training; always fp32 on a CPU."""
+    tokens: ClassTokens | None = None
+    """Names the tokens of classes whose embeddings are trained too."""
 
 
 def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> list[dict[str, float]]:
@@ -90,11 +93,14 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
     becomes NaN or the GPU's memory is too small.
     """
     images, out, device = finetuning.images, finetuning.out, finetuning.device
-    caption = Captioner(images.schema, config.caption, config.phrases)
+    tokens = ClassTokens.of_rare(images, finetuning.rare, config.class_tokens, config.phrases)
+    caption = Captioner(images.schema, config.caption, tokens.captioned() if tokens else config.phrases)
     base = find_base(config.base_location, finetuning.base, LAYOUTS[config.generator])
     family = find_family(base)
+    if tokens is not None:
+        check_family(family)
     columns = by_rarity(images, finetuning.rare) if config.per_class else []
-    description = describe(config, family, images.schema, columns)
+    description = describe(config, family, images.schema, columns, tokens)
     resolution, precision = description["resolution"], description["precision"]
     family.check_resolution(resolution)
     family.check_precision(precision)
@@ -114,6 +120,7 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
                 cpu=device.type == "cpu",
                 resolution=resolution,
                 precision="fp32" if device.type == "cpu" else precision,
+                tokens=tokens,
             )
             with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
                 return train(job, rank, target, checkpoints, finetuning.stop)
@@ -128,14 +135,20 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
 
 
 def describe(
-    config: AnyPretrained, family: Family, schema: LabelSchema, adapters: Sequence[int] = ()
+    config: AnyPretrained,
+    family: Family,
+    schema: LabelSchema,
+    adapters: Sequence[int] = (),
+    tokens: ClassTokens | None = None,
 ) -> dict[str, Any]:
     """Returns the content of generator.json, which rebuilds the generator from the trained weights and the base, pinned by digests.
 
     `adapters` are the columns of the classes with adapters of their own, in the order in which an image takes them.
     """
     base = family.base
-    own = {"adapters": [schema.class_names[column] for column in adapters]} if adapters else {}
+    own: dict[str, Any] = {"adapters": [schema.class_names[column] for column in adapters]} if adapters else {}
+    if tokens is not None:
+        own["class_tokens"] = {"classes": [schema.class_names[c] for c in tokens.columns], "count": tokens.count}
     return own | {
         "generator": config.generator,
         "schema": schema.model_dump(mode="json"),
@@ -200,7 +213,7 @@ class Trainer:
         self.denoiser = self._load(device)
         trained = self.denoiser.trained()
         ema = EMAModel(trained.values(), decay=config.ema, foreach=device.type == "cuda") if config.ema > 0 else None
-        optimizer = torch.optim.AdamW(trained.values(), lr=config.learning_rate, fused=device.type == "cuda")
+        optimizer = torch.optim.AdamW(self._groups(trained), lr=config.learning_rate, fused=device.type == "cuda")
         self.state = TrainingState(trained, optimizer, ema, accelerator.scaler, Curve(config.steps))
         self.model, self.optimizer = accelerator.prepare(self.denoiser, optimizer)
         if job.resume is not None:
@@ -210,12 +223,27 @@ class Trainer:
         """Counts the parts into which this process's share of a batch is divided, as the memory is too small for the whole."""
         accelerator.gradient_accumulation_steps = config.gradient_accumulation * self.parts
 
+    def _groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
+        """Returns the groups of parameters with their learning rates after the warm-up; embeddings of tokens, which come last, have their own."""
+        config = self.job.config
+        rates = {False: config.learning_rate, True: config.class_tokens_learning_rate}
+        parts = (
+            {
+                tokens: [p for name, p in trained.items() if name.startswith("text_encoder.") == tokens]
+                for tokens in rates
+            }
+            if self.job.tokens
+            else {False: [*trained.values()]}
+        )
+        return [{"params": found, "full_rate": rates[tokens]} for tokens, found in parts.items()]
+
     def _encode_captions(self, device: torch.device) -> Texts:
         """Returns the captions as the denoiser or a trained text encoder reads them; frozen text encoders are freed after that."""
         job, family = self.job, self.family
         precise = job.precision == "fp32"
-        if isinstance(family, StableDiffusion) and job.config.text_encoder:
-            encode = partial(family.tokenize, family.load("tokenizer"))
+        if isinstance(family, StableDiffusion) and (job.config.text_encoder or job.tokens):
+            tokenizer = family.load("tokenizer")
+            encode = partial(family.tokenize, job.tokens.extend_tokenizer(tokenizer) if job.tokens else tokenizer)
         else:
             encode = partial(family.encode, family.load_encoders(device, family.training_encoder_dtype(precise)))
         kept = torch.float32 if precise else family.kept
@@ -237,8 +265,11 @@ class Trainer:
         config, family = self.job.config, self.family
         lora = config.method == "lora"
         dtype = DTYPES[self.job.precision] if lora else torch.float32
-        text = family.load("text_encoder", dtype) if config.text_encoder else None
-        denoiser = Denoiser(family, family.load(family.denoiser, dtype), text)
+        tokens = self.job.tokens
+        text = family.load("text_encoder", dtype) if config.text_encoder or tokens else None
+        if tokens is not None:
+            text = tokens.extend_encoder(text, tokens.first_embeddings(family.load("tokenizer"), text))
+        denoiser = Denoiser(family, family.load(family.denoiser, dtype), text, tokens_only=tokens is not None)
         make_trainable(denoiser, config.rank if lora else None, self.job.seed, config.gradient_checkpointing)
         denoiser.to(device)
         if device.type == "cuda" and family.denoiser == "unet":
@@ -372,7 +403,7 @@ class Trainer:
         """Makes one optimizer step, and returns the mean loss of this process's share, a scalar."""
         config = self.job.config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, step / max(config.warmup_steps, 1))
+            group["lr"] = group["full_rate"] * min(1.0, step / max(config.warmup_steps, 1))
         draw = self._draw(step)
         losses = []
         for batch, part in product(range(config.gradient_accumulation), split(self._share, self.parts)):
@@ -431,6 +462,8 @@ class Trainer:
         if self.state.ema is not None:
             self.state.ema.copy_to(self.state.trained.values())
         save_trained(self.denoiser, self.job.config.method, out)
+        if self.job.tokens is not None:
+            self.job.tokens.save(self.denoiser.text_encoder, out)
 
 
 def has_own_memory(device: torch.device) -> bool:

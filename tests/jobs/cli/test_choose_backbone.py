@@ -20,8 +20,8 @@ from jobs.cli.init import init, inspect_data
 from jobs.cli.study_text import DataSummary
 from shared.config.load import load_study
 from shared.data.infer_source import infer_source
-from shared.look import backbone
 from shared.look.backbone import PACKAGED, Backbone
+from shared.weights import packaged
 from shared.weights.pretrained import create
 from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, Hub, serve_hub
@@ -66,7 +66,7 @@ def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the effect of a machine on which the package with ImageNet weights is not installed."""
     package = str(PACKAGED.pretrained).partition("/")[0].removeprefix("package:")
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == package else find_spec(name))
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None if name == package else find_spec(name))
 
 
 def stripes(root: Path) -> Path:

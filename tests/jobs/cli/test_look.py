@@ -14,7 +14,7 @@ from jobs.cli.init import init
 from jobs.cli.look import find, is_study, list_images, look, open_data
 from shared.data.infer_source import infer_source
 from shared.errors import DataError
-from shared.look import backbone
+from shared.weights import packaged
 
 GARMENTS = """\
 name: x
@@ -103,9 +103,9 @@ def test_a_mirrored_photograph_in_another_split_is_listed(tmp_path: Path) -> Non
 def test_without_the_weights_the_pixels_judge_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = str(backbone.PACKAGED.pretrained).partition("/")[0].removeprefix("package:")
+    package = packaged.WEIGHTS.partition("/")[0].removeprefix("package:")
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == package else find_spec(name))
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None if name == package else find_spec(name))
     lines = look(str(folders(tmp_path / "data")), tmp_path / "out", 1000)
     assert any(line.startswith("note: the ImageNet weights are not installed") for line in lines)
     assert "without a network" in (tmp_path / "out" / "index.html").read_text()

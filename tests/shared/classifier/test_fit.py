@@ -20,6 +20,7 @@ from shared.classifier.fit import (
     TrainingData,
     TrainingDiverged,
     TrainingFailed,
+    apply_mixup,
     fit,
     new_network,
     unmasked_targets,
@@ -427,3 +428,86 @@ def test_an_epoch_trains_with_the_prior_of_what_it_draws(
     weights = np.array([0.5 * known.sum() / 60, 0.25 * added.sum() / 20])  # of what is known
     assert shares[0] == pytest.approx(np.average([real, (labels[added, 2] == 1).mean()], weights=weights))
     assert shares[1] == pytest.approx(real)
+
+
+ACCEPT = {"plausibility": [0.2, 0.9], "copies": "refuse"}
+START = 7
+"""Gives a training row with a known colour, from which generated images start."""
+
+
+def starting(generated: ImageSet, noise: float | None) -> ImageSet:
+    """Returns generated images that start from the training image START with a share of noise; None for images from noise alone."""
+    assert generated.extra is not None
+    extra = generated.extra.append_column("start", pa.array([None if noise is None else START] * 20, pa.int64()))
+    return replace(generated, extra=extra.append_column("noise_share", pa.array([noise] * 20, pa.float64())))
+
+
+def soft_arm(mixup: float = 0.0, **synthetic: float) -> Arm:
+    return make_arm(
+        images="real+synthetic", accept=ACCEPT, synthetic=synthetic, classifier={"trainable": "head"},
+        training={"loss": "balanced_softmax", "mixup": mixup, "class_power": 0.0},
+    )  # fmt: skip
+
+
+def test_counts_and_the_prior_take_soft_labels_as_shares(
+    train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
+) -> None:
+    data = build(soft_arm(), train, val, starting(generated, 0.64))
+    colours = [images.labels[images.labels[:, 0] >= 0, :3] for images in (train, generated)]
+    start = train.labels[START, :3]
+    unknown = 20 - len(colours[1])
+    expected = colours[0].sum(0) + 0.8 * colours[1].sum(0) + 0.2 * 20 * start
+    found = data.counts(0.5)
+    assert found.positive[:3] == pytest.approx(expected)
+    assert found.known[:3] == pytest.approx([len(colours[0]) + 20 - 0.8 * unknown] * 3)
+    weighted = data.counts(0.5, np.where(data.generated, 0.5, 1.0)).positive[:3]
+    assert weighted == pytest.approx(colours[0].sum(0) + 0.5 * (expected - colours[0].sum(0)))
+    assert data.real_counts().positive[:3] == pytest.approx(colours[0].sum(0))
+
+
+def test_no_noise_on_a_start_of_another_class_trains_on_its_label_and_all_noise_on_the_own(
+    train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
+) -> None:
+    """A share of 1 is the label of the image itself, to the bit; a share of nearly 0 is that of its start."""
+    for mixup in (0.0, 0.5):
+        arm = soft_arm(mixup, share=0.5)
+        hard = run(arm, build(arm, train, val, generated), 2)
+        whole = run(arm, build(arm, train, val, starting(generated, 1.0)), 2)
+        nothing = run(arm, build(arm, train, val, starting(generated, None)), 2)
+        for other in (whole, nothing):
+            assert [record.train_loss for record in other.history] == pytest.approx(
+                [record.train_loss for record in hard.history], rel=1e-6
+            )
+        moved = replace(generated, labels=np.repeat(train.labels[[START]], 20, axis=0))
+        start = run(arm, build(arm, train, val, moved), 2)
+        none = run(arm, build(arm, train, val, starting(generated, 1e-30)), 2)
+        assert [record.train_loss for record in none.history] == pytest.approx(
+            [record.train_loss for record in start.history], rel=1e-5
+        )
+        assert [record.train_accuracy for record in none.history] == pytest.approx(
+            [record.train_accuracy for record in start.history]
+        )
+        assert start.history[0].train_loss != pytest.approx(hard.history[0].train_loss, rel=1e-3)
+
+
+def test_the_power_of_labels_changes_the_training_and_not_its_inputs(
+    train: ImageSet, val: ImageSet, generated: ImageSet, build: Build
+) -> None:
+    soft, softer = (soft_arm(share=0.5, label_power=power) for power in (0.1, 2.0))
+    data = build(soft, train, val, starting(generated, 0.5))
+    assert data.matches(softer)
+    losses = [run(arm, data, 1).history[0].train_loss for arm in (soft, softer)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+def test_mixup_shares_what_soft_labels_leave(device: torch.device) -> None:
+    labels = torch.tensor([[1, 0], [0, 1]], device=device)
+    own = unmasked_targets(labels, 1)
+    soft = [replace(own, weight=own.weight * 0.75), replace(own, labels=labels.flip(0), weight=own.weight * 0.25)]
+    inputs = torch.tensor([[1.0], [3.0]], device=device)
+    partner, share = torch.tensor([1, 0], device=device), torch.tensor([0.6, 0.5], device=device)
+    mixed, targets = apply_mixup(inputs, soft, partner, share)
+    assert mixed[:, 0].tolist() == pytest.approx([1.8, 2.0])
+    first = [sum(float(t.weight[i]) for t in targets if int(t.labels[i, 0]) == 1) for i in range(2)]
+    assert first == pytest.approx([0.75 * 0.6 + 0.25 * 0.4, 0.25 * 0.5 + 0.75 * 0.5])
+    assert sum(float(t.weight.sum()) for t in targets) == pytest.approx(2.0)

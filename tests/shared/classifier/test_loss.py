@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,23 @@ def test_mixup_with_itself_changes_nothing(schema: LabelSchema) -> None:
     everyone, share = torch.arange(8), torch.rand(8)
     mixed = loss(logits, whole.take(everyone, share), whole.take(everyone, 1 - share))
     assert torch.allclose(mixed, loss(logits, whole), rtol=1e-5)
+
+
+def test_a_soft_label_is_cross_entropy_with_the_shares_of_its_classes() -> None:
+    logits = torch.tensor([[0.2, -1.0, 0.7, 0.4, 0.1]])
+    own, start = np.array([[0, 0, 1, 1, 0]], np.int8), np.array([[1, 0, 0, 1, 0]], np.int8)
+    counts = ClassCounts.of(own, np.ones_like(own, bool))
+    loss = Loss.of(ONE, Training(loss="plain"), counts, counts, CPU)
+    whole = [targets(labels, 2) for labels in (own, start)]
+    found = loss(logits, replace(whole[0], weight=torch.tensor([0.7])), replace(whole[1], weight=torch.tensor([0.3])))
+    first = F.cross_entropy(logits[:, :3], torch.tensor([[0.3, 0.0, 0.7]]))
+    second = F.cross_entropy(logits[:, 3:], torch.tensor([0]))
+    assert float(found) == pytest.approx(float(first + second) / 2, abs=1e-6)
+
+
+def test_counts_of_shares_add_up() -> None:
+    own, start = np.array([[0, 0, 1], [1, 0, 0]], np.int8), np.array([[1, 0, 0], [1, 0, 0]], np.int8)
+    mask, share = np.ones((2, 3), bool), np.array([0.75, 1.0])
+    found = ClassCounts.of(own, mask, share).plus(ClassCounts.of(start, mask, 1 - share))
+    assert found.positive.tolist() == [1.25, 0.0, 0.75]
+    assert found.known.tolist() == [2.0, 2.0, 2.0]

@@ -116,3 +116,44 @@ def test_a_review_chooses_images_and_stands_for_the_judges(
     assert found.loss_mask.all(), "a kept image counts in the groups that the judges doubt"
     with pytest.raises(DataError, match="was not read"):
         effective_training_set(arm, train, made, table, RARE)
+
+
+def soft(generated: ImageSet, train: ImageSet) -> tuple[ImageSet, int]:
+    """Returns the images with a start of another class for the third, whose row it also returns, and the others from noise."""
+    assert generated.extra is not None
+    own = generated.labels[2, :3]
+    start = int(np.flatnonzero((train.labels[:, 0] >= 0) & (train.labels[:, :3] != own).any(axis=1))[0])
+    nothing: list[float | None] = [None] * 20
+    extra = generated.extra.append_column("start", pa.array([*nothing[:2], start, *nothing[3:]], pa.int64()))
+    extra = extra.append_column("noise_share", pa.array([*nothing[:2], 0.64, *nothing[3:]], pa.float64()))
+    return replace(generated, extra=extra), start
+
+
+def test_an_image_that_starts_from_another_class_has_a_soft_label(train: ImageSet, generated: ImageSet) -> None:
+    made, start = soft(generated, train)
+    plausibility = [0.1 if i == 0 else 0.5 for i in range(20)]  # the first is refused, so that rows move
+    arm = make_arm(images="real+synthetic", accept=ACCEPT, synthetic={}, training={"manual_images": "rare"})
+    found = effective_training_set(arm, train, made, scores(20, plausibility=plausibility), RARE)
+    row = found.images.paths.index("generated/2.png")
+    assert row == len(found) - 18
+    assert found.soft is not None
+    assert found.soft.own_share(0.5)[row] == pytest.approx(0.8)
+    assert found.soft.own_share(1.0)[row] == pytest.approx(0.64)
+    assert found.images.labels[row].tolist() == generated.labels[2].tolist()
+    assert found.soft.labels[row].tolist() == train.labels[start].tolist()
+    others = np.arange(len(found)) != row
+    assert (found.soft.own_share(0.5)[others] == 1).all()
+    assert np.array_equal(found.soft.labels[others], found.images.labels[others])
+
+
+def test_copies_and_images_that_start_from_their_own_class_have_hard_labels(
+    train: ImageSet, generated: ImageSet
+) -> None:
+    made, _ = soft(generated, train)
+    placebo = make_arm(images="real+copies", accept=ACCEPT, synthetic={})
+    assert effective_training_set(placebo, train, made, scores(20), RARE).soft is None
+    assert made.extra is not None
+    own = replace(made, extra=made.extra.drop_columns(["noise_share"]))
+    arm = make_arm(images="real+synthetic", accept=ACCEPT, synthetic={})
+    assert effective_training_set(arm, train, own, scores(20), RARE).soft is None
+    assert effective_training_set(make_arm(), train, None, None, RARE).soft is None

@@ -99,6 +99,8 @@ NOT_SET_ALONE = {
     "generate.prompts": "needs a generator with prompts",
     "generate.negative_prompt": "needs a generator with prompts",
     "generate.few_step": "needs a generator with a base",
+    "generate.image_to_image.similar_classes": "needs start_from: similar",
+    "synthetic.label_power": "needs start_from: similar",
     "search.space.training.dropout.log": "begins at 0",
     "search.space.training.lr.kind": "an integer is no learning rate",
     "search.space.training.dropout.kind": "an integer is no dropout",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from shared.config.dataset import DeepFashionSource, FashionMnistSource, FolderSource, GarmentsSource, ParquetSource
-from shared.config.generation import Generate, PixelFinetune, StableDiffusionFinetune
+from shared.config.generation import Generate, ImageToImage, PixelFinetune, StableDiffusionFinetune
 from shared.config.load import load_study, study_from_tree
 from shared.config.resolve import ResolvedStudy
 from shared.config.search import FloatRange
 from shared.config.seeds import repetition_seed
 from shared.config.stages import GenerateConfig
 from shared.config.study import LEAST_REPETITIONS, least_seeds
+from shared.config.training import Synthetic
 from shared.data.garments.labels import COUNTS
 from shared.data.sources import deepfashion, fashion_mnist
 from shared.errors import ConfigError
@@ -263,3 +265,51 @@ def test_a_lora_for_few_steps_that_is_none(values: str, message: str) -> None:
         load_study(
             SMALL_STUDY, ["finetune={generator: stable-diffusion, resolution: 32}", f"generate.few_step={values}"]
         )
+
+
+SIMILAR = "generate.image_to_image={share: 0.5, start_from: similar}"
+
+
+def test_starting_from_similar_classes_reaches_generate_and_the_arms_and_keys_of_others_stay() -> None:
+    study = load_study(SMALL_STUDY, [SIMILAR, "synthetic.label_power=0.5"])
+    configs = [step.config for step in plan(study)]
+    (made, *_) = [config for config in configs if isinstance(config, GenerateConfig)]
+    assert made.generate.starts_from_similar
+    assert [e.synthetic.label_power for e in study.experiments] == [0.5] * 3
+    again = load_study(SMALL_STUDY, [SIMILAR])
+    keys = {json.dumps(config.model_dump(mode="json")) for config in configs if isinstance(config, GenerateConfig)}
+    others = [step.config for step in plan(again) if isinstance(step.config, GenerateConfig)]
+    assert keys == {json.dumps(config.model_dump(mode="json")) for config in others}, (
+        "soft labels generate nothing again"
+    )
+    assert set(ImageToImage().model_dump()) == {"share", "strength"}, "keys stay"
+    assert "label_power" not in Synthetic().model_dump(), "keys stay"
+
+
+def test_an_experiment_may_set_a_default_that_the_study_does_not_have() -> None:
+    sets = [
+        SIMILAR,
+        "generate.guidance_interval=[0.2, 0.8]",
+        "experiments.placebo.generate={image_to_image: {start_from: own}, guidance_interval: null}",
+    ]
+    *_, synthetic, placebo = load_study(SMALL_STUDY, sets).experiments
+    assert synthetic.generate.starts_from_similar
+    assert not placebo.generate.starts_from_similar
+    assert (synthetic.generate.guidance_interval, placebo.generate.guidance_interval) == ((0.2, 0.8), None)
+    assert {"generate.guidance_interval", "generate.image_to_image"} <= set(placebo.pinned)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["synthetic.label_power=0.5"], r"^synthetic\.label_power: has no meaning without images that have soft labels; .*, got 0\.5"),
+        (["search.space.synthetic.label_power={low: 0.2, high: 1.0}"], r"'synthetic\.label_power' has no meaning without images that"),
+        (["generate.image_to_image={similar_classes: 2}"], r"similar_classes: has no meaning without start_from: similar"),
+        (["generate.image_to_image={start_from: other}"], r"generate\.image_to_image\.start_from: must be"),
+        ([SIMILAR, "synthetic.label_power=0"], r"synthetic\.label_power: must be > 0, got 0"),
+        ([SIMILAR, "generate.image_to_image.similar_classes=0"], r"similar_classes: must be >= 1, got 0"),
+    ],
+)  # fmt: skip
+def test_settings_of_soft_labels_without_a_meaning_are_refused(settings: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_study(SMALL_STUDY, settings)

@@ -53,3 +53,16 @@ def test_provenance_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
             facts(replace(images, extra=extra))
     with pytest.raises(DataError, match="have no column 'source'; run `generate` again"):
         facts(replace(images, extra=images.extra.drop_columns(["source"])))
+
+
+def test_an_image_that_starts_from_another_class_names_the_image_at_its_start() -> None:
+    images = generated()
+    assert images.extra is not None
+    place = images.extra.column_names.index("start")
+    extra = images.extra.set_column(place, "start", pa.array([None, 4, None, None, None], pa.int64()))
+    shared = extra.append_column("noise_share", pa.array([None, 0.5, None, None, None], pa.float64()))
+    assert [fact["start_image"] for fact in facts(replace(images, extra=shared))] == [None, "4.png", None, None, None]
+    assert "start_image" not in facts(replace(images, extra=extra))[0]
+    wrong = shared.set_column(place, "start", pa.array([None, 9, None, None, None], pa.int64()))
+    with pytest.raises(DataError, match="column 'start' names the training image '9'"):
+        facts(replace(images, extra=wrong))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,14 @@ from hypothesis import strategies as st
 
 from shared.config.generation import Generate, ImageToImage
 from shared.data.schema import LabelGroup, Labels, LabelSchema, class_counts
-from shared.diffusion.quota import PlannedImage, image_seed, plan_images, wanted_images
+from shared.diffusion.quota import (
+    PlannedImage,
+    StartingPoints,
+    image_seed,
+    plan_images,
+    starting_points,
+    wanted_images,
+)
 from shared.errors import ConfigError
 
 SCHEMA = LabelSchema(
@@ -158,3 +168,74 @@ def test_any_plan_keeps_its_promises(
     for name, number in wanted.items():
         assert made[name] == number if total is not None else made[name] <= number <= counted[SCHEMA.column(name)]
     assert all(labels[image.source, SCHEMA.column(image.filled)] == 1 for image in images)
+
+
+SIMILAR = ImageToImage(share=0.5, strength=0.7, start_from="similar")
+LEATHER_AND_FAUX = np.array([1, 2])
+
+
+def similar_plan(similar: Any = None, seed: int = 0, pool: int = 0, quota: int = 40) -> list[PlannedImage]:
+    generate = Generate(quota={FAUX: quota, LEATHER: 0}, image_to_image=SIMILAR)
+    return plan_images(generate, SCHEMA, LABELS, LEATHER_AND_FAUX, seed, pool, similar)
+
+
+def test_images_start_from_another_class_of_the_group_that_is_not_rare_and_keep_the_labels_of_their_source() -> None:
+    images = similar_plan()
+    own = plan_images(
+        Generate(quota={FAUX: 40, LEATHER: 0}, image_to_image=ImageToImage(share=0.5, strength=0.7)),
+        SCHEMA, LABELS, LEATHER_AND_FAUX, 0, 0,
+    )  # fmt: skip
+    assert [replace(image, start=None) for image in images] == [replace(image, start=None) for image in own]
+    started = [image for image in images if image.start is not None]
+    assert len(started) == 20
+    assert all(LABELS[image.source, 2] == 1 for image in images)
+    assert all(LABELS[image.start, 0] == 1 for image in started), (
+        "cotton is the only class of the group that is not rare"
+    )
+    assert len({image.start for image in started}) > 10
+
+
+def test_starts_follow_from_seed_pool_and_index_and_a_beginning_of_the_plan_stays_what_it_is() -> None:
+    starts = [image.start for image in similar_plan()]
+    assert starts == [image.start for image in similar_plan()]
+    assert starts[:10] == [image.start for image in similar_plan(quota=80)][:10]
+    assert starts != [image.start for image in similar_plan(seed=1)]
+    assert starts != [image.start for image in similar_plan(pool=1)]
+
+
+def test_the_caller_chooses_among_the_classes_and_each_that_it_chooses_is_as_likely() -> None:
+    asked: list[StartingPoints] = []
+
+    def choose(points: Sequence[StartingPoints]) -> dict[str, list[np.ndarray]]:
+        asked.extend(points)
+        return {FAUX: [np.array([3]), np.arange(10, 100)]}
+
+    starts = [image.start for image in similar_plan(choose, quota=400) if image.start is not None]
+    assert [(point.target, point.own.tolist()) for point in asked] == [(FAUX, list(range(120, 125)))]
+    assert {column: rows.tolist() for column, rows in asked[0].rows.items()} == {0: [*range(100), *range(125, 133)]}
+    assert set(starts) <= {3, *range(10, 100)}
+    assert 80 <= starts.count(3) <= 120, "half of the 200 that start from an image, though the other class has 90"
+
+
+def test_a_crossing_starts_from_classes_like_the_rarer_of_its_two() -> None:
+    point = starting_points(SCHEMA, LABELS, np.array([1]), f"{LEATHER} & {SQUARE}")
+    assert list(point.rows) == [3], "square has 10 images and leather 20"
+    assert (LABELS[point.own, 4] == 1).all()
+
+
+def test_a_class_of_an_any_group_starts_from_images_that_do_not_have_it() -> None:
+    schema = LabelSchema(groups=(LabelGroup(name="marks", kind="any", classes=("logo", "stripe", "tear")),))
+    labels = np.array([[1, 0, 0], [1, 0, 1], [1, 0, -1], [0, 1, 0], [0, 0, 1]], np.int8)
+    point = starting_points(schema, labels, np.array([2]), "marks/tear")
+    assert {column: rows.tolist() for column, rows in point.rows.items()} == {0: [0], 1: [3]}
+
+
+def test_a_group_without_a_frequent_class_is_an_error_that_names_it() -> None:
+    generate = Generate(quota={LEATHER: 4}, image_to_image=SIMILAR)
+    with pytest.raises(
+        ConfigError, match=r"start_from: similar needs another class of the group fabric .* fabric/leather"
+    ):
+        plan_images(generate, SCHEMA, LABELS, np.array([0, 1, 2]), 0, 0)
+    without = labels_of((1, 0, 20), (2, 0, 5))
+    with pytest.raises(ConfigError, match="that is not rare and has training images"):
+        plan_images(generate, SCHEMA, without, np.array([1, 2]), 0, 0)

@@ -86,16 +86,16 @@ class Family(ABC):
         for part in self.encoders:
             found[part] = (load or self.load)(part, dtype)
             if part.startswith("text_encoder"):
-                self.check_tokenizer(found[part.replace("text_encoder", "tokenizer")], part)
+                self.check_tokenizer(found[part.replace("text_encoder", "tokenizer")], found[part], part)
                 found[part].to(device)
         return found
 
-    def check_tokenizer(self, tokenizer: Any, encoder: str) -> None:
-        """Raises DataError if a tokenizer has more tokens than its text encoder knows."""
-        known = self.base.value(encoder, "vocab_size", int)
+    def check_tokenizer(self, tokenizer: Any, encoder: Any, part: str) -> None:
+        """Raises DataError if a tokenizer has more tokens than its text encoder, the part of that name, knows."""
+        known = encoder.get_input_embeddings().num_embeddings
         if len(tokenizer) > known:
             raise DataError(
-                f"finetune.base {self.base.name}: the tokenizer has {len(tokenizer)} tokens, the {encoder} {known}; "
+                f"finetune.base {self.base.name}: the tokenizer has {len(tokenizer)} tokens, the {part} {known}; "
                 f"name a text-to-image base of {self.kind.name}"
             )
 

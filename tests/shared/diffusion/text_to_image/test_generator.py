@@ -313,3 +313,11 @@ def test_a_base_that_was_moved(
         load_generator(files, device, source)
     moved = load_generator(files, device, replace(source, location=str(tiny_base)))
     assert np.array_equal(moved.sample(requests, 2.0, 4), load(trained["lora"]).sample(requests, 2.0, 4))
+
+
+def test_the_share_of_noise_is_that_of_the_step_at_which_images_begin(full: TextToImage) -> None:
+    shares = full._process.shares(full._process.scheduler(20))
+    assert full.noise_share(1.0, 20) == pytest.approx(float(shares[0]))
+    assert full.noise_share(0.5, 20) == pytest.approx(float(shares[10])), "a strength is a share of the steps here"
+    assert full.noise_share(0.65, 20) == pytest.approx(float(shares[20 - 13]))
+    assert full.noise_share(0.65, 20) != pytest.approx(0.65, abs=0.01)

@@ -29,6 +29,7 @@ from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
+from shared.diffusion.text_to_image.class_tokens import check_family
 from shared.diffusion.text_to_image.families.family import Family, find_family
 from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN
 from shared.diffusion.text_to_image.generator import TextToImage
@@ -424,6 +425,14 @@ def test_defaults_follow_from_the_family(name: str, base: Path, family: Family, 
     if "fp16" not in kind.precisions:
         with pytest.raises(ConfigError, match="fp16 overflows in"):
             family.check_precision("fp16")
+
+
+def test_only_stable_diffusion_has_tokens_of_classes(name: str, family: Family) -> None:
+    if name == "StableDiffusionPipeline":
+        check_family(family)
+        return
+    with pytest.raises(ConfigError, match=rf"is a {family.kind.name}, and only Stable Diffusion 1\.x and 2\.x have"):
+        check_family(family)
 
 
 def test_a_part_of_another_model_is_refused(name: str, base: Path, source: BaseSource, tmp_path: Path) -> None:
