@@ -165,7 +165,7 @@ def _export(session: Session, fingerprints: Fingerprints, out: Path, options: Ge
     experiment, steps = generated_images(session.study, session.steps, options.experiment, options.pool)
     committed = _committed(session)
     prepared = _of(committed, session.steps[-1].needs["prepare"], workdir)
-    base = experiment.finetune.base_location
+    base, few_step = experiment.finetune.base_location, experiment.generate.few_step
     pools = [
         Pool(
             step.pool,
@@ -173,6 +173,7 @@ def _export(session: Session, fingerprints: Fingerprints, out: Path, options: Ge
             _of(committed, step.generate, workdir),
             committed.get(step.score.id) if step.score is not None else None,
             base,
+            None if few_step is None else few_step.adapter,
         )
         for step in steps
     ]

@@ -76,6 +76,8 @@ class DatasetCard:
         if self.licence is not None:
             return self.licence
         base = self.pools[0].base
+        if self.pools[0].few_step is not None:
+            return None  # its terms apply too, and are not known here
         if base is not None:
             return KNOWN[base].licence if base in KNOWN else None
         return OWN if isinstance(source_entry(self.source), DrawnSource) else None
@@ -84,6 +86,8 @@ class DatasetCard:
         first = self.pools[0]
         base = f", which fine-tuned the base {plain(first.base)}" if first.base else ", trained from scratch"
         lines = [f"- Generator: {plain(first.finetune.config['finetune']['generator'])}{base} on the training images."]
+        if first.few_step is not None:
+            lines.append(f"- Images were drawn in few steps, by the LoRA {plain(first.few_step)}.")
         lines += [
             f"- Pool {pool.number}: {self.counts.pools[pool.number]:,} images, `generate` key `{pool.generate.key}`, manifest "
             f"`{pool.generate.digest}`; `finetune` key `{pool.finetune.key}`"
@@ -123,6 +127,10 @@ class DatasetCard:
                 f"The base {plain(first.base)} has the licence {plain(terms.licence) if terms else 'that its repository states'}, whose terms on "
                 "its output apply too."
             )
+        if first.few_step is not None:
+            lines.append(
+                f"The LoRA {plain(first.few_step)} has the licence that its source states, whose terms apply too."
+            )
         return "\n".join(f"- {line}" for line in lines)
 
 
@@ -143,6 +151,7 @@ COLUMNS = """\
 | `start` | the training row that image-to-image began with; null if it began with noise |
 | `start_image`, `noise_share` | with `start_from: similar`: the path of that image, and the share of noise on it, by which both share the label |
 | `model`, `generator`, `base`, `base_digest` | digest of the fine-tuned model, the generator, and its base |
+| `few_step` | with `generate.few_step`: the LoRA by which it was drawn in few steps |
 | `finetune_key`, `generate_key` | the keys of the results in the study's store |
 | `plausibility`, `p_<group>` | the probability that judges, trained on other real images, give to the filled class, and to each group's label |
 | `neighbour`, `neighbour_ratio`, `as_near`, `copy_of` | the nearest training image, how near it is, and the one that it is a copy of |

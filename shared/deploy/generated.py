@@ -36,6 +36,8 @@ class Pool:
     """Holds None if the images are not scored: the experiment takes them all, or it has not come to that yet."""
     base: str | None
     """Names the base of the generator as the study does; None if it has none."""
+    few_step: str | None = None
+    """Names the LoRA with which the images were drawn in few steps, as the study does; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -173,17 +175,19 @@ def _checked_row(row: Any, train: ImageSet, column: str = "source") -> int:
 
 
 def _origin(pool: Pool) -> dict[str, Any]:
-    """Returns what made the images: the generator, its base with a digest of its content, and the keys of the results."""
+    """Returns what made the images: the generator, its base with a digest of its content, a LoRA for few steps, and the keys of the results."""
     content = pool.finetune.config["finetune"].get("base")
     weights = pool.finetune.inputs.get(BASE)
     if weights is not None:
         digest: str | None = weights.digest
     else:
         digest = str(content).removeprefix("sha256:") if str(content).startswith("sha256:") else None
+    few_step = {} if pool.few_step is None else {"few_step": pool.few_step}
     return {
         "generator": pool.finetune.config["finetune"]["generator"],
         "base": pool.base,
         "base_digest": digest,
+        **few_step,
         "finetune_key": pool.finetune.key,
         "generate_key": pool.generate.key,
     }

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from shared.artifacts.manifest import Manifest, Run
-from shared.config.generation import Accept
+from shared.config.generation import SD_15, Accept
 from shared.config.task import Input
 from shared.data.imageset import ImageSet
-from shared.deploy.generated import Pool, Selection, image_facts
+from shared.deploy.dataset_card import DatasetCard
+from shared.deploy.generated import Counts, Pool, Selection, image_facts
 from shared.errors import DataError
 from tests.support.generated_study import SCORES, generated
 from tests.support.pixel_study import pictures
@@ -41,6 +42,24 @@ def test_a_base_is_named_and_known_by_its_content() -> None:
     downloaded = Input(stage="weights", key="w" * 64, digest="d" * 64)
     from_hub = facts(generated(), base="a/b", named="a/b", hub=downloaded)[0]
     assert (from_hub["base"], from_hub["base_digest"]) == ("a/b", "d" * 64)
+
+
+def test_a_lora_for_few_steps_is_named_with_its_own_terms() -> None:
+    def card(few_step: str | None) -> str:
+        tuned = manifest("finetune", {"finetune": {"generator": "stable-diffusion", "base": None}})
+        pool = Pool(0, tuned, manifest("generate", {}), None, SD_15, few_step)
+        counts = Counts()
+        found = image_facts(pool, generated(), None, pictures(3, 2), Selection(Accept(), None, False))
+        counts.add(["shade/light"] * 5, found)
+        assert {fact.get("few_step") for fact in found} == {few_step}
+        return DatasetCard("s", "e", "folder", [pool], counts, 5, 16, None, False).markdown()
+
+    plain, few = card(None), card("some/lora")
+    assert "LoRA" not in plain.replace("the LoRA by which", "")
+    assert "drawn in few steps, by the LoRA some/lora" in few
+    assert "The LoRA some/lora has the licence that its source states" in few
+    assert "license_name: not-stated" not in plain
+    assert "license_name: not-stated" in few
 
 
 def test_provenance_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
