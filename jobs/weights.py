@@ -24,10 +24,9 @@ from shared.log import Log
 from shared.names import path_below
 from shared.settings import Settings
 from shared.stop import StopSignal
-from shared.weights.digests import ADAPTER
 from shared.weights.files import TIMM_FILE
 from shared.weights.in_place import PICKLES, in_place
-from shared.weights.roles import FEW_STEP_KIND
+from shared.weights.roles import ADAPTER, FEW_STEP_KIND
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository

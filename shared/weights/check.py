@@ -19,11 +19,11 @@ from shared.diffusion.text_to_image.base_files import INDEX
 from shared.diffusion.text_to_image.families.table import side_multiple
 from shared.errors import ConfigError, DataError
 from shared.names import shown
-from shared.weights.digests import ADAPTER, weight_locations
+from shared.weights.digests import weight_locations
 from shared.weights.files import WeightFiles, file_shapes, files_in_bucket, files_in_folder
 from shared.weights.in_place import in_place, remedy_in_folder
 from shared.weights.packaged import PROJECT, is_installed
-from shared.weights.roles import MODEL, is_hub_name, searched_values
+from shared.weights.roles import ADAPTER, MODEL, is_hub_name, searched_values
 
 MOST_LEVELS = 16  # no model has more, and a side must stay a number of pixels
 

@@ -22,14 +22,13 @@ from shared.digests import file_digest
 from shared.errors import DataError
 from shared.log import Log
 from shared.settings import Settings
+from shared.weights.roles import ADAPTER
 
 if TYPE_CHECKING:
     from shared.artifacts.s3 import S3Store
 
 log = Log("weights")
 
-ADAPTER = "generate.few_step.adapter"
-"""Names the setting with the location of a LoRA for few steps."""
 BIG = 256 << 20  # bytes; reading more takes a second or longer
 
 

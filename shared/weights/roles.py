@@ -23,6 +23,8 @@ JUDGES = "weights/judges"
 """Names the role of the weights of the judges' classifier."""
 FEW_STEP_KIND = "few-step"
 """Marks the LoRA for few steps among the kinds of `WeightsConfig`."""
+ADAPTER = "generate.few_step.adapter"
+"""Names the setting with the location of a LoRA for few steps."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 

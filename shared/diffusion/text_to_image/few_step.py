@@ -15,8 +15,8 @@ from peft import get_peft_model_state_dict
 from shared.diffusion.text_to_image.families.family import Family
 from shared.errors import DataError
 from shared.names import shown
-from shared.weights.digests import ADAPTER
 from shared.weights.inputs import FewStepAdapter
+from shared.weights.roles import ADAPTER
 
 NAME = "few_step"
 """Names the LoRA among the adapters of a denoiser."""

@@ -17,6 +17,7 @@ from shared.classifier.runtime import Runtime
 from shared.classifier.training_set import effective_training_set
 from shared.config.search import Resources
 from shared.config.stages import Arm
+from shared.config.training import LABEL_POWER
 from shared.data.imageset import ImageSet
 from shared.errors import ConfigError, DataError, Stopped
 from shared.stop import StopSignal
@@ -185,6 +186,6 @@ def test_a_signal_ends_the_computation_between_blocks(
 def test_counts_of_labels_that_count(build: Build) -> None:
     images = make_images(10)
     data = build(make_arm(), images, images)
-    counts = data.counts()
+    counts = data.counts(LABEL_POWER)
     assert counts.positive[:3].sum() == 9  # one image's colour is unknown
     assert counts.known.tolist() == [9, 9, 9, 10, 9]
