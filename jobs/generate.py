@@ -47,7 +47,6 @@ COLUMNS = pa.schema(
         ("prompt", pa.string()), ("guidance", pa.float64()), ("strength", pa.float64()), ("start", pa.int64()), ("model", pa.string()),
     ]
 )  # fmt: skip
-GIB = 2**30
 SOFT_COLUMN = pa.field(NOISE_SHARE, pa.float64())
 """Describes the column that is there if images have soft labels."""
 
@@ -168,12 +167,17 @@ def _similar_starts(
     generate: Generate, train: ImageSet, resolution: int, context: Context, points: Sequence[StartingPoints]
 ) -> Starts:
     """Returns, by target, the rows of the classes that look most like the filled one."""
-    from shared.classifier.feature_cache import FeatureCache
+    import torch
+
+    from shared.classifier.runtime import Runtime
     from shared.classifier.similar_classes import similar_starts
 
     assert generate.image_to_image is not None
-    files = FeatureCache(context.settings.cache / "features", context.task.resources.cache_gib * GIB)
-    return similar_starts(points, generate.image_to_image.similar_classes, train, resolution, files, context.stop)
+    # on the CPU, as processes that share the images of one plan must choose alike whatever their devices
+    runtime = Runtime(
+        torch.device("cpu"), context.task.resources, stop=context.stop, cache=context.settings.cache / "features"
+    )
+    return similar_starts(points, generate.image_to_image.similar_classes, train, resolution, runtime)
 
 
 def _make_blocks(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.artifacts.manifest import Manifest
-from shared.config.stages import WeightsConfig
+from shared.config.stages import PRETRAINED, WeightsConfig
 from shared.context import Context
 from shared.diffusion.generators import BaseFiles, generator_kind
 from shared.diffusion.text_to_image.base_files import INDEX
@@ -26,7 +26,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.weights.files import TIMM_FILE
 from shared.weights.in_place import PICKLES, in_place
-from shared.weights.roles import ADAPTER, FEW_STEP_KIND
+from shared.weights.roles import ADAPTER, BASE_SETTING, FEW_STEP_KIND, PINS
 
 if TYPE_CHECKING:
     from shared.weights.hub import Repository
@@ -74,12 +74,12 @@ def weights(config: WeightsConfig, settings: Settings, scratch: Path, stop: Stop
 
     if config.kind == "timm":
         found = timm_weights(config.name, config.revision, settings, stop)
-        _warn_unless_pinned(config, found.repository)
+        _warn_unless_pinned(config, PRETRAINED, found.repository)
         return found
     if config.kind == FEW_STEP_KIND:
         return _few_step(config, settings, stop)
-    repository = open_repository(config.name, config.revision, "finetune.base", settings, stop)
-    _warn_unless_pinned(config, repository)
+    repository = open_repository(config.name, config.revision, BASE_SETTING, settings, stop)
+    _warn_unless_pinned(config, BASE_SETTING, repository)
     base = generator_kind(config.kind).base
     assert base is not None  # control plans this stage only for a generator with a base
     sources = _base_sources(base, repository)
@@ -102,7 +102,7 @@ def timm_weights(model: str, revision: str | None, settings: Settings, stop: Sto
     from shared.weights.hub import download, open_repository
     from shared.weights.pretrained import hub_repository
 
-    repository = open_repository(hub_repository(model), revision, "classifier.pretrained", settings, stop)
+    repository = open_repository(hub_repository(model), revision, PRETRAINED, settings, stop)
     _check_timm(model, repository.files)
     return Weights(repository, download(repository, [TIMM_FILE], settings, stop), {})
 
@@ -113,7 +113,7 @@ def _few_step(config: WeightsConfig, settings: Settings, stop: StopSignal) -> We
 
     assert config.file is not None  # control plans no LoRA without a file
     repository = open_repository(config.name, config.revision, ADAPTER, settings, stop)
-    _warn_unless_pinned(config, repository)
+    _warn_unless_pinned(config, ADAPTER, repository)
     if config.file not in repository.files:
         there = [name for name in sorted(repository.files) if name.endswith(".safetensors")]
         remedy = f"set generate.few_step.file to {' or '.join(there)}" if there else "name another repository"
@@ -121,12 +121,10 @@ def _few_step(config: WeightsConfig, settings: Settings, stop: StopSignal) -> We
     return Weights(repository, download(repository, [config.file], settings, stop), {})
 
 
-def _warn_unless_pinned(config: WeightsConfig, repository: Repository) -> None:
+def _warn_unless_pinned(config: WeightsConfig, setting: str, repository: Repository) -> None:
     if config.revision is None or len(config.revision) != COMMIT_LENGTH:
-        pins = {"timm": "classifier.revision", FEW_STEP_KIND: "generate.few_step.revision"}
-        pin = pins.get(config.kind, "finetune.revision")
         log.warning(
-            f"not pinned: another store may get another version; set {pin} to the commit before a study's first run",
+            f"not pinned: another store may get another version; set {PINS[setting]} to the commit before a study's first run",
             repository=repository.name,
             commit=repository.commit,
         )

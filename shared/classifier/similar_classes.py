@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from shared.classifier.feature_cache import FeatureCache
-from shared.classifier.frozen_features import UNAUGMENTED, FrozenBackbone, image_digests
+from shared.classifier.data import frozen_backbone
+from shared.classifier.frozen_features import UNAUGMENTED, image_digests
 from shared.classifier.model import build_trunk
+from shared.classifier.runtime import Runtime
 from shared.config.training import Classifier
 from shared.data.imageset import ImageSet
 from shared.diffusion.quota import StartingPoints, Starts
-from shared.stop import StopSignal
 from shared.weights import packaged
 
 MOST = 64
@@ -27,19 +26,17 @@ def similar_starts(
     count: int,
     train: ImageSet,
     side: int,
-    files: FeatureCache | None,
-    stop: StopSignal,
+    runtime: Runtime,
 ) -> Starts:
     """Returns, by target, the rows of the `count` classes of its group whose mean features are nearest to those of the filled class.
 
-    `side` gives the pixels per side of the images, `files` the cache of features. All is computed on the CPU, as processes that share the
-    images of one plan must choose alike whatever their devices. Raises ConfigError if the network's weights are not installed, and Stopped.
+    `side` gives the pixels per side of the images. Raises ConfigError if the network's weights are not installed, and Stopped.
     """
     wanted = [_sample(rows) for point in points for rows in (point.own, *point.rows.values())]
     if not wanted:
         return {}
     rows = np.unique(np.concatenate(wanted))
-    features = _features(train.take(rows), packaged.seen_side(side), files, stop)
+    features = _features(train.take(rows), packaged.seen_side(side), runtime)
 
     def mean(of: NDArray[np.int64]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = features[np.searchsorted(rows, _sample(of))].mean(axis=0, dtype=np.float64)
@@ -58,10 +55,12 @@ def _sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.random.default_rng(SAMPLE_SEED).permutation(len(rows))[:MOST]]
 
 
-def _features(images: ImageSet, side: int, files: FeatureCache | None, stop: StopSignal) -> NDArray[np.float32]:
+def _features(images: ImageSet, side: int, runtime: Runtime) -> NDArray[np.float32]:
     network = Classifier(model=packaged.MODEL, pretrained=packaged.WEIGHTS, trainable="head")
-    backbone = FrozenBackbone(build_trunk(network, side), torch.device("cpu"), files)
+    backbone = frozen_backbone(build_trunk(network, side).to(runtime.device), runtime)
     out = np.empty((len(images), *backbone.output_shape()), np.float32)
     wanted = [(digest, UNAUGMENTED) for digest in image_digests(images)]
-    backbone.fill(out, images, wanted, np.arange(len(images)), "training images through the frozen backbone", stop)
+    backbone.fill(
+        out, images, wanted, np.arange(len(images)), "training images through the frozen backbone", runtime.stop
+    )
     return out

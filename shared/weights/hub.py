@@ -38,6 +38,7 @@ from shared.names import checked_name, checked_part, shown
 from shared.retries import Backoff, retrying
 from shared.settings import Settings
 from shared.stop import StopSignal
+from shared.weights.roles import PINS
 
 T = TypeVar("T")
 Kind = Literal["model", "dataset"]
@@ -227,12 +228,7 @@ def _with_retries(call: Callable[[], T], name: str, revision: str | None, settin
 @contextmanager
 def _hub_errors(name: str, revision: str | None, setting: str) -> Iterator[None]:
     at = f"{name}@{revision}" if revision else name
-    pins = {
-        "finetune.base": "finetune.revision",
-        "classifier.pretrained": "classifier.revision",
-        "generate.few_step.adapter": "generate.few_step.revision",
-    }
-    pin = pins.get(setting, setting)
+    pin = PINS.get(setting, setting)
     holds = "the images" if setting == "dataset.root" else "the model"
     try:
         yield

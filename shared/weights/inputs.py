@@ -14,7 +14,7 @@ from shared.digests import file_digest
 from shared.errors import DataError
 from shared.names import path_below
 from shared.weights.files import TIMM_FILE
-from shared.weights.roles import BASE, FEW_STEP, JUDGES
+from shared.weights.roles import ADAPTER, BASE, FEW_STEP, JUDGES
 
 PREFIX = "weights/"
 
@@ -83,7 +83,7 @@ def few_step_adapter(config: GenerateConfig, context: Context) -> FewStepAdapter
     planned = config.weights.get(few.adapter)
     if planned is not None and (digest := file_digest(path)) != planned:
         raise DataError(
-            f"generate.few_step.adapter: {few.adapter} has digest {digest}, but {planned} when the run began; start the run again"
+            f"{ADAPTER}: {few.adapter} has digest {digest}, but {planned} when the run began; start the run again"
         )
     return FewStepAdapter(few.adapter, path, few.scheduler)
 

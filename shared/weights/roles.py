@@ -23,8 +23,16 @@ JUDGES = "weights/judges"
 """Names the role of the weights of the judges' classifier."""
 FEW_STEP_KIND = "few-step"
 """Marks the LoRA for few steps among the kinds of `WeightsConfig`."""
+BASE_SETTING = "finetune.base"
+"""Names the setting with the location of a generator's base."""
 ADAPTER = "generate.few_step.adapter"
 """Names the setting with the location of a LoRA for few steps."""
+PINS = {
+    BASE_SETTING: "finetune.revision",
+    PRETRAINED: "classifier.revision",
+    ADAPTER: "generate.few_step.revision",
+}
+"""Maps the settings that name repositories of models to those that pin the commits."""
 MODEL = "classifier.model"
 Value = bool | int | float | str
 

@@ -16,7 +16,7 @@ from unittest import mock
 import httpx2
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -223,7 +223,8 @@ def answered(header: str, value: str) -> None:
 def exported(box: Sandbox, split: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
-    images = ImageSet(SCHEMA, [buffer.getvalue()], ["a"], np.array([split]), np.array([[1, 0]], np.int8))
+    splits = np.array([split], object)  # numpy's own strings drop a NUL at the end
+    images = ImageSet(SCHEMA, [buffer.getvalue()], ["a"], splits, np.array([[1, 0]], np.int8))
     write_dataset(images, box.inside / "out")
 
 
@@ -368,12 +369,12 @@ def quiet_s3() -> Iterator[None]:
 @example("BASE/stolen")
 @example("a\\..\\b")
 @example("a\0b")
+@example("0\0")
 @example("../../y")
 @example("a/../../../../b")
 @example("home/..")
 @given(name=NAMES)
 def test_a_name_writes_nowhere_else(way: str, name: str) -> None:
-    assume(way != "an exported split" or not name.endswith("\0"))  # splits are numpy's strings, which drop it
     with tempfile.TemporaryDirectory() as folder, quiet_s3():
         base = Path(folder)
         name = name.replace("BASE", folder)

@@ -77,9 +77,12 @@ class ClassTokens:
             )
         return tokenizer
 
-    def extend_encoder(self, encoder: Any, embeddings: torch.Tensor) -> Any:
-        """Returns the text encoder, which embeds the tokens by `embeddings` `[len(columns) * count, d]` from now on."""
-        encoder.set_input_embeddings(ExtendedEmbedding(encoder.get_input_embeddings(), embeddings))
+    def extend_encoder(self, encoder: Any, first: int, embeddings: torch.Tensor) -> Any:
+        """Returns the text encoder, which embeds the tokens by `embeddings` `[len(columns) * count, d]` from now on.
+
+        `first` is the number of the first of them, which is how many tokens the tokenizer had before.
+        """
+        encoder.set_input_embeddings(ExtendedEmbedding(encoder.get_input_embeddings(), first, embeddings))
         return encoder
 
     def first_embeddings(self, tokenizer: Any, encoder: Any) -> torch.Tensor:
@@ -117,22 +120,22 @@ class ClassTokens:
 class ExtendedEmbedding(nn.Module):
     """Embeds tokens of its own beside those that a text encoder knows; only their embeddings are trained."""
 
-    def __init__(self, known: nn.Embedding, own: torch.Tensor) -> None:
+    def __init__(self, known: nn.Embedding, first: int, own: torch.Tensor) -> None:
+        """Takes the number `first` of the first own token; the rows of `known` from there on belong to no token (encoders may have such)."""
         super().__init__()
-        self.known = known
+        self.known, self.first = known, first
         self.own = nn.Parameter(own)
 
     @property
     def num_embeddings(self) -> int:
         """Returns the number of tokens."""
-        return self.known.num_embeddings + len(self.own)
+        return self.first + len(self.own)
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """Returns the embeddings `[n, t, d]` of token numbers `[n, t]`."""
-        first = self.known.num_embeddings
-        known = self.known(numbers.clamp(max=first - 1))
-        own = self.own[(numbers - first).clamp(min=0)].to(known.dtype)
-        return torch.where((numbers >= first).unsqueeze(-1), own, known)
+        known = self.known(numbers.clamp(max=self.first - 1))
+        own = self.own[(numbers - self.first).clamp(min=0)].to(known.dtype)
+        return torch.where((numbers >= self.first).unsqueeze(-1), own, known)
 
 
 class WithClassTokens:
@@ -148,7 +151,10 @@ class WithClassTokens:
         found = self._trained.load(part, dtype, merge)
         if part == TOKENIZER:
             return self._tokens.extend_tokenizer(found)
-        return self._tokens.extend_encoder(found, self._embeddings.to(dtype)) if part == ENCODER else found
+        if part != ENCODER:
+            return found
+        first = len(self._trained.load(TOKENIZER, dtype))
+        return self._tokens.extend_encoder(found, first, self._embeddings.to(dtype))
 
 
 def check_family(family: Family) -> None:

@@ -40,20 +40,20 @@ class FewStepLora:
         with tempfile.TemporaryDirectory(prefix="few-step-") as folder, warnings.catch_warnings():
             # adapters beside those of the fine-tuning are meant, which peft warns of
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-            (Path(folder) / FILE).symlink_to(
-                self._adapter.path.resolve()
-            )  # diffusers reads a file of this ending alone
+            # diffusers reads files of this ending alone
+            (Path(folder) / FILE).symlink_to(self._adapter.path.resolve())
             source = {"weight_name": FILE, "use_safetensors": True, "local_files_only": True}
             try:
                 read = pipeline.lora_state_dict(folder, **source)
-                self._check(read[0] if isinstance(read, tuple) else read)
+                state = read[0] if isinstance(read, tuple) else read
+                self._check(state)
                 pipeline.load_lora_weights(folder, adapter_name=NAME, **source)
-                found = get_peft_model_state_dict(model, adapter_name=NAME)
             except DataError:
                 raise
             except Exception as error:  # diffusers raises all kinds for a file that does not fit
                 raise self._refused((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
-        if strange := sorted(self._layers(read[0] if isinstance(read, tuple) else read) ^ {*found}):
+        found = get_peft_model_state_dict(model, adapter_name=NAME)
+        if strange := sorted(self._layers(state) ^ {*found}):
             raise self._refused(f"{shown(strange[0])} and {len(strange) - 1} more do not belong together")
         self.use(model, own)
 

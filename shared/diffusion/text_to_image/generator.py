@@ -139,7 +139,7 @@ class TextToImage(Generator):
 
     def noise_share(self, strength: float, steps: int) -> float:
         """Returns the share of noise of the step at which images of this strength begin."""
-        scheduler = self._process.scheduler(steps)
+        scheduler = self._process.scheduler(steps, self._few_step)
         return float(self._process.shares(scheduler)[self._first_step(scheduler, strength)])
 
     @torch.inference_mode()

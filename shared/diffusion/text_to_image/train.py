@@ -30,6 +30,7 @@ from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import Base, find_base
+from shared.diffusion.text_to_image.batch_parts import parts_that_fit, split
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
 from shared.diffusion.text_to_image.class_tokens import ClassTokens, check_family
@@ -219,23 +220,20 @@ class Trainer:
         if job.resume is not None:
             self.state.load(*job.resume)
             log.info("continuing from a checkpoint", step=self.state.step)
-        self.parts = self._parts_that_fit() if has_own_memory(device) else 1
+        self.parts = parts_that_fit(self._share, config.gradient_accumulation, self.state, accelerator, self._try)
         """Counts the parts into which this process's share of a batch is divided, as the memory is too small for the whole."""
         accelerator.gradient_accumulation_steps = config.gradient_accumulation * self.parts
 
     def _groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
-        """Returns the groups of parameters with their learning rates after the warm-up; embeddings of tokens, which come last, have their own."""
-        config = self.job.config
-        rates = {False: config.learning_rate, True: config.class_tokens_learning_rate}
-        parts = (
-            {
-                tokens: [p for name, p in trained.items() if name.startswith("text_encoder.") == tokens]
-                for tokens in rates
-            }
-            if self.job.tokens
-            else {False: [*trained.values()]}
-        )
-        return [{"params": found, "full_rate": rates[tokens]} for tokens, found in parts.items()]
+        """Returns the groups of parameters with their learning rates after the warm-up; the embeddings of tokens, which come last, have their own."""
+        config, values = self.job.config, [*trained.values()]
+        if self.job.tokens is None:
+            return [{"params": values, "full_rate": config.learning_rate}]
+        *others, embeddings = values
+        return [
+            {"params": others, "full_rate": config.learning_rate},
+            {"params": [embeddings], "full_rate": config.class_tokens_learning_rate},
+        ]
 
     def _encode_captions(self, device: torch.device) -> Texts:
         """Returns the captions as the denoiser or a trained text encoder reads them; frozen text encoders are freed after that."""
@@ -268,7 +266,9 @@ class Trainer:
         tokens = self.job.tokens
         text = family.load("text_encoder", dtype) if config.text_encoder or tokens else None
         if tokens is not None:
-            text = tokens.extend_encoder(text, tokens.first_embeddings(family.load("tokenizer"), text))
+            tokenizer = family.load("tokenizer")
+            family.check_tokenizer(tokenizer, text, "text_encoder")
+            text = tokens.extend_encoder(text, len(tokenizer), tokens.first_embeddings(tokenizer, text))
         denoiser = Denoiser(family, family.load(family.denoiser, dtype), text, tokens_only=tokens is not None)
         make_trainable(denoiser, config.rank if lora else None, self.job.seed, config.gradient_checkpointing)
         denoiser.to(device)
@@ -276,59 +276,15 @@ class Trainer:
             denoiser.model.to(memory_format=torch.channels_last)
         return denoiser
 
-    def _parts_that_fit(self) -> int:
-        """Returns into how many parts a share of a batch must be divided for the memory of every process, found by trying before the first step.
-
-        Raises OutOfMemoryError if it is too small for one image.
-        """
-        share, parts = self._share, 1
-        while not self._all(self._fits(parts)):
-            parts = min(2 * parts, share)
-            log.warning(
-                "the GPU's memory is too small for the batch; its gradient is averaged over smaller ones",
-                images=-(-share // parts),
-                accumulation=self.job.config.gradient_accumulation * parts,
-            )
-        return parts
-
-    def _fits(self, parts: int) -> bool:
-        """Returns whether the memory suffices for a share in so many parts, by the gradient of the largest part with the longest caption.
-
-        Raises OutOfMemoryError if that is one image and does not fit.
-        """
-        trained = self.state.trained.values()
-        draw, largest = self._longest(self._draw(self.state.step + 1)), slice(0, -(-self._share // parts))
-        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        fits = True
-        try:
-            # Adam's two means of each gradient are in memory from the second step on
-            reserved = [] if self.optimizer.state else [torch.empty_like(p) for p in trained for _ in range(2)]
-            with torch.random.fork_rng(devices=devices):
-                # the second of several parts finds the gradients of the first in memory
-                for _ in range(2 if parts * self.job.config.gradient_accumulation > 1 else 1):
-                    self._loss(self.denoiser, draw, largest).backward()  # type: ignore[no-untyped-call]
-            del reserved
-        except torch.OutOfMemoryError:
-            if largest.stop == 1:
-                raise
-            fits = False
-        finally:
-            for parameter in trained:
-                parameter.grad = None
-        if not fits and devices:
-            torch.cuda.empty_cache()  # after the exception is gone, which holds tensors
-        return fits
+    def _try(self, part: slice) -> None:
+        """Computes the gradient for a part of a batch, whose images all have the longest caption, as these take the most memory."""
+        self._loss(self.denoiser, self._longest(self._draw(self.state.step + 1)), part).backward()  # type: ignore[no-untyped-call]
 
     def _longest(self, draw: Draw) -> Draw:
-        """Returns a draw that has the longest caption for each image, which takes the most memory."""
+        """Returns a draw that has an image with the longest caption in place of each."""
         sizes = [sum(value.numel() for value in condition.values()) for condition in self.texts.conditions]
         row = int(np.argmax([sizes[position] for position in self.texts.of_image]))
         return replace(draw, rows=np.full_like(draw.rows, row), captionless=np.zeros_like(draw.captionless))
-
-    def _all(self, mine: bool) -> bool:
-        """Returns whether it is true in every process."""
-        share: torch.Tensor = self.accelerator.reduce(torch.tensor(float(mine), device=self.accelerator.device), "mean")
-        return bool(share == 1)
 
     def _check(self) -> None:
         """Raises the error that ended another process, or Stopped."""
@@ -464,17 +420,6 @@ class Trainer:
         save_trained(self.denoiser, self.job.config.method, out)
         if self.job.tokens is not None:
             self.job.tokens.save(self.denoiser.text_encoder, out)
-
-
-def has_own_memory(device: torch.device) -> bool:
-    """Returns whether a device has memory of its own, which may be too small for a batch."""
-    return device.type == "cuda"
-
-
-def split(count: int, parts: int) -> list[slice]:
-    """Returns slices that divide `count` images into parts as equal as possible, larger ones first."""
-    ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), parts)]).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def choose_images(images: ImageSet, rare: NDArray[np.int64], config: AnyPretrained) -> ImageSet:

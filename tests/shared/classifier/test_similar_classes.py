@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from shared.classifier import similar_classes
-from shared.classifier.feature_cache import FeatureCache
+from shared.classifier.runtime import Runtime
 from shared.classifier.similar_classes import MOST, similar_starts
+from shared.config.search import Resources
 from shared.data.imageset import ImageSet
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.diffusion.quota import starting_points
@@ -50,11 +52,14 @@ def shapes() -> ImageSet:
     return ImageSet(SCHEMA, encoded, [f"{i}.png" for i in range(len(kinds))], np.full(len(kinds), "train"), labels)
 
 
+def runtime(cache: Path | None = None, stop: StopSignal | None = None) -> Runtime:
+    return Runtime(torch.device("cpu"), Resources(), stop=stop or StopSignal(), cache=cache)
+
+
 def chosen(images: ImageSet, count: int, cache: Path | None = None, stop: StopSignal | None = None) -> list[set[int]]:
     """Returns the classes from which ovals start, the nearest first."""
     points = [starting_points(SCHEMA, images.labels, RARE, "shape/oval")]
-    files = None if cache is None else FeatureCache(cache, 2**26)
-    starts = similar_starts(points, count, images, 64, files, stop or StopSignal())
+    starts = similar_starts(points, count, images, 64, runtime(cache, stop))
     return [set(images.labels[rows].argmax(axis=1).tolist()) for rows in starts["shape/oval"]]
 
 
@@ -80,14 +85,14 @@ def test_a_class_is_judged_by_a_sample_and_gives_all_its_rows(
 
     monkeypatch.setattr(similar_classes, "_features", features)
     points = [starting_points(SCHEMA, many.labels, RARE, "shape/oval")]
-    starts = similar_starts(points, 3, many, 64, None, StopSignal())
+    starts = similar_starts(points, 3, many, 64, runtime())
     assert seen == [3 * MOST + 5]
     assert sorted(len(rows) for rows in starts["shape/oval"]) == [90, 90, 90]
 
 
 def test_without_targets_no_network_is_read(shapes: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaged, "WEIGHTS", "package:no_such_package/weights.pth")
-    assert similar_starts([], 3, shapes, 64, None, StopSignal()) == {}
+    assert similar_starts([], 3, shapes, 64, runtime()) == {}
     with pytest.raises(ConfigError, match="no_such_package is not installed"):
         chosen(shapes, 1)
 

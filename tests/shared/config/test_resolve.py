@@ -235,6 +235,10 @@ def test_few_steps_need_a_base_and_choose_steps_and_guidance() -> None:
     (fetched,) = {step.needs["weights/few-step"].label for step in made}
     assert fetched == "weights some/lora/pytorch_lora_weights.safetensors@c0ffee"
     assert not [step for step in steps if step.stage == "finetune" and "weights/few-step" in step.needs]
+    space = "experiments.synthetic.search={space: {generate.guidance: {values: [1.0, 2.0]}}}"
+    searched = plan(load_study(SMALL_STUDY, [stable, unset, "verdict=none", space]))
+    (tuned,) = [step for step in searched if step.stage == "tune" and step.experiment == "synthetic"]
+    assert tuned.needs["weights/few-step"].label == fetched, "its trials draw images themselves"
     set_too = load_study(SMALL_STUDY, [stable, ADAPTER, "generate.steps=8", "generate.guidance=1.5"])
     (generate, *_) = [experiment.generate for experiment in set_too.experiments]
     assert (generate.guidance, generate.steps) == (1.5, 8)

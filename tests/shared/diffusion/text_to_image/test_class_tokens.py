@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from shared.artifacts.checkpoints import Checkpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, SampleRequest
+from shared.diffusion.text_to_image.class_tokens import ExtendedEmbedding
 from shared.diffusion.text_to_image.generator import TextToImage
 from shared.diffusion.text_to_image.train import finetune_text_to_image
 from shared.errors import ConfigError, DataError
@@ -172,6 +173,15 @@ def test_what_cannot_have_tokens(train: Any) -> None:
         with pytest.raises(ValidationError, match="class_tokens"):
             StableDiffusionFinetune.model_validate({**base, **other})
     assert "class_tokens" not in StableDiffusionFinetune.model_validate({"generator": "stable-diffusion"}).model_dump()
+
+
+def test_rows_of_an_encoder_that_belong_to_no_token_are_passed_over() -> None:
+    """Some encoders have more rows than their tokenizer has tokens: the first own token has the number of the first such row."""
+    known, own = torch.nn.Embedding(8, 3), torch.arange(6.0).view(2, 3)
+    embedding = ExtendedEmbedding(known, 5, own)
+    found = embedding(torch.tensor([[4, 5, 6]]))
+    assert embedding.num_embeddings == 7
+    assert torch.equal(found[0], torch.cat([known.weight[4:5], own]))
 
 
 def test_images_without_a_rare_class_have_no_token() -> None:

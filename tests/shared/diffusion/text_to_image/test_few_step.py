@@ -117,6 +117,8 @@ def test_image_to_image_in_few_steps(trained: Files, family: Family, load: Load,
         assert not np.array_equal(little, much)
         shares = generator._process.shares(generator._process.scheduler(4, scheduler))
         assert (shares.diff() < 0).all()
+        # a strength of a generator that counts steps: half of four steps begin at the third
+        assert generator.noise_share(0.5, 4) == pytest.approx(float(shares[2]))
 
 
 @pytest.mark.parametrize(

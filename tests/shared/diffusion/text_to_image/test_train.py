@@ -15,7 +15,7 @@ from shared.artifacts.checkpoints import Checkpoints, NoCheckpoints
 from shared.config.generation import StableDiffusionFinetune
 from shared.diffusion.generator import BaseSource, Finetuning
 from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
-from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image, split
+from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
 from tests.support.checkpoints import FolderCheckpoints
@@ -188,7 +188,7 @@ class Memory:
             return predict(family, model, noisy, *rest)
 
         monkeypatch.setattr(StableDiffusion, "predict", limited)
-        monkeypatch.setattr("shared.diffusion.text_to_image.train.has_own_memory", lambda device: True)
+        monkeypatch.setattr("shared.diffusion.text_to_image.batch_parts.has_own_memory", lambda device: True)
 
 
 @pytest.mark.parametrize(
@@ -248,12 +248,6 @@ def test_one_image_that_does_not_fit_is_explained(finetune: Finetune, monkeypatc
         InputError, match="memory is too small for full at resolution 32, fp32, also for a part of the batch"
     ):
         finetune("out", batch_size=4)
-
-
-def test_images_are_divided_as_equally_as_possible() -> None:
-    assert split(5, 2) == [slice(0, 3), slice(3, 5)]
-    assert split(3, 3) == [slice(0, 1), slice(1, 2), slice(2, 3)]
-    assert split(4, 1) == [slice(0, 4)]
 
 
 def test_a_checkpoint_of_another_model_is_refused(finetune: Finetune, tmp_path: Path) -> None:
