@@ -10,13 +10,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from shared.artifacts.open import is_s3
-from shared.config.generation import AnyFinetune
+from shared.config.generation import AnyFinetune, PretrainedFinetune
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import PRETRAINED
 from shared.config.training import Classifier
 from shared.diffusion.generators import generator_kind
 from shared.diffusion.text_to_image.base_files import INDEX
-from shared.diffusion.text_to_image.families.table import side_multiple
+from shared.diffusion.text_to_image.families.about import kind_of_base
+from shared.diffusion.text_to_image.families.table import check_class_tokens, side_multiple
 from shared.errors import ConfigError, DataError
 from shared.names import shown
 from shared.weights.digests import weight_locations
@@ -81,8 +82,10 @@ def check_adapter(location: str) -> None:
 
 def check_base(finetune: AnyFinetune) -> None:
     """Raises DataError or ConfigError if the base, in a folder or a bucket, lacks a file, has a damaged one, is of no family or of one that
-    has no images of `finetune.resolution`, or if it is neither of both nor a name on the hub."""
+    has no images of `finetune.resolution` or no `finetune.class_tokens`, or if it is neither of both nor a name on the hub."""
     at, base = finetune.base_location, generator_kind(finetune.generator).base
+    if isinstance(finetune, PretrainedFinetune) and finetune.class_tokens and (kind := kind_of_base(finetune)):
+        check_class_tokens(kind, finetune.base_location)
     if at is None or base is None or is_hub_name(at):
         return
     if is_s3(at):

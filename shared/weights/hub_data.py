@@ -5,6 +5,7 @@ The commands that a person runs fetch it; stages read the cache and never go onl
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ MOST_FILES = 20_000
 SPARE = 1.05  # of the size of the data, that must be free
 CONVERTED = "refs/convert/parquet"
 """Names the revision at which the hub keeps data sets that it converted to Parquet."""
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK)
+"""Lists the errors of file systems that have no hard links between two files."""
 log = Log("fetch")
 
 
@@ -64,7 +67,7 @@ def fetch_data(location: str, settings: Settings, stop: StopSignal) -> str:
         for name, path in found.items():
             kept = path_below(whole, name.removeprefix(f"{data.folder}/") if data.folder else name, data.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path.resolve(), kept)
+            _link(path.resolve(), kept)
         try:
             whole.rename(target)
         except OSError:
@@ -122,3 +125,13 @@ def local_data(location: str, settings: Settings, stop: StopSignal) -> tuple[Pat
     """Returns the folder with the data set that a person named, and its location at a commit."""
     pinned = fetch_data(location, settings, stop)
     return hub_folder(pinned, settings), pinned
+
+
+def _link(file: Path, link: Path) -> None:
+    """Links a file, without copying its gigabytes if the file system has links."""
+    try:
+        os.link(file, link)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        shutil.copyfile(file, link)

@@ -20,7 +20,6 @@ from shared.data.imageset import ImageSet
 from shared.data.schema import LabelSchema, class_counts
 from shared.diffusion.text_to_image.caption import phrases_of
 from shared.diffusion.text_to_image.families.family import Family
-from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
 from shared.diffusion.text_to_image.model import Trained
 from shared.errors import ConfigError, DataError
 from shared.tensors import check_shapes, read_tensors, save_tensors
@@ -155,12 +154,3 @@ class WithClassTokens:
             return found
         first = len(self._trained.load(TOKENIZER, dtype))
         return self._tokens.extend_encoder(found, first, self._embeddings.to(dtype))
-
-
-def check_family(family: Family) -> None:
-    """Raises ConfigError if the text encoders of a base of the family cannot have tokens of classes."""
-    if not isinstance(family, StableDiffusion) or family.encoders != [TOKENIZER, ENCODER]:
-        raise ConfigError(
-            f"finetune.class_tokens: {family.base.name} is a {family.kind.name}, and only Stable Diffusion 1.x and 2.x have tokens of classes; "
-            "set it to 0, or name another base"
-        )

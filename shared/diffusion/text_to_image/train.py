@@ -33,7 +33,7 @@ from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.batch_parts import parts_that_fit, split
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
-from shared.diffusion.text_to_image.class_tokens import ClassTokens, check_family
+from shared.diffusion.text_to_image.class_tokens import ClassTokens
 from shared.diffusion.text_to_image.data import (
     Draw,
     Encoding,
@@ -44,6 +44,7 @@ from shared.diffusion.text_to_image.data import (
 )
 from shared.diffusion.text_to_image.families.family import Family, find_family
 from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
+from shared.diffusion.text_to_image.families.table import check_class_tokens
 from shared.diffusion.text_to_image.generator import DTYPES, LAYOUTS
 from shared.diffusion.text_to_image.model import Denoiser, make_trainable, save_trained
 from shared.diffusion.text_to_image.processes import Rank, processes
@@ -99,7 +100,7 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
     base = find_base(config.base_location, finetuning.base, LAYOUTS[config.generator])
     family = find_family(base)
     if tokens is not None:
-        check_family(family)
+        check_class_tokens(family.kind, base.name)
     columns = by_rarity(images, finetuning.rare) if config.per_class else []
     description = describe(config, family, images.schema, columns, tokens)
     resolution, precision = description["resolution"], description["precision"]

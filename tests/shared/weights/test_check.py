@@ -133,6 +133,14 @@ def test_a_base_in_a_bucket_is_looked_at_as_one_in_a_folder(name: str, tmp_path:
         assert bool(there) == (name not in ("whole", "in parts", "half precision"))
 
 
+def test_tokens_of_classes_suit_the_base() -> None:
+    """It is said before anything is computed, if the base is a known one."""
+    values = {"generator": "text-to-image", "class_tokens": 2}
+    check_base(TextToImageFinetune.model_validate(values))
+    with pytest.raises(ConfigError, match=r"class_tokens: stabilityai/.* is a Stable Diffusion XL, and only"):
+        check_base(TextToImageFinetune.model_validate({**values, "base": "stabilityai/stable-diffusion-xl-base-1.0"}))
+
+
 @pytest.mark.parametrize(("side", "fits"), [(64, True), (96, True), (104, False), (40, False)])
 def test_the_resolution_suits_the_base(side: int, fits: bool, bucket: S3Store) -> None:
     for path, data in (WHOLE | {INDEX: b'{"_class_name": "StableDiffusionPipeline"}'}).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -132,6 +133,17 @@ def test_of_two_at_once_one_keeps_the_files(hub: Hub, settings: Settings, monkey
     assert fetch(PINNED, settings) == PINNED
     assert [path.name for path in hub_folder(PINNED, settings).parent.iterdir()] == ["all"]
     assert [path.name for path in hub_folder(PINNED, settings).iterdir()] == ["of-the-other"]
+
+
+def test_a_file_system_without_links_gets_copies(hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("shared.weights.hub_data.os.link", refuse)
+    assert fetch(PINNED, settings) == PINNED
+    sent = hub.repositories[f"datasets/{NAME}"] / "data"
+    kept = hub_folder(PINNED, settings) / "data"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == {p.name: p.read_bytes() for p in sent.iterdir()}
 
 
 def test_upload_copies_a_data_set_of_the_hub(

@@ -23,7 +23,7 @@ def about_base(finetune: AnyPretrained, generate: Generate) -> str:
     """
     location = finetune.base_location
     terms = KNOWN.get(location)
-    kind = _kind(finetune, location)
+    kind = kind_of_base(finetune)
     if terms is None:
         licence = "its licence is not listed here, so read it where the base is from"
     else:
@@ -44,8 +44,9 @@ def _few_step(generate: Generate) -> str:
     return f"; drawn in few steps by the LoRA {few.adapter}{at}{file} and the scheduler {few.scheduler}; read its licence too"
 
 
-def _kind(finetune: AnyPretrained, location: str) -> FamilyKind | None:
-    """Returns the family of the base, or None if only the base itself says it."""
+def kind_of_base(finetune: AnyPretrained) -> FamilyKind | None:
+    """Returns the family of the base, or None if only the base itself says it; raises DataError if it is a local folder of no family."""
+    location = finetune.base_location
     if isinstance(finetune, StableDiffusionFinetune):
         return FAMILIES["StableDiffusionPipeline"]
     index = Path(location) / INDEX

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from shared.errors import DataError
+from shared.errors import ConfigError, DataError
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 """Lists the layers of a UNet's or a plain transformer's attention to which LoRA is added."""
@@ -34,6 +34,8 @@ class FamilyKind:
     """Names the layers to which LoRA is added: the ends of their names, or a regular expression of the whole name."""
     precisions: tuple[str, ...] = ("bf16", "fp32")
     """Lists the precisions of training and sampling on a GPU, the default first; float16 overflows in most families."""
+    class_tokens: bool = False
+    """Says whether classes may have tokens of their own, which needs a single text encoder that is trained with the denoiser."""
 
 
 FAMILIES: Mapping[str, FamilyKind] = MappingProxyType(
@@ -47,6 +49,7 @@ FAMILIES: Mapping[str, FamilyKind] = MappingProxyType(
             steps=25,
             lora=ATTENTION,
             precisions=("bf16", "fp16", "fp32"),
+            class_tokens=True,
         ),
         "StableDiffusionXLPipeline": FamilyKind(
             "Stable Diffusion XL",
@@ -129,6 +132,15 @@ KNOWN: Mapping[str, Terms] = MappingProxyType(
     }
 )
 """Maps published bases to their terms as they were when this list was written; a base's page on the hub is what counts."""
+
+
+def check_class_tokens(kind: FamilyKind, base: str) -> None:
+    """Raises ConfigError if classes cannot have tokens of their own with a base of this family."""
+    if not kind.class_tokens:
+        having = " and ".join(other.name for other in FAMILIES.values() if other.class_tokens)
+        raise ConfigError(
+            f"finetune.class_tokens: {base} is a {kind.name}, and only {having} has tokens of classes; set it to 0, or name another base"
+        )
 
 
 def side_multiple(vae_levels: int, unet_levels: int | None = None) -> int:

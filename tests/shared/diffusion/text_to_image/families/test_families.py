@@ -29,9 +29,9 @@ from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.base import Base, find_base
 from shared.diffusion.text_to_image.base_files import TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
-from shared.diffusion.text_to_image.class_tokens import check_family
 from shared.diffusion.text_to_image.families.family import Family, find_family
-from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN
+from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffusion
+from shared.diffusion.text_to_image.families.table import FAMILIES, KNOWN, check_class_tokens
 from shared.diffusion.text_to_image.generator import TextToImage
 from shared.diffusion.text_to_image.model import Trained
 from shared.diffusion.text_to_image.processes import Rank
@@ -427,12 +427,17 @@ def test_defaults_follow_from_the_family(name: str, base: Path, family: Family, 
             family.check_precision("fp16")
 
 
-def test_only_stable_diffusion_has_tokens_of_classes(name: str, family: Family) -> None:
-    if name == "StableDiffusionPipeline":
-        check_family(family)
+def test_what_has_tokens_of_classes_has_one_trainable_text_encoder(name: str, family: Family) -> None:
+    trainable = isinstance(family, StableDiffusion) and family.encoders == ["tokenizer", "text_encoder"]
+    assert family.kind.class_tokens == trainable
+    if trainable:
+        check_class_tokens(family.kind, "some/base")
         return
-    with pytest.raises(ConfigError, match=rf"is a {family.kind.name}, and only Stable Diffusion 1\.x and 2\.x have"):
-        check_family(family)
+    said = (
+        rf"some/base is a {family.kind.name}, and only Stable Diffusion 1\.x or 2\.x has tokens of classes; set it to 0"
+    )
+    with pytest.raises(ConfigError, match=said):
+        check_class_tokens(family.kind, "some/base")
 
 
 def test_a_part_of_another_model_is_refused(name: str, base: Path, source: BaseSource, tmp_path: Path) -> None:
