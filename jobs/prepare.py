@@ -57,13 +57,13 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     import numpy as np
 
     from shared.data.canonical import Reading
-    from shared.data.dataset import describe, rare_classes
+    from shared.data.dataset import describe, rare_classes, usual_counts
     from shared.data.decode import decode_images
     from shared.data.imageset import ImageSet, unit_column
     from shared.data.leaks import count_leaks, find_alike, find_leaks, without_leaks, write_leaks
     from shared.data.problems import Problems
     from shared.data.sources.table import open_source
-    from shared.data.split import assign_splits, join_units
+    from shared.data.split import assign_splits, join_units, units_for_folds
 
     dataset = config.dataset
     problems = Problems(dataset.on_bad)
@@ -74,7 +74,7 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
     groups = [image.group for image in decoded.images]
     units = join_units(groups, likeness.clusters())
     given = np.array([image.split or "" for image in decoded.images], dtype="<U5")
-    split, split_notes = assign_splits(given, decoded.labels, units, dataset.split, config.seed)
+    split, split_notes = assign_splits(given, decoded.labels, units, dataset.split, config.seed, config.fold)
     leaks = find_leaks(likeness, split)
     kept = without_leaks(leaks, dataset.on_leak, decoded.images)
     images = ImageSet(
@@ -94,10 +94,14 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
         skipped=problems.counts,
         leaks=count_leaks(leaks),
         notes=(*listing.notes, *split_notes, *decoded.notes),
+        usual_counts=usual_counts(images.schema, images.labels, dataset.split, config.fold),
     )
     rare = rare_classes(config.rare, info)
     alone = join_units(groups, np.arange(len(groups)))
-    _check_coverage(info, rare, _kept_together(decoded.labels, alone, units), _dropped(decoded.labels, kept))
+    least = LEAST_UNITS if config.fold is None else units_for_folds(config.fold.count)
+    remedy = "raise dataset.split" if config.fold is None else "lower final.seeds, as each repetition tests on a fold"
+    together = _kept_together(decoded.labels, alone, units, least)
+    _check_coverage(info, rare, together, _dropped(decoded.labels, kept), remedy)
     write_leaks(leaks, [image.path for image in decoded.images], out / "leaks.csv", dataset.on_leak == "drop")
     return _write(info, images, rare, out)
 
@@ -105,10 +109,10 @@ def prepare(config: PrepareConfig, root: Path | None, out: Path, stop: StopSigna
 LEAST_UNITS = 3  # to be in train, val and test
 
 
-def _kept_together(labels: Labels, alone: NDArray[np.int64], units: NDArray[np.int64]) -> list[str]:
+def _kept_together(labels: Labels, alone: NDArray[np.int64], units: NDArray[np.int64], least: int) -> list[str]:
     """Returns for each class why its images cannot be in all splits, `[C]` texts, blank if they can as far as similar images go.
 
-    `units` `[n]` numbers what stays in one split, `alone` `[n]` what would if no image were like another.
+    `units` `[n]` numbers what stays in one split, `alone` `[n]` what would if no image were like another; a class needs at least `least` of them.
     """
     import numpy as np
 
@@ -116,7 +120,7 @@ def _kept_together(labels: Labels, alone: NDArray[np.int64], units: NDArray[np.i
     for column in range(labels.shape[1]):
         rows = np.flatnonzero(labels[:, column] == 1)
         now = len(np.unique(units[rows]))
-        alike = now < LEAST_UNITS <= len(np.unique(alone[rows]))
+        alike = now < least <= len(np.unique(alone[rows]))
         reasons.append(f"its {len(rows)} images are so alike that they count as {now}" if alike else "")
     return reasons
 
@@ -128,11 +132,11 @@ def _dropped(labels: Labels, kept: NDArray[np.int64]) -> list[str]:
 
 
 def _check_coverage(
-    info: DatasetInfo, rare: NDArray[np.int64], kept_together: Sequence[str], dropped: Sequence[str]
+    info: DatasetInfo, rare: NDArray[np.int64], kept_together: Sequence[str], dropped: Sequence[str], resplit: str
 ) -> None:
     """Raises DataError, with the counts, if a split is empty, a class has no training image, or a rare class has none in another split.
 
-    `kept_together` and `dropped` have causes for each class, `[C]`, or blanks. A class that is missing in val or test without being rare is
+    `kept_together` and `dropped` have causes for each class, `[C]`, or blanks, and `resplit` is a remedy. A class that is missing in val or test without being rare is
     logged.
     """
     from shared.data.source import SPLITS
@@ -153,7 +157,7 @@ def _check_coverage(
         remedy = (
             "take out the copies, or lower dataset.leak_distance, up to which images count as alike (0: only equal pixels are)"
             if alike
-            else "add images, move some between the splits, raise dataset.split, or take the class out"
+            else f"add images, move some between the splits, {resplit}, or take the class out"
         )
         raise DataError(f"dataset: images are missing in a split for {'; '.join(bad[:3])}{more}; {remedy}")
 

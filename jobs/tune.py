@@ -28,7 +28,7 @@ from shared.errors import ConfigError
 from shared.log import Log
 from shared.search import identity
 from shared.search.best_parameters import taken_over
-from shared.search.trial_images import AddedImages, make_images
+from shared.search.trial_images import AddedImages, make_images, role_of_pool
 from shared.usage import ComputeUsage
 from shared.weights.inputs import fetched_models
 
@@ -187,19 +187,21 @@ class ArmObjective:
         self._config, self._context = config, context
         self._arm = apply_parameters(config.arm, taken_over(config, context))
         self._sets: tuple[ImageSet, ImageSet, NDArray[Any]] | None = None
+        self._prepared: Manifest | None = None
+        """Refers to the data set from which `_sets` are."""
         self._data: TrainingData | None = None
         self._added: AddedImages | None = None
-        """Holds the images with which `_data` was built."""
+        """Holds the images with which `_data` was built, beside `_sets`."""
 
     def prepare(self) -> None:
         """Builds the arm's training data, so that no trial is held meanwhile, unless each trial makes its own images."""
         if self._data is None and self._config.images is None:
             self._added = self._pool(0)
-            self._data = self._build(self._arm, self._added)
+            self._data = self._build(self._arm, self._added, self._data_set(0))
 
     def release(self) -> None:
         """Releases what was built, so that the process can do other work."""
-        self._sets = self._data = self._added = None
+        self._sets = self._prepared = self._data = self._added = None
 
     def __call__(self, trial: TrialHandle) -> list[float]:
         """Trains, and returns the mean of each objective over the last five epochs of the classifier that would be deployed."""
@@ -211,9 +213,10 @@ class ArmObjective:
             added: AddedImages | None = make_images(self._config, arm, repetition, self._context, trial.stop)
         else:
             added = self._pool(repetition)
-        if self._data is None or self._added != added or not self._data.matches(arm):
+        prepared = self._data_set(repetition)
+        if self._data is None or (self._added, self._prepared) != (added, prepared) or not self._data.matches(arm):
             self._data = None  # before the new one is built: two may not fit in memory
-            self._data, self._added = self._build(arm, added), added
+            self._data, self._added = self._build(arm, added, prepared), added
         self._report_earlier(trial)
         search = self._config.search
         fitted = fit(
@@ -250,7 +253,11 @@ class ArmObjective:
         scores = context.input(role) if role in context.task.inputs else None
         return AddedImages(context.input(f"generate/{number}"), scores)
 
-    def _build(self, arm: Arm, added: AddedImages | None) -> TrainingData:
+    def _data_set(self, repetition: int) -> Manifest:
+        """Returns the data set of a repetition."""
+        return self._context.input(role_of_pool("prepare", repetition, self._context.task.inputs))
+
+    def _build(self, arm: Arm, added: AddedImages | None, prepared: Manifest) -> TrainingData:
         import pyarrow.parquet as pq
 
         from shared.classifier.fit import TrainingData
@@ -262,12 +269,12 @@ class ArmObjective:
         from shared.device import pick_device
 
         context = self._context
-        prepared = context.input("prepare")
         info = read_info(context.fetch(prepared, "dataset.json"))
         rare = rare_classes(arm.rare, info)
-        if self._sets is None:
+        if self._sets is None or self._prepared != prepared:
+            self._sets = None  # two may not fit in memory, either
             images = read_shards(context.fetch_all(prepared, "images"), info.schema_)
-            self._sets = images.of("train"), images.of("val"), rare
+            self._sets, self._prepared = (images.of("train"), images.of("val"), rare), prepared
         train, val, _ = self._sets
         generated = scores = None
         if added is not None:

@@ -29,13 +29,24 @@ GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN), AfterValida
 """Names a label group, with letters, digits, underscores and hyphens, since it becomes the name of a column."""
 
 
+class Fold(Section):
+    """Names one of several folds of a data set, which a repetition tests on."""
+
+    number: Annotated[int, Field(ge=0)]
+    """Gives its number, from 0."""
+    count: Annotated[int, Field(ge=2)]
+    """Counts the folds."""
+
+
 class Split(Section):
     """Says how images are split if the source has no splits of its own. The split is stratified over all label groups."""
 
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Sets the share of the images used for validation. If the source has a test split, it is the share of its training images."""
-    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Sets the share of the images used for testing; unused if the source has a test split."""
+    test: Annotated[float, Field(gt=0, lt=0.5)] | Literal["folds"] = 0.15
+    """Sets the share of the images used for testing; unused if the source has a test split. `folds` tests on every image once: each of the
+    `final.seeds` repetitions tests on a fold of its own, and its search, its generator and its training see the others. That needs a verdict with
+    `generators: each`, and a source without val and test splits."""
 
 
 class Source(Section):

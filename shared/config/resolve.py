@@ -23,7 +23,7 @@ from shared.config.seeds import hashed_seed
 from shared.config.study import NAME_PATTERN, Experiment, Overridable, Study
 from shared.config.templates import check_template
 from shared.config.training import LABEL_POWER
-from shared.config.verdict_rules import check_verdict
+from shared.config.verdict_rules import check_folds, check_verdict
 from shared.errors import ConfigError
 from shared.terminal import shortened
 
@@ -129,6 +129,11 @@ class ResolvedStudy:
     def pools(self) -> int:
         """Returns the number of pools of generated images."""
         return self.repetitions if self.repeated else 1
+
+    @property
+    def folds(self) -> bool:
+        """Returns whether each repetition tests on a fold of its own, in place of a test split that all share."""
+        return self.dataset.split.test == "folds"
 
     @property
     def generators(self) -> Literal["each", "one"]:
@@ -267,6 +272,8 @@ def _check(study: Study, experiments: tuple[ResolvedExperiment, ...], places: Ma
                 raise ConfigError(f"{where(('search', 'space'))}: is empty; name parameters, or set search.trials: 0")
     if isinstance(study.verdict, Verdict):
         check_verdict(study.verdict, experiments, places)
+    if study.dataset.split.test == "folds":
+        check_folds(study.verdict, max(e.final.seeds for e in experiments), places)
 
 
 def _check_revision(experiment: ResolvedExperiment, where: str) -> None:

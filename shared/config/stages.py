@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from shared.config.base import Section
-from shared.config.dataset import Dataset, Rare
+from shared.config.dataset import Dataset, Fold, Rare
 from shared.config.forecast import RunForecast
 from shared.config.generation import Accept, AnyFinetune, Generate
 from shared.config.near import near
@@ -33,6 +33,8 @@ class PrepareConfig(Section):
     """Gives the digest of the source's files (`shared.data.sources.digest`); None for drawn garments."""
     rare: Rare
     seed: int
+    fold: Fold | None = Field(default=None, exclude_if=lambda fold: fold is None)
+    """Names the fold that is the test split, if each repetition tests on one of its own; None if all share a test split."""
 
 
 class WeightsConfig(Section):
@@ -158,7 +160,8 @@ class TuneConfig(WithWeights):
     Its inputs are `prepare`; `generate/<pool>` and `score/<pool>` of each pool if its images are not `real`, without the scores if it takes
     all images, or `finetune/<pool>` in their place if each trial makes its own images; `parameters`, the tune whose parameters are taken
     over; `warm_start`, the tune whose best trials the search tries first; `weights/<timm model>` for each model that may start from hub
-    weights; and, if trials make images, `judge` and the `weights/` inputs of `generate` and `score`.
+    weights; and, if trials make images, `judge` and the `weights/` inputs of `generate` and `score`. If each repetition tests on a fold of its own,
+    `prepare/<pool>` and `judge/<pool>` take the places of `prepare` and `judge`.
     """
 
     arm: Arm
@@ -202,7 +205,8 @@ class ReportConfig(Section):
     """Configures `report`.
 
     Its inputs are `prepare`; `final/<name>/<repeat>` for each experiment, and `tune/<name>`, `judge/<name>`, `finetune/<name>/<pool>`,
-    `generate/<name>/<pool>` and `score/<name>/<pool>` if they ran; and `weights/<name>` for each download from the hub.
+    `generate/<name>/<pool>` and `score/<name>/<pool>` if they ran; and `weights/<name>` for each download from the hub. If each repetition tests on a
+    fold of its own, `prepare/<repeat>` and `judge/<name>/<pool>` are the others' data sets and judges, and those of 0 have the short names.
     """
 
     study: str

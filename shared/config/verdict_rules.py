@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from shared.config.explain import Path, append_place, path_text
+from shared.config.explain import Path, append_place, path_text, place_text
 from shared.config.paths import is_under
 from shared.config.search import FloatRange, IntRange, Search, Verdict
 from shared.config.stages import STAGES
@@ -33,6 +33,7 @@ SEARCHABLE_OF_IMAGES = ("generate", "accept", "synthetic")
 OF_AN_EXPERIMENT = ("seed", "parameters_from")
 """Lists the compared paths that a study does not set for all experiments; others that an experiment sets itself are in its `pinned`."""
 LEAST_TRIALS_PER_REPETITION = 2
+LEAST_FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,25 @@ def check_verdict(verdict: Verdict, experiments: Sequence[ResolvedExperiment], p
         _check_own_search(arm)
         if arm.experiment.images != "real" and arm is not baseline:
             _check_comparable(verdict, arm, baseline.experiment)
+
+
+def check_folds(verdict: Verdict | Literal["none"], repetitions: int, places: Mapping[Path, str]) -> None:
+    """Raises ConfigError for `dataset.split.test: folds` in a study whose repetitions cannot test on a fold each."""
+    if not isinstance(verdict, Verdict):
+        lacks, remedy = "a verdict, whose repetitions test on a fold each, got verdict: none", "take that out"
+    elif verdict.generators != "each":
+        lacks = (
+            "verdict.generators: each, since one generator would have seen the test images of all repetitions, got one"
+        )
+        remedy = "set it to each"
+    elif repetitions < LEAST_FOLDS:
+        lacks, remedy = f"at least {LEAST_FOLDS} repetitions (final.seeds), got {repetitions}", "raise it"
+    else:
+        return
+    place = place_text(("dataset", "split", "test"), places)
+    raise ConfigError(
+        f"dataset.split.test: folds needs {lacks}; {remedy}, or set dataset.split.test to a share such as 0.15{place}"
+    )
 
 
 def _check_repetitions(verdict: Verdict, arms: Sequence[_Arm], baseline: _Arm) -> None:

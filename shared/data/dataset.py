@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from shared.config.base import Section
-from shared.config.dataset import Rare
+from shared.config.dataset import Fold, Rare, Split
 from shared.data.schema import LabelSchema, class_counts, class_weights
 from shared.errors import ConfigError, DataError
 
@@ -33,6 +33,9 @@ class DatasetInfo(Section):
     """Maps each pair of splits, such as `train/test`, to the number of images found (nearly) equal in both."""
     notes: tuple[str, ...] = ()
     """Tells readers of the report about the source (e.g. its counts beside the paper's)."""
+    usual_counts: dict[str, int] | None = Field(default=None, exclude_if=lambda counts: counts is None)
+    """Maps each `group/class` to the mean number of training images over all folds, if the test split is one of them: by it a class is rare in
+    all of them or in none."""
 
     def train_counts(self) -> NDArray[np.int64]:
         """Returns the number of training images per class, `[C]`."""
@@ -56,6 +59,19 @@ def describe(
     )
 
 
+def usual_counts(
+    schema: LabelSchema, labels: NDArray[np.int8], config: Split, fold: Fold | None
+) -> dict[str, int] | None:
+    """Returns the training images of each class that are to be expected with this fold or any other; None without folds."""
+    if fold is None:
+        return None
+    share = (1 - 1 / fold.count) * (1 - config.val)
+    return {
+        name: round(share * count)
+        for name, count in zip(schema.class_names, class_counts(labels).tolist(), strict=True)
+    }
+
+
 def read_info(path: Path) -> DatasetInfo:
     """Reads `dataset.json`; raises DataError if it is missing or damaged."""
     try:
@@ -67,6 +83,8 @@ def read_info(path: Path) -> DatasetInfo:
 def rare_classes(rare: Rare, info: DatasetInfo) -> NDArray[np.int64]:
     """Returns the columns of the rare classes, in order; raises ConfigError if `rare` names an unknown class."""
     names, counts = info.schema_.class_names, info.train_counts()
+    if info.usual_counts is not None:
+        counts = np.array([info.usual_counts[name] for name in names], np.int64)
     for name in rare.classes:
         if name not in names:
             raise ConfigError(f"rare.classes: must name a class as group/class, got {name!r}; there are {list(names)}")

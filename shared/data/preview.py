@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config.dataset import Dataset, Rare
+from shared.config.dataset import Dataset, Fold, Rare
 from shared.data.canonical import Reading, check_header
-from shared.data.dataset import describe, rare_classes
+from shared.data.dataset import describe, rare_classes, usual_counts
 from shared.data.encode import image_format
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import Labels, LabelSchema
@@ -40,6 +40,8 @@ class Preview:
     """Counts the files whose header was read within OPEN_SECONDS; the unusable ones of these are left out."""
     sample: tuple[SourceImage, ...] = ()
     """Holds a few of the images, from all of the list."""
+    usual_counts: dict[str, int] | None = None
+    """Holds the mean number of training images of each class over all folds, if the test split is one of them, as `DatasetInfo` does."""
 
     def sizes(self) -> dict[str, int]:
         """Maps each split to its number of images."""
@@ -47,15 +49,16 @@ class Preview:
 
     def rare(self, rare: Rare) -> NDArray[np.int64]:
         """Returns the columns of the rare classes."""
-        return rare_classes(rare, describe(self.source, self.schema, 0, self.labels, self.split))
+        usual = self.usual_counts
+        return rare_classes(rare, describe(self.source, self.schema, 0, self.labels, self.split, usual_counts=usual))
 
     def bytes_per_image(self, resolution: int) -> float:
         """Estimates the size of an encoded image: half a byte per channel value as PNG, a tenth as JPEG."""
         return 3 * resolution**2 * (0.5 if image_format(resolution) == "PNG" else 0.1)
 
 
-def preview(dataset: Dataset, root: Path | None, seed: int) -> Preview:
-    """Lists a source and reads the headers of its files, as many as it can in OPEN_SECONDS.
+def preview(dataset: Dataset, root: Path | None, seed: int, fold: Fold | None = None) -> Preview:
+    """Lists a source and reads the headers of its files, as many as it can in OPEN_SECONDS; with a `fold`, that is the test split.
 
     Raises what `open_source` raises, and DataError for wrong labels and files if `on_bad` is fail, or if no usable image is left.
     """
@@ -80,7 +83,14 @@ def preview(dataset: Dataset, root: Path | None, seed: int) -> Preview:
     labels = np.stack([image.labels for image in images])
     units = join_units([image.group for image in images], np.arange(len(images)))
     given = np.array([image.split or "" for image in images], dtype="<U5")
-    split, _ = assign_splits(given, labels, units, dataset.split, seed)
+    split, _ = assign_splits(given, labels, units, dataset.split, seed, fold)
     return Preview(
-        dataset.source, listing.schema, labels, split, files, opened, tuple(images[:: -(-len(images) // SAMPLE)])
+        dataset.source,
+        listing.schema,
+        labels,
+        split,
+        files,
+        opened,
+        tuple(images[:: -(-len(images) // SAMPLE)]),
+        usual_counts(listing.schema, labels, dataset.split, fold),
     )

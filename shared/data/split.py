@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from shared.config.dataset import Split
+from shared.config.dataset import Fold, Split
 from shared.data.schema import Labels
+from shared.errors import DataError
 
 
 def stratify(labels: Labels, units: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
@@ -77,15 +78,31 @@ class _Assignment:
 
 
 def assign_splits(
-    given: NDArray[np.str_], labels: Labels, units: NDArray[np.int64], config: Split, seed: int
+    given: NDArray[np.str_],
+    labels: Labels,
+    units: NDArray[np.int64],
+    config: Split,
+    seed: int,
+    fold: Fold | None = None,
 ) -> tuple[NDArray[np.str_], tuple[str, ...]]:
     """Returns the split of each image, `[n]`, and notes on what was decided.
 
     `given` `[n]` is what the source says, blank if it says nothing. If it names neither val nor test, the images are split by `config`. If it
-    names val and no test, val becomes the test split. If there is no val then, a stratified part of train becomes val.
+    names val and no test, val becomes the test split. If there is no val then, a stratified part of train becomes val. With a `fold`, that fold of
+    all images is the test split. Raises DataError if the source names val or test then.
     """
     split, notes = given.astype("<U5"), []
-    if not np.isin(split, ["val", "test"]).any():
+    names_some = bool(np.isin(split, ["val", "test"]).any())
+    if fold is not None:
+        if names_some:
+            named = " and ".join(name for name in ("val", "test") if (split == name).any())
+            raise DataError(
+                f"dataset.split.test: must be a share such as 0.15 for a source that names its {named} images, got folds; set it, and "
+                "the repetitions test on that split"
+            )
+        return _fold_splits(labels, units, config, seed, fold)
+    assert config.test != "folds"
+    if not names_some:
         parts = stratify(labels, units, (1 - config.val - config.test, config.val, config.test), seed)
         return np.array(["train", "val", "test"])[parts], (
             "The images were split here, stratified over all label groups.",
@@ -101,6 +118,25 @@ def assign_splits(
             f"val is a stratified part of the source's train ({(split == 'val').sum():,} of {len(rows):,} images)."
         )
     return split, tuple(notes)
+
+
+def units_for_folds(folds: int) -> int:
+    """Returns how many units of a class it takes for each of so many test folds, and for train and val beside them, to have one."""
+    return folds + 2
+
+
+def _fold_splits(
+    labels: Labels, units: NDArray[np.int64], config: Split, seed: int, fold: Fold
+) -> tuple[NDArray[np.str_], tuple[str, ...]]:
+    """Returns the splits with one of the stratified folds of all images as the test split, and a stratified part of the others as val."""
+    split = np.full(len(labels), "train", "<U5")
+    rest = stratify(labels, units, (1 / fold.count,) * fold.count, seed) != fold.number
+    rows = np.flatnonzero(rest)
+    split[~rest] = "test"
+    split[rows[stratify(labels[rows], units[rows], (1 - config.val, config.val), seed) == 1]] = "val"
+    return split, (
+        f"Each of {fold.count} repetitions tests on a fold of the images, stratified over all label groups; here it is fold {fold.number}.",
+    )
 
 
 def join_units(groups: Sequence[str | None], clusters: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from shared.metrics.two_way import Components, TwoWay
+from shared.metrics.analysis import Analysis, Components
+from shared.metrics.two_way import TwoWay
 
 POWER = 0.8
 TO_SETTLE = 0.01  # one percentage point
@@ -42,29 +43,28 @@ class Needed:
     units: int
 
 
-def expected(components: Components, repetitions: int, units: int) -> TwoWay:
-    """Returns the analysis of a table with the mean squares that are expected for these components, and mean 0."""
-    rest = components.rest**2
-    return TwoWay(
-        0.0, repetitions, units, rest + units * components.repetition**2, rest + repetitions * components.unit**2, rest
-    )
-
-
-def smallest_effect(components: Components, repetitions: int, units: int, alpha: float, power: float = POWER) -> float:
+def smallest_effect(
+    components: Components,
+    repetitions: int,
+    units: int,
+    alpha: float,
+    power: float = POWER,
+    analysis: type[Analysis] = TwoWay,
+) -> float:
     """Returns the difference that a two-sided comparison at `alpha` finds with this power, in the unit of the components.
 
-    It is infinite if no result of so few repetitions is significant.
+    `analysis` says how the repetitions test. It is infinite if no result of so few repetitions is significant.
     """
     if repetitions < 2 or units < 2 or 2 / 2**repetitions > alpha:
         return math.inf
-    table = expected(components, repetitions, units)
+    table = analysis.expected(components, repetitions, units)
     quantiles = stdtrit(table.freedom, 1 - alpha / 2) + stdtrit(table.freedom, power)
     effect = float(quantiles) * math.sqrt(table.variance)
-    if 4 / 2**repetitions <= alpha or not (components.repetition or components.rest):
+    if 4 / 2**repetitions <= alpha or not table.errors[0]:
         return effect
     # one repetition of another sign is too much for the sign-flip test: the chance that all have the right one, over errors of the test units
-    of_repetition = math.hypot(components.repetition, components.rest / math.sqrt(units))
-    shared = NODES * components.unit / math.sqrt(units)
+    of_repetition, common = table.errors
+    shared = NODES * common
 
     def missing(difference: float) -> float:
         return power - float(WEIGHTS @ ndtr((difference + shared) / of_repetition) ** repetitions)
@@ -74,14 +74,21 @@ def smallest_effect(components: Components, repetitions: int, units: int, alpha:
     return effect
 
 
-def needed(components: Components, repetitions: int, units: int, alpha: float, effect: float = TO_SETTLE) -> Needed:
+def needed(
+    components: Components,
+    repetitions: int,
+    units: int,
+    alpha: float,
+    effect: float = TO_SETTLE,
+    analysis: type[Analysis] = TwoWay,
+) -> Needed:
     """Returns the design that finds `effect` with power 80 %: more repetitions if these suffice, else more test units too.
 
     In the second case repetitions and units have about half of the variance each.
     """
 
     def found(k: int, n: int, of: Components = components) -> bool:
-        return smallest_effect(of, k, n, alpha) <= effect
+        return smallest_effect(of, k, n, alpha, analysis=analysis) <= effect
 
     def least(k: int, n: int, of: Components) -> int:
         while k < MOST_REPETITIONS and not found(k, n, of):
@@ -96,12 +103,17 @@ def needed(components: Components, repetitions: int, units: int, alpha: float, e
 
 
 def units_needed(
-    components: Components, repetitions: int, units: int, alpha: float, effect: float = TO_SETTLE
+    components: Components,
+    repetitions: int,
+    units: int,
+    alpha: float,
+    effect: float = TO_SETTLE,
+    analysis: type[Analysis] = TwoWay,
 ) -> int | None:
     """Returns how many test units find `effect` with power 80 % in so many repetitions, at least `units`; None if no number of units does."""
 
     def found(n: int) -> bool:
-        return smallest_effect(components, repetitions, n, alpha) <= effect
+        return smallest_effect(components, repetitions, n, alpha, analysis=analysis) <= effect
 
     return _least_units(found, units) if found(ENDLESS) else None
 

@@ -7,40 +7,20 @@ Berbaum and Metz 1992, Investigative Radiology 27; Hillis 2007, Statistics in Me
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Self
 
-from scipy.special import stdtr, stdtrit
+import numpy as np
 
+from shared.metrics.analysis import Analysis, Components
 from shared.metrics.counts import Floats
 
-ROUNDING = 1e-12  # shares: differences that are equal but for rounding have no variance
-
 
 @dataclass(frozen=True)
-class Components:
-    """Holds the standard deviations of the three sources of error, in the unit of the metric."""
-
-    repetition: float
-    """Gives the standard deviation of a repetition's difference, for infinitely many test units."""
-    unit: float
-    """Gives the standard deviation of a test unit's influence on the difference, for infinitely many repetitions."""
-    rest: float
-    """Gives the standard deviation of the rest: how much a unit's influence varies from repetition to repetition."""
-
-    def standard_error(self, repetitions: float, units: float) -> float:
-        """Returns the standard error of the mean over this many repetitions and units; either may be infinite."""
-        variance = self.repetition**2 / repetitions + self.unit**2 / units + self.rest**2 / repetitions / units
-        return math.sqrt(variance)
-
-
-@dataclass(frozen=True)
-class TwoWay:
+class TwoWay(Analysis):
     """Holds the mean squares of a table of k repetitions and n units, with one value per cell."""
 
-    mean: float
-    repetitions: int
-    units: int
     of_repetitions: float
     """Gives MSR = n Σ (row mean - mean)² / (k - 1)."""
     of_units: float
@@ -49,7 +29,7 @@ class TwoWay:
     """Gives MSE, the mean square of what rows and columns do not explain."""
 
     @classmethod
-    def of(cls, table: Floats) -> TwoWay:
+    def of(cls, table: Floats) -> Self:
         """Returns the analysis of a table `[k, n]`; raises ValueError unless it has at least two rows and two columns."""
         k, n = table.shape
         if k < 2 or n < 2:
@@ -64,6 +44,24 @@ class TwoWay:
             float(n * (rows**2).sum() / (k - 1)),
             float(k * (columns**2).sum() / (n - 1)),
             float(rest.sum() / ((k - 1) * (n - 1))),
+        )
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Floats]) -> Self | None:
+        """Returns the analysis of the table that has these rows; None with fewer than two of them, or fewer than two units."""
+        return cls.of(np.stack(rows)) if len(rows) > 1 and len(rows[0]) > 1 else None
+
+    @classmethod
+    def expected(cls, components: Components, repetitions: int, units: int) -> Self:
+        """Returns the analysis of a table with the mean squares that are expected for these components, and the mean 0."""
+        rest = components.rest**2
+        return cls(
+            0.0,
+            repetitions,
+            units,
+            rest + units * components.repetition**2,
+            rest + repetitions * components.unit**2,
+            rest,
         )
 
     @property
@@ -91,19 +89,6 @@ class TwoWay:
     def _both(self) -> float:
         return self.of_repetitions + self.of_units - self.of_rest
 
-    @cached_property
-    def p(self) -> float:
-        """Returns the two-sided p value of the mean by Student's t; 1 for a mean of 0."""
-        if abs(self.mean) <= ROUNDING:
-            return 1.0
-        error = math.sqrt(self.variance)
-        return 0.0 if error <= ROUNDING else float(2 * stdtr(self.freedom, -abs(self.mean) / error))
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Returns the interval of the mean that holds the true one in this share of studies."""
-        half = float(stdtrit(self.freedom, (1 + confidence) / 2)) * math.sqrt(self.variance)
-        return self.mean - half, self.mean + half
-
     @property
     def components(self) -> Components:
         """Holds the components, from equating mean squares with their expectations; a component that comes out negative is 0."""
@@ -113,3 +98,9 @@ class TwoWay:
             math.sqrt(max(self.of_units - self.of_rest, 0.0) / k),
             math.sqrt(self.of_rest),
         )
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Returns the standard deviations of a repetition's mean, and of the test units' share in the mean, which all repetitions have."""
+        of, n = self.components, self.units
+        return math.hypot(of.repetition, of.rest / math.sqrt(n)), of.unit / math.sqrt(n)

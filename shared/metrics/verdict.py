@@ -1,7 +1,7 @@
 """Compares arms, and decides what a study may say of them.
 
 A comparison is significant if two p values are at most alpha: that of the exact sign-flip test over the repetitions, on these test images,
-and that of the mean over repetitions and test units (`shared.metrics.two_way`). Both must be, so the larger one counts.
+and that of the mean over repetitions and test units (`shared.metrics.analysis`). Both must be, so the larger one counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from shared.config.study import least_seeds
+from shared.metrics.analysis import Analysis
 from shared.metrics.counts import Floats
 from shared.metrics.forecast import smallest_effect
 from shared.metrics.statistics import holm, sign_flip_p
@@ -33,7 +34,9 @@ class Measured:
     values: Mapping[str, Mapping[int, float | None]]
     """Holds the metric by arm and repetition; None or NaN if it is not defined."""
     influences: Mapping[tuple[str, int], Floats]
-    """Holds the influence of each test unit on it, `[units]`, by (arm, repetition)."""
+    """Holds the influence of each test unit of a repetition on it, `[units]`, by (arm, repetition)."""
+    analysis: type[Analysis] = TwoWay
+    """Says how the repetitions test: on one test split, or each on a fold of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Comparison:
     """Counts the repetitions in which only one of the two has the metric, or its value is not defined."""
     differences: tuple[float, ...]
     """Holds arm - baseline, per repetition."""
-    table: TwoWay | None
+    table: Analysis | None
     """Holds the analysis of the differences over repetitions and test units; None with fewer than two of either."""
     p_repetitions: float
     """Gives the p value of the exact two-sided sign-flip test over the repetitions."""
@@ -108,7 +111,8 @@ class Comparison:
         """Returns the difference that a study with these variances finds with power 80 %; None if it can find none."""
         if self.table is None:
             return None
-        effect = smallest_effect(self.table.components, self.n, self.table.units, self.alpha / self.comparisons)
+        level = self.alpha / self.comparisons
+        effect = smallest_effect(self.table.components, self.n, self.table.units, level, analysis=type(self.table))
         return effect if math.isfinite(effect) else None
 
 
@@ -211,10 +215,10 @@ def compare(measured: Measured, arm: str, baseline: str, alpha: float, compariso
     )
 
 
-def _table(measured: Measured, arm: str, baseline: str, pair: PairedDifferences) -> TwoWay | None:
-    """Returns the analysis of the differences plus what each test unit adds to them, `[repetitions, units]`, whose mean is theirs."""
+def _table(measured: Measured, arm: str, baseline: str, pair: PairedDifferences) -> Analysis | None:
+    """Returns the analysis of the differences plus what each test unit adds to them, a row per repetition whose mean is its difference."""
     rows = [
         difference + measured.influences[arm, repeat] - measured.influences[baseline, repeat]
         for repeat, difference in zip(pair.repeats, pair.differences, strict=True)
     ]
-    return TwoWay.of(np.stack(rows)) if len(rows) > 1 and len(rows[0]) > 1 else None
+    return measured.analysis.of_rows(rows)

@@ -12,6 +12,7 @@ from shared.artifacts.keys import canonical_digest, keyed, named_weights, new_ta
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import inherited
 from shared.config.generation import Score
+from shared.config.dataset import Fold
 from shared.config.paths import with_parameters
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Verdict
@@ -168,7 +169,7 @@ class _Planner:
     """Builds the plan, experiment by experiment, since each may use steps of the experiments above it.
 
     With a verdict there is one pool of generated images per repetition, which has the repetition's number. Without one there is
-    only pool 0.
+    only pool 0. There is one prepared data set, or one per repetition if each tests on a fold of its own.
     """
 
     def __init__(
@@ -183,13 +184,14 @@ class _Planner:
         self.sources: dict[str | None, _ParameterSource] = {None: _ParameterSource()}
         self.repetitions = range(study.repetitions)
         self.pools = range(study.pools)
-        rare, seed = study.written.rare, study.seed
-        config = PrepareConfig(dataset=study.dataset, source_digest=source_digest, rare=rare, seed=seed)
-        self.prepare = self._add(Step("prepare", None, "prepare", config, {}))
+        folds = [Fold(number=n, count=study.repetitions) for n in self.repetitions] if study.folds else [None]
+        self.data_sets = [self._prepare(fold, source_digest) for fold in folds]
+        self.same_for_all_pools = (JUDGES, BASE, FEW_STEP, *(() if study.folds else ("prepare", "judge")))
+        """Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
     def plan(self) -> list[Step]:
         experiments = self.study.experiments
-        reported: dict[str, Step] = {"prepare": self.prepare}
+        reported = {"prepare" if n == 0 else f"prepare/{n}": step for n, step in enumerate(self.data_sets)}
         data_of: dict[str, list[dict[str, Step]]] = {}
         for pool in self.pools:  # the plan's first steps get the first free slots: those that most others need
             for experiment in experiments:
@@ -203,8 +205,9 @@ class _Planner:
             for pool, data in zip(self.pools, data_of[experiment.name], strict=True):
                 own = {role: step for role, step in data.items() if role != "prepare"}
                 reported |= {f"{role}/{experiment.name}/{pool}": step for role, step in own.items()}
-                if self.study.scored(experiment):  # all pools have the same judges
-                    reported[f"judge/{experiment.name}"] = own["score"].needs["judge"]
+                if self.study.scored(experiment):  # all pools have the same judges, unless they have a data set each
+                    number = f"/{pool}" if self.study.folds and pool else ""
+                    reported[f"judge/{experiment.name}{number}"] = own["score"].needs["judge"]
             if experiment.search.trials and source.tune is not None:
                 reported[f"tune/{experiment.name}"] = source.tune
         for repeat in self.repetitions:
@@ -218,6 +221,17 @@ class _Planner:
         self._add(Step("report", None, "report", _report_config(self.study), reported))
         # hub weights need no other step, and a wrong name or revision should fail before hours of work
         return sorted(self.steps.values(), key=lambda step: step.stage not in ("prepare", "weights"))
+
+    def _prepare(self, fold: Fold | None, source_digest: str | None) -> Step:
+        study = self.study
+        config = PrepareConfig(
+            dataset=study.dataset, source_digest=source_digest, rare=study.written.rare, seed=study.seed, fold=fold
+        )
+        return self._add(Step("prepare", None, "prepare" if fold is None else f"prepare {fold.number}", config, {}))
+
+    def _data_set(self, pool: int) -> Step:
+        """Returns the data set of a repetition, from which its pool of images is made."""
+        return self.data_sets[pool if self.study.folds else 0]
 
     def _add(self, step: Step) -> Step:
         """Adds a step and returns it, or returns the equal one that the plan already has."""
@@ -245,9 +259,11 @@ class _Planner:
                     if searched
                     else self._images(experiment, source, pool)
                 )
-                needs |= {role if role in SAME_FOR_ALL_POOLS else f"{role}/{pool}": step for role, step in data.items()}
-            if searched and self.study.scored(experiment):
-                needs |= self._judges(experiment)
+                if searched and self.study.scored(experiment):
+                    data |= self._judges(experiment, pool)
+                needs |= {
+                    role if role in self.same_for_all_pools else f"{role}/{pool}": step for role, step in data.items()
+                }
             name, warm_start = experiment.search.warm_start_from, None
             if name and "/" in name:
                 warm_start = self.warm_starts.get(name, WarmStart(name))
@@ -270,12 +286,13 @@ class _Planner:
         named = hub_models(experiment.classifier, self.sources[experiment.name].searched)
         return {role_of(config.name): self._weights(config) for config in named}
 
-    def _judges(self, experiment: ResolvedExperiment) -> dict[str, Step]:
-        """Adds the judges of an experiment's images, and returns the steps that `score` reads of them, by role."""
+    def _judges(self, experiment: ResolvedExperiment, pool: int) -> dict[str, Step]:
+        """Adds the judges of a pool of an experiment's images, and returns the steps that `score` reads of them, by role."""
         config = _judges_of(self.study, experiment, JudgeConfig)
         named = hub_models(config.classifier, {})
         weights = {JUDGES: self._weights(named[0])} if named else {}
-        judge = self._add(Step("judge", experiment.name, "judge", config, {"prepare": self.prepare} | weights))
+        label = self._numbered("judge", pool) if self.study.folds else "judge"
+        judge = self._add(Step("judge", experiment.name, label, config, {"prepare": self._data_set(pool)} | weights))
         return {"judge": judge} | weights
 
     def _base(self, experiment: ResolvedExperiment) -> dict[str, Step]:
@@ -295,15 +312,16 @@ class _Planner:
         seed = repetition_seed(self.study.seed, number)
         config = FinetuneConfig(finetune=experiment.finetune, rare=experiment.rare, seed=seed)
         base = self._base(experiment)
-        needs = {"prepare": self.prepare} | base
+        prepared = self._data_set(pool)
+        needs = {"prepare": prepared} | base
         label = self._numbered("finetune", pool) if self.study.generators == "each" else "finetune"
         finetune = self._add(Step("finetune", experiment.name, label, config, needs))
-        return {"prepare": self.prepare, "finetune": finetune} | base
+        return {"prepare": prepared, "finetune": finetune} | base
 
     def _images(self, experiment: ResolvedExperiment, source: _ParameterSource, pool: int) -> dict[str, Step]:
         """Adds the steps that make a pool of the images that an arm trains on, and returns them by role."""
         if experiment.images == "real":
-            return {"prepare": self.prepare}
+            return {"prepare": self._data_set(pool)}
         needs = self._generator(experiment, pool)
         made_from = {role: step for role, step in needs.items() if role != BASE}
         needs |= self._few_step(experiment)
@@ -323,7 +341,7 @@ class _Planner:
         generate = self._add(Step("generate", experiment.name, label, config, needs, found))
         if not self.study.scored(experiment):
             return {**made_from, "generate": generate}
-        judged = {"prepare": self.prepare, "generate": generate} | self._judges(experiment)
+        judged = {"prepare": self._data_set(pool), "generate": generate} | self._judges(experiment, pool)
         scoring = _judges_of(self.study, experiment, ScoreConfig)
         score = self._add(Step("score", experiment.name, self._numbered(f"score{own}", pool), scoring, judged))
         return {**made_from, "generate": generate, "score": score}
@@ -342,10 +360,6 @@ class _Planner:
             needs["tune"] = source.tune
             found = SearchedParameters(without=source.without, repetition=repeat if self.study.repeated else None)
         return self._add(Step("final", name, f"final {name} {repeat}", config, needs, found))
-
-
-SAME_FOR_ALL_POOLS = ("prepare", BASE, FEW_STEP)
-"""Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
 
 def _judges_of(study: ResolvedStudy, experiment: ResolvedExperiment, kind: type[J]) -> J:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.config.search import Verdict
+from shared.metrics.analysis import ROUNDING
 from shared.metrics.counts import Floats, decide
 from shared.metrics.forecast import ENOUGH_UNITS
 from shared.metrics.influence import class_f1_influences
 from shared.metrics.table import metric_named
-from shared.metrics.two_way import ROUNDING, TwoWay
 from shared.metrics.verdict import Interval
 from shared.report.inputs import StudyInputs
 from shared.report.scores import StudyScores

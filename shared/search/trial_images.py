@@ -7,6 +7,7 @@ on the images, and are an input of the search.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from shared.artifacts.keys import named_weights, new_task
@@ -27,6 +28,12 @@ class AddedImages:
     """Holds None if the arm takes all images."""
 
 
+def role_of_pool(role: str, pool: int, inputs: Collection[str]) -> str:
+    """Returns the role under which a search has an input of a pool, which is its own if there is one: `prepare` or `prepare/<pool>`."""
+    own = f"{role}/{pool}"
+    return own if own in inputs else role
+
+
 def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop: StopSignal) -> AddedImages:
     """Returns the pool of images of `arm.generate`, which it makes if they are not committed yet.
 
@@ -35,7 +42,7 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     wanted, known = config.images, context.task.inputs
     assert wanted is not None
     assert arm.generate is not None
-    read = {"prepare": known["prepare"], "finetune": known[f"finetune/{pool}"]}
+    read = {role: known[role_of_pool(role, pool, known)] for role in ("prepare", "finetune")}
     drawing = GenerateConfig(
         generate=arm.generate,
         base=wanted.base,
@@ -56,7 +63,8 @@ def make_images(config: TuneConfig, arm: Arm, pool: int, context: Context, stop:
     weights = named_weights(wanted.score, config.weights)
     scoring = wanted.score.model_copy(update={"weights": weights})
     made = Input(stage="generate", key=images.key, digest=images.digest)
-    inputs = {role: known[role] for role in ("prepare", "judge", JUDGES) if role in known} | {"generate": made}
+    inputs = {role: known[role_of_pool(role, pool, known)] for role in ("prepare", "judge")} | {"generate": made}
+    inputs |= {JUDGES: known[JUDGES]} if JUDGES in known else {}
     return AddedImages(images, _done("score", scoring, inputs, context, stop))
 
 

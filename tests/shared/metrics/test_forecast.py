@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import stdtr
 
+from shared.metrics.analysis import Components
 from shared.metrics.forecast import (
     ASSUMED_REPETITION,
     TO_SETTLE,
     Needed,
     assumed_components,
     design_text,
-    expected,
     needed,
     smallest_effect,
     times_as_many,
     units_needed,
 )
-from shared.metrics.two_way import Components
+from shared.metrics.two_way import TwoWay
 
 SETTINGS = [Components(0.011, 0.0, 0.3), Components(0.011, 0.2, 0.3), Components(0.003, 0.15, 0.3)]
 
@@ -104,7 +104,7 @@ def test_a_mean_over_classes_has_the_error_of_its_rarest() -> None:
 
 def test_expected_mean_squares_give_the_components_back() -> None:
     for of in SETTINGS:
-        table = expected(of, 8, 300)
+        table = TwoWay.expected(of, 8, 300)
         assert vars(table.components) == pytest.approx(vars(of))
         assert math.sqrt(table.variance) == pytest.approx(of.standard_error(8, 300))
 

@@ -13,10 +13,11 @@ from scipy.special import ndtr
 from scipy.stats import ttest_1samp
 
 from shared.data.schema import LabelGroup, LabelSchema
+from shared.metrics.analysis import Components
 from shared.metrics.counts import DecisionCounts, hits_of
 from shared.metrics.influence import influences
 from shared.metrics.table import Metric, metric_named
-from shared.metrics.two_way import Components, TwoWay
+from shared.metrics.two_way import TwoWay
 
 tables = st.tuples(st.integers(2, 6), st.integers(2, 8), st.integers(0, 10_000)).map(
     lambda drawn: np.random.default_rng(drawn[2]).normal(0.1, 1, drawn[:2])
