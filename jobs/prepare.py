@@ -136,8 +136,8 @@ def _check_coverage(
 ) -> None:
     """Raises DataError, with the counts, if a split is empty, a class has no training image, or a rare class has none in another split.
 
-    `kept_together` and `dropped` have causes for each class, `[C]`, or blanks, and `resplit` is a remedy. A class that is missing in val or test without being rare is
-    logged.
+    `kept_together` and `dropped` have causes for each class, `[C]`, or blanks, and `resplit` is a remedy. A class that is missing in val or test
+    without being rare is logged.
     """
     from shared.data.source import SPLITS
 

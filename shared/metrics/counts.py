@@ -90,6 +90,17 @@ def class_f1(counts: DecisionCounts) -> Floats:
     return np.asarray(np.where(np.real(counts.support) > 0, f1, np.nan))
 
 
+def class_recall(counts: DecisionCounts) -> Floats:
+    """Returns TP / (TP + FN) per class, `[..., C]`; NaN for a class without a positive label."""
+    return ratio(counts.tp, counts.support)
+
+
+def class_precision(counts: DecisionCounts) -> Floats:
+    """Returns TP / (TP + FP) per class, `[..., C]`; NaN for a class without a positive label, and for one that was never predicted."""
+    precision = ratio(counts.tp, counts.tp + counts.fp)
+    return np.asarray(np.where(np.real(counts.support) > 0, precision, np.nan))
+
+
 def group_accuracy(schema: LabelSchema, counts: DecisionCounts) -> Floats:
     """Returns the accuracy per group, `[..., G]`: over images with a known class (`one`), over known entries (`any`)."""
     shares = []

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.metrics.counts import DEFAULT_THRESHOLD, DecisionCounts, Floats, class_f1, count, mean_defined, ratio
+from shared.metrics.counts import (
+    DEFAULT_THRESHOLD,
+    DecisionCounts,
+    Floats,
+    class_f1,
+    class_precision,
+    class_recall,
+    count,
+    mean_defined,
+)
 
 CALIBRATION_BINS = 15  # bins of equal width, as in Guo et al. 2017
 SMALLEST_PROBABILITY = 1e-7  # probabilities are float32: keeps the log-likelihood of a confident mistake finite
@@ -47,13 +56,12 @@ class Evaluation:
     @cached_property
     def recall(self) -> Floats:
         """Returns recall `[C]`; NaN for a class without support."""
-        return ratio(self.counts.tp, self.counts.support)
+        return class_recall(self.counts)
 
     @cached_property
     def precision(self) -> Floats:
         """Returns precision `[C]`; NaN for a class without support, and for one that was never predicted."""
-        named = self.counts.tp + self.counts.fp
-        return np.where(self.counts.support > 0, ratio(self.counts.tp, named), np.nan)
+        return class_precision(self.counts)
 
     @cached_property
     def group_f1(self) -> Floats:

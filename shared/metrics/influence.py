@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.data.schema import Labels, LabelSchema
-from shared.metrics.counts import DecisionCounts, Floats, class_f1, hits_of
+from shared.metrics.counts import DecisionCounts, Floats, hits_of
 from shared.metrics.table import Metric
 
+Formula = Callable[[DecisionCounts], Floats]
+"""Computes a number `[...]` from counts `[..., C]`, by operations that complex numbers have; NaN if it is not defined."""
 STEP = 1e-100  # nothing is subtracted, so the step may be so small that its square vanishes
 
 
@@ -37,23 +39,13 @@ def influences(
     if metric.from_counts is None:
         raise ValueError(f"{metric.name}: has no influence per image, as it is not computed from counts alone")
     formula = metric.from_counts
-    return _derivative(lambda counts: formula(schema, counts, rare), decided, labels, units)
+    return influences_on(lambda counts: formula(schema, counts, rare), decided, labels, units)
 
 
-def class_f1_influences(decided: NDArray[np.bool_], labels: NDArray[np.int8], units: NDArray[np.int64]) -> Floats:
-    """Returns the influence of each unit on F1 of one class, `[units]`, for its decisions and labels `[n]`, and the unit of each image, `[n]`.
+def influences_on(formula: Formula, decided: NDArray[np.bool_], labels: Labels, units: NDArray[np.int64]) -> Floats:
+    """Returns the influence of each unit on a formula of counts, as `influences` does.
 
-    It is NaN for a class without a positive label.
-    """
-    return _derivative(lambda counts: class_f1(counts)[..., 0], decided[:, None], labels[:, None], units)
-
-
-def _derivative(
-    formula: Callable[[DecisionCounts], Floats], decided: NDArray[np.bool_], labels: Labels, units: NDArray[np.int64]
-) -> Floats:
-    """Returns n times the derivative of a formula of counts along what each of the n units adds to them, `[..., units]`.
-
-    By the chain rule: the formula's derivative in each count, times what the images of a unit add to that count.
+    That is n times its derivative along what each of the n units adds to the counts. By the chain rule: the formula's derivative in each count, times what the images of a unit add to that count.
     """
     hits = hits_of(decided, labels)
     gradients = _gradients(formula, DecisionCounts(*(kind.sum(axis=-2, dtype=np.float64) for kind in hits)))
@@ -63,7 +55,7 @@ def _derivative(
     return len(first) * np.add.reduceat(np.asarray(of_images)[..., order], first, axis=-1)
 
 
-def _gradients(formula: Callable[[DecisionCounts], Floats], counts: DecisionCounts) -> list[Floats]:
+def _gradients(formula: Formula, counts: DecisionCounts) -> list[Floats]:
     """Returns the derivatives of a formula in each of the counts `[..., C]`, an array `[..., C]` per kind of count; NaN if it is not defined."""
     along_classes = 1j * STEP * np.eye(counts.tp.shape[-1])
     gradients = []

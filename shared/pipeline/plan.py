@@ -11,8 +11,8 @@ from typing import TypeVar
 from shared.artifacts.keys import canonical_digest, keyed, named_weights, new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import inherited
-from shared.config.generation import Score
 from shared.config.dataset import Fold
+from shared.config.generation import Score
 from shared.config.paths import with_parameters
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Verdict

@@ -1,6 +1,6 @@
 """Estimates F1 of every class in every arm, its gain over the baseline, and the worst class and group of each arm, with intervals.
 
-The intervals are those of the verdict's own estimator (`shared.metrics.two_way`): over other repetitions and other test images. They are readings, not
+The intervals are those of the verdict's own estimator (`shared.metrics.analysis`): over other repetitions and other test images. They are readings, not
 verdicts: none is corrected for their number.
 """
 
@@ -13,9 +13,8 @@ import numpy as np
 
 from shared.config.search import Verdict
 from shared.metrics.analysis import ROUNDING
-from shared.metrics.counts import Floats, decide
+from shared.metrics.counts import Floats, class_f1
 from shared.metrics.forecast import ENOUGH_UNITS
-from shared.metrics.influence import class_f1_influences
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import Interval
 from shared.report.inputs import StudyInputs
@@ -39,18 +38,17 @@ class Estimate:
     """Counts the repetitions, or pairs of them."""
 
     @classmethod
-    def of(cls, rows: Sequence[Floats], alpha: float, bounds: Interval) -> Estimate:
+    def of(cls, rows: Sequence[Floats], alpha: float, bounds: Interval, analysis: type[Analysis]) -> Estimate:
         """Returns the estimate for rows of values per test unit, `[units]`, one per repetition, whose means are the repetitions' values."""
         if not rows or np.isnan(rows[0]).any():
             return cls(None, None, None, 0)
         values = np.array([row.mean() for row in rows])
         sd = float(values.std(ddof=1)) if len(rows) > 1 else None
         interval = None
-        if len(rows) > 1 and len(rows[0]) > 1:
-            table = TwoWay.of(np.stack(rows))
-            if table.variance > ROUNDING**2:
-                low, high = table.interval(1 - alpha)
-                interval = (max(low, bounds[0]), min(high, bounds[1]))
+        table = analysis.of_rows(rows)
+        if table is not None and table.variance > ROUNDING**2:
+            low, high = table.interval(1 - alpha)
+            interval = (max(low, bounds[0]), min(high, bounds[1]))
         return cls(float(values.mean()), sd, interval, len(rows))
 
 
@@ -134,33 +132,39 @@ def read_classes(study: StudyInputs, scores: StudyScores) -> ClassReadings:
     trained = [e.config.name for e in study.experiments if e.finals]
     baseline = rule.baseline if rule and rule.baseline in trained else None
     arms = [name for name in trained if baseline and name != baseline]
-    readings, rows = [], _Rows(study, scores)
+    readings = []
     by_group: dict[str, dict[str, list[Worst]]] = {name: {} for name in trained}
     of_groups: dict[str, list[Worst]] = {name: [] for name in trained}
     unit_counts = scores.unit_counts()
     judged = _judged(study, rule)
+
+    def estimate(rows: Sequence[Floats], bounds: Interval) -> Estimate:
+        return Estimate.of(rows, alpha, bounds, scores.analysis)
+
     for group, columns in study.schema.slices().items():
         sums: dict[tuple[str, int], list[Floats]] = {}
         for column in range(columns.start, columns.stop):
-            own = rows.of(column)
+            own = scores.rows(
+                lambda counts: class_f1(counts)[..., 0], [column]
+            )  # those of a class are in memory at a time
             name = study.schema.class_names[column]
             for who, row in own.items():
                 if not np.isnan(row).any():
                     sums.setdefault(who, []).append(row)
-            f1 = {arm: Estimate.of(_of(arm, own), alpha, (0.0, 1.0)) for arm in trained}
-            gain = {arm: Estimate.of(_gains(arm, str(baseline), own), alpha, (-1.0, 1.0)) for arm in arms}
+            f1 = {arm: estimate(_of(arm, own), (0.0, 1.0)) for arm in trained}
+            gain = {arm: estimate(_gains(arm, str(baseline), own), (-1.0, 1.0)) for arm in arms}
             for arm in trained:
                 if f1[arm].mean is not None:
                     by_group[arm].setdefault(group, []).append(Worst(name, f1[arm]))
-            counts = study.info.counts
+            trained_on, tested = study.info.counts["train"][name], study.test_counts[name]
             readings.append(
                 ClassReading(
-                    name, counts["train"][name], counts["test"][name], int(unit_counts[column]), column in judged, f1, gain
+                    name, trained_on, tested, int(unit_counts[column]), column in judged, f1, gain
                 )
             )  # fmt: skip
         means = {who: np.mean(of_classes, axis=0) for who, of_classes in sums.items()}
         for arm in trained:
-            score = Estimate.of(_of(arm, means), alpha, (0.0, 1.0))
+            score = estimate(_of(arm, means), (0.0, 1.0))
             if score.mean is not None:
                 of_groups[arm].append(Worst(group, score))
     several = len(study.schema.groups) > 1
@@ -179,25 +183,6 @@ def _judged(study: StudyInputs, rule: Verdict | None) -> set[int]:
     if rule is None or not metric_named(rule.metric).by_class:
         return set()
     return set(study.rare.tolist()) if metric_named(rule.metric).rare else set(range(study.schema.width))
-
-
-class _Rows:
-    """Computes the values of test units class by class, so that those of one class are in memory at a time."""
-
-    def __init__(self, study: StudyInputs, scores: StudyScores) -> None:
-        self._names, self._scores = study.schema.class_names, scores
-        self._decided = {
-            who: decide(study.schema, p.probabilities, p.thresholds) for who, p in scores.predictions.items()
-        }
-
-    def of(self, column: int) -> dict[tuple[str, int], Floats]:
-        """Returns F1 of a class plus what each test unit adds to it, `[units]`, by experiment and repetition; NaN if it is not defined."""
-        found = {}
-        for who, p in self._scores.predictions.items():
-            value = self._scores.metrics[who]["classes"][self._names[column]]["f1"]
-            added = class_f1_influences(self._decided[who][:, column], p.labels[:, column], self._scores.units)
-            found[who] = (np.nan if value is None else value) + added
-        return found
 
 
 def _of(arm: str, rows: Mapping[tuple[str, int], Floats]) -> list[Floats]:

@@ -45,7 +45,8 @@ class StageResult:
 
 Results = Mapping[str, StageResult]
 """Maps roles to results: `prepare`, `final/<experiment>/<repeat>`, `tune/<experiment>`, `judge/<experiment>`, and
-`finetune/<experiment>/<pool>`, `generate/…`, `score/…`."""
+`finetune/<experiment>/<pool>`, `generate/…`, `score/…`; with a fold per repetition also `prepare/<repeat>` and `judge/<experiment>/<pool>` of all
+but the first."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,23 @@ class StudyInputs:
     """Holds the columns of the study's rare classes."""
     experiments: list[Experiment]
     results: Results
+    infos: Mapping[int, DatasetInfo]
+    """Describes the data set of each repetition if each tests on a fold of its own, `info` being that of the first; empty if all have one."""
+
+    @property
+    def folds(self) -> bool:
+        """Returns whether each repetition tests on a fold of its own."""
+        return bool(self.infos)
+
+    def train_counts(self, repeat: int) -> NDArray[np.int64]:
+        """Returns the number of training images per class in a repetition, `[C]`."""
+        return self.infos.get(repeat, self.info).train_counts()
+
+    @cached_property
+    def test_counts(self) -> dict[str, int]:
+        """Maps each class to the number of its images that are tested on in any repetition."""
+        infos = list(self.infos.values()) or [self.info]
+        return {name: sum(info.counts["test"][name] for info in infos) for name in self.schema.class_names}
 
     @property
     def schema(self) -> LabelSchema:
@@ -126,6 +144,12 @@ def read_study(config: ReportConfig, results: Results) -> StudyInputs:
     if "prepare" not in results:
         raise DataError("report: the input `prepare` is missing; run `prepare` first")
     info = read_info(results["prepare"].files["dataset.json"])
+    others = {
+        int(role.removeprefix("prepare/")): read_info(result.files["dataset.json"])
+        for role, result in results.items()
+        if role.startswith("prepare/")
+    }
+    infos = {0: info, **others} if others else {}
     experiments = []
     for experiment in config.experiments:
         prefix = f"final/{experiment.name}/"
@@ -134,7 +158,7 @@ def read_study(config: ReportConfig, results: Results) -> StudyInputs:
         pools = sum(role.startswith(f"generate/{experiment.name}/") for role in results)
         tune = results.get(f"tune/{experiment.name}")
         experiments.append(Experiment(experiment, dict(sorted(finals.items())), tune, **first, pools=pools))
-    return StudyInputs(config, info, rare_classes(config.rare, info), experiments, results)
+    return StudyInputs(config, info, rare_classes(config.rare, info), experiments, results, infos)
 
 
 def read_predictions(result: StageResult, schema: LabelSchema, role: str) -> Predictions:
