@@ -45,7 +45,8 @@ def influences(
 def influences_on(formula: Formula, decided: NDArray[np.bool_], labels: Labels, units: NDArray[np.int64]) -> Floats:
     """Returns the influence of each unit on a formula of counts, as `influences` does.
 
-    That is n times its derivative along what each of the n units adds to the counts. By the chain rule: the formula's derivative in each count, times what the images of a unit add to that count.
+    That is n times its derivative along what each of the n units adds to the counts. By the chain rule: the formula's derivative in each count,
+    times what the images of a unit add to that count.
     """
     hits = hits_of(decided, labels)
     gradients = _gradients(formula, DecisionCounts(*(kind.sum(axis=-2, dtype=np.float64) for kind in hits)))

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from shared.config.search import Verdict
-from shared.metrics.analysis import ROUNDING
+from shared.metrics.analysis import ROUNDING, Analysis
 from shared.metrics.counts import Floats, class_f1
 from shared.metrics.forecast import ENOUGH_UNITS
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import Interval
 from shared.report.inputs import StudyInputs
-from shared.report.scores import StudyScores
+from shared.report.scores import StudyScores, only_class
 
 WITHOUT_VERDICT = 0.05  # 1 - confidence of intervals in a study without a verdict
 
@@ -144,9 +145,7 @@ def read_classes(study: StudyInputs, scores: StudyScores) -> ClassReadings:
     for group, columns in study.schema.slices().items():
         sums: dict[tuple[str, int], list[Floats]] = {}
         for column in range(columns.start, columns.stop):
-            own = scores.rows(
-                lambda counts: class_f1(counts)[..., 0], [column]
-            )  # those of a class are in memory at a time
+            own = scores.rows(partial(only_class, class_f1), [column])  # those of a class are in memory at a time
             name = study.schema.class_names[column]
             for who, row in own.items():
                 if not np.isnan(row).any():
