@@ -91,7 +91,10 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         f"study {study.name}: {sum(forecast.stages.values())} stages ({', '.join(f'{n} {s}' for s, n in forecast.stages.items())})"
     ]
     counts = ", ".join(f"{n} {split}" for split, n in forecast.images.items())
-    lines.append(f"images: {counts}{_images_note(forecast)}")
+    each = (
+        f" in each of {study.repetitions} repetitions, which test on every image once together" if study.folds else ""
+    )
+    lines.append(f"images: {counts}{each}{_images_note(forecast)}")
     for name, fill in forecast.fill.items():
         lines.append(f"fill {name}: {fill['real']} real, {fill['generate']} to generate{_why_few(study, name, **fill)}")
     lines.append(f"search: {forecast.trials} trials; final: {forecast.finals} trainings")
@@ -209,9 +212,10 @@ def verdict_lines(study: ResolvedStudy, forecast: Forecast) -> list[str]:
         ]
     if forecast.smallest_effect is None or forecast.smallest_effect > TO_SETTLE:
         design = Needed(forecast.to_settle["repetitions"], forecast.to_settle["test_images"])
-        lines.append(
-            f"verdict: to find an effect of 1 point takes about {design_text(design, forecast.images['test'])}"
-        )
+        have, what = forecast.images["test"], "test images"
+        if study.folds:
+            have, what = sum(forecast.images.values()), "images"
+        lines.append(f"verdict: to find an effect of 1 point takes about {design_text(design, have, what)}")
     if few := {name: n for name, n in forecast.test_images.items() if n < ENOUGH_UNITS}:
         named = ", ".join(f"{name} has {n}" for name, n in few.items())
         lines.append(

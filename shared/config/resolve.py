@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from shared.config.base import Section
-from shared.config.dataset import Dataset
+from shared.config.dataset import Dataset, Fold
 from shared.config.explain import Path, append_place, explain, path_text, requirement
 from shared.config.near import near
 from shared.config.paths import is_under, value_at, with_parameters
@@ -134,6 +134,10 @@ class ResolvedStudy:
     def folds(self) -> bool:
         """Returns whether each repetition tests on a fold of its own, in place of a test split that all share."""
         return self.dataset.split.test == "folds"
+
+    def fold(self, repetition: int) -> Fold | None:
+        """Returns the fold that a repetition tests on; None if all share a test split."""
+        return Fold(number=repetition, count=self.repetitions) if self.folds else None
 
     @property
     def generators(self) -> Literal["each", "one"]:

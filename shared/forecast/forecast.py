@@ -43,7 +43,7 @@ class Forecast:
     stages: dict[str, int]
     """Counts the steps by stage."""
     images: dict[str, int]
-    """Counts the images by split, before `prepare` decodes them."""
+    """Counts the images by split, before `prepare` decodes them; if each repetition tests on a fold of its own, those of the first."""
     files: int = 0
     """Counts the images that are files."""
     files_opened: int = 0
@@ -86,7 +86,7 @@ class Forecast:
     to_settle: dict[str, int] = field(default_factory=dict)
     """Holds the numbers of `repetitions` and `test_images` that would find a difference of one percentage point."""
     test_images: dict[str, int] = field(default_factory=dict)
-    """Counts the test images of each judged class, or all of them if the metric counts all images equally."""
+    """Counts the test images of each judged class, or all of them if the metric counts all images equally; each once, with folds."""
     gib: float = 0.0
     """Estimates the size in GiB of the results in the store and of what is cached, without the weights of a generator that is not timed."""
 
@@ -106,7 +106,7 @@ def forecast_study(study: ResolvedStudy, measures: bool = True) -> Forecast:
         root = None
         if study.dataset.root is not None:
             root = local_folder(study.dataset.root, settings, Path(scratch))
-        data = preview(study.dataset, root, study.seed)
+        data = preview(study.dataset, root, study.seed, study.fold(0))  # the other folds are as large
         prepare = reading_seconds(data, study.dataset)
     return forecast_work(study, data, prepare, settings, measures)
 
@@ -193,27 +193,30 @@ def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> 
     """Fills in what the verdict would find, with assumed variances."""
     from shared.data.schema import class_counts
     from shared.metrics.forecast import assumed_components, needed, smallest_effect
+    from shared.metrics.outer_folds import OuterFolds
     from shared.metrics.table import metric_named
+    from shared.metrics.two_way import TwoWay
 
     arms = [e for e in study.experiments if e.images == "real+synthetic"]
     if not isinstance(study.verdict, Verdict) or not arms:
         return
     metric, rare = metric_named(study.verdict.metric), data.rare(study.written.rare)
-    counts = class_counts(data.labels[data.split == "test"])
+    tested = np.ones(len(data.labels), bool) if study.folds else data.split == "test"
+    counts, units = class_counts(data.labels[tested]), int(tested.sum())
     if metric.by_class:
         columns = rare if metric.rare else range(data.schema.width)
         forecast.test_images = {data.schema.class_names[c]: int(counts[c]) for c in columns}
     else:
-        forecast.test_images = {"all": forecast.images["test"]}
+        forecast.test_images = {"all": units}
     judged = [n for n in forecast.test_images.values() if n]
-    units, repetitions = forecast.images["test"], arms[0].final.seeds
+    repetitions, analysis = arms[0].final.seeds, OuterFolds if study.folds else TwoWay
     if not judged:
         return
     components = assumed_components(judged, units) if metric.by_class else assumed_components([], units)
     level = study.verdict.alpha / sum(e.name != study.verdict.baseline for e in arms)
-    effect = smallest_effect(components, repetitions, units, level)
+    effect = smallest_effect(components, repetitions, units, level, analysis=analysis)
     forecast.smallest_effect = effect if math.isfinite(effect) else None
-    design = needed(components, repetitions, units, level)
+    design = needed(components, repetitions, units, level, analysis=analysis)
     forecast.to_settle = {"repetitions": design.repetitions, "test_images": design.units}
 
 

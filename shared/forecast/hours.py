@@ -179,10 +179,12 @@ class Times:
     def _tune(self, step: Step, config: TuneConfig, timing: Timing) -> Range | None:
         experiment = next(e for e in self.study.experiments if e.name == step.experiment)
         trials, sets, epochs = trials_of(experiment), generated_sets(experiment), config.search.epochs
-        pools = self.study.pools if config.arm.images != "real" else 1
+        pools = self.study.pools if config.arm.images != "real" or self.study.folds else 1
         training = _training(timing, config.arm.training, self.counts.train, epochs)
         found = exactly(CONTROL_SECONDS) + trials * (TRIAL_SECONDS + epochs * EPOCH_SECONDS + training)
         found = found + self._inputs(timing) + pools * sets * timing.range("build")
+        if self.study.folds and not timing.range("view")[1]:
+            found = found + (pools - 1) * self._inputs(timing)  # those of each fold
         if "worker" not in self._seen:  # the workers take trials of all searches
             self._seen.add("worker")
             found = found + self.slots.count * timing.range("start")
@@ -201,7 +203,7 @@ class Times:
         tested = exactly(0.0)
         if "test" not in self._seen:
             self._seen.add("test")
-            tested = self._features(timing, self.counts.test, 1)
+            tested = self._features(timing, self.counts.real if self.study.folds else self.counts.test, 1)
         return start + self._inputs(timing) + tested + timing.range("build") + training + RESULT_SECONDS
 
     def _inputs(self, timing: Timing) -> Range:
@@ -214,7 +216,8 @@ class Times:
         if timing.work in self._kept:
             return exactly(0.0)
         self._kept.append(timing.work)
-        views = self._features(timing, self.counts.train, timing.numbers["views"])
+        trained = self.counts.real if self.study.folds else self.counts.train  # each image in most of the folds
+        views = self._features(timing, trained, timing.numbers["views"])
         return views + self._features(timing, self.counts.val, 1)
 
     def _features(self, timing: Timing, images: int, views: int) -> Range:

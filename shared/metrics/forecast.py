@@ -142,13 +142,13 @@ def assumed_components(judged: Sequence[int], units: int) -> Components:
     return Components(ASSUMED_REPETITION, ASSUMED_UNIT * factor, ASSUMED_REST * factor)
 
 
-def design_text(design: Needed, units: int) -> str:
-    """Returns a design in words, for a study with this many test units."""
+def design_text(design: Needed, units: int, images: str = "test images") -> str:
+    """Returns a design in words, for a study with this many test units; `images` says what there would have to be more of."""
     repetitions = f"{design.repetitions} repetitions"
     if design.units == units:
         return repetitions
     more = times_as_many(design.units / units)
-    return f"{more} test images of every class, and {repetitions}: more repetitions alone cannot do it"
+    return f"{more} {images} of every class, and {repetitions}: more repetitions alone cannot do it"
 
 
 def times_as_many(factor: float) -> str:

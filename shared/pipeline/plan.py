@@ -11,7 +11,6 @@ from typing import TypeVar
 from shared.artifacts.keys import canonical_digest, keyed, named_weights, new_task
 from shared.artifacts.manifest import Manifest
 from shared.config.apply_parameters import inherited
-from shared.config.dataset import Fold
 from shared.config.generation import Score
 from shared.config.paths import with_parameters
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
@@ -184,8 +183,7 @@ class _Planner:
         self.sources: dict[str | None, _ParameterSource] = {None: _ParameterSource()}
         self.repetitions = range(study.repetitions)
         self.pools = range(study.pools)
-        folds = [Fold(number=n, count=study.repetitions) for n in self.repetitions] if study.folds else [None]
-        self.data_sets = [self._prepare(fold, source_digest) for fold in folds]
+        self.data_sets = [self._prepare(n, source_digest) for n in (self.repetitions if study.folds else range(1))]
         self.same_for_all_pools = (JUDGES, BASE, FEW_STEP, *(() if study.folds else ("prepare", "judge")))
         """Lists the roles of the inputs of `tune` that do not depend on the pool."""
 
@@ -222,8 +220,8 @@ class _Planner:
         # hub weights need no other step, and a wrong name or revision should fail before hours of work
         return sorted(self.steps.values(), key=lambda step: step.stage not in ("prepare", "weights"))
 
-    def _prepare(self, fold: Fold | None, source_digest: str | None) -> Step:
-        study = self.study
+    def _prepare(self, repetition: int, source_digest: str | None) -> Step:
+        study, fold = self.study, self.study.fold(repetition)
         config = PrepareConfig(
             dataset=study.dataset, source_digest=source_digest, rare=study.written.rare, seed=study.seed, fold=fold
         )

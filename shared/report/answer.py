@@ -10,7 +10,7 @@ from shared.config.stages import ReportConfig
 from shared.metrics.forecast import ENOUGH_UNITS, TO_SETTLE, design_text, needed
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import ArmVerdict, Comparison, Interval, Outcome
-from shared.report.scores import Comparisons, FewImages
+from shared.report.scores import Comparisons
 
 Tone = Literal["good", "bad", "neutral", "open"]
 TONES: dict[Outcome, Tone] = {
@@ -58,7 +58,7 @@ def find_answer(config: ReportConfig, judged: Comparisons | None, cautions: Sequ
         return Answer("open", "This study asks for no verdict; its results are below.", (), None)
     if not judged.with_baseline:
         return Answer("open", "There is one experiment, and nothing to compare it with.", (), None)
-    cautions = (*cautions, *([_few_images(judged.few, judged.rule.alpha)] if judged.few else []))
+    cautions = (*cautions, *([_few_images(judged)] if judged.few else []))
     if judged.all_zero:
         return Answer("open", _nothing_recognised(judged.rule.metric), (), _warning(judged), cautions)
     words = _Words(config, judged)
@@ -85,6 +85,8 @@ class _Words:
         """Returns what the study says of an arm with generated images, and what it cannot say of it."""
         against = verdict.against_baseline
         where = " on this training set" + (" with this generator" if self.judged.rule.generators == "one" else "")
+        if self.judged.folds:
+            where = " on this data set, with every image tested once"
         numbers = f"{where}: {self._numbers(against)}"
         match verdict.outcome:
             case "images help":
@@ -128,8 +130,10 @@ class _Words:
         if verdict.outcome != "no effect found" or against.table is None or effect is None or effect <= TO_SETTLE:
             return []
         level = against.alpha / against.comparisons
-        design = needed(against.table.components, against.n, against.table.units, level)
-        return [f"To settle an effect of 1 point takes about {design_text(design, against.table.units)}."]
+        table = against.table
+        design = needed(table.components, against.n, table.units, level, analysis=type(table))
+        what = "images" if self.judged.folds else "test images"
+        return [f"To settle an effect of 1 point takes about {design_text(design, table.units, what)}."]
 
     @property
     def _recipes(self) -> bool:
@@ -202,13 +206,15 @@ def _nothing_recognised(name: str) -> str:
     )
 
 
-def _few_images(few: Sequence[FewImages], alpha: float) -> str:
+def _few_images(judged: Comparisons) -> str:
+    few = judged.few
     named = ", ".join(f"{c.name} has {c.units}" for c in few[:6]) + (
         f", and {len(few) - 6} more" if len(few) > 6 else ""
     )
+    more = "label more images" if judged.folds else "give the test split more images"
     return (
-        f"Few test images: {named}, and a judged class needs {ENOUGH_UNITS}. With fewer, an interval of {(1 - alpha) * 100:g} % may hold the "
-        "true difference less often than it says. Read the result with that in mind, or give the test split more images."
+        f"Few test images: {named}, and a judged class needs {ENOUGH_UNITS}. With fewer, an interval of {(1 - judged.rule.alpha) * 100:g} % may hold "
+        f"the true difference less often than it says. Read the result with that in mind, or {more}."
     )
 
 

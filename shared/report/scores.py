@@ -263,6 +263,8 @@ class Comparisons:
     """Lists the judged classes with fewer than 20 test units; if the metric counts images, all test images are one class."""
     all_zero: bool = False
     """Says whether the metric is exactly 0, its worst, in every repetition of every arm, so that no difference can be found."""
+    folds: bool = False
+    """Says whether each repetition tests on a fold of its own."""
 
     @property
     def with_baseline(self) -> list[Comparison]:
@@ -292,6 +294,7 @@ def judge(rule: Verdict, experiments: tuple[ReportedExperiment, ...], scores: St
         [compare(measured, arm, rule.baseline, rule.alpha) for arm in arms["real"]],
         _few(rule.metric, scores),
         metric_named(rule.metric).larger_is_better and _all_zero(values.values()),
+        scores.folds,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from shared.config.search import Verdict
 from shared.metrics.forecast import MOST_REPETITIONS, Needed, needed, times_as_many, units_needed
+from shared.metrics.outer_folds import OuterFolds
 from shared.metrics.verdict import Comparison
 from shared.report.class_readings import ClassReading
 from shared.report.inputs import StudyInputs
@@ -14,7 +15,8 @@ from shared.report.lineage import LineageEntry
 from shared.report.money import Cost, spent_text
 
 OF_REPETITIONS = ("generate", "score", "tune", "final")
-"""Lists the stages whose work grows with the number of repetitions; `finetune`, too, if each repetition has a generator of its own."""
+"""Lists the stages whose work grows with the number of repetitions; `finetune`, too, if each repetition has a generator of its own, and `judge`
+if it has a data set of its own."""
 MOST_NAMED = 6
 """Limits how many classes a sentence names."""
 
@@ -24,7 +26,8 @@ def design_of(comparison: Comparison) -> Needed | None:
     if comparison.table is None:
         return None
     level = comparison.alpha / comparison.comparisons
-    return needed(comparison.table.components, comparison.n, comparison.table.units, level)
+    table = comparison.table
+    return needed(table.components, comparison.n, table.units, level, analysis=type(table))
 
 
 def to_settle(comparison: Comparison, classes: Sequence[ClassReading]) -> str:
@@ -32,26 +35,28 @@ def to_settle(comparison: Comparison, classes: Sequence[ClassReading]) -> str:
     design, table = design_of(comparison), comparison.table
     if design is None or table is None:
         return ""
-    alone = units_needed(table.components, comparison.n, table.units, comparison.alpha / comparison.comparisons)
+    level, analysis = comparison.alpha / comparison.comparisons, type(table)
+    alone = units_needed(table.components, comparison.n, table.units, level, analysis=analysis)
+    kind = "images" if analysis is OuterFolds else "test images"
     ways = []
     if design.units == table.units and design.repetitions > comparison.n:
         ways.append(f"about {design.repetitions:,} repetitions in place of {comparison.n}")
     if alone is not None and alone > table.units:
-        ways.append(f"with the same {comparison.n} repetitions {_more_images(alone / table.units, classes)}")
+        ways.append(f"with the same {comparison.n} repetitions {_more_images(alone / table.units, classes, kind)}")
     if not ways and design.units > table.units:
-        more = _more_images(design.units / table.units, classes)
+        more = _more_images(design.units / table.units, classes, kind)
         ways.append(f"both about {design.repetitions:,} repetitions and {more}")
     return f"To settle an effect of 1 point takes {', or '.join(ways)}." if ways else ""
 
 
-def _more_images(factor: float, classes: Sequence[ClassReading]) -> str:
-    """Returns how many test images there are to be: `2.3 times as many test images (fabric/faux 12 → 28)`."""
+def _more_images(factor: float, classes: Sequence[ClassReading], kind: str) -> str:
+    """Returns how many images of this kind there are to be: `2.3 times as many test images (fabric/faux 12 → 28)`."""
     fewest = sorted(classes, key=lambda r: r.test_images)
     named = ", ".join(
         f"{r.name} {r.test_images:,} → {math.ceil(r.test_images * factor):,}" for r in fewest[:MOST_NAMED]
     )
     more = f", and {len(fewest) - MOST_NAMED} more classes alike" if len(fewest) > MOST_NAMED else ""
-    return f"{times_as_many(factor)} test images ({named}{more})"
+    return f"{times_as_many(factor)} {kind} ({named}{more})"
 
 
 def repetitions_of(study: StudyInputs) -> int:
@@ -75,7 +80,7 @@ def price_of_repetitions(study: StudyInputs, entries: Sequence[LineageEntry], co
     """Returns in a sentence what `more` repetitions take, if one takes as much as so far; empty if nothing is known of it."""
     have, rule = repetitions_of(study), study.config.verdict
     each = ("finetune",) if isinstance(rule, Verdict) and rule.generators == "each" else ()
-    stages = (*OF_REPETITIONS, *each)
+    stages = (*OF_REPETITIONS, *each, *(("judge",) if study.folds else ()))
     if more <= 0 or not have or not (one := spent_text(entries, cost, stages, 1 / have)):
         return ""
     return (
