@@ -183,13 +183,17 @@ def _export(session: Session, fingerprints: Fingerprints, out: Path, options: Ge
             raise ConfigError(f"--accepted: {waiting[0]} is not committed yet; `tailfill run` continues the study")
         log.warning(f"{waiting[0]} is not committed yet, so it is not known which images are accepted")
     images = read_images(session.artifacts, prepared)
+    trains = dict.fromkeys((pool.number for pool in pools), images.of("train"))
+    if session.study.folds:  # each pool was made from the training images of its own repetition
+        own = {step.pool: _of(committed, step.generate.needs["prepare"], workdir) for step in steps}
+        trains = {number: read_images(session.artifacts, manifest).of("train") for number, manifest in own.items()}
     review = arm_review(experiment.accept, fingerprints.weights, session.settings, None)
     selection = Selection(experiment.accept, review, options.only_accepted)
     with new_folder(out) as target:
-        train = images.of("train")
-        written, counts = write_pools(session.artifacts, pools, train, selection, target)
+        written, counts = write_pools(session.artifacts, pools, trains, selection, target)
         if options.review:
-            write_review_page(session.study.name, experiment.name, written, train, target)
+            shown = images if session.study.folds else images.of("train")
+            write_review_page(session.study.name, experiment.name, written, shown, target)
         card = DatasetCard(
             session.study.name,
             experiment.name,

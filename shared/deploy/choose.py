@@ -37,11 +37,17 @@ class Repetition:
     number: int
     manifest: Manifest
     artifacts: Artifacts
-    schema: LabelSchema
+    info: DatasetInfo
+    """Describes the data set that it was trained and tested on."""
 
     def files(self, *names: str) -> dict[str, Path]:
         """Returns the local paths of these files, as far as they were committed."""
         return {file.name: self.artifacts.fetch(file) for file in self.manifest.files if file.name in names}
+
+    @property
+    def schema(self) -> LabelSchema:
+        """Lists the label groups."""
+        return self.info.schema_
 
     @cached_property
     def arm(self) -> Arm:
@@ -95,6 +101,7 @@ class Chosen:
 
     study: ResolvedStudy
     info: DatasetInfo
+    """Describes the data set; if each repetition tests on a fold of its own, that of the first."""
     experiment: str
     why: str
     """Says why this experiment was chosen."""
@@ -124,7 +131,16 @@ def choose(session: Session, experiment: str | None) -> Chosen:
         session.study.experiment(experiment)
     if prepared is None:
         raise ConfigError(f"study {session.study.name}: nothing is trained yet; `tailfill run` continues it")
-    info = read_info(session.artifacts.fetch(prepared.file("dataset.json")))
+
+    def read(manifest: Manifest) -> DatasetInfo:
+        return read_info(session.artifacts.fetch(manifest.file("dataset.json")))
+
+    info = read(prepared)
+    infos = {
+        int(role.removeprefix("prepare/")): read(manifest)
+        for role, step in needs.items()
+        if role.startswith("prepare/") and (manifest := committed[step.id]) is not None
+    }
     finals: dict[str, dict[int, Manifest]] = {name: {} for name in names}
     for role, step in needs.items():
         stage, _, rest = role.partition("/")
@@ -133,7 +149,7 @@ def choose(session: Session, experiment: str | None) -> Chosen:
             finals[name][int(number)] = manifest
 
     def of(name: str, why: str) -> Chosen:
-        return _scored(session, info, name, why, finals[name], report)
+        return _scored(session, info, infos, name, why, finals[name], report)
 
     if experiment is not None:
         return of(experiment, f"the experiment {experiment} was asked for")
@@ -166,7 +182,13 @@ def _outcomes(report: Manifest, names: Sequence[str]) -> dict[str, str]:
 
 
 def _scored(
-    session: Session, info: DatasetInfo, name: str, why: str, finals: Mapping[int, Manifest], report: Manifest | None
+    session: Session,
+    info: DatasetInfo,
+    infos: Mapping[int, DatasetInfo],
+    name: str,
+    why: str,
+    finals: Mapping[int, Manifest],
+    report: Manifest | None,
 ) -> Chosen:
     if not finals:
         raise ConfigError(
@@ -174,7 +196,7 @@ def _scored(
         )
     metric, rare = deciding_metric(session.study.verdict), rare_classes(session.study.written.rare, info)
     repetitions = {
-        number: Repetition(number, manifest, session.artifacts, info.schema_)
+        number: Repetition(number, manifest, session.artifacts, infos.get(number, info))
         for number, manifest in sorted(finals.items())
     }
     scores = {

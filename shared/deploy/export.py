@@ -82,7 +82,7 @@ def _write(
         description,
         classifier.model,
         _verdict(chosen),
-        chosen.info.sizes,
+        best.info.sizes,
         int(images["added"]),
         measured,
         class_scores(chosen, best),

@@ -60,7 +60,7 @@ def scores(chosen: Chosen, repetition: Repetition) -> list[Score]:
     schema, test = chosen.info.schema_, repetition.test
     rare = rare_classes(chosen.study.written.rare, chosen.info)
     found = evaluate(
-        schema, test.probabilities, test.labels, rare, test.thresholds, chosen.info.train_counts(), test.calibrated
+        schema, test.probabilities, test.labels, rare, test.thresholds, repetition.info.train_counts(), test.calibrated
     )
     decided = decide(schema, test.probabilities, test.thresholds)
     units = np.unique(test.units, return_inverse=True)[1].astype(np.int64)
@@ -78,7 +78,7 @@ def scores(chosen: Chosen, repetition: Repetition) -> list[Score]:
 
 def class_scores(chosen: Chosen, repetition: Repetition) -> list[ClassScore]:
     """Returns a row per class."""
-    schema, test, counts = chosen.info.schema_, repetition.test, chosen.info.counts
+    schema, test, counts = repetition.schema, repetition.test, repetition.info.counts
     none = np.zeros(0, np.int64)
     found = evaluate(schema, test.probabilities, test.labels, none, test.thresholds)["classes"]
     rows = []

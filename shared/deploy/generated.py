@@ -96,14 +96,21 @@ REJECTED = "rejected by a person"
 
 
 def write_pools(
-    artifacts: Artifacts, pools: Sequence[Pool], train: ImageSet, selection: Selection, folder: ExportFolder
+    artifacts: Artifacts,
+    pools: Sequence[Pool],
+    trains: Mapping[int, ImageSet],
+    selection: Selection,
+    folder: ExportFolder,
 ) -> tuple[list[WrittenImage], Counts]:
     """Writes the images of all pools, one pool after the other, as `pool-<number>/<index>.png|jpg`, and returns these, and counts of all images.
 
-    `train` is the training split, from whose images they have their labels. Raises DataError if scores or a review do not fit the images.
+    `trains` maps the number of each pool to its training split, from whose images they have their labels. Raises DataError if scores or a review do
+    not fit the images.
     """
-    counts, written, classes = Counts(), list[WrittenImage](), np.array(train.schema.class_names)
+    counts, written = Counts(), list[WrittenImage]()
     for pool in pools:
+        train = trains[pool.number]
+        classes = np.array(train.schema.class_names)
         images = read_shards([artifacts.fetch(file) for file in pool.generate.shards("images")], train.schema)
         scores = None
         if pool.score is not None:

@@ -23,7 +23,7 @@ def write_review_page(
 ) -> None:
     """Writes `review.html` for the images of an export, and the training image that each of them is nearest to.
 
-    Without scores, that is the training image whose labels it has. Images of the test split are not shown.
+    Without scores, that is the training image whose labels it has. `train` are all images on which any repetition was trained, and no others are shown.
     """
     at = {path: row for row, path in reversed(list(enumerate(train.paths)))}
     files = dict[int, str]()

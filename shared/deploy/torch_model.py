@@ -14,7 +14,7 @@ from shared.classifier.predictor import Predictor, load_predictor
 from shared.classifier.runtime import Runtime
 from shared.config.dataset import BoxSource, Dataset, DeepFashionSource
 from shared.data.canonical import Reading
-from shared.data.schema import LabelSchema
+from shared.data.schema import Labels, LabelSchema
 from shared.data.sources.boxes import is_cut_out
 from shared.deploy.choose import Chosen, Repetition
 from shared.deploy.description import Description, Preprocessing
@@ -80,10 +80,10 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
         temperatures, thresholds = used[0].calibration.temperatures, used[0].calibration.thresholds
         which = f"of its {len(chosen.repetitions)} repetitions, number {used[0].number} has the best {chosen.scores.metric} on the validation split"
     else:
-        temperatures, thresholds = {}, _ensemble_thresholds(schema, used)
+        temperatures, thresholds = {}, _ensemble_thresholds(schema, used, chosen.study.folds)
         which = f"all of its {len(used)} repetitions are averaged"
     limits = threshold_array(schema, thresholds)
-    test = np.asarray(np.mean([each.test.calibrated for each in used], axis=0, dtype=np.float64))
+    test, labels = _together([(each.test.calibrated, each.test.labels) for each in used], chosen.study.folds)
     return Description(
         study=chosen.study.name,
         experiment=chosen.experiment,
@@ -102,7 +102,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
         ),
         temperatures=temperatures,
         thresholds=thresholds,
-        abstention=measure_abstention(schema, test, used[0].test.labels, limits),
+        abstention=measure_abstention(schema, test, labels, limits),
         head=used[0].arm.classifier.head,
     )
 
@@ -114,7 +114,18 @@ def _boxed(dataset: Dataset, path: str) -> bool:
     return isinstance(dataset, BoxSource) and is_cut_out(path)
 
 
-def _ensemble_thresholds(schema: LabelSchema, used: Sequence[Repetition]) -> dict[str, float]:
+def _together(answers: Sequence[tuple[NDArray[np.float32], Labels]], folds: bool) -> tuple[NDArray[np.float64], Labels]:
+    """Returns the mean probabilities of several models and the labels, both `[m, C]`.
+
+    With `folds` each model has images of its own, which the others were trained on: then those of all models stand one after the other.
+    """
+    probabilities, labels = zip(*answers, strict=True)
+    if folds:
+        return np.concatenate(probabilities).astype(np.float64), np.concatenate(labels)
+    return np.asarray(np.mean(probabilities, axis=0, dtype=np.float64)), labels[0]
+
+
+def _ensemble_thresholds(schema: LabelSchema, used: Sequence[Repetition], folds: bool) -> dict[str, float]:
     """Returns the thresholds of the averaged probabilities with the greatest F1 on the validation split, by class of the `any` groups."""
-    mean = np.mean([each.validation_calibrated for each in used], axis=0)
-    return thresholds_by_class(schema, best_thresholds(schema, mean, used[0].validation[1]))
+    mean, labels = _together([(each.validation_calibrated, each.validation[1]) for each in used], folds)
+    return thresholds_by_class(schema, best_thresholds(schema, mean, labels))

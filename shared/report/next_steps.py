@@ -110,7 +110,8 @@ class _Writer:
         text = f"{self._why(chosen.experiment)} Repetition {chosen.repeat} is {best}{value}."
         if test.mean is not None:
             spread = f" ± {100 * test.sd:.1f}" if test.sd is not None else ""
-            text += f" On the test split this experiment has {metric} {100 * test.mean:.1f}{spread} %."
+            where = "On all images, each tested once," if self.study.folds else "On the test split"
+            text += f" {where} this experiment has {metric} {100 * test.mean:.1f}{spread} %."
         title = f"Use the model of “{chosen.experiment}”, repetition {chosen.repeat}."
         return [NextStep(title, f"{text} Both commands take this repetition.", _commands(chosen.experiment))]
 

@@ -107,6 +107,7 @@ def render(report: Report) -> str:
         calibration_columns=[m for m in METRICS if m.place == "calibration"],
         group_columns=[m for m in METRICS if m.headline and m.by_group is not None],
         baseline=report.classes.baseline,
+        over="repetitions and test folds" if study.folds else "repetitions and test images",
         confidence=f"{100 * (1 - report.classes.alpha):g} %",
         by_chance=_by_chance(report.classes),
         enough=ENOUGH_UNITS,
