@@ -66,7 +66,8 @@ def fold_differences(random: np.random.Generator, world: World, studies: int) ->
     of_folds = random.normal(0, 1, (studies, k))  # what the images of a fold do to the arms that train on them
     trained = world.training * (of_folds.sum(axis=1, keepdims=True) - of_folds) / math.sqrt(k - 1)
     tested = random.normal(0, math.hypot(UNIT, REST) / math.sqrt(n), (studies, k))
-    return world.effect + trained + random.normal(0, REPETITION, (studies, k)) + tested
+    found: Floats = world.effect + trained + random.normal(0, REPETITION, (studies, k)) + tested
+    return found
 
 
 def judge_folds(random: np.random.Generator, world: World, studies: int) -> Judged:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli.choose_backbone import choose_backbone
+from jobs.cli.choose_split import SplitChoice
 from jobs.cli.study_text import SIDES, DataSummary, Design, study_text, usual_side
 from shared.config.load import study_from_tree
 from shared.log import duration
@@ -72,10 +73,12 @@ def _with(design: Design, name: str, value: int) -> Design:
     return replace(design, **changed)
 
 
-def fit_time(summary: DataSummary, name: str, hours: float | None, bases: tuple[str, ...] = ()) -> Fitted:
+def fit_time(
+    summary: DataSummary, name: str, split: SplitChoice, hours: float | None, bases: tuple[str, ...] = ()
+) -> Fitted:
     """Returns the design of a study for these images whose forecast fits the hours, with lines that say so; by default 1 hour, or 8 on a GPU.
 
-    With `bases`, it compares these as generators.
+    `split` says how its repetitions test. With `bases`, it compares these as generators.
 
     It measures what is not kept. Raises what the work that is timed raises.
     """
@@ -83,8 +86,8 @@ def fit_time(summary: DataSummary, name: str, hours: float | None, bases: tuple[
 
     gpu = Machine.here().device("auto") != "cpu"
     wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
-    fitting = _Fitting(summary, name)
-    usual = Design(steps=LEAST_STEPS, stable_diffusion=gpu, bases=bases)
+    fitting = _Fitting(summary, name, min(MOST_REPETITIONS, split.most_repetitions or MOST_REPETITIONS))
+    usual = split.of(Design(steps=LEAST_STEPS, stable_diffusion=gpu, bases=bases))
 
     def traded_with(backbone: Backbone | None) -> Design:
         return fitting.traded(replace(usual, backbone=backbone), wanted)
@@ -97,7 +100,8 @@ def fit_time(summary: DataSummary, name: str, hours: float | None, bases: tuple[
     design = fitting.filled(traded_with(choice.backbone), wanted)
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
-    return Fitted(design, (*_lines(fitting.forecast(design), design, wanted, traded), *choice.lines))
+    lines = _lines(fitting.forecast(design), design, wanted, traded)
+    return Fitted(design, (*split.lines, *lines, *choice.lines))
 
 
 def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str]) -> Iterator[str]:
@@ -121,18 +125,30 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
 class _Fitting:
     """Forecasts designs, each once."""
 
-    def __init__(self, summary: DataSummary, name: str) -> None:
+    def __init__(self, summary: DataSummary, name: str, most_repetitions: int) -> None:
         from shared.forecast.forecast import reading_seconds
 
-        self.summary, self.name = summary, name
+        self.summary, self.name, self.most_repetitions = summary, name, most_repetitions
+        self._folded: dict[int, DataSummary] = {}
         self._prepare = reading_seconds(summary.preview, self._study(Design()).dataset)
         self._forecasts: dict[Design, Forecast] = {}
 
     def _study(self, design: Design) -> ResolvedStudy:
         from shared.config.plain_yaml import parse
 
-        tree, _ = parse(study_text(self.summary, self.name, design), self.name)
+        tree, _ = parse(self._text(design), self.name)
         return study_from_tree(tree)
+
+    def _of(self, design: Design) -> DataSummary:
+        """Returns the properties of the images as the repetitions of a design see them."""
+        if not design.folds:
+            return self.summary
+        if design.repetitions not in self._folded:
+            self._folded[design.repetitions] = self.summary.with_folds(design.repetitions)
+        return self._folded[design.repetitions]
+
+    def _text(self, design: Design) -> str:
+        return study_text(self._of(design), self.name, design)
 
     def forecast(self, design: Design) -> Forecast:
         """Returns the forecast of a design."""
@@ -142,7 +158,7 @@ class _Fitting:
         if design not in self._forecasts:
             study = self._study(design)
             self._forecasts[design] = forecast_work(
-                study, self.summary.preview, self._prepare, Settings.from_environment()
+                study, self._of(design).preview, self._prepare, Settings.from_environment()
             )
         return self._forecasts[design]
 
@@ -152,14 +168,14 @@ class _Fitting:
 
     def changes(self, one: Design, other: Design) -> bool:
         """Returns whether two designs make two studies: a set of small images is not seen at fewer pixels."""
-        return study_text(self.summary, self.name, one) != study_text(self.summary, self.name, other)
+        return self._text(one) != self._text(other)
 
     def traded(self, design: Design, wanted: float) -> Design:
         """Returns the design after as many trades as the hours ask for."""
         for field, value in TRADES:
             if self.hours(design) <= MOST * wanted:
                 break
-            shorter = _with(design, field, value)
+            shorter = _with(design, field, min(value, getattr(design, field)))
             if self.changes(design, shorter):
                 design = shorter
         return design
@@ -171,7 +187,7 @@ class _Fitting:
         usual = Design().steps
         if generates:
             design = self._most(design, "steps", range(design.steps, usual + 1, 100), aim)
-        design = self._most(design, "repetitions", range(design.repetitions, MOST_REPETITIONS + 1, 2), aim)
+        design = self._most(design, "repetitions", range(design.repetitions, self.most_repetitions + 1, 2), aim)
         design = self._most(design, "trials", range(design.trials, MOST_TRIALS + 1), aim)
         if generates:
             design = self._most(design, "steps", range(design.steps, MOST_STEPS + 1, 100), aim)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.cli.choose_split import choose_split, foreseen_effect
 from jobs.cli.fit_time import Fitted, fit_time
 from jobs.cli.study_text import SEED, USUAL, DataSummary, Design, study_text
 from shared.artifacts.disk import whole_file
@@ -51,7 +52,11 @@ def init(
         source = replace(source, dataset=source.dataset.model_copy(update={"root": named}))
     summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    fitted = fit_time(summary, name, hours, bases) if fits else Fitted(replace(USUAL, bases=bases), ())
+    split = choose_split(summary)
+    usual = Fitted(replace(split.of(USUAL), bases=bases), split.lines)
+    fitted = fit_time(summary, name, split, hours, bases) if fits else usual
+    if fitted.design.folds:
+        summary = summary.with_folds(fitted.design.repetitions)
     text = study_text(summary, name, fitted.design, fitted.lines)
     drawn = _contact_sheet(summary)
     with whole_file(sheet, private=False) as temporary:
@@ -138,6 +143,7 @@ def inspect_data(data: Path, source: InferredSource) -> DataSummary:
             0,
             tuple(images[:: -(-len(images) // SAMPLE)]),
         ),
+        units,
     )
 
 
@@ -198,7 +204,7 @@ def _describe(summary: DataSummary, design: Design) -> list[str]:
     names = summary.schema.class_names
     kinds = ", ".join(f"{group.name} ({group.kind}, {len(group.classes)} classes)" for group in summary.schema.groups)
     lines = [
-        *_effect(summary, design.repetitions),
+        *_effect(summary, design),
         f"found: {len(summary.images):,} images, label groups {kinds}",
         *_tail_lines(summary, design.cap),
     ]
@@ -215,21 +221,14 @@ def _describe(summary: DataSummary, design: Design) -> list[str]:
     return lines
 
 
-def _effect(summary: DataSummary, repetitions: int) -> list[str]:
-    """Returns the smallest effect that the test images can show, with the variances that are assumed before anything is measured."""
+def _effect(summary: DataSummary, design: Design) -> list[str]:
+    """Returns the smallest effect that the test images can show."""
     import math
 
-    from shared.config.search import Verdict
-    from shared.metrics.forecast import assumed_components, smallest_effect
-
-    columns = [summary.schema.column(name) for name in summary.tail.fill_to]
-    judged = [int(summary.test_counts[c]) for c in columns if summary.test_counts[c]]
-    if not judged:
-        return []
-    components = assumed_components(judged, summary.test_images)
-    effect = smallest_effect(components, repetitions, summary.test_images, Verdict().alpha)
+    effect = foreseen_effect(summary, design)
     if not math.isfinite(effect):
         return []
+    columns = [summary.schema.column(name) for name in summary.tail.fill_to]
     least = min((int(summary.test_counts[c]), summary.schema.class_names[c]) for c in columns)
     return [
         f"verdict: would find an effect of {100 * effect:.1f} points of rare macro-F1 in 80 % of such studies; of the rare classes {least[1]} has the fewest "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from shared.config.base import Section
@@ -55,6 +55,8 @@ class Design:
     final_epochs: int = 30
     stable_diffusion: bool = False
     """Says whether Stable Diffusion is fine-tuned, which needs a GPU, in place of the pixel generator."""
+    folds: bool = False
+    """Says whether each repetition tests on a fold of its own, with a generator of its own, in place of a test split that all share."""
     bases: tuple[str, ...] = ()
     """Names pretrained text-to-image models that are compared, each fine-tuned for an arm of its own, in place of any other generator."""
     backbone: Backbone | None = field(default_factory=lambda: PACKAGED if is_installed() else None)
@@ -93,6 +95,34 @@ class DataSummary:
     """Holds what the source says about what it listed, such as what it left out."""
     preview: Preview
     """Holds the images as a forecast sees them."""
+    units: NDArray[np.int64]
+    """Numbers what stays in one split, for each image, `[n]`."""
+
+    def with_folds(self, repetitions: int) -> DataSummary:
+        """Returns the properties if each of so many repetitions tests on a fold: every image is tested once, and more are left to train on."""
+        import numpy as np
+
+        from shared.config.dataset import Fold
+        from shared.data.dataset import usual_counts
+        from shared.data.schema import class_counts
+        from shared.data.split import assign_splits
+        from shared.data.tail import find_tail
+
+        labels, fold, config = self.preview.labels, Fold(number=0, count=repetitions), self.source.dataset.split
+        split, _ = assign_splits(np.full(len(labels), ""), labels, self.units, config, SEED, fold)
+        usual = usual_counts(self.schema, labels, config, fold) or {}
+        counts = np.array(list(usual.values()), np.int64)
+        tail = find_tail(self.schema, counts)
+        if set(tail.fill_to) != set(self.tail.fill_to):  # rounding must not change which classes the study is about
+            tail = self.tail
+        return replace(
+            self,
+            train_counts=counts,
+            test_counts=class_counts(labels),
+            test_images=len(labels),
+            tail=tail,
+            preview=replace(self.preview, split=split, usual_counts=usual),
+        )
 
 
 def _resolution(summary: DataSummary) -> int:
@@ -117,7 +147,7 @@ def study_text(summary: DataSummary, name: str, design: Design = USUAL, notes: S
 {_comments(notes)}name: {name}
 seed: {SEED}
 
-{_dataset_text(summary, resolution)}
+{_dataset_text(summary, resolution, design)}
 {_rare_text(summary)}
 """
     generated = f"""\
@@ -140,16 +170,25 @@ synthetic: {{share: 0.2, loss_weight: 0.5, until: 0.6}}
 
 # Each arm gets the same search, so that the baseline is tuned as hard as the others.
 {_search_text(design)}
-# Each of the {design.repetitions} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
-# train a generator for each, which costs more, and then the verdict holds for the recipe and not for one generator.
+{_repetitions_text(design)}
 final: {{epochs: {design.final_epochs}, seeds: {design.repetitions}}}
-verdict: {{metric: rare_macro_f1, baseline: real, generators: one}}
+verdict: {{metric: rare_macro_f1, baseline: real, generators: {"each" if design.folds else "one"}}}
 experiments:
   - {{name: real, title: Real images only, images: real}}
 {_generated_arms(design)}
   - {{name: placebo, title: The same recipe with copies of real images, images: real+copies}}
 """
     )
+
+
+def _repetitions_text(design: Design) -> str:
+    if design.folds:
+        return f"""\
+# Each of the {design.repetitions} repetitions is the whole procedure anew: a generator, a search, a pool of generated images and a training. `test: folds`
+# needs `generators: each`, as one generator for all would have seen the images that each repetition tests on."""
+    return f"""\
+# Each of the {design.repetitions} repetitions is the whole procedure anew: a search, a pool of generated images and a training. `generators: each` would also
+# train a generator for each, which costs more, and then the verdict holds for the recipe and not for one generator."""
 
 
 def _generated_arms(design: Design) -> str:
@@ -269,11 +308,19 @@ def _fill_text(summary: DataSummary, cap: int) -> str:
     return f"fill_to: {fill_to}, quota: {{{entries}}}"
 
 
-def _dataset_text(summary: DataSummary, resolution: int) -> str:
+def _dataset_text(summary: DataSummary, resolution: int, design: Design) -> str:
     lines = ["# Where the labelled images come from.", "dataset:", *_source_lines(summary.source)]
     lines.append(f"  resolution: {resolution} # px; the median of the images' shorter sides is {_median_side(summary)}")
     lines.append("  fit: squash # or crop, pad")
-    if all(image.split is None for image in summary.images):
+    if design.folds:
+        lines.append(
+            "  # The data has no splits. Each repetition tests on a fold of its own, and its search, generator and training see the others,"
+        )
+        lines.append(
+            "  # so that every image is tested once. A share in place of `folds`, such as 0.15, carves one test split for all."
+        )
+        lines.append("  split: {val: 0.15, test: folds} # stratified")
+    elif all(image.split is None for image in summary.images):
         lines.append("  split: {val: 0.15, test: 0.15} # stratified; the data has no splits")
     lines.append(
         f"  on_bad: fail # or skip; {summary.bad_total} bad rows or paths are known, but prepare alone decodes all images"
