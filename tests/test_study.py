@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from tests.support.hostile import HostileFolder
 from tests.support.small_study import SMALL_STUDY
@@ -26,6 +28,13 @@ SMALL = [
     "finetune.steps=12", "finetune.width=8", "finetune.checkpoint_every=2", "finetune.batch_size=8",
     "generate.fill_to=14", "generate.steps=3", "generate.batch_size=8", "score.epochs=1", "accept={plausibility: [0, 0.9999], copies: allow}",
     "search.trials=2", "search.epochs=2", "search.workers=1", "final.epochs=2", "final.seeds=2", "training.batch_size=64",
+]  # fmt: skip
+
+
+OF_FOLDS = [
+    "rare.below=30", "finetune.steps=8", "finetune.width=8", "finetune.batch_size=8", "generate={fill_to: 16, cap: 1, steps: 2, batch_size: 8}",
+    "score.epochs=1", "accept={plausibility: [0, 0.9999], copies: allow}", "verdict={provisional: true}", "search.trials=4", "search.epochs=1",
+    "search.pruner=none", "search.workers=1", "final={epochs: 1, seeds: 2}", "training.batch_size=32", "classifier.head=[]",
 ]  # fmt: skip
 
 
@@ -123,3 +132,46 @@ def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
     answer("export", "generated", str(tmp_path / "generated"))
     lines = (tmp_path / "generated" / "metadata.jsonl").read_text().splitlines()
     assert {"file_name", "seed", "accepted"} <= json.loads(lines[0]).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_study_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, count in {"light": 40, "dark": 40, "grey": 14}.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 90, (32, 32, 3)) + {"light": 150, "grey": 80, "dark": 0}[name]
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number:02d}.png")
+    dataset = f"dataset={{source: folder, root: {tmp_path / 'data'}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
+    settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
+    workdir = tmp_path / "work"
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
+        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    ended = run()
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    page = Path(ended.stdout.strip())
+    results = json.loads((page.parent / "results.json").read_text())
+    assert results["test_design"] == "folds"
+    (arm,) = results["verdict"]["arms"]
+    against = arm["against_baseline"]
+    assert (against["test_units"], against["repeats"], against["freedom"]) == (94, [0, 1], 1)
+    assert results["classes"]["readings"]["label/grey"]["test_images"] == 14  # every image once
+    assert len(results["experiments"][1]["by_repeat"]) == 2
+    assert "0 stages run, 21 found committed" in run().stderr
+
+    def answer(*arguments: str) -> str:
+        command = tailfill(*arguments, "--workdir", str(workdir))
+        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    answer("export", "generated", str(tmp_path / "generated"), "--experiment", "synthetic", "--review")
+    rows = [json.loads(line) for line in (tmp_path / "generated" / "metadata.jsonl").read_text().splitlines()]
+    assert {row["file_name"].split("/")[0] for row in rows} == {"pool-0", "pool-1"}
+    answer("export", "dataset", str(tmp_path / "exported"))
+    one = str(tmp_path / "data" / "grey" / "00.png")
+    assert json.loads(answer("predict", one, "--ensemble", "--experiment", "real", "--json"))

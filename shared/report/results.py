@@ -25,7 +25,7 @@ from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """Lists the columns of the paper's Table 3, by their names in `training:`."""
-SCHEMA = 4
+SCHEMA = 5
 """Gives the version of the tree of `results.json`, which is raised when a key is removed or changes its meaning."""
 COMPARISON = (
     "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",
@@ -78,6 +78,7 @@ def results_tree(report: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "study": study.config.study,
         "seed": study.config.seed,
+        "test_design": "folds" if study.folds else "split",
         "answer": asdict(report.answer),
         "verdict": _verdict(report.judged),
         "recommended": asdict(report.recommended) if report.recommended else None,

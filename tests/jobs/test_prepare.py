@@ -19,6 +19,7 @@ from shared.artifacts.keys import keyed, new_task
 from shared.artifacts.manifest import Manifest
 from shared.artifacts.open import open_store
 from shared.artifacts.s3 import S3Store
+from shared.config.dataset import Fold
 from shared.config.search import Resources
 from shared.config.stages import PrepareConfig
 from shared.config.task import Task
@@ -314,3 +315,39 @@ def test_a_folder_and_its_uploaded_copy_give_one_result(tmp_path: Path, s3_store
 def test_without_a_digest_the_root_stands_for_the_data() -> None:
     first, second = (config({**FOLDER, "root": root}) for root in "ab")
     assert keyed("prepare", first) != keyed("prepare", second)
+
+
+def fold_config(number: int, count: int, below: int) -> PrepareConfig:
+    described = config({**FOLDER, "split": {"test": "folds"}}, below=below)
+    return described.model_copy(update={"fold": Fold(number=number, count=count)})
+
+
+def test_a_fold_is_the_test_split_and_a_class_is_rare_in_all_folds_or_in_none(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", red=60, green=40, blue=13)
+    tested: list[str] = []
+    for number in range(6):
+        out = tmp_path / str(number)
+        out.mkdir()
+        # about 9.2 of the 13 blue images are trained on: 9 in some folds and 10 in others
+        result = prepare(fold_config(number, 6, 10), root, out, StopSignal())
+        info = read_info(result.files["dataset.json"])
+        assert info.usual_counts == {"colour/blue": 9, "colour/green": 28, "colour/red": 42}
+        assert result.summary["rare"] == ["colour/blue"]
+        images = read_shards([p for name, p in result.files.items() if name.startswith("images-")], info.schema_)
+        tested += images.of("test").paths
+        assert len(images) == 113
+    assert sorted(tested) == sorted(images.paths)
+
+
+def test_too_few_images_for_the_folds_are_an_error(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", red=60, green=40, blue=4)
+    errors = []
+    for number in range(6):  # at least two of the folds have no blue image
+        (tmp_path / str(number)).mkdir()
+        try:
+            prepare(fold_config(number, 6, 15), root, tmp_path / str(number), StopSignal())
+        except DataError as error:
+            errors.append(str(error))
+    assert len(errors) >= 2
+    assert any("the rare class colour/blue (train 3, val 1, test 0); add images" in error for error in errors)
+    assert all("lower final.seeds, as each repetition tests on a fold, or take" in error for error in errors)

@@ -90,6 +90,15 @@ def _commit(
     return Input(stage=stage, key=key, digest=manifest.digest)
 
 
+def _commit_images(artifacts: Artifacts, folder: Path, key: str, count: int) -> Input:
+    images = _images(count)
+    folder.mkdir(exist_ok=True)
+    info = folder / "dataset.json"
+    info.write_text(describe("made", SCHEMA, 16, images.labels, images.split).model_dump_json(by_alias=True))
+    shards = {path.name: path for path in write_shards(images, folder, "images")}
+    return _commit(artifacts, "prepare", key, {"dataset.json": info, **shards})
+
+
 @pytest.fixture
 def artifacts(tmp_path: Path, folder_store: FolderStore) -> Artifacts:
     """Returns a store with a prepared data set and another experiment's search."""
@@ -98,12 +107,8 @@ def artifacts(tmp_path: Path, folder_store: FolderStore) -> Artifacts:
 
 @pytest.fixture
 def inputs(artifacts: Artifacts, tmp_path: Path) -> dict[str, Input]:
-    images = _images(64)
-    info = tmp_path / "dataset.json"
-    info.write_text(describe("made", SCHEMA, 16, images.labels, images.split).model_dump_json(by_alias=True))
-    shards = {path.name: path for path in write_shards(images, tmp_path, "images")}
     return {
-        "prepare": _commit(artifacts, "prepare", "p", {"dataset.json": info, **shards}),
+        "prepare": _commit_images(artifacts, tmp_path, "p", 64),
         "parameters": _commit(
             artifacts, "tune", "t", {}, {"parameters": {"training.dropout": 0.1, "training.beta1": 0.8}}
         ),
@@ -289,6 +294,30 @@ def test_each_repetition_has_its_own_trials_seed_and_winner(
         assert winner["parameters"]["training.lr"] == rows[winner["number"]]["training.lr"]
     assert best["value"] == min(winner["value"] for winner in best["repetitions"])
     assert manifest.summary["repetitions"] == [winner["parameters"] for winner in best["repetitions"]]
+
+
+@pytest.mark.slow
+def test_each_repetition_trains_on_the_data_set_of_its_own_fold(
+    artifacts: Artifacts, inputs: dict[str, Input], database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del inputs["parameters"]
+    inputs = {"prepare/0": inputs["prepare"], "prepare/1": _commit_images(artifacts, tmp_path / "fold", "p1", 32)}
+    sizes: list[int] = []
+    build = tune.ArmObjective._build
+
+    def built(self: tune.ArmObjective, arm: Arm, added: Any, prepared: Manifest) -> Any:
+        found = build(self, arm, added, prepared)
+        assert self._sets is not None
+        sizes.append(len(self._sets[0]))
+        return found
+
+    monkeypatch.setattr(tune.ArmObjective, "_build", built)
+    repetitions = Repetitions(count=2, seed=9, shared=("training.lr",))
+    config = _config(trials=4, epochs=1, sampler="qmc").model_copy(update={"repetitions": repetitions})
+    manifest = _searched(config, artifacts, inputs, database_url, tmp_path)
+    assert sizes == [32, 16]  # half of the images of each data set, which is built once
+    assert manifest.inputs.keys() == {"prepare/0", "prepare/1"}
+    assert manifest.summary["complete"] == 4
 
 
 def _spent(monkeypatch: pytest.MonkeyPatch) -> list[float]:

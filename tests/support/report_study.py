@@ -15,13 +15,13 @@ from PIL import Image
 
 from shared.artifacts.keys import canonical_digest
 from shared.artifacts.manifest import File, Manifest, Run
-from shared.config.dataset import Rare
+from shared.config.dataset import Fold, Rare, Split
 from shared.config.generation import Accept
 from shared.config.search import Verdict
 from shared.config.stages import Arm, ReportConfig, ReportedExperiment
 from shared.config.task import Input
 from shared.config.training import Classifier, Synthetic, Training
-from shared.data.dataset import describe
+from shared.data.dataset import describe, usual_counts
 from shared.data.imageset import ImageSet, write_shards
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.report.inputs import StageResult
@@ -68,13 +68,23 @@ class StudyMaker:
         default_factory=lambda: {name: tuple(c.values()) for name, c in GROUPS.items()}
     )
     """Holds the weight in the long tail of each class, by group."""
+    folds: int = 0
+    """Counts the folds, one per repetition; 0 if all repetitions share a test split."""
     results: dict[str, StageResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
         self.labels = self._labels(self.train + 100 + self.test)
         self.split = np.array(["train"] * self.train + ["val"] * 100 + ["test"] * self.test)
-        self.prepare()
+        for repeat in range(max(self.folds, 1)):
+            self.prepare(repeat)
+
+    def split_of(self, repeat: int) -> np.ndarray:
+        """Returns the split of each image in a repetition."""
+        if not self.folds:
+            return self.split
+        fold = np.arange(len(self.labels)) % self.folds
+        return np.where(fold == repeat, "test", np.where(np.arange(len(self.labels)) % 7 == 0, "val", "train"))
 
     def commit(
         self,
@@ -101,30 +111,41 @@ class StudyMaker:
         )  # fmt: skip
         self.results[role] = StageResult(manifest, files)
 
-    def prepare(self) -> None:
+    def prepare(self, repeat: int) -> None:
+        role, split = f"prepare/{repeat}" if repeat else "prepare", self.split_of(repeat)
         images = ImageSet(
             self.schema,
             [self._png(row) for row in self.labels],
             [f"images/{i:05d}.png" for i in range(len(self.labels))],
-            self.split,
+            split,
             self.labels,
         )
-        out = self._out("prepare")
+        out = self._out(role)
         shards = write_shards(images, out, "images")
         info = describe(
             self.source,
             self.schema,
             32,
             self.labels,
-            self.split,
+            split,
             skipped={"truncated": 2},
             leaks={"train/test": 3},
             notes=("drawn, not photographed",),
+            usual_counts=self._usual_counts(),
         )
         (out / "dataset.json").write_text(info.model_dump_json(by_alias=True))
         self.commit(
-            "prepare", {"dataset.json": out / "dataset.json", **{p.name: p for p in shards}}, {"sizes": info.sizes}, {}
+            role, {"dataset.json": out / "dataset.json", **{p.name: p for p in shards}}, {"sizes": info.sizes}, {}
         )
+
+    def rare_by(self) -> np.ndarray:
+        """Returns the numbers of training images by which a class is rare, `[C]`."""
+        usual = self._usual_counts()
+        return (self.labels[: self.train] == 1).sum(axis=0) if usual is None else np.array(list(usual.values()))
+
+    def _usual_counts(self) -> dict[str, int] | None:
+        whole = Fold(number=0, count=self.folds) if self.folds else None
+        return usual_counts(self.schema, self.labels, Split(test="folds" if self.folds else 0.15), whole)
 
     def generate(self, experiment: str, rare: tuple[str, ...], each: int = 30, pools: int = 2) -> None:
         """Adds the results of `judge`, and of `finetune`, `generate` and `score` of each pool of an experiment's images."""
@@ -146,7 +167,8 @@ class StudyMaker:
         )
         filled = [name for name in rare for _ in range(each)]
         columns = [self.schema.column(name) for name in filled]
-        source = np.array([self.random.choice(np.flatnonzero(self.labels[: self.train, c] == 1)) for c in columns])
+        train = self.labels[self.split_of(pool) == "train"]
+        source = np.array([self.random.choice(np.flatnonzero(train[:, c] == 1)) for c in columns], np.int64)
         n = len(filled)
         extra = pa.table({
             "index": np.arange(n), "pool": np.full(n, pool, np.int32), "filled": filled, "source": source,
@@ -154,10 +176,10 @@ class StudyMaker:
         })  # fmt: skip
         images = ImageSet(
             self.schema,
-            [self._png(self.labels[s], blur=2) for s in source],
+            [self._png(train[s], blur=2) for s in source],
             [f"generated/{i:06d}.png" for i in range(n)],
             np.array(["generated"] * n),
-            self.labels[source],
+            train[source],
             extra,
         )
         shards = write_shards(images, out, "images")
@@ -289,8 +311,9 @@ class StudyMaker:
         out = self._out(f"final/{experiment}/{repeat}")
         random = np.random.default_rng([self.seed, repeat])  # equal for the same repetition of each arm: they are pairs
         own = np.random.default_rng([self.seed, repeat, sum(experiment.encode())])
-        y = self.labels[self.split == "test"]
-        columns: dict[str, Any] = {"path": [f"images/{i:05d}.png" for i in range(self.train + 100, len(self.labels))]}
+        tested = np.flatnonzero(self.split_of(repeat) == "test")
+        y = self.labels[tested]
+        columns: dict[str, Any] = {"path": [f"images/{i:05d}.png" for i in tested]}
         skills = np.array([rare_skill if name in rare else skill for name in self.schema.class_names])
         logits = np.where(y == 1, skills, 0.0) + random.normal(0, 1.2, y.shape) + own.normal(0, 0.5, y.shape)
         for name, where in self.schema.slices().items():
@@ -333,7 +356,7 @@ class StudyMaker:
     def _validation(self, path: Path, skills: np.ndarray, repeat: int) -> None:
         """Writes logits of the validation split, with the same skills."""
         own = np.random.default_rng([self.seed, repeat, 7])
-        y = self.labels[self.split == "val"]
+        y = self.labels[self.split_of(repeat) == "val"]
         logits = np.where(y == 1, skills, 0.0) + own.normal(0, 1.2, y.shape)
         columns = {}
         for name, where in self.schema.slices().items():
@@ -391,7 +414,7 @@ def three_arms(
     config = report_config(
         [("real", "real"), ("synthetic", "real+synthetic"), ("placebo", "real+copies")], real=11, synthetic=14
     )
-    counts = (maker.labels[: maker.train] == 1).sum(axis=0)
+    counts = maker.rare_by()
     rare = tuple(name for name, n in zip(maker.schema.class_names, counts, strict=True) if 0 < n < 40)
     maker.generate("synthetic", rare)
     maker.results["judge/placebo"] = maker.results["judge/synthetic"]

@@ -49,19 +49,17 @@ def test_a_study_for_folders_loads_and_prepares(tmp_path: Path) -> None:
     assert (study.written.generate.fill_to, study.written.generate.cap) == (20, 5)  # the median
     assert [experiment.images for experiment in study.experiments] == ["real", "real+synthetic", "real+copies"]
     assert lines[0].startswith("verdict: would find an effect of ")
-    assert lines[0].endswith("of the rare classes label/kiwi has the fewest test images, 1")
+    assert lines[0].endswith("of the rare classes label/kiwi has the fewest test images, 8")  # each is tested once
     assert any(line.startswith("rare (training images): label/kiwi (6, filled to 20)") for line in lines)
     with Image.open(tmp_path / "new" / "birds-contact.png") as sheet:
         assert sheet.width > 500
     (data / "jay" / "broken.png").unlink()
     (tmp_path / "out").mkdir()
-    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed)
+    assert (study.folds, study.repetitions, study.generators) == (True, 6, "each")
+    stage = PrepareConfig(dataset=study.dataset, rare=study.written.rare, seed=study.seed, fold=study.fold(5))
     prepared = prepare(stage, data, tmp_path / "out", StopSignal())
     assert prepared.summary["rare"] == ["label/kiwi"]
-    assert (
-        read_info(prepared.files["dataset.json"]).sizes == {"train": 47, "val": 9, "test": 10}
-        or prepared.summary["sizes"]
-    )
+    assert sum(prepared.summary["sizes"].values()) == 66
 
 
 def test_a_study_for_a_csv_with_awkward_names(tmp_path: Path) -> None:
@@ -304,3 +302,38 @@ def test_a_gpu_gets_stable_diffusion_and_eight_hours(
     finetune = load_study(tmp_path / "birds.yaml").written.finetune
     assert (finetune.generator, getattr(finetune, "method", None)) == ("stable-diffusion", "lora")
     assert any("without finetune, generate, which cannot be timed of the 8h00m" in line for line in lines)
+
+
+def test_repetitions_test_on_folds_where_a_carved_test_split_would_be_small(tmp_path: Path) -> None:
+    lines = init(folder_tree(tmp_path / "small", a=60, b=60, c=14), tmp_path / "small.yaml")
+    study = load_study(tmp_path / "small.yaml")
+    assert (study.folds, study.repetitions, study.generators) == (True, 10, "each")
+    assert study.experiments[0].search.trials == 40
+    said = "split: each repetition tests on a fold of its own, so that every image is tested once: of label/c a carved test split has 2 images"
+    assert any(line.startswith(said) for line in lines)
+    assert "test: folds} # stratified" in (tmp_path / "small.yaml").read_text()
+    assert forecast_study(study, measures=False).test_images == {"label/c": 14}
+
+
+def test_too_few_images_for_folds_carve_a_test_split(tmp_path: Path) -> None:
+    lines = init(folder_tree(tmp_path / "few", a=30, b=30, c=7), tmp_path / "few.yaml")
+    study = load_study(tmp_path / "few.yaml")
+    assert (study.folds, study.dataset.split.test, study.generators) == (False, 0.15, "one")
+    (said,) = [line for line in lines if line.startswith("split: ")]
+    assert said.endswith(
+        "label/c has 7 images or groups of them, fewer than the 8 that 6 test folds, val and train need, so one test split is carved"
+    )
+
+
+def test_enough_test_images_share_a_carved_test_split(tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for name, count in {"a": 420, "b": 420, "c": 140}.items():
+        for number in range(count):
+            picture(root / name / f"{number}.png", hash_of(name, number), side=16)
+    lines = init(root, tmp_path / "many.yaml")
+    assert not load_study(tmp_path / "many.yaml").folds
+    assert not any(line.startswith("split: ") for line in lines)
+
+
+def hash_of(name: str, number: int) -> int:
+    return 1000 * ord(name[0]) + number

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config.dataset import Split
+from shared.config.dataset import Fold, Split
 from shared.data.split import assign_splits, join_units, stratify
+from shared.errors import DataError
 
 SHARES = (0.7, 0.15, 0.15)
 
@@ -13,6 +15,9 @@ SHARES = (0.7, 0.15, 0.15)
 def labels_of(*groups: list[int]) -> np.ndarray:  # type: ignore[type-arg]
     """Returns one-hot labels of several groups of kind `one`, side by side."""
     return np.concatenate([np.eye(max(g) + 1, dtype=np.int8)[g] for g in groups], axis=1)
+
+
+FOLDS = Split(test="folds")
 
 
 def test_one_group_is_plain_stratified() -> None:
@@ -92,3 +97,30 @@ def test_nothing_said_is_split_here() -> None:
         split, notes = assign_splits(np.array([said] * 100), labels, np.arange(100), Split(val=0.1, test=0.2), 0)
         assert {s: int((split == s).sum()) for s in ("train", "val", "test")} == {"train": 70, "val": 10, "test": 20}
         assert len(notes) == 1
+
+
+def test_folds_test_every_image_once_and_keep_units_together() -> None:
+    random = np.random.default_rng(0)
+    labels = labels_of(random.choice([0, 1], 300, p=[0.9, 0.1]).tolist())
+    units = np.arange(300) // 2
+    tested = []
+    for number in range(6):
+        split, notes = assign_splits(np.array([""] * 300), labels, units, FOLDS, 3, Fold(number=number, count=6))
+        tested.append(split == "test")
+        assert len(notes) == 1
+        assert all(len(set(split[units == unit].tolist())) == 1 for unit in np.unique(units))
+        assert all((labels[split == part].sum(axis=0) > 0).all() for part in ("train", "val", "test"))
+        share = (split == "val").sum() / (split != "test").sum()
+        assert 0.1 < share < 0.2
+    assert (np.sum(tested, axis=0) == 1).all()
+    rare = [int(labels[part, 1].sum()) for part in tested]
+    assert max(rare) - min(rare) <= 2
+
+
+@pytest.mark.parametrize("said", ["val", "test"])
+def test_folds_need_a_source_that_names_no_split(said: str) -> None:
+    given_split = np.array(["train"] * 10 + [said] * 2)
+    with pytest.raises(
+        DataError, match=rf"dataset.split.test: must be a share such as 0.15 .*names its {said} images, got folds"
+    ):
+        assign_splits(given_split, labels_of([0, 1] * 6), np.arange(12), FOLDS, 0, Fold(number=0, count=6))

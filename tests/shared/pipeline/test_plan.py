@@ -394,3 +394,48 @@ def test_a_review_makes_scores_that_an_arm_which_takes_all_lacks() -> None:
     )
     assert reviewed.keys() - without.keys() == {"judge", "score"}
     assert reviewed["generate"] == without["generate"]
+
+
+FOLDS = [
+    "dataset={source: folder, root: data, resolution: 64, split: {test: folds}}", "verdict={provisional: true}", "final.seeds=3", "search.trials=6",
+]  # fmt: skip
+
+
+def test_each_repetition_has_the_data_set_of_its_fold_and_everything_that_is_made_from_it() -> None:
+    steps = plan(load_study(SMALL_STUDY, FOLDS), "digest")
+    counts = Counter(step.stage for step in steps)
+    assert counts == {
+        "prepare": 3, "finetune": 3, "generate": 3, "judge": 3, "score": 3, "tune": 3, "final": 9, "report": 1,
+    }  # fmt: skip
+    by_label = {step.label: step for step in steps}
+    data_sets = [by_label[f"prepare {number}"] for number in range(3)]
+    assert [told(step)["fold"] for step in data_sets] == [{"number": n, "count": 3} for n in range(3)]
+    for number, data_set in enumerate(data_sets):
+        chain = [f"{stage} {number}" for stage in ("finetune", "generate", "judge", "score")]
+        chain += [f"final {arm} {number}" for arm in ("real", "synthetic", "placebo")]
+        assert all(by_label[label].needs["prepare"] is data_set for label in chain)
+        assert by_label[f"score {number}"].needs["judge"] is by_label[f"judge {number}"]
+    assert by_label["tune real"].needs == {f"prepare/{number}": step for number, step in enumerate(data_sets)}
+    assert by_label["tune synthetic"].needs.keys() == {
+        f"{role}/{number}" for role in ("prepare", "generate", "score") for number in range(3)
+    }
+    report = steps[-1]
+    assert [report.needs[role] for role in ("prepare", "prepare/1", "prepare/2")] == data_sets
+    assert {"judge/synthetic", "judge/synthetic/1", "judge/synthetic/2"} < report.needs.keys()
+
+
+def test_trials_that_make_their_own_images_get_the_judges_of_each_fold() -> None:
+    space = "{training.lr: {low: 0.0005, high: 0.01, log: true}, generate.guidance: {values: [1.0, 2.0]}}"
+    steps = plan(
+        load_study(
+            SMALL_STUDY,
+            [
+                *FOLDS,
+                f"experiments.synthetic.search={{space: {space}}}",
+                "search.space={training.lr: {low: 0.0005, high: 0.01, log: true}}",
+            ],
+        ),
+        "digest",
+    )
+    (tune,) = (step for step in steps if step.label == "tune synthetic")
+    assert tune.needs.keys() == {f"{role}/{number}" for role in ("prepare", "finetune", "judge") for number in range(3)}
