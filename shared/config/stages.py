@@ -334,7 +334,7 @@ STAGES: Mapping[Stage, StageKind] = MappingProxyType(
         ),
         "report": StageKind(
             ReportConfig,
-            version=9,
+            version=10,
             run="jobs.report:run",
             operational=(
                 "prices",

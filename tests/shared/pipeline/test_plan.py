@@ -417,7 +417,7 @@ def test_each_repetition_has_the_data_set_of_its_fold_and_everything_that_is_mad
         assert by_label[f"score {number}"].needs["judge"] is by_label[f"judge {number}"]
     assert by_label["tune real"].needs == {f"prepare/{number}": step for number, step in enumerate(data_sets)}
     assert by_label["tune synthetic"].needs.keys() == {
-        f"{role}/{number}" for role in ("prepare", "generate", "score") for number in range(3)
+        f"{role}/{number}" for role in ("prepare", "finetune", "generate", "score") for number in range(3)
     }
     report = steps[-1]
     assert [report.needs[role] for role in ("prepare", "prepare/1", "prepare/2")] == data_sets
