@@ -83,7 +83,7 @@ def describe(chosen: Chosen, used: Sequence[Repetition], predictor: Predictor) -
         temperatures, thresholds = {}, _ensemble_thresholds(schema, used, chosen.study.folds)
         which = f"all of its {len(used)} repetitions are averaged"
     limits = threshold_array(schema, thresholds)
-    test, labels = _together([(each.test.calibrated, each.test.labels) for each in used], chosen.study.folds)
+    test, labels = together([(each.test.calibrated, each.test.labels) for each in used], chosen.study.folds)
     return Description(
         study=chosen.study.name,
         experiment=chosen.experiment,
@@ -114,7 +114,7 @@ def _boxed(dataset: Dataset, path: str) -> bool:
     return isinstance(dataset, BoxSource) and is_cut_out(path)
 
 
-def _together(answers: Sequence[tuple[NDArray[np.float32], Labels]], folds: bool) -> tuple[NDArray[np.float64], Labels]:
+def together(answers: Sequence[tuple[NDArray[np.float32], Labels]], folds: bool) -> tuple[NDArray[np.float64], Labels]:
     """Returns the mean probabilities of several models and the labels, both `[m, C]`.
 
     With `folds` each model has images of its own, which the others were trained on: then those of all models stand one after the other.
@@ -127,5 +127,5 @@ def _together(answers: Sequence[tuple[NDArray[np.float32], Labels]], folds: bool
 
 def _ensemble_thresholds(schema: LabelSchema, used: Sequence[Repetition], folds: bool) -> dict[str, float]:
     """Returns the thresholds of the averaged probabilities with the greatest F1 on the validation split, by class of the `any` groups."""
-    mean, labels = _together([(each.validation_calibrated, each.validation[1]) for each in used], folds)
+    mean, labels = together([(each.validation_calibrated, each.validation[1]) for each in used], folds)
     return thresholds_by_class(schema, best_thresholds(schema, mean, labels))

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from shared.config.dataset import DeepFashionSource, FashionMnistSource, FolderSource, GarmentsSource, ParquetSource
+from shared.config.dataset import (
+    DeepFashionSource,
+    FashionMnistSource,
+    Fold,
+    FolderSource,
+    GarmentsSource,
+    ParquetSource,
+)
 from shared.config.generation import Generate, ImageToImage, PixelFinetune, StableDiffusionFinetune
 from shared.config.load import load_study, study_from_tree
 from shared.config.resolve import ResolvedStudy
@@ -317,3 +324,38 @@ def test_an_experiment_may_set_a_default_that_the_study_does_not_have() -> None:
 def test_settings_of_soft_labels_without_a_meaning_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_study(SMALL_STUDY, settings)
+
+
+FOLDED = {"source": "folder", "root": "data", "resolution": 32, "split": {"test": "folds"}}
+ARMS = [{"name": "real"}, {"name": "synthetic", "images": "real+synthetic"}]
+SEARCH = {"trials": 12, "space": {"training.lr": {"low": 0.001, "high": 0.01}}}
+
+
+def test_folds_are_one_per_repetition() -> None:
+    verdict = {"baseline": "real"}
+    study = study_from_tree(tree(dataset=FOLDED, verdict=verdict, experiments=ARMS, search=SEARCH, final={"seeds": 6}))
+    assert study.folds
+    assert [study.fold(n) for n in (0, 5)] == [Fold(number=0, count=6), Fold(number=5, count=6)]
+    carved = study_from_tree(tree(experiments=ARMS))
+    assert (carved.folds, carved.fold(0)) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "folds needs a verdict, whose repetitions test on a fold each, got verdict: none; take that out, or set"),
+        (
+            {"verdict": {"generators": "one"}},
+            "folds needs verdict.generators: each, since one generator would have seen the test images of all repetitions, got one; set it to each, or",
+        ),
+        (
+            {"verdict": {"provisional": True}, "final": {"seeds": 1}, "search": {**SEARCH, "trials": 2}},
+            r"folds needs at least 2 repetitions \(final.seeds\), got 1; raise it, or set dataset.split.test to a share such as 0.15",
+        ),
+    ],
+)
+def test_folds_need_a_verdict_with_a_generator_per_repetition(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"dataset.split.test: {said}"):
+        study_from_tree(
+            tree(**{"dataset": FOLDED, "experiments": ARMS, "search": SEARCH, "final": {"seeds": 6}, **values})
+        )

@@ -93,9 +93,9 @@ def test_the_error_is_that_of_nadeau_and_bengio(tree: dict[str, Any]) -> None:
     assert low < against["difference"] < high
 
 
-def test_the_page_says_what_was_tested(full: dict[str, Path], tree: dict[str, Any]) -> None:
+def test_the_page_says_what_was_tested(browser: Any, full: dict[str, Path], tree: dict[str, Any]) -> None:
     page = full["index.html"].read_text()
-    check_page(full["index.html"])
+    check_page(browser, full["index.html"], 390, "light")
     assert "on this data set, with every image tested once" in tree["answer"]["sentence"]
     assert "this training set" not in page
     for said in (

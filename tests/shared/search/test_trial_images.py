@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
@@ -50,3 +52,34 @@ def test_equal_settings_are_made_once_and_the_best_are_trained_on(tmp_path: Path
     assert final.summary["parameters"] == best["synthetic"]
     # a trial made these images, so there is nothing to generate again
     assert len(runs.artifacts.manifests("generate")) == len(made)
+
+
+@pytest.mark.slow
+def test_the_images_of_a_trial_are_made_from_the_fold_of_its_repetition(tmp_path: Path, database_url: str) -> None:
+    random = np.random.default_rng(0)
+    for name, count in {"light": 30, "dark": 30, "grey": 10}.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 90, (32, 32, 3)) + {"light": 150, "grey": 80, "dark": 0}[name]
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number:02d}.png")
+    data = f"dataset={{source: folder, root: {tmp_path / 'data'}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
+    kept = [
+        sets for sets in SETS if not sets.startswith(("verdict", "dataset", "rare", "search=", "final", "experiments"))
+    ]
+    shared = "{synthetic.share: {low: 0.1, high: 0.3}}"
+    of_images = "{generate.image_to_image.strength: {values: [0.4, 0.9]}, synthetic.share: {low: 0.1, high: 0.3}}"
+    sets = [
+        *kept, data, "rare={below: null, classes: [label/grey]}", "verdict={provisional: true, baseline: placebo}", "final={epochs: 1, seeds: 2}",
+        f"search={{trials: 4, epochs: 1, pruner: none, space: {shared}}}", f"experiments.synthetic.search={{space: {of_images}}}",
+        "experiments.real.search={space: {training.lr: {low: 0.001, high: 0.01}}}",
+    ]  # fmt: skip
+    runs = InProcess(load_study(SMALL_STUDY, sets), tmp_path, database_url)
+    committed = runs.run(runs.steps["tune synthetic"])
+    assert committed.summary["complete"] == 4
+    data_sets = {runs.artifacts.open(committed.inputs[f"prepare/{number}"]).key for number in range(2)}
+    made = runs.artifacts.manifests("generate")
+    assert {manifest.inputs["prepare"].key for manifest in made} == data_sets
+    assert len(runs.artifacts.manifests("judge")) == 2
+    for score in runs.artifacts.manifests("score"):
+        images, judges = (runs.artifacts.open(score.inputs[role]) for role in ("generate", "judge"))
+        assert score.inputs["prepare"] == images.inputs["prepare"] == judges.inputs["prepare"]
