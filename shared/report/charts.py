@@ -176,7 +176,7 @@ def class_scores(
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
-        axes.set_xlabel(f"{metric} on the test split, mean and standard deviation over seeds")
+        axes.set_xlabel(f"{metric} on the test images, mean and standard deviation over seeds")
         figure.legend(loc="outside upper left", ncols=3)
         return finish(
             figure,
