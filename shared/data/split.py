@@ -135,7 +135,7 @@ def _fold_splits(
     split[~rest] = "test"
     split[rows[stratify(labels[rows], units[rows], (1 - config.val, config.val), seed) == 1]] = "val"
     return split, (
-        f"Each of {fold.count} repetitions tests on a fold of the images, stratified over all label groups; here it is fold {fold.number}.",
+        f"The images were divided here into {fold.count} folds, stratified over all label groups, and each repetition tests on its own.",
     )
 
 

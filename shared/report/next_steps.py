@@ -285,6 +285,8 @@ class _Writer:
     def _counts(self, reading: ClassReading) -> str:
         """Returns how many images a class has, and how many test images it lacks for an interval that keeps its word."""
         text = f"It has {_count(reading.train_images, 'training')} and {_count(reading.test_images, 'test')}"
+        if self.study.folds:
+            text = f"It has {reading.test_images:,} images, each tested once, and a repetition trains on about {reading.train_images:,} of them"
         lacking, candidates = ENOUGH_UNITS - reading.test_units, self._candidates()
         if lacking > 0:
             text += (

@@ -70,7 +70,7 @@ def test_the_images_of_a_trial_are_made_from_the_fold_of_its_repetition(tmp_path
     of_images = "{generate.image_to_image.strength: {values: [0.4, 0.9]}, synthetic.share: {low: 0.1, high: 0.3}}"
     sets = [
         *kept, data, "rare={below: null, classes: [label/grey]}", "verdict={provisional: true, baseline: placebo}", "final={epochs: 1, seeds: 2}",
-        f"search={{trials: 4, epochs: 1, pruner: none, space: {shared}}}", f"experiments.synthetic.search={{space: {of_images}}}",
+        f"search={{trials: 4, epochs: 1, pruner: none, objective: val_loss, space: {shared}}}", f"experiments.synthetic.search={{space: {of_images}}}",
         "experiments.real.search={space: {training.lr: {low: 0.001, high: 0.01}}}",
     ]  # fmt: skip
     runs = InProcess(load_study(SMALL_STUDY, sets), tmp_path, database_url)
