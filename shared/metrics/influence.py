@@ -51,11 +51,24 @@ def class_f1_influences(decided: NDArray[np.bool_], labels: NDArray[np.int8], un
 def _derivative(
     formula: Callable[[DecisionCounts], Floats], decided: NDArray[np.bool_], labels: Labels, units: NDArray[np.int64]
 ) -> Floats:
-    """Returns n times the derivative of a formula of counts along what each of the n units adds to them, `[..., units]`."""
+    """Returns n times the derivative of a formula of counts along what each of the n units adds to them, `[..., units]`.
+
+    By the chain rule: the formula's derivative in each count, times what the images of a unit add to that count.
+    """
+    hits = hits_of(decided, labels)
+    gradients = _gradients(formula, DecisionCounts(*(kind.sum(axis=-2, dtype=np.float64) for kind in hits)))
+    of_images = sum((kind @ along[..., None])[..., 0] for kind, along in zip(hits, gradients, strict=True))
     order = np.argsort(units, kind="stable")
     first = np.flatnonzero(np.diff(units[order], prepend=-1))
-    hits = hits_of(decided[..., order, :], labels[order])
-    parts = [np.add.reduceat(kind, first, axis=-2, dtype=np.float64) for kind in hits]
-    stepped = [cast(Floats, part.sum(axis=-2, keepdims=True) + 1j * STEP * part) for part in parts]
-    moved = formula(DecisionCounts(*stepped))
-    return np.where(np.isnan(moved), np.nan, len(first) * np.imag(moved) / STEP)
+    return len(first) * np.add.reduceat(np.asarray(of_images)[..., order], first, axis=-1)
+
+
+def _gradients(formula: Callable[[DecisionCounts], Floats], counts: DecisionCounts) -> list[Floats]:
+    """Returns the derivatives of a formula in each of the counts `[..., C]`, an array `[..., C]` per kind of count; NaN if it is not defined."""
+    along_classes = 1j * STEP * np.eye(counts.tp.shape[-1])
+    gradients = []
+    for kind in range(len(counts)):
+        stepped = [count[..., None, :] + along_classes * (other == kind) for other, count in enumerate(counts)]
+        moved = formula(DecisionCounts(*(cast(Floats, count) for count in stepped)))
+        gradients.append(np.where(np.isnan(moved), np.nan, np.imag(moved) / STEP))
+    return gradients
