@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from benchmarks.options import data_options
 from benchmarks.outcome import Outcome
 from benchmarks.plain_loop import Pictures, PlainLoop, PlainNetwork, check_arm, transform
-from benchmarks.summary import spread
+from benchmarks.tables import spread
 from benchmarks.tailfill_trial import Bench
 from shared import log
 from shared.classifier.augment import FLIP

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
 from benchmarks.outcome import Outcome
+from benchmarks.tables import markdown, spread, times
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,15 @@ def table(found: Summary) -> str:
     rows = [
         ("", "trial", "plain loop", "ratio"),
         ("decoding and caching, once (s)", f"{found.caching:.1f}", "", ""),
-        ("epochs (s)", f"{found.trial:.1f}", f"{found.loop:.1f}", _times(found.loop / found.trial)),
-        ("a single trial, caching included (s)", f"{single:.1f}", f"{found.loop:.1f}", _times(found.loop / single)),
-        (f"a trial of {found.search_trials}, caching shared (s)", f"{share:.1f}", f"{found.loop:.1f}", _times(found.loop / share)),
+        ("epochs (s)", f"{found.trial:.1f}", f"{found.loop:.1f}", times(found.loop / found.trial)),
+        ("a single trial, caching included (s)", f"{single:.1f}", f"{found.loop:.1f}", times(found.loop / single)),
+        (f"a trial of {found.search_trials}, caching shared (s)", f"{share:.1f}", f"{found.loop:.1f}", times(found.loop / share)),
         ("val accuracy", spread([o.accuracy for o in found.trials]), spread([o.accuracy for o in found.plain]), ""),
         ("val macro-F1", spread([o.macro_f1 for o in found.trials]), spread([o.macro_f1 for o in found.plain]), ""),
     ]  # fmt: skip
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|---|---|---|---|")
     views = "" if found.views is None else f", {found.views} views per image"
-    lines += [
+    lines = [
+        markdown(rows),
         "",
         f"{found.model}, trainable {found.trainable}, augmentation {found.augmentation}{views}; {found.images} training and "
         f"{found.val_images} validation images, {found.epochs} epochs, {len(found.trials)} seeds.",
@@ -69,12 +69,3 @@ def table(found: Summary) -> str:
         f"load average {min(found.load):.1f} to {max(found.load):.1f}.",
     ]
     return "\n".join(lines)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.1f} ×"
-
-
-def spread(values: list[float]) -> str:
-    """Returns the text `mean ± standard deviation`, or the only value."""
-    return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs import finetune, generate, weights
 from shared.artifacts.manifest import Manifest
+from shared.artifacts.s3 import S3Store
 from shared.classifier.model import build_trunk
 from shared.config.dataset import Rare
 from shared.config.generation import SD_15, SD_15_COMMIT, FewStep, Generate, StableDiffusionFinetune
@@ -180,8 +181,10 @@ def test_a_fine_tuning_and_its_images_from_the_fetched_base(hub: Hub, tmp_path: 
     assert all(prompt.endswith((" in green", " on a table")) for prompt in prompts)
 
 
-def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict[str, Path], tmp_path: Path) -> None:
-    """The LoRA is an input of `generate` alone; from a file it gives the same images, and another file than was planned is refused."""
+def test_images_in_few_steps_by_a_lora_from_the_hub(
+    hub: Hub, repositories: dict[str, Path], tmp_path: Path, s3_server: Settings, s3_store: S3Store
+) -> None:
+    """The LoRA is an input of `generate` alone; from a file or a bucket it gives the same images, and another file than was planned is refused."""
     base, lora = repositories["some/model"], tmp_path / "lora"
     lora.mkdir()
     few_step_lora(find_family(find_base(str(base), BaseSource(Settings.from_environment({}), tmp_path))), lora)
@@ -218,16 +221,20 @@ def test_images_in_few_steps_by_a_lora_from_the_hub(hub: Hub, repositories: dict
     assert drawn.extra is not None
     assert set(drawn.extra["guidance"].to_pylist()) == {1.0}
     del study.inputs["weights/few-step"]
-    file = str(lora / "pytorch_lora_weights.safetensors")
-    of_file = drawing.generate.model_copy(update={"few_step": FewStep(adapter=file)})
-    planned = {file: file_digest(Path(file))}
-    drawing = drawing.model_copy(update={"generate": of_file, "weights": planned})
-    again = generate.run(drawing, study.context("generate", drawing))
-    assert again is not None
-    assert list(read_shards(context.fetch_all(again, "images"), SCHEMA).encoded) == list(drawn.encoded)
-    other = drawing.model_copy(update={"weights": {file: "0" * 64}})
-    with pytest.raises(DataError, match=r"has digest .* when the run began"):
-        generate.run(other, study.context("generate", other))
+    file = lora / "pytorch_lora_weights.safetensors"
+    s3_store.put_file("lora.safetensors", file)
+    for place in (str(file), f"{s3_store.url}/lora.safetensors"):
+        there = drawing.generate.model_copy(update={"few_step": FewStep(adapter=place)})
+        planned = drawing.model_copy(update={"generate": there, "weights": {place: file_digest(file)}})
+        context = study.context("generate", planned)
+        again = generate.run(planned, replace(context, settings=replace(s3_server, cache=context.settings.cache)))
+        assert again is not None
+        assert again.key != images.key
+        assert list(read_shards(context.fetch_all(again, "images"), SCHEMA).encoded) == list(drawn.encoded)
+    other = planned.model_copy(update={"weights": {place: "0" * 64}})
+    context = study.context("generate", other)
+    with pytest.raises(DataError, match=r"generate.few_step.adapter: s3://.* has digest .* when the run began"):
+        generate.run(other, replace(context, settings=replace(s3_server, cache=context.settings.cache)))
 
 
 def test_a_base_of_a_newer_family_in_shards(hub: Hub, tmp_path: Path) -> None:

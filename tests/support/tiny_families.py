@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from tests.support.tiny_pipeline import END, START
+from benchmarks.random_base import END, START
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from shared.diffusion.text_to_image.base_files import INDEX
 from shared.errors import ConfigError, DataError, TailfillError
 from shared.settings import Settings
 from shared.weights import pretrained
-from shared.weights.check import check_base
+from shared.weights.check import check_adapter, check_base
 from tests.support.small_study import SMALL_STUDY
 
 MODEL = "test_resnet"
@@ -131,6 +133,20 @@ def test_a_base_in_a_bucket_is_looked_at_as_one_in_a_folder(name: str, tmp_path:
         assert here == there
         assert words in there
         assert bool(there) == (name not in ("whole", "in parts", "half precision"))
+
+
+def test_a_lora_in_a_bucket_is_looked_at_as_one_in_a_folder(tmp_path: Path, bucket: S3Store) -> None:
+    """Before anything is computed, it is there, whole, and in safetensors; only its header is read."""
+    found = {"whole": TENSOR, "cut": TENSOR[:-1], "empty": b"", "pickle": pickle.dumps({"a": 1})}
+    for name, data in found.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+        bucket.put(f"{name}.safetensors", data)
+        here, there = (f"{place}/{name}.safetensors" for place in (tmp_path, bucket.url))
+        words, there_too = (said(partial(check_adapter, place), place) for place in (here, there))
+        if name == "pickle":  # each names the remedy that it has
+            words, there_too = (text.partition("is a pickle")[1] for text in (words, there_too))
+        assert words == there_too
+        assert bool(words) == (name != "whole")
 
 
 def test_tokens_of_classes_suit_the_base() -> None:

@@ -139,7 +139,9 @@ def with_adapter(file: object) -> Study:
     return load_study(SMALL_STUDY, sets)
 
 
-def test_the_lora_for_few_steps_is_in_the_key_of_what_it_draws(tmp_path: Path, folder_store: FolderStore) -> None:
+def test_the_lora_for_few_steps_is_in_the_key_of_what_it_draws(
+    tmp_path: Path, folder_store: FolderStore, s3_store: S3Store, s3_server: Settings
+) -> None:
     file, moved = tmp_path / "lora.safetensors", tmp_path / "moved.safetensors"
     with pytest.raises(DataError, match=r"generate.few_step.adapter: there is no file"):
         weight_digests(with_adapter(file), SETTINGS, folder_store)
@@ -147,7 +149,14 @@ def test_the_lora_for_few_steps_is_in_the_key_of_what_it_draws(tmp_path: Path, f
     before = steps_of(with_adapter(file), folder_store)
     moved.write_bytes(b"1")
     assert steps_of(with_adapter(moved), folder_store) == before
+    s3_store.put("lora.safetensors", b"1")
+    in_bucket = with_adapter(f"{s3_store.url}/lora.safetensors")
+    assert steps_of(in_bucket, folder_store, s3_server) == before
     moved.write_bytes(b"22")
     changed = plan(with_adapter(moved), None, weight_digests(with_adapter(moved), SETTINGS, folder_store))
     assert {step.stage for step in changed if step.id in before} >= {"prepare", "finetune"}
     assert not [step for step in changed if step.stage == "generate" and step.id in before]
+    s3_store.put("lora.safetensors", b"22")
+    assert steps_of(in_bucket, folder_store, s3_server) == {step.id for step in changed}
+    with pytest.raises(DataError, match=r"generate.few_step.adapter: there is no object s3://"):
+        weight_digests(with_adapter(f"{s3_store.url}/other.safetensors"), s3_server, folder_store)
