@@ -27,6 +27,7 @@ LEAST_REPETITIONS, MOST_REPETITIONS = 6, 20
 """Bound the repetitions: a verdict needs six."""
 MOST_TRIALS = 8
 """Limits the trials per repetition."""
+NO_TIME_FOR_FOLDS = "split: one test split is carved, as a generator for each repetition, which a fold of its own needs, takes more than the time that there is"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,13 @@ def fit_time(
         return min(usual_side(summary), design.side) if fitting.hours(design) <= MOST * wanted else None
 
     choice = choose_backbone(summary, seen_side)
-    design = fitting.filled(traded_with(choice.backbone), wanted)
+    design = traded_with(choice.backbone)
+    if design.folds and fitting.hours(design) > MOST * wanted:
+        carved = fitting.traded(replace(usual, backbone=choice.backbone, folds=False), wanted)
+        if fitting.hours(carved) <= MOST * wanted:
+            design, split = carved, SplitChoice(None, (NO_TIME_FOR_FOLDS,))
+            fitting.most_repetitions = MOST_REPETITIONS
+    design = fitting.filled(design, wanted)
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
     lines = _lines(fitting.forecast(design), design, wanted, traded)

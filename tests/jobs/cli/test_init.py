@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.cli.fit_time import NO_TIME_FOR_FOLDS, _Fitting
 from jobs.cli.init import init
 from jobs.prepare import prepare
 from shared.config.dataset import CocoSource, CsvSource, FolderSource
@@ -337,3 +338,17 @@ def test_enough_test_images_share_a_carved_test_split(tmp_path: Path) -> None:
 
 def hash_of(name: str, number: int) -> int:
     return 1000 * ord(name[0]) + number
+
+
+def test_a_test_split_is_carved_if_a_generator_for_each_fold_takes_too_long(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+    monkeypatch.setattr(_Fitting, "hours", lambda self, design: 2.0 if design.folds else 0.9)
+    lines = init(
+        folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20), tmp_path / "birds.yaml", hours=1.0, fits=True
+    )
+    study = load_study(tmp_path / "birds.yaml")
+    assert (study.folds, study.generators) == (False, "one")
+    assert NO_TIME_FOR_FOLDS in lines
