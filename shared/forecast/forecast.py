@@ -202,7 +202,8 @@ def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> 
         return
     metric, rare = metric_named(study.verdict.metric), data.rare(study.written.rare)
     tested = np.ones(len(data.labels), bool) if study.folds else data.split == "test"
-    counts, units = class_counts(data.labels[tested]), int(tested.sum())
+    counts = class_counts(data.labels[tested])
+    units = sum(forecast.images.values()) if study.folds else forecast.images["test"]
     if metric.by_class:
         columns = rare if metric.rare else range(data.schema.width)
         forecast.test_images = {data.schema.class_names[c]: int(counts[c]) for c in columns}
