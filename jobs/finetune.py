@@ -7,6 +7,7 @@ beside real ones.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,9 @@ def run(config: FinetuneConfig, context: Context) -> Manifest:
         out=context.scratch / "out",
         checkpoints=context.checkpoints("training"),
         stop=context.stop,
-        base=BaseSource(context.settings, context.scratch / "bucket", fetched=fetched_base(context)),
+        base=BaseSource(
+            context.settings, context.scratch / "bucket", fetched=fetched_base(context), compiled=context.compiled
+        ),
         processes=process_count(config.finetune, device),
     )
     curve = finetune(config.finetune, finetuning)
@@ -96,7 +99,8 @@ def _write_sheet(finetuning: Finetuning, sampling_of_base: bool) -> None:
 
     images, rare, out = finetuning.images, finetuning.rare, finetuning.out
     files = {path.name: path for path in out.iterdir()}
-    generator = load_generator(files, finetuning.device, finetuning.base)
+    # so few images are drawn sooner than a network is compiled
+    generator = load_generator(files, finetuning.device, replace(finetuning.base, compiled=None))
     columns = rare if len(rare) else np.arange(images.schema.width)
     guidance, steps = (generator.guidance, generator.steps) if sampling_of_base else (SHEET_GUIDANCE, SHEET_STEPS)
     sheet = sample_sheet(generator, images, columns, guidance, steps, finetuning.seed)

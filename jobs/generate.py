@@ -205,7 +205,9 @@ def _make_blocks(
     tuned = context.input("finetune")
     files = {file.name: context.artifacts.fetch(file) for file in tuned.files}
     adapter = few_step_adapter(config, context)
-    source = BaseSource(settings, context.scratch / "bucket", config.base, fetched_base(context), adapter)
+    source = BaseSource(
+        settings, context.scratch / "bucket", config.base, fetched_base(context), adapter, context.compiled
+    )
     generator = load_generator(files, device, source)
     size = config.generate.batch_size
     images = [image for block in missing for image in plan[block * size : (block + 1) * size]]

@@ -58,6 +58,11 @@ class Context:
         started = self.clock() if self.started is None else self.started
         self.meter = Meter(self.artifacts, self.task.stage, self.task.key, self.gpus, started, self.clock)
 
+    @property
+    def compiled(self) -> Path | None:
+        """Returns the folder that keeps compiled networks; None if networks are not compiled."""
+        return self.settings.cache / "compiled" if self.task.resources.compile else None
+
     def input(self, role: str) -> Manifest:
         """Returns the manifest of an input by its role in the task; raises ArtifactError if it is not as the task says."""
         return self.artifacts.open(self.task.inputs[role])

@@ -244,3 +244,7 @@ class Resources(Section):
     cache_gib: Annotated[float, Field(gt=0)] = 4.0
     """Limits the memory in GiB that one training may fill with decoded images or features, and the local disk that the stored features of all
     trainings on a node may fill. What does not fit is computed each time that it is needed."""
+    compile: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Says whether the network of a text-to-image generator is compiled before it trains or draws, which takes a minute or more in each process.
+    The log says after how many steps or images that pays. Images differ from those of a network that is not compiled by rounding. It needs
+    a C++ compiler. A generator with adapters per class draws without it, since these change between images."""

@@ -89,6 +89,8 @@ class BaseSource:
     """Holds a base from the hub, as the stage `weights` committed it."""
     few_step: FewStepAdapter | None = None
     """Describes the LoRA with which images are drawn in a few steps, if there is one."""
+    compiled: Path | None = None
+    """Points to the folder that keeps compiled networks; None if networks are not compiled."""
 
 
 @dataclass(frozen=True)

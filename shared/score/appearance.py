@@ -6,6 +6,8 @@ are cut a little at the border (measured: docs/copies.md). Thumbnails that are a
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,7 @@ SIDE = 48  # pixels of a thumbnail that is cut
 COMPARED_SIDE = 16  # pixels of one that is compared
 CUT_SIDES = (46, 44, 42, 40, 38)  # pixels of the parts of a thumbnail that are compared too: up to a fifth is cut off
 CHUNK = 1024  # images that are computed at once, for memory
+SLAB = 65_536  # images whose parts are in memory at once, 200 MB
 BLOCK = 256
 
 Window = tuple[int, int, int]
@@ -53,10 +56,14 @@ class Appearances:
     colours: NDArray[np.int16]
     """Holds the mean colours of a 4 x 4 grid, likewise, `[2, n, 48]`."""
     thumbnails: torch.Tensor
-    """Holds the thumbnails, uint8 `[n, 3, 48, 48]`."""
+    """Holds the thumbnails, uint8 `[n, 3, 48, 48]`, mapped from a file without a name, so that they may be larger than the memory."""
 
     def __len__(self) -> int:
         return len(self.thumbnails)
+
+    def take(self, rows: NDArray[np.int64]) -> Appearances:
+        """Returns those of the images at these positions, in this order."""
+        return Appearances(self.hashes[:, rows], self.colours[:, rows], self.thumbnails[torch.from_numpy(rows)])
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,17 @@ def appearances(images: ImageSet, stop: StopSignal) -> Appearances:
     """Decodes the images and returns how they look. Raises DataError if one cannot be decoded, and Stopped."""
     n = len(images)
     hashes, colours = np.empty((2, n, 32), np.uint8), np.empty((2, n, 48), np.int16)
-    thumbnails = np.empty((n, SIDE, SIDE, 3), np.uint8)
+    with tempfile.TemporaryFile() as file:
+        # an empty file cannot be mapped
+        thumbnails = np.memmap(file, np.uint8, "w+", shape=(max(n, 1), 3, SIDE, SIDE))[:n]
     for i, data in enumerate(images.encoded):
         stop.raise_if_set()
         image = Image.fromarray(decode(data, HASHED_SIDE, images.paths[i]))
         for side, shown in enumerate((image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
             hashes[side, i], colours[side, i] = perceptual_hash(shown), mean_colours(shown)
-        thumbnails[i] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    return Appearances(hashes.view(np.uint64), colours, torch.from_numpy(thumbnails.transpose(0, 3, 1, 2).copy()))
+        small = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        thumbnails[i] = np.asarray(small).transpose(2, 0, 1)
+    return Appearances(hashes.view(np.uint64), colours, torch.from_numpy(thumbnails))
 
 
 def hash_matches(queries: Appearances, reference: Appearances) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -117,18 +127,25 @@ def nearest(
     distance, index = np.full(len(queries), np.inf, np.float32), np.zeros(len(queries), np.int64)
     shown = [features(thumbnails) for thumbnails in (queries.thumbnails, queries.thumbnails.flip(3))]
     for window in WINDOWS:
-        stop.raise_if_set()
-        parts = features(reference.thumbnails, window)
-        for points in shown:
-            for start, block in squared_distances(points, parts):
-                rows = slice(start, start + len(block))
-                if exempt is not None:
-                    same = exempt[0][rows, None] == exempt[1][None, :]
-                    block[torch.from_numpy(same)] = torch.inf
-                least, position = block.min(dim=1)
-                closer = start + np.flatnonzero(least.numpy() < distance[rows])
-                distance[closer], index[closer] = least.numpy()[closer - start], position.numpy()[closer - start]
+        for first, parts in slabs(reference, window):
+            stop.raise_if_set()
+            for points in shown:
+                for start, block in squared_distances(points, parts):
+                    rows = slice(start, start + len(block))
+                    if exempt is not None:
+                        same = exempt[0][rows, None] == exempt[1][None, first : first + len(parts)]
+                        block[torch.from_numpy(same)] = torch.inf
+                    least, position = block.min(dim=1)
+                    closer = np.flatnonzero(least.numpy() < distance[rows])
+                    distance[start + closer] = least.numpy()[closer]
+                    index[start + closer] = first + position.numpy()[closer]
     return Neighbours(index, np.sqrt(distance))
+
+
+def slabs(images: Appearances, window: Window = WHOLE) -> Iterator[tuple[int, Features]]:
+    """Yields the position of the first image and the features of all images, in parts that the memory holds."""
+    for first in range(0, len(images), SLAB):
+        yield first, features(images.thumbnails[first : first + SLAB], window)
 
 
 def features(thumbnails: torch.Tensor, window: Window = WHOLE) -> Features:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from shared.data.imageset import ImageSet, decode
 from shared.data.sheet import contact_sheet
-from shared.score.appearance import Appearances, Neighbours, appearances, features, hash_matches, nearest
-from shared.score.neighbours import distance_to_kth
+from shared.score.appearance import Appearances, Neighbours, appearances, features, hash_matches, nearest, slabs
+from shared.score.neighbours import kth_of, squares_of_nearest
 from shared.stop import StopSignal
 
 PAIRS = 12  # pairs that are shown, copies by their hash first, then the nearest
@@ -19,6 +19,8 @@ DENSITY_NEIGHBOURS = 5
 """Sets the rank of the neighbour's own neighbour: a distance is compared with the distance between these two, since in a dense part of the
 data set honest images are near others, too (like the adaptive threshold of Carlini et al. 2023, Extracting Training Data from Diffusion
 Models)."""
+HELD_OUT = 2000
+"""Limits the validation images with which generated ones are compared, as each is compared with all training images; 20 are a hundredth of them."""
 COPY_QUANTILE = 0.01  # what the summary counts as near, as `accept.copy_quantile` does by default
 
 
@@ -47,14 +49,14 @@ class NearDuplicates:
     train_ratio: NDArray[np.float32]
     """Gives the distance to it, divided by its own distance to its fifth nearest training image."""
     as_near: NDArray[np.float32]
-    """Gives the share of the validation images whose ratio is as small or smaller."""
+    """Gives the share of the compared validation images whose ratio is as small or smaller."""
     test: Neighbours
     """Holds the nearest test image."""
     test_ratio: NDArray[np.float32]
     test_as_near: NDArray[np.float32]
-    """Gives the share of the validation images that are as near to a test image, or nearer."""
+    """Gives the share of the compared validation images that are as near to a test image, or nearer."""
     held_out: NDArray[np.float32]
-    """Holds the ratio of the validation images among the training images, `[m]`."""
+    """Holds the ratio of the compared validation images among the training images, `[m]`."""
 
     def summary(self) -> dict[str, float | int]:
         """Returns median ratios, and how many generated images are copies, leaks, and nearer to a real one than real images are."""
@@ -79,10 +81,12 @@ def find_near_duplicates(images: Images, made_from: NDArray[np.int64], stop: Sto
     copy_of, copy_bits = hash_matches(generated, train)
     unit = images.train.unit_numbers()
     exempt = (np.where(made_from >= 0, unit[np.maximum(made_from, 0)], -1), unit)
+    # spread over all of them, whatever their order
+    compared = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), HELD_OUT)).astype(np.int64)))
     near_train, near_test = nearest(generated, train, stop, exempt), nearest(generated, test, stop)
-    own, own_test = _own_distances(train, train), _own_distances(test, train)
-    train_ratio, test_ratio = _ratio(near_train, own), _ratio(near_test, own_test)
-    held_out = _ratio(nearest(val, train, stop), own)
+    held_train, held_test = nearest(compared, train, stop), nearest(compared, test, stop)
+    train_ratio, held_out = _ratios(train, train, near_train, held_train)
+    test_ratio, held_out_test = _ratios(test, train, near_test, held_test)
     return NearDuplicates(
         copy_of,
         copy_bits,
@@ -92,7 +96,7 @@ def find_near_duplicates(images: Images, made_from: NDArray[np.int64], stop: Sto
         _share_as_small(train_ratio, held_out),
         near_test,
         test_ratio,
-        _share_as_small(test_ratio, _ratio(nearest(val, test, stop), own_test)),
+        _share_as_small(test_ratio, held_out_test),
         held_out,
     )
 
@@ -112,20 +116,23 @@ def copies_sheet(images: Images, found: NearDuplicates) -> Image.Image:
     return contact_sheet(pixels, captions, columns=6)
 
 
-def _own_distances(images: Appearances, train: Appearances) -> NDArray[np.float32]:
-    """Returns how far each image is from its fifth nearest training image other than itself, `[n]`.
+def _ratios(
+    images: Appearances, train: Appearances, near: Neighbours, held: Neighbours
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the distances to the nearest of `images`, divided by its own distance to its fifth nearest training image other than itself.
 
     If images are equal, their own distance counts as a thousandth of the median, so that ratios stay finite.
     """
-    own = distance_to_kth(
-        features(images.thumbnails), features(train.thumbnails), DENSITY_NEIGHBOURS, other=images is train
-    )
-    return np.maximum(own, max(float(np.median(own)) * 1e-3, 1e-12)).astype(np.float32)
-
-
-def _ratio(found: Neighbours, own: NDArray[np.float32]) -> NDArray[np.float32]:
-    ratio: NDArray[np.float32] = found.distance / own[found.index]
-    return ratio
+    rows, which = np.unique(np.concatenate([near.index, held.index]), return_inverse=True)
+    points = features(images.take(rows).thumbnails)
+    squares = [
+        squares_of_nearest(points, part, DENSITY_NEIGHBOURS, rows - first if images is train else None)
+        for first, part in slabs(train)
+    ]
+    found = kth_of(squares, DENSITY_NEIGHBOURS)
+    own = np.maximum(found, max(float(np.median(found)) * 1e-3, 1e-12)).astype(np.float32)
+    ratio = (np.concatenate([near.distance, held.distance]) / own[which]).astype(np.float32)
+    return ratio[: len(near.index)], ratio[len(near.index) :]
 
 
 def _share_as_small(values: NDArray[np.float32], held_out: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,21 +13,42 @@ Features = NDArray[np.float32]
 BLOCK_BYTES = 64 * 2**20  # of the distances in memory at once
 
 
-def distance_to_kth(points: Features, reference: Features, k: int, other: bool = False) -> NDArray[np.float32]:
+def distance_to_kth(points: Features, reference: Features, k: int) -> NDArray[np.float32]:
     """Returns the distance of each point to its k-th nearest row of the reference, `[n]`, or to its farthest if there are fewer.
 
-    `other` says that both are the same set, in which no point is its own neighbour. Raises ValueError if the reference has no other row.
+    Raises ValueError if the reference has no row.
     """
-    rows = len(reference) - other
-    if rows < 1:
-        raise ValueError(f"an image has no neighbour in a set of {len(reference)}")
-    out = np.empty(len(points), np.float32)
+    return kth_of([squares_of_nearest(points, reference, k)], k)
+
+
+def squares_of_nearest(
+    points: Features, reference: Features, k: int, own: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Returns the squared distances of each point to its k nearest rows of the reference, `[n, k]`, fewer columns if there are fewer rows.
+
+    `own` has the row that is the point itself, `[n]`, at an infinite distance; other numbers than those of rows are of no row.
+    """
+    out = np.empty((len(points), min(k, len(reference))), np.float32)
     for start, block in squared_distances(points, reference):
-        if other:
-            own = torch.arange(len(block))
-            block[own, start + own] = torch.inf
-        out[start : start + len(block)] = block.kthvalue(min(k, rows), dim=1).values.sqrt().numpy()
+        if own is not None:
+            rows = own[start : start + len(block)]
+            inside = np.flatnonzero((rows >= 0) & (rows < len(reference)))
+            block[torch.from_numpy(inside), torch.from_numpy(rows[inside])] = torch.inf
+        out[start : start + len(block)] = block.topk(out.shape[1], dim=1, largest=False).values.numpy()
     return out
+
+
+def kth_of(squares: Sequence[NDArray[np.float32]], k: int) -> NDArray[np.float32]:
+    """Returns the distance of each point to its k-th nearest row, `[n]`, by its nearest rows in each part of a reference (`squares_of_nearest`).
+
+    It is the distance to its farthest row if there are fewer. Raises ValueError if a point has no row.
+    """
+    ordered = np.sort(np.concatenate(squares, axis=1), axis=1)[:, :k]
+    there = np.isfinite(ordered).sum(axis=1)
+    if not there.all():
+        raise ValueError(f"an image has no neighbour in a set of {ordered.shape[1]}")
+    kth: NDArray[np.float32] = np.sqrt(ordered[np.arange(len(ordered)), there - 1])
+    return kth
 
 
 def nearest(points: Features, reference: Features) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -59,12 +60,11 @@ def _fits(
     Raises OutOfMemoryError if that is one image and does not fit.
     """
     largest, trained = split(share, parts)[0], state.trained.values()
-    devices = [device] if device.type == "cuda" else []
     fits = True
     try:
         # Adam's two means of each gradient are in memory from the second step on
         reserved = [] if state.optimizer.state else [torch.empty_like(p) for p in trained for _ in range(2)]
-        with torch.random.fork_rng(devices=devices):
+        with without_effect(state, device):
             # the second of several parts finds the gradients of the first in memory
             for _ in range(2 if parts * accumulation > 1 else 1):
                 backward(largest)
@@ -73,12 +73,20 @@ def _fits(
         if largest.stop == 1:
             raise
         fits = False
-    finally:
-        for parameter in trained:
-            parameter.grad = None
-    if not fits and devices:
+    if not fits and device.type == "cuda":
         torch.cuda.empty_cache()  # after the exception is gone, which holds tensors
     return fits
+
+
+@contextmanager
+def without_effect(state: TrainingState, device: torch.device) -> Iterator[None]:
+    """Computes gradients in the block without any effect on the training: they are dropped, and random numbers are drawn anew after it."""
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for parameter in state.trained.values():
+            parameter.grad = None
 
 
 def _all(accelerator: Accelerator, mine: bool) -> bool:

@@ -30,6 +30,7 @@ from shared.diffusion.text_to_image.base import find_base
 from shared.diffusion.text_to_image.base_files import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_tokens import ClassTokens, WithClassTokens
+from shared.diffusion.text_to_image.compiled import compile_denoiser
 from shared.diffusion.text_to_image.families.family import Condition, Family, find_family
 from shared.diffusion.text_to_image.few_step import FewStepLora
 from shared.diffusion.text_to_image.model import ClassAdapters, Trained, weights_from_base
@@ -63,20 +64,24 @@ class TextToImage(Generator):
         device: torch.device,
         dtype: torch.dtype,
         strength_counts_steps: bool,
-        few_step: str | None = None,
+        source: BaseSource,
     ) -> None:
-        """Takes, with a LoRA for few steps, the name of the scheduler that it needs as `few_step`."""
+        """Takes what `trained` reads, and from `source` the scheduler of a LoRA for few steps and the folder for compiled networks."""
         self.resolution = resolution
         self.guidance, self.steps = family.kind.guidance, family.kind.steps
-        if few_step is not None:
+        self._few_step = None if source.few_step is None else source.few_step.scheduler
+        """Names the scheduler of a LoRA for few steps, if there is one."""
+        if self._few_step is not None:
             self.guidance, self.steps = FEW_STEP_GUIDANCE, FEW_STEP_STEPS
-        self._few_step = few_step
         self._family, self._trained, self._captions = family, trained, cache(captions)
         self._device, self._dtype = device, dtype
         self._process = family.process(resolution)
         self._strength_counts_steps = strength_counts_steps
         self._conditions: dict[str, Condition] = {}
         self._loaded: tuple[Any, Autoencoder] | None = None
+        # adapters that change between images would be compiled at each change
+        self._compiled = None if isinstance(trained, ClassAdapters) else source.compiled
+        """Points to the folder for the compiled network, until it is compiled."""
         self._most: int | None = None
         """Limits the images drawn at once, after the GPU's memory was too small for more."""
 
@@ -114,8 +119,7 @@ class TextToImage(Generator):
         def captions(other: str | None) -> Captioner:
             return Captioner(schema, template, phrases) if other is None else Captioner(schema, other, phrases, PROMPTS)
 
-        scheduler = None if source.few_step is None else source.few_step.scheduler
-        return cls(family, trained, captions, resolution, device, dtype, counts_steps, scheduler)
+        return cls(family, trained, captions, resolution, device, dtype, counts_steps, source)
 
     def prompt(self, labels: Labels, template: str | None = None) -> str:
         """Returns the caption of labels `[C]`, by the template of the fine-tuning or another one; raises ConfigError for a wrong template."""
@@ -247,6 +251,15 @@ class TextToImage(Generator):
         latents = self._process.start(scheduler, noise, start, first)
         text = self._conditions_of([self._text(request) for request in requests])
         without = self._conditions_of([request.negative for request in requests])
+        if self._compiled is not None:
+            begin = scheduler.timesteps[first]
+            gain = compile_denoiser(
+                self._parts()[0],
+                lambda: self._predict(scheduler, latents, begin, (without, text), guidance),
+                self._compiled,
+            )
+            gain.per((len(scheduler.timesteps) - first) / len(requests)).tell(log, "image")
+            self._compiled = None
         for number, timestep in enumerate(scheduler.timesteps[first:], first):
             scale = guidance if guided(number, steps, interval) else 1.0
             latents = scheduler.step(

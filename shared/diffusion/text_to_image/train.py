@@ -30,10 +30,11 @@ from shared.diffusion.balance import draw_probabilities
 from shared.diffusion.generator import Finetuning
 from shared.diffusion.text_to_image.autoencoder import Autoencoder
 from shared.diffusion.text_to_image.base import Base, find_base
-from shared.diffusion.text_to_image.batch_parts import parts_that_fit, split
+from shared.diffusion.text_to_image.batch_parts import parts_that_fit, split, without_effect
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_adapters import by_rarity, train_per_class
 from shared.diffusion.text_to_image.class_tokens import ClassTokens
+from shared.diffusion.text_to_image.compiled import compile_denoiser
 from shared.diffusion.text_to_image.data import (
     Draw,
     Encoding,
@@ -82,6 +83,8 @@ class Job:
     """Gives the precision of the training; always fp32 on a CPU."""
     tokens: ClassTokens | None = None
     """Names the tokens of classes whose embeddings are trained too."""
+    compiled: Path | None = None
+    """Points to the folder for the compiled network; None if it is not compiled."""
 
 
 def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> list[dict[str, float]]:
@@ -123,6 +126,7 @@ def finetune_text_to_image(config: AnyPretrained, finetuning: Finetuning) -> lis
                 resolution=resolution,
                 precision="fp32" if device.type == "cpu" else precision,
                 tokens=tokens,
+                compiled=finetuning.base.compiled,
             )
             with processes(job, train, finetuning.processes, job.folder, job.cpu) as rank:
                 return train(job, rank, target, checkpoints, finetuning.stop)
@@ -221,9 +225,14 @@ class Trainer:
         if job.resume is not None:
             self.state.load(*job.resume)
             log.info("continuing from a checkpoint", step=self.state.step)
-        self.parts = parts_that_fit(self._share, config.gradient_accumulation, self.state, accelerator, self._try)
+        self.parts = 1
         """Counts the parts into which this process's share of a batch is divided, as the memory is too small for the whole."""
-        accelerator.gradient_accumulation_steps = config.gradient_accumulation * self.parts
+        self._divide()
+        if job.compiled is not None:
+            # a compiled network needs other memory
+            gain = compile_denoiser(self.denoiser.model, self._try_step, job.compiled, self._divide)
+            if rank.number == 0:
+                gain.tell(log, "step", config.steps - self.state.step)
 
     def _groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         """Returns the groups of parameters with their learning rates after the warm-up; the embeddings of tokens, which come last, have their own."""
@@ -276,6 +285,18 @@ class Trainer:
         if device.type == "cuda" and family.denoiser == "unet":
             denoiser.model.to(memory_format=torch.channels_last)
         return denoiser
+
+    def _divide(self) -> None:
+        """Divides batches as the memory asks for."""
+        accumulation = self.job.config.gradient_accumulation
+        self.parts = parts_that_fit(self._share, accumulation, self.state, self.accelerator, self._try)
+        self.accelerator.gradient_accumulation_steps = accumulation * self.parts
+
+    def _try_step(self) -> None:
+        """Computes the gradients of a step, which changes nothing."""
+        with without_effect(self.state, self.accelerator.device):
+            for _, part in product(range(self.job.config.gradient_accumulation), split(self._share, self.parts)):
+                self._try(part)
 
     def _try(self, part: slice) -> None:
         """Computes the gradient for a part of a batch, whose images all have the longest caption, as these take the most memory."""

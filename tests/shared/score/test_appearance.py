@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from shared.errors import Stopped
+from shared.score import appearance
 from shared.score.appearance import COPY_BITS, WHOLE, WINDOWS, Appearances, appearances, features, hash_matches, nearest
 from shared.stop import StopSignal
 from tests.support.copied_images import copied, garments, generated_set, png
@@ -86,3 +87,14 @@ def test_it_stops() -> None:
         appearances(TRAIN, stop)
     with pytest.raises(Stopped):
         nearest(SEEN, SEEN, stop)
+
+
+def test_a_reference_that_is_compared_in_parts_has_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = appearances(SETS["val"], StopSignal())
+    unit = np.arange(100) // 2
+    exempt = (np.arange(len(queries)) % 50, unit)
+    whole = nearest(queries, SEEN, StopSignal(), exempt)
+    monkeypatch.setattr(appearance, "SLAB", 33)
+    parts = nearest(queries, SEEN, StopSignal(), exempt)
+    assert parts.index.tolist() == whole.index.tolist()
+    np.testing.assert_allclose(parts.distance, whole.distance, rtol=1e-4)

@@ -126,3 +126,12 @@ def test_equal_training_images_hide_no_copy(gate: Gate) -> None:
     train: ImageSet = gate.train.take(rows)
     images = Images(train, gate.val, gate.test, generated_set(train, copied(train, range(20), "cut by 6 %")))
     assert accepted_images(ANY, images.generated, scored(images)[1]).sum() <= 1
+
+
+def test_some_of_many_validation_images_are_compared(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "HELD_OUT", 100)
+    fewer = scored(gate.images)[0]
+    assert len(fewer.held_out) == 100
+    assert len(gate.found.held_out) == VAL
+    np.testing.assert_allclose(fewer.train_ratio, gate.found.train_ratio, rtol=1e-5)
+    assert np.abs(fewer.as_near - gate.found.as_near).max() < 0.15

@@ -485,6 +485,6 @@ def test_it_computes_in_bfloat16(base: Path, source: BaseSource, tmp_path: Path)
     images = []
     for dtype in (torch.float32, torch.bfloat16):
         learned = Trained(written, family, "lora", False)
-        generator = TextToImage(family, learned, captions, SIDE, torch.device("cpu"), dtype, False)
+        generator = TextToImage(family, learned, captions, SIDE, torch.device("cpu"), dtype, False, source)
         images.append(generator.sample([SampleRequest(RED_SQUARE, 1)], GUIDANCE, STEPS).astype(int))
     assert 0 < np.abs(images[0] - images[1]).mean() < 12
