@@ -32,6 +32,8 @@ class Run:
 
     seconds: float
     """Counts the seconds of the whole."""
+    cpu_seconds: float
+    """Counts the seconds of CPU time of the whole, in all its processes."""
     once: float
     """Counts those outside of the steps: loading, caching, and writing the weights."""
     per_step: float
@@ -46,6 +48,7 @@ class Run:
     def of(
         cls,
         seconds: float,
+        cpu: float,
         marks: Sequence[tuple[int, float]],
         losses: Sequence[float],
         use: DeviceUse,
@@ -56,6 +59,7 @@ class Run:
         begin, at = next((mark for mark in marks[:-1] if mark[0] >= steps / 4), (0, 0.0))
         return cls(
             seconds=seconds,
+            cpu_seconds=cpu,
             once=seconds - last,
             per_step=(last - at) / (steps - begin),
             loss=mean(losses),

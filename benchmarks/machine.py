@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -48,6 +49,14 @@ class Machine:
             f"{self.device}, {self.cores} cores ({self.instructions}), {self.threads} threads of torch; "
             f"load average {min(self.load):.1f} to {max(self.load):.1f}."
         )
+
+
+def cpu_seconds() -> float:
+    """Returns the seconds of CPU time that this process and its ended children have taken, which other load on a machine changes little."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 @dataclass

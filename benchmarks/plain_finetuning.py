@@ -27,7 +27,7 @@ from torchvision import transforms
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from benchmarks.finetuning_run import Options, Run
-from benchmarks.machine import device_use
+from benchmarks.machine import cpu_seconds, device_use
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +62,7 @@ def plain_finetuning(
     """Trains, and writes the weights into `out`."""
     precision = "no" if options.precision == "fp32" else options.precision
     with device_use(device) as use:
-        begun = time.monotonic()
+        begun, cpu = time.monotonic(), cpu_seconds()
         accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
         try:
             torch.backends.cuda.matmul.allow_tf32 = True
@@ -77,7 +77,9 @@ def plain_finetuning(
             AcceleratorState._reset_state(reset_partial_state=True)
             GradientState._reset_state()
         ended = time.monotonic()
-    return Run.of(ended - begun, [(step, at - started) for step, at in marks], losses, use, trained)
+        del training  # with its loader, whose processes end
+    at_steps = [(step, at - started) for step, at in marks]
+    return Run.of(ended - begun, cpu_seconds() - cpu, at_steps, losses, use, trained)
 
 
 class _Training:

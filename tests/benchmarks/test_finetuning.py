@@ -35,6 +35,7 @@ def test_it_measures_both_and_prints_ratios(tmp_path: Path) -> None:
         assert len(found[side]) == 2
         for measured in found[side]:
             assert measured["seconds"] > measured["once"] > 0
+            assert measured["cpu_seconds"] > 0
             assert 0.2 < measured["loss"] < 5
             assert measured["peak_bytes"] is None
 
@@ -55,9 +56,9 @@ def test_the_plain_loop_trains(method: str, tmp_path: Path) -> None:
 
 def test_a_step_is_counted_between_two_looks_after_the_first_quarter() -> None:
     use = DeviceUse(samples=[(90.0, 0.1), (96.0, 0.5), (99.0, 0.7), (101.0, 0.2)])
-    found = Run.of(20.0, [(1, 5.0), (4, 8.0), (12, 16.0)], [1.0, 2.0], use, 100.0)
+    found = Run.of(20.0, 7.0, [(1, 5.0), (4, 8.0), (12, 16.0)], [1.0, 2.0], use, 100.0)
     assert (found.once, found.per_step, found.loss, found.busy) == (4.0, 1.0, 1.5, pytest.approx(0.6))
-    assert Run.of(3.0, [(2, 1.0)], [1.0], DeviceUse(), 9.0).per_step == 0.5
+    assert Run.of(3.0, 3.0, [(2, 1.0)], [1.0], DeviceUse(), 9.0).per_step == 0.5
 
 
 @pytest.mark.parametrize(
