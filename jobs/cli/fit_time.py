@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from jobs.cli.choose_backbone import choose_backbone
 from jobs.cli.choose_split import SplitChoice
 from jobs.cli.study_text import SIDES, DataSummary, Design, study_text, usual_side
 from shared.config.load import study_from_tree
+from shared.config.search import Verdict
+from shared.config.study import LEAST_REPETITIONS, least_seeds
 from shared.log import duration
 from shared.look.backbone import Backbone
 
@@ -23,11 +25,14 @@ MOST, AIM, LEAST = 1.0, 0.9, 0.8
 """Set which shares of the hours a forecast may have at most, should have, and should have at least."""
 LEAST_STEPS, MOST_STEPS = 300, 6000
 """Bound the training steps of the pixel generator: with fewer its images are noise, and more help a small set no further."""
-LEAST_REPETITIONS, MOST_REPETITIONS = 6, 20
-"""Bound the repetitions: a verdict needs six."""
+MOST_REPETITIONS = 20
+"""Limits the repetitions."""
 MOST_TRIALS = 8
 """Limits the trials per repetition."""
-NO_TIME_FOR_FOLDS = "split: one test split is carved, as a generator for each repetition, which a fold of its own needs, takes more than the time that there is"
+NO_TIME_FOR_FOLDS = (
+    "split: one test split serves all repetitions, as a generator for each repetition, which a fold of its own needs, takes more than the time "
+    "that there is"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ TRADES = (
     ("repetitions", 8),
     ("side", SIDES[1]),
     ("trials", 2),
-    ("repetitions", LEAST_REPETITIONS),
+    ("repetitions", LEAST_REPETITIONS),  # or as many as a verdict over several bases needs
     ("cap", 2),
     ("side", SIDES[2]),
     ("final_epochs", 15),
@@ -66,6 +71,11 @@ TRADES = (
     ("cap", 1),
 )
 """Lists what is traded, in this order, if the time is too short: first what costs an answer least."""
+
+
+def least_repetitions(bases: Sequence[str]) -> int:
+    """Returns the least number of repetitions of a verdict over the images of these bases, or of one generator without any."""
+    return least_seeds(len(bases), Verdict().alpha)
 
 
 def _with(design: Design, name: str, value: int) -> Design:
@@ -87,7 +97,8 @@ def fit_time(
 
     gpu = Machine.here().device("auto") != "cpu"
     wanted = hours if hours is not None else GPU_HOURS if gpu else CPU_HOURS
-    fitting = _Fitting(summary, name, min(MOST_REPETITIONS, split.most_repetitions or MOST_REPETITIONS))
+    most = min(MOST_REPETITIONS, split.most_repetitions or MOST_REPETITIONS)
+    fitting = _Fitting(summary, name, least_repetitions(bases), most)
     usual = split.of(Design(steps=LEAST_STEPS, stable_diffusion=gpu, bases=bases))
 
     def traded_with(backbone: Backbone | None) -> Design:
@@ -132,10 +143,11 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
 class _Fitting:
     """Forecasts designs, each once."""
 
-    def __init__(self, summary: DataSummary, name: str, most_repetitions: int) -> None:
+    def __init__(self, summary: DataSummary, name: str, least_repetitions: int, most_repetitions: int) -> None:
         from shared.forecast.forecast import reading_seconds
 
-        self.summary, self.name, self.most_repetitions = summary, name, most_repetitions
+        self.summary, self.name = summary, name
+        self.least_repetitions, self.most_repetitions = least_repetitions, most_repetitions
         self._folded: dict[int, DataSummary] = {}
         self._prepare = reading_seconds(summary.preview, self._study(Design()).dataset)
         self._forecasts: dict[Design, Forecast] = {}
@@ -182,7 +194,8 @@ class _Fitting:
         for field, value in TRADES:
             if self.hours(design) <= MOST * wanted:
                 break
-            shorter = _with(design, field, min(value, getattr(design, field)))
+            least = self.least_repetitions if field == "repetitions" else 0
+            shorter = _with(design, field, min(max(value, least), getattr(design, field)))
             if self.changes(design, shorter):
                 design = shorter
         return design

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.cli.choose_split import choose_split, foreseen_effect
-from jobs.cli.fit_time import Fitted, fit_time
+from jobs.cli.choose_split import choose_split
+from jobs.cli.fit_time import Fitted, fit_time, least_repetitions
 from jobs.cli.study_text import SEED, USUAL, DataSummary, Design, study_text
 from shared.artifacts.disk import whole_file
 from shared.artifacts.hub_location import is_hub, parse_hub
@@ -52,7 +52,7 @@ def init(
         source = replace(source, dataset=source.dataset.model_copy(update={"root": named}))
     summary = inspect_data(data, source)
     sheet = out.with_name(f"{out.stem}-contact.png")
-    split = choose_split(summary)
+    split = choose_split(summary, least_repetitions(bases))
     usual = Fitted(replace(split.of(USUAL), bases=bases), split.lines)
     fitted = fit_time(summary, name, split, hours, bases) if fits else usual
     if fitted.design.folds:
@@ -222,13 +222,19 @@ def _describe(summary: DataSummary, design: Design) -> list[str]:
 
 
 def _effect(summary: DataSummary, design: Design) -> list[str]:
-    """Returns the smallest effect that the test images can show."""
-    import math
+    """Returns the smallest effect that the test images can show, with the variances that are assumed before anything is measured."""
+    from shared.config.search import Verdict
+    from shared.metrics.forecast import assumed_components, smallest_effect
+    from shared.metrics.outer_folds import OuterFolds
+    from shared.metrics.two_way import TwoWay
 
-    effect = foreseen_effect(summary, design)
-    if not math.isfinite(effect):
-        return []
     columns = [summary.schema.column(name) for name in summary.tail.fill_to]
+    judged = [int(summary.test_counts[c]) for c in columns if summary.test_counts[c]]
+    if not judged:
+        return []
+    components = assumed_components(judged, summary.test_images)
+    analysis = OuterFolds if design.folds else TwoWay
+    effect = smallest_effect(components, design.repetitions, summary.test_images, Verdict().alpha, analysis=analysis)
     least = min((int(summary.test_counts[c]), summary.schema.class_names[c]) for c in columns)
     return [
         f"verdict: would find an effect of {100 * effect:.1f} points of rare macro-F1 in 80 % of such studies; of the rare classes {least[1]} has the fewest "

@@ -317,7 +317,7 @@ def _dataset_text(summary: DataSummary, resolution: int, design: Design) -> str:
             "  # The data has no splits. Each repetition tests on a fold of its own, and its search, generator and training see the others,"
         )
         lines.append(
-            "  # so that every image is tested once. A share in place of `folds`, such as 0.15, carves one test split for all."
+            "  # so that every image is tested once. A share in place of `folds`, such as 0.15, holds out one test split for all repetitions."
         )
         lines.append("  split: {val: 0.15, test: folds} # stratified")
     elif all(image.split is None for image in summary.images):
@@ -381,7 +381,7 @@ def _rare_text(summary: DataSummary) -> str:
     return "\n".join(
         [
             "# The rare classes are those with under half of the median of their group, at most a third of its classes, unless the largest class has less",
-            "# than three times as many images as the smallest. `below: N` takes every class with fewer than N training images in their place.",
+            "# than three times as many images as the smallest. `below: N` makes every class with fewer than N training images rare, in addition to these.",
             "# The training images of the smallest classes:",
             *table,
             *more,

@@ -42,11 +42,13 @@ class Split(Section):
     """Says how images are split if the source has no splits of its own. The split is stratified over all label groups."""
 
     val: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Sets the share of the images used for validation. If the source has a test split, it is the share of its training images."""
+    """Sets the share of the images used for validation. If the source has a test split, it is the share of its training images, and with
+    `test: folds` that of the images outside of the test fold."""
     test: Annotated[float, Field(gt=0, lt=0.5)] | Literal["folds"] = 0.15
     """Sets the share of the images used for testing; unused if the source has a test split. `folds` tests on every image once: each of the
     `final.seeds` repetitions tests on a fold of its own, and its search, its generator and its training see the others. That needs a verdict with
-    `generators: each`, and a source without val and test splits."""
+    `generators: each`, a source without val and test splits, and `final.seeds` + 2 images, or groups of images, of each class. `prepare`, the generator
+    and the judges then run once per repetition."""
 
 
 class Source(Section):

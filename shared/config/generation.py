@@ -318,8 +318,9 @@ class Generate(Section):
 
 
 class Score(Section):
-    """Describes the out-of-fold judges of generated images, which are trained once for all pools of images. They are trained on real images only,
-    with the `classifier`, `augmentation` and `training` of the study's top level; an experiment's own values of these do not change them.
+    """Describes the out-of-fold judges of generated images, which are trained once for all pools of images, or once per repetition if each tests on
+    a fold of its own. They are trained on real images only, with the `classifier`, `augmentation` and `training` of the study's top level; an
+    experiment's own values of these do not change them.
     """
 
     folds: Annotated[int, Field(ge=2)] = 3

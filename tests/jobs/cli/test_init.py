@@ -305,28 +305,28 @@ def test_a_gpu_gets_stable_diffusion_and_eight_hours(
     assert any("without finetune, generate, which cannot be timed of the 8h00m" in line for line in lines)
 
 
-def test_repetitions_test_on_folds_where_a_carved_test_split_would_be_small(tmp_path: Path) -> None:
+def test_repetitions_test_on_folds_if_a_single_test_split_would_be_small(tmp_path: Path) -> None:
     lines = init(folder_tree(tmp_path / "small", a=60, b=60, c=14), tmp_path / "small.yaml")
     study = load_study(tmp_path / "small.yaml")
     assert (study.folds, study.repetitions, study.generators) == (True, 10, "each")
     assert study.experiments[0].search.trials == 40
-    said = "split: each repetition tests on a fold of its own, so that every image is tested once: of label/c a carved test split has 2 images"
+    said = "split: each repetition tests on a fold of its own, so that every image is tested once: a single test split has 2 images"
     assert any(line.startswith(said) for line in lines)
     assert "test: folds} # stratified" in (tmp_path / "small.yaml").read_text()
     assert forecast_study(study, measures=False).test_images == {"label/c": 14}
 
 
-def test_too_few_images_for_folds_carve_a_test_split(tmp_path: Path) -> None:
+def test_too_few_images_for_folds_share_a_test_split(tmp_path: Path) -> None:
     lines = init(folder_tree(tmp_path / "few", a=30, b=30, c=7), tmp_path / "few.yaml")
     study = load_study(tmp_path / "few.yaml")
     assert (study.folds, study.dataset.split.test, study.generators) == (False, 0.15, "one")
     (said,) = [line for line in lines if line.startswith("split: ")]
     assert said.endswith(
-        "label/c has 7 images or groups of them, fewer than the 8 that 6 test folds, val and train need, so one test split is carved"
+        "label/c has 7, fewer than the 8 that 6 test folds, val and train need, so one test split serves all repetitions"
     )
 
 
-def test_enough_test_images_share_a_carved_test_split(tmp_path: Path) -> None:
+def test_enough_test_images_share_a_test_split(tmp_path: Path) -> None:
     root = tmp_path / "many"
     for name, count in {"a": 420, "b": 420, "c": 140}.items():
         for number in range(count):
@@ -340,7 +340,7 @@ def hash_of(name: str, number: int) -> int:
     return 1000 * ord(name[0]) + number
 
 
-def test_a_test_split_is_carved_if_a_generator_for_each_fold_takes_too_long(
+def test_a_test_split_is_shared_if_a_generator_for_each_fold_takes_too_long(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAILFILL_CACHE", str(kept))
@@ -352,3 +352,14 @@ def test_a_test_split_is_carved_if_a_generator_for_each_fold_takes_too_long(
     study = load_study(tmp_path / "birds.yaml")
     assert (study.folds, study.generators) == (False, "one")
     assert NO_TIME_FOR_FOLDS in lines
+
+
+def test_a_short_time_leaves_the_repetitions_that_several_bases_need(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+    monkeypatch.setattr(_Fitting, "hours", lambda self, design: 99.0)
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    init(data, tmp_path / "birds.yaml", hours=1.0, fits=True, bases=("owner/one", "owner/two"))
+    assert load_study(tmp_path / "birds.yaml").repetitions == 7
