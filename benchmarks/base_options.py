@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,32 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class BaseOptions:
+    """Holds the values of these arguments."""
+
+    base: str
+    resolution: int | None
+    device: str
+    precision: str | None
+    rounds: int
+    json_file: Path | None
+
+    def precision_on(self, device: torch.device) -> str:
+        """Returns the precision that a computation has on a device."""
+        return "fp32" if device.type == "cpu" else self.precision or "bf16"
+
+
 def base_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the arguments `base`, `resolution`, `device`, `precision`, `rounds` and `json_file`."""
+    """Gives a command these arguments; it gets them as its first, a BaseOptions."""
+
+    @wraps(command)
+    def gathered(**values: Any) -> Any:
+        return command(BaseOptions(**{each.name: values.pop(each.name) for each in fields(BaseOptions)}), **values)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def used_precision(precision: str | None, device: torch.device) -> str:
-    """Returns the precision that a computation has on a device."""
-    return "fp32" if device.type == "cpu" else precision or "bf16"
+        gathered = option(gathered)
+    return gathered
 
 
 def open_base(name: str, resolution: int | None, folder: Path) -> tuple[Path, int]:

@@ -5,7 +5,6 @@ python -m benchmarks.finetuning [--base tiny|sd15|FOLDER] [--method lora|full] [
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -18,7 +17,8 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.base_options import base_options, open_base, used_precision
+from benchmarks.base_options import BaseOptions, base_options, open_base
+from benchmarks.comparison import run_comparison
 from benchmarks.drawn_images import drawn_images
 from benchmarks.finetuning_run import Options, Run
 from benchmarks.machine import Machine, cpu_seconds, device_use
@@ -32,7 +32,7 @@ from shared.device import pick_device
 from shared.diffusion.generator import BaseSource, Finetuning
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.train import finetune_text_to_image
-from shared.errors import ConfigError, TailfillError
+from shared.errors import ConfigError
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -62,33 +62,23 @@ class Comparison:
 @click.option("--rank", type=click.IntRange(min=1), default=16, show_default=True, help="The rank of LoRA.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations, on both sides.")
 @click.option("--workers", type=click.IntRange(min=0), help="The plain loop's loader processes [one per core].")
-def main(
-    base: str,
-    resolution: int | None,
-    device: str,
-    precision: str | None,
-    rounds: int,
-    json_file: Path | None,
-    images: int,
-    **training: Any,
-) -> None:
+def main(asked: BaseOptions, images: int, workers: int | None, **training: Any) -> None:
     """Fine-tune alternately by tailfill and by a plain loop, and compare."""
-    log.configure("text")
-    if training["workers"] is None:
-        training["workers"] = os.cpu_count() or 1
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            used = pick_device(device)
-            folder, side = open_base(base, resolution, Path(temporary) / "base")
-            options = Options(**training, resolution=side, precision=used_precision(precision, used))
-            if images < options.batch_size:
-                raise ConfigError(f"--images: {images} do not fill a batch; use {options.batch_size} or more, or lower --batch-size")  # fmt: skip
-            found = Pair(folder, drawn_images(images, side), options, used, Path(temporary)).compare(base, rounds)
-        except TailfillError as error:
-            raise click.ClickException(str(error)) from error
-    if json_file is not None:
-        json_file.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    click.echo(table(found))
+
+    def compare(temporary: Path) -> Comparison:
+        device = pick_device(asked.device)
+        base, side = open_base(asked.base, asked.resolution, temporary / "base")
+        options = Options(
+            **training,
+            workers=os.cpu_count() or 1 if workers is None else workers,
+            resolution=side,
+            precision=asked.precision_on(device),
+        )
+        if images < options.batch_size:
+            raise ConfigError(f"--images: {images} do not fill a batch; use {options.batch_size} or more, or lower --batch-size")  # fmt: skip
+        return Pair(base, drawn_images(images, side), options, device, temporary).compare(asked.base, asked.rounds)
+
+    run_comparison(compare, table, asked.json_file)
 
 
 @dataclass(frozen=True)

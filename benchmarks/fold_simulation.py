@@ -1,10 +1,10 @@
-"""Simulates verdicts of repetitions that test on a fold of the data set each, beside those on one carved test split.
+"""Simulates verdicts of repetitions that test on a fold of the data set each, beside those on one test split for all.
 
 python -m benchmarks.fold_simulation [--studies N]
 
 All studies of a cell are drawn at once from the model of `docs/statistics.md`, and judged by the formulas of the report. All numbers are percentage
 points. A training image has an effect of its own on the difference of two arms, so that repetitions which share training images are correlated. The effect
-that is asked for is the mean over data sets, which the folds speak of; the carved split speaks of its own training set, whose effect it is asked for.
+that is asked for is the mean over data sets, which the folds speak of; the single split speaks of its own training set, whose effect it is asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REPETITION, UNIT, REST = 100 * ASSUMED_REPETITION, 100 * ASSUMED_UNIT, 100 * ASS
 TRAINING = (0.0, 1.0, 2.0)
 """Lists standard deviations of what all training images of a repetition together do to the difference."""
 CLASSES = 3  # that are judged
-CARVED = 0.15  # the usual share of a test split
+HELD_OUT = 0.15  # the usual share of a test split
 ALPHA = 0.05
 
 
@@ -77,9 +77,9 @@ def judge_folds(random: np.random.Generator, world: World, studies: int) -> Judg
     return _judge(found, variance, np.full(studies, k - 1.0), world.effect)
 
 
-def judge_carved(random: np.random.Generator, world: World, studies: int) -> Judged:
+def judge_single(random: np.random.Generator, world: World, studies: int) -> Judged:
     """Returns what studies with one test split find, by the variance of `shared.metrics.two_way` and the sign-flip test."""
-    k, n = world.repetitions, CLASSES * round(CARVED * world.each)
+    k, n = world.repetitions, CLASSES * round(HELD_OUT * world.each)
     tested = random.normal(0, UNIT / math.sqrt(n), (studies, 1))
     rest = random.normal(0, math.hypot(REPETITION, REST / math.sqrt(n)), (studies, k))
     found = world.effect + tested + rest
@@ -120,13 +120,13 @@ def main(studies: int) -> None:
     """Prints false calls, coverage, the true error of the mean and power as Markdown tables."""
     click.echo(f"{studies} studies per cell, in per cent; the error of the mean in points\n")
     names = [f"folds, training images {sd:g}" for sd in TRAINING]
-    head = "| images per class | repetitions | " + " | ".join((*names, "carved split")) + " |"
+    head = "| images per class | repetitions | " + " | ".join((*names, "single split")) + " |"
     rule = f"|{'---|' * (len(names) + 3)}"
 
     def judged(each: int, k: int, effect: float) -> list[Judged]:
         worlds = [World(effect, each, k, sd) for sd in TRAINING]
         found = [judge_folds(np.random.default_rng(1), world, studies) for world in worlds]
-        return [*found, judge_carved(np.random.default_rng(1), worlds[0], studies)]
+        return [*found, judge_single(np.random.default_rng(1), worlds[0], studies)]
 
     click.echo(f"False calls / intervals that hold the truth / error of the mean\n\n{head}\n{rule}")
     for each, k in cells():

@@ -5,11 +5,9 @@ python -m benchmarks.generation [--base tiny|sd15|FOLDER] [--images N] [--steps 
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.base_options import base_options, open_base, used_precision
+from benchmarks.base_options import BaseOptions, base_options, open_base
+from benchmarks.comparison import run_comparison
 from benchmarks.drawn_images import drawn_images
 from benchmarks.machine import Machine, cpu_seconds, device_use
 from benchmarks.plain_pipeline import PlainPipeline
@@ -33,7 +32,7 @@ from shared.diffusion.load import load_generator
 from shared.diffusion.text_to_image.generator import DTYPES
 from shared.diffusion.text_to_image.model import LORA
 from shared.diffusion.text_to_image.train import finetune_text_to_image
-from shared.errors import ConfigError, InputError, TailfillError
+from shared.errors import ConfigError, InputError
 from shared.settings import Settings
 from shared.stop import StopSignal
 
@@ -101,30 +100,17 @@ class Comparison:
 @click.option("--steps", type=click.IntRange(min=1), default=SAMPLING.steps, show_default=True, help="Steps per image.")
 @click.option("--guidance", type=click.FloatRange(min=1), default=SAMPLING.guidance, show_default=True, help="The scale of guidance.")  # fmt: skip
 @click.option("--batches", default="1,4,16", show_default=True, help="Sizes of batches to try; the fastest of each side counts.")  # fmt: skip
-def main(
-    base: str,
-    resolution: int | None,
-    device: str,
-    precision: str | None,
-    rounds: int,
-    json_file: Path | None,
-    batches: str,
-    **drawing: Any,
-) -> None:
+def main(asked: BaseOptions, batches: str, **drawing: Any) -> None:
     """Draw the same images alternately by tailfill and by the pipeline of diffusers, and compare."""
-    log.configure("text")
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            used = pick_device(device)
-            folder, side = open_base(base, resolution, Path(temporary) / "base")
-            options = Options(**drawing, resolution=side, precision=used_precision(precision, used))
-            sizes = [size for size in _sizes(batches) if size <= options.images] or [options.images]
-            found = Pair(folder, options, used, Path(temporary)).compare(base, sizes, rounds)
-        except TailfillError as error:
-            raise click.ClickException(str(error)) from error
-    if json_file is not None:
-        json_file.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    click.echo(table(found))
+
+    def compare(temporary: Path) -> Comparison:
+        device = pick_device(asked.device)
+        base, side = open_base(asked.base, asked.resolution, temporary / "base")
+        options = Options(**drawing, resolution=side, precision=asked.precision_on(device))
+        sizes = [size for size in _sizes(batches) if size <= options.images] or [options.images]
+        return Pair(base, options, device, temporary).compare(asked.base, sizes, asked.rounds)
+
+    run_comparison(compare, table, asked.json_file)
 
 
 def _sizes(batches: str) -> list[int]:

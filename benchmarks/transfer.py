@@ -2,20 +2,19 @@
 
 python -m benchmarks.transfer [--case FILESxMIB ...] [--rounds N] [--store s3://bucket/prefix] [--json FILE]
 
-Tailfill does more: it computes each file's SHA-256 before an upload and after a download, writes a download under another name first, and a
-folder's files are checked for names that would leave it.
+Tailfill does more: it computes each file's SHA-256 before an upload and after a download, and a folder's files are checked for names that would
+leave it.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +24,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.comparison import run_comparison
 from benchmarks.machine import Machine
 from benchmarks.tables import markdown, spread, times
 from shared import log
@@ -33,7 +33,7 @@ from shared.artifacts.manifest import File
 from shared.artifacts.open import split_s3
 from shared.artifacts.remote import PARALLEL, local_folder
 from shared.artifacts.s3 import S3Store
-from shared.errors import ConfigError, InputError, TailfillError
+from shared.errors import ConfigError, InputError
 from shared.services.s3 import BUCKET, ready_seaweedfs, start_seaweedfs
 from shared.settings import Settings
 
@@ -96,21 +96,17 @@ class Comparison:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also writes every figure here.")
 def main(cases: Sequence[str], rounds: int, store: str | None, json_file: Path | None) -> None:
     """Transfer the same files alternately by tailfill and by plain boto3, and compare."""
-    log.configure("text")
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            chosen = [Case.parse(case) for case in cases]
-            with _server(store, Path(temporary)) as (settings, bucket, prefix):
-                pair = Pair(settings, bucket, f"{prefix}transfer-{uuid.uuid4().hex}", Path(temporary))
-                try:
-                    found = compare(pair, chosen, rounds, store or "SeaweedFS on this machine")
-                finally:
-                    pair.remove()
-        except TailfillError as error:
-            raise click.ClickException(str(error)) from error
-    if json_file is not None:
-        json_file.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    click.echo(table(found))
+
+    def transferred(temporary: Path) -> Comparison:
+        chosen = [Case.parse(case) for case in cases]
+        with _server(store, temporary) as (settings, bucket, prefix):
+            pair = Pair(settings, bucket, f"{prefix}transfer-{uuid.uuid4().hex}", temporary)
+            try:
+                return compare(pair, chosen, rounds, store or "SeaweedFS on this machine")
+            finally:
+                pair.remove()
+
+    run_comparison(transferred, table, json_file)
 
 
 @contextmanager

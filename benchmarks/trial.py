@@ -5,7 +5,6 @@ python -m benchmarks.trial STUDY.yaml [--set PATH=VALUE] [--images N] [--val-ima
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.comparison import run_comparison
 from benchmarks.options import data_options
 from benchmarks.outcome import Outcome
 from benchmarks.plain_loop import PlainLoop, check_arm
@@ -23,7 +23,6 @@ from shared import log
 from shared.classifier.data import kept_views
 from shared.config.load import load_study
 from shared.device import device_name, pick_device
-from shared.errors import TailfillError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,18 +42,14 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Train the first experiment of STUDY with its own parameters, alternately as a trial and as a plain loop, and compare."""
-    log.configure("text")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = work or Path(temporary)
+
+    def compared(temporary: Path) -> Summary:
+        folder = work or temporary
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            bench = Bench.make(load_study(study, sets), folder, images, val_images)
-            summary = compare(bench, seeds, (os.cpu_count() or 1) if workers is None else workers)
-        except TailfillError as error:
-            raise click.ClickException(str(error)) from error
-    if json_file is not None:
-        json_file.write_text(json.dumps(asdict(summary), indent=1) + "\n")
-    click.echo(table(summary))
+        bench = Bench.make(load_study(study, sets), folder, images, val_images)
+        return compare(bench, seeds, (os.cpu_count() or 1) if workers is None else workers)
+
+    run_comparison(compared, table, json_file)
 
 
 def compare(bench: Bench, seeds: int, workers: int) -> Summary:

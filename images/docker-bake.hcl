@@ -11,7 +11,6 @@ variable "SOURCE" { default = null }                              # where the co
 variable "BUILD_NETWORK" { default = "default" }                  # host: what RUN reaches is what this machine reaches
 variable "PIP_CONF" { default = "" }                              # a pip.conf and a uv.toml that name a package index of one's own;
 variable "UV_CONF" { default = "" }                               # passed as secrets, so that no image keeps them
-variable "COMPILER" { default = "" }                              # 1: base has g++ (250 MB), for studies with resources.compile
 variable "MLFLOW" { default = "" }                                # 1: control has MLflow's client (70 MB), for MLFLOW_TRACKING_URI
 
 function "tag" {
@@ -40,7 +39,6 @@ target "base" {
   tags       = tag("base")
   args = {
     PYTHON_IMAGE = PYTHON_IMAGE
-    COMPILER     = COMPILER
     IMPORTS      = <<-PYTHON
       import timm, torchvision, sklearn.linear_model, jinja2, matplotlib.pyplot, imagehash, accelerate, peft
       import boto3, optuna, sqlalchemy.dialects.postgresql.psycopg2, prometheus_client, scipy.stats, pyarrow.parquet, pyarrow.compute

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from tests.support.hostile import HostileFolder
+from tests.support.image_files import grey_folders
 from tests.support.small_study import SMALL_STUDY
 
 ROOT = Path(__file__).parents[1]
@@ -137,13 +136,8 @@ def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    for name, count in {"light": 40, "dark": 40, "grey": 14}.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = random.integers(0, 90, (32, 32, 3)) + {"light": 150, "grey": 80, "dark": 0}[name]
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number:02d}.png")
-    dataset = f"dataset={{source: folder, root: {tmp_path / 'data'}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
+    root = grey_folders(tmp_path / "data", light=40, dark=40, grey=14)
+    dataset = f"dataset={{source: folder, root: {root}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
     settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
     workdir = tmp_path / "work"
 

@@ -111,9 +111,9 @@ def fit_time(
     choice = choose_backbone(summary, seen_side)
     design = traded_with(choice.backbone)
     if design.folds and fitting.hours(design) > MOST * wanted:
-        carved = fitting.traded(replace(usual, backbone=choice.backbone, folds=False), wanted)
-        if fitting.hours(carved) <= MOST * wanted:
-            design, split = carved, SplitChoice(None, (NO_TIME_FOR_FOLDS,))
+        single = fitting.traded(replace(usual, backbone=choice.backbone, folds=False), wanted)
+        if fitting.hours(single) <= MOST * wanted:
+            design, split = single, SplitChoice(None, (NO_TIME_FOR_FOLDS,))
             fitting.most_repetitions = MOST_REPETITIONS
     design = fitting.filled(design, wanted)
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))

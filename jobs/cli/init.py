@@ -224,7 +224,7 @@ def _describe(summary: DataSummary, design: Design) -> list[str]:
 def _effect(summary: DataSummary, design: Design) -> list[str]:
     """Returns the smallest effect that the test images can show, with the variances that are assumed before anything is measured."""
     from shared.config.search import Verdict
-    from shared.metrics.forecast import assumed_components, smallest_effect
+    from shared.metrics.forecast import PowerForecast, assumed_components
     from shared.metrics.outer_folds import OuterFolds
     from shared.metrics.two_way import TwoWay
 
@@ -233,8 +233,8 @@ def _effect(summary: DataSummary, design: Design) -> list[str]:
     if not judged:
         return []
     components = assumed_components(judged, summary.test_images)
-    analysis = OuterFolds if design.folds else TwoWay
-    effect = smallest_effect(components, design.repetitions, summary.test_images, Verdict().alpha, analysis=analysis)
+    power = PowerForecast(components, Verdict().alpha, OuterFolds if design.folds else TwoWay)
+    effect = power.smallest_effect(design.repetitions, summary.test_images)
     least = min((int(summary.test_counts[c]), summary.schema.class_names[c]) for c in columns)
     return [
         f"verdict: would find an effect of {100 * effect:.1f} points of rare macro-F1 in 80 % of such studies; of the rare classes {least[1]} has the fewest "

@@ -324,7 +324,7 @@ class ParquetSource(Source):
     source: Literal["parquet"]
     """Chooses this source."""
     root: str
-    """Names the folder that holds the files, at any depth; a path or `s3://bucket/prefix`."""
+    """Names the folder that holds the files, at any depth; a path, `s3://bucket/prefix`, or `hf://owner/name@commit` for a data set of the hub."""
     file: str | None = None
     """Gives the path of the only file to read, inside `root`. If unset, all are read."""
     image_column: str = "image"

@@ -192,7 +192,7 @@ def _count_images(study: ResolvedStudy, data: Preview, forecast: Forecast) -> in
 def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> None:
     """Fills in what the verdict would find, with assumed variances."""
     from shared.data.schema import class_counts
-    from shared.metrics.forecast import assumed_components, needed, smallest_effect
+    from shared.metrics.forecast import PowerForecast, assumed_components
     from shared.metrics.outer_folds import OuterFolds
     from shared.metrics.table import metric_named
     from shared.metrics.two_way import TwoWay
@@ -210,14 +210,14 @@ def foresee_verdict(study: ResolvedStudy, data: Preview, forecast: Forecast) -> 
     else:
         forecast.test_images = {"all": units}
     judged = [n for n in forecast.test_images.values() if n]
-    repetitions, analysis = arms[0].final.seeds, OuterFolds if study.folds else TwoWay
     if not judged:
         return
     components = assumed_components(judged, units) if metric.by_class else assumed_components([], units)
     level = study.verdict.alpha / sum(e.name != study.verdict.baseline for e in arms)
-    effect = smallest_effect(components, repetitions, units, level, analysis=analysis)
+    power, repetitions = PowerForecast(components, level, OuterFolds if study.folds else TwoWay), arms[0].final.seeds
+    effect = power.smallest_effect(repetitions, units)
     forecast.smallest_effect = effect if math.isfinite(effect) else None
-    design = needed(components, repetitions, units, level, analysis=analysis)
+    design = power.needed(repetitions, units)
     forecast.to_settle = {"repetitions": design.repetitions, "test_images": design.units}
 
 

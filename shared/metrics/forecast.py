@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
@@ -43,79 +43,60 @@ class Needed:
     units: int
 
 
-def smallest_effect(
-    components: Components,
-    repetitions: int,
-    units: int,
-    alpha: float,
-    power: float = POWER,
-    analysis: type[Analysis] = TwoWay,
-) -> float:
-    """Returns the difference that a two-sided comparison at `alpha` finds with this power, in the unit of the components.
+@dataclass(frozen=True)
+class PowerForecast:
+    """Says what a two-sided comparison at `alpha` finds, whose errors have these components."""
 
-    `analysis` says how the repetitions test. It is infinite if no result of so few repetitions is significant.
-    """
-    if repetitions < 2 or units < 2 or 2 / 2**repetitions > alpha:
-        return math.inf
-    table = analysis.expected(components, repetitions, units)
-    quantiles = stdtrit(table.freedom, 1 - alpha / 2) + stdtrit(table.freedom, power)
-    effect = float(quantiles) * math.sqrt(table.variance)
-    if 4 / 2**repetitions <= alpha or not table.errors[0]:
+    components: Components
+    alpha: float
+    analysis: type[Analysis] = TwoWay
+    """Says how the repetitions test."""
+
+    def smallest_effect(self, repetitions: int, units: int, power: float = POWER) -> float:
+        """Returns the difference that is found with this power, in the unit of the components; infinity if so few repetitions can find none."""
+        if repetitions < 2 or units < 2 or 2 / 2**repetitions > self.alpha:
+            return math.inf
+        table = self.analysis.expected(self.components, repetitions, units)
+        quantiles = stdtrit(table.freedom, 1 - self.alpha / 2) + stdtrit(table.freedom, power)
+        effect = float(quantiles) * math.sqrt(table.variance)
+        if 4 / 2**repetitions <= self.alpha or not table.errors[0]:
+            return effect
+        # one repetition of another sign is too much for the sign-flip test: the chance that all have the right one, over errors of the test units
+        of_repetition, common = table.errors
+        shared = NODES * common
+
+        def missing(difference: float) -> float:
+            return power - float(WEIGHTS @ ndtr((difference + shared) / of_repetition) ** repetitions)
+
+        while missing(effect) > 0:
+            effect *= 1.02
         return effect
-    # one repetition of another sign is too much for the sign-flip test: the chance that all have the right one, over errors of the test units
-    of_repetition, common = table.errors
-    shared = NODES * common
 
-    def missing(difference: float) -> float:
-        return power - float(WEIGHTS @ ndtr((difference + shared) / of_repetition) ** repetitions)
+    def needed(self, repetitions: int, units: int, effect: float = TO_SETTLE) -> Needed:
+        """Returns the design that finds `effect` with power 80 %: more repetitions if these suffice, else more test units too.
 
-    while missing(effect) > 0:
-        effect *= 1.02
-    return effect
+        In the second case repetitions and units have about half of the variance each.
+        """
 
+        def least(of: PowerForecast, n: int) -> int:
+            k = repetitions
+            while k < MOST_REPETITIONS and of.smallest_effect(k, n) > effect:
+                k += max(1, k // 20)
+            return k
 
-def needed(
-    components: Components,
-    repetitions: int,
-    units: int,
-    alpha: float,
-    effect: float = TO_SETTLE,
-    analysis: type[Analysis] = TwoWay,
-) -> Needed:
-    """Returns the design that finds `effect` with power 80 %: more repetitions if these suffice, else more test units too.
+        if self.smallest_effect(MOST_REPETITIONS, units) <= effect:
+            return Needed(least(self, units), units)
+        half = replace(self, components=Components(self.components.repetition * math.sqrt(2), 0.0, 0.0))
+        k = least(half, ENDLESS)
+        return Needed(k, _least_units(lambda n: self.smallest_effect(k, n) <= effect, units))
 
-    In the second case repetitions and units have about half of the variance each.
-    """
+    def units_needed(self, repetitions: int, units: int, effect: float = TO_SETTLE) -> int | None:
+        """Returns how many test units find `effect` with power 80 % in so many repetitions, at least `units`; None if no number of units does."""
 
-    def found(k: int, n: int, of: Components = components) -> bool:
-        return smallest_effect(of, k, n, alpha, analysis=analysis) <= effect
+        def found(n: int) -> bool:
+            return self.smallest_effect(repetitions, n) <= effect
 
-    def least(k: int, n: int, of: Components) -> int:
-        while k < MOST_REPETITIONS and not found(k, n, of):
-            k += max(1, k // 20)
-        return k
-
-    if found(MOST_REPETITIONS, units):
-        return Needed(least(repetitions, units, components), units)
-    half = Components(components.repetition * math.sqrt(2), 0.0, 0.0)
-    k = least(repetitions, ENDLESS, half)
-    return Needed(k, _least_units(lambda n: found(k, n), units))
-
-
-def units_needed(
-    components: Components,
-    repetitions: int,
-    units: int,
-    alpha: float,
-    effect: float = TO_SETTLE,
-    analysis: type[Analysis] = TwoWay,
-) -> int | None:
-    """Returns how many test units find `effect` with power 80 % in so many repetitions, at least `units`; None if no number of units does."""
-
-    def found(n: int) -> bool:
-        return smallest_effect(components, repetitions, n, alpha, analysis=analysis) <= effect
-
-    return _least_units(found, units) if found(ENDLESS) else None
+        return _least_units(found, units) if found(ENDLESS) else None
 
 
 def _least_units(found: Callable[[int], bool], units: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from shared.config.study import least_seeds
 from shared.metrics.analysis import Analysis
 from shared.metrics.counts import Floats
-from shared.metrics.forecast import smallest_effect
+from shared.metrics.forecast import Needed, PowerForecast
 from shared.metrics.statistics import holm, sign_flip_p
 from shared.metrics.table import metric_named
 from shared.metrics.two_way import TwoWay
@@ -109,11 +109,24 @@ class Comparison:
     @property
     def smallest_effect(self) -> float | None:
         """Returns the difference that a study with these variances finds with power 80 %; None if it can find none."""
+        if self.table is None or self.forecast is None:
+            return None
+        effect = self.forecast.smallest_effect(self.n, self.table.units)
+        return effect if math.isfinite(effect) else None
+
+    @property
+    def forecast(self) -> PowerForecast | None:
+        """Returns what a comparison with these variances finds with other numbers of repetitions and test units; None without an analysis."""
         if self.table is None:
             return None
-        level = self.alpha / self.comparisons
-        effect = smallest_effect(self.table.components, self.n, self.table.units, level, analysis=type(self.table))
-        return effect if math.isfinite(effect) else None
+        return PowerForecast(self.table.components, self.alpha / self.comparisons, type(self.table))
+
+    @property
+    def to_settle(self) -> Needed | None:
+        """Returns the design that finds an effect of one point; None without an analysis."""
+        if self.table is None or self.forecast is None:
+            return None
+        return self.forecast.needed(self.n, self.table.units)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.config.stages import ReportConfig
-from shared.metrics.forecast import ENOUGH_UNITS, TO_SETTLE, design_text, needed
+from shared.metrics.forecast import ENOUGH_UNITS, TO_SETTLE, design_text
 from shared.metrics.table import metric_named
 from shared.metrics.verdict import ArmVerdict, Comparison, Interval, Outcome
 from shared.report.scores import Comparisons
@@ -126,14 +126,13 @@ class _Words:
     def to_settle(self, verdict: ArmVerdict) -> list[str]:
         """Returns what it takes to settle an effect of one point, if no effect was found and this study could not."""
         against = verdict.against_baseline
-        effect = against.smallest_effect
-        if verdict.outcome != "no effect found" or against.table is None or effect is None or effect <= TO_SETTLE:
+        effect, design = against.smallest_effect, against.to_settle
+        if verdict.outcome != "no effect found" or effect is None or effect <= TO_SETTLE:
             return []
-        level = against.alpha / against.comparisons
-        table = against.table
-        design = needed(table.components, against.n, table.units, level, analysis=type(table))
+        if design is None or against.table is None:
+            return []
         what = "images" if self.judged.folds else "test images"
-        return [f"To settle an effect of 1 point takes about {design_text(design, table.units, what)}."]
+        return [f"To settle an effect of 1 point takes about {design_text(design, against.table.units, what)}."]
 
     @property
     def _recipes(self) -> bool:

@@ -16,7 +16,7 @@ from shared.report.lineage import LineageEntry
 from shared.report.money import Cost, spent_text
 from shared.report.recommended import HELPS, Recommended, ValidationScores
 from shared.report.scores import Comparisons, StudyScores
-from shared.report.settling import MOST_NAMED, design_of, price_of_repetitions, repetitions_of, run_command, to_settle
+from shared.report.settling import MOST_NAMED, price_of_repetitions, repetitions_of, run_command, to_settle
 
 OF_IMAGES = ("finetune", "generate", "judge", "score")
 """Lists the stages that make and score generated images."""
@@ -239,7 +239,7 @@ class _Writer:
         """Returns the step if no effect was found and one of a point could have been missed."""
         against, title = verdict.against_baseline, f"Settle it, or drop the arm “{verdict.arm}”."
         found = f"So far: {_numbers(against)}."
-        design, effect = design_of(against), against.smallest_effect
+        design, effect = against.to_settle, against.smallest_effect
         if design is None or effect is None:
             return NextStep(title, found)
         more = design.repetitions - against.n

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from shared.config.search import Verdict
-from shared.metrics.forecast import MOST_REPETITIONS, Needed, needed, times_as_many, units_needed
+from shared.metrics.forecast import MOST_REPETITIONS, times_as_many
 from shared.metrics.outer_folds import OuterFolds
 from shared.metrics.verdict import Comparison
 from shared.report.class_readings import ClassReading
@@ -21,23 +21,13 @@ MOST_NAMED = 6
 """Limits how many classes a sentence names."""
 
 
-def design_of(comparison: Comparison) -> Needed | None:
-    """Returns the design that finds an effect of one point; None if the comparison has no analysis."""
-    if comparison.table is None:
-        return None
-    level = comparison.alpha / comparison.comparisons
-    table = comparison.table
-    return needed(table.components, comparison.n, table.units, level, analysis=type(table))
-
-
 def to_settle(comparison: Comparison, classes: Sequence[ClassReading]) -> str:
     """Returns in a sentence what finds an effect of one point: repetitions, test images of these classes, or both; empty if it was settled."""
-    design, table = design_of(comparison), comparison.table
-    if design is None or table is None:
+    design, table, forecast = comparison.to_settle, comparison.table, comparison.forecast
+    if design is None or table is None or forecast is None:
         return ""
-    level, analysis = comparison.alpha / comparison.comparisons, type(table)
-    alone = units_needed(table.components, comparison.n, table.units, level, analysis=analysis)
-    kind = "images" if analysis is OuterFolds else "test images"
+    alone = forecast.units_needed(comparison.n, table.units)
+    kind = "images" if isinstance(table, OuterFolds) else "test images"
     ways = []
     if design.units == table.units and design.repetitions > comparison.n:
         ways.append(f"about {design.repetitions:,} repetitions in place of {comparison.n}")

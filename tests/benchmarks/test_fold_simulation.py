@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.fold_simulation import ALPHA, World, fold_differences, judge_carved, judge_folds
+from benchmarks.fold_simulation import ALPHA, World, fold_differences, judge_folds, judge_single
 from shared.metrics.outer_folds import OuterFolds
 from shared.metrics.statistics import sign_flip_p
 
@@ -28,10 +28,10 @@ def test_folds_with_common_training_images_are_correlated() -> None:
     assert np.corrcoef(found[:, 0], found[:, 1])[0, 1] == pytest.approx(8 / 9, abs=0.03)
 
 
-def test_the_mean_errs_less_than_on_a_carved_split_and_a_large_effect_is_found() -> None:
+def test_the_mean_errs_less_than_on_a_single_split_and_a_large_effect_is_found() -> None:
     world = World(12.0, 110, 10, 0.0)
-    folds, carved = (judge(np.random.default_rng(0), world, STUDIES) for judge in (judge_folds, judge_carved))
-    assert folds.error < 0.8 * carved.error
+    folds, single = (judge(np.random.default_rng(0), world, STUDIES) for judge in (judge_folds, judge_single))
+    assert folds.error < 0.8 * single.error
     assert folds.better > 0.9
 
 

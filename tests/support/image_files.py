@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,17 @@ def picture(mode: str) -> Image.Image:
         image.putalpha(Image.fromarray(grid.astype(np.uint8)))
         return image
     return image.convert(mode)
+
+
+def grey_folders(root: Path, **counts: int) -> Path:
+    """Writes class folders of noisy images of 32 pixels, `light`, `grey` or `dark` as their class says, and returns the root."""
+    random = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 90, (32, 32, 3)) + {"light": 150, "grey": 80, "dark": 0}[name]
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number:02d}.png")
+    return root
 
 
 def encoded(mode: str, format: str, **options: object) -> bytes:

@@ -64,12 +64,12 @@ class Gain:
 
 
 def compile_denoiser(
-    model: Any, run: Callable[[], object], folder: Path, after: Callable[[], object] = lambda: None
+    model: Any, run: Callable[[], object], folder: Path, refit: Callable[[], object] = lambda: None
 ) -> Gain:
     """Compiles a denoiser in place, and returns what that takes and gains, by running `run` before and after.
 
-    `run` computes with the denoiser as the work that follows does. `folder` keeps what is compiled for the next process, and `after` is called
-    before the compiled network is timed. Raises ConfigError if torch cannot compile here.
+    `run` computes with the denoiser as the work that follows does. `folder` keeps what is compiled for the next process, and `refit` adapts
+    `run` to the memory that the compiled network needs. Raises ConfigError if torch cannot compile here.
     """
     from torch._dynamo.exc import TorchDynamoException
 
@@ -83,15 +83,15 @@ def compile_denoiser(
     else:
         model.compile()
     try:
-        after()
+        refit()
         run()
         compiling = time.monotonic() - begun
         compiled = _seconds(run, device)
     except TorchDynamoException as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"resources.compile: torch cannot compile the network here ({lines[0]}); install a C++ compiler (g++; the images have one if "
-            "they are built with COMPILER=1), or set it to false"
+            f"resources.compile: torch cannot compile the network here ({lines[0]}); install a C++ compiler (g++; images have one "
+            "if PYTHON_IMAGE, on which they are built, has one), or set it to false"
         ) from error
     return Gain(max(compiling - compiled, 0.0), before, compiled)
 

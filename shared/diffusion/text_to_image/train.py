@@ -300,7 +300,7 @@ class Trainer:
 
     def _try(self, part: slice) -> None:
         """Computes the gradient for a part of a batch, whose images all have the longest caption, as these take the most memory."""
-        self._loss(self.denoiser, self._longest(self._draw(self.state.step + 1)), part).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(self._loss(self.denoiser, self._longest(self._draw(self.state.step + 1)), part))
 
     def _longest(self, draw: Draw) -> Draw:
         """Returns a draw that has an image with the longest caption in place of each."""

@@ -336,8 +336,8 @@ def test_folds_are_one_per_repetition() -> None:
     study = study_from_tree(tree(dataset=FOLDED, verdict=verdict, experiments=ARMS, search=SEARCH, final={"seeds": 6}))
     assert study.folds
     assert [study.fold(n) for n in (0, 5)] == [Fold(number=0, count=6), Fold(number=5, count=6)]
-    carved = study_from_tree(tree(experiments=ARMS))
-    assert (carved.folds, carved.fold(0)) == (False, None)
+    shared = study_from_tree(tree(experiments=ARMS))
+    assert (shared.folds, shared.fold(0)) == (False, None)
 
 
 @pytest.mark.parametrize(

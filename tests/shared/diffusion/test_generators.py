@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from shared.diffusion.generators import GENERATORS, GeneratorKind, generator_kin
 from shared.diffusion.load import load_generator
 from shared.errors import DataError, Stopped
 from shared.stop import StopSignal
-from tests.support.checkpoints import FolderCheckpoints
+from tests.support.checkpoints import StoppingCheckpoints
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
 
 ROOT = Path(__file__).parents[3]
@@ -46,20 +45,6 @@ def tiny_config(name: str, kind: GeneratorKind, base: Path) -> Finetune:
     return kind.config.model_validate(
         {"generator": name} | {field: value for field, value in small.items() if field in kind.config.model_fields}
     )
-
-
-class StoppingCheckpoints(FolderCheckpoints):
-    """Sends the stop signal once a checkpoint is saved."""
-
-    def __init__(self, folder: Path, stop: StopSignal) -> None:
-        super().__init__(folder)
-        self._stop = stop
-        self.steps: list[object] = []
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        super().save(files, **values)
-        self.steps.append(values["step"])
-        self._stop.set()
 
 
 def package_of(name: str) -> str:

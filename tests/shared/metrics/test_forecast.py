@@ -16,12 +16,10 @@ from shared.metrics.forecast import (
     ASSUMED_REPETITION,
     TO_SETTLE,
     Needed,
+    PowerForecast,
     assumed_components,
     design_text,
-    needed,
-    smallest_effect,
     times_as_many,
-    units_needed,
 )
 from shared.metrics.two_way import TwoWay
 
@@ -51,7 +49,7 @@ def power(effect: float, of: Components, k: int, n: int, alpha: float, draws: in
 @pytest.mark.parametrize("of", SETTINGS, ids=("repetitions", "both", "images"))
 @pytest.mark.parametrize(("k", "n", "alpha"), [(6, 300, 0.05), (8, 60, 0.05), (10, 3000, 0.05), (7, 300, 0.025)])
 def test_four_of_five_studies_find_it(of: Components, k: int, n: int, alpha: float) -> None:
-    effect = smallest_effect(of, k, n, alpha)
+    effect = PowerForecast(of, alpha).smallest_effect(k, n)
     assert 0.73 <= power(effect, of, k, n, alpha) <= 0.88
     assert power(effect / 2, of, k, n, alpha) < 0.5
 
@@ -63,31 +61,34 @@ def test_four_of_five_studies_find_it(of: Components, k: int, n: int, alpha: flo
 def test_what_is_needed_settles_a_point_and_a_tenth_less_does_not(
     repetition: float, unit: float, rest: float, k: int, n: int
 ) -> None:
-    of = Components(repetition, unit, rest)
-    design = needed(of, k, n, 0.05)
+    forecast = PowerForecast(Components(repetition, unit, rest), 0.05)
+    design = forecast.needed(k, n)
     assert design.repetitions >= k
     assert design.units >= n
-    assert smallest_effect(of, design.repetitions, design.units, 0.05) <= TO_SETTLE
+    assert forecast.smallest_effect(design.repetitions, design.units) <= TO_SETTLE
     if design.units > n:
-        assert smallest_effect(of, 1000, n, 0.05) > TO_SETTLE
-        assert smallest_effect(of, design.repetitions, max(n, int(0.9 * design.units)), 0.05) > TO_SETTLE
+        assert forecast.smallest_effect(1000, n) > TO_SETTLE
+        assert forecast.smallest_effect(design.repetitions, max(n, int(0.9 * design.units))) > TO_SETTLE
     elif design.repetitions > k:
-        assert smallest_effect(of, max(k, int(0.9 * design.repetitions)), n, 0.05) > TO_SETTLE
+        assert forecast.smallest_effect(max(k, int(0.9 * design.repetitions)), n) > TO_SETTLE
 
 
 def test_test_units_alone_settle_a_point_or_cannot() -> None:
     quiet = Components(0.003, 0.2, 0.3)
-    units = units_needed(quiet, 10, 200, 0.05)
+    forecast = PowerForecast(quiet, 0.05)
+    units = forecast.units_needed(10, 200)
     assert units is not None
-    assert smallest_effect(quiet, 10, units, 0.05) <= TO_SETTLE < smallest_effect(quiet, 10, int(0.95 * units), 0.05)
-    assert units_needed(quiet, 10, 10**6, 0.05) == 10**6  # there are enough
-    assert units_needed(Components(0.03, 0.2, 0.3), 10, 200, 0.05) is None  # the repetitions alone differ too much
+    assert forecast.smallest_effect(10, units) <= TO_SETTLE < forecast.smallest_effect(10, int(0.95 * units))
+    assert forecast.units_needed(10, 10**6) == 10**6  # there are enough
+    assert (
+        PowerForecast(Components(0.03, 0.2, 0.3), 0.05).units_needed(10, 200) is None
+    )  # the repetitions alone differ too much
 
 
 def test_too_few_repetitions_find_nothing() -> None:
-    assert smallest_effect(SETTINGS[0], 5, 1000, 0.05) == math.inf
-    assert smallest_effect(SETTINGS[0], 6, 1000, 0.025) == math.inf
-    assert smallest_effect(SETTINGS[0], 6, 1, 0.05) == math.inf
+    assert PowerForecast(SETTINGS[0], 0.05).smallest_effect(5, 1000) == math.inf
+    assert PowerForecast(SETTINGS[0], 0.025).smallest_effect(6, 1000) == math.inf
+    assert PowerForecast(SETTINGS[0], 0.05).smallest_effect(6, 1) == math.inf
 
 
 def test_a_mean_over_classes_has_the_error_of_its_rarest() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from scipy.stats import t as student
 
 from shared.data.schema import LabelGroup, LabelSchema
 from shared.metrics.analysis import Components
-from shared.metrics.counts import class_f1, count, mean_defined
-from shared.metrics.forecast import assumed_components, needed, smallest_effect, units_needed
+from shared.metrics.counts import DecisionCounts, Floats, class_f1, count, mean_defined, ratio
+from shared.metrics.forecast import PowerForecast, assumed_components
 from shared.metrics.influence import influences_on
 from shared.metrics.outer_folds import OuterFolds, pseudo_rows
 from shared.metrics.verdict import Measured, compare
@@ -22,7 +21,7 @@ BOTH_TESTS = 0.05
 DRAWS = 2000
 
 
-def macro_f1(counts):  # type: ignore[no-untyped-def]
+def macro_f1(counts: DecisionCounts) -> Floats:
     return mean_defined(class_f1(counts))
 
 
@@ -51,8 +50,8 @@ def test_pseudo_values_mean_the_metric_of_all_images_and_follow_a_linear_one_exa
     rows = pseudo_rows(value, influences_on(macro_f1, decided, labels, units), fold)
     assert np.mean([row.mean() for row in rows]) == pytest.approx(value, abs=1e-12)
 
-    def share_of_hits(counts):  # type: ignore[no-untyped-def]
-        return counts.tp.sum(axis=-1) / (counts.tp + counts.fn).sum(axis=-1)
+    def share_of_hits(counts: DecisionCounts) -> Floats:
+        return ratio(counts.tp.sum(axis=-1), counts.support.sum(axis=-1))
 
     right = (decided & (labels == 1)).any(axis=1)
     rows = pseudo_rows(right.mean(), influences_on(share_of_hits, decided, labels, units), fold)
@@ -98,22 +97,22 @@ def test_f1_of_one_test_image_per_class_and_fold_makes_few_false_calls_and_finds
 
 def test_the_forecast_knows_folds() -> None:
     of = assumed_components([110] * 3, 330)
-    effect = partial(smallest_effect, of, alpha=0.05, analysis=OuterFolds)
-    assert effect(10, 330) < effect(6, 330)
-    assert effect(10, 3300) < effect(10, 330)
-    assert smallest_effect(of, 5, 330, 0.05, analysis=OuterFolds) == math.inf
+    power = PowerForecast(of, 0.05, OuterFolds)
+    assert power.smallest_effect(10, 330) < power.smallest_effect(6, 330)
+    assert power.smallest_effect(10, 3300) < power.smallest_effect(10, 330)
+    assert power.smallest_effect(5, 330) == math.inf
     expected = OuterFolds.expected(of, 10, 330)
     assert expected.components.rest == pytest.approx(math.hypot(of.unit, of.rest))
     assert expected.components.repetition == pytest.approx(of.repetition)
-    design = needed(of, 10, 330, 0.05, 0.02, analysis=OuterFolds)
-    assert smallest_effect(of, design.repetitions, design.units, 0.05, analysis=OuterFolds) <= 0.0215
-    assert (units_needed(of, 10, 330, 0.05, 0.02, analysis=OuterFolds) or 0) > 330
+    design = power.needed(10, 330, 0.02)
+    assert power.smallest_effect(design.repetitions, design.units) <= 0.0215
+    assert (power.units_needed(10, 330, 0.02) or 0) > 330
 
 
 def test_the_forecast_comes_true() -> None:
     """With the smallest effect four of five drawn studies find it, by the t test and the sign-flip test."""
     of, k, n = Components(0.012, 0.0, 0.33), 10, 330
-    effect = smallest_effect(of, k, n, 0.05, analysis=OuterFolds)
+    effect = PowerForecast(of, 0.05, OuterFolds).smallest_effect(k, n)
     random = np.random.default_rng(2)
     # the correlation of which the variance is an estimate: 1/k, as the folds' values would have by their common training images
     own, common = OuterFolds.expected(of, k, n).errors

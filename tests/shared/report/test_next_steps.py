@@ -14,7 +14,7 @@ from jobs.__main__ import cli
 from shared.config.prices import Prices
 from shared.config.search import Verdict
 from shared.config.stages import ReportConfig
-from shared.metrics.forecast import smallest_effect
+from shared.metrics.forecast import PowerForecast
 from shared.report.answer import interval_text, points
 from shared.report.class_readings import read_classes
 from shared.report.inputs import Results, StageResult, read_study
@@ -173,8 +173,9 @@ def test_no_effect_says_what_settles_it(tmp_path: Path) -> None:
     repetitions = int(re.search(r"about (\d+) repetitions", text)[1])  # type: ignore[index]
     factor = float(re.search(r"([\d.]+) times as many test images", text)[1])  # type: ignore[index]
     units = round(factor * against.table.units)
-    assert smallest_effect(against.table.components, repetitions, units, 0.05) == pytest.approx(0.01, rel=0.06)
-    assert smallest_effect(against.table.components, repetitions // 2, units, 0.05) > 0.011
+    power = PowerForecast(against.table.components, 0.05)
+    assert power.smallest_effect(repetitions, units) == pytest.approx(0.01, rel=0.06)
+    assert power.smallest_effect(repetitions // 2, units) > 0.011
     counts = {r.name: r.test_images for r in said.facts.classes.judged}
     named = re.findall(r"([\w/]+) (\d+) → (\d+)", text)
     assert {name: int(now) for name, now, _ in named} == counts

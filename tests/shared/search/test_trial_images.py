@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from shared.artifacts.manifest import Manifest
 from shared.config.load import load_study
+from tests.support.image_files import grey_folders
 from tests.support.in_process import InProcess
 from tests.support.small_study import SMALL_STUDY
 
@@ -56,13 +55,8 @@ def test_equal_settings_are_made_once_and_the_best_are_trained_on(tmp_path: Path
 
 @pytest.mark.slow
 def test_the_images_of_a_trial_are_made_from_the_fold_of_its_repetition(tmp_path: Path, database_url: str) -> None:
-    random = np.random.default_rng(0)
-    for name, count in {"light": 30, "dark": 30, "grey": 10}.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = random.integers(0, 90, (32, 32, 3)) + {"light": 150, "grey": 80, "dark": 0}[name]
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{number:02d}.png")
-    data = f"dataset={{source: folder, root: {tmp_path / 'data'}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
+    root = grey_folders(tmp_path / "data", light=30, dark=30, grey=10)
+    data = f"dataset={{source: folder, root: {root}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
     kept = [
         sets for sets in SETS if not sets.startswith(("verdict", "dataset", "rare", "search=", "final", "experiments"))
     ]

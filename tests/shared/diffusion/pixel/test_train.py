@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,13 @@ from shared.diffusion.pixel.train import finetune_pixel
 from shared.errors import DataError, InputError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
-from tests.support.checkpoints import FolderCheckpoints
+from tests.support.checkpoints import FolderCheckpoints, StoppingCheckpoints
 from tests.support.pixel_images import shapes
 
 Train = Callable[..., Path]
 CONFIG = PixelFinetune(
     generator="pixel", steps=12, batch_size=4, resolution=16, width=8, warmup_steps=3, ema=0.9, checkpoint_every=5
 )
-
-
-class StoppingCheckpoints(FolderCheckpoints):
-    """Sends the stop signal when a checkpoint is saved. The training then makes one more step, and must end."""
-
-    def __init__(self, folder: Path, stop: StopSignal) -> None:
-        super().__init__(folder)
-        self._stop = stop
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        super().save(files, **values)
-        self._stop.set()
 
 
 @pytest.fixture(scope="module")

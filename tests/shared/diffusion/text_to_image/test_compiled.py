@@ -21,7 +21,7 @@ from shared.diffusion.text_to_image.train import finetune_text_to_image
 from shared.errors import ConfigError, Stopped
 from shared.log import Log
 from shared.stop import StopSignal
-from tests.support.checkpoints import FolderCheckpoints
+from tests.support.checkpoints import StoppingCheckpoints
 from tests.support.tiny_pipeline import tiny_finetuning
 
 RED_SQUARE, GREEN_STRIPE = np.array([1, 0, 1, 0], np.int8), np.array([0, 1, 0, 1], np.int8)
@@ -54,19 +54,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-class StopsAfterTwo(FolderCheckpoints):
-    """Sends the stop signal as the checkpoint of the second step is saved."""
-
-    def __init__(self, folder: Path, stop: StopSignal) -> None:
-        super().__init__(folder)
-        self._stop = stop
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        super().save(files, **values)
-        if values["step"] == 2:
-            self._stop.set()
-
-
 def test_a_compiled_training_goes_on_and_its_weights_are_those_of_a_plain_one_but_for_rounding(
     tiny_base: Path, source: BaseSource, compiled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,7 +72,9 @@ def test_a_compiled_training_goes_on_and_its_weights_are_those_of_a_plain_one_bu
 
     stop = StopSignal()
     finetuning = replace(
-        tiny_finetuning(tmp_path / "resumed", fast, CPU), stop=stop, checkpoints=StopsAfterTwo(tmp_path / "kept", stop)
+        tiny_finetuning(tmp_path / "resumed", fast, CPU),
+        stop=stop,
+        checkpoints=StoppingCheckpoints(tmp_path / "kept", stop, step=2),
     )
     with pytest.raises(Stopped):
         finetune_text_to_image(config(tiny_base), finetuning)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from shared.diffusion.text_to_image.families.stable_diffusion import StableDiffu
 from shared.diffusion.text_to_image.train import choose_images, finetune_text_to_image
 from shared.errors import ConfigError, DataError, InputError, Stopped
 from shared.stop import StopSignal
-from tests.support.checkpoints import FolderCheckpoints
+from tests.support.checkpoints import FolderCheckpoints, StoppingCheckpoints
 from tests.support.tiny_pipeline import tiny_images, tiny_pipeline
 
 RARE = np.array([1])  # colour/green
@@ -69,22 +67,6 @@ class Finetune:
 @pytest.fixture
 def finetune(tiny_base: Path, source: BaseSource, tmp_path: Path, device: torch.device) -> Finetune:
     return Finetune(tiny_base, source, tmp_path, device)
-
-
-class StopAt(FolderCheckpoints):
-    """Sends the stop signal when the checkpoint of a step is saved."""
-
-    def __init__(self, folder: Path, step: int, stop: StopSignal, takes: float = 0.0) -> None:
-        super().__init__(folder)
-        self.step, self.stop, self.takes = step, stop, takes
-        self.steps: list[int] = []
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        super().save(files, **values)
-        self.steps.append(int(values["step"]))
-        if values["step"] == self.step:
-            self.stop.set()
-            time.sleep(self.takes)
 
 
 def same(a: Path, b: Path, device: torch.device) -> bool:
@@ -141,7 +123,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     values |= {"steps": 15, "checkpoint_every": 7}
     whole, curve = finetune("whole", **values)
     stop = StopSignal()
-    checkpoints = StopAt(tmp_path / "kept", 7, stop)
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop, 7)
     with pytest.raises(Stopped):
         finetune("resumed", checkpoints, stop, **values)
     first, last = checkpoints.steps
@@ -160,7 +142,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 def test_no_checkpoint_that_would_not_fit_into_the_grace_period(finetune: Finetune, tmp_path: Path) -> None:
     stop = StopSignal(grace_seconds=0.2)
-    checkpoints = StopAt(tmp_path / "kept", 7, stop, takes=0.2)  # seconds, of which half may be used
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop, 7, takes=0.2)  # seconds, of which half may be used
     with pytest.raises(Stopped):
         finetune("out", checkpoints, stop, steps=15, checkpoint_every=7)
     assert checkpoints.steps == [7]
@@ -234,7 +216,7 @@ def test_an_interrupted_run_in_parts_ends_with_the_same_weights(
     values: dict[str, Any] = {"batch_size": 3, "steps": 15, "checkpoint_every": 7, "method": "lora"}
     whole, _ = finetune("whole", **values)
     stop = StopSignal()
-    checkpoints = StopAt(tmp_path / "kept", 7, stop)
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop, 7)
     with pytest.raises(Stopped):
         finetune("resumed", checkpoints, stop, **values)
     resumed, _ = finetune("resumed", checkpoints, **values)

@@ -41,7 +41,7 @@ from shared.errors import ConfigError, DataError, Stopped
 from shared.settings import Settings
 from shared.stop import StopSignal
 from shared.weights.inputs import FewStepAdapter
-from tests.support.checkpoints import FolderCheckpoints
+from tests.support.checkpoints import StoppingCheckpoints
 from tests.support.few_step import few_step_lora
 from tests.support.tiny_families import PIPELINES, tiny_base
 from tests.support.tiny_pipeline import SCHEMA, tiny_finetuning, tiny_images
@@ -332,18 +332,6 @@ def test_a_step_reads_no_file_of_the_base(trained: Files, load: Any, monkeypatch
     assert within == []
 
 
-class StopAt(FolderCheckpoints):
-    """Sends the stop signal when the first checkpoint is saved."""
-
-    def __init__(self, folder: Path, stop: StopSignal) -> None:
-        super().__init__(folder)
-        self.stop = stop
-
-    def save(self, files: Mapping[str, Path], **values: int | float | str) -> None:
-        super().save(files, **values)
-        self.stop.set()
-
-
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_an_interrupted_training_ends_with_the_same_weights(
     base: Path, source: BaseSource, tmp_path: Path, method: str
@@ -352,7 +340,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     finetuning = tiny_finetuning(tmp_path / "whole/out", source, torch.device("cpu"))
     whole = train(base, method, finetuning, **values)
     stop = StopSignal()
-    checkpoints = StopAt(tmp_path / "kept", stop)
+    checkpoints = StoppingCheckpoints(tmp_path / "kept", stop)
     stopped = replace(finetuning, out=tmp_path / "stopped/out", checkpoints=checkpoints, stop=stop)
     with pytest.raises(Stopped):
         train(base, method, stopped, **values)
