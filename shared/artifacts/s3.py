@@ -22,7 +22,8 @@ from shared.artifacts.store import NotFound, Stored, Unfinished, check_size, fol
 from shared.digests import stream_digest
 from shared.errors import ArtifactError, UnavailableError
 from shared.log import Log
-from shared.names import checked_name
+from shared.names import checked_name, shown
+from shared.parallel import in_threads
 from shared.retries import FULL_JITTER, Backoff, retrying
 from shared.settings import Settings
 
@@ -37,6 +38,8 @@ MOST_LISTED = 10_000_000  # objects, of which each takes some 300 bytes of memor
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 PART_OF_COPY = 256 << 20  # bytes that a server copies within one request, before it would take too long to answer
+PART_OF_READ = 16 << 20
+READERS = 8  # parts of an object that are read at once
 COPY = TransferConfig(multipart_threshold=PART_OF_COPY, multipart_chunksize=PART_OF_COPY, max_concurrency=4)
 
 PROBE = ".tailfill-probe"
@@ -49,6 +52,13 @@ class Listed(NamedTuple):
     etag: str
     """Holds the entity tag, which changes with the object's content."""
     size: int
+
+
+class Version(NamedTuple):
+    """Describes the content that an object has while it is read."""
+
+    etag: str
+    length: int
 
 
 class S3Store:
@@ -123,30 +133,60 @@ class S3Store:
         return self._read_whole(key, read)
 
     def get_file(self, key: str, path: Path, size: int | None = None) -> None:
-        """Writes the object's bytes to a file; after a lost connection it continues from the byte it had reached.
+        """Writes the object's bytes to a file. A large one arrives in parts, several at once; after a lost connection each part goes on from the
+        byte that it had reached.
 
         Raises NotFound, and ArtifactError before it writes more than `size` bytes, or if that is None than the server announces.
         """
-        tag: str | None = None
+        whole: Version | None = None
         done = 0
 
-        def read() -> None:
-            nonlocal tag, done
-            rest = {} if tag is None else {"Range": f"bytes={done}-", "IfMatch": tag}
-            with self._answer(key, **rest) as answer:
-                length = self._length(answer, key)
-                if size is not None and done + length > size:
-                    raise too_long(f"{self.url}/{key}", size)
-                tag = answer["ETag"] if length else None  # an empty range cannot be asked for
-                with path.open("r+b" if done else "wb") as file:
-                    file.seek(done)
-                    for chunk in self._chunks(answer, key):
-                        with disk_errors(path):
-                            file.write(chunk)
-                            file.flush()
-                        done += len(chunk)
+        def read() -> None:  # the first part, with the first answer, which describes the whole object
+            nonlocal whole, done
+            with self._answer(key) if whole is None else self._answer_from(key, whole, done) as answer:
+                if whole is None:
+                    length = self._length(answer, key)
+                    if size is not None and length > size:
+                        raise too_long(f"{self.url}/{key}", size)
+                    with disk_errors(path):
+                        path.write_bytes(b"")
+                    if not length:
+                        return
+                    whole = Version(answer["ETag"], length)
+                for count in self._write(answer, key, path, done, min(PART_OF_READ, whole.length) - done):
+                    done += count
 
         self._read_whole(key, read)
+        if whole is not None and whole.length > PART_OF_READ:
+            starts = range(PART_OF_READ, whole.length, PART_OF_READ)
+            for _ in in_threads(partial(self._get_part, key, path, whole), starts, READERS):
+                pass
+
+    def _get_part(self, key: str, path: Path, whole: Version, start: int) -> None:
+        """Writes the part of an object that begins at `start` to its place in the file."""
+        done, end = start, min(start + PART_OF_READ, whole.length)
+
+        def read() -> None:
+            nonlocal done
+            with self._answer_from(key, whole, done, end) as answer:
+                for count in self._write(answer, key, path, done, end - done):
+                    done += count
+
+        self._read_whole(key, read)
+
+    def _write(self, answer: Mapping[str, Any], key: str, path: Path, start: int, most: int) -> Iterator[int]:
+        """Writes at most so many bytes of an answer to a file from `start` on; yields how many after each write."""
+        with path.open("r+b") as file:
+            file.seek(start)
+            for chunk in self._chunks(answer, key):
+                taken = chunk[:most]
+                with disk_errors(path):
+                    file.write(taken)
+                    file.flush()
+                yield len(taken)
+                most -= len(taken)
+                if not most:
+                    return
 
     def digest(self, key: str) -> str:
         """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
@@ -209,6 +249,18 @@ class S3Store:
         """Yields the server's answer to a request for an object, whose body is closed at the end of the block."""
         answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **options)
         with closing(answer["Body"]):
+            yield answer
+
+    @contextmanager
+    def _answer_from(self, key: str, whole: Version, start: int, end: int | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yields the answer to a request for an object's bytes from `start` to before `end`; raises UnavailableError if it has others."""
+        last = (whole.length if end is None else end) - 1
+        with self._answer(key, Range=f"bytes={start}-{last}", IfMatch=whole.etag) as answer:
+            wanted, found = f"bytes {start}-{last}/{whole.length}", answer.get("ContentRange")
+            if found != wanted:
+                raise UnavailableError(
+                    f"{self.url}/{key}: the server was asked for {wanted}, and sent {shown(found)}; {PORTAL}"
+                )
             yield answer
 
     def _length(self, answer: Mapping[str, Any], key: str) -> int:
@@ -342,8 +394,15 @@ class S3Store:
         """Returns what `read` returns; calls it again if a body was cut short, as botocore retries requests, not bodies."""
 
         def attempt() -> T:
-            with s3_errors(self._at, key):
-                return read()
+            try:
+                with s3_errors(self._at, key):
+                    return read()
+            except (
+                AlreadyExists
+            ):  # of a read, the condition is that the object is still the one of which a part was read
+                raise UnavailableError(
+                    f"{self.url}/{key}: was replaced while it was read; run the same command again"
+                ) from None
 
         warn = partial(log.warning, "retry of a body that was cut short", key=key)
         return retrying(CutShort, READ_BACKOFF, warn, self._at.attempts)(attempt)

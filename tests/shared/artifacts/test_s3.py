@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import socket
 import socketserver
 import threading
@@ -205,6 +206,43 @@ def test_a_body_that_is_cut_short_twice_arrives_whole(
         assert S3Store(BUCKET, "cut", settings).get("twice") == body
 
 
+@pytest.mark.parametrize("length", [0, 1, 999_999, 1_000_000, 1_000_001, 5_300_000])
+def test_a_large_object_arrives_in_parts(
+    s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(s3, "PART_OF_READ", 1_000_000)
+    body = os.urandom(length)
+    s3_store.put("parts", body)
+    (tmp_path / "copy").write_bytes(b"x" * 7_000_000)  # a longer file that was there before
+    s3_store.get_file("parts", tmp_path / "copy", length)
+    assert (tmp_path / "copy").read_bytes() == body
+
+
+def test_parts_that_are_cut_short_go_on(s3_server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_OF_READ", 3_000_000)
+    body = os.urandom(20_000_000)
+    S3Store(BUCKET, "cut", s3_server).put("parts", body)
+    with cut_short(s3_server, 2_500_000, 6) as settings:
+        S3Store(BUCKET, "cut", settings).get_file("parts", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == body
+
+
+def test_an_object_that_is_replaced_between_its_parts(
+    s3_store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_OF_READ", 1_000_000)
+    s3_store.put("replaced", b"a" * 3_000_000)
+    get_part = S3Store._get_part
+
+    def replaced(store: S3Store, key: str, *rest: Any) -> None:
+        store.put(key, b"b" * 3_000_000)
+        get_part(store, key, *rest)
+
+    monkeypatch.setattr(S3Store, "_get_part", replaced)
+    with pytest.raises(UnavailableError, match="replaced: was replaced while it was read; run the same command again"):
+        s3_store.get_file("replaced", tmp_path / "copy")
+
+
 class Endless(socketserver.StreamRequestHandler):
     """Answers each request with a body that does not end, whose length it gives as 5 bytes, or not at all."""
 
@@ -282,6 +320,18 @@ class Answer(Endless):
             pass
         with suppress(OSError):
             self.wfile.write(self.said)
+
+
+def test_a_server_that_sends_another_part_than_was_asked_for(
+    s3_server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_OF_READ", 2)
+    Answer.said = b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 5\r\n\r\nhello'
+    with (
+        hostile(s3_server, Answer) as store,
+        pytest.raises(UnavailableError, match=r"p/a: the server was asked for bytes \d-\d/5, and sent 'None'; a proxy"),
+    ):
+        store.get_file("a", tmp_path / "a")
 
 
 DATE = "Date: Sat, 28 Nov 2026 10:00:00 GMT"
