@@ -90,7 +90,7 @@ def run_study(
             for step in session.steps:
                 if step.warm_start is not None:
                     step.warm_start.committed()  # raises now if it is missing, not hours later
-            forecast = begin_with_forecast(study, session.steps, workdir, Settings.from_environment())
+            forecast = begin_with_forecast(study, session.steps, workdir, Settings.from_environment(), workers)
         console.say(f"study {study.name}: {len(session.steps)} stages; work directory {workdir}")
         console.say(_said(forecast))
         # the metrics of the whole run have one port, over which the coordinators of several experiments would fight

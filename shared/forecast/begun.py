@@ -36,14 +36,15 @@ class _Kept(Section):
 
 
 def begin_with_forecast(
-    study: ResolvedStudy, steps: list[Step], workdir: Path, settings: Settings
+    study: ResolvedStudy, steps: list[Step], workdir: Path, settings: Settings, workers: int | None = None
 ) -> RunForecast | None:
     """Gives the forecast of a run to the last of its steps, the report, and returns it; None if its work was never timed on this machine.
 
-    That of the first start is kept, as long as the plan stays the same. Nothing is timed now: a run should begin.
+    `workers` is their number per search, by default the study's. The forecast of the first start is kept, as long as the plan stays the same.
+    Nothing is timed now: a run should begin.
     """
     plan = canonical_digest([step.id for step in steps])
-    forecast = _read(workdir / FILE, plan) or _make(study, settings)
+    forecast = _read(workdir / FILE, plan) or _make(study, settings, workers)
     if forecast is None:
         return None
     with whole_file(workdir / FILE, private=False) as temporary:
@@ -65,7 +66,7 @@ def _read(path: Path, plan: str) -> RunForecast | None:
     return kept.forecast if kept.plan == plan else None
 
 
-def _make(study: ResolvedStudy, settings: Settings) -> RunForecast | None:
+def _make(study: ResolvedStudy, settings: Settings, workers: int | None) -> RunForecast | None:
     from shared.forecast.forecast import forecast_study
 
     root = study.dataset.root
@@ -73,7 +74,7 @@ def _make(study: ResolvedStudy, settings: Settings) -> RunForecast | None:
     if not (settings.cache / FOLDER).is_dir() or (root is not None and is_s3(root)):
         return None
     try:
-        found = forecast_study(study, measures=False)
+        found = forecast_study(study, measures=False, workers=workers)
     except TailfillError as error:
         log.warning("there is no forecast", reason=str(error))  # the stage that meets it ends the run
         return None

@@ -91,11 +91,11 @@ class Forecast:
     """Estimates the size in GiB of the results in the store and of what is cached, without the weights of a generator that is not timed."""
 
 
-def forecast_study(study: ResolvedStudy, measures: bool = True) -> Forecast:
+def forecast_study(study: ResolvedStudy, measures: bool = True, workers: int | None = None) -> Forecast:
     """Returns a forecast: lists the images, counts what would be generated and trained, and times a few steps of each kind of work.
 
-    What was timed before is not timed again, and without `measures` nothing is. Raises DataError if the data cannot be listed, and ConfigError or
-    DataError for weights that cannot be used.
+    What was timed before is not timed again, and without `measures` nothing is. `workers` is their number per search, by default the study's.
+    Raises DataError if the data cannot be listed, and ConfigError or DataError for weights that cannot be used.
     """
     from shared.artifacts.remote import local_folder
     from shared.weights.check import check_files
@@ -108,11 +108,16 @@ def forecast_study(study: ResolvedStudy, measures: bool = True) -> Forecast:
             root = local_folder(study.dataset.root, settings, Path(scratch))
         data = preview(study.dataset, root, study.seed, study.fold(0))  # the other folds are as large
         prepare = reading_seconds(data, study.dataset)
-    return forecast_work(study, data, prepare, settings, measures)
+    return forecast_work(study, data, prepare, settings, measures, workers)
 
 
 def forecast_work(
-    study: ResolvedStudy, data: Preview, prepare: Range, settings: Settings, measures: bool = True
+    study: ResolvedStudy,
+    data: Preview,
+    prepare: Range,
+    settings: Settings,
+    measures: bool = True,
+    workers: int | None = None,
 ) -> Forecast:
     """Returns the forecast for images that are listed; `prepare` has the seconds to read one. See `forecast_study`."""
     steps, experiments = plan(study), study.experiments
@@ -129,7 +134,7 @@ def forecast_work(
     forecast.load = os.getloadavg()[0]
     sizes = forecast.images
     counts = ImageCounts(sizes["train"], sizes["val"], sizes["test"], generated)
-    times = Times(study, steps, counts, prepare, bench, slots)
+    times = Times(study, steps, counts, prepare, bench, slots, workers)
     _fill_hours(study, steps, times.all(), slots, bench, forecast)
     _fill_sizes(study, steps, counts, data, times, forecast)
     return forecast

@@ -66,8 +66,8 @@ class StepTimes:
 
     seconds: dict[str, Range] = field(default_factory=dict)
     """Maps the id of a step to the seconds of work of all its processes, low, middle and high; a step that is not timed is missing."""
-    shared: dict[str, bool] = field(default_factory=dict)
-    """Says of each of these steps whether several processes may share its work."""
+    processes: dict[str, int] = field(default_factory=dict)
+    """Maps the id of each of these steps to the number of processes that may share its work."""
 
 
 def trials_of(experiment: ResolvedExperiment) -> int:
@@ -93,10 +93,13 @@ class Times:
         prepare: Range,
         bench: Workbench,
         slots: Slots,
+        workers: int | None = None,
     ) -> None:
-        """Prepares the forecast; `prepare` has the seconds that `prepare` takes per image."""
+        """Prepares the forecast; `prepare` has the seconds that `prepare` takes per image, and `workers` their number per search if it is not the
+        study's.
+        """
         self.study, self.steps, self.counts, self.bench, self.slots = study, steps, counts, bench, slots
-        self._prepare = prepare
+        self._prepare, self._workers = prepare, workers
         self._seen: set[str] = set()
         self._kept: list[list[Any]] = []
         self._finals = Counter(step.stage for step in steps)["final"]
@@ -108,8 +111,13 @@ class Times:
             found = self._seconds(step)
             if found is not None:
                 times.seconds[step.id] = found
-                times.shared[step.id] = STAGES[step.stage].sharded or isinstance(step.config, TuneConfig)
+                times.processes[step.id] = self._processes(step)
         return times
+
+    def _processes(self, step: Step) -> int:
+        if isinstance(step.config, TuneConfig):
+            return min(self.slots.count, self._workers or step.config.search.workers)
+        return self.slots.count if STAGES[step.stage].sharded else 1
 
     def generator(self) -> Timing | None:
         """Returns the timing of the generator, which is that of the first experiment with generated images."""
@@ -238,7 +246,7 @@ def wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int) -> Range:
     """
     chain: dict[str, Range] = {}
     for step in steps:
-        own = times.seconds.get(step.id, exactly(0.0)) / (slots if times.shared.get(step.id) else 1)
+        own = times.seconds.get(step.id, exactly(0.0)) / times.processes.get(step.id, 1)
         before = [chain[needed.id] for needed in step.needs.values()]
         chain[step.id] = own + (np.max(before, axis=0) if before else 0.0)
     work = sum(times.seconds.values(), exactly(0.0)) / slots

@@ -26,7 +26,9 @@ CLASSIFIER = dict.fromkeys(("epoch", "step", "decode", "view", "build"), exactly
 NUMBERS = {"views": 0, "view_bytes": 0, "weight_bytes": 0, "memory": 0}
 
 
-def times(folder: Path, sets: list[str], **seconds: float) -> tuple[StepTimes, dict[str, float], Times]:
+def times(
+    folder: Path, sets: list[str], slots: int = 2, workers: int | None = None, **seconds: float
+) -> tuple[StepTimes, dict[str, float], Times]:
     """Returns the times of the small study's steps, and their sum by stage, for given seconds of parts of its classifier's training."""
     study = load_study(SMALL_STUDY, sets)
     steps = plan(study)
@@ -42,7 +44,7 @@ def times(folder: Path, sets: list[str], **seconds: float) -> tuple[StepTimes, d
         return bench.kept.keep(work, kept, numbers, 0.0)
 
     bench._timing = given  # type: ignore[method-assign,assignment]
-    computed = Times(study, steps, COUNTS, exactly(0.01), bench, Slots(2, 0))
+    computed = Times(study, steps, COUNTS, exactly(0.01), bench, Slots(slots, 0), workers)
     found = computed.all()
     stages: dict[str, float] = {}
     for step in steps:
@@ -79,3 +81,13 @@ def test_a_run_ends_with_its_longest_chain_or_when_all_slots_have_worked(tmp_pat
     assert wall_seconds(computed.steps, found, 1)[1] == pytest.approx(total)
     assert total / 2 <= wall_seconds(computed.steps, found, 2)[1] < total
     assert wall_seconds(computed.steps, found, 1000)[1] >= np.max([v[1] for v in found.seconds.values()]) / 1000
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(None, 2), (1, 1), (3, 3), (9, 4)])
+def test_no_more_processes_share_a_search_than_it_has_workers(
+    tmp_path: Path, workers: int | None, processes: int
+) -> None:
+    found, _, computed = times(tmp_path, ["search.workers=2"], slots=4, workers=workers)
+    searches = {found.processes[step.id] for step in computed.steps if step.stage == "tune"}
+    assert searches == {processes}
+    assert {found.processes[step.id] for step in computed.steps if step.stage == "finetune"} == {1}
