@@ -18,7 +18,9 @@ import psutil
 import pytest
 
 from tests.support.hostile import HostileFolder
+from tests.support.hub_server import COMMIT, serve_hub
 from tests.support.image_files import grey_folders
+from tests.support.parquet_files import write_parquet
 from tests.support.small_study import SMALL_STUDY
 
 ROOT = Path(__file__).parents[1]
@@ -135,19 +137,46 @@ def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_study_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
-    root = grey_folders(tmp_path / "data", light=40, dark=40, grey=14)
-    dataset = f"dataset={{source: folder, root: {root}, resolution: 32, leak_distance: 0, split: {{test: folds}}}}"
-    settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
-    workdir = tmp_path / "work"
+def test_a_study_of_a_hubs_images_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
+    files = sorted(grey_folders(tmp_path / "data", light=40, dark=40, grey=14).glob("*/*.png"))
+    classes = ["dark", "grey", "light"]
+    labels = [classes.index(file.parent.name) for file in files]
+    write_parquet(tmp_path / "hub" / "images.parquet", [file.read_bytes() for file in files], labels, classes)
+    workdir, log = tmp_path / "work", tmp_path / "log"
+    with serve_hub({"datasets/some/greys": tmp_path / "hub"}) as hub:
+        variables = environment() | {
+            "HF_ENDPOINT": hub.url,
+            "TAILFILL_CACHE": str(tmp_path / "cache"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        root = f"hf://some/greys@{COMMIT}"
+        dataset = (
+            f"dataset={{source: parquet, root: '{root}', groups: {{label: {{column: label}}}}, resolution: 32, leak_distance: 0, "
+            "split: {test: folds}}"
+        )
+        settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
 
-    def run() -> subprocess.CompletedProcess[str]:
-        command = tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
-        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        def start() -> subprocess.Popen[str]:
+            command = tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
+            with log.open("w") as stderr:
+                return subprocess.Popen(
+                    command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True
+                )
 
-    ended = run()
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    page = Path(ended.stdout.strip())
+        with start() as killed:
+            drawn = "generate 1: committed"
+            assert wait_for(lambda: drawn in log.read_text() or killed.poll() is not None, 400)
+            assert drawn in log.read_text(), log.read_text()[-4000:]
+            os.kill(killed.pid, signal.SIGKILL)
+        assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
+        asked = len(hub.asked)
+        with start() as continued:
+            said, _ = continued.communicate()
+        assert continued.returncode == 0, log.read_text()[-4000:]
+        assert f"{drawn} already" in log.read_text()
+        assert hub.asked[asked:] == []  # the images are read from the cache
+
+    page = Path(said.strip())
     results = json.loads((page.parent / "results.json").read_text())
     assert results["test_design"] == "folds"
     (arm,) = results["verdict"]["arms"]
@@ -155,7 +184,6 @@ def test_a_study_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
     assert (against["test_units"], against["repeats"], against["freedom"]) == (94, [0, 1], 1)
     assert results["classes"]["readings"]["label/grey"]["test_images"] == 14  # every image once
     assert len(results["experiments"][1]["by_repeat"]) == 2
-    assert "0 stages run, 20 found committed" in run().stderr
 
     def answer(*arguments: str) -> str:
         command = tailfill(*arguments, "--workdir", str(workdir))
@@ -163,9 +191,10 @@ def test_a_study_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
+    assert "20 of 20 stages committed" in answer("status")
+    assert "whole: 20 results" in answer("verify")
     answer("export", "generated", str(tmp_path / "generated"), "--experiment", "synthetic", "--review")
     rows = [json.loads(line) for line in (tmp_path / "generated" / "metadata.jsonl").read_text().splitlines()]
     assert {row["file_name"].split("/")[0] for row in rows} == {"pool-0", "pool-1"}
     answer("export", "dataset", str(tmp_path / "exported"))
-    one = str(tmp_path / "data" / "grey" / "00.png")
-    assert json.loads(answer("predict", one, "--ensemble", "--experiment", "real", "--json"))
+    assert json.loads(answer("predict", str(files[0]), "--ensemble", "--experiment", "real", "--json"))

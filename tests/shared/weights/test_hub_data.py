@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -34,6 +32,7 @@ from shared.weights import hub as hub_module
 from shared.weights.hub_data import ensure_data, fetch_data
 from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, TOKEN, Hub, serve_hub
+from tests.support.parquet_files import write_parquet
 
 NAME = "some/birds"
 URL = f"hf://{NAME}"
@@ -41,18 +40,13 @@ PINNED = f"{URL}@{COMMIT}"
 
 
 def parquet(path: Path, labels: list[int], first: int) -> None:
-    """Writes images with class numbers, as the library `datasets` does."""
     images = []
     for number, _ in enumerate(labels, first):
         content = io.BytesIO()
         pixels = np.random.default_rng(number).integers(0, 256, (20, 20, 3), np.uint8)
         Image.fromarray(pixels).save(content, "PNG")
-        images.append({"bytes": content.getvalue(), "path": f"{number}.png"})
-    features = {"image": {"_type": "Image"}, "label": {"names": ["jay", "owl"], "_type": "ClassLabel"}}
-    table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+        images.append(content.getvalue())
+    write_parquet(path, images, labels, ["jay", "owl"])
 
 
 @pytest.fixture
