@@ -86,12 +86,13 @@ def judge_command(files: Sequence[Path], studies: int) -> None:
 @click.argument("data", type=click.Choice([name for name, setup in SETUPS.items() if not setup.thinned]))
 @click.argument("workdir", type=click.Path(path_type=Path))
 @click.option("--studies", default=4, show_default=True, help="The studies that are run; they differ in their seed.")
+@click.option("--first", default=0, show_default=True, help="The seed of the first study.")
 @click.option("--arms", default=5, show_default=True, help="The arms of a study beside its baseline.")
-def run_command(data: str, workdir: Path, studies: int, arms: int) -> None:
+def run_command(data: str, workdir: Path, studies: int, first: int, arms: int) -> None:
     """Run studies of arms that differ only in which held-out images they add, and print their comparisons."""
     click.echo("| study | arm | difference, points | standard error | p |\n|---|---|---|---|---|")
     found = []
-    for seed in range(studies):
+    for seed in range(first, first + studies):
         for comparison in NullStudy(SETUPS[data], seed, arms).run(workdir / f"{data}-{seed}"):
             found.append(comparison)
             difference, error = 100 * comparison["difference"], 100 * comparison["standard_error"]

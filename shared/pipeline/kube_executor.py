@@ -211,7 +211,7 @@ class KubeExecutor:
 
         Those are Jobs whose key is not in the plan any more since a user changed the study or the chart, those that failed or whose result was
         removed since, and those that have no running Pod and were created from another manifest, such as one with a missing image. The latter
-        three are created again. A running Job that is in the plan is left alone.
+        three are created again. A running Job that is in the plan, or whose results are committed, is left alone.
         """
         entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
@@ -219,10 +219,14 @@ class KubeExecutor:
             held = held_tasks(job)
             known = [entries[reference] for reference in held if reference in entries]
             if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):
-                if not self._is_outdated(job):
+                committed = bool(held) and all(self.session.artifacts.find(*reference) for reference in held)
+                if committed and at_work(job):  # it ends by itself
+                    continue
+                if not committed and not self._is_outdated(job):
                     log.warning("a Job that is not in the plan is left alone, as nobody changed the study", job=name)
                     continue
-                log.info("a Job that is not in the plan any more is deleted", job=name)
+                why = "whose results are committed" if committed else "that is not in the plan any more"
+                log.info(f"a Job {why} is deleted", job=name)
             elif known and not active:
                 log.info("a Job is created again", job=name, was=job_state(job).phase)
             elif known and not at_work(job) and not self._is_current(job, known[0].task.stage):

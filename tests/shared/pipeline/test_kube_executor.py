@@ -155,6 +155,18 @@ def test_a_control_that_starts_ends_what_left_the_plan_and_makes_failed_ones_aga
     assert here.server.created == [left, failed, running, failed]
 
 
+@pytest.mark.parametrize("study", ["1", "2"])
+def test_a_control_that_starts_lets_a_job_end_whose_result_was_just_committed(here: Here, study: str) -> None:
+    ending, waiting = (f"study-prepare-{task.key[:8]}" for task in (PREPARE, other(1)))
+    here.jobs(PREPARE, other(1)).advance()
+    here.server.jobs[ending]["status"] = {"active": 1, "ready": 1}
+    for task in (PREPARE, other(1)):
+        commit_task(task, here.artifacts)
+    here.jobs(other(2), study=study).advance()
+    assert ending in here.server.jobs
+    assert waiting not in here.server.jobs  # it would hold a GPU for nothing as soon as it gets one
+
+
 def test_a_pod_whose_node_does_not_answer_is_replaced_after_the_seconds_of_the_settings(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
