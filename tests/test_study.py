@@ -82,7 +82,7 @@ def start(workdir: Path, log: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
     workdir, log = tmp_path / "work", tmp_path / "log"
     hostile = HostileFolder(tmp_path / "user")
