@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -74,25 +75,23 @@ def wait_for(condition: Callable[[], object], seconds: float) -> bool:
     return False
 
 
-def start(workdir: Path, log: Path, folder: Path) -> subprocess.Popen[str]:
+def start(command: list[str], log: Path, folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
     with log.open("w") as stderr:
-        return subprocess.Popen(
-            run_command(workdir), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, text=True
-        )
+        return subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_a_study_from_a_kill_to_its_report(tmp_path: Path) -> None:
     workdir, log = tmp_path / "work", tmp_path / "log"
     hostile = HostileFolder(tmp_path / "user")
-    killed = start(workdir, log, hostile.folder)
+    killed = start(run_command(workdir), log, hostile.folder, environment())
     assert wait_for(lambda: "training the pixel generator 12/12" in log.read_text(), 240), log.read_text()[-2000:]
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
 
-    interrupted = start(workdir, log, hostile.folder)
+    interrupted = start(run_command(workdir), log, hostile.folder, environment())
     assert wait_for(lambda: "committed" in log.read_text(), 60), log.read_text()[-2000:]
     interrupted.send_signal(signal.SIGINT)
     assert interrupted.wait(5) == 143
@@ -135,6 +134,19 @@ def _look_around(workdir: Path, tmp_path: Path, folder: Path) -> None:
     assert {"file_name", "seed", "accepted"} <= json.loads(lines[0]).keys()
 
 
+def run_over_a_kill(command: list[str], workdir: Path, folder: Path, variables: dict[str, str], committed: str) -> None:
+    """Starts a study, kills it when its log says `committed`, and runs it again to its end."""
+    log = folder / "log"
+    with start(command, log, folder, variables) as killed:
+        wait_for(lambda: committed in log.read_text() or killed.poll() is not None, 400)
+        os.kill(killed.pid, signal.SIGKILL)
+    assert committed in log.read_text(), log.read_text()[-4000:]
+    assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
+    with start(command, log, folder, variables) as continued:
+        assert continued.wait() == 0, log.read_text()[-4000:]
+    assert f"{committed} already" in log.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_of_a_hubs_images_whose_repetitions_test_on_a_fold_each(tmp_path: Path) -> None:
@@ -142,48 +154,21 @@ def test_a_study_of_a_hubs_images_whose_repetitions_test_on_a_fold_each(tmp_path
     classes = ["dark", "grey", "light"]
     labels = [classes.index(file.parent.name) for file in files]
     write_parquet(tmp_path / "hub" / "images.parquet", [file.read_bytes() for file in files], labels, classes)
-    workdir, log = tmp_path / "work", tmp_path / "log"
+    workdir = tmp_path / "work"
+    dataset = (
+        f"dataset={{source: parquet, root: 'hf://some/greys@{COMMIT}', groups: {{label: {{column: label}}}}, resolution: 32, "
+        "leak_distance: 0, split: {test: folds}}"
+    )
+    settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
+    command = tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
     with serve_hub({"datasets/some/greys": tmp_path / "hub"}) as hub:
-        variables = environment() | {
-            "HF_ENDPOINT": hub.url,
-            "TAILFILL_CACHE": str(tmp_path / "cache"),
-            "NO_PROXY": "127.0.0.1",
-        }
-        root = f"hf://some/greys@{COMMIT}"
-        dataset = (
-            f"dataset={{source: parquet, root: '{root}', groups: {{label: {{column: label}}}}, resolution: 32, leak_distance: 0, "
-            "split: {test: folds}}"
-        )
-        settings = [part for setting in (dataset, *OF_FOLDS) for part in ("--set", setting)]
+        variables = environment() | {"HF_ENDPOINT": hub.url, "TAILFILL_CACHE": str(tmp_path / "cache")}
 
-        def start() -> subprocess.Popen[str]:
-            command = tailfill("run", str(SMALL_STUDY), "--workdir", str(workdir), *settings)
-            with log.open("w") as stderr:
-                return subprocess.Popen(
-                    command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True
-                )
-
-        with start() as killed:
-            drawn = "generate 1: committed"
-            assert wait_for(lambda: drawn in log.read_text() or killed.poll() is not None, 400)
-            assert drawn in log.read_text(), log.read_text()[-4000:]
-            os.kill(killed.pid, signal.SIGKILL)
-        assert wait_for(lambda: not started_by(workdir), 5), [p.cmdline() for p in started_by(workdir)]
-        asked = len(hub.asked)
-        with start() as continued:
-            said, _ = continued.communicate()
-        assert continued.returncode == 0, log.read_text()[-4000:]
-        assert f"{drawn} already" in log.read_text()
-        assert hub.asked[asked:] == []  # the images are read from the cache
-
-    page = Path(said.strip())
-    results = json.loads((page.parent / "results.json").read_text())
-    assert results["test_design"] == "folds"
-    (arm,) = results["verdict"]["arms"]
-    against = arm["against_baseline"]
-    assert (against["test_units"], against["repeats"], against["freedom"]) == (94, [0, 1], 1)
-    assert results["classes"]["readings"]["label/grey"]["test_images"] == 14  # every image once
-    assert len(results["experiments"][1]["by_repeat"]) == 2
+        run_over_a_kill(command, workdir, tmp_path, variables, "generate 1: committed")
+        assert hub.asked.count("images.parquet") == 2  # HEAD and GET, once in both runs
+    again = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert "0 stages run, 20 found committed" in again.stderr
+    _check_folds(json.loads((workdir / "report" / "results.json").read_text()))
 
     def answer(*arguments: str) -> str:
         command = tailfill(*arguments, "--workdir", str(workdir))
@@ -191,10 +176,19 @@ def test_a_study_of_a_hubs_images_whose_repetitions_test_on_a_fold_each(tmp_path
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    assert "20 of 20 stages committed" in answer("status")
     assert "whole: 20 results" in answer("verify")
     answer("export", "generated", str(tmp_path / "generated"), "--experiment", "synthetic", "--review")
     rows = [json.loads(line) for line in (tmp_path / "generated" / "metadata.jsonl").read_text().splitlines()]
     assert {row["file_name"].split("/")[0] for row in rows} == {"pool-0", "pool-1"}
     answer("export", "dataset", str(tmp_path / "exported"))
     assert json.loads(answer("predict", str(files[0]), "--ensemble", "--experiment", "real", "--json"))
+
+
+def _check_folds(results: dict[str, Any]) -> None:
+    """Checks that each image was tested on once."""
+    assert results["test_design"] == "folds"
+    (arm,) = results["verdict"]["arms"]
+    against = arm["against_baseline"]
+    assert (against["test_units"], against["repeats"], against["freedom"]) == (94, [0, 1], 1)
+    assert results["classes"]["readings"]["label/grey"]["test_images"] == 14
+    assert len(results["experiments"][1]["by_repeat"]) == 2

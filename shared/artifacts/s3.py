@@ -38,9 +38,9 @@ MOST_LISTED = 10_000_000  # objects, of which each takes some 300 bytes of memor
 BIGGEST_PUT = 16 << 20  # bytes; larger files go up in parts
 TRANSFER = TransferConfig(multipart_threshold=BIGGEST_PUT, multipart_chunksize=BIGGEST_PUT, max_concurrency=4)
 PART_OF_COPY = 256 << 20  # bytes that a server copies within one request, before it would take too long to answer
-PART_OF_READ = 16 << 20
-READERS = 8  # parts of an object that are read at once
 COPY = TransferConfig(multipart_threshold=PART_OF_COPY, multipart_chunksize=PART_OF_COPY, max_concurrency=4)
+PART_OF_READ = 16 << 20  # bytes
+READERS = 8  # parts of an object that are read at once
 
 PROBE = ".tailfill-probe"
 
@@ -138,55 +138,42 @@ class S3Store:
 
         Raises NotFound, and ArtifactError before it writes more than `size` bytes, or if that is None than the server announces.
         """
-        whole: Version | None = None
-        done = 0
+        whole = self._get_part(key, path, 0, size=size)
+        others = range(PART_OF_READ, whole.length, PART_OF_READ)
+        for _ in in_threads(partial(self._get_part, key, path, whole=whole), others, READERS):
+            pass
 
-        def read() -> None:  # the first part, with the first answer, which describes the whole object
-            nonlocal whole, done
-            with self._answer(key) if whole is None else self._answer_from(key, whole, done) as answer:
+    def _get_part(
+        self, key: str, path: Path, start: int, whole: Version | None = None, size: int | None = None
+    ) -> Version:
+        """Writes the part of an object that begins at `start` to its place in the file, and returns what the object is.
+
+        If `whole` is None, that is learnt from the first answer, and the file is begun anew.
+        """
+        done, end = start, start + PART_OF_READ if whole is None else min(start + PART_OF_READ, whole.length)
+
+        def read() -> Version:
+            nonlocal whole, done, end
+            with self._answer(key) if whole is None else self._answer_from(key, whole, done, end) as answer:
                 if whole is None:
                     length = self._length(answer, key)
                     if size is not None and length > size:
                         raise too_long(f"{self.url}/{key}", size)
                     with disk_errors(path):
                         path.write_bytes(b"")
-                    if not length:
-                        return
-                    whole = Version(answer["ETag"], length)
-                for count in self._write(answer, key, path, done, min(PART_OF_READ, whole.length) - done):
-                    done += count
+                    whole, end = Version(answer["ETag"], length), min(end, length)
+                with path.open("r+b") as file:
+                    file.seek(done)
+                    for chunk in self._chunks(answer, key):
+                        with disk_errors(path):
+                            file.write(chunk[: end - done])
+                            file.flush()
+                        done = min(done + len(chunk), end)
+                        if done == end:  # the first answer would bring the other parts too
+                            break
+                return whole
 
-        self._read_whole(key, read)
-        if whole is not None and whole.length > PART_OF_READ:
-            starts = range(PART_OF_READ, whole.length, PART_OF_READ)
-            for _ in in_threads(partial(self._get_part, key, path, whole), starts, READERS):
-                pass
-
-    def _get_part(self, key: str, path: Path, whole: Version, start: int) -> None:
-        """Writes the part of an object that begins at `start` to its place in the file."""
-        done, end = start, min(start + PART_OF_READ, whole.length)
-
-        def read() -> None:
-            nonlocal done
-            with self._answer_from(key, whole, done, end) as answer:
-                for count in self._write(answer, key, path, done, end - done):
-                    done += count
-
-        self._read_whole(key, read)
-
-    def _write(self, answer: Mapping[str, Any], key: str, path: Path, start: int, most: int) -> Iterator[int]:
-        """Writes at most so many bytes of an answer to a file from `start` on; yields how many after each write."""
-        with path.open("r+b") as file:
-            file.seek(start)
-            for chunk in self._chunks(answer, key):
-                taken = chunk[:most]
-                with disk_errors(path):
-                    file.write(taken)
-                    file.flush()
-                yield len(taken)
-                most -= len(taken)
-                if not most:
-                    return
+        return self._read_whole(key, read)
 
     def digest(self, key: str) -> str:
         """Returns the SHA-256 of the object's bytes, which are read and not kept; raises NotFound."""
@@ -252,11 +239,10 @@ class S3Store:
             yield answer
 
     @contextmanager
-    def _answer_from(self, key: str, whole: Version, start: int, end: int | None = None) -> Iterator[Mapping[str, Any]]:
+    def _answer_from(self, key: str, whole: Version, start: int, end: int) -> Iterator[Mapping[str, Any]]:
         """Yields the answer to a request for an object's bytes from `start` to before `end`; raises UnavailableError if it has others."""
-        last = (whole.length if end is None else end) - 1
-        with self._answer(key, Range=f"bytes={start}-{last}", IfMatch=whole.etag) as answer:
-            wanted, found = f"bytes {start}-{last}/{whole.length}", answer.get("ContentRange")
+        with self._answer(key, Range=f"bytes={start}-{end - 1}", IfMatch=whole.etag) as answer:
+            wanted, found = f"bytes {start}-{end - 1}/{whole.length}", answer.get("ContentRange")
             if found != wanted:
                 raise UnavailableError(
                     f"{self.url}/{key}: the server was asked for {wanted}, and sent {shown(found)}; {PORTAL}"
@@ -397,9 +383,8 @@ class S3Store:
             try:
                 with s3_errors(self._at, key):
                     return read()
-            except (
-                AlreadyExists
-            ):  # of a read, the condition is that the object is still the one of which a part was read
+            except AlreadyExists:
+                # the condition of a read is that the object is still the one of which a part was read
                 raise UnavailableError(
                     f"{self.url}/{key}: was replaced while it was read; run the same command again"
                 ) from None

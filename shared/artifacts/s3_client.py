@@ -81,7 +81,7 @@ def new_client(
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
-                max_pool_connections=64,
+                max_pool_connections=64,  # files and parts of files are read at the same time
                 # digests are ours; servers other than Amazon's may lack the checksum trailers that boto3 sends unasked
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

@@ -40,7 +40,7 @@ def begin_with_forecast(
 ) -> RunForecast | None:
     """Gives the forecast of a run to the last of its steps, the report, and returns it; None if its work was never timed on this machine.
 
-    `workers` is their number per search, by default the study's. The forecast of the first start is kept, as long as the plan stays the same.
+    `workers` replaces the study's number per search. The forecast of the first start is kept, as long as the plan stays the same.
     Nothing is timed now: a run should begin.
     """
     plan = canonical_digest([step.id for step in steps])

@@ -94,7 +94,7 @@ class Forecast:
 def forecast_study(study: ResolvedStudy, measures: bool = True, workers: int | None = None) -> Forecast:
     """Returns a forecast: lists the images, counts what would be generated and trained, and times a few steps of each kind of work.
 
-    What was timed before is not timed again, and without `measures` nothing is. `workers` is their number per search, by default the study's.
+    What was timed before is not timed again, and without `measures` nothing is. `workers` replaces the study's number per search.
     Raises DataError if the data cannot be listed, and ConfigError or DataError for weights that cannot be used.
     """
     from shared.artifacts.remote import local_folder

@@ -95,9 +95,7 @@ class Times:
         slots: Slots,
         workers: int | None = None,
     ) -> None:
-        """Prepares the forecast; `prepare` has the seconds that `prepare` takes per image, and `workers` their number per search if it is not the
-        study's.
-        """
+        """Prepares the forecast; `prepare` has the seconds that `prepare` takes per image. `workers` replaces the study's number per search."""
         self.study, self.steps, self.counts, self.bench, self.slots = study, steps, counts, bench, slots
         self._prepare, self._workers = prepare, workers
         self._seen: set[str] = set()

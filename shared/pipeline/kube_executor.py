@@ -211,22 +211,22 @@ class KubeExecutor:
 
         Those are Jobs whose key is not in the plan any more since a user changed the study or the chart, those that failed or whose result was
         removed since, and those that have no running Pod and were created from another manifest, such as one with a missing image. The latter
-        three are created again. A running Job that is in the plan, or whose results are committed, is left alone.
+        three are created again. So are deleted those without a running Pod whose results are committed. A running Job that is in the plan, or
+        that has just committed its last result, is left alone.
         """
         entries = {entry.reference: entry for entry in self.tasks.values()}
         for name, job in list(jobs.items()):
             active = not job_state(job).ended
             held = held_tasks(job)
             known = [entries[reference] for reference in held if reference in entries]
-            if active and SUBMITTED not in job["metadata"]["labels"] and self._left_the_plan(held, entries):
-                committed = bool(held) and all(self.session.artifacts.find(*reference) for reference in held)
-                if committed and at_work(job):  # it ends by itself
-                    continue
-                if not committed and not self._is_outdated(job):
+            for_the_plan = active and SUBMITTED not in job["metadata"]["labels"]
+            if for_the_plan and self._left_the_plan(held, entries):
+                if not self._is_outdated(job):
                     log.warning("a Job that is not in the plan is left alone, as nobody changed the study", job=name)
                     continue
-                why = "whose results are committed" if committed else "that is not in the plan any more"
-                log.info(f"a Job {why} is deleted", job=name)
+                log.info("a Job that is not in the plan any more is deleted", job=name)
+            elif for_the_plan and not known and not at_work(job):
+                log.info("a Job without a running Pod is deleted, as its results are committed", job=name)
             elif known and not active:
                 log.info("a Job is created again", job=name, was=job_state(job).phase)
             elif known and not at_work(job) and not self._is_current(job, known[0].task.stage):
@@ -237,9 +237,9 @@ class KubeExecutor:
             del jobs[name]
 
     def _left_the_plan(self, held: Sequence[Reference], entries: Mapping[Reference, _JobTask]) -> bool:
-        """Returns whether no task is left to do, or one of the tasks is neither in the plan nor committed."""
-        others = [reference for reference in held if reference not in entries]
-        return len(others) == len(held) or any(self.session.artifacts.find(*other) is None for other in others)
+        """Returns whether one of the tasks is neither in the plan nor committed, or no task can be read."""
+        others = (reference for reference in held if reference not in entries)
+        return not held or any(self.session.artifacts.find(*other) is None for other in others)
 
     def _is_current(self, job: Object, stage: Stage) -> bool:
         created_from = job["metadata"].get("annotations", {}).get(MANIFEST)

@@ -234,9 +234,10 @@ def test_an_object_that_is_replaced_between_its_parts(
     s3_store.put("replaced", b"a" * 3_000_000)
     get_part = S3Store._get_part
 
-    def replaced(store: S3Store, key: str, *rest: Any) -> None:
-        store.put(key, b"b" * 3_000_000)
-        get_part(store, key, *rest)
+    def replaced(store: S3Store, key: str, path: Path, start: int, **options: Any) -> Any:
+        if start:
+            store.put(key, b"b" * 3_000_000)
+        return get_part(store, key, path, start, **options)
 
     monkeypatch.setattr(S3Store, "_get_part", replaced)
     with pytest.raises(UnavailableError, match="replaced: was replaced while it was read; run the same command again"):
