@@ -137,19 +137,22 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
     if traded:
         yield f"traded for the time: {'; '.join(traded)}"
     if forecast.slowdown > 1:
-        yield f"time: the machine is busy now (load average {forecast.load:.1f}); while it stays so, a run takes about {forecast.slowdown:.1f} times as long"
+        busy = f"other programs use {forecast.busy_cores:.1f} of its cores"
+        yield f"time: the machine is busy now ({busy}); while it stays so, a run takes about {forecast.slowdown:.1f} times as long"
 
 
 class _Fitting:
     """Forecasts designs, each once."""
 
     def __init__(self, summary: DataSummary, name: str, least_repetitions: int, most_repetitions: int) -> None:
+        from shared.forecast.busy import busy_cores
         from shared.forecast.forecast import reading_seconds
 
         self.summary, self.name = summary, name
         self.least_repetitions, self.most_repetitions = least_repetitions, most_repetitions
         self._folded: dict[int, DataSummary] = {}
         self._prepare = reading_seconds(summary.preview, self._study(Design()).dataset)
+        self._busy = busy_cores()
         self._forecasts: dict[Design, Forecast] = {}
 
     def _study(self, design: Design) -> ResolvedStudy:
@@ -177,7 +180,7 @@ class _Fitting:
         if design not in self._forecasts:
             study = self._study(design)
             self._forecasts[design] = forecast_work(
-                study, self._of(design).preview, self._prepare, Settings.from_environment()
+                study, self._of(design).preview, self._prepare, self._busy, Settings.from_environment()
             )
         return self._forecasts[design]
 

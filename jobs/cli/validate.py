@@ -150,11 +150,11 @@ def time_lines(forecast: Forecast) -> list[str]:
     ]
     if forecast.slowdown > 1:
         lines.append(
-            f"the machine is busy now (load average {forecast.load:.1f} on {cores} cores): while it stays so, a run takes about "
+            f"the machine is busy now (other programs use {forecast.busy_cores:.1f} of its {cores} cores): while it stays so, a run takes about "
             f"{forecast.slowdown:.1f} times as long, {duration(middle * forecast.slowdown)}"
         )
     lines.append(
-        f"timed at a load average of at most {forecast.timed_load:.1f} on {cores} cores; timings are kept for this machine"
+        f"timed while other programs used at most {forecast.timed_busy_cores:.1f} of {cores} cores; timings are kept for this machine"
     )
     return lines
 

@@ -20,11 +20,11 @@ class RunForecast(Section):
     """Maps each stage that was timed to its hours over all processes, low, middle and high, on a machine that does nothing else."""
     run_hours: tuple[Hours, Hours, Hours]
     """Gives the hours from the start of the run to its end: low, middle and high."""
-    load: Annotated[float, Field(ge=0)]
-    """Gives the load average of the machine when the run began."""
+    busy_cores: Annotated[float, Field(ge=0)]
+    """Gives how many cores of the machine other programs used when the run began."""
     slowdown: Annotated[float, Field(ge=1)]
     """Says how many times as long it would take if the machine stayed as busy as it was then."""
-    timed_load: Annotated[float, Field(ge=0)]
-    """Gives the highest load average of the machine when the work was timed."""
+    timed_busy_cores: Annotated[float, Field(ge=0)]
+    """Gives how many they used at most when the work was timed."""
     processes: Annotated[int, Field(ge=1)]
     """Counts the processes that run at the same time."""

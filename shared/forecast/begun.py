@@ -87,8 +87,8 @@ def _make(study: ResolvedStudy, settings: Settings, workers: int | None) -> RunF
             for stage, hours in found.hours.items()
         },
         run_hours=found.run_hours,
-        load=found.load,
+        busy_cores=found.busy_cores,
         slowdown=found.slowdown,
-        timed_load=found.timed_load,
+        timed_busy_cores=found.timed_busy_cores,
         processes=found.processes,
     )

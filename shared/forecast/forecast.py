@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Verdict
 from shared.config.stages import STAGES, JudgeConfig, WeightsConfig
 from shared.data.preview import Preview, preview
+from shared.forecast.busy import busy_cores
 from shared.forecast.hours import ImageCounts, StepTimes, Times, trials_of, wall_seconds
 from shared.forecast.timings import FOLDER, KeptTimings, Machine
 from shared.forecast.work import Workbench
@@ -74,10 +74,10 @@ class Forecast:
     """Estimates the hours from the start of a run to its end, low, middle and high, if the machine does nothing else."""
     slowdown: float = 1.0
     """Estimates how many times as long it takes while the machine is as busy as now; 1 on an idle one."""
-    load: float = 0.0
-    """Gives the present load average."""
-    timed_load: float = 0.0
-    """Gives the highest load average of the machine at which the timings were made."""
+    busy_cores: float = 0.0
+    """Gives how many cores other programs use now."""
+    timed_busy_cores: float = 0.0
+    """Gives how many cores they used at most when the timings were made."""
     weights: tuple[str, ...] = ()
     """Lists the weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
     smallest_effect: float | None = None
@@ -102,24 +102,29 @@ def forecast_study(study: ResolvedStudy, measures: bool = True, workers: int | N
 
     settings = Settings.from_environment()
     check_files(study)  # first, as it takes the least time
+    busy = busy_cores()
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         root = None
         if study.dataset.root is not None:
             root = local_folder(study.dataset.root, settings, Path(scratch))
         data = preview(study.dataset, root, study.seed, study.fold(0))  # the other folds are as large
         prepare = reading_seconds(data, study.dataset)
-    return forecast_work(study, data, prepare, settings, measures, workers)
+    return forecast_work(study, data, prepare, busy, settings, measures, workers)
 
 
 def forecast_work(
     study: ResolvedStudy,
     data: Preview,
     prepare: Range,
+    busy: float,
     settings: Settings,
     measures: bool = True,
     workers: int | None = None,
 ) -> Forecast:
-    """Returns the forecast for images that are listed; `prepare` has the seconds to read one. See `forecast_study`."""
+    """Returns the forecast for images that are listed; see `forecast_study`.
+
+    `prepare` has the seconds to read one of them, and `busy` the number of cores that other programs use.
+    """
     steps, experiments = plan(study), study.experiments
     forecast = Forecast(stages=dict(Counter(step.stage for step in steps)), images=data.sizes())
     named = [step.config for step in steps if isinstance(step.config, WeightsConfig)]
@@ -131,7 +136,7 @@ def forecast_work(
     foresee_verdict(study, data, forecast)
     slots = Slots.of_machine(study)
     bench = workbench(study, data, settings, slots, measures)
-    forecast.load = os.getloadavg()[0]
+    forecast.busy_cores = busy
     sizes = forecast.images
     counts = ImageCounts(sizes["train"], sizes["val"], sizes["test"], generated)
     times = Times(study, steps, counts, prepare, bench, slots, workers)
@@ -247,9 +252,9 @@ def _fill_hours(
     forecast.processes = slots.count
     low, middle, high = (wall_seconds(steps, times, slots.count) / 3600).tolist()
     forecast.run_hours = (low, middle, high)
-    forecast.timed_load = max((timing.load for timing in bench.used.values()), default=0.0)
-    busy = (forecast.load + slots.count) / bench.kept.machine.cores
-    forecast.slowdown = busy if busy > BUSY else 1.0
+    forecast.timed_busy_cores = max((timing.busy_cores for timing in bench.used.values()), default=0.0)
+    wanted = (forecast.busy_cores + slots.count) / bench.kept.machine.cores
+    forecast.slowdown = wanted if wanted > BUSY else 1.0
 
 
 def _fill_sizes(

@@ -5,6 +5,7 @@ The constants at the top are from a run on two cores; the report of each run sho
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.benchmark import Range, exactly
+from shared.benchmark import QUANTILES, Range, exactly
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice
 from shared.config.stages import (
@@ -32,16 +33,18 @@ from shared.forecast.work import Workbench
 from shared.pipeline.plan import Step
 from shared.pipeline.slots import Slots
 
-EPOCH_SECONDS = 0.05
+EPOCH_SECONDS = 0.1
 """Estimates the work in seconds around an epoch of a trial: the report to the database, the pruner and the checkpoint."""
-TRIAL_SECONDS = 0.5
+TRIAL_SECONDS = 1.0
 """Estimates the same around a trial: its parameters are asked for, and its result is told."""
-RESULT_SECONDS = 0.5
+RESULT_SECONDS = 2.0
 """Estimates the work in seconds to read a step's inputs and to commit its result."""
 SHEET_IMAGES = 24
 """Estimates the images of the sheet that shows what a generator has learned."""
 CONTROL_SECONDS = 3.0
-"""Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator, `report`."""
+"""Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator."""
+REPORT_SECONDS = 15.0
+"""Estimates the same for `report`, which draws figures."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Times:
         if isinstance(step.config, PrepareConfig):
             return exactly(CONTROL_SECONDS) + self.counts.real * self._prepare
         if step.stage == "report":
-            return exactly(CONTROL_SECONDS)
+            return exactly(REPORT_SECONDS)
         timing = self.timing(step)
         if timing is None:
             return None
@@ -152,7 +155,8 @@ class Times:
             case JudgeConfig() as config:
                 return self._judge(config, timing)
             case ScoreConfig() as config:
-                return self._score(config, timing)
+                comparisons = self.bench.comparisons()
+                return self._score(config, timing, comparisons) if comparisons is not None else None
             case TuneConfig() as config:
                 return self._tune(step, config, timing)
             case FinalConfig() as config:
@@ -169,18 +173,24 @@ class Times:
         training = _training(timing, config.training, seen, config.epochs) + timing.range("build")
         return timing.range("start") + self._inputs(timing) + config.folds * training + RESULT_SECONDS
 
-    def _score(self, config: ScoreConfig, timing: Timing) -> Range:
+    def _score(self, config: ScoreConfig, timing: Timing, comparisons: Timing) -> Range:
         images = self.counts.generated
-        # a prediction is the forward pass of a training step, about a third of it; copies are looked for among all images
+        # a prediction is the forward pass of a training step, about a third of it
         judged = config.folds * (timing.range("build") + images * timing.range("image") / 3)
-        judged = judged + (self.counts.real + images) * timing.range("decode")
-        found = (
-            timing.range("start") + self._features(timing, images, timing.numbers["views"]) + judged + RESULT_SECONDS
-        )
+        compared = self._comparisons(comparisons, images)
+        found = timing.range("start") + self._features(timing, images, 1) + judged + compared + RESULT_SECONDS
         if "score" not in self._seen:  # only the first pool gets a classifier that is trained on its images
             self._seen.add("score")
-            found = found + timing.range("build") + _training(timing, config.training, images, config.epochs)
+            views = self._features(timing, images, timing.numbers["views"])
+            found = found + views + timing.range("build") + _training(timing, config.training, images, config.epochs)
         return found
+
+    def _comparisons(self, timing: Timing, generated: int) -> Range:
+        """Returns the seconds to look for copies: generated images and some validation images are compared with each training and test image."""
+        counts = self.counts
+        queries, references = generated + min(counts.val, timing.numbers["held_out"]), counts.train + counts.test
+        looks = (counts.real + generated) * timing.range("look")
+        return looks + references * (timing.range("parts") + queries * timing.range("pair"))
 
     def _tune(self, step: Step, config: TuneConfig, timing: Timing) -> Range | None:
         experiment = next(e for e in self.study.experiments if e.name == step.experiment)
@@ -194,8 +204,9 @@ class Times:
         if "worker" not in self._seen:  # the workers take trials of all searches
             self._seen.add("worker")
             found = found + self.slots.count * timing.range("start")
-        if config.arm.images == "real+synthetic" and not self.study.scored(experiment):
-            found = found + pools * self._features(timing, self.counts.generated, timing.numbers["views"])
+        if config.arm.images == "real+synthetic":
+            seen = 1 if self.study.scored(experiment) else 0  # `score` trains on the first pool
+            found = found + (pools - seen) * self._features(timing, self.counts.generated, timing.numbers["views"])
         if generation_settings(experiment):
             generator = self.generator()
             if generator is None:
@@ -210,7 +221,8 @@ class Times:
         if "test" not in self._seen:
             self._seen.add("test")
             tested = self._features(timing, self.counts.real if self.study.folds else self.counts.test, 1)
-        return start + self._inputs(timing) + tested + timing.range("build") + training + RESULT_SECONDS
+        built = 2 * timing.range("build")  # to train and to test
+        return start + self._inputs(timing) + tested + built + training + RESULT_SECONDS
 
     def _inputs(self, timing: Timing) -> Range:
         """Returns the seconds to decode the real images for a training, and to run them through the frozen backbone.
@@ -238,15 +250,31 @@ def _training(timing: Timing, training: Training, images: int, epochs: int) -> R
 
 
 def wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int) -> Range:
-    """Returns the seconds from the start of a run to its end: as long as the work in all slots, or as the longest chain of steps that wait for each other.
+    """Returns the seconds from the start of a run to its end, if so many processes run at a time, and earlier steps of the plan come first.
 
-    Steps that are not timed are left out.
+    A step's work is divided equally among its processes. Steps that are not timed take no time.
     """
-    chain: dict[str, Range] = {}
-    for step in steps:
-        own = times.seconds.get(step.id, exactly(0.0)) / times.processes.get(step.id, 1)
-        before = [chain[needed.id] for needed in step.needs.values()]
-        chain[step.id] = own + (np.max(before, axis=0) if before else 0.0)
-    work = sum(times.seconds.values(), exactly(0.0)) / slots
-    longest: Range = np.max([*chain.values(), work], axis=0)
-    return longest
+    return np.array([_wall_seconds(steps, times, slots, place) for place in range(len(QUANTILES))])
+
+
+def _wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int, place: int) -> float:
+    """Returns the seconds at one place of the ranges: each process starts as soon as a slot is free and the steps that it needs have ended."""
+    processes = {step.id: min(times.processes.get(step.id, 1), slots) for step in steps}
+    unfinished = dict(processes)
+    waiting = [step for step in steps for _ in range(processes[step.id])]
+    running: list[tuple[float, str]] = []
+    now = 0.0
+    while unfinished:
+        left = []
+        for step in waiting:
+            if len(running) == slots or any(needed.id in unfinished for needed in step.needs.values()):
+                left.append(step)
+                continue
+            work = float(times.seconds[step.id][place]) if step.id in times.seconds else 0.0
+            heapq.heappush(running, (now + work / processes[step.id], step.id))
+        waiting = left
+        now, ended = heapq.heappop(running)
+        unfinished[ended] -= 1
+        if not unfinished[ended]:
+            del unfinished[ended]
+    return now

@@ -29,7 +29,7 @@ from shared.log import Log
 
 FOLDER = "timings"
 """Names the folder in the user's cache."""
-FORM = 1
+FORM = 2
 """Counts the changes of how work is timed after which kept timings are of no use."""
 LIBRARIES = ("torch", "timm", "diffusers")
 
@@ -45,8 +45,8 @@ class Timing(Section):
     work: list[Any]
     measured: str
     """Gives the time at which it was measured in UTC, ISO 8601."""
-    load: Seconds
-    """Gives the load average of the machine at that time."""
+    busy_cores: Annotated[float, Field(ge=0, le=1e6)]
+    """Gives how many cores other programs used at that time."""
     seconds: dict[str, Annotated[tuple[Seconds, ...], Field(min_length=3, max_length=3)]]
     """Maps the parts of the work to their seconds: low, middle and high."""
     numbers: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
@@ -100,13 +100,13 @@ class KeptTimings:
             return None
         return timing if timing.machine == self._described() and timing.work == json.loads(json.dumps(work)) else None
 
-    def keep(self, work: list[Any], seconds: Mapping[str, Range], numbers: Mapping[str, int], load: float) -> Timing:
+    def keep(self, work: list[Any], seconds: Mapping[str, Range], numbers: Mapping[str, int], busy: float) -> Timing:
         """Keeps a timing and returns it. If it cannot be written, it is only returned, and the log says so."""
         timing = Timing(
             machine=self._described(),
             work=work,
             measured=datetime.now(UTC).isoformat(timespec="seconds"),
-            load=load,
+            busy_cores=busy,
             seconds={part: tuple(map(float, found)) for part, found in seconds.items()},
             numbers=dict(numbers),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from shared.config.generation import AnyFinetune, Generate
 from shared.config.search import Resources
 from shared.config.stages import Arm, Judges
 from shared.diffusion.generators import generator_kind
+from shared.forecast.busy import busy_cores
 from shared.forecast.timings import KeptTimings, Timing
 from shared.isolation import isolated_children
 from shared.log import Log
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 CLASSIFIER = "shared.classifier.timing"
 """Names the module that times a classifier. It imports what a stage imports that trains one."""
+
+COMPARISONS = "shared.score.timing"
+"""Names the module that times the search for near-duplicates."""
 
 log = Log("forecast")
 
@@ -105,6 +108,16 @@ class Workbench:
             work, measure, f"a few steps of the {finetune.generator} generator at {finetune.resolution} px"
         )
 
+    def comparisons(self) -> Timing | None:
+        """Returns the timing of the search for near-duplicates: see `shared.score.timing.ComparisonTime`; None if it is not timed now."""
+
+        def measure() -> tuple[dict[str, Range], dict[str, int]]:
+            found = import_module(COMPARISONS).time_comparisons(self.resolution, self.schema)
+            seconds = {each.name: getattr(found, each.name) for each in fields(found) if each.name != "held_out"}
+            return seconds, {"held_out": found.held_out}
+
+        return self._timing(["comparisons", self.resolution], measure, f"comparisons of images of {self.resolution} px")
+
     def _timing(
         self, work: list[Any], measure: Callable[[], tuple[dict[str, Range], dict[str, int]]], what: str
     ) -> Timing | None:
@@ -121,10 +134,10 @@ class Workbench:
     ) -> Timing:
         self.check()
         log.info(f"timing {what}")
-        load = os.getloadavg()[0]
+        busy = busy_cores()
         with _threads(self.kept.threads):
             seconds, numbers = measure()
-        return self.kept.keep(work, seconds, numbers | {"memory": _peak_memory()}, load)
+        return self.kept.keep(work, seconds, numbers | {"memory": _peak_memory()}, busy)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ def beside_truth(forecast: RunForecast | None, costs: Sequence[StageCost]) -> di
         "run_hours": forecast.run_hours[1],
         "passed_hours": passed.total_seconds() / 3600,
         "processes": forecast.processes,
-        "load": forecast.load,
+        "busy_cores": forecast.busy_cores,
         "slowdown": forecast.slowdown,
-        "timed_load": forecast.timed_load,
+        "timed_busy_cores": forecast.timed_busy_cores,
         "rows": [
             {"stage": stage, "forecast": middle, "low": low, "high": high, "hours": spent[stage]}
             for stage, (low, middle, high) in forecast.hours.items()

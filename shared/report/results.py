@@ -25,7 +25,7 @@ from shared.report.scores import Comparisons, Spread, StudyScores
 
 PARAMETERS = ("batch_size", "lr", "weight_decay", "label_smoothing", "dropout", "beta1", "beta2")
 """Lists the columns of the paper's Table 3, by their names in `training:`."""
-SCHEMA = 5
+SCHEMA = 6
 """Gives the version of the tree of `results.json`, which is raised when a key is removed or changes its meaning."""
 COMPARISON = (
     "arm", "baseline", "metric", "repeats", "dropped", "differences", "difference", "sd", "interval", "finding",

@@ -7,7 +7,7 @@ are cut a little at the border (measured: docs/copies.md). Thumbnails that are a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,17 +115,22 @@ def hash_matches(queries: Appearances, reference: Appearances) -> tuple[NDArray[
 
 
 def nearest(
-    queries: Appearances,
+    queries: Sequence[Appearances],
     reference: Appearances,
     stop: StopSignal,
     exempt: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-) -> Neighbours:
-    """Returns the reference image to which each query, or its mirror image, is nearest: to the whole of it, or to a part of at least 63 %.
+) -> list[Neighbours]:
+    """Returns for each set of queries the reference images to which they, or their mirror images, are nearest: to the whole, or to a part of at least 63 %.
 
-    `exempt` has a number per query, -1 for none, and one per reference image: images with the same number are not compared. Raises Stopped.
+    `exempt` has a number per query of all sets, -1 for none, and one per reference image: images with the same number are not compared.
+    Raises Stopped.
     """
-    distance, index = np.full(len(queries), np.inf, np.float32), np.zeros(len(queries), np.int64)
-    shown = [features(thumbnails) for thumbnails in (queries.thumbnails, queries.thumbnails.flip(3))]
+    ends = np.cumsum([len(each) for each in queries])
+    distance, index = np.full(ends[-1], np.inf, np.float32), np.zeros(ends[-1], np.int64)
+    shown = [
+        np.concatenate([features(each.thumbnails) for each in queries]),
+        np.concatenate([features(each.thumbnails.flip(3)) for each in queries]),
+    ]
     for window in WINDOWS:
         for first, parts in slabs(reference, window):
             stop.raise_if_set()
@@ -139,7 +144,8 @@ def nearest(
                     closer = np.flatnonzero(least.numpy() < distance[rows])
                     distance[start + closer] = least.numpy()[closer]
                     index[start + closer] = first + position.numpy()[closer]
-    return Neighbours(index, np.sqrt(distance))
+    sets = zip(np.split(index, ends[:-1]), np.split(np.sqrt(distance), ends[:-1]), strict=True)
+    return [Neighbours(*each) for each in sets]
 
 
 def slabs(images: Appearances, window: Window = WHOLE) -> Iterator[tuple[int, Features]]:

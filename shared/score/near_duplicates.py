@@ -80,11 +80,11 @@ def find_near_duplicates(images: Images, made_from: NDArray[np.int64], stop: Sto
     )
     copy_of, copy_bits = hash_matches(generated, train)
     unit = images.train.unit_numbers()
-    exempt = (np.where(made_from >= 0, unit[np.maximum(made_from, 0)], -1), unit)
     # spread over all of them, whatever their order
     compared = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), HELD_OUT)).astype(np.int64)))
-    near_train, near_test = nearest(generated, train, stop, exempt), nearest(generated, test, stop)
-    held_train, held_test = nearest(compared, train, stop), nearest(compared, test, stop)
+    exempt = np.concatenate([np.where(made_from >= 0, unit[np.maximum(made_from, 0)], -1), np.full(len(compared), -1)])
+    near_train, held_train = nearest((generated, compared), train, stop, (exempt, unit))
+    near_test, held_test = nearest((generated, compared), test, stop)
     train_ratio, held_out = _ratios(train, train, near_train, held_train)
     test_ratio, held_out_test = _ratios(test, train, near_test, held_test)
     return NearDuplicates(

@@ -95,7 +95,7 @@ def test_results_json_is_as_documented(full_tree: dict[str, Any]) -> None:
     ):
         (row,) = [line for line in lists.splitlines() if line.startswith(f"| {where}")]
         assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == set(found), where
-    assert full_tree["schema"] == 5
+    assert full_tree["schema"] == 6
 
 
 def test_groups_of_images_are_the_test_units(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from shared.artifacts.checkpoints import NoCheckpoints
 from shared.benchmark import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread, work_clock
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
-from shared.data.encode import encode_image
 from shared.data.imageset import ImageSet
+from shared.data.random_images import random_images
 from shared.data.schema import LabelSchema
 from shared.device import pick_device
 from shared.diffusion.generator import BaseSource, Finetuning, SampleRequest, guided_share, sampling
@@ -26,7 +25,7 @@ from shared.settings import Settings
 from shared.stop import StopSignal
 
 SAMPLER_STEPS = 2  # timed steps of the sampler, which takes equally long for each
-CPU_DRAWN = 8  # images that are drawn at once on a CPU; more take as long each
+FEW_DRAWN = 8  # images that are drawn at once if a batch would take longer than SECONDS
 
 
 def time_pixel(
@@ -34,19 +33,8 @@ def time_pixel(
 ) -> tuple[Range, Range]:
     """Returns the seconds per training step and per generated image, each as a range."""
     device = pick_device(resources.device)
-    rng = np.random.default_rng(0)
-    n = config.batch_size
-    pixels = rng.integers(0, 256, (n, config.resolution, config.resolution, 3), np.uint8)
-    labels = np.zeros((n, schema.width), np.int8)
-    for columns in schema.slices().values():
-        labels[np.arange(n), rng.integers(columns.start, columns.stop, n)] = 1
-    images = ImageSet(
-        schema,
-        [encode_image(Image.fromarray(p)) for p in pixels],
-        [str(i) for i in range(n)],
-        np.array(["train"] * n),
-        labels,
-    )
+    images = random_images(schema, config.resolution, config.batch_size)
+    labels, n = images.labels, len(images)
     with tempfile.TemporaryDirectory(prefix="tailfill-") as scratch:
         out = Path(scratch)
         steps = _steps(config, images, out, device, LEAST + 1)
@@ -56,14 +44,24 @@ def time_pixel(
         generator = PixelGenerator.load(files, device, _no_base(out))
     guidance, all_steps = sampling(generate, generator)
     sampler_steps = min(SAMPLER_STEPS, all_steps)
-    at_once = generate.batch_size if device.type == "cuda" else min(generate.batch_size, CPU_DRAWN)
-    requests = [SampleRequest(labels[i % n], i) for i in range(at_once)]
-    drawn, clock = Repeats(), work_clock(device.type == "cuda", torch.get_num_threads())
+    batch = generate.batch_size
+    requests = [SampleRequest(labels[i % n], i) for i in range(batch)]
+    clock = work_clock(device.type == "cuda", torch.get_num_threads())
+
+    def seconds(count: int) -> float:
+        start = clock()
+        generator.sample(requests[:count], guidance, sampler_steps)
+        return clock() - start
+
+    at_once = batch
+    if device.type != "cuda" and batch > FEW_DRAWN:
+        seconds(FEW_DRAWN)  # the first time includes what is set up once
+        if seconds(FEW_DRAWN) * batch / FEW_DRAWN > SECONDS:
+            at_once = FEW_DRAWN
+    drawn = Repeats()
     with suppress(Enough):
         while True:
-            start = clock()
-            generator.sample(requests, guidance, sampler_steps)
-            drawn.add(clock() - start)
+            drawn.add(seconds(at_once))
     share = 1.0 if guidance == 1 else guided_share(all_steps, generate.guidance_interval)
     return spread(steps[1:]), spread(drawn.times) * (share * all_steps / sampler_steps) / at_once
 

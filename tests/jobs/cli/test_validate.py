@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -120,14 +121,16 @@ def test_prices_make_a_column(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_a_busy_machine_is_said_to_be_busy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    cores = len(os.sched_getaffinity(0))
     said = {}
-    for load in (0.0, 30.0):
-        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
-        said[load] = [
+    for busy in (0.0, float(cores)):
+        monkeypatch.setattr("shared.forecast.forecast.busy_cores", lambda busy=busy: busy)
+        said[busy] = [
             line for line in validate(capsys, "--plan").splitlines() if line.startswith("the machine is busy")
         ]
     assert said[0.0] == []
-    assert said[30.0][0].startswith("the machine is busy now (load average 30.0 on ")
+    assert said[cores][0].startswith(f"the machine is busy now (other programs use {cores:.1f} of its {cores} cores)")
+    assert "2.0 times as long" in said[cores][0]
 
 
 def test_weights_of_the_hub_are_named_and_not_fetched(

@@ -21,11 +21,11 @@ def kept(folder: Path, **changes: object) -> KeptTimings:
 
 def test_a_timing_is_found_again(tmp_path: Path) -> None:
     assert kept(tmp_path).find(WORK) is None
-    kept(tmp_path).keep(WORK, SECONDS, {"views": 2}, load=1.5)
+    kept(tmp_path).keep(WORK, SECONDS, {"views": 2}, busy=1.5)
     found = kept(tmp_path).find(WORK)
     assert found is not None
     assert found.range("step").tolist() == [1.0, 2.0, 3.0]
-    assert (found.numbers, found.load) == ({"views": 2}, 1.5)
+    assert (found.numbers, found.busy_cores) == ({"views": 2}, 1.5)
 
 
 @pytest.mark.parametrize(

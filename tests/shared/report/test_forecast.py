@@ -14,9 +14,9 @@ FORECAST = RunForecast(
     made="2026-11-28T10:00:00+00:00",
     hours={"prepare": (0.001, 0.002, 0.003), "final": (0.5, 1.0, 2.0), "judge": (1.0, 1.0, 1.0)},
     run_hours=(0.5, 0.75, 1.0),
-    load=3.5,
+    busy_cores=3.5,
     slowdown=2.5,
-    timed_load=0.5,
+    timed_busy_cores=0.5,
     processes=2,
 )
 

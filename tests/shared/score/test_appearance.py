@@ -43,16 +43,16 @@ def test_a_plain_image_of_another_colour_is_no_copy() -> None:
 
 @pytest.mark.parametrize("how", ["exact", "mirrored", "cut by 3 %", "mirrored and cut by 10 %", "jpeg 50"])
 def test_the_nearest_is_the_image_that_was_copied(how: str) -> None:
-    found = nearest(of(copied(TRAIN, range(30), how)), SEEN, StopSignal())
+    found = nearest([of(copied(TRAIN, range(30), how))], SEEN, StopSignal())[0]
     assert found.index.tolist() == list(range(30))
 
 
 def test_exempt_images_are_not_compared() -> None:
     unit = np.arange(100) // 2  # images 2 i and 2 i + 1 are one product
-    found = nearest(SEEN, SEEN, StopSignal(), (unit, unit))
+    found = nearest([SEEN], SEEN, StopSignal(), (unit, unit))[0]
     assert (found.index // 2 != np.arange(100) // 2).all()
     one = np.where(np.arange(100) < 50, unit, -1)
-    found = nearest(SEEN, SEEN, StopSignal(), (one, unit))
+    found = nearest([SEEN], SEEN, StopSignal(), (one, unit))[0]
     assert (found.index[50:] == np.arange(50, 100)).all()
 
 
@@ -64,7 +64,7 @@ def test_distances_are_those_of_the_nearest_window() -> None:
         for window in WINDOWS
         for points in shown
     ]
-    found = nearest(queries, SEEN, StopSignal())
+    found = nearest([queries], SEEN, StopSignal())[0]
     least = np.min(every, axis=0)
     np.testing.assert_allclose(found.distance, least.min(axis=1), rtol=1e-4)
     assert found.index.tolist() == least.argmin(axis=1).tolist()
@@ -86,15 +86,15 @@ def test_it_stops() -> None:
     with pytest.raises(Stopped):
         appearances(TRAIN, stop)
     with pytest.raises(Stopped):
-        nearest(SEEN, SEEN, stop)
+        nearest([SEEN], SEEN, stop)[0]
 
 
 def test_a_reference_that_is_compared_in_parts_has_the_same_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = appearances(SETS["val"], StopSignal())
     unit = np.arange(100) // 2
     exempt = (np.arange(len(queries)) % 50, unit)
-    whole = nearest(queries, SEEN, StopSignal(), exempt)
+    whole = nearest([queries], SEEN, StopSignal(), exempt)[0]
     monkeypatch.setattr(appearance, "SLAB", 33)
-    parts = nearest(queries, SEEN, StopSignal(), exempt)
+    parts = nearest([queries], SEEN, StopSignal(), exempt)[0]
     assert parts.index.tolist() == whole.index.tolist()
     np.testing.assert_allclose(parts.distance, whole.distance, rtol=1e-4)
