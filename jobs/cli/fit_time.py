@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 CPU_HOURS, GPU_HOURS = 1.0, 8.0
 """Set the hours of a study if the user names none."""
-MOST, AIM, LEAST = 1.0, 0.9, 0.8
-"""Set which shares of the hours a forecast may have at most, should have, and should have at least."""
+MOST, AIM, LEAST = 0.95, 0.85, 0.7
+"""Set which shares of the hours a forecast may have at most, should have, and should have at least: processes that work at the same time slow each
+other down by about a tenth, which a forecast does not know."""
 LEAST_STEPS, MOST_STEPS = 300, 6000
 """Bound the training steps of the pixel generator: with fewer its images are noise, and more help a small set no further."""
 MOST_REPETITIONS = 20
@@ -128,7 +129,7 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
     together = "one process" if forecast.processes == 1 else f"{forecast.processes} processes"
     but = f" without {', '.join(forecast.not_timed)}, which cannot be timed" if forecast.not_timed else ""
     yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but} of the {asked} that it may take, with {together} at a time"
-    if middle > MOST * wanted * 3600:
+    if middle > wanted * 3600:
         yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {middle / 3600:.1g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
         yield "time: more of it would hardly make the answer surer; more test images would"
