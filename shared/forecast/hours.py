@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.artifacts.keys import canonical_digest
 from shared.benchmark import QUANTILES, Range, exactly
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice
@@ -204,7 +205,11 @@ class Times:
         if "worker" not in self._seen:  # the workers take trials of all searches
             self._seen.add("worker")
             found = found + self.slots.count * timing.range("start")
-        if config.arm.images == "real+synthetic":
+        drawn = canonical_digest(sorted(needed.id for needed in step.needs.values() if needed.stage == "generate"))
+        if (
+            config.arm.images == "real+synthetic" and drawn not in self._seen
+        ):  # other arms find the outputs in the cache
+            self._seen.add(drawn)
             seen = 1 if self.study.scored(experiment) else 0  # `score` trains on the first pool
             found = found + (pools - seen) * self._features(timing, self.counts.generated, timing.numbers["views"])
         if generation_settings(experiment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ CLASSIFIER = dict.fromkeys(("epoch", "step", "decode", "view", "build"), exactly
     "image": exactly(0.01),
     "start": exactly(5.0),
 }
+COMPARISONS = {"look": exactly(0.001), "parts": exactly(0.01), "pair": exactly(0.0001)}
 NUMBERS = {"views": 0, "view_bytes": 0, "weight_bytes": 0, "memory": 0}
 
 
@@ -37,11 +39,14 @@ def times(
     )
     classifier = CLASSIFIER | {name: exactly(value) for name, value in seconds.items()}
     numbers = NUMBERS | {"views": 2 if seconds.get("view") else 0}
-    generator = {"start": exactly(7.0), "step": exactly(0.5), "image": exactly(0.2)}
+    kept = {
+        "classifier": (classifier, numbers),
+        "generator": ({"start": exactly(7.0), "step": exactly(0.5), "image": exactly(0.2)}, numbers),
+        "comparisons": (COMPARISONS, {"held_out": 4}),
+    }
 
     def given(work: list[object], *_: object) -> object:
-        kept = classifier if work[0] == "classifier" else generator
-        return bench.kept.keep(work, kept, numbers, 0.0)
+        return bench.kept.keep(work, *kept[str(work[0])], 0.0)
 
     bench._timing = given  # type: ignore[method-assign,assignment]
     computed = Times(study, steps, COUNTS, exactly(0.01), bench, Slots(slots, 0), workers)
@@ -72,7 +77,30 @@ def test_the_frozen_backbone_runs_once_over_each_image(tmp_path: Path) -> None:
     _, frozen, computed = times(tmp_path, [], view=1.0)
     more = sum(frozen.values()) - sum(without.values())
     pools = sum(step.stage == "score" for step in computed.steps)
-    assert more == pytest.approx(100 * 2 + 10 + 10 + pools * 20 * 2)
+    # the judges see each pool as it is; classifiers see two views of its images, those of the first pool in `score`
+    assert more == pytest.approx(100 * 2 + 10 + 10 + pools * 20 + pools * 20 * 2)
+
+
+def test_each_pool_is_compared_with_all_training_and_test_images(tmp_path: Path) -> None:
+    _, stages, computed = times(tmp_path, [])
+    COMPARISONS["pair"] = exactly(0.0003)
+    try:
+        _, slower, _ = times(tmp_path, [])
+    finally:
+        COMPARISONS["pair"] = exactly(0.0001)
+    pools = sum(step.stage == "score" for step in computed.steps)
+    # 20 generated images and 4 of the 10 for validation, with 100 for training and 10 for the test
+    assert slower["score"] - stages["score"] == pytest.approx(pools * 24 * 110 * 0.0002)
+
+
+def test_a_slot_may_be_idle_while_all_steps_wait_for_one(tmp_path: Path) -> None:
+    _, _, computed = times(tmp_path, [])
+    pools = [step.id for step in computed.steps if step.stage == "generate"]
+    (finetune,) = (step.id for step in computed.steps if step.stage == "finetune")
+    known = StepTimes({finetune: exactly(100.0)} | dict.fromkeys(pools, exactly(30.0)))
+    assert wall_seconds(computed.steps, known, 2).tolist() == [100 + 30 * math.ceil(len(pools) / 2)] * 3
+    known.processes = dict.fromkeys(pools, 2)
+    assert wall_seconds(computed.steps, known, 2).tolist() == [100 + 15 * len(pools)] * 3
 
 
 def test_a_run_ends_with_its_longest_chain_or_when_all_slots_have_worked(tmp_path: Path) -> None:
