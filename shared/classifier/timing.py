@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shared.artifacts.checkpoints import NoCheckpoints
-from shared.benchmark import MOST, Clock, Enough, Range, Repeats, spread, work_clock
+from shared.benchmark import MOST, SECONDS, Clock, Enough, Range, Repeats, spread, work_clock
 from shared.classifier.fit import EpochRecord, TrainingData, fit, new_network
 from shared.classifier.frozen_features import UNAUGMENTED, decoded, image_digests
 from shared.classifier.inputs import FrozenFeatures
@@ -135,11 +135,9 @@ def _setup_seconds(data: TrainingData, images: ImageSet, clock: Clock) -> tuple[
     rows = np.arange(batch) % len(images)  # a smaller batch would be filled up
     view = data.inputs.views[-1] if isinstance(data.inputs, FrozenFeatures) else UNAUGMENTED
     wanted = [(digests[row], view) for row in rows]
-    passes, last = Repeats(), clock()
-    with suppress(Enough):
-        while True:
-            data.frozen.computed(pixels[torch.from_numpy(rows)], wanted).cpu()
-            now = clock()
-            passes.add(now - last)
-            last = now
-    return decode, float(np.median(passes.times)) / batch
+    passes: list[float] = []
+    while sum(passes) < SECONDS:
+        start = clock()
+        data.frozen.computed(pixels[torch.from_numpy(rows)], wanted).cpu()
+        passes.append(clock() - start)
+    return decode, float(np.median(passes)) / batch

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,6 +154,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@cache
 def import_seconds(module: str) -> float:
     """Returns the seconds of work that it takes a new process to import a module: this one, unless it has imported most of that already."""
     if "torch" not in sys.modules:

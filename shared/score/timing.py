@@ -15,8 +15,8 @@ from shared.score.appearance import appearances, nearest
 from shared.score.near_duplicates import HELD_OUT
 from shared.stop import StopSignal
 
-DRAWN = 64  # images whose looks are described at once
-COMPARED = 512  # images on either side of a comparison
+DRAWN = 32  # images whose looks are described at once
+COMPARED = 256  # images on either side of a comparison
 
 
 @dataclass(frozen=True)
