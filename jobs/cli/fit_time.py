@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,8 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
     but = f" without {', '.join(forecast.not_timed)}, which cannot be timed" if forecast.not_timed else ""
     yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but} of the {asked} that it may take, with {together} at a time"
     if middle > wanted * 3600:
-        yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {middle / 3600:.1g} or more"
+        enough = math.ceil(middle / 3600 / MOST * 100) / 100
+        yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {enough:g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
         yield "time: more of it would hardly make the answer surer; more test images would"
     if not design.pretrained and "finetune" in forecast.stages:

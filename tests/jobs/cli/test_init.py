@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,9 @@ def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeyp
     if hours < 0.1:
         assert took > hours  # imports alone take longer
         assert "no study with a verdict is shorter" in said
+        enough = re.search(r"so give it --hours (\S+) or more", said)
+        assert enough is not None
+        assert took < float(enough[1]) < 2 * took
         assert "traded for the time: " in said
         assert "6 repetitions, not 10" in said
     else:
