@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 CPU_HOURS, GPU_HOURS = 1.0, 8.0
 """Set the hours of a study if the user names none."""
-MOST, AIM, LEAST = 0.95, 0.85, 0.7
-"""Set which shares of the hours a forecast may have at most, should have, and should have at least: processes that work at the same time slow each
-other down by about a tenth, which a forecast does not know."""
+MOST, AIM, LEAST = 1.0, 0.9, 0.8
+"""Set which shares of the hours a forecast may have at most, should have, and should have at least."""
 LEAST_STEPS, MOST_STEPS = 300, 6000
 """Bound the training steps of the pixel generator: with fewer its images are noise, and more help a small set no further."""
 MOST_REPETITIONS = 20

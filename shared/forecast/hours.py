@@ -44,6 +44,9 @@ SHEET_IMAGES = 24
 """Estimates the images of the sheet that shows what a generator has learned."""
 CONTROL_SECONDS = 3.0
 """Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator."""
+BESIDE = 1.12
+"""Estimates how many times as long processes take if others work at the same time: they share caches, memory and the database, and wait for each
+other's last results. Three studies on two idle cores took 1.11, 1.12 and 1.18 times as long (benchmarks/README.md)."""
 REPORT_SECONDS = 15.0
 """Estimates the same for `report`, which draws figures."""
 
@@ -259,7 +262,8 @@ def wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int) -> Range:
 
     A step's work is divided equally among its processes. Steps that are not timed take no time.
     """
-    return np.array([_wall_seconds(steps, times, slots, place) for place in range(len(QUANTILES))])
+    beside = BESIDE if slots > 1 else 1.0
+    return beside * np.array([_wall_seconds(steps, times, slots, place) for place in range(len(QUANTILES))])
 
 
 def _wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int, place: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 from shared.benchmark import exactly
 from shared.config.load import load_study
 from shared.data.schema import LabelGroup, LabelSchema
-from shared.forecast.hours import EPOCH_SECONDS, ImageCounts, StepTimes, Times, trials_of, wall_seconds
+from shared.forecast.hours import BESIDE, EPOCH_SECONDS, ImageCounts, StepTimes, Times, trials_of, wall_seconds
 from shared.forecast.timings import KeptTimings, Machine
 from shared.forecast.work import Workbench
 from shared.pipeline.plan import plan
@@ -98,16 +98,18 @@ def test_a_slot_may_be_idle_while_all_steps_wait_for_one(tmp_path: Path) -> None
     pools = [step.id for step in computed.steps if step.stage == "generate"]
     (finetune,) = (step.id for step in computed.steps if step.stage == "finetune")
     known = StepTimes({finetune: exactly(100.0)} | dict.fromkeys(pools, exactly(30.0)))
-    assert wall_seconds(computed.steps, known, 2).tolist() == [100 + 30 * math.ceil(len(pools) / 2)] * 3
+    assert wall_seconds(computed.steps, known, 2).tolist() == pytest.approx(
+        [BESIDE * (100 + 30 * math.ceil(len(pools) / 2))] * 3
+    )
     known.processes = dict.fromkeys(pools, 2)
-    assert wall_seconds(computed.steps, known, 2).tolist() == [100 + 15 * len(pools)] * 3
+    assert wall_seconds(computed.steps, known, 2).tolist() == pytest.approx([BESIDE * (100 + 15 * len(pools))] * 3)
 
 
 def test_a_run_ends_with_its_longest_chain_or_when_all_slots_have_worked(tmp_path: Path) -> None:
     found, stages, computed = times(tmp_path, [])
     total = sum(stages.values())
     assert wall_seconds(computed.steps, found, 1)[1] == pytest.approx(total)
-    assert total / 2 <= wall_seconds(computed.steps, found, 2)[1] < total
+    assert BESIDE * total / 2 <= wall_seconds(computed.steps, found, 2)[1] < BESIDE * total
     assert wall_seconds(computed.steps, found, 1000)[1] >= np.max([v[1] for v in found.seconds.values()]) / 1000
 
 
