@@ -46,7 +46,7 @@ CONTROL_SECONDS = 3.0
 """Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator."""
 BESIDE = 1.12
 """Estimates how many times as long processes take if others work at the same time: they share caches, memory and the database, and wait for each
-other's last results. Three studies on two idle cores took 1.11, 1.12 and 1.18 times as long (benchmarks/README.md)."""
+other's last results. Four studies on two idle cores took 1.06 to 1.18 times as long (benchmarks/README.md)."""
 REPORT_SECONDS = 15.0
 """Estimates the same for `report`, which draws figures."""
 
