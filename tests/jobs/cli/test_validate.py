@@ -85,7 +85,7 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     assert head == ["stage", "steps", "hours", "from", "to", "device", "disk", "GiB", "memory", "GiB"]
     assert [row[:2] for row in rows] == [*([s, str(n)] for s, n in found["stages"].items()), ["total", "17"]]
     assert all(row[5] == "cpu" for row in rows[:-1])
-    assert words[-1].startswith("timed at a load average of at most ")
+    assert words[-1].startswith("timed while other programs used at most ")
     again = json.loads(validate(capsys, "--plan", "--json", "--set", verdict))
     assert again["hours"].keys() == found["hours"].keys()
 
