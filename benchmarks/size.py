@@ -48,15 +48,15 @@ class Measured:
 @click.argument("workdir", type=click.Path(path_type=Path))
 @click.argument("sizes", nargs=-1, required=True, type=click.IntRange(min=1000), metavar="N...")
 def main(workdir: Path, sizes: tuple[int, ...]) -> None:
-    """Measure N images each, in WORKDIR, whose drawn images and results stay for the next time."""
+    """Measure N images each, in WORKDIR. What is there is not made again, so a measurement that was ended goes on with the stage that it was in."""
     click.echo("| images | command or stage | seconds | images/s | memory, MiB | load |\n|---|---|---|---|---|---|")
     for size in sizes:
         folder = workdir / str(size)
         draw(folder / "images", size)
         study = folder / "study.yaml"
-        study.unlink(missing_ok=True)
-        init = run("init", str(folder / "images"), "--out", str(study))
-        row(size, "init", init.seconds, f"{init.most_mib:.0f}")
+        if not study.exists():
+            init = run("init", str(folder / "images"), "--out", str(study))
+            row(size, "init", init.seconds, f"{init.most_mib:.0f}")
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
         whole = run("run", str(study), *sets, "--workdir", str(folder / "work"))
         status = subprocess.run(
