@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import click
+
+from benchmarks.size import command
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,8 +44,7 @@ def main(hours: float, workdir: Path, data: tuple[Path, ...]) -> None:
 
 def tailfill(*arguments: str) -> str:
     """Returns what the command prints; raises CalledProcessError if it fails."""
-    command = [sys.executable, "-m", "jobs", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command(*arguments), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

@@ -58,13 +58,14 @@ def main(workdir: Path, sizes: tuple[int, ...]) -> None:
             init = run("init", str(folder / "images"), "--out", str(study))
             row(size, "init", init.seconds, f"{init.most_mib:.0f}")
         sets = [part for setting in SETTINGS for part in ("--set", setting)]
+        continued = (folder / "work").exists()
         whole = run("run", str(study), *sets, "--workdir", str(folder / "work"))
         status = subprocess.run(
             command("status", "--workdir", str(folder / "work"), "--json"), check=True, capture_output=True
         )
         for stage in json.loads(status.stdout):
             row(size, stage["stage"], stage["seconds"], "")
-        row(size, "run, whole", whole.seconds, f"{whole.most_mib:.0f}")
+        row(size, "run, continued" if continued else "run, whole", whole.seconds, f"{whole.most_mib:.0f}")
 
 
 def row(size: int, what: str, seconds: float, memory: str) -> None:

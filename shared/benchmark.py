@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +66,12 @@ class Repeats:
         late = self._clock() - self._began > SECONDS
         if len(self.times) >= (LEAST if late else MOST):
             raise Enough
+
+
+def repeated(seconds: Callable[[], float]) -> list[float]:
+    """Calls `seconds`, which does the work and returns how long it took, as often as `Repeats` asks, and returns all times but the first."""
+    repeats = Repeats()
+    with suppress(Enough):
+        while True:
+            repeats.add(seconds())
+    return repeats.times

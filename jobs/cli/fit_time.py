@@ -129,7 +129,7 @@ def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str])
     together = "one process" if forecast.processes == 1 else f"{forecast.processes} processes"
     but = f" without {', '.join(forecast.not_timed)}, which cannot be timed" if forecast.not_timed else ""
     yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but} of the {asked} that it may take, with {together} at a time"
-    if middle > wanted * 3600:
+    if middle > MOST * wanted * 3600:
         enough = math.ceil(middle / 3600 / MOST * 100) / 100
         yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {enough:g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:

@@ -61,7 +61,7 @@ def _read(path: Path, plan: str) -> RunForecast | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        log.warning("the kept forecast is damaged and is made again", path=path, reason=str(error).splitlines()[0])
+        log.warning("the kept forecast cannot be read and is made again", path=path, reason=str(error).splitlines()[0])
         return None
     return kept.forecast if kept.plan == plan else None
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from shared.artifacts.keys import canonical_digest
 from shared.benchmark import QUANTILES, Range, exactly
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy, generation_settings
 from shared.config.search import Choice
@@ -44,11 +43,11 @@ SHEET_IMAGES = 24
 """Estimates the images of the sheet that shows what a generator has learned."""
 CONTROL_SECONDS = 3.0
 """Estimates the work in seconds of a process that trains nothing: `prepare`, a search's coordinator."""
+REPORT_SECONDS = 15.0
+"""Estimates the same for `report`, which draws figures."""
 BESIDE = 1.12
 """Estimates how many times as long processes take if others work at the same time: they share caches, memory and the database, and wait for each
 other's last results. Four studies on two idle cores took 1.06 to 1.18 times as long (benchmarks/README.md)."""
-REPORT_SECONDS = 15.0
-"""Estimates the same for `report`, which draws figures."""
 
 
 @dataclass(frozen=True)
@@ -208,13 +207,12 @@ class Times:
         if "worker" not in self._seen:  # the workers take trials of all searches
             self._seen.add("worker")
             found = found + self.slots.count * timing.range("start")
-        drawn = canonical_digest(sorted(needed.id for needed in step.needs.values() if needed.stage == "generate"))
-        if (
-            config.arm.images == "real+synthetic" and drawn not in self._seen
-        ):  # other arms find the outputs in the cache
-            self._seen.add(drawn)
-            seen = 1 if self.study.scored(experiment) else 0  # `score` trains on the first pool
-            found = found + (pools - seen) * self._features(timing, self.counts.generated, timing.numbers["views"])
+        if config.arm.images == "real+synthetic":
+            # other arms on the same pools find the outputs in the cache, and `score` has trained on the first pool
+            drawn = {needed.id for needed in step.needs.values() if needed.stage == "generate"} or {step.id}
+            new = pools - int(self.study.scored(experiment)) if drawn - self._seen else 0
+            self._seen |= drawn
+            found = found + new * self._features(timing, self.counts.generated, timing.numbers["views"])
         if generation_settings(experiment):
             generator = self.generator()
             if generator is None:
@@ -275,8 +273,11 @@ def _wall_seconds(steps: Sequence[Step], times: StepTimes, slots: int, place: in
     now = 0.0
     while unfinished:
         left = []
-        for step in waiting:
-            if len(running) == slots or any(needed.id in unfinished for needed in step.needs.values()):
+        for number, step in enumerate(waiting):
+            if len(running) == slots:
+                left += waiting[number:]
+                break
+            if any(needed.id in unfinished for needed in step.needs.values()):
                 left.append(step)
                 continue
             work = float(times.seconds[step.id][place]) if step.id in times.seconds else 0.0

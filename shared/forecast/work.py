@@ -30,8 +30,10 @@ from shared.isolation import isolated_children
 from shared.log import Log
 
 if TYPE_CHECKING:
+    from shared.classifier.timing import TrainingTime
     from shared.data.schema import LabelSchema
     from shared.diffusion.generator import Time
+    from shared.score.timing import ComparisonTime
 
 CLASSIFIER = "shared.classifier.timing"
 """Names the module that times a classifier. It imports what a stage imports that trains one."""
@@ -82,9 +84,8 @@ class Workbench:
                 synthetic=None,
             )
             found = import_module(CLASSIFIER).time_training(arm, self.resolution, self.schema, self.resources)
-            numbers = {"views", "view_bytes", "weight_bytes"}
-            seconds = {each.name: getattr(found, each.name) for each in fields(found) if each.name not in numbers}
-            return seconds | {"start": exactly(start)}, {name: getattr(found, name) for name in numbers}
+            seconds, numbers = _parts(found)
+            return seconds | {"start": exactly(start)}, numbers
 
         return self._timing(work, measure, f"a few training steps of {classifier.model} at {side} px")
 
@@ -113,9 +114,7 @@ class Workbench:
         """Returns the timing of the search for near-duplicates: see `shared.score.timing.ComparisonTime`; None if it is not timed now."""
 
         def measure() -> tuple[dict[str, Range], dict[str, int]]:
-            found = import_module(COMPARISONS).time_comparisons(self.resolution, self.schema)
-            seconds = {each.name: getattr(found, each.name) for each in fields(found) if each.name != "held_out"}
-            return seconds, {"held_out": found.held_out}
+            return _parts(import_module(COMPARISONS).time_comparisons(self.resolution, self.schema))
 
         return self._timing(["comparisons", self.resolution], measure, f"comparisons of images of {self.resolution} px")
 
@@ -139,6 +138,13 @@ class Workbench:
         with _threads(self.kept.threads):
             seconds, numbers = measure()
         return self.kept.keep(work, seconds, numbers | {"memory": _peak_memory()}, busy)
+
+
+def _parts(found: TrainingTime | ComparisonTime) -> tuple[dict[str, Range], dict[str, int]]:
+    """Returns what was timed by name: the seconds of each part, and what is a number."""
+    parts = {each.name: getattr(found, each.name) for each in fields(found)}
+    numbers = {name: value for name, value in parts.items() if isinstance(value, int)}
+    return {name: value for name, value in parts.items() if name not in numbers}, numbers
 
 
 @contextmanager

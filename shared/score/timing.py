@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from shared.benchmark import Enough, Range, Repeats, spread, work_clock
+from shared.benchmark import Range, repeated, spread, work_clock
 from shared.data.random_images import random_images
 from shared.data.schema import LabelSchema
 from shared.score.appearance import appearances, nearest
@@ -38,19 +38,19 @@ def time_comparisons(resolution: int, schema: LabelSchema) -> ComparisonTime:
     images, stop = random_images(schema, resolution, DRAWN), StopSignal()
     looks = appearances(images, stop)
     many = looks.take(np.arange(COMPARED) % DRAWN)
-    cut = _repeated(lambda: nearest([looks.take(np.arange(1))], many, stop)) / COMPARED
-    compared = _repeated(lambda: nearest([many], many, stop))
+    cut = _seconds(lambda: nearest([looks.take(np.arange(1))], many, stop)) / COMPARED
+    compared = _seconds(lambda: nearest([many], many, stop))
     pair = np.maximum(compared - cut[1] * COMPARED, 0.0) / COMPARED**2
-    return ComparisonTime(_repeated(lambda: appearances(images, stop)) / DRAWN, cut, pair)
+    return ComparisonTime(_seconds(lambda: appearances(images, stop)) / DRAWN, cut, pair)
 
 
-def _repeated(work: Callable[[], object]) -> Range:
+def _seconds(work: Callable[[], object]) -> Range:
     """Returns the seconds of the work, done a few times."""
-    clock, repeats = work_clock(False, torch.get_num_threads()), Repeats()
-    try:
-        while True:
-            began = clock()
-            work()
-            repeats.add(clock() - began)
-    except Enough:
-        return spread(repeats.times)
+    clock = work_clock(False, torch.get_num_threads())
+
+    def once() -> float:
+        began = clock()
+        work()
+        return clock() - began
+
+    return spread(repeated(once))

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from shared.benchmark import LEAST, MOST, Enough, Repeats, exactly, spread
+from shared.benchmark import LEAST, MOST, Enough, Repeats, exactly, repeated, spread
 
 
 def taken(seconds: float) -> Repeats:
@@ -33,3 +33,9 @@ def test_the_first_counts_for_nothing_and_a_slow_moment_for_little() -> None:
     assert (low, middle) == (1.0, 1.0)
     assert 2.0 <= high < 9.0
     assert exactly(3.0).tolist() == [3.0] * 3
+
+
+def test_work_is_repeated_until_enough_and_its_first_time_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", -1.0)  # it is late from the start
+    times = iter((9.0, 1.0, 2.0, 3.0, 4.0))
+    assert repeated(lambda: next(times)) == [1.0, 2.0, 3.0]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from shared.artifacts.checkpoints import NoCheckpoints
-from shared.benchmark import LEAST, MOST, SECONDS, Enough, Range, Repeats, spread, work_clock
+from shared.benchmark import LEAST, MOST, SECONDS, Range, repeated, spread, work_clock
 from shared.config.generation import Generate, PixelFinetune
 from shared.config.search import Resources
 from shared.data.imageset import ImageSet
@@ -58,12 +57,9 @@ def time_pixel(
         seconds(FEW_DRAWN)  # the first time includes what is set up once
         if seconds(FEW_DRAWN) * batch / FEW_DRAWN > SECONDS:
             at_once = FEW_DRAWN
-    drawn = Repeats()
-    with suppress(Enough):
-        while True:
-            drawn.add(seconds(at_once))
+    drawn = repeated(lambda: seconds(at_once))
     share = 1.0 if guidance == 1 else guided_share(all_steps, generate.guidance_interval)
-    return spread(steps[1:]), spread(drawn.times) * (share * all_steps / sampler_steps) / at_once
+    return spread(steps[1:]), spread(drawn) * (share * all_steps / sampler_steps) / at_once
 
 
 def _steps(config: PixelFinetune, images: ImageSet, out: Path, device: torch.device, count: int) -> list[float]:

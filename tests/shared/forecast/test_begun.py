@@ -72,7 +72,7 @@ def test_a_continued_run_shows_the_first_forecast(tmp_path: Path, settings: Sett
 def test_a_damaged_forecast_is_made_again(tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).write_text("{")
     assert begin_with_forecast(study(), plan(study()), tmp_path, settings) is not None
-    assert "the kept forecast is damaged" in caplog.text
+    assert "the kept forecast cannot be read" in caplog.text
 
 
 def test_what_has_the_name_of_a_forecast_and_is_no_file_is_one_error(tmp_path: Path, settings: Settings) -> None:
