@@ -56,6 +56,8 @@ class Settings:
     """`JOB_COMPLETION_INDEX`: gives this pod's index in an Indexed Job; 0 if unset."""
     count: int
     """`TAILFILL_COUNT`: counts the indexes of the Job; 1 if unset."""
+    processes: int
+    """`TAILFILL_PROCESSES`: counts the stage processes that share the memory of this machine; 1 if unset."""
     grace_seconds: float
     """`TAILFILL_GRACE_SECONDS`: gives the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None
@@ -115,7 +117,8 @@ class Settings:
             database_url=secret("DATABASE_URL"),
             cache=_cache(environment),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
-            count=_whole_number(environment, "TAILFILL_COUNT", 1),
+            count=_whole_number(environment, "TAILFILL_COUNT", 1, least=1),
+            processes=_whole_number(environment, "TAILFILL_PROCESSES", 1, least=1),
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
             device=_device(environment),
             hub_token=secret("HF_TOKEN"),
@@ -189,8 +192,10 @@ def _device(environment: Mapping[str, str]) -> Literal["cpu", "cuda"] | None:
             )
 
 
-def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+def _whole_number(environment: Mapping[str, str], name: str, default: int, least: int = 0) -> int:
     text = environment.get(name) or str(default)
     if not text.isdecimal():
         raise ConfigError(f'environment variable {name}: must be a whole number, got "{text}"; unset it or fix it')
+    if int(text) < least:
+        raise ConfigError(f"environment variable {name}: must be at least {least}, got {text}; unset it or fix it")
     return int(text)

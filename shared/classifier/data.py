@@ -29,6 +29,7 @@ from shared.config.stages import Arm
 from shared.data.imageset import ImageSet
 from shared.data.schema import Labels, LabelSchema
 from shared.errors import ConfigError, DataError
+from shared.memory import spare_memory
 
 GIB = 2**30
 AUTO_VIEWS, MIRRORED_VIEWS = 8, 2
@@ -70,8 +71,9 @@ class TrainingData:
     ) -> TrainingData:
         """Decodes the images, and runs them through the frozen backbone unless they are augmented afresh in each epoch.
 
-        The cache of `runtime`, which holds at most `cache_gib`, shares the frozen backbone's outputs with other trainings. Raises ConfigError or
-        DataError for a model or weights that do not fit, DataError for empty sets or damaged images, and Stopped.
+        Memory holds as much of them as `cache_gib` and this process's share of the memory allow. The cache of `runtime`, which holds at most
+        `cache_gib` too, shares the frozen backbone's outputs with other trainings. Raises ConfigError or DataError for a model or weights that
+        do not fit, DataError for empty sets or damaged images, and Stopped.
         """
         for name, images in (("training", training.images), ("validation", val)):
             if len(images) == 0:
@@ -80,7 +82,7 @@ class TrainingData:
         device, stop = runtime.device, runtime.stop
         trunk = build_trunk(arm.classifier, resolution, fetched=runtime.fetched)
         move_to(trunk.model, device)
-        budget = runtime.resources.cache_gib * GIB
+        budget = min(runtime.resources.cache_gib * GIB, spare_memory(runtime.processes))
         frozen = frozen_backbone(trunk, runtime)
         val_inputs: Pixels | FrozenFeatures
         if trunk.has_frozen_layers:

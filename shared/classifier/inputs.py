@@ -138,7 +138,7 @@ def _rows_that_fit(n: int, row_bytes: int, budget: float, what: str) -> int:
     fitting = min(n, max(0, int(budget // row_bytes)))
     if fitting < n:
         log.warning(
-            "not everything fits in resources.cache_gib; the rest is computed whenever it is needed, which takes longer; raise it if there is memory",
+            "not everything fits in memory, which resources.cache_gib or what is free limits; the rest is read from disk or computed again",
             what=what,
             gib_needed=round(n * row_bytes / 2**30, 1),
             share_kept=round(fitting / n, 2),

@@ -243,7 +243,8 @@ class Resources(Section):
     there is no GPU."""
     cache_gib: Annotated[float, Field(gt=0)] = 4.0
     """Limits the memory in GiB that one training may fill with decoded images or features, and the local disk that the stored features of all
-    trainings on a node may fill. What does not fit is computed each time that it is needed."""
+    trainings on a node may fill. A training fills at most half of what is free in its share of the memory of the machine or container. What
+    does not fit is computed each time that it is needed."""
     compile: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Says whether the network of a text-to-image generator is compiled before it trains or draws, which takes a minute or more in each process.
     The log says after how many steps or images that pays. Images differ from those of a network that is not compiled by rounding. It needs

@@ -47,15 +47,15 @@ class Slots:
         return sorted({gpu for share in shares for gpu in share})
 
     def environment(self, slots: Sequence[int]) -> dict[str, str]:
-        """Returns the environment variables that limit a process to its threads and GPUs.
+        """Returns the environment variables that limit a process to its threads, GPUs and share of the memory.
 
         The number of threads depends on the machine and not on what is free, so that results do not vary from run to run.
         """
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        grace = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS))}
+        own = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS)), "TAILFILL_PROCESSES": str(self.count)}
         device = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus_of(slots)))} if self.gpus else MALLOC_SETTINGS
-        return dict.fromkeys(names, threads) | grace | device
+        return dict.fromkeys(names, threads) | own | device
 
 
 def gpus_of_step(step: Step, gpus: int) -> int:

@@ -7,6 +7,7 @@ import pytest
 from shared.config.load import load_study
 from shared.pipeline.plan import plan
 from shared.pipeline.slots import Slots, gpus_of_step
+from shared.settings import Settings
 from tests.support.small_study import SMALL_STUDY
 
 
@@ -30,6 +31,10 @@ def test_who_gets_which_gpus(
     assert machine.take(free, most_gpus) == slots
     assert machine.gpus_of(slots) == seen
     assert machine.environment(slots).get("CUDA_VISIBLE_DEVICES") == (",".join(map(str, seen)) if gpus else None)
+
+
+def test_a_process_learns_how_many_share_the_memory() -> None:
+    assert Settings.from_environment(Slots(4, 2).environment([0])).processes == 4
 
 
 @pytest.mark.parametrize(("batch_size", "gpus", "most"), [(4, 4, 4), (6, 4, 3), (1, 4, 1), (4, 0, 1)])
