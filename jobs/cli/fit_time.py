@@ -117,6 +117,7 @@ def fit_time(
             design, split = single, SplitChoice(None, (NO_TIME_FOR_FOLDS,))
             fitting.most_repetitions = MOST_REPETITIONS
     design = fitting.filled(design, wanted)
+    design = replace(design, cache_gib=max(design.cache_gib, fitting.forecast(design).cache_gib))
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
     lines = _lines(fitting.forecast(design), design, wanted, traded)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from shared.config.base import Section
 from shared.config.dataset import Source
+from shared.config.search import Resources
 from shared.diffusion.generators import GENERATORS
 from shared.look.backbone import PACKAGED, Backbone
 from shared.weights.packaged import is_installed
@@ -57,6 +58,8 @@ class Design:
     """Says whether Stable Diffusion is fine-tuned, which needs a GPU, in place of the pixel generator."""
     folds: bool = False
     """Says whether each repetition tests on a fold of its own, with a generator of its own, in place of a test split that all share."""
+    cache_gib: float = Resources().cache_gib
+    """Limits the disk in GiB that the frozen network's outputs may take."""
     bases: tuple[str, ...] = ()
     """Names pretrained text-to-image models that are compared, each fine-tuned for an arm of its own, in place of any other generator."""
     backbone: Backbone | None = field(default_factory=lambda: PACKAGED if is_installed() else None)
@@ -148,7 +151,7 @@ def study_text(summary: DataSummary, name: str, design: Design = USUAL, notes: S
 seed: {SEED}
 
 {_dataset_text(summary, resolution, design)}
-{_rare_text(summary)}
+{_resources_text(design)}{_rare_text(summary)}
 """
     generated = f"""\
 {_generator_text(resolution, design)}
@@ -327,6 +330,16 @@ def _dataset_text(summary: DataSummary, resolution: int, design: Design) -> str:
     )
     lines.append("  on_leak: drop # removes an image that is in two splits from one of them")
     return "\n".join(lines) + "\n"
+
+
+def _resources_text(design: Design) -> str:
+    if design.cache_gib == Design().cache_gib:
+        return ""
+    return f"""\
+# The outputs of the frozen network take more disk than usual.
+resources: {{cache_gib: {design.cache_gib:g}}}
+
+"""
 
 
 def _source_lines(source: InferredSource) -> list[str]:

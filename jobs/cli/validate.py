@@ -104,6 +104,11 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
         pinned = "" if "@" in name else ", not pinned: the newest commit is used; set its revision"
         lines.append(f"weights: {name} is downloaded once from the Hugging Face hub{pinned}")
     lines += table(forecast, None if study.prices is None else study.prices.currency)
+    if forecast.cache_gib > study.resources.cache_gib:
+        lines.append(
+            f"resources.cache_gib: with {study.resources.cache_gib:g}, the frozen network sees some images anew in each epoch; with "
+            f"{forecast.cache_gib}, which is GiB of disk, it sees each once"
+        )
     if forecast.not_timed and (arm := generating(study)):
         why = generator_kind(arm.finetune.generator).untimed
         lines.append(f"{', '.join(forecast.not_timed)}: not timed; {why}")

@@ -24,6 +24,8 @@ PAGE = 32768
 """Sets the bytes of a page. A few pooled features share one; activations of 200 kB take seven."""
 ROOTS = 6
 """Counts the pages of an empty database."""
+DISK_SHARE = 0.8
+"""Sets the share of the limit that is filled ahead; the rest is for what a database takes beside its rows."""
 PATIENCE = 30.0
 """Limits the seconds that it waits for another process's transaction."""
 RECENT = 600.0

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.classifier.feature_cache import DISK_SHARE
 from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded, image_digests, told_apart
 from shared.data.imageset import ImageSet
 from shared.log import Log
@@ -19,8 +20,6 @@ Rows = NDArray[np.int64]
 
 PIXELS_SHARE = 0.25
 """Sets the share of the memory that decoded images get if not all outputs fit."""
-DISK_SHARE = 0.8
-"""Sets the share of the disk that is filled ahead; the rest is for what a database takes beside its rows."""
 
 log = Log("classifier")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.benchmark import Range, exactly
+from shared.classifier.feature_cache import DISK_SHARE
 from shared.config.dataset import Dataset
 from shared.config.resolve import ResolvedExperiment, ResolvedStudy
 from shared.config.search import Verdict
@@ -79,6 +80,8 @@ class Forecast:
     """Gives how many cores other programs use now."""
     timed_busy_cores: float = 0.0
     """Gives how many cores they used at most when the timings were made."""
+    cache_gib: int = 0
+    """Gives the value of `resources.cache_gib` with which the frozen network sees each image once; 0 if no arm has one, or it was not timed."""
     weights: tuple[str, ...] = ()
     """Lists the weights that would be downloaded from the Hugging Face hub: the name, and after `@` the commit if one pins them."""
     smallest_effect: float | None = None
@@ -297,4 +300,5 @@ def _fill_sizes(
         forecast.memory[stage] = max(forecast.memory.get(stage, 0.0), memory / GIB)
     if "tune" in forecast.disk:
         forecast.disk["tune"] += min(cached / GIB, study.resources.cache_gib)
+    forecast.cache_gib = math.ceil(cached / DISK_SHARE / GIB)
     forecast.gib = sum(forecast.disk.values())

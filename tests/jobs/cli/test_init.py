@@ -261,6 +261,22 @@ def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeyp
     assert study.written.final.seeds * (study.written.search.trials // study.repetitions) == study.written.search.trials
 
 
+def test_outputs_of_the_frozen_network_get_the_disk_that_they_need(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+    data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    init(data, tmp_path / "usual.yaml", hours=0.5, fits=True)
+    assert load_study(tmp_path / "usual.yaml").resources.cache_gib == 4
+    monkeypatch.setattr("shared.forecast.forecast.GIB", 2**14)
+    init(data, tmp_path / "large.yaml", hours=0.5, fits=True)
+    study = load_study(tmp_path / "large.yaml")
+    # each of 130 images has two views of 1280 numbers, which fill at most 0.8 of the cache, and there are generated ones
+    assert study.resources.cache_gib > 130 * 2 * 1280 * 4 / 0.8 / 2**14 > 4
+    assert study.resources.cache_gib == forecast_study(study).cache_gib
+
+
 def test_named_bases_are_compared_by_an_arm_each(tmp_path: Path) -> None:
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     bases = ("stabilityai/stable-diffusion-xl-base-1.0", "Tongyi-MAI/Z-Image", "s3://models/of ours/Z-Image/")

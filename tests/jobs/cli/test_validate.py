@@ -107,6 +107,19 @@ def test_a_plan_that_was_timed_times_nothing_and_imports_no_torch(
     assert any(line.startswith("a run takes about ") for line in done.stdout.splitlines())
 
 
+def test_a_cache_that_is_too_small_is_said_to_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
+    head = ("--set", "classifier.trainable=head")
+    assert "resources.cache_gib" not in validate(capsys, "--plan", *head)
+    said = validate(capsys, "--plan", *head, "--set", "resources.cache_gib=0.001")
+    assert (
+        "resources.cache_gib: with 0.001, the frozen network sees some images anew in each epoch; with 1, which is GiB of disk, it sees each once"
+        in said.splitlines()
+    )
+
+
 def test_prices_make_a_column(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
     words = validate(capsys, "--plan", "--set", "prices={currency: EUR, per_hour: {cpu: 3600}}").splitlines()
