@@ -6,7 +6,7 @@ Whoever chooses such a name must not choose where we write. So every path, key a
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from shared.errors import ArtifactError, InputError
 LONGEST_PART = 255  # bytes, which is what file systems take
 LONGEST_NAME = 1024  # bytes, which is what S3 takes
 SHOWN = 80  # characters of a refused value in a message
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # the characters of the Unicode category Cc
 
 
 def is_text(name: str) -> bool:
@@ -30,7 +31,7 @@ def is_text(name: str) -> bool:
 
 def has_control_character(text: str) -> bool:
     """Returns whether text has a line break, a NUL or another character that is an order to a device."""
-    return any(unicodedata.category(character) == "Cc" for character in text)
+    return CONTROL.search(text) is not None
 
 
 def name_fault(name: str) -> str | None:

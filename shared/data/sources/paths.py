@@ -97,6 +97,7 @@ class PathCheck:
         self._problems = problems
         self._seen: dict[str, str] = {}
         self._stored = StoredNames(root)
+        self._folders: dict[PurePosixPath, Path] = {PurePosixPath(): root.resolve()}
 
     def check(self, text: str, where: str) -> tuple[str, Path] | None:
         """Returns the path in its normal spelling and the file it names, which may be missing; None if the path was reported."""
@@ -135,9 +136,18 @@ class PathCheck:
                 f"the path {shown(text)} is hidden, or what a system left behind; rename the file if it is an image",
             )
         try:
-            file = path_below(self._root, self._stored.of(str(listed)), "the path", DataError).resolve()
+            return str(listed), self._file(PurePosixPath(self._stored.of(str(listed))))
         except DataError as error:
             raise BadImage(
                 "leaves the folder", f"the path {shown(text)} is a link that leaves {self._root.name}/"
             ) from error
-        return str(listed), file
+
+    def _file(self, path: PurePosixPath) -> Path:
+        """Returns the file with links resolved, those of a folder once; raises DataError if a link leaves the root."""
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._resolved(path.parent)
+        file = self._folders[path.parent] / path.name
+        return self._resolved(path) if file.is_symlink() else file
+
+    def _resolved(self, path: PurePosixPath) -> Path:
+        return path_below(self._root, str(path), "the path", DataError).resolve()
