@@ -11,10 +11,11 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -37,6 +38,8 @@ OUTPUTS = 1
 """Counts the changes of our own code after which cached outputs must be computed again: of decoding, augmenting or splitting the network."""
 BLOCK = 256  # outputs per block: seconds of work on a CPU, so an interruption loses little
 CPU_BATCH, GPU_BATCH = 32, 128
+
+Block = TypeVar("Block")
 
 log = Log("classifier")
 
@@ -99,6 +102,13 @@ def decoded(images: ImageSet, resolution: int) -> NDArray[np.uint8]:
     return out
 
 
+def in_own_order(blocks: Iterable[Block]) -> list[Block]:
+    """Returns the blocks in an order that this process alone has, so that processes that start together find what others have computed."""
+    ordered = list(blocks)
+    random.Random(os.getpid()).shuffle(ordered)
+    return ordered
+
+
 class FrozenBackbone:
     """Runs the frozen backbone, and caches its outputs on disk by image and view.
 
@@ -145,9 +155,7 @@ class FrozenBackbone:
         """
         keys = [self.key(digest, view) for digest, view in wanted]
         missing = np.flatnonzero(~self.read(keys, out))
-        blocks = np.split(missing, range(BLOCK, len(missing), BLOCK)) if len(missing) else []
-        # each process has its own order, so that processes that start together find what others have computed
-        random.Random(os.getpid()).shuffle(blocks)
+        blocks = in_own_order(np.split(missing, range(BLOCK, len(missing), BLOCK)) if len(missing) else [])
         with AsyncCheckpointer() as checkpointer:
             for block in log.progress(blocks, what, len(blocks), "blocks") if what and blocks else blocks:
                 if stop is not None:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.classifier.feature_cache import DISK_SHARE
-from shared.classifier.frozen_features import BLOCK, FrozenBackbone, View, decoded, image_digests, told_apart
+from shared.classifier.frozen_features import (
+    BLOCK,
+    FrozenBackbone,
+    View,
+    decoded,
+    image_digests,
+    in_own_order,
+    told_apart,
+)
 from shared.data.imageset import ImageSet
 from shared.log import Log
 from shared.stop import StopSignal
@@ -87,7 +95,7 @@ class FrozenFeatures:
             stop,
         )
         on_disk = int(DISK_SHARE * frozen.files.limit // size) if frozen.files is not None else 0
-        blocks = range(inside, min(inside + on_disk, len(rows)), BLOCK)
+        blocks = in_own_order(range(inside, min(inside + on_disk, len(rows)), BLOCK))
         for start in log.progress(blocks, f"{what}, to disk", len(blocks), "blocks"):
             part = slice(start, start + BLOCK)
             scratch = np.empty((len(rows[part]), *shape), kept.numpy().dtype)
