@@ -16,7 +16,7 @@ from shared.score.near_duplicates import HELD_OUT
 from shared.stop import StopSignal
 
 DRAWN = 32  # images whose looks are described at once
-COMPARED = 256  # images on either side of a comparison
+COMPARED = 128  # images on either side of a comparison
 
 
 @dataclass(frozen=True)
