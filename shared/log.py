@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -54,8 +54,26 @@ class Log:
                 last = now
                 self._progress(what, count, total, unit, (count - done) / max(now - start, 1e-9))
 
-    def _progress(self, what: str, done: int, total: int, unit: str, rate: float | None) -> None:
-        left = (total - done) / rate if rate else None
+    def counter(self, what: str, unit: str) -> Callable[[], None]:
+        """Returns what counts one of `unit` whenever it is called, and logs `what`, how many there are and the rate.
+
+        It is for work whose extent is not known before; if that takes less than PROGRESS_SECONDS, nothing is logged.
+        """
+        start = last = time.monotonic()
+        count = 0
+
+        def add() -> None:
+            nonlocal count, last
+            count += 1
+            now = time.monotonic()
+            if now - last >= PROGRESS_SECONDS:
+                last = now
+                self._progress(what, count, None, unit, count / (now - start))
+
+        return add
+
+    def _progress(self, what: str, done: int, total: int | None, unit: str, rate: float | None) -> None:
+        left = (total - done) / rate if rate and total is not None else None
         values = {"done": done, "total": total, "unit": unit, "rate": rate, "seconds_left": left}
         self._logger.info(what, extra={"progress": values, "values": {}})
 
@@ -71,8 +89,9 @@ def duration(seconds: float) -> str:
 
 
 def progress_text(progress: dict[str, Any]) -> str:
-    """Formats the values of a progress line: `400/1200 steps, 6.1 steps/s, 2m11s left`."""
-    text = f"{progress['done']}/{progress['total']} {progress['unit']}"
+    """Formats the values of a progress line: `400/1200 steps, 6.1 steps/s, 2m11s left`, or `400 steps, 6.1 steps/s` if nobody knows how many there are."""
+    of_total = "" if progress["total"] is None else f"/{progress['total']}"
+    text = f"{progress['done']}{of_total} {progress['unit']}"
     if progress["rate"]:
         text += f", {progress['rate']:.3g} {progress['unit']}/s"
     if progress["seconds_left"]:

@@ -65,6 +65,19 @@ def test_progress_goes_on_from_what_was_done(capsys: pytest.CaptureFixture[str])
     assert (last["done"], last["total"], last["seconds_left"]) == (10, 10, 0)
 
 
+def test_what_has_no_known_end_is_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    configure("json")
+    now = iter([10.0, 12.0, 14.0, 16.0, 18.0])
+    monkeypatch.setattr("shared.log.time.monotonic", lambda: next(now))
+    add = Log("x").counter("files listed", "files")
+    for _ in range(4):
+        add()
+    (line,) = capsys.readouterr().err.splitlines()  # the third came six seconds after the start
+    progress = json.loads(line)["progress"]
+    assert progress == {"done": 3, "total": None, "unit": "files", "rate": 0.5, "seconds_left": None}
+    assert progress_text(progress) == "3 files, 0.5 files/s"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0s"), (59.4, "59s"), (75.4, "1m15s"), (7300, "2h01m")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -19,6 +19,7 @@ from shared.config.dataset import Dataset
 from shared.data.sources.members import is_data
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
+from shared.log import Log
 from shared.parallel import in_threads
 from shared.settings import Settings
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PARALLEL = 16  # reads at once; label files are small, so that most of the time is spent on round trips
 END, SLASH = b"\0\0", b"\0\1"
 """End the name, and a part of the name, of an entry."""
+
+log = Log("data")
 
 
 def source_digest(dataset: Dataset, settings: Settings) -> str | None:
@@ -86,7 +89,9 @@ def _name(entry: bytes) -> str:
 def _in_folder(root: Path, named: str, endings: Collection[str]) -> Iterator[bytes]:
     if not root.is_dir():
         raise DataError(f"dataset.root: there is no folder {named}; name it with --set dataset.root=DIR")
+    count = log.counter("sizes of files read", "files")
     for path in root.rglob("*"):
+        count()
         name = path.relative_to(root).as_posix()
         if is_data(name) and path.is_file():
             yield _entry(name, file_digest(path) if is_label_file(name, endings) else str(path.stat().st_size))
@@ -95,9 +100,11 @@ def _in_folder(root: Path, named: str, endings: Collection[str]) -> Iterator[byt
 def _in_bucket(store: S3Store, endings: Collection[str]) -> list[bytes]:
     """Returns the entries of all files. The listing is not held, and label files are read while it goes on."""
     entries, empty = list[bytes](), set[str]()
+    count = log.counter("objects of the bucket listed", "objects")
 
     def label_files() -> Iterator[str]:
         for file in store.stream():
+            count()
             if file.key.endswith("/") or not is_data(file.key):
                 continue
             if file.size == 0:

@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from shared.data.problems import BadImage, Problems
 from shared.data.sources.members import is_image_name, left_behind
 from shared.errors import DataError
+from shared.log import Log
 from shared.names import name_fault, path_below, shown
+
+log = Log("data")
 
 
 def existing_root(root: Path) -> Path:
@@ -97,6 +100,7 @@ class PathCheck:
         self._problems = problems
         self._seen: dict[str, str] = {}
         self._stored = StoredNames(root)
+        self._count = log.counter("files listed", "files")
         self._folders: dict[PurePosixPath, Path] = {PurePosixPath(): root.resolve()}
 
     def check(self, text: str, where: str) -> tuple[str, Path] | None:
@@ -109,6 +113,7 @@ class PathCheck:
 
     def find(self, text: str, where: str) -> tuple[str, Path] | None:
         """Does as `check`, for a path that may be listed several times."""
+        self._count()
         try:
             return self._resolve(text)
         except BadImage as error:
