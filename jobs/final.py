@@ -84,7 +84,7 @@ def run(config: FinalConfig, context: Context) -> Manifest:
         context.stop,
         context.settings.cache / "features",
         fetched_models(context),
-        context.settings.processes,
+        context.settings.memory,
     )
     review = arm_review(config.arm.accept, config.weights, context.settings, context.scratch / "review")
     inputs = FinalInputs(images, info, generated, scores, review)

@@ -36,7 +36,7 @@ def run(config: JudgeConfig, context: Context) -> Manifest:
         context.stop,
         context.settings.cache / "features",
         fetched_judges(context),
-        context.settings.processes,
+        context.settings.memory,
     )
     out = context.scratch / "out"
     out.mkdir()

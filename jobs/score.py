@@ -41,7 +41,7 @@ def run(config: ScoreConfig, context: Context) -> Manifest:
         context.stop,
         context.settings.cache / "features",
         fetched_judges(context),
-        context.settings.processes,
+        context.settings.memory,
     )
     images = Images(real.of("train"), real.of("val"), real.of("test"), generated)
     judges = {file.name: context.artifacts.fetch(file) for file in trained.files}

@@ -289,7 +289,7 @@ class ArmObjective:
             stop=context.stop,
             cache=context.settings.cache / "features",
             fetched=fetched_models(context),
-            processes=context.settings.processes,
+            memory=context.settings.memory,
         )
         return TrainingData.build(arm, training, val, rare, runtime)
 

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+SERVICES = 2**30
+"""Counts the bytes that a run takes beside its stages: control, the coordinators, PostgreSQL and the S3 server."""
 SPARE = 0.5
 """Sets the share of its free memory that a training may fill with features or pixels; the rest is for its network, batches and lists."""
 
@@ -21,15 +23,21 @@ def machine_memory() -> int:
     return min([total, *_limits(Path("/proc/self/cgroup").read_text(), CONTROL_GROUPS)])
 
 
-def spare_memory(processes: int, used: float | None = None) -> float:
-    """Returns the bytes that one of `processes` equal processes may fill with what it could also compute again.
+def memory_share(processes: int) -> int:
+    """Returns the bytes of memory that each of so many stage processes of `tailfill run` may take, beside the run and its services."""
+    total = machine_memory()
+    return max(total // 2, total - SERVICES) // processes
+
+
+def spare_memory(share: int | None, used: float | None = None) -> float:
+    """Returns the bytes that a process may fill with what it could also compute again; `share` is what it may take, None all that there is.
 
     `used` is what it takes already; if it is None, it is what this process takes, without mapped files.
     """
     if used is None:
         own = psutil.Process().memory_info()
         used = own.rss - own.shared
-    return SPARE * max(0.0, machine_memory() / processes - used)
+    return SPARE * max(0.0, (machine_memory() if share is None else share) - used)
 
 
 def _limits(groups: str, mounted: Path) -> list[int]:

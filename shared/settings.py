@@ -56,8 +56,8 @@ class Settings:
     """`JOB_COMPLETION_INDEX`: gives this pod's index in an Indexed Job; 0 if unset."""
     count: int
     """`TAILFILL_COUNT`: counts the indexes of the Job; 1 if unset."""
-    processes: int
-    """`TAILFILL_PROCESSES`: counts the stage processes that share the memory of this machine; 1 if unset."""
+    memory: int | None
+    """`TAILFILL_MEMORY`: gives the bytes of memory that this process may take; None is what the machine or container has."""
     grace_seconds: float
     """`TAILFILL_GRACE_SECONDS`: gives the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None
@@ -118,7 +118,7 @@ class Settings:
             cache=_cache(environment),
             index=_whole_number(environment, "JOB_COMPLETION_INDEX", 0),
             count=_whole_number(environment, "TAILFILL_COUNT", 1, least=1),
-            processes=_whole_number(environment, "TAILFILL_PROCESSES", 1, least=1),
+            memory=_whole_number(environment, "TAILFILL_MEMORY", 0) or None,
             grace_seconds=float(_whole_number(environment, "TAILFILL_GRACE_SECONDS", 30)),
             device=_device(environment),
             hub_token=secret("HF_TOKEN"),

@@ -82,7 +82,7 @@ class TrainingData:
         device, stop = runtime.device, runtime.stop
         trunk = build_trunk(arm.classifier, resolution, fetched=runtime.fetched)
         move_to(trunk.model, device)
-        budget = min(runtime.resources.cache_gib * GIB, spare_memory(runtime.processes))
+        budget = min(runtime.resources.cache_gib * GIB, spare_memory(runtime.memory))
         frozen = frozen_backbone(trunk, runtime)
         val_inputs: Pixels | FrozenFeatures
         if trunk.has_frozen_layers:

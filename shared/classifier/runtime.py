@@ -26,5 +26,5 @@ class Runtime:
     """Points to a node-local folder for the frozen backbone's outputs; without one they are not shared between processes."""
     fetched: Mapping[str, Path] = field(default_factory=dict)
     """Maps timm models to weights from the hub."""
-    processes: int = 1
-    """Counts the processes that share the machine's memory."""
+    memory: int | None = None
+    """Gives the bytes of memory that the process may take; None is what the machine or container has."""

@@ -22,7 +22,7 @@ from shared.forecast.busy import busy_cores
 from shared.forecast.hours import ImageCounts, StepTimes, Times, trials_of, wall_seconds
 from shared.forecast.timings import FOLDER, KeptTimings, Machine
 from shared.forecast.work import Workbench
-from shared.memory import spare_memory
+from shared.memory import memory_share, spare_memory
 from shared.pipeline.plan import Step, plan
 from shared.pipeline.slots import Slots
 from shared.settings import Settings
@@ -286,7 +286,9 @@ def _fill_sizes(
             memory = timing.numbers["memory"] + images * encoded
             if "weight_bytes" in timing.numbers:
                 kept = images * max(timing.numbers["views"], 1) * timing.numbers["view_bytes"]
-                memory += min(kept, study.resources.cache_gib * GIB, spare_memory(forecast.processes, memory))
+                memory += min(
+                    kept, study.resources.cache_gib * GIB, spare_memory(memory_share(forecast.processes), memory)
+                )
                 results = config.folds if isinstance(config, JudgeConfig) else stage == "final"
                 disk += results * timing.numbers["weight_bytes"]
                 if timing.numbers["views"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import FinetuneConfig
 from shared.diffusion.generators import generator_kind
+from shared.memory import memory_share
 from shared.pipeline.plan import Step
 
 # otherwise glibc returns a step's tensors to the kernel after each use, and their page faults cost a tenth of a small network's training
@@ -53,7 +54,7 @@ class Slots:
         """
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.count))
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        own = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS)), "TAILFILL_PROCESSES": str(self.count)}
+        own = {"TAILFILL_GRACE_SECONDS": str(int(GRACE_SECONDS)), "TAILFILL_MEMORY": str(memory_share(self.count))}
         device = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus_of(slots)))} if self.gpus else MALLOC_SETTINGS
         return dict.fromkeys(names, threads) | own | device
 

@@ -39,8 +39,9 @@ def test_a_machine_without_limits_has_its_memory(tmp_path: Path) -> None:
     assert 0 < machine_memory() <= psutil.virtual_memory().total
 
 
-def test_processes_share_what_nothing_else_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_what_is_free_is_spare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.memory.machine_memory", lambda: 4000)
-    assert spare_memory(2, used=500) == 750
-    assert spare_memory(4, used=1500) == 0
-    assert spare_memory(1) == 0  # this process alone takes more
+    assert spare_memory(2000, used=500) == 750
+    assert spare_memory(1000, used=1500) == 0
+    assert spare_memory(None, used=0) == 2000
+    assert spare_memory(1000) == 0  # this process alone takes more

@@ -28,7 +28,7 @@ def test_everything_named() -> None:
             "JOB_COMPLETION_INDEX": "3",
             "TAILFILL_COUNT": "8",
             "TAILFILL_DEVICE": "cuda",
-            "TAILFILL_PROCESSES": "4",
+            "TAILFILL_MEMORY": "4096",
             "TAILFILL_GRACE_SECONDS": "60",
             "TAILFILL_METRICS_PORT": "9464",
             "TAILFILL_METRICS_HOST": "0.0.0.0",
@@ -38,7 +38,7 @@ def test_everything_named() -> None:
         "s3://bucket/prefix", "http://host:9000", "eu-west-1",
     )  # fmt: skip
     assert settings.cache == Path("/cache")
-    assert (settings.index, settings.count, settings.processes, settings.grace_seconds) == (3, 8, 4, 60.0)
+    assert (settings.index, settings.count, settings.memory, settings.grace_seconds) == (3, 8, 4096, 60.0)
     assert settings.device == "cuda"
     assert (settings.metrics_port, settings.metrics_host) == (9464, "0.0.0.0")
     assert settings.s3_secret_key is not None
@@ -50,7 +50,7 @@ def test_nothing_named() -> None:
     assert settings.store is settings.s3_endpoint is settings.database_url is settings.hub_token is None
     assert settings.s3_region is None
     assert settings.cache == Path("/xdg/tailfill")
-    assert (settings.index, settings.count, settings.processes, settings.grace_seconds) == (0, 1, 1, 30.0)
+    assert (settings.index, settings.count, settings.memory, settings.grace_seconds) == (0, 1, None, 30.0)
     assert (settings.metrics_port, settings.metrics_host) == (0, "127.0.0.1")
 
 
@@ -69,10 +69,9 @@ def test_numbers_that_are_none(name: str, value: str) -> None:
         Settings.from_environment({name: value})
 
 
-@pytest.mark.parametrize("name", ["TAILFILL_COUNT", "TAILFILL_PROCESSES"])
-def test_there_is_at_least_one_process(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"environment variable {name}: must be at least 1, got 0"):
-        Settings.from_environment({name: "0"})
+def test_a_job_has_at_least_one_index() -> None:
+    with pytest.raises(ConfigError, match="environment variable TAILFILL_COUNT: must be at least 1, got 0"):
+        Settings.from_environment({"TAILFILL_COUNT": "0"})
 
 
 def test_a_device_that_is_none() -> None:

@@ -10,6 +10,8 @@ from shared.pipeline.slots import Slots, gpus_of_step
 from shared.settings import Settings
 from tests.support.small_study import SMALL_STUDY
 
+GIB = 2**30
+
 
 @pytest.mark.parametrize(
     ("count", "gpus", "free", "most_gpus", "slots", "seen"),
@@ -33,8 +35,10 @@ def test_who_gets_which_gpus(
     assert machine.environment(slots).get("CUDA_VISIBLE_DEVICES") == (",".join(map(str, seen)) if gpus else None)
 
 
-def test_a_process_learns_how_many_share_the_memory() -> None:
-    assert Settings.from_environment(Slots(4, 2).environment([0])).processes == 4
+def test_processes_share_the_memory_that_the_services_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    for machine, share in ((9 * GIB, 2 * GIB), (GIB, GIB // 8)):
+        monkeypatch.setattr("shared.memory.machine_memory", lambda machine=machine: machine)
+        assert Settings.from_environment(Slots(4, 2).environment([0])).memory == share
 
 
 @pytest.mark.parametrize(("batch_size", "gpus", "most"), [(4, 4, 4), (6, 4, 3), (1, 4, 1), (4, 0, 1)])
