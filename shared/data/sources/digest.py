@@ -6,8 +6,10 @@ The digest is the same for a local folder and its copy in a bucket, so that a st
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from shared.artifacts.open import is_s3, open_bucket, split_s3
 from shared.artifacts.remote import expanded
 from shared.artifacts.store import NotFound, folders_among
 from shared.config.dataset import Dataset
-from shared.data.sources.members import is_data
+from shared.data.sources.members import is_data, left_behind
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError, UnavailableError
 from shared.log import Log
@@ -90,11 +92,18 @@ def _in_folder(root: Path, named: str, endings: Collection[str]) -> Iterator[byt
     if not root.is_dir():
         raise DataError(f"dataset.root: there is no folder {named}; name it with --set dataset.root=DIR")
     count = log.counter("sizes of files read", "files")
-    for path in root.rglob("*"):
-        count()
-        name = path.relative_to(root).as_posix()
-        if is_data(name) and path.is_file():
-            yield _entry(name, file_digest(path) if is_label_file(name, endings) else str(path.stat().st_size))
+    for parent, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not left_behind(name)]
+        below = "" if parent == str(root) else f"{Path(parent).relative_to(root).as_posix()}/"
+        for name in names:
+            count()
+            path, found = os.path.join(parent, name), None
+            if is_data(name):
+                with suppress(OSError):  # a link that leads nowhere
+                    found = os.stat(path)
+            if found is not None and stat.S_ISREG(found.st_mode):
+                is_label = is_label_file(name, endings)
+                yield _entry(below + name, file_digest(Path(path)) if is_label else str(found.st_size))
 
 
 def _in_bucket(store: S3Store, endings: Collection[str]) -> list[bytes]:
