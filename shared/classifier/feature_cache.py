@@ -92,6 +92,20 @@ class FeatureCache:
             log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
         return found
 
+    def holds(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Returns which keys are cached, `[n]`, without reading their rows; none if the database cannot be read."""
+        present: set[bytes] = set()
+        if self._path.exists():
+            try:
+                with self._open() as database:
+                    for start in range(0, len(keys), VARIABLES):
+                        part = keys[start : start + VARIABLES]
+                        query = f"SELECT key FROM entries WHERE key IN ({_marks(part)})"
+                        present.update(key for (key,) in database.execute(query, part))
+            except (OSError, sqlite3.Error) as error:
+                log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
+        return np.array([key in present for key in keys], np.bool_)
+
     def write(self, keys: Sequence[bytes], values: NDArray[np.generic]) -> None:
         """Adds the rows of `values`, `[n, …]`, and first removes old ones; does nothing if they cannot fit or the disk is full."""
         if len(keys) == 0:

@@ -94,13 +94,24 @@ class FrozenFeatures:
             what,
             stop,
         )
-        on_disk = int(DISK_SHARE * frozen.files.limit // size) if frozen.files is not None else 0
-        blocks = in_own_order(range(inside, min(inside + on_disk, len(rows)), BLOCK))
-        for start in log.progress(blocks, f"{what}, to disk", len(blocks), "blocks"):
-            part = slice(start, start + BLOCK)
-            scratch = np.empty((len(rows[part]), *shape), kept.numpy().dtype)
-            frozen.fill(scratch, images, self._wanted(rows[part], numbers[part]), rows[part], None, stop)
+        self._store_ahead(frozen, inside, what, stop)
         self.kept = _on_gpu_if_small(kept, frozen.device)
+
+    def _store_ahead(self, frozen: FrozenBackbone, inside: int, what: str, stop: StopSignal | None) -> None:
+        """Computes the outputs after the first `inside`, as many as fit on disk, unless they are there."""
+        if frozen.files is None:
+            return
+        count = len(self.images) * len(self.views)
+        shape = frozen.output_shape()
+        on_disk = int(DISK_SHARE * frozen.files.limit // (int(np.prod(shape)) * frozen.dtype.itemsize))
+        blocks = in_own_order(range(inside, min(inside + on_disk, count), BLOCK))
+        for start in log.progress(blocks, f"{what}, to disk", len(blocks), "blocks") if blocks else ():
+            part = np.arange(start, min(start + BLOCK, count))
+            rows, numbers = np.divmod(part, len(self.views))
+            wanted = self._wanted(rows, numbers)
+            missing = np.flatnonzero(~frozen.files.holds([frozen.key(*each) for each in wanted]))
+            scratch = torch.empty(len(missing), *shape, dtype=frozen.dtype).numpy()
+            frozen.fill(scratch, self.images, [wanted[i] for i in missing], rows[missing], None, stop)
 
     @property
     def nbytes(self) -> int:

@@ -49,8 +49,10 @@ def used(folder: Path) -> int:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     files = FeatureCache(tmp_path, 1e9)
     assert held(files, range(3)) == []
+    assert files.holds(KEYS[:3]).tolist() == [False, False, False]
     files.write(KEYS[:2], values(0, 1))
     assert held(files, range(3)) == [0, 1]
+    assert files.holds(KEYS[:3]).tolist() == [True, True, False]
     out = np.zeros((4, WIDTH), np.float32)
     assert files.read([KEYS[1], KEYS[5], KEYS[0], KEYS[1]], out).tolist() == [True, False, True, True]
     assert np.array_equal(out[[0, 2, 3]], values(1, 0, 1))
