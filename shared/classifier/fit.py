@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.artifacts.checkpoints import AsyncCheckpointer, Checkpoints
+from shared.artifacts.disk import room_errors
 from shared.classifier.augment import mixup_pairs
 from shared.classifier.data import TrainingData
 from shared.classifier.loss import Loss, Targets
@@ -270,15 +274,17 @@ class _TrainingRun:
         real = np.flatnonzero(~data.generated)
         self.network.eval()
         *hidden, last = self.network.head
-        parts = []
+        inputs, filled = torch.empty(0), 0
         with torch.no_grad(), autocast(data.device):
             for rows in np.array_split(real, math.ceil(len(real) / EVALUATION_BATCH)):
                 self._check_stop()
                 read = self.network.parts.trained_part(data.unaugmented(self.network, rows))
                 for layer in hidden:
                     read = layer(read)
-                parts.append(read.float())
-        inputs = torch.cat(parts)
+                if filled == 0:
+                    inputs = _room((len(real), *read.shape[1:]), data.device)
+                inputs[filled : filled + len(rows)] = read.float()
+                filled += len(rows)
         balanced = training.model_copy(update={"loss": "weighted"})
         counts = data.real_counts()
         loss = Loss.of(data.schema, balanced, counts, counts, data.device)
@@ -404,6 +410,16 @@ class _CheckpointSaver:
     def _save(self, snapshot: Snapshot) -> None:
         self._checkpointer.begin(lambda: snapshot.save(self._checkpoints))
         self._saved = len(snapshot.history)
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns room for float32 values on the device. On a CPU it is a mapped file that nobody else sees, whose pages the system writes to disk if
+    memory gets short. Raises UnavailableError if the disk is full."""
+    if device.type == "cuda":
+        return torch.empty(shape, device=device)
+    with tempfile.NamedTemporaryFile() as file, room_errors(Path(file.name)):
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * torch.float32.itemsize)
+        return torch.from_file(file.name, shared=True, size=math.prod(shape)).reshape(shape)
 
 
 def new_network(arm: Arm, data: TrainingData, seed: int) -> Network:

@@ -21,6 +21,9 @@ from torch import Tensor
 from shared.config.training import Training
 from shared.data.schema import LabelSchema, class_weights
 
+COUNTED = 1 << 18
+"""Sets how many images are counted at once."""
+
 
 @dataclass(frozen=True)
 class GroupLoss:
@@ -122,7 +125,12 @@ class ClassCounts:
     ) -> ClassCounts:
         """Counts labels `[n, C]`, each with the `weight` of its image, `[n]`, or 1; `mask` `[n, C]` says which entries count."""
         weight = np.ones(len(labels)) if weight is None else weight
-        return cls(weight @ ((labels == 1) & mask), weight @ ((labels >= 0) & mask))
+        total = cls(np.zeros(labels.shape[1]), np.zeros(labels.shape[1]))
+        for start in range(0, len(labels), COUNTED):  # a product takes eight bytes for each entry
+            part = slice(start, start + COUNTED)
+            known, shown = mask[part] & (labels[part] >= 0), mask[part] & (labels[part] == 1)
+            total = total.plus(cls(weight[part] @ shown, weight[part] @ known))
+        return total
 
     def plus(self, other: ClassCounts) -> ClassCounts:
         """Returns the counts of both together."""
