@@ -10,7 +10,7 @@ import torch
 from shared.classifier import frozen_features as cache_module
 from shared.classifier import inputs as inputs_module
 from shared.classifier.feature_cache import PAGE, FeatureCache
-from shared.classifier.frozen_features import FrozenBackbone, View
+from shared.classifier.frozen_features import FrozenBackbone, View, in_own_order
 from shared.classifier.inputs import FrozenFeatures, Pixels
 from shared.classifier.model import build_trunk
 from shared.classifier.precision import move_to
@@ -71,6 +71,32 @@ def test_outputs_beyond_the_budget_are_read_from_disk_where_they_are_there(
     some = outputs(train, 0.4 * every.nbytes, FeatureCache(tmp_path, 1e9))
     monkeypatch.setattr(FrozenBackbone, "computed", None)  # a computation would fail
     assert torch.equal(some.rows(ROWS, NUMBERS), every.rows(ROWS, NUMBERS))
+
+
+def test_what_another_process_computed_ahead_is_not_computed_again(
+    train: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: MakeOutputs
+) -> None:
+    seen = []
+    computed = FrozenBackbone.computed
+
+    def counted(self: FrozenBackbone, pixels: torch.Tensor, wanted: list[tuple[bytes, View]]) -> torch.Tensor:
+        seen.append(len(wanted))
+        return computed(self, pixels, wanted)
+
+    monkeypatch.setattr(FrozenBackbone, "computed", counted)
+    outputs(train, 0, FeatureCache(tmp_path, 1e9))
+    assert sum(seen) == 180
+    outputs(train, 0, FeatureCache(tmp_path, 1e9))
+    assert sum(seen) == 180
+
+
+def test_processes_that_start_together_have_orders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for number in (1, 2):
+        monkeypatch.setattr(cache_module.os, "getpid", lambda number=number: number)
+        orders.append(in_own_order(range(50)))
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
+    assert orders[0] != orders[1]
 
 
 def test_memory_and_disk_hold_no_more_than_the_budget(train: ImageSet, tmp_path: Path, outputs: MakeOutputs) -> None:

@@ -137,3 +137,12 @@ def test_counts_of_shares_add_up() -> None:
     found = ClassCounts.of(own, mask, share).plus(ClassCounts.of(start, mask, 1 - share))
     assert found.positive.tolist() == [1.25, 0.0, 0.75]
     assert found.known.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_classes_are_counted_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, weight = np.array([[1, 0], [-1, 1], [0, 1]], np.int8), np.array([0.5, 1.0, 2.0])
+    mask = np.array([[True, True], [True, True], [True, False]])
+    for at_once in (1, 2, 100):
+        monkeypatch.setattr("shared.classifier.loss.COUNTED", at_once)
+        counts = ClassCounts.of(labels, mask, weight)
+        assert (counts.positive.tolist(), counts.known.tolist()) == ([0.5, 1.0], [2.5, 1.5])
