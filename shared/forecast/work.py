@@ -132,8 +132,9 @@ class Workbench:
     def _measure(
         self, work: list[Any], measure: Callable[[], tuple[dict[str, Range], dict[str, int]]], what: str
     ) -> Timing:
-        self.check()
         log.info(f"timing {what}")
+        import_seconds(CLASSIFIER)  # first, as the check and the threads import torch, too
+        self.check()
         busy = busy_cores()
         with _threads(self.kept.threads):
             seconds, numbers = measure()

@@ -107,6 +107,19 @@ def test_a_plan_that_was_timed_times_nothing_and_imports_no_torch(
     assert any(line.startswith("a run takes about ") for line in done.stdout.splitlines())
 
 
+def test_a_plan_is_timed_without_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path))
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    code = (
+        "import sys; import shared.benchmark as benchmark, shared.forecast.work as work; "
+        "benchmark.SECONDS = 0.1; work.subprocess = None; from jobs.__main__ import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "validate", str(SMALL_STUDY), *sets, "--plan"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("forecast: timing") >= 2
+    assert "a run takes about " in done.stdout
+
+
 def test_a_cache_that_is_too_small_is_said_to_be(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
