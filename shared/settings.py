@@ -57,7 +57,7 @@ class Settings:
     count: int
     """`TAILFILL_COUNT`: counts the indexes of the Job; 1 if unset."""
     memory: int | None
-    """`TAILFILL_MEMORY`: gives the bytes of memory that this process may take; None is what the machine or container has."""
+    """`TAILFILL_MEMORY`: gives the bytes of memory that this process may take; 0 or unset, which is None here, is what the machine or container has."""
     grace_seconds: float
     """`TAILFILL_GRACE_SECONDS`: gives the number of seconds between SIGTERM and SIGKILL (Kubernetes' default is 30)."""
     device: Literal["cpu", "cuda"] | None

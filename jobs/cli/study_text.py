@@ -333,7 +333,8 @@ def _dataset_text(summary: DataSummary, resolution: int, design: Design) -> str:
 
 
 def _resources_text(design: Design) -> str:
-    if design.cache_gib == Design().cache_gib:
+    """Returns the section of the resources, empty if they are the usual ones."""
+    if design.cache_gib == USUAL.cache_gib:
         return ""
     return f"""\
 # The outputs of the frozen network take more disk than usual.

@@ -106,8 +106,8 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
     lines += table(forecast, None if study.prices is None else study.prices.currency)
     if forecast.cache_gib > study.resources.cache_gib:
         lines.append(
-            f"resources.cache_gib: with {study.resources.cache_gib:g}, the frozen network sees some images anew in each epoch; with "
-            f"{forecast.cache_gib}, which is GiB of disk, it sees each once"
+            f"resources.cache_gib: {study.resources.cache_gib:g} GiB of disk hold the frozen network's outputs for some of the images, and those of "
+            f"the others may be computed anew in each epoch; {forecast.cache_gib} hold all of them"
         )
     if forecast.not_timed and (arm := generating(study)):
         why = generator_kind(arm.finetune.generator).untimed

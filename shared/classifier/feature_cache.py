@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,23 +74,21 @@ class FeatureCache:
         damaged: list[int] = []
         try:
             with self._open() as database:
-                for start in range(0, len(wanted), VARIABLES):
-                    part = wanted[start : start + VARIABLES]
-                    query = f"SELECT id, key, used, checksum, value FROM entries JOIN outputs USING (id) WHERE key IN ({_marks(part)})"
-                    for number, key, last, checksum, value in database.execute(query, part):
-                        if len(value) != rows.shape[1] or checksum != _checksum(key, value):
-                            damaged.append(number)
-                            continue
-                        for place in places[key]:
-                            rows[place] = np.frombuffer(value, np.uint8)
-                            found[place] = True
-                        if last < now:
-                            used.append(number)
+                query = "SELECT id, key, used, checksum, value FROM entries JOIN outputs USING (id)"
+                for number, key, last, checksum, value in _selected(database, query, wanted):
+                    if len(value) != rows.shape[1] or checksum != _checksum(key, value):
+                        damaged.append(number)
+                        continue
+                    for place in places[key]:
+                        rows[place] = np.frombuffer(value, np.uint8)
+                        found[place] = True
+                    if last < now:
+                        used.append(number)
                 with contextlib.suppress(sqlite3.OperationalError):  # another process writes; the next use will count
                     _mark_used(database, used, now)
                     _remove(database, damaged)
         except (OSError, sqlite3.Error) as error:
-            log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
+            self._warn_unread(error)
         return found
 
     def holds(self, keys: Sequence[bytes]) -> NDArray[np.bool_]:
@@ -98,12 +97,9 @@ class FeatureCache:
         if self._path.exists():
             try:
                 with self._open() as database:
-                    for start in range(0, len(keys), VARIABLES):
-                        part = keys[start : start + VARIABLES]
-                        query = f"SELECT key FROM entries WHERE key IN ({_marks(part)})"
-                        present.update(key for (key,) in database.execute(query, part))
+                    present.update(key for (key,) in _selected(database, "SELECT key FROM entries", keys))
             except (OSError, sqlite3.Error) as error:
-                log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
+                self._warn_unread(error)
         return np.array([key in present for key in keys], np.bool_)
 
     def write(self, keys: Sequence[bytes], values: NDArray[np.generic]) -> None:
@@ -118,6 +114,9 @@ class FeatureCache:
                     self._add(database, keys[start : start + n], rows[start : start + n])
         except (OSError, sqlite3.Error) as error:
             log.warning("computed outputs cannot be cached", path=self._path, reason=str(error))
+
+    def _warn_unread(self, error: Exception) -> None:
+        log.warning("cached outputs cannot be read and are computed again", path=self._path, reason=str(error))
 
     @property
     def _path(self) -> Path:
@@ -194,6 +193,13 @@ class FeatureCache:
         return log_file.stat().st_size if log_file.exists() else 0
 
 
+def _selected(database: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows of a query that have one of the keys."""
+    for start in range(0, len(keys), VARIABLES):
+        part = keys[start : start + VARIABLES]
+        yield from database.execute(f"{query} WHERE key IN ({','.join('?' * len(part))})", part)
+
+
 def _insert(database: sqlite3.Connection, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
     now = _now()
     for key, row in zip(keys, rows, strict=True):
@@ -215,10 +221,6 @@ def _make_room(database: sqlite3.Connection, limit: float) -> None:
 
 def _now() -> int:
     return int(time.time() // RECENT)
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
 
 
 def _number(database: sqlite3.Connection, pragma: str) -> int:

@@ -274,15 +274,14 @@ class _TrainingRun:
         real = np.flatnonzero(~data.generated)
         self.network.eval()
         *hidden, last = self.network.head
-        inputs, filled = torch.empty(0), 0
+        assert isinstance(last, torch.nn.Linear)
+        inputs, filled = _room((len(real), last.in_features), data.device), 0
         with torch.no_grad(), autocast(data.device):
             for rows in np.array_split(real, math.ceil(len(real) / EVALUATION_BATCH)):
                 self._check_stop()
                 read = self.network.parts.trained_part(data.unaugmented(self.network, rows))
                 for layer in hidden:
                     read = layer(read)
-                if filled == 0:
-                    inputs = _room((len(real), *read.shape[1:]), data.device)
                 inputs[filled : filled + len(rows)] = read.float()
                 filled += len(rows)
         balanced = training.model_copy(update={"loss": "weighted"})

@@ -84,21 +84,22 @@ class FrozenFeatures:
         self._digests = image_digests(images)
         self._apart = told_apart(self._digests)
         kept = torch.empty(fitting, len(views), *shape, dtype=frozen.dtype)
-        rows, numbers = np.divmod(np.arange(len(images) * len(views)), len(views))
         inside = fitting * len(views)
+        rows, numbers = np.divmod(np.arange(inside), len(views))
         frozen.fill(
             kept.numpy().reshape(inside, *shape),
             images,
-            self._wanted(rows[:inside], numbers[:inside]),
-            rows[:inside],
+            self._wanted(rows, numbers),
+            rows,
             what,
             stop,
         )
-        self._store_ahead(frozen, inside, what, stop)
+        self._store_ahead(inside, what, stop)
         self.kept = _on_gpu_if_small(kept, frozen.device)
 
-    def _store_ahead(self, frozen: FrozenBackbone, inside: int, what: str, stop: StopSignal | None) -> None:
-        """Computes the outputs after the first `inside`, as many as fit on disk, unless they are there."""
+    def _store_ahead(self, inside: int, what: str, stop: StopSignal | None) -> None:
+        """Computes the outputs after the first `inside`, as many as fit on disk, unless they are there. Raises Stopped between blocks."""
+        frozen = self.frozen
         if frozen.files is None:
             return
         count = len(self.images) * len(self.views)
@@ -106,8 +107,7 @@ class FrozenFeatures:
         on_disk = int(DISK_SHARE * frozen.files.limit // (int(np.prod(shape)) * frozen.dtype.itemsize))
         blocks = in_own_order(range(inside, min(inside + on_disk, count), BLOCK))
         for start in log.progress(blocks, f"{what}, to disk", len(blocks), "blocks") if blocks else ():
-            part = np.arange(start, min(start + BLOCK, count))
-            rows, numbers = np.divmod(part, len(self.views))
+            rows, numbers = np.divmod(np.arange(start, min(start + BLOCK, count)), len(self.views))
             wanted = self._wanted(rows, numbers)
             missing = np.flatnonzero(~frozen.files.holds([frozen.key(*each) for each in wanted]))
             scratch = torch.empty(len(missing), *shape, dtype=frozen.dtype).numpy()

@@ -128,8 +128,8 @@ class ClassCounts:
         total = cls(np.zeros(labels.shape[1]), np.zeros(labels.shape[1]))
         for start in range(0, len(labels), COUNTED):  # a product takes eight bytes for each entry
             part = slice(start, start + COUNTED)
-            known, shown = mask[part] & (labels[part] >= 0), mask[part] & (labels[part] == 1)
-            total = total.plus(cls(weight[part] @ shown, weight[part] @ known))
+            positive, known = (labels[part] == 1) & mask[part], (labels[part] >= 0) & mask[part]
+            total = total.plus(cls(weight[part] @ positive, weight[part] @ known))
         return total
 
     def plus(self, other: ClassCounts) -> ClassCounts:

@@ -267,7 +267,7 @@ def _fill_sizes(
     """Fills in what each stage takes of disk and memory. A process holds the images as they are encoded, and decoded ones or features as far as
     `cache_gib` allows, beside what the process that timed it had."""
     encoded = data.bytes_per_image(study.dataset.resolution)
-    cached = 0.0
+    cached, share = 0.0, memory_share(forecast.processes)
     for step in steps:
         config, stage = step.config, step.stage
         disk, memory = 0.0, float(PROCESS_BYTES)
@@ -286,9 +286,7 @@ def _fill_sizes(
             memory = timing.numbers["memory"] + images * encoded
             if "weight_bytes" in timing.numbers:
                 kept = images * max(timing.numbers["views"], 1) * timing.numbers["view_bytes"]
-                memory += min(
-                    kept, study.resources.cache_gib * GIB, spare_memory(memory_share(forecast.processes), memory)
-                )
+                memory += min(kept, study.resources.cache_gib * GIB, spare_memory(share, memory))
                 results = config.folds if isinstance(config, JudgeConfig) else stage == "final"
                 disk += results * timing.numbers["weight_bytes"]
                 if timing.numbers["views"]:

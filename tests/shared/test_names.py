@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ from shared.data.sources.paths import PathCheck
 from shared.data.sources.table_paths import TablePaths
 from shared.deploy.listing import list_images
 from shared.errors import ArtifactError, ConfigError, DataError, InputError
-from shared.names import checked_name, checked_part, name_fault, path_below
+from shared.names import checked_name, checked_part, has_control_character, name_fault, path_below
 from shared.search import trial_checkpoints
 from shared.settings import Settings
 from shared.stop import StopSignal
@@ -389,3 +390,8 @@ def test_a_name_writes_nowhere_else(way: str, name: str) -> None:
             assert str(error).encode().splitlines() == [str(error).encode()]
         assert around(base) == before
         assert refused or name_fault(name) is None or way in CLEANED
+
+
+def test_control_characters_are_those_of_the_unicode_category() -> None:
+    for number in range(0x3000):
+        assert has_control_character(chr(number)) is (unicodedata.category(chr(number)) == "Cc"), number

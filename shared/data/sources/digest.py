@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -97,13 +97,18 @@ def _in_folder(root: Path, named: str, endings: Collection[str]) -> Iterator[byt
         below = "" if parent == str(root) else f"{Path(parent).relative_to(root).as_posix()}/"
         for name in names:
             count()
-            path, found = os.path.join(parent, name), None
-            if is_data(name):
-                with suppress(OSError):  # a link that leads nowhere
-                    found = os.stat(path)
-            if found is not None and stat.S_ISREG(found.st_mode):
-                is_label = is_label_file(name, endings)
-                yield _entry(below + name, file_digest(Path(path)) if is_label else str(found.st_size))
+            path = Path(parent, name)
+            if is_data(name) and (size := _file_size(path)) is not None:
+                yield _entry(below + name, file_digest(path) if is_label_file(name, endings) else str(size))
+
+
+def _file_size(path: Path) -> int | None:
+    """Returns a file's bytes; None if there is no file, as behind a link that leads nowhere. A second look at each of a million files counts."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _in_bucket(store: S3Store, endings: Collection[str]) -> list[bytes]:

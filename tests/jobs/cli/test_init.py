@@ -235,10 +235,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("hours", [0.02, 0.5])
-def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick_timings(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens what is timed, and keeps it for the other tests of this module."""
     monkeypatch.setenv("TAILFILL_CACHE", str(kept))
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick_timings")
+@pytest.mark.parametrize("hours", [0.02, 0.5])
+def test_a_study_fits_the_time(hours: float, tmp_path: Path) -> None:
     out = tmp_path / "birds.yaml"
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     lines = init(data, out, hours=hours, fits=True)
@@ -261,11 +267,10 @@ def test_a_study_fits_the_time(hours: float, kept: Path, tmp_path: Path, monkeyp
     assert study.written.final.seeds * (study.written.search.trials // study.repetitions) == study.written.search.trials
 
 
+@pytest.mark.usefixtures("quick_timings")
 def test_outputs_of_the_frozen_network_get_the_disk_that_they_need(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
-    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     init(data, tmp_path / "usual.yaml", hours=0.5, fits=True)
     assert load_study(tmp_path / "usual.yaml").resources.cache_gib == 4
@@ -300,11 +305,8 @@ def test_a_base_is_named_once(tmp_path: Path) -> None:
         init(data, tmp_path / "birds.yaml", bases=("a/x", "b/x", "a/x"))
 
 
-def test_one_base_is_the_generator_of_a_study_that_fits_the_time(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
-    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+@pytest.mark.usefixtures("quick_timings")
+def test_one_base_is_the_generator_of_a_study_that_fits_the_time(tmp_path: Path) -> None:
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     init(data, tmp_path / "birds.yaml", hours=0.5, fits=True, bases=("Tongyi-MAI/Z-Image",))
     study = load_study(tmp_path / "birds.yaml")
@@ -312,11 +314,8 @@ def test_one_base_is_the_generator_of_a_study_that_fits_the_time(
     assert getattr(study.written.finetune, "base", None) == "Tongyi-MAI/Z-Image"
 
 
-def test_a_gpu_gets_stable_diffusion_and_eight_hours(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
-    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
+@pytest.mark.usefixtures("quick_timings")
+def test_a_gpu_gets_stable_diffusion_and_eight_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.forecast.timings._gpus", lambda: ("NVIDIA H100 80GB HBM3",))
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     lines = init(data, tmp_path / "birds.yaml", fits=True)
@@ -360,11 +359,10 @@ def hash_of(name: str, number: int) -> int:
     return 1000 * ord(name[0]) + number
 
 
+@pytest.mark.usefixtures("quick_timings")
 def test_a_test_split_is_shared_if_a_generator_for_each_fold_takes_too_long(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
-    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
     monkeypatch.setattr(_Fitting, "hours", lambda self, design: 2.0 if design.folds else 0.9)
     lines = init(
         folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20), tmp_path / "birds.yaml", hours=1.0, fits=True
@@ -374,11 +372,10 @@ def test_a_test_split_is_shared_if_a_generator_for_each_fold_takes_too_long(
     assert NO_TIME_FOR_FOLDS in lines
 
 
+@pytest.mark.usefixtures("quick_timings")
 def test_a_short_time_leaves_the_repetitions_that_several_bases_need(
-    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAILFILL_CACHE", str(kept))
-    monkeypatch.setattr("shared.benchmark.SECONDS", 0.05)
     monkeypatch.setattr(_Fitting, "hours", lambda self, design: 99.0)
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
     init(data, tmp_path / "birds.yaml", hours=1.0, fits=True, bases=("owner/one", "owner/two"))

@@ -90,18 +90,20 @@ def test_the_plan_counts_and_times(capsys: pytest.CaptureFixture[str], monkeypat
     assert again["hours"].keys() == found["hours"].keys()
 
 
+def plan_in_new_process(before: str, after: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `validate --plan` of the small study in a new process, with code before and after it."""
+    sets = [part for setting in SMALL for part in ("--set", setting)]
+    code = f"import sys; from jobs.__main__ import main\n{before}\nmain(sys.argv[1:])\n{after}"
+    command = [sys.executable, "-c", code, "validate", str(SMALL_STUDY), *sets, "--plan"]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
 def test_a_plan_that_was_timed_times_nothing_and_imports_no_torch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
     validate(capsys, "--plan")
-    sets = [part for setting in SMALL for part in ("--set", setting)]
-    code = (
-        "import sys; from jobs.__main__ import main; main(sys.argv[1:]); "
-        "print(*(name for name in ('torch', 'timm', 'diffusers') if name in sys.modules))"
-    )
-    command = [sys.executable, "-c", code, "validate", str(SMALL_STUDY), *sets, "--plan"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = plan_in_new_process("", "print(*(name for name in ('torch', 'timm', 'diffusers') if name in sys.modules))")
     assert done.stdout.splitlines()[-1] == ""
     assert "timing" not in done.stderr
     assert any(line.startswith("a run takes about ") for line in done.stdout.splitlines())
@@ -109,13 +111,9 @@ def test_a_plan_that_was_timed_times_nothing_and_imports_no_torch(
 
 def test_a_plan_is_timed_without_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path))
-    sets = [part for setting in SMALL for part in ("--set", setting)]
-    code = (
-        "import sys; import shared.benchmark as benchmark, shared.forecast.work as work; "
-        "benchmark.SECONDS = 0.1; work.subprocess = None; from jobs.__main__ import main; main(sys.argv[1:])"
+    done = plan_in_new_process(
+        "import shared.benchmark as benchmark, shared.forecast.work as work; benchmark.SECONDS = 0.1; work.subprocess = None"
     )
-    command = [sys.executable, "-c", code, "validate", str(SMALL_STUDY), *sets, "--plan"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.count("forecast: timing") >= 2
     assert "a run takes about " in done.stdout
 
@@ -127,10 +125,11 @@ def test_a_cache_that_is_too_small_is_said_to_be(
     head = ("--set", "classifier.trainable=head")
     assert "resources.cache_gib" not in validate(capsys, "--plan", *head)
     said = validate(capsys, "--plan", *head, "--set", "resources.cache_gib=0.001")
-    assert (
-        "resources.cache_gib: with 0.001, the frozen network sees some images anew in each epoch; with 1, which is GiB of disk, it sees each once"
-        in said.splitlines()
+    (line,) = [line for line in said.splitlines() if line.startswith("resources.cache_gib: ")]
+    assert line.startswith(
+        "resources.cache_gib: 0.001 GiB of disk hold the frozen network's outputs for some of the images"
     )
+    assert line.endswith("; 1 hold all of them")
 
 
 def test_prices_make_a_column(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from shared.classifier.fit import (
     TrainingData,
     TrainingDiverged,
     TrainingFailed,
+    _room,
     apply_mixup,
     fit,
     new_network,
@@ -511,3 +513,16 @@ def test_mixup_shares_what_soft_labels_leave(device: torch.device) -> None:
     first = [sum(float(t.weight[i]) for t in targets if int(t.labels[i, 0]) == 1) for i in range(2)]
     assert first == pytest.approx([0.75 * 0.6 + 0.25 * 0.4, 0.25 * 0.5 + 0.75 * 0.5])
     assert sum(float(t.weight.sum()) for t in targets) == pytest.approx(2.0)
+
+
+def test_a_disk_without_room_for_the_inputs_of_the_last_layer_is_named() -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UnavailableError, match="the file is larger"):
+            _room((300, 1), torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    room = _room((300, 4), torch.device("cpu"))
+    room[:] = 2
+    assert (room.dtype, room.shape, float(room.sum())) == (torch.float32, (300, 4), 2400)
