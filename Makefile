@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11: `make demo` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11 or 3.12: `make demo` and `make test`.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -25,7 +25,7 @@ help: ## list the targets
 
 venv: $(VENV)/.ready ## set up .venv with everything in the lock, and the command .venv/bin/tailfill
 
-# bytecode now, on all cores: else each of a study's processes compiles torch anew where PYTHONDONTWRITEBYTECODE is set, and two at once do anywhere
+# bytecode now, on all cores: else each of a study's processes compiles torch anew if PYTHONDONTWRITEBYTECODE is set, and two at once do in any case
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) from requirements.lock (about 6 GB; a minute with a fast network)"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else f"tailfill needs Python 3.11 or 3.12, {sys.executable} is {sys.version.split()[0]}; use make PYTHON=/path/to/python3.11")'
@@ -43,7 +43,7 @@ paper-small: venv ## run all 14 rows of the paper in small, in about eight minut
 dashboard: venv ## show the study that was run last in Optuna's dashboard, until Ctrl-C (PORT=8080)
 	@exec $(BIN)/tailfill dashboard --port $(or $(PORT),8080)
 
-test: lint types unit ## run lint, types and every test that needs no cluster
+test: lint types unit ## run lint, types and every test that needs no cluster, GPU or Docker
 
 lint: venv
 	@echo "lint: ruff, import-linter"

@@ -38,6 +38,10 @@ def work_clock(on_gpu: bool, threads: int) -> Clock:
     return time.monotonic if on_gpu else lambda: time.process_time() / threads
 
 
+class NotTimed(Exception):
+    """Says why a kind of work cannot be timed here; a forecast is then made without it."""
+
+
 class Enough(Exception):
     """Says that no more measurements are needed."""
 

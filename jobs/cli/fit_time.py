@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli.choose_backbone import choose_backbone
 from jobs.cli.choose_split import SplitChoice
 from jobs.cli.study_text import SIDES, DataSummary, Design, study_text, usual_side
 from shared.config.load import study_from_tree
-from shared.config.search import Verdict
+from shared.config.search import Resources, Verdict
 from shared.config.study import LEAST_REPETITIONS, least_seeds
 from shared.log import duration
 from shared.look.backbone import Backbone
@@ -116,27 +118,34 @@ def fit_time(
         if fitting.hours(single) <= MOST * wanted:
             design, split = single, SplitChoice(None, (NO_TIME_FOR_FOLDS,))
             fitting.most_repetitions = MOST_REPETITIONS
-    design = fitting.filled(design, wanted)
+    if not fitting.forecast(design).not_timed:  # else work of unknown length would be repeated as often as possible
+        design = fitting.filled(design, wanted)
     design = replace(design, cache_gib=max(design.cache_gib, fitting.forecast(design).cache_gib))
     lower = (name for name in WORDS if getattr(design, name) < getattr(usual, name))
     traded = [WORDS[name].format(after=getattr(design, name), before=getattr(usual, name)) for name in lower]
-    lines = _lines(fitting.forecast(design), design, wanted, traded)
+    study = "study with a verdict" if summary.tail.fill_to else "study"
+    lines = _lines(fitting.forecast(design), design, wanted, traded, study)
     return Fitted(design, (*split.lines, *lines, *choice.lines))
 
 
-def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str]) -> Iterator[str]:
+def _lines(forecast: Forecast, design: Design, wanted: float, traded: list[str], study: str) -> Iterator[str]:
     low, middle, high = (hours * 3600 for hours in forecast.run_hours)
     asked = duration(wanted * 3600)
     together = "one process" if forecast.processes == 1 else f"{forecast.processes} processes"
-    but = f" without {', '.join(forecast.not_timed)}, which cannot be timed" if forecast.not_timed else ""
-    yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but} of the {asked} that it may take, with {together} at a time"
+    yield f"time: a run takes about {duration(middle)} ({duration(low)} to {duration(high)}) of the {asked} that it may take, with {together} at a time"
+    if forecast.not_timed:
+        untimed = " and ".join(forecast.not_timed)
+        yield f"time: this does not count {untimed}, which were not timed, so the study has the usual repetitions and trials: {forecast.why_not_timed}"
     if middle > MOST * wanted * 3600:
         enough = math.ceil(middle / 3600 / MOST * 100) / 100
-        yield f"time: no study with a verdict is shorter; it takes more than the {asked}, so give it --hours {enough:g} or more"
+        yield f"time: no {study} is shorter; it takes more than the {asked}, so give it --hours {enough:g} or more"
     elif middle < LEAST * wanted * 3600 and not forecast.not_timed:
         yield "time: more of it would hardly make the answer surer; more test images would"
     if not design.pretrained and "finetune" in forecast.stages:
         yield f"time: the generator is trained for {design.steps:,} steps, the study has {design.repetitions} repetitions of {design.trials} trials each"
+    if design.cache_gib > Resources().cache_gib:
+        free = shutil.disk_usage(Path.cwd()).free / 2**30
+        yield f"disk: the frozen network's outputs for all images take up to {design.cache_gib:g} GiB (resources.cache_gib), of {free:.0f} that are free here"
     if traded:
         yield f"traded for the time: {'; '.join(traded)}"
     if forecast.slowdown > 1:

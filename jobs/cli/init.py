@@ -149,9 +149,9 @@ def inspect_data(data: Path, source: InferredSource) -> DataSummary:
 
 def _is_there(image: SourceImage, problems: Problems) -> bool:
     """Returns whether the image's file exists; reports it to `problems`, as `prepare` does, if it does not."""
-    from shared.data.sources.paths import what_exists
+    from shared.data.sources.paths import is_there, what_exists
 
-    if not isinstance(image.content, Path) or image.content.exists():
+    if not isinstance(image.content, Path) or is_there(image.content):
         return True
     problems.add("missing file", image.where, f"{image.path}: does not exist{what_exists(image.content)}")
     return False

@@ -44,15 +44,16 @@ def _scratch(workdir: Path) -> dict[str, str]:
     return {"TMPDIR": str(folder)}
 
 
-def _said(forecast: RunForecast | None) -> str:
-    """Returns a line about how long the run will take."""
-    if forecast is None:
-        return "forecast: none, as such work was never timed on this machine; `tailfill validate STUDY.yaml --plan` does so"
+def _said(forecast: RunForecast | str) -> str:
+    """Returns a line about how long the run will take, or why that is not known."""
+    if isinstance(forecast, str):
+        return f"forecast: none: {forecast}"
     low, middle, high = (duration(hours * 3600) for hours in forecast.run_hours)
     busy = (
         f"; {forecast.slowdown:.1f} times as long while the machine is as busy as now" if forecast.slowdown > 1 else ""
     )
-    return f"forecast: about {middle} ({low} to {high}) from the first stage to the report{busy}"
+    but = f", not counting {' and '.join(forecast.not_timed)}" if forecast.not_timed else ""
+    return f"forecast: about {middle} ({low} to {high}) from the first stage to the report{but}{busy}"
 
 
 def run_study(

@@ -20,6 +20,7 @@ from shared.artifacts.store import NotFound
 from shared.data.sources.digest import is_label_file
 from shared.data.sources.members import left_behind
 from shared.data.sources.table import SOURCES
+from shared.diffusion.text_to_image.base_files import INDEX
 from shared.digests import file_digest
 from shared.errors import ConfigError, DataError
 from shared.log import Log
@@ -36,6 +37,8 @@ log = Log("upload")
 
 PARALLEL = 16  # small files at the same time, as most of their time is round trips
 PARALLEL_BIG = 3  # big files at the same time; each is sent in several parts at once
+DENOISERS = ("unet/", "transformer/")
+"""Lists the folders of which a text-to-image base has one."""
 WEIGHTS = (
     ".safetensors"  # different weights of the same shapes have the same size, so that these are compared by content
 )
@@ -179,7 +182,7 @@ def _in_parallel(put: Callable[[str, Path], None], files: Mapping[str, Path], co
 
 
 def _setting(files: Mapping[str, Path]) -> str:
-    if any(name.startswith("unet/") for name in files):
+    if INDEX in files or any(name.startswith(DENOISERS) for name in files):
         return "finetune.base"
     if all(name.endswith((WEIGHTS, ".json", ".md")) for name in files) and any(n.endswith(WEIGHTS) for n in files):
         return "classifier.pretrained"

@@ -109,9 +109,8 @@ def describe(study: ResolvedStudy, forecast: Forecast) -> str:
             f"resources.cache_gib: {study.resources.cache_gib:g} GiB of disk hold the frozen network's outputs for some of the images, and those of "
             f"the others may be computed anew in each epoch; {forecast.cache_gib} hold all of them"
         )
-    if forecast.not_timed and (arm := generating(study)):
-        why = generator_kind(arm.finetune.generator).untimed
-        lines.append(f"{', '.join(forecast.not_timed)}: not timed; {why}")
+    if forecast.not_timed:
+        lines.append(f"{', '.join(forecast.not_timed)}: not timed; {forecast.why_not_timed}")
     return "\n".join([*lines, *time_lines(forecast)])
 
 
@@ -149,7 +148,7 @@ def time_lines(forecast: Forecast) -> list[str]:
     low, middle, high = (hours * 3600 for hours in forecast.run_hours)
     cores = len(os.sched_getaffinity(0))
     together = "one process" if forecast.processes == 1 else f"{forecast.processes} processes"
-    but = " without what is not timed" if forecast.not_timed else ""
+    but = f", not counting {' and '.join(forecast.not_timed)}" if forecast.not_timed else ""
     lines = [
         f"a run takes about {duration(middle)} ({duration(low)} to {duration(high)}){but}, with {together} at a time, if the machine does nothing else"
     ]

@@ -28,3 +28,5 @@ class RunForecast(Section):
     """Gives how many they used at most when the work was timed."""
     processes: Annotated[int, Field(ge=1)]
     """Counts the processes that run at the same time."""
+    not_timed: tuple[str, ...] = ()
+    """Lists the stages that could not be timed, whose hours are in none of these."""

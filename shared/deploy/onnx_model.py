@@ -26,7 +26,9 @@ def check_installed(*packages: str) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise ConfigError(f"{name}: is not installed ({error}); pip install 'tailfill[onnx]'") from error
+            raise ConfigError(
+                f"{name}: is not installed ({error}); run `make venv`, or pip install 'CHECKOUT[onnx]' with the path of a checkout of tailfill"
+            ) from error
 
 
 class OnnxModel:

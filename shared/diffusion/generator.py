@@ -91,6 +91,8 @@ class BaseSource:
     """Describes the LoRA with which images are drawn in a few steps, if there is one."""
     compiled: Path | None = None
     """Points to the folder that keeps compiled networks; None if networks are not compiled."""
+    untrained: bool = False
+    """Says that the base's networks get random weights, so that a timing needs none of its large files."""
 
 
 @dataclass(frozen=True)
@@ -179,5 +181,5 @@ Load = Callable[[Mapping[str, Path], torch.device, BaseSource], Generator]
 
 Raises DataError if one is missing, damaged or does not fit, UnavailableError if the base's bucket does not answer.
 """
-Time = Callable[[Any, Generate, LabelSchema, Resources], tuple[Range, Range]]
-"""Measures the seconds per training step and per drawn image on this machine, for a section `finetune`."""
+Time = Callable[[Any, Generate, LabelSchema, Resources, Settings], tuple[Range, Range]]
+"""Measures the seconds per training step and per drawn image on this machine, for a section `finetune`. Raises NotTimed if it cannot."""

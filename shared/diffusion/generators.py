@@ -57,10 +57,8 @@ class GeneratorKind:
     """Names the function that trains it, a `shared.diffusion.generator.Train`."""
     load: str
     """Names the function that loads what `train` wrote, a `shared.diffusion.generator.Load`."""
-    time: str | None = None
+    time: str
     """Names the function that times it for a forecast, a `shared.diffusion.generator.Time`."""
-    untimed: str = ""
-    """Says why there is no `time`, and what else a forecast lacks for that reason."""
     most_gpus: Callable[[Any, int], int] = lambda config, gpus: 1
     """Returns how many of the available GPUs (0 on a CPU) one training can use, at least 1, by its config."""
     base: BaseFiles | None = None
@@ -96,7 +94,7 @@ GENERATORS = {
         about="with a GPU, fine-tune Stable Diffusion (its base is a folder, s3://bucket/prefix or hub name)",
         train="shared.diffusion.text_to_image.train:finetune_text_to_image",
         load="shared.diffusion.text_to_image.generator:TextToImage.load",
-        untimed="Stable Diffusion is not loaded for a forecast; its weights are 4 GiB more",
+        time="shared.diffusion.text_to_image.timing:time_text_to_image",
         most_gpus=_even_share,
         base=_base_files(STABLE_DIFFUSION),
         about_base=about_base,
@@ -107,7 +105,7 @@ GENERATORS = {
         about="with a GPU, fine-tune a newer text-to-image model, e.g. Stable Diffusion XL or 3.5, FLUX.2-klein-base, Z-Image",
         train="shared.diffusion.text_to_image.train:finetune_text_to_image",
         load="shared.diffusion.text_to_image.generator:TextToImage.load",
-        untimed="a text-to-image model is not loaded for a forecast; its weights are several GiB more",
+        time="shared.diffusion.text_to_image.timing:time_text_to_image",
         most_gpus=_even_share,
         base=_base_files(TEXT_TO_IMAGE, family_of_index),
         about_base=about_base,

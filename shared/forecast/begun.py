@@ -23,6 +23,8 @@ from shared.settings import Settings
 
 FILE = "forecast.json"
 """Names the file in the work directory."""
+NEVER = "such work was never timed on this machine; `tailfill validate STUDY.yaml --plan` times it"
+"""Says why there is no forecast if no timing is kept."""
 
 log = Log("forecast")
 
@@ -37,16 +39,16 @@ class _Kept(Section):
 
 def begin_with_forecast(
     study: ResolvedStudy, steps: list[Step], workdir: Path, settings: Settings, workers: int | None = None
-) -> RunForecast | None:
-    """Gives the forecast of a run to the last of its steps, the report, and returns it; None if its work was never timed on this machine.
+) -> RunForecast | str:
+    """Gives the forecast of a run to the last of its steps, the report, and returns it; if there is none, returns why.
 
     `workers` replaces the study's number per search. The forecast of the first start is kept, as long as the plan stays the same.
     Nothing is timed now: a run should begin.
     """
     plan = canonical_digest([step.id for step in steps])
     forecast = _read(workdir / FILE, plan) or _make(study, settings, workers)
-    if forecast is None:
-        return None
+    if isinstance(forecast, str):
+        return forecast
     with whole_file(workdir / FILE, private=False) as temporary:
         temporary.write_text(_Kept(plan=plan, forecast=forecast).model_dump_json(indent=1))
     report = steps[-1]
@@ -66,20 +68,20 @@ def _read(path: Path, plan: str) -> RunForecast | None:
     return kept.forecast if kept.plan == plan else None
 
 
-def _make(study: ResolvedStudy, settings: Settings, workers: int | None) -> RunForecast | None:
+def _make(study: ResolvedStudy, settings: Settings, workers: int | None) -> RunForecast | str:
     from shared.forecast.forecast import forecast_study
 
     root = study.dataset.root
-    # a bucket's images would be fetched, which prepare does anyway
-    if not (settings.cache / FOLDER).is_dir() or (root is not None and is_s3(root)):
-        return None
+    if not (settings.cache / FOLDER).is_dir():
+        return NEVER
+    if root is not None and is_s3(root):  # the images would be fetched, which prepare does anyway
+        return "the data are in a bucket; `tailfill validate STUDY.yaml --plan` reads them for one"
     try:
         found = forecast_study(study, measures=False, workers=workers)
     except TailfillError as error:
-        log.warning("there is no forecast", reason=str(error))  # the stage that meets it ends the run
-        return None
+        return str(error)  # the stage that meets it ends the run
     if not set(found.hours) - {"prepare", "report"}:
-        return None
+        return NEVER
     return RunForecast(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         hours={
@@ -91,4 +93,5 @@ def _make(study: ResolvedStudy, settings: Settings, workers: int | None) -> RunF
         slowdown=found.slowdown,
         timed_busy_cores=found.timed_busy_cores,
         processes=found.processes,
+        not_timed=found.not_timed,
     )

@@ -30,6 +30,8 @@ from shared.settings import Settings
 GIB = 2**30
 PROCESS_BYTES = 200 << 20
 """Estimates the memory of a process that trains nothing."""
+IMAGE_BYTES = 1 << 10
+"""Estimates the memory that a process needs for the path, the labels and the like of an image, whose content is in a file."""
 REPORT_BYTES = 10 << 20
 """Estimates the size of a report."""
 READ_SECONDS = 1.0
@@ -62,6 +64,8 @@ class Forecast:
     """Estimates the same at the pace of the fastest tenth and of the slowest tenth of what was timed."""
     not_timed: tuple[str, ...] = ()
     """Lists the stages whose hours are not in `hours`."""
+    why_not_timed: str = ""
+    """Says why, if there are such stages."""
     devices: dict[str, str] = field(default_factory=dict)
     """Names the device by stage: a GPU, or `cpu`."""
     disk: dict[str, float] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class Forecast:
     test_images: dict[str, int] = field(default_factory=dict)
     """Counts the test images of each judged class, or all of them if the metric counts all images equally; each once, with folds."""
     gib: float = 0.0
-    """Estimates the size in GiB of the results in the store and of what is cached, without the weights of a generator that is not timed."""
+    """Estimates the size in GiB of the results in the store and of what is cached, without the weights of a pretrained generator."""
 
 
 def forecast_study(study: ResolvedStudy, measures: bool = True, workers: int | None = None) -> Forecast:
@@ -142,7 +146,7 @@ def forecast_work(
     bench = workbench(study, data, settings, slots, measures)
     forecast.busy_cores = busy
     sizes = forecast.images
-    counts = ImageCounts(sizes["train"], sizes["val"], sizes["test"], generated)
+    counts = ImageCounts(sizes["train"], sizes["val"], sizes["test"], generated, len(forecast.fill))
     times = Times(study, steps, counts, prepare, bench, slots, workers)
     _fill_hours(study, steps, times.all(), slots, bench, forecast)
     _fill_sizes(study, steps, counts, data, times, forecast)
@@ -158,7 +162,9 @@ def workbench(study: ResolvedStudy, data: Preview, settings: Settings, slots: Sl
     device = settings.device or study.resources.device
     kept = KeptTimings(settings.cache / FOLDER, machine, machine.device(device), threads)
     resources = study.resources.model_copy(update={"device": device})
-    return Workbench(kept, resources, data.schema, study.dataset.resolution, measures, lambda: check_weights(study))
+    return Workbench(
+        kept, resources, settings, data.schema, study.dataset.resolution, measures, lambda: check_weights(study)
+    )
 
 
 def reading_seconds(data: Preview, dataset: Dataset) -> Range:
@@ -247,6 +253,7 @@ def _fill_hours(
         if not all(number in times.seconds for number in ids):
             if stage != "weights":  # a download, which no forecast knows
                 forecast.not_timed += (stage,)
+                forecast.why_not_timed = bench.why_not
             continue
         low, middle, high = (sum((times.seconds[number] for number in ids), exactly(0.0)) / 3600).tolist()
         forecast.hours[stage], forecast.hours_range[stage] = middle, (low, high)
@@ -257,15 +264,16 @@ def _fill_hours(
     low, middle, high = (wall_seconds(steps, times, slots.count) / 3600).tolist()
     forecast.run_hours = (low, middle, high)
     forecast.timed_busy_cores = max((timing.busy_cores for timing in bench.used.values()), default=0.0)
-    wanted = (forecast.busy_cores + slots.count) / bench.kept.machine.cores
+    cores = bench.kept.machine.cores
+    wanted = (forecast.busy_cores + min(slots.count, cores)) / cores
     forecast.slowdown = wanted if wanted > BUSY else 1.0
 
 
 def _fill_sizes(
     study: ResolvedStudy, steps: list[Step], counts: ImageCounts, data: Preview, times: Times, forecast: Forecast
 ) -> None:
-    """Fills in what each stage takes of disk and memory. A process holds the images as they are encoded, and decoded ones or features as far as
-    `cache_gib` allows, beside what the process that timed it had."""
+    """Fills in what each stage takes of disk and memory. A process holds decoded images or features as far as `cache_gib` allows, beside what the
+    process that timed it had; encoded images are in a file."""
     encoded = data.bytes_per_image(study.dataset.resolution)
     cached, share = 0.0, memory_share(forecast.processes)
     for step in steps:
@@ -275,15 +283,14 @@ def _fill_sizes(
         match stage:
             case "prepare":
                 disk = counts.real * encoded
-                memory += 2 * disk
             case "generate":
                 disk = counts.generated * encoded
             case "report":
-                disk, memory = float(REPORT_BYTES), memory + (counts.real + counts.generated) * encoded
+                disk = float(REPORT_BYTES)
         timing = times.timing(step)
         if timing is not None:
             images += counts.generated if stage != "finetune" else 0
-            memory = timing.numbers["memory"] + images * encoded
+            memory = float(timing.numbers["memory"])
             if "weight_bytes" in timing.numbers:
                 kept = images * max(timing.numbers["views"], 1) * timing.numbers["view_bytes"]
                 memory += min(kept, study.resources.cache_gib * GIB, spare_memory(share, memory))
@@ -296,6 +303,7 @@ def _fill_sizes(
                         * max(timing.numbers["views"], 1)
                         * timing.numbers["view_bytes"],
                     )
+        memory += images * IMAGE_BYTES
         forecast.disk[stage] = forecast.disk.get(stage, 0.0) + disk / GIB
         forecast.memory[stage] = max(forecast.memory.get(stage, 0.0), memory / GIB)
     if "tune" in forecast.disk:

@@ -59,6 +59,8 @@ class ImageCounts:
     test: int
     generated: int
     """Counts the generated images of one pool."""
+    rare: int
+    """Counts the rare classes."""
 
     @property
     def real(self) -> int:
@@ -151,8 +153,9 @@ class Times:
             return None
         match step.config:
             case FinetuneConfig() as config:
-                training = config.finetune.steps * timing.range("step") + SHEET_IMAGES * timing.range("image")
-                return timing.range("start") + training + RESULT_SECONDS
+                trainings = config.finetune.trainings(self.counts.rare)
+                training = timing.range("start") + config.finetune.steps * timing.range("step")
+                return trainings * training + SHEET_IMAGES * timing.range("image") + RESULT_SECONDS
             case GenerateConfig():
                 return self._generate(step, timing)
             case JudgeConfig() as config:

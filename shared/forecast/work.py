@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.artifacts.keys import canonical_digest
 from shared.artifacts.open import is_s3
-from shared.benchmark import Range, exactly
+from shared.benchmark import NotTimed, Range, exactly
 from shared.config.dataset import Rare
 from shared.config.generation import AnyFinetune, Generate
 from shared.config.search import Resources
@@ -28,6 +28,7 @@ from shared.forecast.busy import busy_cores
 from shared.forecast.timings import KeptTimings, Timing
 from shared.isolation import isolated_children
 from shared.log import Log
+from shared.settings import Settings
 
 if TYPE_CHECKING:
     from shared.classifier.timing import TrainingTime
@@ -43,6 +44,9 @@ COMPARISONS = "shared.score.timing"
 
 log = Log("forecast")
 
+_refused: dict[str, str] = {}
+"""Maps the digest of work that this process could not time to the reason, so that it is tried once."""
+
 
 @dataclass
 class Workbench:
@@ -50,6 +54,7 @@ class Workbench:
 
     kept: KeptTimings
     resources: Resources
+    settings: Settings
     schema: LabelSchema
     resolution: int
     """Gives the side in pixels of the data set's images."""
@@ -59,6 +64,8 @@ class Workbench:
     """Raises an error for weights that cannot be used. It is called before anything is timed."""
     used: dict[str, Timing] = field(default_factory=dict)
     """Holds the timings that were found or measured, by a digest of the work."""
+    why_not: str = ""
+    """Says why the last kind of work that has no timing has none."""
 
     def classifier(self, trained: Arm | Judges) -> Timing | None:
         """Returns the timing of a classifier's training: see `shared.classifier.timing.TrainingTime`; None if none is kept and none is measured now.
@@ -90,25 +97,24 @@ class Workbench:
         return self._timing(work, measure, f"a few training steps of {classifier.model} at {side} px")
 
     def generator(self, finetune: AnyFinetune, generate: Generate) -> Timing | None:
-        """Returns the timing of a generator: the parts `step`, `image` and `start`; None if it is not timed at all, or not now."""
+        """Returns the timing of a generator: the parts `step`, `image` and `start`; None if it cannot be timed, or not now."""
         timed = generator_kind(finetune.generator).time
-        if timed is None:
-            return None
         settings = finetune.model_dump(
             mode="json", exclude={"steps", "checkpoint_every", "learning_rate", "warmup_steps", "ema"}
         )
-        sampler = generate.model_dump(mode="json", include={"guidance", "steps", "guidance_interval", "batch_size"})
+        sampler = generate.model_dump(
+            mode="json", include={"guidance", "steps", "guidance_interval", "batch_size", "few_step"}
+        )
         work = ["generator", settings, sampler, self.schema.width]
 
         def measure() -> tuple[dict[str, Range], dict[str, int]]:
             start = import_seconds(timed.partition(":")[0])
             time_it: Time = resolve_name(timed)
-            step, image = time_it(finetune, generate, self.schema, self.resources)
+            step, image = time_it(finetune, generate, self.schema, self.resources, self.settings)
             return {"step": step, "image": image, "start": exactly(start)}, {}
 
-        return self._timing(
-            work, measure, f"a few steps of the {finetune.generator} generator at {finetune.resolution} px"
-        )
+        side = f" at {finetune.resolution} px" if finetune.resolution is not None else ""
+        return self._timing(work, measure, f"a few steps of the {finetune.generator} generator{side}")
 
     def comparisons(self) -> Timing | None:
         """Returns the timing of the search for near-duplicates: see `shared.score.timing.ComparisonTime`; None if it is not timed now."""
@@ -123,9 +129,15 @@ class Workbench:
     ) -> Timing | None:
         name = canonical_digest(work)
         found = self.used.get(name) or self.kept.find(work)
-        if found is None and self.measures:
-            found = self._measure(work, measure, what)
-        if found is not None:
+        if found is None and self.measures and name not in _refused:
+            try:
+                found = self._measure(work, measure, what)
+            except NotTimed as error:
+                log.warning(f"{what} cannot be timed", reason=str(error))
+                _refused[name] = str(error)
+        if found is None:
+            self.why_not = _refused.get(name, "no timing of it is kept")
+        else:
             self.used[name] = found
         return found
 

@@ -21,6 +21,7 @@ def beside_truth(forecast: RunForecast | None, costs: Sequence[StageCost]) -> di
         "run_hours": forecast.run_hours[1],
         "passed_hours": passed.total_seconds() / 3600,
         "processes": forecast.processes,
+        "not_timed": list(forecast.not_timed),
         "busy_cores": forecast.busy_cores,
         "slowdown": forecast.slowdown,
         "timed_busy_cores": forecast.timed_busy_cores,

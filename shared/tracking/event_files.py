@@ -129,6 +129,6 @@ def _folder(settings: Settings) -> Path:
     if find_spec("tensorboard") is None:
         raise ConfigError(
             f"environment variable {VARIABLE}: needs the package tensorboard, which is not installed; "
-            "pip install 'tailfill[trackers]', or unset it"
+            "run `make venv`, or pip install 'CHECKOUT[trackers]' with the path of a checkout of tailfill; or unset it"
         )
     return Path(settings.tensorboard).expanduser()

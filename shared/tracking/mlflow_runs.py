@@ -211,6 +211,6 @@ def _server(settings: Settings) -> Address:
     if find_spec("mlflow") is None:
         raise ConfigError(
             f"environment variable {VARIABLE}: needs the package mlflow-skinny, which is not installed; "
-            "pip install 'tailfill[trackers]', or, for control, `MLFLOW=1 make images`; or unset it"
+            "run `make venv`, or pip install 'CHECKOUT[trackers]' with the path of a checkout of tailfill; for control, `MLFLOW=1 make images`; or unset it"
         )
     return address

@@ -20,6 +20,7 @@ from shared.diffusion.text_to_image.families.about import kind_of_base
 from shared.diffusion.text_to_image.families.table import check_class_tokens, side_multiple
 from shared.errors import ConfigError, DataError
 from shared.names import shown
+from shared.settings import Settings
 from shared.weights.digests import weight_locations
 from shared.weights.files import WeightFiles, file_shapes, files_in_bucket, files_in_folder
 from shared.weights.in_place import in_place, remedy_in_folder
@@ -89,7 +90,10 @@ def check_base(finetune: AnyFinetune) -> None:
     if at is None or base is None or is_hub_name(at):
         return
     if is_s3(at):
-        files, nothing = files_in_bucket(at), f"there is nothing below {at}; check bucket and prefix"
+        files, nothing = (
+            files_in_bucket(at, Settings.from_environment()),
+            f"there is nothing below {at}; check bucket and prefix",
+        )
     else:
         files, nothing = (
             files_in_folder(Path(at)),

@@ -95,7 +95,7 @@ def files_in_folder(folder: Path) -> WeightFiles:
     )
 
 
-def files_in_bucket(location: str) -> WeightFiles:
+def files_in_bucket(location: str, settings: Settings) -> WeightFiles:
     """Returns the objects below `s3://bucket/prefix`; raises the errors of `shared.artifacts.s3`."""
-    store = open_bucket(*split_s3(location), Settings.from_environment())
+    store = open_bucket(*split_s3(location), settings)
     return WeightFiles({file.key: file.size for file in store.files()}, store.start)

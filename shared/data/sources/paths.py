@@ -64,6 +64,22 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Returns whether there is such a file; True if its folder may not be entered, which reading the file reports."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _is_link(path: Path) -> bool:
+    """Returns whether a path is a link; False if its folder may not be entered, which reading the file reports."""
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
 def composed(name: str) -> str:
     """Returns a name in the Unicode form in which é is one character."""
     return unicodedata.normalize("NFC", name)
@@ -152,7 +168,7 @@ class PathCheck:
         if path.parent not in self._folders:
             self._folders[path.parent] = self._resolved(path.parent)
         file = self._folders[path.parent] / path.name
-        return self._resolved(path) if file.is_symlink() else file
+        return self._resolved(path) if _is_link(file) else file
 
     def _resolved(self, path: PurePosixPath) -> Path:
         return path_below(self._root, str(path), "the path", DataError).resolve()

@@ -28,9 +28,9 @@ FEW_DRAWN = 8  # images that are drawn at once if a batch would take longer than
 
 
 def time_pixel(
-    config: PixelFinetune, generate: Generate, schema: LabelSchema, resources: Resources
+    config: PixelFinetune, generate: Generate, schema: LabelSchema, resources: Resources, settings: Settings
 ) -> tuple[Range, Range]:
-    """Returns the seconds per training step and per generated image, each as a range."""
+    """Returns the seconds per training step and per generated image, each as a range. It has no base, and reads no settings."""
     device = pick_device(resources.device)
     images = random_images(schema, config.resolution, config.batch_size)
     labels, n = images.labels, len(images)

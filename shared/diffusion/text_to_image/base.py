@@ -18,6 +18,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from shared.diffusion.generator import BaseSource
@@ -35,6 +36,8 @@ from shared.errors import DataError
 from shared.weights.in_place import in_place, remedy_in_folder
 
 T = TypeVar("T")
+RANDOM = 0.02
+"""Bounds the random weights of untrained networks, about as large as those of trained ones."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Base:
     """Says which of its files are read."""
     replaced: tuple[str, ...] = ()
     """Lists the parts that a fine-tuning replaced, whose weights need not be there."""
+    untrained: bool = False
+    """Says that networks get random weights, and those of the base need not be there."""
 
     def digests(self, parts: Sequence[str]) -> dict[str, str]:
         """Returns the SHA-256 of each file that these parts are read from, by its path inside the base."""
@@ -63,7 +68,7 @@ class Base:
             if missing := self.layout.missing_names(part, there):
                 raise DataError(f"finetune.base {self.name}: has no {part}/{missing[0]}; name {self.layout.about}")
             paths += [f"{part}/{name}" for name in there]
-            if has_weights(part) and part not in self.replaced:
+            if has_weights(part) and part not in self.replaced and not self.untrained:
                 paths += self.weights(part)
         return paths
 
@@ -138,7 +143,7 @@ def find_base(name: str, source: BaseSource, layout: Layout = STABLE_DIFFUSION, 
 
         return Base(name, None, local_folder(name, source.settings, source.scratch), layout, replaced)
     if Path(name).is_dir():
-        return Base(name, None, Path(name), layout, replaced)
+        return Base(name, None, Path(name), layout, replaced, source.untrained)
     raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
 
 
@@ -157,13 +162,16 @@ def load_part(base: Base, part: str, kind: str, dtype: torch.dtype = torch.float
 
 def _network(base: Base, part: str, kind: Any, dtype: torch.dtype, weights: bool) -> Any:
     config = base.config(part)
-    files = base.weights(part) if weights else []
+    files = base.weights(part) if weights and not base.untrained else []
     try:
-        if not weights:
+        if not files:
             with init_empty_weights():
-                if part.startswith("text_encoder"):
-                    return kind(kind.config_class.from_dict(config)).eval()
-                return kind.from_config(config).eval()
+                model = (
+                    kind(kind.config_class.from_dict(config))
+                    if part.startswith("text_encoder")
+                    else kind.from_config(config)
+                ).eval()
+            return _fill_randomly(model, dtype) if weights else model
         model, info = kind.from_pretrained(
             base.folder / part,
             use_safetensors=True,
@@ -180,6 +188,18 @@ def _network(base: Base, part: str, kind: Any, dtype: torch.dtype, weights: bool
             f"finetune.base {base.name}: {files[0]} lacks {name}, or has it in another shape; it does not fit its config.json"
         )
     return model.eval()
+
+
+def _fill_randomly(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Returns the network, which was on the meta device, with small random weights of this type: networks of zeros could be faster."""
+    filled: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in [*module.named_parameters(recurse=False)]:
+            if parameter not in filled:  # layers may share weights
+                values = torch.empty(parameter.shape, dtype=dtype).uniform_(-RANDOM, RANDOM)
+                filled[parameter] = nn.Parameter(values)
+            setattr(module, name, filled[parameter])
+    return model
 
 
 def _variant(path: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,10 +42,15 @@ PROMPTS = "generate.prompts"
 VAE_PIXELS = 4 * 512**2  # at once on a GPU: an image of 512 x 512 pixels needs up to 1 GB
 LAYOUTS = {"stable-diffusion": STABLE_DIFFUSION, "text-to-image": TEXT_TO_IMAGE}
 """Maps the generators of this package to the files of the bases that they accept."""
-Readable = Trained | ClassAdapters | WithClassTokens
-"""Reads what a fine-tuning wrote."""
 
 log = Log("generate")
+
+
+class Readable(Protocol):
+    """Reads the parts with which images are drawn, such as those that a fine-tuning wrote."""
+
+    def load(self, part: str, dtype: torch.dtype, merge: bool = False) -> Any:
+        """Returns a part on the CPU; `merge` adds adapters to the weights."""
 
 
 class TextToImage(Generator):

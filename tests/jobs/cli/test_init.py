@@ -10,6 +10,7 @@ from PIL import Image
 
 from jobs.cli.fit_time import NO_TIME_FOR_FOLDS, _Fitting
 from jobs.cli.init import init
+from jobs.cli.study_text import Design
 from jobs.prepare import prepare
 from shared.config.dataset import CocoSource, CsvSource, FolderSource
 from shared.config.load import load_study
@@ -21,6 +22,7 @@ from shared.diffusion.generators import GENERATORS
 from shared.errors import ConfigError, DataError, InputError
 from shared.forecast.forecast import forecast_study
 from shared.stop import StopSignal
+from tests.support.hub_endpoint import point_at
 
 
 def picture(path: Path, number: int, side: int = 70) -> None:
@@ -318,10 +320,15 @@ def test_one_base_is_the_generator_of_a_study_that_fits_the_time(tmp_path: Path)
 def test_a_gpu_gets_stable_diffusion_and_eight_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.forecast.timings._gpus", lambda: ("NVIDIA H100 80GB HBM3",))
     data = folder_tree(tmp_path / "birds", jay=60, owl=50, kiwi=20)
+    point_at("http://127.0.0.1:9", monkeypatch)
     lines = init(data, tmp_path / "birds.yaml", fits=True)
-    finetune = load_study(tmp_path / "birds.yaml").written.finetune
+    study = load_study(tmp_path / "birds.yaml")
+    finetune = study.written.finetune
     assert (finetune.generator, getattr(finetune, "method", None)) == ("stable-diffusion", "lora")
-    assert any("without finetune, generate, which cannot be timed of the 8h00m" in line for line in lines)
+    assert any("of the 8h00m that it may take" in line for line in lines)
+    (untimed,) = [line for line in lines if line.startswith("time: this does not count finetune and generate")]
+    assert "so the study has the usual repetitions and trials: the hub, which has the configuration of" in untimed
+    assert study.repetitions == Design().repetitions, "work of unknown length is not repeated as often as possible"
 
 
 def test_repetitions_test_on_folds_if_a_single_test_split_would_be_small(tmp_path: Path) -> None:

@@ -60,7 +60,12 @@ def test_what_is_there_is_left_alone(folder: Path, s3_store: S3Store, s3_server:
 
 
 def test_weights_name_their_own_setting(tmp_path: Path, s3_store: S3Store, s3_server: Settings) -> None:
-    for name, setting in (("base/unet/config.json", "finetune.base"), ("w/w.safetensors", "classifier.pretrained")):
+    for name, setting in (
+        ("base/unet/config.json", "finetune.base"),
+        ("newer/transformer/config.json", "finetune.base"),
+        ("any/model_index.json", "finetune.base"),
+        ("w/w.safetensors", "classifier.pretrained"),
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"{}")
         top = name.split("/")[0]

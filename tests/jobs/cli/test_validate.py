@@ -17,9 +17,9 @@ from jobs.__main__ import main
 from jobs.cli.validate import adapter_lines, describe, verdict_lines
 from shared.config.load import load_study
 from shared.data.preview import preview
-from shared.diffusion.generators import GENERATORS
 from shared.forecast.forecast import Forecast, foresee_verdict
 from shared.forecast.hours import generated_sets
+from tests.support.hub_endpoint import point_at
 from tests.support.small_study import SMALL_STUDY
 
 SMALL = [
@@ -156,17 +156,22 @@ def test_a_busy_machine_is_said_to_be_busy(capsys: pytest.CaptureFixture[str], m
     assert said[0.0] == []
     assert said[cores][0].startswith(f"the machine is busy now (other programs use {cores:.1f} of its {cores} cores)")
     assert "2.0 times as long" in said[cores][0]
+    monkeypatch.setattr("shared.forecast.forecast.busy_cores", lambda: 0.0)
+    many = validate(capsys, "--plan", "--set", f"resources.processes={4 * cores}")
+    assert "the machine is busy" not in many, "its own processes are no other programs"
 
 
 def test_weights_of_the_hub_are_named_and_not_fetched(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    point_at("http://127.0.0.1:9", monkeypatch)
     sets = [part for setting in SMALL for part in ("--set", setting) if not setting.startswith("finetune")]
     base = "finetune={generator: stable-diffusion, base: some/model, revision: abc, resolution: 32}"
     main(["validate", str(SMALL_STUDY), *sets, "--set", base, "--set", "classifier.pretrained=true", "--plan"])
     lines = capsys.readouterr().out.splitlines()
-    assert f"finetune, generate: not timed; {GENERATORS['stable-diffusion'].untimed}" in lines
+    (untimed,) = [line for line in lines if line.startswith("finetune, generate: not timed; ")]
+    assert "the hub, which has the configuration of some/model, does not answer" in untimed
+    assert any("), not counting finetune and generate, with " in line for line in lines)
     assert [line for line in lines if line.startswith("weights: ")] == [
         "weights: some/model@abc is downloaded once from the Hugging Face hub",
         "weights: test_resnet is downloaded once from the Hugging Face hub, not pinned: the newest commit is used; set its revision",

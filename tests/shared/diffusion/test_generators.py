@@ -54,8 +54,7 @@ def package_of(name: str) -> str:
 
 def functions(kind: GeneratorKind) -> dict[str, str]:
     """Returns the functions' names in an entry, by the name of their type in `shared.diffusion.generator`."""
-    found = {"Train": kind.train, "Load": kind.load, "Time": kind.time}
-    return {role: path for role, path in found.items() if path is not None}
+    return {"Train": kind.train, "Load": kind.load, "Time": kind.time}
 
 
 def test_every_section_of_a_study_has_an_entry_under_its_name() -> None:
@@ -94,7 +93,6 @@ def test_a_generator_reads_each_setting_of_its_section(name: str, kind: Generato
 def test_an_entry_agrees_with_its_section(name: str, kind: GeneratorKind, tiny_base: Path, tmp_path: Path) -> None:
     location = tiny_config(name, kind, tmp_path).base_location
     assert location == (None if kind.base is None else str(tmp_path))
-    assert bool(kind.time) != bool(kind.untimed), "set `time`, or say in `untimed` why there is none, and not both"
     if kind.base is not None:
         files = [path.relative_to(tiny_base).as_posix() for path in tiny_base.rglob("*") if path.is_file()]
         read = kind.base.choose([*files, "unet/diffusion_pytorch_model.bin", "whole.safetensors"])
@@ -150,13 +148,14 @@ def test_a_stopped_training_continues_and_ends_with_the_same_weights(
         assert same, f"{path.name} differs from that of a training that was not stopped"
 
 
-@pytest.mark.parametrize("name", [name for name, kind in GENERATORS.items() if kind.time])
-def test_every_timed_generator_is_timed(name: str, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@every
+def test_every_generator_is_timed(
+    name: str, kind: GeneratorKind, tiny_base: Path, source: BaseSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shared.benchmark.SECONDS", 0.1)
-    kind = GENERATORS[name]
-    measure: Time = resolve_name(str(kind.time))
+    measure: Time = resolve_name(kind.time)
     config, generate = tiny_config(name, kind, tiny_base), Generate(steps=2, batch_size=2)
-    for low, middle, high in measure(config, generate, SCHEMA, Resources(device="cpu")):
+    for low, middle, high in measure(config, generate, SCHEMA, Resources(device="cpu"), source.settings):
         assert 0 < low <= middle <= high < 60
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from shared.config.forecast import RunForecast
 from shared.config.load import load_study
 from shared.config.resolve import ResolvedStudy
 from shared.config.stages import ReportConfig
 from shared.errors import ArtifactError
-from shared.forecast.begun import FILE, begin_with_forecast
+from shared.forecast.begun import FILE, NEVER, begin_with_forecast
 from shared.forecast.forecast import forecast_study
 from shared.pipeline.plan import plan
 from shared.settings import Settings
@@ -46,7 +47,7 @@ def test_the_report_gets_the_forecast_and_keeps_its_key(tmp_path: Path, settings
     steps = plan(study())
     before = steps[-1]
     found = begin_with_forecast(study(), steps, tmp_path, settings)
-    assert found is not None
+    assert isinstance(found, RunForecast)
     assert found.hours.keys() == {step.stage for step in steps}
     report = steps[-1].config
     assert isinstance(report, ReportConfig)
@@ -56,22 +57,22 @@ def test_the_report_gets_the_forecast_and_keeps_its_key(tmp_path: Path, settings
 
 def test_a_continued_run_shows_the_first_forecast(tmp_path: Path, settings: Settings) -> None:
     first = begin_with_forecast(study(), plan(study()), tmp_path, settings)
-    assert first is not None
+    assert isinstance(first, RunForecast)
     kept = (tmp_path / FILE).read_text().replace(first.made, "2020-01-01T00:00:00+00:00")
     (tmp_path / FILE).write_text(kept)
     again = begin_with_forecast(study(), plan(study()), tmp_path, settings)
-    assert again is not None
+    assert isinstance(again, RunForecast)
     assert again.made == "2020-01-01T00:00:00+00:00"
     longer = study("search.epochs=50")
     other = begin_with_forecast(longer, plan(longer), tmp_path, settings)
-    assert other is not None
+    assert isinstance(other, RunForecast)
     assert other.made != again.made
     assert other.hours["tune"][1] > again.hours["tune"][1]
 
 
 def test_a_damaged_forecast_is_made_again(tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).write_text("{")
-    assert begin_with_forecast(study(), plan(study()), tmp_path, settings) is not None
+    assert isinstance(begin_with_forecast(study(), plan(study()), tmp_path, settings), RunForecast)
     assert "the kept forecast cannot be read" in caplog.text
 
 
@@ -85,5 +86,16 @@ def test_a_run_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "timings").mkdir()
     monkeypatch.setenv("TAILFILL_CACHE", str(tmp_path))
     settings = Settings.from_environment(os.environ)
-    assert begin_with_forecast(study(), plan(study()), tmp_path, settings) is None
+    assert begin_with_forecast(study(), plan(study()), tmp_path, settings) == NEVER
     assert list((tmp_path / "timings").iterdir()) == []
+
+
+def test_a_run_says_why_it_has_no_forecast(tmp_path: Path, settings: Settings) -> None:
+    bucket = study("dataset={source: folder, root: s3://images/all, resolution: 32}")
+    said = begin_with_forecast(bucket, plan(bucket), tmp_path, settings)
+    assert isinstance(said, str)
+    assert said.startswith("the data are in a bucket; `tailfill validate STUDY.yaml --plan`")
+    gone = study(f"dataset={{source: folder, root: {tmp_path}/gone, resolution: 32}}")
+    said = begin_with_forecast(gone, plan(gone), tmp_path, settings)
+    assert isinstance(said, str)
+    assert "there is no such folder" in said

@@ -16,10 +16,11 @@ from shared.forecast.timings import KeptTimings, Machine
 from shared.forecast.work import Workbench
 from shared.pipeline.plan import plan
 from shared.pipeline.slots import Slots
+from shared.settings import Settings
 from tests.support.small_study import SMALL_STUDY
 
 SCHEMA = LabelSchema(groups=(LabelGroup(name="label", kind="one", classes=("a", "b")),))
-COUNTS = ImageCounts(train=100, val=10, test=10, generated=20)
+COUNTS = ImageCounts(train=100, val=10, test=10, generated=20, rare=3)
 CLASSIFIER = dict.fromkeys(("epoch", "step", "decode", "view", "build"), exactly(0.0)) | {
     "image": exactly(0.01),
     "start": exactly(5.0),
@@ -35,7 +36,12 @@ def times(
     study = load_study(SMALL_STUDY, sets)
     steps = plan(study)
     bench = Workbench(
-        KeptTimings(folder, Machine("a processor", 2, ()), "cpu", 1), study.resources, SCHEMA, 32, measures=False
+        KeptTimings(folder, Machine("a processor", 2, ()), "cpu", 1),
+        study.resources,
+        Settings.from_environment({}),
+        SCHEMA,
+        32,
+        measures=False,
     )
     classifier = CLASSIFIER | {name: exactly(value) for name, value in seconds.items()}
     numbers = NUMBERS | {"views": 2 if seconds.get("view") else 0}
@@ -70,6 +76,13 @@ def test_more_of_everything_takes_longer(tmp_path: Path) -> None:
     assert final["final"] - few["final"] == pytest.approx(
         10 * 100 * 0.01 * sum(e.final.seeds for e in computed.study.experiments)
     )
+
+
+def test_adapters_of_each_rare_class_are_trained_one_after_the_other(tmp_path: Path) -> None:
+    base = f"finetune={{generator: stable-diffusion, base: {tmp_path}, method: lora, steps: 100, resolution: 32"
+    _, together, _ = times(tmp_path, [base + "}"])
+    _, each, _ = times(tmp_path, [base + ", per_class: true}"])
+    assert each["finetune"] - together["finetune"] == pytest.approx(2 * (7.0 + 100 * 0.5))
 
 
 def test_the_frozen_backbone_runs_once_over_each_image(tmp_path: Path) -> None:

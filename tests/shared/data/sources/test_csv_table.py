@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -72,6 +73,18 @@ def test_every_bad_row_is_reported_with_file_and_line(tmp_path: Path, picture: P
     places = [line.partition(":")[0] for line in problems.lines]
     assert sorted(places) == sorted(f"labels.csv line {n}" for n in (3, 4, 5, 6, 7, 9, 10))
     assert "is already listed at labels.csv line 2" in next(line for line in problems.lines if "line 3" in line)
+
+
+def test_an_image_in_a_folder_that_may_not_be_entered_is_left_to_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_symlink", closed)  # as the system does, but for root, which may enter every folder
+    source, problems = read(tmp_path, "path,kind\nclosed/a.png,cat\nb.png,dog\n")
+    assert [image.content for image in source.images] == [tmp_path / "closed/a.png", tmp_path / "b.png"]
+    assert problems.counts == {}
 
 
 def test_split_column_and_a_product_in_two_splits(tmp_path: Path) -> None:
