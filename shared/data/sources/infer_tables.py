@@ -231,7 +231,7 @@ def _folder_labels(family: Family) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for sheet in family.files.values():
         for row in sheet.table.rows:
-            folder = PurePosixPath(row.cells[_column(sheet)].replace("\\", "/")).parent.name
+            folder = row.cells[_column(sheet)].replace("\\", "/").rpartition("/")[0].rpartition("/")[2]
             found.setdefault(folder, set()).update(row.cells[column] for column in family.columns)
     return found
 

@@ -217,3 +217,11 @@ def test_many_numbers_are_classes_in_a_key_that_is_called_so(tmp_path: Path) -> 
     assert list(dataset.groups) == ["label"]
     assert dataset.group_by == "PatientID"
     assert len(classes) == 24
+
+
+def test_many_values_of_another_key_are_said_unless_folders_are_the_classes(tmp_path: Path) -> None:
+    rows = [{"file_name": f"train/{n}.png", "Id": n % 24} for n in range(48)]
+    with pytest.raises(DataError, match="if the 24 different values of 'Id' are the classes, call that column `label`"):
+        infer_source(folder(tmp_path / "flat", rows))
+    rows = [{"file_name": f"{'cat' if n % 2 else 'dog'}/{n}.png", "Id": n % 24} for n in range(48)]
+    assert infer_source(folder(tmp_path / "classes", rows)).dataset.source == "folder"
