@@ -19,8 +19,7 @@ def unlisted_images(root: Path, images: Iterable[SourceImage]) -> str | None:
     """Returns how many images below a folder are not among those that were listed, and in which folders; None if all are, but for masks."""
     listed = {image.content for image in images if isinstance(image.content, Path)}
     below = [path for path in images_below(root.resolve()) if path not in listed]
-    if below:  # links stand for the files that they lead to
-        below = [path for path in below if path.resolve() not in listed]
+    below = [path for path in below if not (path.is_symlink() and path.resolve() in listed)]
     folders = Counter(path.parent.relative_to(root.resolve()) for path in below)
     for folder in list(folders):
         if any(part.lower() in MASKS | BESIDE_IMAGES for part in folder.parts):
