@@ -66,7 +66,7 @@ def init(
     look = f"tailfill look {shlex.quote(named)}"
     lines = [*_describe(summary, fitted.design), *fitted.lines, f"study: {out}", f"contact sheet: {sheet}"]
     if page is not None:
-        listed = Listed(named, source.dataset, summary.schema, summary.images, (*summary.listed, *source.notes))
+        listed = Listed(named, source.dataset, summary.schema, summary.images, (*summary.listed, *summary.source.notes))
         lines.append(f"page: {first_look(listed, page, look)}")
     return [
         *lines,
@@ -94,6 +94,7 @@ def inspect_data(data: Path, source: InferredSource) -> DataSummary:
     """Returns what a study is written from; raises DataError if `data` holds no usable image."""
     import numpy as np
 
+    from shared.config.dataset import CsvSource
     from shared.data.canonical import Reading
     from shared.data.preview import SAMPLE, Preview
     from shared.data.problems import Problems
@@ -101,11 +102,14 @@ def inspect_data(data: Path, source: InferredSource) -> DataSummary:
     from shared.data.sources.table import open_source
     from shared.data.split import assign_splits, join_units
     from shared.data.tail import find_tail
+    from shared.data.unlisted import unlisted_images
     from shared.look.images import shorter_sides
 
     problems = Problems("skip")
     listing = open_source(source.dataset, source.root, 0, problems)
     images = [image for image in listing.images if _is_there(image, problems)]
+    if isinstance(source.dataset, CsvSource) and (unlisted := unlisted_images(source.root, images)) is not None:
+        source = replace(source, notes=(*source.notes, unlisted))
     sides = shorter_sides(
         images,
         Reading.of(source.dataset),

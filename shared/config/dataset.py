@@ -294,6 +294,9 @@ class ArraysSource(Source):
     """Names the only label group."""
     classes: tuple[str, ...] | None = None
     """Names the classes in the order of their numbers. If unset, the numbers are their names."""
+    numbers: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), exclude_if=lambda numbers: not numbers)
+    """Lists the numbers of the classes, in order, if some up to the largest are on no image, such as 1 to 26 for letters. With a 0 or 1 per class,
+    they are the columns that are read."""
 
     @property
     def label_endings(self) -> frozenset[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shared.config.dataset import FolderSource
+from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.members import is_image_name
+from shared.data.sources.class_folders import read_folder
+from shared.data.sources.members import images_below, is_image_name
 from shared.data.sources.split_words import split_within
 from shared.data.sources.table import SOURCES, StoredSource
+from shared.data.sources.unread import check_file, unread_labels
 from shared.errors import DataError
 from shared.names import shown
 
@@ -36,13 +40,28 @@ def _inferred(data: Path) -> InferredSource:
         ) from None
     if data.is_file() and is_image_name(data.name):
         raise DataError(f"{data}: is an image; name the folder of all images, or the table that names them")
+    if data.is_file():
+        check_file(data)
     for entry in SOURCES.values():
         if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
+            _check_labels(found)
             return found
+    if data.is_dir() and any(images_below(data)) and (labels := unread_labels(data)) is not None:
+        raise DataError(labels)
     raise DataError(
         f"{data}: holds neither images in class folders nor a CSV that names them; there must be a folder per class, or a table beside the images, "
         f"Parquet files, arrays or files of boxes (docs/data-and-weights.md){_above(data)}"
     )
+
+
+def _check_labels(found: InferredSource) -> None:
+    """Raises DataError if folders are no classes and a file that is not read may hold the labels."""
+    if not isinstance(found.dataset, FolderSource) or (labels := unread_labels(found.root)) is None:
+        return
+    try:
+        read_folder(found.dataset, found.root, Problems("skip"))
+    except DataError as error:
+        raise DataError(labels) from error
 
 
 def _above(data: Path) -> str:

@@ -6,7 +6,8 @@ import re
 import shlex
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,18 +22,20 @@ from shared.data.problems import Problems
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
 from shared.data.sources.class_folders import holds_class_images
+from shared.data.sources.csv_file import listed
 from shared.data.sources.idx import read_idx
 from shared.data.sources.members import images_below, member_names
 from shared.data.sources.paths import existing_root
 from shared.data.sources.pixel_table import pixel_columns, read_pixels
 from shared.data.sources.split_words import SPLIT_WORDS, split_of_file
-from shared.errors import DataError
+from shared.errors import ConfigError, DataError
 from shared.names import path_below, shown
 
 FEW_IMAGES = 10  # beside a table of pixels, as examples
 IMAGES = frozenset({"images", "image", "imgs", "img", "x", "data", "pixels"})
 LABELS = frozenset({"labels", "label", "y", "targets", "target", "classes"})
 """Name arrays, beside the name of a split: `train_images`, `x_test`, `y`."""
+MOST_CLASSES = 100_000
 MOST_BYTES = 1 << 32
 """Limits the size of one array: an archive of a few bytes may claim any."""
 CHANNELS = (1, 3)
@@ -72,11 +75,44 @@ def infer_arrays(data: Path) -> InferredSource | None:
         raise DataError(f"{data}: holds {len(archives)} NumPy archives; name one of them, e.g. {archives[0]}")
     if not archives and not _idx_files(root):
         return None
-    dataset = ArraysSource(
-        source="arrays", root=str(root.resolve()), file=archives[0].name if archives else None, group="label"
+    file = archives[0].name if archives else None
+    numbers, unused = _used_numbers(root.resolve(), file)
+    fields = {"numbers": numbers} if unused else {}
+    dataset = ArraysSource.model_validate(
+        {"source": "arrays", "root": str(root.resolve()), "file": file, "group": "label", **fields}
     )
-    comments = {"group": "the question that the labels answer", "classes": "classes: [name of 0, name of 1] # in order"}
-    return InferredSource(dataset, root.resolve(), comments)
+    comments = {
+        "group": "the question that the labels answer",
+        "numbers": "the labels of classes that have images",
+        "classes": "classes: [name of 0, name of 1] # in order"
+        if not unused
+        else "classes: [name of the first number, name of the second] # in order",
+    }
+    notes = (f"no image has the label {listed([str(n) for n in unused])}, so it is no class",) if unused else ()
+    return InferredSource(dataset, root.resolve(), comments, notes)
+
+
+def _used_numbers(root: Path, file: str | None) -> tuple[tuple[int, ...], list[int]]:
+    """Returns the class numbers of arrays that images have, and those up to the largest that none has; nothing if the labels cannot be read."""
+    try:
+        if file is None:
+            arrays = [_numbers(array.read(), array.name, "") for array in _idx_arrays(root) if not array.images]
+        else:
+            with _archive(root, file) as (named, _):
+                arrays = [_numbers(array.read(), array.name, "") for array in named if not array.images]
+    except DataError:  # whoever reads the arrays says what is wrong with them
+        return (), []
+    if not arrays or len({array.shape[1:] for array in arrays}) > 1:
+        return (), []
+    if arrays[0].ndim == 2:
+        used = np.flatnonzero(np.any([(array == 1).any(axis=0) for array in arrays], axis=0))
+        count = arrays[0].shape[1]
+    else:
+        used = np.unique(np.concatenate(arrays))
+        used, count = used[used >= 0], int(max(array.max() for array in arrays)) + 1
+    if len(used) < (2 if arrays[0].ndim == 1 else 1) or count > MOST_CLASSES:
+        return (), []
+    return tuple(map(int, used)), sorted(set(range(count)) - set(used.tolist()))
 
 
 def _pixel_source(root: Path, tables: tuple[str, ...]) -> InferredSource:
@@ -117,7 +153,8 @@ def read_arrays(config: ArraysSource, root: Path, problems: Problems) -> ImageLi
     else:
         pairs = _archive_pairs(root, config.file) if config.file is not None else _idx_pairs(root)
     schema = _schema(config, pairs)
-    images = [image for pair in pairs for image in _images(pair, schema, problems)]
+    numbers = config.numbers or tuple(range(schema.width))
+    images = [image for pair in pairs for image in _images(pair, schema, numbers, problems)]
     where = dict.fromkeys(schema.class_names, f"the labels in {config.file or root.name}")
     return ImageListing(schema, images, len(images), class_where=where)
 
@@ -164,7 +201,13 @@ def _schema(config: ArraysSource, pairs: list[ArrayPair]) -> LabelSchema:
         count = widths.pop()
     else:
         count = 1 + max(int(pair.labels.max(initial=0)) for pair in pairs)
-    names = config.classes or tuple(str(number) for number in range(count))
+    if config.numbers:
+        if several and max(config.numbers) >= count:
+            raise ConfigError(
+                f"dataset.numbers: the labels have the columns 0 to {count - 1}, got {max(config.numbers)}; leave it out"
+            )
+        count = len(config.numbers)
+    names = config.classes or tuple(map(str, config.numbers or range(count)))
     if len(names) < count or (several and len(names) > count):
         raise DataError(
             f"dataset.classes: names {len(names)} classes, the labels have {count}; name each once, in the order of their numbers"
@@ -174,24 +217,31 @@ def _schema(config: ArraysSource, pairs: list[ArrayPair]) -> LabelSchema:
     return LabelSchema(groups=(LabelGroup(name=config.group, kind="any" if several else "one", classes=names),))
 
 
-def _images(pair: ArrayPair, schema: LabelSchema, problems: Problems) -> Iterator[SourceImage]:
+def _images(pair: ArrayPair, schema: LabelSchema, numbers: Sequence[int], problems: Problems) -> Iterator[SourceImage]:
+    """Yields the images of a pair; `numbers` are those of the classes, in order."""
+    positions = {number: position for position, number in enumerate(numbers)}
     for position, (pixels, label) in enumerate(zip(pair.images, pair.labels, strict=True)):
         where = f"{pair.name} item {position}"
-        row = _labels(label, schema.width)
+        row = _labels(label, positions, schema.width)
         if row is None:
-            allowed = f"0 to {schema.width - 1}" if pair.labels.ndim == 1 else "0 or 1 for each class"
+            one = (
+                f"0 to {len(numbers) - 1}"
+                if numbers[-1] == len(numbers) - 1
+                else f"one of {listed(list(map(str, numbers)))}"
+            )
+            allowed = one if pair.labels.ndim == 1 else "0 or 1 for each class"
             problems.add("label outside its group", where, f"the label must be {allowed}, got {shown(label.tolist())}")
             continue
         yield SourceImage(f"{pair.name}/{position:06d}", where, pixels, row, pair.split)
 
 
-def _labels(label: NDArray[np.int64], width: int) -> Labels | None:
+def _labels(label: NDArray[np.int64], positions: dict[int, int], width: int) -> Labels | None:
     if label.ndim:
-        return label.astype(np.int8) if np.isin(label, (0, 1)).all() else None
-    if not 0 <= label < width:
+        return label[list(positions)].astype(np.int8) if np.isin(label, (0, 1)).all() else None
+    if int(label) not in positions:
         return None
     row = np.zeros(width, np.int8)
-    row[label] = 1
+    row[positions[int(label)]] = 1
     return row
 
 
@@ -207,6 +257,13 @@ class _Named:
 
 
 def _archive_pairs(root: Path, file: str) -> list[ArrayPair]:
+    with _archive(root, file) as (named, names):
+        return _pairs(named, file, names)
+
+
+@contextmanager
+def _archive(root: Path, file: str) -> Iterator[tuple[list[_Named], list[str]]]:
+    """Yields the arrays of an archive whose names say what they are, and the names of all; raises DataError if it cannot be read."""
     path = path_below(root, file, "dataset.file", DataError)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -218,7 +275,7 @@ def _archive_pairs(root: Path, file: str) -> list[ArrayPair]:
         with np.load(path, allow_pickle=False) as arrays:
             roles = {name: role for name in arrays.files if (role := _role(name)) is not None}
             named = [_Named(name, *role, partial(_array, arrays, name, file)) for name, role in roles.items()]
-            return _pairs(named, file, arrays.files)
+            yield named, arrays.files
     except FileNotFoundError:
         raise DataError(f"{path}: not found; dataset.file names the archive inside dataset.root") from None
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -251,7 +308,7 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
 
 
-def _idx_pairs(root: Path) -> list[ArrayPair]:
+def _idx_arrays(root: Path) -> list[_Named]:
     named = []
     for path, match in _idx_files(root):
         splits = [IDX_SPLITS[word] for word in _words(match["name"]) if word in IDX_SPLITS]
@@ -259,6 +316,11 @@ def _idx_pairs(root: Path) -> list[ArrayPair]:
         named.append(
             _Named(path.name, splits[0] if splits else None, images, partial(read_idx, path, int(match["dimensions"])))
         )
+    return named
+
+
+def _idx_pairs(root: Path) -> list[ArrayPair]:
+    named = _idx_arrays(root)
     if not named:
         raise DataError(f"{root.name}/: holds no IDX files of images and labels; dataset.file names a NumPy archive")
     return _pairs(named, f"{root.name}/", [array.name for array in named])

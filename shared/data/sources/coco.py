@@ -125,11 +125,17 @@ def _boxes(
         repeated = annotation["image_id"] in labelled
         labelled[annotation["image_id"]] = name
         if (whole and repeated) or (
-            found := finder.find(image.get("file_name"), file.name, f"image {shown(image.get('id'))}", split)
+            found := finder.find(_file_name(image), file.name, f"image {shown(image.get('id'))}", split)
         ) is None:
             continue
         unit = image.get(config.group_by) if config.group_by is not None else None
         yield Box(found[0], found[1], where, name, corners, split, found[0] if unit is None else str(unit))
+
+
+def _file_name(image: dict[str, Any]) -> object:
+    """Returns what names the file of an image: its `file_name`, else the path in its `coco_url`, which is all that LVIS has."""
+    name, url = image.get("file_name"), image.get("coco_url")
+    return "/".join(url.split("/")[3:]) if name is None and isinstance(url, str) else name
 
 
 def _entry(entries: dict[Any, Any], annotation: dict[str, Any], key: str) -> Any:

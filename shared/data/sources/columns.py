@@ -13,7 +13,15 @@ from shared.config.dataset import COLUMNS, ColumnGroup
 from shared.data.problems import BadImage
 from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import SplitName
-from shared.data.sources.infer_labels import MOST_CLASSES, MOST_NUMBERS, group_name
+from shared.data.sources.csv_file import listed
+from shared.data.sources.infer_labels import (
+    LABELS,
+    MOST_CLASSES,
+    MOST_NAMED_CLASSES,
+    MOST_NUMBERS,
+    group_name,
+    words_of,
+)
 from shared.data.sources.split_words import is_split_column, split_of
 from shared.errors import DataError
 from shared.names import shown
@@ -55,6 +63,14 @@ class Columns:
         if group.column in self.names:
             return list(self.names[group.column])
         return sorted({text for value in self.values[group.column] for text in _texts(value)})
+
+    def texts(self, group: ColumnGroup, value: Any) -> list[str]:
+        """Returns the names of the classes that a value of a group has."""
+        names = self.names.get(group.column, ())
+        numbers = value if isinstance(value, list) else [value]
+        if names and all(isinstance(one, int) for one in numbers):
+            return [names[one] for one in numbers if 0 <= one < len(names)]
+        return _texts(value)
 
     def _of_group(self, group: ColumnGroup, classes: Sequence[str], row: int) -> Labels:
         value = self.values[group.column][row]
@@ -116,17 +132,43 @@ def infer_groups(columns: Columns, taken: Collection[str | None]) -> dict[str, C
             continue
         known = [value for value in values if value is not None and value != ""]
         listed = any(isinstance(value, list | Mapping) for value in known)
-        if column in columns.names or _repeat(known):
+        if column in columns.names or _repeat(known, MOST_NAMED_CLASSES if words_of(column) in LABELS else 0):
             groups[group_name(column, groups)] = ColumnGroup(column=column, kind="any" if listed else "one")
     return groups
 
 
-def _repeat(values: Sequence[Any]) -> bool:
+def without_unused(
+    groups: Mapping[str, ColumnGroup], files: Sequence[Columns]
+) -> tuple[dict[str, ColumnGroup], list[str]]:
+    """Returns the groups, without the classes that files name and no row has, which are errors, and lines that say so."""
+    changed, notes = dict(groups), list[str]()
+    for name, group in groups.items():
+        classes = files[0].names.get(group.column, ())
+        used = {text for file in files for value in file.values[group.column] for text in file.texts(group, value)}
+        kept = tuple(text for text in classes if text in used)
+        if unused := [text for text in classes if text not in used]:
+            changed[name] = group.model_copy(update={"classes": kept})
+            notes.append(f"{shown(group.column)}: no image is of {listed(unused)}, so these classes are left out")
+    return changed, notes
+
+
+def why_none(columns: Columns, taken: Collection[str | None]) -> str:
+    """Returns what to do about the first column that may hold the labels, if none looks like labels; nothing if no column may."""
+    for column, values in columns.values.items():
+        known = [value for value in values if value is not None and value != ""]
+        free = column not in taken and column.lower() not in NO_LABELS - {"id"} and not is_split_column(column)
+        if free and _repeat(known, MOST_NAMED_CLASSES):
+            return f"; if the {len(set(map(_text, known))):,} different values of {shown(column)} are the classes, call that column `label`"
+    return ""
+
+
+def _repeat(values: Sequence[Any], named: int) -> bool:
+    """Returns whether values are few that repeat; of a column that is called as labels are, there may be `named` different ones."""
     if any(isinstance(value, Mapping) for value in values):
         return all(isinstance(value, Mapping) and set(value.values()) <= {0, 1, None} for value in values)
     each = [one for value in values for one in (value if isinstance(value, list) else [value])]
     distinct = {_text(one) for one in each}
-    most = MOST_NUMBERS if all(map(_whole, distinct)) else MOST_CLASSES
+    most = named or (MOST_NUMBERS if all(map(_whole, distinct)) else MOST_CLASSES)
     if not all(isinstance(one, str | int) for one in each) or any(_measured(text) for text in distinct):
         return False
     return 2 <= len(distinct) <= min(most, len(each) // 2)

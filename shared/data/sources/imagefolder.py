@@ -11,7 +11,7 @@ from shared.config.dataset import ImagefolderSource
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.columns import Columns, infer_groups, label_schema
+from shared.data.sources.columns import Columns, infer_groups, label_schema, why_none
 from shared.data.sources.csv_file import read_table
 from shared.data.sources.infer_labels import column_comments, split_column, unit_column
 from shared.data.sources.label_cells import bracketed, holds_brackets, is_missing
@@ -42,16 +42,20 @@ def infer_imagefolder(data: Path) -> InferredSource | None:
     """Returns the source of a folder with metadata files in it or below; None if it has none, or if they name no images or no labels.
 
     Without labels in the metadata, the folders' names are the labels, and a table that names images in another way is a CSV as any other. Raises
-    DataError if a file cannot be read.
+    DataError if a file cannot be read, or if it names images and no labels and no folders may be classes.
     """
     if not data.is_dir() or not _files(data):
         return None
     root = data.resolve()
-    everything = _joined([_read(file, root, Problems("skip")) for file in _files(root)])
+    files = [_read(file, root, Problems("skip")) for file in _files(root)]
+    everything = _joined(files)
     columns = everything.values
     divided_by, unit = split_column(columns, columns.__getitem__), unit_column(columns, columns.__getitem__)
     groups = infer_groups(everything, {divided_by, unit}) if FILE_NAME in columns else {}
     if not groups:
+        why = why_none(everything, {divided_by, unit}) if FILE_NAME in columns else ""
+        if why and len(_folders_of_images(files)) < 2:
+            raise DataError(f"{everything.name}: no key looks like labels (a few names that repeat){why}")
         return None
     fields = {name: column for name, column in (("split_column", divided_by), ("group_by", unit)) if column}
     dataset = ImagefolderSource.model_validate({"source": "imagefolder", "root": str(root), **fields, "groups": groups})
@@ -166,6 +170,13 @@ def _json_lines(path: Path, name: str, problems: Problems) -> Iterator[tuple[int
             yield number, row
         else:
             problems.add("not JSON", f"{name} line {number}", f"must be a JSON object, got {line.strip()[:60]!r}")
+
+
+def _folders_of_images(files: list[_Metadata]) -> set[str]:
+    """Returns the names of the folders of images that may be classes, as they say no split."""
+    named = [(file.folder, name) for file in files for name in file.columns.values.get(FILE_NAME, ())]
+    folders = {(folder / name).parent.name for folder, name in named if isinstance(name, str)}
+    return {folder for folder in folders if split_of(folder) is None}
 
 
 def _joined(files: list[_Metadata]) -> Columns:

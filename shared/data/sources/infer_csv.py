@@ -13,14 +13,23 @@ from shared.data.source import InferredSource
 from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, first_row, listed, read_table
 from shared.data.sources.csv_parts import FILE_SPLIT
-from shared.data.sources.infer_groups import group_of, table_groups, with_several_classes
-from shared.data.sources.infer_labels import column_comments, split_column, unit_column, words_of
+from shared.data.sources.infer_groups import (
+    class_numbers,
+    group_of,
+    table_groups,
+    why_none,
+    with_several_classes,
+    without_empty,
+)
+from shared.data.sources.infer_labels import MOST_NUMBERS, column_comments, split_column, unit_column, words_of
 from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
+from shared.data.sources.label_cells import is_whole
 from shared.data.sources.members import is_image_name, member_names
-from shared.data.sources.sheets import TABLE_SUFFIXES
+from shared.data.sources.sheets import TABLE_SUFFIXES, unnamed
 from shared.data.sources.split_words import is_split_column, split_in_path, split_of, split_of_file
 from shared.errors import DataError
+from shared.names import shown
 
 NUMBERED_SPLITS: dict[str, SplitName] = {"0": "train", "1": "val", "2": "test"}
 """Maps the numbers of a column of splits, if there are three."""
@@ -91,6 +100,8 @@ def table_source(
     groups, per_label = _label_groups(table, found.column, wanted, notes)
     if not per_label:
         groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
+    if unnamed(fields.get("header")):
+        notes += _many_numbers(groups, table)
     groups = {(names or {}).get(name, name): group for name, group in groups.items()}
     settings = {
         "rows": "label" if per_label else None,
@@ -136,8 +147,9 @@ def _label_groups(
     if not groups:
         raise DataError(
             f"{table.name}: no column looks like labels (a few names that repeat, 0/1, or a|b|c lists); its columns are "
-            f"{listed(table.columns)}"
+            f"{listed(table.columns)}{why_none(table, columns)}"
         )
+    groups = {name: without_empty(group, table, notes) for name, group in groups.items()}
     if not _repeats([cell for cell in table.cells(path_column) if cell]):
         return groups, False
     # of a column per class, each row has one
@@ -147,6 +159,18 @@ def _label_groups(
         return groups, False
     notes.append("some images stand on several rows: each image has the labels of all its rows")
     return several, True
+
+
+def _many_numbers(groups: Mapping[str, CsvGroup], table: Table) -> list[str]:
+    """Returns a line for each group whose classes are many numbers in a column that its file does not name: they may count or measure something."""
+    return [
+        f"the {len(found):,} different numbers of {shown(group.column)} are taken for classes"
+        for group in groups.values()
+        if group.column is not None
+        and not group.names
+        and len(found := set(table.cells(group.column)) - {""}) > MOST_NUMBERS
+        and all(map(is_whole, found))
+    ]
 
 
 def _with_names(group: CsvGroup, root: Path, file: str, table: Table, found: PathColumn) -> CsvGroup:
@@ -196,7 +220,9 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
     table = read_table(path, Problems("skip"), delimiter, header)
     found = find_path_column(root, table, split=split_of_file(path.stem))
     others = [column for column in header if column != found.column]
-    labels = [column for column in others if group_of(column, table.cells(column), []) is not None]
+    numbers = class_numbers(table, others)
+    labels = [numbers] if numbers is not None else []
+    labels = labels or [column for column in others if group_of(column, table.cells(column), []) is not None]
     names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}
     header = [names.get(column, column) for column in header]
     return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
@@ -23,6 +24,9 @@ from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_
 from shared.names import shown
 
 SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
+UNNAMED = re.compile(r"column_\d+")
+"""Matches the name that a column gets if its file names none."""
+DENSE = 0.9  # of the numbers up to the largest, that classes must have: one split may lack some
 
 
 def table_groups(table: Table, columns: Sequence[str], notes: list[str]) -> dict[str, CsvGroup]:
@@ -60,15 +64,54 @@ def _is_code_of(table: Table, column: str | None, other: str) -> bool:
 def _groups(table: Table, columns: Sequence[str], notes: list[str]) -> dict[str, CsvGroup]:
     groups: dict[str, CsvGroup] = {}
     flags = [c for c in columns if _is_flags(table.cells(c))]
+    numbers = class_numbers(table, columns)
     if len(flags) > 1:
         single = all(sum(TRUTH.get(row.cells[c].lower()) == 1 for c in flags) == 1 for row in table.rows)
         groups[group_name("labels", groups)] = CsvGroup(kind="one" if single else "any", columns=tuple(flags))
     for column in columns:
         if column in flags and len(flags) > 1:
             continue
-        if (group := group_of(column, table.cells(column), notes)) is not None:
+        group = group_of(column, table.cells(column), notes)
+        if group is None and column == numbers:
+            group = _noted(CsvGroup(kind="one", column=column), column, table.cells(column), notes)
+        if group is not None:
             groups[group_name(column, groups)] = group
     return groups
+
+
+def class_numbers(table: Table, columns: Sequence[str]) -> str | None:
+    """Returns the column without a name of its own whose whole numbers are classes, however many; None if there is none.
+
+    They begin at 0 or 1, hardly leave one out, and each repeats. They also determine the other columns that repeat, as the number of a breed does that of
+    its species: the corners of boxes and ages determine nothing.
+    """
+    for column in columns:
+        if UNNAMED.fullmatch(column) is None or not _is_dense(table.cells(column)):
+            continue
+        others = [other for other in columns if other != column and _repeats(table.cells(other))]
+        if all(determines(table, column, other) for other in others):
+            return column
+    return None
+
+
+def _is_dense(cells: list[str]) -> bool:
+    known = [cell for cell in cells if not is_missing(cell)]
+    if not known or not all(is_whole(cell) and whole(cell).isdecimal() and len(cell) < 10 for cell in known):
+        return False
+    times = Counter(int(whole(cell)) for cell in known)
+    low, high = min(times), max(times)
+    dense = low in (0, 1) and len(times) >= DENSE * (high - low + 1)
+    return dense and 1 < len(times) <= MOST_NAMED_CLASSES and min(times.values()) > 1 and len(known) >= 3 * len(times)
+
+
+def determines(table: Table, column: str, other: str) -> bool:
+    """Returns whether rows that are alike in a column are alike in another one."""
+    found: dict[str, str] = {}
+    return all(found.setdefault(a, b) == b for a, b in zip(table.cells(column), table.cells(other), strict=True))
+
+
+def _repeats(cells: list[str]) -> bool:
+    return len(set(cells)) < len(cells)
 
 
 def _is_flags(cells: list[str]) -> bool:
@@ -135,6 +178,38 @@ def _noted(group: CsvGroup, column: str, cells: list[str], notes: list[str]) -> 
 def _in_other_case(classes: tuple[str, ...]) -> list[str]:
     folded = Counter(name.casefold() for name in classes)
     return [name for name in classes if folded[name.casefold()] > 1]
+
+
+def without_empty(group: CsvGroup, table: Table, notes: list[str]) -> CsvGroup:
+    """Returns a group of 0/1 columns without those that are 1 in no row, which are noted: a class without images is an error."""
+    columns = [c for c in group.columns or () if any(TRUTH.get(cell.lower()) == 1 for cell in table.cells(c))]
+    empty = [column for column in group.columns or () if column not in columns]
+    if not empty or len(columns) < (2 if group.kind == "one" else 1):
+        return group
+    notes.append(f"no image is of {listed(empty)}, so these columns are left out")
+    return group.model_copy(update={"columns": tuple(columns)})
+
+
+def why_none(table: Table, columns: Sequence[str]) -> str:
+    """Returns what to do about the column that may hold the labels, if none looks like labels; nothing if no column may."""
+    for column in columns:
+        known = [cell for cell in table.cells(column) if not is_missing(cell)]
+        words = Counter(word for cell in known for word in cell.split())
+        if words.total() > len(known) and _repeat_enough(words):
+            return f"; if the cells of {shown(column)} are lists of names with blanks between them, write `|` in place of the blanks"
+    for column in columns:
+        known = [cell for cell in table.cells(column) if not is_missing(cell)]
+        if (
+            words_of(column) not in SIZES
+            and len(known) >= 2 * len(set(known)) > 2
+            and not any(map(_is_measured, known))
+        ):
+            return f"; if the {len(set(known)):,} different values of {shown(column)} are the classes, call that column `label` in the first line"
+    return ""
+
+
+def _is_measured(cell: str) -> bool:
+    return _is_number(cell) and not is_whole(cell)
 
 
 def with_several_classes(table: Table, path_column: str, groups: dict[str, CsvGroup]) -> dict[str, CsvGroup] | None:

@@ -13,32 +13,37 @@ MOST_NAMED_CLASSES = 20_000  # of a column that is called as labels are
 MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 UNITS = frozenset({
     "unit", "identity", "person", "person_id", "patient", "patient_id", "product", "product_id", "item", "item_id", "subject",
-    "subject_id", "case_id", "lesion_id",
+    "subject_id", "case_id", "lesion_id", "personid", "patientid", "productid", "itemid", "subjectid", "caseid", "lesionid",
 })  # fmt: skip
 """Names columns, in lower case, whose equal values must stay in one split."""
 
 
 LABELS = frozenset({
     "label", "labels", "class", "classes", "category", "target", "targets", "y", "diagnosis", "dx", "species", "breed", "class_id", "classid", "category_id",
-    "classname", "class_name", "finding", "findings", "finding_labels", "emotion", "individual_ids", "landmark_id",
+    "classname", "class_name", "finding", "findings", "finding_labels", "emotion", "individual_ids", "landmark_id", "label_id", "species_id", "breed_id",
 })  # fmt: skip
 """Names columns that are labels, whatever they hold."""
 CIRCUMSTANCES = frozenset({
     "sex", "gender", "age", "age_approx", "patient_age", "patient_gender", "patient_sex", "dx_type", "localization", "anatom_site_general", "view",
     "view_position", "ap_pa", "frontal_lateral", "follow_up", "source", "license", "licence", "photographer", "confidence",
-    "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside",
+    "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "is_occluded", "is_truncated", "is_group_of", "is_depiction", "is_inside",
 })  # fmt: skip
 """Names columns that say who or how was photographed: they are labels only if nothing else is."""
 SIZES = frozenset({
     "width", "height", "xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2", "x_1", "y_1", "bbox",
     "left", "top", "right", "bottom", "roi_x1", "roi_y1", "roi_x2", "roi_y2", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "n_frames", "filesize", "size",
+    "file_size", "image_width", "image_height",
 })  # fmt: skip
 """Names columns that measure an image or a box in it: they are never labels."""
 
 
 def words_of(column: str) -> str:
-    """Returns a column's name in lower case, its words joined by one underscore: `patient_id` for `Patient ID`."""
-    return re.sub(r"[\W_]+", "_", column.strip().lower()).strip("_")
+    """Returns a column's name in lower case, its words joined by one underscore: `patient_id` for `Patient ID` and for `PatientID`.
+
+    A word begins with a capital after a small letter, so that capitals in a row, such as `XMin` and `DX`, stay one word.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column.strip())
+    return re.sub(r"[\W_]+", "_", spaced.lower()).strip("_")
 
 
 def unit_column(columns: Iterable[str], cells: Callable[[str], Sequence[object]]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 from shared.config.dataset import CsvSource, FolderSource
@@ -15,25 +15,13 @@ from shared.data.sources.csv_table import read_csv
 from shared.data.sources.infer_csv import infer_csv, labelled_tables, without_labels
 from shared.data.sources.infer_folders import infer_folder
 from shared.data.sources.infer_labels import words_of
-from shared.data.sources.infer_tables import infer_tables
-from shared.data.sources.members import images_below
+from shared.data.sources.infer_tables import infer_tables, unused_numbers
 from shared.data.sources.sheets import Sheet, read_sheets
+from shared.data.sources.unread import check_images
 from shared.errors import DataError
 
 LEAST_SHARE = 0.5  # of the images in class folders, that a table must name to count more than the folders
 CORNERS = frozenset({"xmin", "ymin", "xmax", "ymax"})
-MOST_FILES = 10_000  # that are looked at for their kind
-UNREAD = {
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".nii": "NIfTI",
-    ".h5": "HDF5",
-    ".hdf5": "HDF5",
-    ".tfrecord": "TFRecord",
-    ".tfrec": "TFRecord",
-    ".svs": "whole slides",
-}
-"""Maps endings to formats that are not read."""
 USABLE = 0.9  # of the images that a table names, that must be found
 
 
@@ -53,7 +41,7 @@ def infer_layout(data: Path) -> InferredSource | None:
         tables = labelled_tables(data)
         if len(tables) == 1 and not without_labels(tables[0]):
             return infer_csv(data)
-        return infer_folder(data, sheets) or infer_csv(data)
+        return _without_lists(infer_folder(data, sheets) or infer_csv(data), sheets)
     source, named = found
     if isinstance(source.dataset, CsvSource) and not source.dataset.more and len(tables := labelled_tables(data)) == 1:
         source = infer_csv(data) or source if tables[0].name == source.dataset.file else source
@@ -70,15 +58,25 @@ def infer_layout(data: Path) -> InferredSource | None:
     return source if (table_divided and not divided) or table_images >= LEAST_SHARE * folder_images else folders
 
 
+def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> InferredSource | None:
+    """Returns a source that goes by no list of images, with a note if there is one of numbers that may be classes; raises DataError if it
+    is nothing without that."""
+    why = unused_numbers(sheets)
+    if why is None:
+        return source
+    if source is None:
+        raise DataError(why)
+    if isinstance(source.dataset, FolderSource):
+        try:
+            read_folder(source.dataset, source.root, Problems("skip"))
+        except DataError as error:
+            raise DataError(why) from error
+    return replace(source, notes=(*source.notes, why))
+
+
 def _check_readable(root: Path, sheets: Sequence[Sheet]) -> None:
     """Raises DataError if the images are of a kind that is not read, or if all tables hold boxes."""
-    if not any(images_below(root)):
-        other = next((path for path in islice(root.rglob("*"), MOST_FILES) if path.suffix.lower() in UNREAD), None)
-        if other is not None:
-            kind = UNREAD[other.suffix.lower()]
-            raise DataError(
-                f"{root.name}/: holds no images but {kind} ({other.name}), which is not read; convert them to PNG, and keep their names"
-            )
+    check_images(root)
     boxes = [sheet for sheet in sheets if sheet.path is not None and {words_of(c) for c in sheet.others} >= CORNERS]
     if boxes and len(boxes) == len([sheet for sheet in sheets if sheet.path is not None]):
         raise DataError(

@@ -11,12 +11,14 @@ from typing import Any
 from shared.config.dataset import CsvFile, CsvGroup, CsvSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
+from shared.data.sources.csv_file import listed
 from shared.data.sources.csv_parts import joined_table
 from shared.data.sources.infer_csv import numbered_splits, table_source
-from shared.data.sources.infer_groups import table_groups
-from shared.data.sources.infer_labels import CIRCUMSTANCES, SIZES, UNITS, words_of
+from shared.data.sources.infer_groups import determines, table_groups
+from shared.data.sources.infer_labels import CIRCUMSTANCES, MOST_NUMBERS, SIZES, UNITS, words_of
 from shared.data.sources.sheets import Sheet
 from shared.data.sources.split_words import is_split_column, rest_of_name, split_of_file
+from shared.names import shown
 
 LEAST_SHARE = 0.9  # of the rows that a file must have to say something about them
 MEASURES = frozenset({"box", "boxes", "bbox", "bounding", "landmark", "landmarks", "keypoints", "locs", "meta"})
@@ -54,8 +56,8 @@ def images_of(sheet: Sheet) -> set[str]:
 
 def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, set[str]] | None:
     """Returns the source of sheets that belong together, and the names of its images; None if they hold no labels of images."""
-    sheets = [_named(sheet) for sheet in sheets]
-    families = _families(sheets)
+    sheets = _with_names(sheets)
+    families = every = _families(sheets)
     if not families:
         return _by_id(root, sheets)
     most = max(len(family.images) for family in families)
@@ -66,6 +68,8 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, s
     more: list[dict[str, Any]] = [
         _part(sheet, None, split) for split, sheet in main.files.items() if sheet is not main.first
     ]
+    further = [family for family in every if family not in alike and _continues(main, family)]
+    more += [_part(sheet, None, split) for family in further for split, sheet in family.files.items()]
     names: dict[str, str] = {}
     labels = list(main.columns)
     if len(alike) > 1:
@@ -80,10 +84,11 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, s
     if others:
         other = min(others, key=lambda family: family.first.fold)
         more += [_part(sheet, _column(main.first), split) for split, sheet in other.files.items()]
-    used = {sheet.file for family in (*alike, *others[:1]) for sheet in family.files.values()}
+    used = {sheet.file for family in (*alike, *further, *others[:1]) for sheet in family.files.values()}
     divided = main.divided or bool(others)
     more += _about(main, [sheet for sheet in sheets if sheet.file not in used], divided)
-    return _source(root, main, fields, more, labels, names), main.images
+    source = _source(root, main, fields, more, labels, names)
+    return replace(source, notes=(*source.notes, *_doubts(main, further))), main.images
 
 
 def _column(sheet: Sheet) -> str:
@@ -95,19 +100,43 @@ def _families(sheets: Sequence[Sheet]) -> list[Family]:
     """Returns the files with labels of images, those of one form and different splits together; of numbered ones the first."""
     forms: dict[tuple[object, ...], list[Sheet]] = {}
     for sheet in sheets:
-        if sheet.path is not None and label_columns(sheet):
+        if sheet.path is not None:
             folder = "" if sheet.split else PurePosixPath(sheet.file).parent.as_posix()
             forms.setdefault((*sheet.kind, folder), []).append(sheet)
     families = []
-    for same in forms.values():
+    for of_form in forms.values():
+        same = _labelled(of_form)
+        if not same:
+            continue
         folds: dict[int, dict[SplitName | None, Sheet]] = {}
-        for sheet in sorted(same, key=lambda sheet: len(sheet.table.rows)):  # `train` before `trainval`
+        for sheet in sorted(same, key=_rows):  # `train` before `trainval`
             folds.setdefault(sheet.fold, {}).setdefault(sheet.split, sheet)
         first = folds[min(folds)]
         whole = "train" in first and len(first) > 1 and None not in first
         parts: list[dict[SplitName | None, Sheet]] = [first] if whole else [{None: sheet} for sheet in first.values()]
         families += [Family(part, label_columns(part.get("train") or next(iter(part.values())))) for part in parts]
     return families
+
+
+def _labelled(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Returns the sheets of one form that hold labels: those that look so, and short ones whose cells are labels of the others."""
+    found = sorted((sheet for sheet in sheets if label_columns(sheet)), key=_rows)
+    if not found:
+        return []
+    columns = label_columns(found[-1])
+    known = {column: {cell for sheet in found for cell in sheet.table.cells(column)} - {""} for column in columns}
+    return [
+        sheet for sheet in sheets if sheet in found or all(_mostly(sheet.table.cells(c), known[c]) for c in columns)
+    ]
+
+
+def _mostly(cells: Sequence[str], known: set[str]) -> bool:
+    different = set(cells)
+    return len(different & known) >= LEAST_SHARE * len(different)
+
+
+def _rows(sheet: Sheet) -> int:
+    return len(sheet.table.rows)
 
 
 def label_columns(sheet: Sheet) -> list[str]:
@@ -122,15 +151,46 @@ def label_columns(sheet: Sheet) -> list[str]:
     ]
     groups = table_groups(sheet.table, columns, [])
     found = [column for group in groups.values() for column in group.columns or (group.column,) if column is not None]
-    return found[:1] if sheet.unnamed else found
+    if not sheet.unnamed or (groups and all(group.columns for group in groups.values())):
+        return found
+    if _unit_words(sheet) is not None:  # the numbers of persons are no classes
+        found = [column for column in found if len(set(sheet.table.cells(column))) <= MOST_NUMBERS]
+    return next(([c] for c in found if all(determines(sheet.table, c, other) for other in found)), found[:1])
 
 
-def _named(sheet: Sheet) -> Sheet:
-    """Returns a sheet whose columns have no names with names for the column of the images and that of the labels."""
-    if not sheet.unnamed or sheet.path is None:
-        return sheet
-    labels = label_columns(sheet)
-    for column, name in ((sheet.path.column, "path"), *((column, "label") for column in labels)):
+def unused_numbers(sheets: Sequence[Sheet]) -> str | None:
+    """Returns what to do about a list of images with many numbers that are not taken for classes, since they leave some out; None if there is none."""
+    for sheet in sheets:
+        measures = set(rest_of_name(sheet.stem)[0].split()) & MEASURES or _unit_words(sheet) is not None
+        if sheet.path is None or not sheet.unnamed or measures:
+            continue
+        for column in sheet.others:
+            cells = sheet.table.cells(column)
+            if MOST_NUMBERS < len(set(cells)) <= len(cells) // 2 and all(cell.isdecimal() for cell in cells):
+                return (
+                    f"{shown(sheet.file)} names images, but its numbers are taken for no classes, as they leave some out or do not determine the rest of a "
+                    "row; if they are, write a first line with the names of the columns into it, such as `path label`"
+                )
+    return None
+
+
+def _with_names(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Returns the sheets, those without names of columns with names for the column of the images and that of the labels.
+
+    Files of one form have their labels in the same column, that of the longest, as others may be too short to tell.
+    """
+    found = {sheet.file: label_columns(sheet) for sheet in sheets if sheet.unnamed and sheet.path is not None}
+    of_form: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for sheet in sorted(sheets, key=_rows):
+        if labels := found.get(sheet.file):
+            of_form[sheet.kind] = labels
+    return [_named(sheet, of_form.get(sheet.kind, [])) if sheet.file in found else sheet for sheet in sheets]
+
+
+def _named(sheet: Sheet, labels: Sequence[str]) -> Sheet:
+    assert sheet.path is not None
+    only = [labels[0]] if len(labels) == 1 and labels[0] != sheet.path.column else []
+    for column, name in ((sheet.path.column, "path"), *((column, "label") for column in only)):
         sheet = _renamed(sheet, column, name)
     return sheet
 
@@ -152,6 +212,51 @@ def _is_alike(main: Family, family: Family) -> bool:
     named = not main.first.unnamed or len(main.first.table.columns) != 2
     same = main.files.keys() == family.files.keys() and main.first.table.columns == family.first.table.columns
     return same and not named and main.images == family.images
+
+
+def _continues(main: Family, family: Family) -> bool:
+    """Returns whether a list has the same form and splits as another, other images, and the same numbers for the same folders of classes."""
+    if not (main.first.unnamed and main.divided) or family is main or main.images & family.images:
+        return False
+    if main.files.keys() != family.files.keys() or main.first.table.columns != family.first.table.columns:
+        return False
+    first, second = _folder_labels(main), _folder_labels(family)
+    return bool(first.keys() & second.keys()) and all(
+        len(labels) == 1 and labels == first.get(folder, labels) for folder, labels in second.items()
+    )
+
+
+def _folder_labels(family: Family) -> dict[str, set[str]]:
+    """Returns the labels of the images in each folder, by the name of the innermost one."""
+    found: dict[str, set[str]] = {}
+    for sheet in family.files.values():
+        for row in sheet.table.rows:
+            folder = row.cells[_column(sheet)].replace("\\", "/").rpartition("/")[0].rpartition("/")[2]
+            found.setdefault(folder, set()).update(row.cells[column] for column in family.columns)
+    return found
+
+
+def _doubts(main: Family, further: Sequence[Family]) -> list[str]:
+    """Returns what was decided about lists without a header, although it might be meant otherwise."""
+    sheet, notes = main.first, list[str]()
+    if not sheet.unnamed:
+        return []
+    if further:
+        files = [family.first.file for family in (main, *further)]
+        notes.append(f"the images of {listed(files)} and of the files beside them are taken for one data set")
+    others = [c for c in sheet.others if c not in main.columns and _is_told(sheet, c)]
+    if others and len(main.columns) == 1:
+        place = sheet.table.columns.index(main.columns[0]) + 1
+        notes.append(
+            f"{shown(sheet.file)}: has no names of columns; column {place} is taken for the labels, and {len(others)} more that repeat are left out; to use "
+            "another, change dataset.header"
+        )
+    return notes
+
+
+def _is_told(sheet: Sheet, column: str) -> bool:
+    cells = sheet.table.cells(column)
+    return 1 < len(set(cells)) < len(cells)
 
 
 def _different(names: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from shared.config.dataset import ParquetSource
 from shared.data.problems import BadImage, Problems
 from shared.data.schema import LabelSchema
 from shared.data.source import ImageListing, InferredSource, SourceImage, SplitName
-from shared.data.sources.columns import Columns, infer_groups, label_schema
+from shared.data.sources.columns import Columns, infer_groups, label_schema, why_none, without_unused
 from shared.data.sources.infer_labels import column_comments, split_column, unit_column
 from shared.data.sources.members import is_data
 from shared.data.sources.paths import existing_root
@@ -102,12 +102,16 @@ def infer_parquet(data: Path) -> InferredSource | None:
     if not groups:
         raise DataError(
             f"{file.name}: no column looks like labels (class numbers with names, or a few names that repeat), got {names}"
+            f"{why_none(columns, {divided_by, unit})}"
         )
+    labels = [group.column for group in groups.values()]
+    whole = [(path, each) for path, each in holding if set(labels) <= set(each.schema_arrow.names)]
+    groups, notes = without_unused(groups, [_columns(each, labels, path.name) for path, each in whole])
     fields = {"file": data.name if data.is_file() else None, "split_column": divided_by, "group_by": unit}
     dataset = ParquetSource.model_validate({
         "source": "parquet", "root": str(root), "image_column": image, **{k: v for k, v in fields.items() if v}, "groups": groups,
     })  # fmt: skip
-    return InferredSource(dataset, root, column_comments(unit))
+    return InferredSource(dataset, root, column_comments(unit), tuple(notes))
 
 
 def _image_column(file: pq.ParquetFile) -> str | None:

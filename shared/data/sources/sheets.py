@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from shared.config.dataset import Delimiter, SplitName
 from shared.data.problems import Problems
 from shared.data.sources.csv_file import Table, find_delimiter, first_row, read_table
+from shared.data.sources.infer_labels import LABELS, words_of
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.members import is_image_name, left_behind, member_names
 from shared.data.sources.split_words import rest_of_name, split_of_file
@@ -24,6 +25,11 @@ MOST_SHEETS = 80
 MOST_BYTES = 1 << 28
 MOST_COLUMNS = 300  # tables with more hold pixels or features
 SAMPLE = 100  # lines that say how a file is written
+NAMES = frozenset({
+    "id", "image", "img", "image_id", "img_id", "image_name", "file", "file_name", "filename", "path", "image_path", "file_path", "name",
+})  # fmt: skip
+"""Names columns of images, in lower case, in lists whose first line names the columns."""
+_NUMBER = re.compile(r"-?[0-9.]+")
 NO_LABELS = frozenset({"readme", "license", "licence", "submission", "requirements", "changelog", "agreement"})
 """Lists words in the names of files that hold no labels."""
 
@@ -65,12 +71,17 @@ class Sheet:
     @property
     def unnamed(self) -> bool:
         """Returns whether its columns have no names of their own."""
-        return self.header is not None and all(re.fullmatch(r"column_\d+|path|label", name) for name in self.header)
+        return unnamed(self.header)
 
     @property
     def others(self) -> list[str]:
         """Lists its columns but that of the images."""
         return [column for column in self.table.columns if column and (self.path is None or column != self.path.column)]
+
+
+def unnamed(header: Sequence[str] | None) -> bool:
+    """Returns whether names of columns are those that columns get if their file names none."""
+    return header is not None and all(re.fullmatch(r"column_\d+|path|label", name) for name in header)
 
 
 def read_sheets(root: Path) -> list[Sheet]:
@@ -149,12 +160,13 @@ def _text(path: Path, file: str) -> Sheet | None:
         skip, cells = skip + 1, cells[1:]
     widths = Counter(map(len, cells))
     width = max(widths, key=widths.__getitem__)
-    if len(cells) > 1 and _is_names(cells[0], width, cells[1:]):
-        names = [name.strip() for name in cells[0]]
-        header = ("image", *names) if len(names) == width - 1 else tuple(names)
+    names = _names(cells[0], width, cells[1:])
+    if names is None and len(widths) > 1 and delimiter == " ":  # the last column has names with blanks
+        width = max(1, min(2, max(widths)))
+        names = _names(cells[0], width, [[row[0], " ".join(row[1:])] for row in cells[1:] if len(row) > 1])
+    if names is not None:
+        header = names
         skip += 1
-    elif len(widths) > 1 and delimiter == " ":
-        header = ("column_1", "column_2")[: max(1, min(2, max(widths)))]
     if header is None:
         header = tuple(f"column_{n}" for n in range(1, width + 1))
     if len(set(header)) < len(header) or len(header) > MOST_COLUMNS:
@@ -180,9 +192,21 @@ def _delimiter(rows: list[str]) -> Delimiter:
     return " "
 
 
-def _is_names(cells: list[str], width: int, rows: list[list[str]]) -> bool:
-    """Returns whether the first line names the columns: none of its words is a number or an image, while all other lines begin with one."""
-    if len(cells) not in (width - 1, width) or width < 2:
-        return False
-    words = not any(is_image_name(cell) or re.fullmatch(r"-?[0-9.]+", cell) for cell in cells)
-    return words and all(is_image_name(row[0]) for row in rows) and not is_image_name(cells[0])
+def _names(cells: list[str], width: int, rows: list[list[str]]) -> tuple[str, ...] | None:
+    """Returns the names of the columns if the first line has them, else None; CelebA leaves out that of the images.
+
+    None of them is a number or an image, and they say what they are, or all cells below one of them are numbers or images.
+    """
+    names = tuple(cell.strip() for cell in cells)
+    if width < 2 or not rows or any(is_image_name(name) or _NUMBER.fullmatch(name) or not name for name in names):
+        return None
+    rows = [[cell.strip() for cell in row] for row in rows if len(row) == width]
+    images = [all(map(is_image_name, column)) for column in zip(*rows, strict=True)]
+    if len(names) == width - 1:
+        return ("image", *names) if images and images[0] else None
+    numbers = [all(map(_NUMBER.fullmatch, column)) for column in zip(*rows, strict=True)]
+    said = [words_of(name) in NAMES for name in names]
+    labels = [words_of(name) in LABELS for name in names]
+    if len(names) != width or not (any(images) or any(numbers) or (any(said) and any(labels))):
+        return None
+    return names

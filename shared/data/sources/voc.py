@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
@@ -41,13 +42,18 @@ def infer_voc(data: Path) -> InferredSource | None:
         return None
     lists = _lists(root)
     fields = {"lists": lists} if lists else {}
+    listed = read_lists(root, lists, _listed)
+    left = sum(stem not in listed for stem in stems) if lists else 0
+    notes = (
+        (f"{left:,} of {len(stems):,} images with boxes are in no list of a split, and are left out",) if left else ()
+    )
     dataset = VocSource.model_validate({"source": "voc", "root": str(root), **fields, **BOX_SETTINGS, "group": "label"})
     comments = {
         "group": "the question that the boxes' names answer",
         "lists": "the images of each split",
         **BOX_COMMENTS,
     }
-    return InferredSource(dataset, root, comments)
+    return InferredSource(dataset, root, comments, notes)
 
 
 def read_voc(config: VocSource, root: Path, problems: Problems) -> ImageListing:
@@ -147,12 +153,22 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _lists(root: Path) -> dict[SplitName, str]:
-    """Returns the lists of the images of each split below `ImageSets/Main`; nothing without one of training images and another."""
-    found: dict[SplitName, str] = {}
+    """Returns the lists of the images of each split below `ImageSets/Main`; nothing without one of training images and another.
+
+    Raises DataError if several folders have such lists, as those of two years do.
+    """
+    found: dict[Path, dict[SplitName, str]] = {}
     for path in sorted(root.rglob("ImageSets/Main/*.txt")):
         if path.stem.lower() in ("train", "val", "test") and (split := split_of_file(path.stem)) is not None:
-            found.setdefault(split, path.relative_to(root).as_posix())
-    return found if "train" in found and len(found) > 1 else {}
+            found.setdefault(path.parents[2], {}).setdefault(split, path.relative_to(root).as_posix())
+    usable = {folder: lists for folder, lists in found.items() if "train" in lists and len(lists) > 1}
+    if len(usable) > 1:
+        commands = " or ".join(f"`tailfill init {shlex.quote(str(folder))}`" for folder in usable)
+        raise DataError(
+            f"{root.name}/: {', '.join(f'{folder.relative_to(root)}/' for folder in usable)} have lists of splits each, and one study reads those "
+            f"of one folder; run {commands}"
+        )
+    return next(iter(usable.values()), {})
 
 
 def _listed(line: str) -> str:

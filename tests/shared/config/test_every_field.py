@@ -60,6 +60,7 @@ OTHER_VALUES: dict[str, Any] = {
     "dataset.lists": {"train": "train.txt", "test": "test.txt"},
     "dataset.tables": {"val": "val.txt"},
     "dataset.pixel_tables": ["train.csv"],
+    "dataset.numbers": [1, 2],
     "dataset.more": [{"file": "test.csv", "split": "test"}],
     "dataset.split_values": {"0": "train", "1": "test"},
     "dataset.groups.kind.names": {"0": "x"},

@@ -120,3 +120,33 @@ def test_free_text_is_inferred_or_refused(raw: str, kinds: list[str]) -> None:
             assert infer_source(folder).dataset.source == "csv"
         except TailfillError as error:
             assert str(error)
+
+
+def test_words_in_the_names_of_columns_may_be_joined(tmp_path: Path) -> None:
+    images(tmp_path, 12)
+    rows = [f"{n}.png,{'cat' if n % 3 else 'dog'},p{n // 2},{'PA' if n % 2 else 'AP'},{64 + n % 2}" for n in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["file,kind,patientId,ViewPosition,ImageWidth", *rows]))
+    dataset = inferred_csv(tmp_path)
+    assert (dataset.group_by, set(dataset.groups)) == ("patientId", {"kind"})
+
+
+def test_a_table_without_a_header_may_have_many_class_numbers(tmp_path: Path) -> None:
+    images(tmp_path, 96)
+    (tmp_path / "a.csv").write_text("\n".join(f"{n}.png,{n % 24},{n % 24 // 12}" for n in range(96)))
+    dataset = inferred_csv(tmp_path / "a.csv")
+    assert dataset.header == ("path", "label", "column_3")
+    assert dataset.groups["label"].column == "label"
+
+
+def test_many_values_are_no_labels_but_the_error_says_how_they_would_be(tmp_path: Path) -> None:
+    images(tmp_path, 90)
+    rows = [f"{n}.png,w_{n % 30}" for n in range(90)]
+    (tmp_path / "a.csv").write_text("\n".join(["Image,Id", *rows]))
+    assert set(inferred_csv(tmp_path).groups) == {"Id"}
+    (tmp_path / "a.csv").write_text("\n".join(["Image,Id", *(f"{n}.png,{n % 30}" for n in range(90))]))
+    with pytest.raises(
+        DataError, match="if the 30 different values of 'Id' are the classes, call that column `label` in"
+    ):
+        infer_source(tmp_path)
+    (tmp_path / "a.csv").write_text("\n".join(["Image,label", *(f"{n}.png,{n % 30}" for n in range(90))]))
+    assert set(inferred_csv(tmp_path).groups) == {"label"}

@@ -1,8 +1,10 @@
-"""Holds data sets whose labels are boxes, or labels of whole images in COCO's form, and one of arrays."""
+"""Holds data sets whose labels are boxes, or labels of whole images in COCO's form, those of arrays, and those in MATLAB files."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import struct
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -210,6 +212,68 @@ def _medmnist(draw: Drawing) -> None:
     draw.binary("dermamnist.npz", content.getvalue())
 
 
+def _two_years(draw: Drawing) -> None:
+    _pascal_voc(draw)
+    top = "VOCdevkit/VOC2007"
+    for split, first in (("train", 1), ("val", 100), ("test", 200)):
+        stems = [f"{number:06d}" for number in range(first, first + 12)]
+        draw.images((f"{top}/JPEGImages/{stem}.jpg" for stem in stems), SIDE)
+        for number, stem in enumerate(stems):
+            box = (list(VOC["train"])[number % 3], 4, 5, 60, 50)
+            draw.text(f"{top}/Annotations/{stem}.xml", *_voc("VOC2007", f"{stem}.jpg", [box]))
+        draw.text(f"{top}/ImageSets/Main/{split}.txt", *stems)
+
+
+OBJECTS = (
+    "aerosol_can", "air_conditioner", "airplane", "alarm_clock", "alcohol", "alligator", "almond", "ambulance", "amplifier", "anklet", "antenna", "apple",
+    "applesauce", "apricot", "apron", "aquarium", "arctic_(type_of_shoe)", "armband", "armchair", "armoire", "armor", "artichoke",
+)  # fmt: skip
+LVIS = {
+    "train": {name: 8 if name == "apple" else 2 if name == "armor" else 5 for name in OBJECTS},
+    "val": dict.fromkeys(OBJECTS, 2),
+}
+
+
+def _lvis(draw: Drawing) -> None:
+    """Some images of the validation split are among COCO's for training, and `file_name` is left out."""
+    for split, first in (("train", 391895), ("val", 500000)):
+        content = _coco(LVIS[split], OBJECTS, "", first)
+        for at, (image, annotation) in enumerate(zip(content["images"], content["annotations"], strict=True)):
+            path = f"{'val2017' if split == 'val' and at % 2 else 'train2017'}/{image['id']:012d}.jpg"
+            draw.images([path], SIDE)
+            del image["file_name"], image["location"]
+            image |= {"coco_url": f"http://images.cocodataset.org/{path}", "width": SIDE, "height": SIDE}
+            annotation["bbox"] = [4.0, 5.0, 40.0, 50.0]
+        draw.json(f"lvis_v1_{split}.json", content)
+
+
+LETTERS = {
+    "train": {str(number): 8 if number == 1 else 2 if number == 26 else 5 for number in range(1, 27)},
+    "test": {str(number): 2 for number in range(1, 27)},
+}
+
+
+def _emnist_letters(draw: Drawing) -> None:
+    for split, counts in LETTERS.items():
+        labels = np.array([int(name) for name, _ in numbered(counts)], np.uint8)
+        pixels = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 28, 28), np.uint8)
+        for what, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+            draw.binary(f"emnist-letters-{split}-{what}-ubyte.gz", gzip.compress(head + values.tobytes()))
+    draw.text("emnist-letters-mapping.txt", *(f"{number} {64 + number} {96 + number}" for number in range(1, 27)))
+
+
+def _flowers(draw: Drawing) -> None:
+    draw.images(f"jpg/image_{number:05d}.jpg" for number in range(1, 25))
+    for name in ("imagelabels.mat", "setid.mat"):
+        draw.binary(name, b"MATLAB 5.0 MAT-file")
+
+
+def _svhn(draw: Drawing) -> None:
+    for split in ("train", "test", "extra"):
+        draw.binary(f"{split}_32x32.mat", b"MATLAB 5.0 MAT-file")
+
+
 BOXES = [
     Layout(
         "NEU-DET",
@@ -236,5 +300,27 @@ BOXES = [
     ),
     Layout("iNaturalist 2019", "visipedia/inat_comp: 2019/README.md", _inaturalist, [SPECIES], ["Sphagnum rubellum"]),
     Layout("iWildCam 2020", "visipedia/iwildcam_comp: readme.md", _iwildcam, [{"": TRAPS}], ["panthera onca"], units=0),
+    Layout(
+        "Pascal VOC 2007 and 2012",
+        "pytorch/vision: torchvision/datasets/voc.py",
+        _two_years,
+        refused=["VOCdevkit/VOC2007/, VOCdevkit/VOC2012/ have lists of splits each", "`tailfill init "],
+    ),
+    Layout("LVIS", "lvis-dataset/lvis-api: lvis/lvis.py", _lvis, [LVIS], ["armor"]),
+    Layout(
+        "EMNIST letters",
+        "pytorch/vision: torchvision/datasets/mnist.py",
+        _emnist_letters,
+        [LETTERS],
+        ["26"],
+        says=["no image has the label ['0']"],
+    ),
+    Layout(
+        "Oxford Flowers 102, original",
+        "pytorch/vision: torchvision/datasets/flowers102.py",
+        _flowers,
+        refused=["imagelabels.mat is MATLAB data", "CSV with a row per image"],
+    ),
+    Layout("SVHN", "pytorch/vision: torchvision/datasets/svhn.py", _svhn, refused=["no images but MATLAB data"]),
     Layout("MedMNIST", "MedMNIST/MedMNIST: medmnist/dataset.py", _medmnist, [MEDICAL], ["2"]),
 ]

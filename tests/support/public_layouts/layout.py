@@ -31,6 +31,8 @@ class Layout:
     """Lists the classes that are filled."""
     units: int | None = None
     """Counts the patients, places and the like that stay in one split; None if there are none."""
+    says: Sequence[str] = ()
+    """Lists what the lines of `init` say."""
     refused: Sequence[str] = ()
     """Lists what the error says if the data cannot be read as they are."""
 

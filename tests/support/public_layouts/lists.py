@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from tests.support.public_layouts.layout import Drawing, Layout, numbered
+from collections.abc import Sequence
+
+from tests.support.public_layouts.layout import Drawing, Layout, numbered, together
 
 VISION = "pytorch/vision: torchvision/datasets"
 BALANCING = "facebookresearch/classifier-balancing: data"
 
-BIRDS_TRAIN = {"001.Black_footed_Albatross": 12, "002.Laysan_Albatross": 10, "200.Common_Yellowthroat": 4}
-BIRDS_TEST = {"001.Black_footed_Albatross": 5, "002.Laysan_Albatross": 5, "200.Common_Yellowthroat": 3}
+
+def _tailed(names: Sequence[str]) -> dict[str, int]:
+    """Returns the numbers of training images of classes, of which the first has the most and the last few."""
+    return {name: 8 if name == names[0] else 2 if name == names[-1] else 5 for name in names}
+
+
+BIRDS = (
+    "Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross", "Groove_billed_Ani", "Crested_Auklet", "Least_Auklet", "Parakeet_Auklet",
+    "Rhinoceros_Auklet", "Brewer_Blackbird", "Red_winged_Blackbird", "Rusty_Blackbird", "Yellow_headed_Blackbird", "Bobolink", "Indigo_Bunting",
+    "Lazuli_Bunting", "Painted_Bunting", "Cardinal", "Spotted_Catbird", "Gray_Catbird", "Yellow_breasted_Chat", "Eastern_Towhee", "Chuck_will_Widow",
+    "Brandt_Cormorant", "Red_faced_Cormorant",
+)  # fmt: skip
+BIRDS_TRAIN = _tailed([f"{number:03d}.{name}" for number, name in enumerate(BIRDS, 1)])
+BIRDS_TEST = dict.fromkeys(BIRDS_TRAIN, 2)
 
 
 def _cub(draw: Drawing) -> None:
@@ -36,14 +50,24 @@ def _cub(draw: Drawing) -> None:
     draw.text(f"{top}/README", "Caltech-UCSD Birds")
 
 
-PETS_TRAIN = {"Abyssinian": 12, "american_bulldog": 14, "Egyptian_Mau": 4}
-PETS_TEST = {"Abyssinian": 5, "american_bulldog": 5, "Egyptian_Mau": 3}
+BREEDS = (
+    "Abyssinian", "american_bulldog", "american_pit_bull_terrier", "basset_hound", "beagle", "Bengal", "Birman", "Bombay", "boxer", "British_Shorthair",
+    "chihuahua", "Egyptian_Mau", "english_cocker_spaniel", "english_setter", "german_shorthaired", "great_pyrenees", "havanese", "japanese_chin",
+    "keeshond", "leonberger", "Maine_Coon", "miniature_pinscher", "newfoundland", "Persian", "pomeranian", "pug", "Ragdoll", "Russian_Blue",
+    "saint_bernard", "samoyed", "scottish_terrier", "shiba_inu", "Siamese", "Sphynx", "staffordshire_bull_terrier", "wheaten_terrier", "yorkshire_terrier",
+)  # fmt: skip
+PETS_TRAIN = _tailed(BREEDS)
+PETS_TEST = dict.fromkeys(BREEDS, 2)
 
 
 def _pets(draw: Drawing) -> None:
-    kinds = {"Abyssinian": "1 1 1", "american_bulldog": "2 2 1", "Egyptian_Mau": "10 1 6"}
+    species = {name: 1 if name[0].isupper() else 2 for name in BREEDS}
+    kinds = {
+        name: f"{number} {species[name]} {sum(species[other] == species[name] for other in BREEDS[:number])}"
+        for number, name in enumerate(BREEDS, 1)
+    }
     train = [f"{name}_{number} {kinds[name]}" for name, number in numbered(PETS_TRAIN)]
-    test = [f"{name}_{number} {kinds[name]}" for name, number in numbered(PETS_TEST, 101)]
+    test = [f"{name}_{number} {kinds[name]}" for name, number in numbered(PETS_TEST, 1001)]
     draw.images(f"images/{row.split()[0]}.jpg" for row in (*train, *test))
     draw.text("annotations/trainval.txt", *train)
     draw.text("annotations/test.txt", *test)
@@ -65,7 +89,7 @@ def _pets(draw: Drawing) -> None:
         draw.text(
             f"annotations/xmls/{name}.xml",
             f"<annotation><folder>OXIIIT</folder><filename>{name}.jpg</filename><size><width>20</width><height>20</height>",
-            f"<depth>3</depth></size><object><name>{'dog' if name[0] == 'a' else 'cat'}</name><bndbox>{box}</bndbox>",
+            f"<depth>3</depth></size><object><name>{'cat' if name[0].isupper() else 'dog'}</name><bndbox>{box}</bndbox>",
             "</object></annotation>",
         )
     draw.text("annotations/README", "Oxford-IIIT Pet")
@@ -109,11 +133,12 @@ def _aircraft(draw: Drawing) -> None:
     draw.text("fgvc-aircraft-2013b/README.md", "# FGVC-Aircraft")
 
 
-PLACES = {
-    "train": {"airfield": 12, "alley": 14, "zen_garden": 4},
-    "val": {"airfield": 4, "alley": 4, "zen_garden": 3},
-    "test": {"airfield": 4, "alley": 4, "zen_garden": 3},
-}
+SCENES = (
+    "airfield", "airplane_cabin", "airport_terminal", "alcove", "alley", "amphitheater", "amusement_arcade", "amusement_park", "apartment_building-outdoor",
+    "aquarium", "aqueduct", "arcade", "arch", "archaelogical_excavation", "archive", "arena-hockey", "arena-performance", "arena-rodeo", "army_base",
+    "art_gallery", "art_school", "art_studio", "artists_loft", "zen_garden",
+)  # fmt: skip
+PLACES = {"train": _tailed(SCENES), "val": dict.fromkeys(SCENES, 1), "test": dict.fromkeys(SCENES, 2)}
 
 
 def _places_lt(draw: Drawing) -> None:
@@ -127,11 +152,11 @@ def _places_lt(draw: Drawing) -> None:
         draw.text(f"Places_LT_{split}.txt", *rows)
 
 
-NUMBERS = {
-    "train": {"n01440764": 12, "n01443537": 14, "n15075141": 4},
-    "val": {"n01440764": 4, "n01443537": 4, "n15075141": 3},
-    "test": {"n01440764": 4, "n01443537": 4, "n15075141": 3},
-}
+SYNSETS = (
+    "n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331", "n01498041", "n01514668", "n01514859", "n01518878", "n01530575",
+    "n01531178", "n01532829", "n01534433", "n01537544", "n01558993", "n01560419", "n01580077", "n01582220", "n01592084", "n01601694", "n15075141",
+)  # fmt: skip
+NUMBERS = {"train": _tailed(SYNSETS), "val": dict.fromkeys(SYNSETS, 1), "test": dict.fromkeys(SYNSETS, 2)}
 
 
 def _imagenet_lt(draw: Drawing) -> None:
@@ -185,20 +210,111 @@ def _raf_db(draw: Drawing) -> None:
     draw.text("basic/EmoLabel/list_patition_label.txt", *rows)
 
 
+INSECTS = tuple(str(number) for number in range(24))
+PESTS = {"train": _tailed(INSECTS), "val": dict.fromkeys(INSECTS, 1), "test": dict.fromkeys(INSECTS, 2)}
+
+
+def _domain(most: int, without: str = "") -> dict[str, int]:
+    counts = {name: most if name == THINGS[0] else 2 if name == "bandage" else 3 for name in THINGS}
+    return {name: count for name, count in counts.items() if name != without}
+
+
+def _ip102(draw: Drawing) -> None:
+    first = 0
+    for split, counts in PESTS.items():
+        rows = [f"{number:05d}.jpg {name}" for name, number in numbered(counts, first)]
+        first += len(rows)
+        draw.images(f"ip102_v1.1/images/{row.split()[0]}" for row in rows)
+        draw.text(f"ip102_v1.1/{split}.txt", *rows)
+
+
+THINGS = (
+    "aircraft_carrier", "airplane", "alarm_clock", "ambulance", "angel", "animal_migration", "ant", "anvil", "apple", "arm", "asparagus", "axe", "backpack",
+    "banana", "bandage", "barn", "baseball", "baseball_bat", "basket", "basketball", "bat", "bathtub", "beach",
+)  # fmt: skip
+DOMAINS = {"clipart": _domain(6), "painting": _domain(6, without="bandage"), "quickdraw": _domain(8)}
+DOMAINS_TEST = dict.fromkeys(THINGS, 1)
+
+
+def _domain_net(draw: Drawing) -> None:
+    for domain, counts in DOMAINS.items():
+        for split, each in (("train", counts), ("test", DOMAINS_TEST)):
+            rows = []
+            for name, number in numbered(each, {"train": 1, "test": 1000}[split]):
+                path = f"{domain}/{name}/{domain}_{THINGS.index(name):03d}_{number:06d}.jpg"
+                draw.images([path])
+                rows.append(f"{path} {THINGS.index(name)}")
+            draw.text(f"{domain}_{split}.txt", *rows)
+
+
+WASTE = {
+    "train": {"glass": 16, "paper": 18, "cardboard": 14, "plastic": 15, "metal": 4},
+    "val": {"glass": 4, "paper": 4, "cardboard": 4, "plastic": 4, "metal": 3},
+    "test": {"glass": 4, "paper": 4, "cardboard": 4, "plastic": 4, "metal": 3},
+}
+
+
+def _trash_net(draw: Drawing) -> None:
+    names, every = list(WASTE["train"]), list[str]()
+    numbers = dict.fromkeys(names, 0)
+    for split, counts in WASTE.items():
+        rows = []
+        for name, _ in numbered(counts):
+            numbers[name] += 1
+            rows.append(f"{name}{numbers[name]}.jpg {names.index(name) + 1}")
+            draw.images([f"Garbage classification/Garbage classification/{name}/{rows[-1].split()[0]}"])
+        draw.text(f"one-indexed-files-notrash_{split}.txt", *rows)
+        every += rows
+    trash = [f"trash{number}.jpg" for number in range(1, 7)]
+    draw.images(f"Garbage classification/Garbage classification/trash/{name}" for name in trash)
+    draw.text("one-indexed-files.txt", *every, *(f"{name} 6" for name in trash))
+    draw.text(
+        "zero-indexed-files.txt", *(f"{row[:-1]}{int(row[-1]) - 1}" for row in every), *(f"{name} 5" for name in trash)
+    )
+
+
+TREES = (
+    "Abies concolor", "Abies nordmanniana", "Acer campestre", "Acer ginnala", "Acer griseum", "Acer negundo", "Acer palmatum", "Acer pensylvanicum",
+    "Acer platanoides", "Acer pseudoplatanus", "Acer rubrum", "Acer saccharinum", "Acer saccharum", "Aesculus flava", "Aesculus glabra",
+    "Aesculus hippocastamon", "Aesculus pavi", "Ailanthus altissima", "Albizia julibrissin", "Amelanchier arborea", "Amelanchier canadensis",
+    "Amelanchier laevis",
+)  # fmt: skip
+LEAVES = {name: 20 if name == TREES[0] else 2 if name == TREES[-1] else 8 for name in TREES}
+
+
+def _leafsnap(draw: Drawing) -> None:
+    rows = []
+    for name, number in numbered(LEAVES, 55497):
+        kind, folder = ("lab" if number % 3 else "field"), name.lower().replace(" ", "_")
+        paths = [
+            f"dataset/{part}/{kind}/{folder}/ny{number}-01-1.{end}"
+            for part, end in (("images", "jpg"), ("segmented", "png"))
+        ]
+        draw.images(paths)
+        rows.append("\t".join([str(number), *paths, name, kind]))
+    draw.text(
+        "leafsnap-dataset-images.txt",
+        "\t".join(["file_id", "image_path", "segmented_path", "species", "source"]),
+        *rows,
+    )
+    draw.text("leafsnap-dataset-readme.txt", "Leafsnap Dataset Readme")
+
+
 LISTS = [
     Layout(
         "CUB-200-2011",
         "tensorflow/datasets: tensorflow_datasets/image_classification/caltech_birds.py",
         _cub,
         [{"train": BIRDS_TRAIN, "test": BIRDS_TEST}],
-        ["200.Common_Yellowthroat"],
+        ["024.Red_faced_Cormorant"],
     ),
     Layout(
         "Oxford-IIIT Pet",
         f"{VISION}/oxford_iiit_pet.py",
         _pets,
         [{"train": PETS_TRAIN, "test": PETS_TEST}],
-        ["Egyptian_Mau"],
+        ["yorkshire_terrier"],
+        says=["column 2 is taken for the labels"],
     ),
     Layout(
         "FGVC-Aircraft",
@@ -216,5 +332,38 @@ LISTS = [
         _raf_db,
         [EMOTIONS],
         ["2"],
+    ),
+    Layout(
+        "IP102",
+        "xpwu95/IP102: README.md",
+        _ip102,
+        [PESTS],
+        ["23"],
+        says=["the 24 different numbers of"],
+    ),
+    Layout(
+        "DomainNet",
+        "datasets-mila/datasets--domainnet: README.rst",
+        _domain_net,
+        [{"train": together(*DOMAINS.values()), "test": together(*[DOMAINS_TEST] * len(DOMAINS))}],
+        ["bandage"],
+        says=["are taken for one data set"],
+    ),
+    Layout(
+        "TrashNet at Kaggle",
+        "https://www.kaggle.com/datasets/asdasdasasdas/garbage-classification",
+        _trash_net,
+        [WASTE],
+        ["metal"],
+        says=[
+            "6 images are left out, as no usable row names them: 'Garbage classification/Garbage classification/trash/'"
+        ],
+    ),
+    Layout(
+        "Leafsnap",
+        "OmdenaAI/Algeria-Chapter-Green: Team-6_project/src/data/leafsnap-dataset/leafsnap-dataset-readme.txt",
+        _leafsnap,
+        [{"": LEAVES}],
+        ["Amelanchier laevis"],
     ),
 ]

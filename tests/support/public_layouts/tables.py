@@ -355,9 +355,10 @@ TABLES = [
         "ISIC 2019",
         "owkin/FLamby: flamby/datasets/fed_isic2019/dataset_creation_scripts/download_isic.py",
         _isic_2019,
-        [{"": ISIC}],
+        [{"": {name: count for name, count in ISIC.items() if count}}],
         ["DF"],
         units=sum(ISIC.values()) // 2,
+        says=["no image is of ['UNK']"],
     ),
     Layout("APTOS 2019", f"{BENCH}/aptos2019-blindness-detection/description.md", _aptos, [{"": GRADES}], ["3"]),
     Layout(

@@ -14,7 +14,7 @@ from shared.data.problems import Problems
 from shared.data.source import SourceImage
 from shared.data.sources.arrays import read_arrays
 from shared.data.sources.table import open_source
-from shared.errors import DataError
+from shared.errors import ConfigError, DataError
 
 Arrays = dict[str, Any]
 RNG = np.random.default_rng(0)
@@ -172,3 +172,44 @@ def test_several_archives_are_ambiguous_and_class_folders_come_first(tmp_path: P
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").write_bytes(b"")
     assert infer_source(tmp_path).dataset.source == "folder"
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "classes", "first"),
+    [
+        (NUMBERS + 1, (1, 2, 3), ("1", "2", "3"), [1, 0, 0]),
+        (NUMBERS * 2, (0, 2, 4), ("0", "2", "4"), [1, 0, 0]),
+        (np.eye(6, 5, dtype=np.uint8)[[1, 3, 1, 3, 1, 3]], (1, 3), ("1", "3"), [1, 0]),
+        (NUMBERS, (), ("0", "1", "2"), [1, 0, 0]),
+        (np.array([0, 1, 2, 0, -1, 1]), (), ("0", "1", "2"), [1, 0, 0]),
+    ],
+    ids=["from 1", "with gaps", "columns", "whole", "not known"],
+)
+def test_numbers_that_no_image_has_are_no_classes(
+    tmp_path: Path, labels: np.ndarray[Any, Any], numbers: tuple[int, ...], classes: tuple[str, ...], first: list[int]
+) -> None:
+    np.savez(tmp_path / "a.npz", x=GREY, y=labels)
+    source = infer_source(tmp_path)
+    assert isinstance(source.dataset, ArraysSource)
+    assert source.dataset.numbers == numbers
+    assert bool(source.notes) == bool(numbers)
+    listing = read_arrays(source.dataset, tmp_path, Problems("skip"))
+    assert listing.schema.groups[0].classes == classes
+    assert next(iter(listing.images)).labels.tolist() == first
+    assert (np.stack([image.labels for image in listing.images]) == 1).any(axis=0).all()
+
+
+def test_a_label_that_is_none_of_the_numbers_is_a_problem_of_its_image(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=GREY, y=NUMBERS + 1)
+    config = ArraysSource(source="arrays", root="unused", file="a.npz", numbers=(1, 3), classes=("one", "three"))
+    problems = Problems("skip")
+    listing = read_arrays(config, tmp_path, problems)
+    assert [image.labels.tolist() for image in listing.images] == [[1, 0], [0, 1]] * 2
+    assert problems.lines[0] == "x item 1: the label must be one of ['1', '3'], got '2'"
+
+
+def test_numbers_are_columns_of_the_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=GREY, y=np.eye(6, 3, dtype=np.uint8))
+    config = ArraysSource(source="arrays", root="unused", file="a.npz", numbers=(1, 3))
+    with pytest.raises(ConfigError, match=r"dataset\.numbers: the labels have the columns 0 to 2, got 3"):
+        read_arrays(config, tmp_path, Problems("skip"))

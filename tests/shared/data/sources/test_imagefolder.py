@@ -209,3 +209,19 @@ def test_what_is_refused_whole(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"more/0\.png is in no split's folder, other images are; move it into one"):
         read()
+
+
+def test_many_numbers_are_classes_in_a_key_that_is_called_so(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{n}.png", "label": n % 24, "PatientID": n // 2} for n in range(48)]
+    dataset, _, classes = inferred(folder(tmp_path, rows))
+    assert list(dataset.groups) == ["label"]
+    assert dataset.group_by == "PatientID"
+    assert len(classes) == 24
+
+
+def test_many_values_of_another_key_are_said_unless_folders_are_the_classes(tmp_path: Path) -> None:
+    rows = [{"file_name": f"train/{n}.png", "Id": n % 24} for n in range(48)]
+    with pytest.raises(DataError, match="if the 24 different values of 'Id' are the classes, call that column `label`"):
+        infer_source(folder(tmp_path / "flat", rows))
+    rows = [{"file_name": f"{'cat' if n % 2 else 'dog'}/{n}.png", "Id": n % 24} for n in range(48)]
+    assert infer_source(folder(tmp_path / "classes", rows)).dataset.source == "folder"

@@ -224,3 +224,29 @@ def test_a_row_without_bytes_is_a_bad_image(tmp_path: Path) -> None:
     _, images, _ = inferred(tmp_path)
     with pytest.raises(BadImage, match="its row holds no bytes of an image"):
         canonical(images[0].content, 32, "squash")
+
+
+def test_many_numbers_are_classes_in_a_column_that_is_called_so(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"label": list(range(24)) * 2, "age": list(range(24)) * 2})
+    dataset, _, classes = inferred(tmp_path)
+    assert list(dataset.groups) == ["label"]
+    assert len(classes) == 24
+
+
+def test_many_values_in_a_column_of_another_name_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"Id": [f"w_{n % 24}" if n < 48 else f"x_{n % 201}" for n in range(450)]})
+    with pytest.raises(
+        DataError, match="if the 225 different values of 'Id' are the classes, call that column `label`"
+    ):
+        infer_source(tmp_path)
+
+
+def test_classes_that_no_row_has_are_left_out(tmp_path: Path) -> None:
+    names = {"names": ["cat", "dog", "emu", "fox"], "_type": "ClassLabel"}
+    write(tmp_path / "train.parquet", {"label": [0, 2] * 3}, {"label": names})
+    write(tmp_path / "test.parquet", {"label": [0, 3] * 3}, {"label": names}, first=6)
+    dataset, images, classes = inferred(tmp_path)
+    assert dataset.groups["label"].classes == ("cat", "emu", "fox")
+    assert classes == ("label/cat", "label/emu", "label/fox")
+    assert [image.labels.tolist() for image in images[1:8:6]] == [[0, 0, 1], [0, 1, 0]]
+    assert "no image is of ['dog']" in infer_source(tmp_path).notes[0]

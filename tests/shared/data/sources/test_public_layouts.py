@@ -46,6 +46,11 @@ def test_a_public_set_is_read_as_a_person_expects(layout: Layout, tmp_path: Path
     assert sorted(rare) == sorted(layout.rare)
     assert not missing
     assert not [line for line in lines if line.startswith("bad:")]
+    assert [words for words in layout.says if not any(words in line for line in lines)] == [], "\n".join(lines)
+    carried = np.stack([image.labels for image in images]) == 1  # `prepare` fails if a class has no image
+    assert [
+        name for name, any_image in zip(listing.schema.class_names, carried.any(axis=0), strict=True) if not any_image
+    ] == []
     units = {image.group for image in images if image.group is not None}
     if layout.units is not None:
         assert 1 < len(units) < len(images)

@@ -83,3 +83,24 @@ def test_what_is_no_box_is_reported(tmp_path: Path, picture: Picture, text: str,
 def test_a_folder_without_files_of_boxes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no XML files of boxes"):
         read_voc(VocSource(source="voc", root=str(tmp_path)), tmp_path, Problems("fail"))
+
+
+def test_images_that_no_list_names_are_said(tmp_path: Path, picture: Picture) -> None:
+    lists = set_of(tmp_path, picture) / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("000\n001\n")
+    (lists / "val.txt").write_text("002\n")
+    assert infer_source(tmp_path).notes == ("1 of 4 images with boxes are in no list of a split, and are left out",)
+
+
+def test_lists_of_two_years_name_both_commands(tmp_path: Path, picture: Picture) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        lists = set_of(tmp_path / "VOCdevkit" / year, picture) / "ImageSets" / "Main"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("000\n001\n")
+        (lists / "val.txt").write_text("002\n003\n")
+    with pytest.raises(DataError) as caught:
+        infer_source(tmp_path)
+    for year in ("VOC2007", "VOC2012"):
+        assert f"`tailfill init {tmp_path / 'VOCdevkit' / year}`" in str(caught.value)
+        assert isinstance(infer_source(tmp_path / "VOCdevkit" / year).dataset, VocSource)
