@@ -136,6 +136,20 @@ def check_contents(root: Path, folders: Sequence[Path], skip: Skip) -> list[str]
     ]
 
 
+def check_wrapped(root: Path, tops: Sequence[Path], skip: Skip) -> None:
+    """Raises DataError if a split folder holds one folder only, which holds the class folders under a name that does not say the split."""
+    inside = {top: [each for each in _within(top) if not skip.matches(each.name)] for top in tops}
+    moved = {top: each[0] for top, each in inside.items() if len(each) == 1 and len(_within(each[0], skip)) > 1}
+    if not moved:
+        return
+    top, folder = next(iter(moved.items()))
+    moves = " && ".join(f"mv {shlex.quote(str(within))}/* {shlex.quote(str(top))}" for top, within in moved.items())
+    raise DataError(
+        f"{root.name}/: {top.name}/ holds images in one folder only, {folder.name}/, which holds folders; if these are the classes, run "
+        f"`{moves} && tailfill init {shlex.quote(str(root))}`"
+    )
+
+
 def check_parts_of_data(root: Path, names: Collection[str], tables: Sequence[str]) -> None:
     """Raises DataError if all class folders are named like parts of a data set, whose images have no labels then."""
     if len(names) < 2 or not all(part_of(name) for name in names):
@@ -143,7 +157,8 @@ def check_parts_of_data(root: Path, names: Collection[str], tables: Sequence[str
     table = f"; `tailfill init {shlex.quote(str(root / tables[0]))}` says what that table lacks" if tables else ""
     raise DataError(
         f"{root.name}/: {_names(sorted(names), 4)} are named like parts of a data set, not like classes, and nothing says the labels of their images; put "
-        f"them into a folder per class, or name the classes in a CSV with a row per image{table}; if two folders hold the same images, keep one"
+        f"them into a folder per class, or name the classes in a CSV with a row per image{table}; if two folders hold the same images, keep one; if they are "
+        "classes, rename them"
     )
 
 

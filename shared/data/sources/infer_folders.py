@@ -31,11 +31,13 @@ from shared.data.sources.folder_names import find_names
 from shared.data.sources.infer_contents import (
     check_contents,
     check_parts_of_data,
+    check_wrapped,
     copies,
     image_folders,
     is_masks,
 )
 from shared.data.sources.members import (
+    IMAGE_SUFFIXES,
     holds_images,
     images_below,
     is_data,
@@ -158,6 +160,7 @@ def _layout(root: Path) -> _Layout:
         split = split_folders(top, Problems("skip"), Skip([*skip, *copied]))
     left_out = Skip([*skip, *copied])
     if (train := dict(split.tops).get("train")) is not None:
+        check_wrapped(root, [each for _, each in split.tops], left_out)
         notes += check_contents(root, _kept(train, left_out), left_out)
     notes += _other_files([folder for _, each in split.tops for folder in _kept(each, left_out)], root, left_out)
     return _Layout(top, repeated, split, tuple(sorted(skip | copied)), sorted(skip), paths, notes)
@@ -228,16 +231,16 @@ def _without_images(split: SplitFolders, skip: Skip) -> set[str]:
 
 def _other_files(folders: Sequence[Path], root: Path, skip: Skip) -> list[str]:
     """Returns a note on files in class folders whose names do not end as images do: they count as images, too."""
-    found = []
+    found, endings = [], tuple(IMAGE_SUFFIXES)
     for folder in folders:
         for parent, inside, names in os.walk(folder):
             inside[:] = [name for name in inside if not left_behind(name) and not skip.matches(name)]
-            others = [name for name in names if not is_image_name(name) and is_data(name) and not skip.matches(name)]
-            found += [Path(parent, name) for name in others]
+            others = [name for name in names if not name.lower().endswith(endings)]
+            found += [Path(parent, name) for name in others if is_data(name) and not skip.matches(name)]
     if not found:
         return []
-    endings = sorted({path.suffix.lower() for path in found} - {""})
-    pattern = f"*{endings[0]}" if endings else found[0].name
+    suffixes = sorted({path.suffix.lower() for path in found} - {""})
+    pattern = f"*{suffixes[0]}" if suffixes else found[0].name
     return [
         f"{len(found):,} files in class folders are not named as images are, such as {shown(_below(root, min(found)))}, and `prepare` stops at those that are "
         f"none; add them to dataset.skip, e.g. {pattern!r}"

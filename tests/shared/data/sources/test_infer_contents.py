@@ -98,6 +98,12 @@ def test_parts_in_folders_of_their_own_names_can_be_moved_as_the_error_says(draw
     assert {image.split for image in open_source(source.dataset, root, 0, Problems("fail")).images} == {"train", "test"}
 
 
+def test_folders_in_splits_can_be_moved_as_the_error_says(draw: Callable[..., Path]) -> None:
+    root = draw(*(f"{part}/my_{part}/{name}" for part in ("train", "test") for name in ("cat", "dog")))
+    subprocess.run(["sh", "-c", command_of(refused(root))], check=True)
+    assert read(infer_source(root)) == (("cat", "dog"), 8)
+
+
 def test_letters_around_classes_can_be_listed_as_the_error_says(draw: Callable[..., Path]) -> None:
     root = draw("set/a/abbey", "set/a/alley", "set/b/bakery/shop", "set/z/zoo")
     subprocess.run(["sh", "-c", command_of(refused(root))], check=True)
