@@ -102,6 +102,7 @@ JUNK = [
     "lost+found/x", "cat/.ipynb_checkpoints/0-checkpoint.png", ".git/config", ".git/objects/aa/bb", ".idea/x.xml", ".vscode/settings.json", "cat/0.png~",
     "cat/.0.png.swp", "cat/#0.png#", "__pycache__/x.pyc", "README.md", "readme.txt", "LICENSE", "License.txt", "CITATION.cff", "notes.ipynb", "paper.pdf",
     "cat/README", "Icon\r", ".Spotlight-V100/x", ".Trashes/501/x", "cat/.nfs0001", ".cache/huggingface/x", "cat/~$label.docx", "cat/0.png.lnk", "Picasa.ini",
+    "cat/0.png:Zone.Identifier", "dog/1.png:Zone.Identifier:$DATA", "cat/2.pngZone.Identifier", "cat/_DS_Store", "dog/3.png.crdownload",
 ]  # fmt: skip
 LEFT_BEHIND = [Case(f"left behind: {name!r}", same_digest(of("cat", "dog"), [name]), 0, ("the same",)) for name in JUNK] + [
     Case("every kind of junk at once", read([*of("cat", "dog"), *JUNK]), 0, (f"undivided=6 {TWO}",)),

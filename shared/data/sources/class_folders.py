@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -17,7 +17,7 @@ from shared.data.schema import LabelGroup, Labels, LabelSchema
 from shared.data.source import ImageListing, SourceImage, SplitName
 from shared.data.sources.class_lists import divided, table_images
 from shared.data.sources.file_names import read_named
-from shared.data.sources.members import images_below, member_names
+from shared.data.sources.members import images_below, member_names, subfolder_names
 from shared.data.sources.paths import PathCheck, existing_root
 from shared.data.sources.split_words import part_of, split_of, without_numbers
 from shared.errors import ConfigError, DataError
@@ -26,7 +26,8 @@ from shared.names import name_fault, part_fault, path_below, shown
 PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """Lists the endings of files beside class folders that are reported, as images that were forgotten there; others may be icons and drawings."""
 MOST_COMPARED = 500  # files of a folder that are compared with those of another one
-OF_DETECTION = ({"images", "labels"}, {"images", "annotations"}, {"jpegimages", "annotations"})
+CLASSES_OR_BOXES = {"images", "annotations"}
+OF_DETECTION = ({"images", "labels"}, CLASSES_OR_BOXES, {"jpegimages", "annotations"})
 """Lists names of folders, in lower case, that together hold images with boxes: COCO's, YOLO's and Pascal VOC's, not classes."""
 
 
@@ -121,7 +122,7 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
     root = _unwrapped(root)
     folders = [root / name for name in skip.members(root) if (root / name).is_dir()]
     check_detection(root, folders)
-    found = {folder: split for folder in folders if (split := _split_of(folder)) is not None}
+    found = {folder: split for folder in folders if (split := folder_split(folder)) is not None}
     if not found or _is_class_train(found, folders):
         _check_parts(root, folders)
         return SplitFolders([(None, root)], [])
@@ -159,7 +160,7 @@ def _holds_only_images_folder(top: Path) -> bool:
     return [name.lower() for name in folders] == ["images"] and not _holds_folders(top / folders[0])
 
 
-def _split_of(folder: Path) -> SplitName | None:
+def folder_split(folder: Path) -> SplitName | None:
     """Returns the split that a folder's name says. A number may follow it if the folder holds folders, as COCO's `val2017`; else it may be a class."""
     split = split_of(folder.name)
     if split is None and _holds_folders(folder):
@@ -222,11 +223,20 @@ def check_detection(root: Path, folders: Sequence[Path]) -> None:
     """Raises DataError if the folders in `root` hold images with boxes or masks, not classes."""
     names = {folder.name.lower(): folder for folder in folders}
     for kind in OF_DETECTION:
-        if kind <= names.keys() and _name_the_same(*(names[name] for name in sorted(kind))):
+        if not kind <= names.keys() or (kind == CLASSES_OR_BOXES and _are_classes(names)):
+            continue
+        if _name_the_same(*(names[name] for name in sorted(kind))):
             raise DataError(
                 f"{root.name}/: the folders {sorted(kind)} hold images with boxes or masks, not classes; there must be a folder per class, a CSV with "
                 "a row per image, or boxes with the names of their classes, as YOLO's data.yaml or COCO's JSON has them"
             )
+
+
+def _are_classes(names: Mapping[str, Path]) -> bool:
+    """Returns whether folders of images lie in class folders, and their boxes in `annotations/` in folders of the same names, most of them."""
+    images, boxes = (set(subfolder_names(_unwrapped(names[name]))) for name in ("images", "annotations"))
+    numbered = len({without_numbers(name) for name in images}) == 1
+    return len(images) > 1 and 2 * len(images & boxes) > len(images) and not numbered and not any(map(part_of, images))
 
 
 def _name_the_same(*folders: Path) -> bool:

@@ -2,43 +2,92 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
 import os
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.config.dataset import FolderSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.class_folders import Skip, SplitFolders, check_detection, holds_class_images, split_folders
+from shared.data.sources.class_folders import (
+    Skip,
+    SplitFolders,
+    check_detection,
+    folder_split,
+    holds_class_images,
+    split_folders,
+)
 from shared.data.sources.class_lists import listed_name
 from shared.data.sources.file_names import name_of
 from shared.data.sources.folder_names import find_names
-from shared.data.sources.members import images_below, is_image_name, member_names
+from shared.data.sources.infer_contents import (
+    check_contents,
+    check_parts_of_data,
+    check_wrapped,
+    copies,
+    image_folders,
+    is_masks,
+)
+from shared.data.sources.members import (
+    IMAGE_SUFFIXES,
+    holds_images,
+    images_below,
+    is_data,
+    is_image_name,
+    left_behind,
+    member_names,
+    subfolder_names,
+)
 from shared.data.sources.sheets import Sheet, read_sheets
-from shared.data.sources.split_words import split_of, split_of_file, without_numbers
+from shared.data.sources.split_words import SPLIT_WORDS, split_of, split_of_file, without_numbers
 from shared.errors import DataError
-from shared.names import shown
+from shared.names import is_text, name_fault, shown
+from shared.terminal import escaped
 
-MASKS = frozenset({
-    "mask", "masks", "ground_truth", "groundtruth", "gt", "trimaps", "segmentation", "segmentations", "segmentationclass", "segmentationobject",
-})  # fmt: skip
-"""Names folders, in lower case, whose images say which pixels of other images belong to something."""
 PAIRED = re.compile(r"[-_ ](mask|masks|label|gt|seg|segmentation)(_?[0-9]+)?$", re.IGNORECASE)
 """Matches what the name of such an image has behind that of its image."""
-VERSIONS = frozenset({
-    "color", "colour", "colored", "rgb", "gray", "grey", "grayscale", "greyscale", "bw", "segmented", "original", "originals", "augmented", "augmentation",
-    "resized", "raw", "processed", "preprocessed", "cropped", "aligned", "normalized", "denoised", "enhanced", "small", "large", "thumbnails",
-})  # fmt: skip
-"""Lists words in the names of folders that hold the same images in another form."""
 BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".yml", ".html", ".db", ".ini")
 """Lists the endings of files that lie beside images in class folders and are none."""
+BOXES = frozenset({"annotation", "annotations"})
+"""Names folders, in lower case, whose files describe parts of images."""
+NO_CLASS = frozenset({
+    "img", "image", "images", "dsc", "dscn", "dscf", "dcim", "pict", "pxl", "mvi", "sam", "gopr", "dji", "cimg", "picture", "photo", "screenshot", "scan",
+    "frame", "file", "untitled", "snapshot", "mask", "masks", "label", "gt", *SPLIT_WORDS,
+})  # fmt: skip
+"""Lists words with which cameras and programs, and the names of masks and splits begin, so that they are no classes."""
 LEAST_LISTED = 0.5  # of the images, that lists of splits must name
-MOST_NAMES = 500  # files of a folder that are compared
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Holds how class folders lie in a data set."""
+
+    top: Path
+    """Gives the folder that holds class folders or split folders."""
+    repeated: Sequence[Path]
+    """Lists the folders that are left out, as the folders beside them hold their images."""
+    split: SplitFolders
+    skip: tuple[str, ...]
+    """Lists patterns of names in `top` that are no classes."""
+    unlabelled: Sequence[str]
+    """Lists those that hold no images of a class."""
+    paths: dict[str, str]
+    """Maps class folders that a file lists by paths of several folders to their names."""
+    notes: Sequence[str]
+
+    @property
+    def classes(self) -> set[str]:
+        """Returns the names of all class folders."""
+        skip = Skip(self.skip)
+        return {name for _, top in self.split.tops for name in subfolder_names(top) if not skip.matches(name)}
 
 
 def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredSource | None:
@@ -51,30 +100,29 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
     root = data.resolve()
     if not holds_class_images(data):
         return _infer_names(root)
-    top, skip = _top(root), set[str]()
-    _check_versions(root, top)
-    skip |= _left_out(top)
-    split = split_folders(top, Problems("skip"), Skip(sorted(skip)))
-    classes = {name for _, each in split.tops for name in Skip(sorted(skip)).members(each) if (each / name).is_dir()}
+    layout = _layout(root)
+    top, split, classes, skip, notes = layout.top, layout.split, layout.classes, Skip(layout.skip), list(layout.notes)
+    sheets = sheets if sheets is not None else read_sheets(root)
     alone = len(classes) < 2 or all(split_of(without_numbers(name)) for name in classes)
     if alone and (named := _infer_names(root)) is not None:
         return named
-    _check_training(root, split, Skip(sorted(skip)))
-    fields: dict[str, Any] = {"folder": top.relative_to(root).as_posix()} if top != root else {}
-    notes: list[str] = []
-    paths = _class_paths(root, top, classes) if not split.unlabelled and len(split.tops) == 1 else {}
+    if [name for name, _ in split.tops] == [None] and not layout.paths:
+        check_parts_of_data(root, classes, [sheet.file for sheet in sheets if sheet.file.endswith(".csv")])
+    _check_training(root, split, skip)
+    notes += _only_tested(split, skip)
+    fields: dict[str, Any] = {"folder": _below(root, top)} if top != root else {}
+    paths = layout.paths if not split.unlabelled and len(split.tops) == 1 else {}
     found = None if paths else find_names(top, classes) or (find_names(root, classes) if top != root else None)
     if paths or found:
         fields["names"] = paths or (found[1] if found else {})
-    lists = _lists(root, top, sheets if sheets is not None else read_sheets(root)) if len(split.tops) == 1 else {}
+    lists = _lists(root, top, sheets) if len(split.tops) == 1 else {}
     tables = _tables(root, split, classes)
-    if top != root and not (lists or tables or fields.get("names")) and len(split.tops) == 1:
+    passed_over = len(split.tops) == 1 and all(each.parent == top for each in layout.repeated)
+    if top != root and not (lists or tables or fields.get("names")) and passed_over:
         fields.pop("folder")  # whoever reads the folder passes over those around it, too
-        if split_folders(root, Problems("skip"), Skip(sorted(skip))).tops != split.tops:
-            fields["folder"] = top.relative_to(root).as_posix()
-    fields |= {
-        name: value for name, value in (("skip", tuple(sorted(skip))), ("lists", lists), ("tables", tables)) if value
-    }
+        if split_folders(root, Problems("skip"), skip).tops != split.tops:
+            fields["folder"] = _below(root, top)
+    fields |= {name: value for name, value in (("skip", layout.skip), ("lists", lists), ("tables", tables)) if value}
     dataset = FolderSource.model_validate({"source": "folder", "root": str(root), "group": "label", **fields})
     comments = {
         "group": "the question that the folders' names answer",
@@ -83,35 +131,144 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
         "lists": "the images of each split",
         "tables": "the classes of images that are in no class folder",
     }
-    if skip:
-        notes.append(f"left out, since they hold no images of a class: {', '.join(sorted(skip))}")
+    if layout.unlabelled:
+        notes.append(f"left out, since they hold no images of a class: {', '.join(layout.unlabelled)}")
     if found is None:
-        return InferredSource(dataset, root, comments, tuple(notes))
+        return InferredSource(dataset, root, comments, tuple(map(escaped, notes)))
     unnamed = sorted(classes - found[1].keys())
     if unnamed:
         notes.append(f"{shown(found[0])} has no name for {', '.join(unnamed[:8])}{' …' if len(unnamed) > 8 else ''}")
-    return InferredSource(dataset, root, {**comments, "names": f"as {shown(found[0])} says"}, tuple(notes))
+    return InferredSource(
+        dataset, root, {**comments, "names": f"as {shown(found[0])} says"}, tuple(map(escaped, notes))
+    )
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that hold images at any depth, without those of masks."""
-    inside = [folder / name for name in member_names(folder) if (folder / name).is_dir()]
-    return [each for each in inside if each.name.lower() not in MASKS and any(images_below(each))]
+def _layout(root: Path) -> _Layout:
+    """Finds the class folders; raises DataError that names commands to run instead if the folders that look like them cannot be classes."""
+    top, repeated = _top(root)
+    notes = [f"left out, since the folders beside it hold its images: {_below(root, each)}/" for each in repeated]
+    notes += [f"{_below(root, each)}/ describes parts of the images and is not read" for each in _boxes(root, top)]
+    skip, paths = _left_out(top), _class_paths(root, top)
+    inside = [each for each in _kept(top, Skip([*skip])) if each not in repeated]
+    splits = {folder_split(each) for each in inside}
+    if not paths and not ("train" in splits and len(splits - {None}) > 1):
+        notes += check_contents(root, inside, Skip([*skip]))
+    copied = _copied(root, top, repeated)
+    split = split_folders(top, Problems("skip"), Skip([*skip, *copied]))
+    if empty := _without_images(split, Skip([*skip, *copied])):
+        skip |= empty
+        split = split_folders(top, Problems("skip"), Skip([*skip, *copied]))
+    left_out = Skip([*skip, *copied])
+    if (train := dict(split.tops).get("train")) is not None:
+        check_wrapped(root, [each for _, each in split.tops], left_out)
+        notes += check_contents(root, _kept(train, left_out), left_out)
+    notes += _other_files([folder for _, each in split.tops for folder in _kept(each, left_out)], root, left_out)
+    return _Layout(top, repeated, split, tuple(sorted(skip | copied)), sorted(skip), paths, notes)
 
 
-def _top(root: Path) -> Path:
-    """Returns the folder that holds class folders or split folders: folders around all images are passed over."""
-    folder = root
-    while len(inside := _folders(folder)) == 1 and not inside[0].is_symlink() and len(_folders(inside[0])) > 0:
-        if split_of(inside[0].name) is not None and _beside(folder, inside[0]):
-            break
-        check_detection(folder, [folder / name for name in member_names(folder) if (folder / name).is_dir()])
+def _below(root: Path, folder: Path) -> str:
+    return folder.relative_to(root).as_posix()
+
+
+def _kept(top: Path, skip: Skip) -> list[Path]:
+    return [folder for folder in image_folders(top) if not skip.matches(folder.name)]
+
+
+def _top(root: Path) -> tuple[Path, list[Path]]:
+    """Returns the folder that holds class folders or split folders, and copies of folders in it and around it.
+
+    Folders around all images are passed over.
+    """
+    folder, repeated = root, list[Path]()
+    while True:
+        inside = image_folders(folder)
+        twice = copies(inside)
+        repeated += twice
+        inside = [each for each in inside if each not in twice]
+        if len(inside) != 1 or inside[0].is_symlink() or not image_folders(inside[0]):
+            return folder, repeated
+        if split_of(inside[0].name) is not None and any(is_image_name(name) for name in member_names(folder)):
+            return folder, repeated
+        check_detection(folder, [folder / name for name in subfolder_names(folder)])
         folder = inside[0]
-    return folder
 
 
-def _beside(folder: Path, inside: Path) -> bool:
-    return any(is_image_name(name) for name in member_names(folder)) and inside.is_dir()
+def _boxes(root: Path, top: Path) -> list[Path]:
+    """Returns the folders around the class folders that describe parts of their images."""
+    around = [folder for folder in top.parents if folder.is_relative_to(root)]
+    return [folder / name for folder in around for name in subfolder_names(folder) if name.lower() in BOXES]
+
+
+def _copied(root: Path, top: Path, repeated: Sequence[Path]) -> set[str]:
+    """Returns the names of copies beside class folders; raises DataError if a folder that is no copy has such a name, too."""
+    copied = {each.name.lower(): each for each in repeated if each.parent == top}
+    images = (
+        path for path in images_below(top) if path.relative_to(top).parts[0] not in {c.name for c in copied.values()}
+    )
+    if copied and (same := next((p for p in images if _folders_of(p, top) & copied.keys()), None)) is not None:
+        name = next(iter(_folders_of(same, top) & copied.keys()))
+        raise DataError(
+            f"{root.name}/: {_below(root, copied[name])}/ repeats images of the folders beside it, and {_below(root, same)} lies in a folder of the same "
+            f"name; remove the copy, then run `tailfill init {shlex.quote(str(root))}` again"
+        )
+    return {glob.escape(each.name) for each in copied.values()}
+
+
+def _folders_of(path: Path, top: Path) -> set[str]:
+    """Returns the names of the folders between a file and the folder `top`, in lower case."""
+    return {part.lower() for part in path.relative_to(top).parts[:-1]}
+
+
+def _without_images(split: SplitFolders, skip: Skip) -> set[str]:
+    """Returns the names of folders beside class folders that hold no images in any split."""
+    names = {name for _, top in split.tops for name in subfolder_names(top) if not skip.matches(name)}
+    empty = {name for name in names if not any(holds_images(top / name) for _, top in split.tops)}
+    if not empty:
+        return empty
+    deeper = {name for _, top in split.tops for path in images_below(top) for name in _folders_of(path, top)}
+    return {glob.escape(name) for name in empty if name.lower() not in deeper and is_text(name)}
+
+
+def _other_files(folders: Sequence[Path], root: Path, skip: Skip) -> list[str]:
+    """Returns a note on files in class folders whose names do not end as images do: they count as images, too."""
+    found, endings = [], tuple(IMAGE_SUFFIXES)
+    for folder in folders:
+        for parent, inside, names in os.walk(folder):
+            inside[:] = [name for name in inside if not left_behind(name) and not skip.matches(name)]
+            others = [name for name in names if not name.lower().endswith(endings)]
+            found += [Path(parent, name) for name in others if is_data(name) and not skip.matches(name)]
+    if not found:
+        return []
+    suffixes = sorted({path.suffix.lower() for path in found} - {""})
+    pattern = f"*{suffixes[0]}" if suffixes else found[0].name
+    return [
+        f"{len(found):,} files in class folders are not named as images are, such as {shown(_below(root, min(found)))}, and `prepare` stops at those that are "
+        f"none; add them to dataset.skip, e.g. {pattern!r}"
+    ]
+
+
+def _only_tested(split: SplitFolders, skip: Skip) -> list[str]:
+    """Returns a note on classes without training images, each with the training class whose name is like its own."""
+    classes = {
+        name: {unicodedata.normalize("NFC", folder.name) for folder in _kept(top, skip)} for name, top in split.tops
+    }
+    train = classes.get("train", set())
+    notes = []
+    for name, top in split.tops:
+        if alone := sorted(classes[name] - train) if name is not None and train else []:
+            like = {near: each for each in alone if (near := _near(each, sorted(train - classes[name]))) is not None}
+            names = ", ".join(f"{near!r}: {each!r}" for near, each in like.items())
+            remedy = f"; if they are named in two ways, set dataset.names: {{{names}}}" if like else ""
+            listed = ", ".join(f"{each}/" for each in alone[:8]) + (" …" if alone[8:] else "")
+            notes.append(f"{top.name}/ has classes without training images, at which `prepare` stops: {listed}{remedy}")
+    return notes
+
+
+def _near(name: str, others: Sequence[str]) -> str | None:
+    """Returns the name among others that begins with a name, or is the beginning of it, or is similar; None if there is none."""
+    folded = name.casefold()
+    found = [each for each in others if each.casefold().startswith(folded) or folded.startswith(each.casefold())]
+    return next(iter(found or difflib.get_close_matches(name, others, n=1)), None)
 
 
 def _left_out(top: Path) -> set[str]:
@@ -119,7 +276,7 @@ def _left_out(top: Path) -> set[str]:
     skip = set[str]()
     endings = Counter[str]()
     for parent, folders, names in os.walk(top):
-        skip |= {name for name in folders if name.lower() in MASKS and len(folders) > 1}
+        skip |= {name for name in folders if len(folders) > 1 and is_masks(Path(parent, name), folders)}
         if Path(parent) != top:
             endings.update(Path(name).suffix.lower() for name in names if Path(name).suffix.lower() in BESIDE)
             stems = {Path(name).stem for name in names}
@@ -129,7 +286,7 @@ def _left_out(top: Path) -> set[str]:
             skip |= {f"*{end}*" if end[-1].isdigit() else f"*{end}.*" for end in paired}
     skip |= {f"*{ending}" for ending in endings}
     skip = {re.sub(r"_?[0-9]+\*$", "*", name) for name in skip}
-    inside = _folders(top)
+    inside = image_folders(top)
     splits = {split_of(each.name) for each in inside} - {None}
     if "train" in splits and len(splits) > 1:
         for each in inside:
@@ -141,30 +298,12 @@ def _left_out(top: Path) -> set[str]:
 def _repeats(folder: Path, others: Sequence[Path]) -> bool:
     """Returns whether a folder holds the split folders once more, as an archive that was packed twice does."""
     names = {other.name for other in others if split_of(other.name) is not None}
-    return names <= {each.name for each in _folders(folder)}
+    return names <= {each.name for each in image_folders(folder)}
 
 
 def _holds_classes(folder: Path) -> bool:
-    inside = _folders(folder)
+    inside = image_folders(folder)
     return len(inside) > 1 or (len(inside) == 1 and inside[0].name != folder.name)
-
-
-def _check_versions(root: Path, top: Path) -> None:
-    """Raises DataError if folders hold the same images in several versions, such as in colour and in grey."""
-    inside = [folder for folder in _folders(top) if split_of(folder.name) is None]
-    for first, second in pairwise(inside):
-        common = [name for name in member_names(first) if (first / name).is_dir() and (second / name).is_dir()]
-        same = [name for name in common if _stems(first / name) and _stems(first / name) == _stems(second / name)]
-        words = set(re.split(r"[\W_]+", f"{first.name} {second.name}".lower()))
-        if len(same) > 1 and words & VERSIONS and len(inside) == len(_folders(top)):
-            raise DataError(
-                f"{root.name}/: {first.relative_to(root)}/ and {second.relative_to(root)}/ hold images of the same names in folders of the same names; if they "
-                f"are versions of one data set, run `tailfill init {shlex.quote(str(first))}` or `tailfill init {shlex.quote(str(second))}`"
-            )
-
-
-def _stems(folder: Path) -> set[str]:
-    return {Path(name).stem for name in member_names(folder)[:MOST_NAMES] if is_image_name(name)}
 
 
 def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
@@ -189,21 +328,29 @@ def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
             )
 
 
-def _class_paths(root: Path, top: Path, folders: set[str]) -> dict[str, str]:
+def _class_paths(root: Path, top: Path) -> dict[str, str]:
     """Returns the class folders that a file lists by paths of several folders, with their names; nothing if there is no such file."""
     for place in dict.fromkeys([top, root]):
         for name in member_names(place):
             path = place / name
             if path.suffix.lower() != ".txt" or not path.is_file() or path.stat().st_size > 1 << 23:
                 continue
-            lines = [
-                line.strip().strip("/") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-            ]
-            keys = [line for line in lines if "/" in line and ".." not in line.split("/") and (top / line).is_dir()]
-            if len(keys) > 1 and len(keys) == len([line for line in lines if line]):
-                names = {key: key.split("/", 1)[1] for key in keys}
-                return names if len(set(names.values())) == len(keys) else {key: key for key in keys}
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            keys = [_listed_folder(top, line) for line in lines if line.strip()]
+            found = [key for key in keys if key is not None]
+            if len(found) > 1 and len(found) == len(keys):
+                names = {key: key.split("/", 1)[1] for key in found}
+                return names if len(set(names.values())) == len(found) else {key: key for key in found}
     return {}
+
+
+def _listed_folder(top: Path, line: str) -> str | None:
+    """Returns the path of several folders that a line names, before the number of the class if it has one; None if there is no such folder."""
+    for text in (line.strip(), re.sub(r"\s+[0-9]+\s*$", "", line.strip())):
+        path = text.strip("/")
+        if "/" in path and name_fault(path) is None and (top / path).is_dir():
+            return path
+    return None
 
 
 def _lists(root: Path, top: Path, sheets: Sequence[Sheet]) -> dict[SplitName, str]:
@@ -234,7 +381,7 @@ def _tables(root: Path, split: SplitFolders, classes: set[str]) -> dict[SplitNam
     found: dict[SplitName, str] = {}
     for folder in split.unlabelled:
         name = split_of(folder.name)
-        for path in sorted(folder.glob("*.txt")):
+        for path in sorted(path for path in folder.glob("*.txt") if path.is_file()):
             with path.open(encoding="utf-8", errors="replace") as file:
                 cells = [line.replace(",", " ").split() for line in file.readlines(1 << 16)]
             if name is not None and cells and all(len(line) > 1 and line[1] in classes for line in cells):
@@ -244,10 +391,10 @@ def _tables(root: Path, split: SplitFolders, classes: set[str]) -> dict[SplitNam
 
 def _infer_names(root: Path) -> InferredSource | None:
     """Returns the source of images whose names begin with few words that repeat, in one folder or in split folders; None if they do not."""
-    for folder in (root, *(each for each in _folders(root) if split_of(each.name) in ("train", None))):
+    for folder in (root, *(each for each in image_folders(root) if split_of(each.name) in ("train", None))):
         names = [name_of(name) for name in member_names(folder) if is_image_name(name)]
         classes = Counter(name for name in names if name is not None)
-        if None in names or not 2 <= len(classes) <= len(names) // 3:
+        if None in names or not 2 <= len(classes) <= len(names) // 3 or any(map(_is_no_class, classes)):
             continue
         fields = {"folder": folder.relative_to(root).as_posix()} if folder != root else {}
         dataset = FolderSource.model_validate(
@@ -256,3 +403,8 @@ def _infer_names(root: Path) -> InferredSource | None:
         comments = {"by": "the files' names begin with their class", "group": "the question that the names answer"}
         return InferredSource(dataset, root, comments)
     return None
+
+
+def _is_no_class(name: str) -> bool:
+    """Returns whether the beginning of a file's name is one that cameras and programs give."""
+    return set(re.split(r"[\W_0-9]+", name.lower())) - {""} <= NO_CLASS

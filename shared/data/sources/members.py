@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from shared.errors import DataError
@@ -20,11 +21,23 @@ IMAGE_SUFFIXES = frozenset({
 LEFT_BEHIND = frozenset({
     "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin",
     "system volume information", "network trash folder", "temporary items", "lost+found", "picasa.ini", "photothumb.db",
-    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "__pycache__", "cvs", "zbthumbnail.info",
+    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "__pycache__", "cvs", "zbthumbnail.info", "_ds_store",
+    "ds_store",
 })  # fmt: skip
 """Names files and folders of Windows, macOS, Linux, NAS systems, photo programs, Python and CVS, in lower case. Names that begin with a dot are
 left out as well, which are those of most others: `.DS_Store`, `._photo.jpg`, `.git`, `.ipynb_checkpoints`, `.@__thumb`."""
-LEFT_BEHIND_ENDINGS = ("~", ".swp", ".swo", ".lnk", ".url", ".icloud")
+LEFT_BEHIND_ENDINGS = (
+    "~",
+    ".swp",
+    ".swo",
+    ".lnk",
+    ".url",
+    ".icloud",
+    ".crdownload",
+    "zone.identifier",
+    "zone.identifier:$data",
+)
+"""Lists endings of such names, in lower case. Windows notes in `photo.jpg:Zone.Identifier` that a file is from the web."""
 DOCUMENT_SUFFIXES = frozenset({".md", ".rst", ".ipynb", ".pdf", ".doc", ".docx", ".rtf", ".odt", ".bib", ".cff"})
 DOCUMENT_NAMES = frozenset({
     "readme", "license", "licence", "copying", "copyright", "notice", "citation", "changelog", "contributing", "authors", "acknowledgements",
@@ -50,15 +63,42 @@ def is_image_name(path: str) -> bool:
 
 def member_names(folder: Path) -> list[str]:
     """Returns the names of the files and folders in a folder that belong to a data set, sorted; raises DataError if it cannot be listed."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
+    names = sorted(entry.name for entry in _entries(folder))
     return [
         name
         for name in names
         if not left_behind(name) and not (_is_document(name.lower()) and (folder / name).is_file())
     ]
+
+
+def subfolder_names(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder that belong to a data set, sorted; raises DataError if it cannot be listed."""
+    folders = (
+        entry.name
+        for entry in _entries(folder)
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+    )
+    return [name for name in sorted(folders) if not left_behind(name)]
+
+
+def holds_images(folder: Path) -> bool:
+    """Returns whether there is a file with the name of an image below a folder, of which it lists no more than it must."""
+    folders = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif is_image_name(entry.name) and not os.path.isdir(entry.path):
+                return True
+    return any(holds_images(folder / name) for name in folders if not left_behind(name))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
 
 
 def images_below(folder: Path, fail: Callable[[OSError], object] | None = None) -> Iterator[Path]:

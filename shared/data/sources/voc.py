@@ -14,7 +14,7 @@ from shared.data.source import ImageListing, InferredSource
 from shared.data.sources.boxes import BOX_COMMENTS, BOX_SETTINGS, Box, Corners, box_listing
 from shared.data.sources.class_lists import read_lists
 from shared.data.sources.image_finder import ImageFinder, said_split
-from shared.data.sources.infer_folders import MASKS
+from shared.data.sources.infer_contents import MASKS
 from shared.data.sources.members import images_below, left_behind
 from shared.data.sources.paths import existing_root
 from shared.data.sources.split_words import split_of_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,10 @@ class Drawing:
     def binary(self, name: str, content: bytes) -> None:
         """Writes bytes."""
         self._at(name).write_bytes(content)
+
+    def copy(self, folder: str, to: str) -> None:
+        """Writes a folder once more, as an archive that was packed twice has it."""
+        shutil.copytree(self.root / folder, self._at(to))
 
     def _at(self, name: str) -> Path:
         path = self.root / name
