@@ -14,7 +14,7 @@ from shared.data.sources.class_folders import holds_class_images
 from shared.data.sources.csv_file import Delimiter, Table, find_delimiter, first_row, listed, read_table
 from shared.data.sources.csv_parts import FILE_SPLIT
 from shared.data.sources.infer_groups import group_of, table_groups, with_several_classes
-from shared.data.sources.infer_labels import column_comments, split_column, unit_column, words_of
+from shared.data.sources.infer_labels import LABELS, column_comments, split_column, unit_column, words_of
 from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.members import is_image_name, member_names
@@ -24,6 +24,7 @@ from shared.errors import DataError
 
 NUMBERED_SPLITS: dict[str, SplitName] = {"0": "train", "1": "val", "2": "test"}
 """Maps the numbers of a column of splits, if there are three."""
+FEW_GROUPS = 3  # label groups that a table may well have
 
 
 def infer_csv(data: Path) -> InferredSource | None:
@@ -92,6 +93,7 @@ def table_source(
     if not per_label:
         groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
     groups = {(names or {}).get(name, name): group for name, group in groups.items()}
+    notes += _many_groups(groups)
     settings = {
         "rows": "label" if per_label else None,
         "path_column": found.column,
@@ -114,6 +116,7 @@ def table_source(
     )
     comments = {
         "header": "the names of the columns, as the first row is an image already",
+        "file_folder": "the images of `file` are in this folder, and those of the others in the `folder` of each",
         "more": "other files, whose rows are added, or joined `on` a column",
         "rows": "an image may stand on several rows, and has the labels of all of them",
         "path_prefix": "what the paths begin with, and is left out",
@@ -123,6 +126,16 @@ def table_source(
         **column_comments(group_by),
     }
     return InferredSource(dataset, root, comments, tuple(notes))
+
+
+def _many_groups(groups: Mapping[str, CsvGroup]) -> list[str]:
+    """Returns a note if so many columns are label groups, or such beside one that is called as labels are, that some may say something else."""
+    named = [name for name, group in groups.items() if words_of(group.column or "") in LABELS]
+    if len(groups) <= (1 if named else FEW_GROUPS):
+        return []
+    others = [name for name in groups if name not in named]
+    said = f"{len(groups)} label groups were found; take out of `groups` what is no label: {listed(others)}"
+    return [said] if others else []
 
 
 def _label_groups(

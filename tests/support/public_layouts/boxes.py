@@ -210,6 +210,19 @@ def _medmnist(draw: Drawing) -> None:
     draw.binary("dermamnist.npz", content.getvalue())
 
 
+def _global_wheat(draw: Drawing) -> None:
+    names = [f"{number:09x}" for number in range(12)]
+    draw.images((f"train/{name}.jpg" for name in names), SIDE)
+    rows = [
+        f'{name},{SIDE},{SIDE},"[{at}.0, {2 * at}.0, 20.0, 16.0]",{("usask_1", "arvalis_1", "inrae_1")[n % 3]}'
+        for n, name in enumerate(names)
+        for at in range(1, 4)
+    ]
+    draw.text("train.csv", "image_id,width,height,bbox,source", *rows)
+    draw.images((f"test/{number:09x}.jpg" for number in range(90, 93)), SIDE)
+    draw.text("sample_submission.csv", "image_id,PredictionString", "00000005a,1.0 0 0 50 50")
+
+
 BOXES = [
     Layout(
         "NEU-DET",
@@ -237,4 +250,10 @@ BOXES = [
     Layout("iNaturalist 2019", "visipedia/inat_comp: 2019/README.md", _inaturalist, [SPECIES], ["Sphagnum rubellum"]),
     Layout("iWildCam 2020", "visipedia/iwildcam_comp: readme.md", _iwildcam, [{"": TRAPS}], ["panthera onca"], units=0),
     Layout("MedMNIST", "MedMNIST/MedMNIST: medmnist/dataset.py", _medmnist, [MEDICAL], ["2"]),
+    Layout(
+        "Global Wheat Detection",
+        "https://www.kaggle.com/competitions/global-wheat-detection/data",
+        _global_wheat,
+        refused=["boxes in a table", "tailfill init"],
+    ),
 ]
