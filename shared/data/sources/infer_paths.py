@@ -15,6 +15,7 @@ from shared.data.sources.csv_file import Table
 from shared.data.sources.image_finder import said_split
 from shared.data.sources.members import is_image_name, member_names
 from shared.data.sources.paths import what_exists
+from shared.data.sources.split_words import split_of
 from shared.data.sources.table_paths import TablePaths, image_paths, is_absolute, is_url
 from shared.errors import DataError
 from shared.names import shown
@@ -182,9 +183,14 @@ def _by_name(paths: TablePaths, cells: dict[str, list[str]], split: SplitName | 
 
 
 def _of_split(paths: Sequence[str], split: SplitName | None) -> list[str]:
-    """Returns the paths whose innermost folder that says a split says this one; else those that say none, and else all."""
+    """Returns the paths whose innermost folder that says a split says this one; else those that say none, and else all.
+
+    A folder that is called as the split alone counts more than one that is called so among other words, such as `train_resized`.
+    """
     said = {path: said_split(path) for path in paths} if split is not None else {}
-    return [path for path in said if said[path] == split] or [path for path in said if said[path] is None] or [*paths]
+    meant = [path for path in said if said[path] == split]
+    exact = [path for path in meant if any(split_of(part) == split for part in path.split("/")[:-1])]
+    return exact or meant or [path for path in said if said[path] is None] or [*paths]
 
 
 def _folders_of(hits: Sequence[list[str]], split: SplitName | None) -> list[str]:

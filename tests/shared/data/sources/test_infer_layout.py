@@ -238,3 +238,10 @@ def test_a_table_of_few_rows_per_class_has_the_columns_of_the_others(root: Path,
         draw.text(f"{split}.csv", "file,kind", *(f"{name},kind {name[:-4].split('_')[2]}" for name in names))
     images = listed(infer_source(root))
     assert [sum(image.split == split for image in images) for split in ("train", "val")] == [120, 30]
+
+
+@pytest.mark.parametrize("ending", [".jpg", ""])
+def test_a_folder_that_is_called_as_the_split_alone_is_meant(ending: str, root: Path, draw: Drawing) -> None:
+    draw.images(f"{folder}/{number}.jpg" for folder in ("train_resized", "train", "test") for number in range(12))
+    draw.text("train.csv", "image,label", *(f"{number}{ending},{('cat', 'dog')[number % 2]}" for number in range(12)))
+    assert {image.content for image in listed(infer_source(root))} == {root / f"train/{n}.jpg" for n in range(12)}
