@@ -88,6 +88,7 @@ def infer_layout(data: Path) -> InferredSource | None:
     table = _listed(source)
     found_folders = _class_folders(data, sheets)
     if found_folders is None:  # the table says what the folders leave open
+        _check_splits(source, table)
         _check_unnamed(source, table)
         return source
     folders, in_folders = found_folders
@@ -96,6 +97,7 @@ def infer_layout(data: Path) -> InferredSource | None:
         return _without_table(folders, source, table, why)
     if in_folders.divided and not table.divided:
         return _without_table(folders, source, table, "the folders say the splits, and it does not")
+    _check_splits(source, table)
     if named >= LEAST_SHARE * len(in_folders.images):
         _check_found(source, table, named)
     if in_folders.divided and _repeats_folders(source, table):
@@ -125,10 +127,12 @@ def _only_table(data: Path, name: str, sheets: Sequence[Sheet]) -> InferredSourc
     except DataError as error:
         sheet = next((sheet for sheet in sheets if sheet.file == name), None)
         about_classes = sheet is not None and _is_about_classes(sheet, data)
-        if not about_classes and _class_folders(data, sheets) is not None:
-            raise DataError(f"{error}; if the folders are the classes, move {name} elsewhere") from error
-        if not about_classes or (folders := infer_folder(data, sheets)) is None:
+        folders = infer_folder(data, sheets) if about_classes else None  # says what is wrong with the folders
+        found = _class_folders(data, sheets)
+        if found is None:
             raise
+        if sheet is None or folders is None or len(sheet.table.rows) > MOST_ROWS * len(found[1].schema.class_names):
+            raise DataError(f"{error}; if the folders are the classes, move {name} elsewhere") from error
         note = f"{name} has a row per class, not per image: the folders say the classes"
         return replace(folders, notes=(*folders.notes, note))
 
@@ -172,6 +176,19 @@ def _listed(source: InferredSource) -> _Listed:
         listing = read_csv(dataset, source.root, problems)
     images = list(listing.images)
     return _Listed(listing.schema, images, problems.lines[0] if problems.lines else "")
+
+
+def _check_splits(source: InferredSource, table: _Listed) -> None:
+    """Raises DataError if no image of a split that a file has the rows of is found."""
+    assert isinstance(source.dataset, CsvSource)
+    parts = {part.split: part.file for part in source.dataset.more if part.on is None}
+    files = {source.dataset.file_split: source.dataset.file, **parts}
+    splits = {image.split for image in table.images}
+    lost = [file for split, file in files.items() if split is not None and split not in splits]
+    if lost:
+        raise DataError(
+            f"{lost[0]}: none of its images is found below {source.root.name}/ ({table.problem}); write their paths into the table, or move it elsewhere"
+        )
 
 
 def _check_found(source: InferredSource, table: _Listed, named: int) -> None:

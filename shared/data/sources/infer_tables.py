@@ -93,7 +93,19 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, i
     divided = main.divided or bool(others)
     if joinable:
         more += _about(main, [sheet for sheet in sheets if sheet.file not in used], divided)
-    return _source(root, main, fields, more, labels, names), count
+    source = _source(root, main, fields, more, labels, names)
+    return replace(source, notes=(*source.notes, *_left_out(main, sheets))), count
+
+
+def _left_out(main: Family, sheets: Sequence[Sheet]) -> list[str]:
+    """Returns a note for each other file that labels images, most of which no file that is read names."""
+    read, notes = {sheet.file for sheet in main.files.values()}, []
+    for sheet in sheets:
+        if sheet.path is not None and sheet.file not in read and label_columns(sheet):
+            images = images_of(sheet)
+            if len(images & main.images) < len(images) / 2:
+                notes.append(f"{sheet.file} is left out: it labels {len(images - main.images):,} other images")
+    return notes
 
 
 def _check_same_form(root: Path, main: Family, sheets: Sequence[Sheet]) -> None:

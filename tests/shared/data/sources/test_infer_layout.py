@@ -62,12 +62,13 @@ def test_each_table_is_about_the_folder_of_its_split(
     wanted = set()
     for at, (split, folder) in enumerate(folders.items()):
         numbers = range(1 + at * (first - 1), 13 + at * (first - 1))
-        if folder == "." and first == 1 and not ending:
-            pytest.skip("a name in the data's own folder is that of files below it, too")
         draw.images(f"{folder}/{number}.jpg" for number in numbers)
         rows = [f"{number}{ending},{('cat', 'dog')[number % 2]}" for number in numbers]
         draw.text(f"{split}.csv", "image,label", *rows)
         wanted |= {(root / folder / f"{number}.jpg", split, number % 2) for number in numbers}
+    if "." in folders.values() and first == 1 and not ending:  # a name is that of files in all folders, too
+        assert "train.csv: none of its images is found below data/" in refused(root)
+        return
     source = infer_source(root)
     assert {(image.content, image.split, int(image.labels[1])) for image in listed(source)} == wanted
     assert not source.notes
@@ -245,3 +246,29 @@ def test_a_folder_that_is_called_as_the_split_alone_is_meant(ending: str, root: 
     draw.images(f"{folder}/{number}.jpg" for folder in ("train_resized", "train", "test") for number in range(12))
     draw.text("train.csv", "image,label", *(f"{number}{ending},{('cat', 'dog')[number % 2]}" for number in range(12)))
     assert {image.content for image in listed(infer_source(root))} == {root / f"train/{n}.jpg" for n in range(12)}
+
+
+def test_the_number_of_a_version_does_not_part_tables(root: Path, draw: Drawing) -> None:
+    """So are those of ISIC 2017 called."""
+    for first, word in ((0, "Training"), (1000, "Validation"), (2000, "Test_v2")):
+        stems = [f"ISIC_{number:07d}" for number in range(first, first + 12)]
+        draw.images(f"ISIC-2017_{word}_Data/{stem}.jpg" for stem in stems)
+        rows = [f"{stem},{float(n % 3 == 0)},{float(n % 3 == 1)}" for n, stem in enumerate(stems)]
+        draw.text(f"ISIC-2017_{word}_Part3_GroundTruth.csv", "image_id,melanoma,seborrheic_keratosis", *rows)
+    images = listed(infer_source(root))
+    assert [sum(image.split == split for image in images) for split in ("train", "val", "test")] == [12, 12, 12]
+
+
+def test_a_table_of_other_images_is_said(root: Path, draw: Drawing) -> None:
+    for name, count in (("birds", 30), ("insects", 24)):
+        draw.images(f"{name}/{name}_{number}.jpg" for number in range(count))
+        rows = [f"{name}_{number}.jpg,{('small', 'large')[number % 2]}" for number in range(count)]
+        draw.text(f"{name}_labels.csv", "file,size_of_it", *rows)
+    assert infer_source(root).notes == ("insects_labels.csv is left out: it labels 24 other images",)
+
+
+def test_a_table_of_many_things_does_not_make_classes_of_outer_folders(root: Path, draw: Drawing) -> None:
+    names = [f"Artist {number}" for number in range(8)]
+    draw.images(f"{top}/{top}/{name}/{n}.jpg" for top in ("images", "resized") for name in names for n in range(3))
+    draw.text("artists.csv", "id,name,years", *(f"{n},{name},18{n}0" for n, name in enumerate(names)))
+    assert "artists.csv: no column names image files" in refused(root)
