@@ -211,6 +211,8 @@ class CsvFile(Section):
     """Names the column of this file that holds these values; if unset, it is called as `on`."""
     split: SplitName | None = Field(default=None, exclude_if=lambda split: split is None)
     """Names the split of the images in this file."""
+    folder: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
+    """Names the folder inside `image_folder` that holds the images of the rows that this file adds. If unset, they are as those of the other rows."""
 
 
 class CsvSource(Source):
@@ -228,6 +230,8 @@ class CsvSource(Source):
     """Sets the number of lines before the first row that are left out."""
     file_split: SplitName | None = Field(default=None, exclude_if=lambda split: split is None)
     """Names the split of the images in `file`, if other files have those of other splits."""
+    file_folder: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
+    """Names the folder inside `image_folder` that holds the images of `file`, if each file has a folder of its own."""
     more: tuple[CsvFile, ...] = Field(default=(), exclude_if=lambda files: not files)
     """Lists other files, whose rows are added or joined in their order."""
     header: tuple[str, ...] | None = Field(default=None, min_length=1, exclude_if=lambda header: header is None)

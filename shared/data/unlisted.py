@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shared.data.source import SourceImage
-from shared.data.sources.infer_folders import MASKS
+from shared.data.sources.infer_contents import MASKS
 from shared.data.sources.infer_paths import BESIDE_IMAGES
 from shared.data.sources.members import images_below
 from shared.names import shown

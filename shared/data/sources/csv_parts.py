@@ -34,7 +34,7 @@ def joined_table(config: CsvSource, root: Path, problems: Problems) -> Table:
             inside(root, part.file, f"{setting}.file"), problems, part.delimiter, part.header, part.skip_lines
         )
         if part.on is None:
-            if missing := [column for column in table.columns if column not in other.columns]:
+            if missing := [column for column in table.columns if column and column not in other.columns]:
                 raise ConfigError(
                     f"dataset.{setting}: {part.file} has no column {shown(missing[0])}, as {config.file} has; it has {listed(other.columns)}"
                 )

@@ -146,6 +146,8 @@ class _RowReader:
         """Maps each image's path to the image, in the order of the rows."""
         self._config, self._schema, self._cells, self._problems = config, schema, cells, problems
         self._paths, self._check, self._table_name = paths, check, table.name
+        added = {part.file: part.folder for part in config.more if part.on is None}
+        self._folders = {config.file: config.file_folder, **added}
         flags = {column for group in config.groups.values() for column in group.columns or ()}
         self._zeros = any(TRUTH.get(row.cells[column].lower()) == 0 for row in table.rows for column in flags)
         self._group_splits: dict[str, tuple[SplitName, int]] = {}
@@ -154,18 +156,17 @@ class _RowReader:
     def read(self, row: Row) -> None:
         """Adds the row's image or labels. Of what is wrong with the row, the first is reported, so that a row counts once."""
         where = f"{row.file or self._table_name} line {row.line}"
-        beside = PurePosixPath(row.file or self._config.file).parent.as_posix()
+        table_file, cell = row.file or self._config.file, row.cells[self._config.path_column]
+        beside = PurePosixPath(table_file).parent.as_posix()
         listed_path = self._paths.listed(
-            row.cells[self._config.path_column], where, self._problems, "" if beside == "." else beside
+            cell, where, self._problems, "" if beside == "." else beside, self._folders.get(table_file) or ""
         )
         found = self._check.find(listed_path, where) if listed_path is not None else None
         if found is None:
             return
         name, file = found
         first = self.images.get(name)
-        if self._config.rows == "image" and (
-            message := self._check.repeated(name, row.cells[self._config.path_column], where)
-        ):
+        if self._config.rows == "image" and (message := self._check.repeated(name, cell, where)):
             labels = self._labels(row)
             if first is not None and isinstance(labels, np.ndarray) and not np.array_equal(labels, first.labels):
                 message = f"the image {shown(name)} has other labels than at {first.where}; {ROW_PER_LABEL}, or keep one row per image"

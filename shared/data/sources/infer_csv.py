@@ -21,7 +21,7 @@ from shared.data.sources.infer_groups import (
     with_several_classes,
     without_empty,
 )
-from shared.data.sources.infer_labels import MOST_NUMBERS, column_comments, split_column, unit_column, words_of
+from shared.data.sources.infer_labels import LABELS, MOST_NUMBERS, column_comments, split_column, unit_column, words_of
 from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.label_cells import is_whole
@@ -33,6 +33,7 @@ from shared.names import shown
 
 NUMBERED_SPLITS: dict[str, SplitName] = {"0": "train", "1": "val", "2": "test"}
 """Maps the numbers of a column of splits, if there are three."""
+FEW_GROUPS = 3  # label groups that a table may well have
 
 
 def infer_csv(data: Path) -> InferredSource | None:
@@ -103,6 +104,7 @@ def table_source(
     if unnamed(fields.get("header")):
         notes += _many_numbers(groups, table)
     groups = {(names or {}).get(name, name): group for name, group in groups.items()}
+    notes += _many_groups(groups)
     settings = {
         "rows": "label" if per_label else None,
         "path_column": found.column,
@@ -125,6 +127,7 @@ def table_source(
     )
     comments = {
         "header": "the names of the columns, as the first row is an image already",
+        "file_folder": "the images of `file` are in this folder, and those of the others in the `folder` of each",
         "more": "other files, whose rows are added, or joined `on` a column",
         "rows": "an image may stand on several rows, and has the labels of all of them",
         "path_prefix": "what the paths begin with, and is left out",
@@ -134,6 +137,16 @@ def table_source(
         **column_comments(group_by),
     }
     return InferredSource(dataset, root, comments, tuple(notes))
+
+
+def _many_groups(groups: Mapping[str, CsvGroup]) -> list[str]:
+    """Returns a note if so many columns are label groups, or such beside one that is called as labels are, that some may say something else."""
+    named = [name for name, group in groups.items() if words_of(group.column or "") in LABELS]
+    if len(groups) <= (1 if named else FEW_GROUPS):
+        return []
+    others = [name for name in groups if name not in named]
+    said = f"{len(groups)} label groups were found; take out of `groups` what is no label: {listed(others)}"
+    return [said] if others else []
 
 
 def _label_groups(

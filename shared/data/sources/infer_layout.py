@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from shared.config.dataset import CsvSource, FolderSource
 from shared.data.problems import Problems
-from shared.data.source import InferredSource
+from shared.data.schema import LabelSchema
+from shared.data.source import InferredSource, SourceImage
 from shared.data.sources.class_folders import read_folder
 from shared.data.sources.csv_table import read_csv
+from shared.data.sources.image_finder import said_split
 from shared.data.sources.infer_csv import infer_csv, labelled_tables, without_labels
 from shared.data.sources.infer_folders import infer_folder
 from shared.data.sources.infer_labels import words_of
-from shared.data.sources.infer_tables import infer_tables, unused_numbers
-from shared.data.sources.sheets import Sheet, read_sheets
+from shared.data.sources.infer_tables import infer_tables, label_columns, unused_numbers
+from shared.data.sources.members import images_below, is_image_name
+from shared.data.sources.sheets import TABLE_SUFFIXES, Sheet, read_sheets
+from shared.data.sources.table_paths import is_url
 from shared.data.sources.unread import check_images
 from shared.errors import DataError
+from shared.names import shown
 
 LEAST_SHARE = 0.5  # of the images in class folders, that a table must name to count more than the folders
-CORNERS = frozenset({"xmin", "ymin", "xmax", "ymax"})
+CORNERS = (
+    frozenset({"xmin", "ymin", "xmax", "ymax"}),
+    frozenset({"x_min", "y_min", "x_max", "y_max"}),
+    frozenset({"x1", "y1", "x2", "y2"}),
+    frozenset({"bbox"}),
+)
+"""Lists the names of columns, as `words_of` gives them, that together say a box."""
 USABLE = 0.9  # of the images that a table names, that must be found
+MOST_ROWS = 2  # rows for each folder of images, in a table that is about classes
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Holds what a source lists, and the first row or file that it cannot use."""
+
+    schema: LabelSchema
+    images: Sequence[SourceImage]
+    problem: str
+
+    @property
+    def divided(self) -> bool:
+        """Returns whether its images are in several splits."""
+        return len({image.split for image in self.images} - {None}) > 1
 
 
 def infer_layout(data: Path) -> InferredSource | None:
     """Returns the source of a table, or of a folder with tables, class folders or both; None if it has neither.
 
     What says the splits counts more; else a table counts more than folders, if it names most of the images. Raises DataError that says what is missing if
-    a table alone names no images or no labels, or if there are several that do not belong together.
+    a table alone names no images or no labels, if most of its images are missing, or if there are several that do not belong together.
     """
     if data.is_file():
         return infer_csv(data)
@@ -40,22 +68,69 @@ def infer_layout(data: Path) -> InferredSource | None:
     if found is None:
         tables = labelled_tables(data)
         if len(tables) == 1 and not without_labels(tables[0]):
-            return infer_csv(data)
+            return _only_table(data, tables[0].name, sheets)
         return _without_lists(infer_folder(data, sheets) or infer_csv(data), sheets)
     source, named = found
     if isinstance(source.dataset, CsvSource) and not source.dataset.more and len(tables := labelled_tables(data)) == 1:
         source = infer_csv(data) or source if tables[0].name == source.dataset.file else source
-    table_images, table_divided = _listed(source)
+    table = _listed(source)
+    found_folders = _class_folders(data, sheets)
+    if found_folders is None:  # the table says what the folders leave open
+        _check_splits(source, table)
+        _check_unnamed(source, table)
+        return source
+    folders, in_folders = found_folders
+    if in_folders.divided and len(table.images) < USABLE * named:
+        why = f"{len(table.images):,} of the {named:,} images that it names are found"
+        return _without_table(folders, source, table, why)
+    if in_folders.divided and not table.divided:
+        return _without_table(folders, source, table, "the folders say the splits, and it does not")
+    _check_splits(source, table)
+    if named >= LEAST_SHARE * len(in_folders.images):
+        _check_found(source, table, named)
+    if in_folders.divided and _repeats_folders(source, table):
+        why = "one of its columns repeats the folders' names, and the others have the same classes"
+        return _without_table(folders, source, table, why)
+    if len(table.images) < LEAST_SHARE * len(in_folders.images) and not (table.divided and not in_folders.divided):
+        why = f"it names {len(table.images):,} images, and the folders hold {len(in_folders.images):,}"
+        return _without_table(folders, source, table, why)
+    return source
+
+
+def _class_folders(data: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, _Listed] | None:
+    """Returns the source of class folders and what it lists; None if there are none, or if they may be read in two ways."""
     try:
         folders = infer_folder(data, sheets)
-        folder_images, divided = _listed(folders) if folders is not None else (0, False)
-    except DataError:  # the table says what the folders leave open
-        return source
-    if folders is None or not isinstance(folders.dataset, FolderSource) or folders.dataset.by == "name":
-        return source
-    if table_images < USABLE * len(named) or (divided and not table_divided):
-        return folders
-    return source if (table_divided and not divided) or table_images >= LEAST_SHARE * folder_images else folders
+        if folders is None or not isinstance(folders.dataset, FolderSource) or folders.dataset.by == "name":
+            return None
+        return folders, _listed(folders)
+    except DataError:
+        return None
+
+
+def _only_table(data: Path, name: str, sheets: Sequence[Sheet]) -> InferredSource | None:
+    """Returns the source of the only table of a data set, or of its class folders if the table has a row per class, not per image."""
+    try:
+        return infer_csv(data)
+    except DataError as error:
+        sheet = next((sheet for sheet in sheets if sheet.file == name), None)
+        about_classes = sheet is not None and _is_about_classes(sheet, data)
+        folders = infer_folder(data, sheets) if about_classes else None  # says what is wrong with the folders
+        found = _class_folders(data, sheets)
+        if found is None:
+            raise
+        if sheet is None or folders is None or len(sheet.table.rows) > MOST_ROWS * len(found[1].schema.class_names):
+            raise DataError(f"{error}; if the folders are the classes, move {name} elsewhere") from error
+        note = f"{name} has a row per class, not per image: the folders say the classes"
+        return replace(folders, notes=(*folders.notes, note))
+
+
+def _is_about_classes(sheet: Sheet, data: Path) -> bool:
+    """Returns whether a table has about a row for each folder of images, and neither names images nor has a column that looks like labels."""
+    cells = [cell for row in sheet.table.rows for cell in row.cells.values()]
+    folders = {path.parent for path in images_below(data) if path.parent != data}
+    few = len(sheet.table.rows) <= MOST_ROWS * len(folders)
+    return few and not any(is_image_name(cell) or is_url(cell) for cell in cells) and not label_columns(sheet)
 
 
 def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> InferredSource | None:
@@ -75,22 +150,101 @@ def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> In
 
 
 def _check_readable(root: Path, sheets: Sequence[Sheet]) -> None:
-    """Raises DataError if the images are of a kind that is not read, or if all tables hold boxes."""
+    """Raises DataError if the images are of a kind that is not read, or if all tables with labels hold boxes."""
     check_images(root)
-    boxes = [sheet for sheet in sheets if sheet.path is not None and {words_of(c) for c in sheet.others} >= CORNERS]
-    if boxes and len(boxes) == len([sheet for sheet in sheets if sheet.path is not None]):
+    boxes = [sheet for sheet in sheets if sheet.path is not None and _holds_boxes(sheet)]
+    if boxes and not any(s.path is not None and not _holds_boxes(s) and label_columns(s) for s in sheets):
         raise DataError(
-            f"{boxes[0].file}: holds boxes in a table, which are not read; export them as COCO, YOLO or Pascal VOC, e.g. by `datum convert`, then run "
-            f"`tailfill init {shlex.quote(str(root))}` again"
+            f"{boxes[0].file}: holds boxes in a table, which are not read; export them as COCO, YOLO or Pascal VOC, e.g. by `datum convert`, or remove the "
+            f"columns of the boxes if each image shows one thing, then run `tailfill init {shlex.quote(str(root))}` again"
         )
 
 
-def _listed(source: InferredSource) -> tuple[int, bool]:
-    """Returns how many images a source has, and whether it says their splits."""
+def _holds_boxes(sheet: Sheet) -> bool:
+    words = {words_of(column) for column in sheet.others}
+    return any(corners <= words for corners in CORNERS)
+
+
+def _listed(source: InferredSource) -> _Listed:
     dataset, problems = source.dataset, Problems("skip")
     if isinstance(dataset, FolderSource):
-        images = list(read_folder(dataset, source.root, problems).images)
+        listing = read_folder(dataset, source.root, problems)
     else:
         assert isinstance(dataset, CsvSource)
-        images = list(read_csv(dataset, source.root, problems).images)
-    return len(images), any(image.split is not None for image in images)
+        listing = read_csv(dataset, source.root, problems)
+    images = list(listing.images)
+    return _Listed(listing.schema, images, problems.lines[0] if problems.lines else "")
+
+
+def _check_splits(source: InferredSource, table: _Listed) -> None:
+    """Raises DataError if no image of a split that a file has the rows of is found."""
+    assert isinstance(source.dataset, CsvSource)
+    parts = {part.split: part.file for part in source.dataset.more if part.on is None}
+    files = {source.dataset.file_split: source.dataset.file, **parts}
+    splits = {image.split for image in table.images}
+    lost = [file for split, file in files.items() if split is not None and split not in splits]
+    if lost:
+        raise DataError(
+            f"{lost[0]}: none of its images is found below {source.root.name}/ ({table.problem}); write their paths into the table, or move it elsewhere"
+        )
+
+
+def _check_found(source: InferredSource, table: _Listed, named: int) -> None:
+    """Raises DataError if many of the images that a table names are not found: the folders, which may be anything, do not take its place."""
+    if len(table.images) < USABLE * named:
+        assert isinstance(source.dataset, CsvSource)
+        raise DataError(
+            f"{source.dataset.file}: of {named:,} images that it names, or other files of its form, {len(table.images):,} are found below "
+            f"{source.root.name}/ ({table.problem}); write their paths into the table, or move it elsewhere if the folders are the classes"
+        )
+
+
+def _check_unnamed(source: InferredSource, table: _Listed) -> None:
+    """Raises DataError if a table names fewer images than lie beside these in folders of training images, which would be lost."""
+    assert isinstance(source.dataset, CsvSource)
+    if source.dataset.name_suffix:  # the others are versions of the same images
+        return
+    named = {image.content for image in table.images}
+    stems = {PurePosixPath(image.path).stem for image in table.images}
+    others = [path.relative_to(source.root) for path in images_below(source.root) if path not in named]
+    # those of equal names are masks and other versions of the same images
+    lost = [path for path in others if said_split(path.as_posix()) == "train" and path.stem not in stems]
+    if len(lost) > len(table.images):
+        folder = next(
+            parent for parent in lost[0].parents if said_split(f"{parent.as_posix()}/") == "train"
+        )  # the innermost
+        while said_split(f"{folder.parent.as_posix()}/") == "train":
+            folder = folder.parent
+        raise DataError(
+            f"{source.dataset.file}: names {len(table.images):,} images, and {len(lost):,} others lie in {folder.as_posix()}/, which says that they are for "
+            f"training; to read those alone, run `tailfill init {shlex.quote(str(source.root / folder))}`; to read all, write them into the table, too"
+        )
+
+
+def _repeats_folders(source: InferredSource, table: _Listed) -> bool:
+    """Returns whether a table has the folders' classes in a column, and the same classes, given otherwise, in all other columns.
+
+    Such a table holds labels with noise for experiments. One that says patients and the like has more to say than the folders.
+    """
+    assert isinstance(source.dataset, CsvSource)
+    groups, dataset = table.schema.groups, source.dataset
+    alike = len({group.classes for group in groups}) == 1 and all(group.kind == "one" for group in groups)
+    if len(groups) < 2 or not alike or dataset.group_by is not None:
+        return False
+    parents = [PurePosixPath(image.path).parent.name for image in table.images]
+    for columns in table.schema.slices().values():
+        labels = [int(np.argmax(image.labels[columns])) for image in table.images]
+        pairs = set(zip(labels, parents, strict=True))
+        if len(pairs) == len(set(labels)) == len(set(parents)):
+            return True
+    return False
+
+
+def _without_table(folders: InferredSource, source: InferredSource, table: _Listed, why: str) -> InferredSource:
+    """Returns the source of class folders, with a note that says why the table is left out, and how to read it alone if it can be."""
+    assert isinstance(source.dataset, CsvSource)
+    file = source.root / source.dataset.file
+    below = all(isinstance(image.content, Path) and image.content.is_relative_to(file.parent) for image in table.images)
+    alone = below and not table.problem and not source.dataset.more and file.suffix.lower() in TABLE_SUFFIXES
+    command = f"; to read it in place of the folders, run `tailfill init {shlex.quote(str(file))}`" if alone else ""
+    return replace(folders, notes=(*folders.notes, f"{shown(source.dataset.file)} is left out: {why}{command}"))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from shared.config.dataset import SplitName
 from shared.data.sources.csv_file import Table
+from shared.data.sources.image_finder import said_split
 from shared.data.sources.members import is_image_name, member_names
 from shared.data.sources.paths import what_exists
 from shared.data.sources.split_words import split_of
@@ -23,9 +24,13 @@ CHECKED_ROWS = 500  # rows whose paths are tried
 BESIDE_IMAGES = frozenset({"annotation", "annotations", "labels", "trimaps"})
 """Names folders, in lower case, whose images belong to others and are called as these."""
 MOST_FOLDERS = 100  # folders of a folder from which paths may start
+MOST_SHOWN = 4  # rivals in a message
 MOST_OUTER = 12  # folders of the root whose own folders are tried; more are classes
 TRIED_PREFIXES = 20  # rows from which a prefix is read
 LEAST_NAME = 4  # characters of a name to which a suffix is tried
+MOST_SUFFIXES = 9  # files whose names begin alike, that are looked at for their suffixes
+OF_MASKS = re.compile(r"[-_. ](mask|masks|gt|label|labels|seg|segmentation)", re.IGNORECASE)
+"""Matches suffixes of images that belong to others and are called as these."""
 LEAST_SHARE = 0.5  # of the rows of a data set, that name images
 
 
@@ -43,8 +48,8 @@ class PathColumn:
     """Holds the text that the files' names have behind those of the cells."""
     share: float = 0.0
     """Gives the share of the tried rows that name an image."""
-    rival: str | None = None
-    """Names another folder in which as many of the names are, if there is one."""
+    rivals: tuple[str, ...] = ()
+    """Names other folders, or suffixes if there is one, with which as many of the cells name an image."""
 
     def paths(self, root: Path) -> TablePaths:
         """Returns what finds the files of the column's cells."""
@@ -62,8 +67,9 @@ def find_path_column(
     """Returns the column whose cells most often name images below the root.
 
     The cells may be paths from the root, from the table's folder `beside` or from a folder in the root, such paths after a prefix, or names of files
-    without folders. If two folders hold them, the one that is named as the table's `split` is meant. `names` knows the images below the root. Raises DataError
-    that says what is there instead if no column names images in the share `least` of the rows, or none at all, or if two folders hold them equally.
+    without folders. If two folders hold them, the one is meant whose path says the table's `split`, by the innermost part that says one. `names` knows
+    the images below the root. Raises DataError that says what is there instead if no column names images in the share `least` of the rows, or none at
+    all, or if two folders hold them equally.
     """
     cells = {column: table.cells(column)[:CHECKED_ROWS] for column in table.columns}
     best = _plain(root, cells, split, beside)
@@ -73,15 +79,29 @@ def find_path_column(
         names = names or TablePaths(root, lookup="name")
         best = max(best, _by_name(names, cells, split), key=lambda found: found.share)
         if not best.share:
+            best = _by_last_part(names, cells, split)
+        if not best.share:
             best = _with_suffix(root, cells)
     if best.share < least or not best.share:
         raise DataError(f"{table.name}: no column names image files below {root} {_what_else(root, cells, best)}")
-    if best.rival is not None:
-        raise DataError(
-            f"{table.name}: the names in {shown(best.column)} are images of the folder {shown(best.image_folder)} and of {shown(best.rival)}; write the "
-            "folder into the table's paths, or move the folder that is not meant elsewhere"
-        )
+    _check_rivals(table, best)
     return best
+
+
+def _check_rivals(table: Table, best: PathColumn) -> None:
+    """Raises DataError if the cells of a column name images in several folders, or with several suffixes, equally well."""
+    if not best.rivals:
+        return
+    others = ", ".join(map(shown, best.rivals[:MOST_SHOWN]))
+    if best.suffix:
+        raise DataError(
+            f"{table.name}: the names in {shown(best.column)} are those of images that end in {shown(best.suffix)} and of others in {others}; write the "
+            "images' whole names into the table, or move the images that are not meant elsewhere"
+        )
+    raise DataError(
+        f"{table.name}: the names in {shown(best.column)} are images of the folder {shown(best.image_folder)} and of {others}; write the "
+        "folder into the table's paths, or move the folder that is not meant elsewhere"
+    )
 
 
 def _plain(root: Path, cells: dict[str, list[str]], split: SplitName | None, beside: str) -> PathColumn:
@@ -89,15 +109,13 @@ def _plain(root: Path, cells: dict[str, list[str]], split: SplitName | None, bes
     best = PathColumn(next(iter(cells)), ".")
     candidates = [column for column in cells if any(map(is_image_name, cells[column]))]
     for column in candidates:
-        for folder in folders:
-            share = _share(TablePaths(root / folder), cells[column])
-            if share > best.share:
-                best = PathColumn(column, folder, share=share)
-            elif share == best.share > 0 and column == best.column and best.rival is None:
-                if split is not None and split_of(folder) == split:
-                    best = PathColumn(column, folder, share=share)
-                elif split is None or split_of(best.image_folder) != split:
-                    best = replace(best, rival=folder)
+        shares = {folder: _share(TablePaths(root / folder), cells[column]) for folder in folders}
+        most = max(shares.values())
+        if most > best.share:
+            holding = [folder for folder, share in shares.items() if share == most]
+            # a slash says that the last part is a folder
+            meant = [path.removesuffix("/") for path in _of_split([f"{folder}/" for folder in holding], split)]
+            best = PathColumn(column, meant[0], share=most, rivals=tuple(meant[1:]))
     return best
 
 
@@ -158,29 +176,82 @@ def _by_name(paths: TablePaths, cells: dict[str, list[str]], split: SplitName | 
         hits = [found for text in texts if text and (found := paths.named(text))]
         share, different = len(hits) / len(texts), len(set(texts))
         if hits and (share, different) > (best.share, most):
-            whole = set.intersection(
-                *({path.rpartition("/")[0].partition("/")[0] or "." for path in found} for found in hits)
-            )
-            named = sorted(name for name in whole if split is not None and split_of(name) == split)
-            named = named or sorted(name for name in whole if name.lower() not in BESIDE_IMAGES)
-            folder, rival = (*(named if len(named) == 1 else sorted(whole)), None, None)[:2]
-            best = PathColumn(column, folder or ".", lookup="name", share=share, rival=rival)
+            folder, *others = _folders_of(hits, split)
+            best = PathColumn(column, folder, lookup="name", share=share, rivals=tuple(others))
             most = different
     return best
 
 
+def _of_split(paths: Sequence[str], split: SplitName | None) -> list[str]:
+    """Returns the paths whose innermost folder that says a split says this one; else those that say none, and else all.
+
+    A folder that is called as the split alone counts more than one that is called so among other words, such as `train_resized`.
+    """
+    said = {path: said_split(path) for path in paths} if split is not None else {}
+    meant = [path for path in said if said[path] == split]
+    exact = [path for path in meant if any(split_of(part) == split for part in path.split("/")[:-1])]
+    return exact or meant or [path for path in said if said[path] is None] or [*paths]
+
+
+def _folders_of(hits: Sequence[list[str]], split: SplitName | None) -> list[str]:
+    """Returns the folder of the files that names name, given the paths of each name's files; several folders if they hold the names equally.
+
+    Of files of one name, those count that are of the table's split. The outermost folder is returned if that is enough.
+    """
+    meant = [_of_split(found, split) for found in hits]
+    whole = set.intersection(*({path.rpartition("/")[0] or "." for path in found} for found in meant))
+    if not whole:  # the files are spread over several folders
+        whole = set.intersection(*({_outermost(path) for path in found} for found in meant))
+    folders = sorted(name for name in whole if BESIDE_IMAGES.isdisjoint(name.lower().split("/"))) or sorted(whole)
+    if len(folders) != 1:
+        return folders or ["."]
+    outer = folders[0].partition("/")[0]
+    enough = all(sum(_outermost(path) == outer for path in found) == 1 for found in hits)
+    return [outer] if enough else folders
+
+
+def _outermost(path: str) -> str:
+    return path.rpartition("/")[0].partition("/")[0] or "."
+
+
+def _by_last_part(paths: TablePaths, cells: dict[str, list[str]], split: SplitName | None) -> PathColumn:
+    """Returns the column of absolute paths, all of one folder of another machine, whose last parts name images.
+
+    All of them must, and by names that are no mere numbers: else other images may be meant.
+    """
+    for column, texts in cells.items():
+        listed = [text.replace("\\", "/") for text in texts]
+        folders, names = {path.rpartition("/")[0] for path in listed}, [path.rpartition("/")[2] for path in listed]
+        if len(folders) == 1 and all(map(is_absolute, listed)) and all(map(_is_telling, names)):
+            found = _by_name(paths, {column: names}, split)
+            if found.share == 1:
+                return replace(found, prefix=f"{folders.pop()}/")
+    return PathColumn(next(iter(cells)), ".")
+
+
+def _is_telling(name: str) -> bool:
+    stem = PurePosixPath(name).stem
+    return is_image_name(name) and len(stem) >= LEAST_NAME and re.search(r"[A-Za-z]", stem) is not None
+
+
 def _with_suffix(root: Path, cells: dict[str, list[str]]) -> PathColumn:
-    """Returns the column of names to which the files' names add one suffix, such as `_aligned`."""
+    """Returns the column of names to which the files' names add one suffix, such as `_aligned`; those of masks do not count beside others."""
     stems = sorted({PurePosixPath(path).stem for path in image_paths(root)})
     known, best = set(stems), PathColumn(next(iter(cells)), ".")
     for column, texts in cells.items():
         names = [PurePosixPath(text).stem if is_image_name(text) else text for text in texts]
+        shares: dict[str, float] = {}
         for name in dict.fromkeys(name for name in names[:TRIED_PREFIXES] if len(name) >= LEAST_NAME):
             at = bisect_left(stems, name)
-            for suffix in (stem.removeprefix(name) for stem in stems[at : at + 3] if stem.startswith(name)):
-                share = sum(name + suffix in known for name in names) / len(names)
-                if re.match(r"[-_. ][A-Za-z]", suffix) and share > best.share:
-                    best = PathColumn(column, ".", lookup="name", suffix=suffix, share=share)
+            tried = [stem.removeprefix(name) for stem in stems[at : at + MOST_SUFFIXES] if stem.startswith(name)]
+            for suffix in tried:
+                if suffix not in shares and re.match(r"[-_. ][A-Za-z]", suffix):
+                    shares[suffix] = sum(name + suffix in known for name in names) / len(names)
+        most = max(shares.values(), default=0.0)
+        if most > best.share:
+            equal = sorted(suffix for suffix, share in shares.items() if share == most)
+            first, *others = [suffix for suffix in equal if not OF_MASKS.fullmatch(suffix)] or equal
+            best = PathColumn(column, ".", lookup="name", suffix=first, share=most, rivals=tuple(others))
     return best
 
 
@@ -199,6 +270,12 @@ def _what_else(root: Path, cells: dict[str, list[str]], best: PathColumn) -> str
             f"{holds}; these lead out of that folder: move the table to the folder from which they start, without `..`"
         )
     if is_absolute(path):
+        name = path.rpartition("/")[2]
+        if TablePaths(root, lookup="name").exists(name):
+            return (
+                f"{holds}; these are absolute, and only their last parts are there: write the names without folders, if these images are meant, else move "
+                "the images that are meant there, and write their paths into the table"
+            )
         return f"{holds}; these are absolute, and no part of them is there: move the images to the table's folder, or the table to theirs"
     there = next((what for folder in _folders(root) if (what := what_exists(folder / path))), "")
     if there:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 from shared.config.dataset import CsvFile, CsvGroup, CsvSource, SplitName
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.csv_file import listed
+from shared.data.sources.csv_file import Row, listed
 from shared.data.sources.csv_parts import joined_table
 from shared.data.sources.infer_csv import numbered_splits, table_source
 from shared.data.sources.infer_groups import determines, table_groups
 from shared.data.sources.infer_labels import CIRCUMSTANCES, MOST_NUMBERS, SIZES, UNITS, words_of
+from shared.data.sources.infer_paths import find_path_column
 from shared.data.sources.sheets import Sheet
 from shared.data.sources.split_words import is_split_column, rest_of_name, split_of_file
+from shared.errors import DataError
 from shared.names import shown
 
 LEAST_SHARE = 0.9  # of the rows that a file must have to say something about them
@@ -54,8 +56,8 @@ def images_of(sheet: Sheet) -> set[str]:
     return {PurePosixPath(cell.replace("\\", "/")).stem for cell in sheet.table.cells(sheet.path.column) if cell}
 
 
-def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, set[str]] | None:
-    """Returns the source of sheets that belong together, and the names of its images; None if they hold no labels of images."""
+def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, int] | None:
+    """Returns the source of sheets that belong together, and how many images they name; None if they hold no labels of images."""
     sheets = _with_names(sheets)
     families = every = _families(sheets)
     if not families:
@@ -63,10 +65,16 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, s
     most = max(len(family.images) for family in families)
     families = [family for family in families if len(family.images) >= LEAST_SHARE * most]
     main = min(families, key=lambda family: (_only_numbers(family), not family.divided, len(family.first.others)))
-    alike = [family for family in families if _is_alike(main, family)]
-    fields = _fields(main)
+    _check_same_form(root, main, sheets)
+    folders = _image_folders(main)
+    count = sum(len(images_of(sheet)) for sheet in main.files.values()) if folders else len(main.images)
+    joinable = count == len(main.images)  # else a name alone says no image
+    alike = [family for family in families if family is main or (joinable and _is_alike(main, family))]
+    fields = _fields(main, folders)
     more: list[dict[str, Any]] = [
-        _part(sheet, None, split) for split, sheet in main.files.items() if sheet is not main.first
+        _part(sheet, None, split) | {"folder": folders.get(sheet.file)}
+        for split, sheet in main.files.items()
+        if sheet is not main.first
     ]
     further = [family for family in every if family not in alike and _continues(main, family)]
     more += [_part(sheet, None, split) for family in further for split, sheet in family.files.items()]
@@ -86,9 +94,36 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, s
         more += [_part(sheet, _column(main.first), split) for split, sheet in other.files.items()]
     used = {sheet.file for family in (*alike, *further, *others[:1]) for sheet in family.files.values()}
     divided = main.divided or bool(others)
-    more += _about(main, [sheet for sheet in sheets if sheet.file not in used], divided)
+    unused = [sheet for sheet in sheets if sheet.file not in used]
+    if joinable:
+        more += _about(main, unused, divided)
     source = _source(root, main, fields, more, labels, names)
-    return replace(source, notes=(*source.notes, *_doubts(main, further))), main.images
+    return replace(source, notes=(*source.notes, *_doubts(main, further), *_left_out(main, unused))), count
+
+
+def _left_out(main: Family, sheets: Sequence[Sheet]) -> list[str]:
+    """Returns a note for each other file that labels images, most of which no file that is read names."""
+    notes = []
+    for sheet in sheets:
+        if sheet.path is not None and label_columns(sheet):
+            images = images_of(sheet)
+            if len(images & main.images) < len(images) / 2:
+                notes.append(f"{sheet.file} is left out: it labels {len(images - main.images):,} other images")
+    return notes
+
+
+def _check_same_form(root: Path, main: Family, sheets: Sequence[Sheet]) -> None:
+    """Raises DataError if a file of the form of the main ones has the rows of another split, but its images are not found: they would be lost."""
+    first = main.first
+    for sheet in sheets:
+        alike = sheet.path is None and (sheet.kind, sheet.fold) == (first.kind, first.fold)
+        if alike and sheet.split not in (None, first.split, *main.files):
+            beside = PurePosixPath(sheet.file).parent.as_posix()
+            try:
+                find_path_column(root, sheet.table, split=sheet.split, beside=beside)
+            except DataError as error:
+                message = f"{error}; {sheet.file} has the form of {first.file}: move it elsewhere if its images are not to be read"
+                raise DataError(message) from error
 
 
 def _column(sheet: Sheet) -> str:
@@ -98,41 +133,29 @@ def _column(sheet: Sheet) -> str:
 
 def _families(sheets: Sequence[Sheet]) -> list[Family]:
     """Returns the files with labels of images, those of one form and different splits together; of numbered ones the first."""
+    labels = {sheet.file: label_columns(sheet) for sheet in sheets if sheet.path is not None}
     forms: dict[tuple[object, ...], list[Sheet]] = {}
     for sheet in sheets:
         if sheet.path is not None:
             folder = "" if sheet.split else PurePosixPath(sheet.file).parent.as_posix()
             forms.setdefault((*sheet.kind, folder), []).append(sheet)
     families = []
-    for of_form in forms.values():
-        same = _labelled(of_form)
-        if not same:
-            continue
+    for same in forms.values():
+        # a file of few rows does not show by itself which columns are labels; one with the same in all rows holds none
+        found = {column for sheet in same for column in labels[sheet.file]}
+        same = [sheet for sheet in same if any(len(set(sheet.table.cells(column))) > 1 for column in found)]
         folds: dict[int, dict[SplitName | None, Sheet]] = {}
         for sheet in sorted(same, key=_rows):  # `train` before `trainval`
             folds.setdefault(sheet.fold, {}).setdefault(sheet.split, sheet)
-        first = folds[min(folds)]
+        first = folds[min(folds)] if folds else {}
         whole = "train" in first and len(first) > 1 and None not in first
         parts: list[dict[SplitName | None, Sheet]] = [first] if whole else [{None: sheet} for sheet in first.values()]
-        families += [Family(part, label_columns(part.get("train") or next(iter(part.values())))) for part in parts]
+        for part in parts:
+            tried = [part["train"]] if "train" in part else []
+            columns = next((labels[sheet.file] for sheet in (*tried, *part.values()) if labels[sheet.file]), [])
+            if columns:
+                families.append(Family(part, columns))
     return families
-
-
-def _labelled(sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Returns the sheets of one form that hold labels: those that look so, and short ones whose cells are labels of the others."""
-    found = sorted((sheet for sheet in sheets if label_columns(sheet)), key=_rows)
-    if not found:
-        return []
-    columns = label_columns(found[-1])
-    known = {column: {cell for sheet in found for cell in sheet.table.cells(column)} - {""} for column in columns}
-    return [
-        sheet for sheet in sheets if sheet in found or all(_mostly(sheet.table.cells(c), known[c]) for c in columns)
-    ]
-
-
-def _mostly(cells: Sequence[str], known: set[str]) -> bool:
-    different = set(cells)
-    return len(different & known) >= LEAST_SHARE * len(different)
 
 
 def _rows(sheet: Sheet) -> int:
@@ -265,7 +288,7 @@ def _different(names: Sequence[str]) -> list[str]:
     return ["_".join(word for word in name.split() if word not in common) or "label" for name in names]
 
 
-def _fields(main: Family) -> dict[str, Any]:
+def _fields(main: Family, folders: Mapping[str, str]) -> dict[str, Any]:
     sheet = main.first
     split = next((split for split, each in main.files.items() if each is sheet), None) if main.divided else None
     fields = {
@@ -274,8 +297,25 @@ def _fields(main: Family) -> dict[str, Any]:
         "header": sheet.header,
         "skip_lines": sheet.skip_lines or None,
         "file_split": split,
+        "file_folder": folders.get(sheet.file),
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _image_folders(main: Family) -> dict[str, str]:
+    """Returns the folder of each file's images, by the file, if they differ; nothing if the images of all files are found alike."""
+    found = {sheet.file: sheet.path for sheet in main.files.values() if sheet.path is not None}
+    lookups = {path.lookup for path in found.values()}
+    if len({path.image_folder for path in found.values()}) == 1:
+        return {}
+    if len({(path.prefix, path.suffix) for path in found.values()}) > 1 or (len(lookups) > 1 and _nested(main)):
+        return {}
+    return {file: path.image_folder for file, path in found.items() if path.image_folder != "."}
+
+
+def _nested(main: Family) -> bool:
+    """Returns whether cells that name images name folders, too."""
+    return any("/" in cell for sheet in main.files.values() for cell in sheet.table.cells(_column(sheet)))
 
 
 def _part(sheet: Sheet, on: str | None, split: SplitName | None) -> dict[str, Any]:
@@ -350,7 +390,7 @@ def _renamed(sheet: Sheet, column: str, name: str) -> Sheet:
     return replace(sheet, header=header, table=table, path=path)
 
 
-def _by_id(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, set[str]] | None:
+def _by_id(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, int] | None:
     """Returns the source of a list of images whose numbers other files label, as those of birds are; None if there is none."""
     for images in sheets:
         if images.path is None or len(images.others) != 1 or images.header is None:
@@ -370,7 +410,7 @@ def _by_id(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, set[str
         parts = [_part(_renamed(labels[0], labels[0].table.columns[1], "label"), "id", None)]
         for sheet in divides[:1]:
             parts.append(_part(_renamed(sheet, sheet.table.columns[1], "is_train"), "id", None))
-        return _source(root, main, _fields(main), parts, ["label"], {}), main.images
+        return _source(root, main, _fields(main, {}), parts, ["label"], {}), len(main.images)
     return None
 
 
@@ -389,9 +429,9 @@ def _source(
         parts = [{name: value for name, value in part.items() if value is not None and value != 0} for part in more]
         fields = fields | {"more": tuple(map(CsvFile.model_validate, parts))}
     found = sheet.path
-    own = PurePosixPath(sheet.file).parent.as_posix()
-    if main.divided and found.lookup == "path" and found.image_folder == own != ".":
-        found = replace(found, image_folder=".")  # each file has its own folder
+    if folders := _image_folders(main):
+        alike = len({each.path.lookup for each in main.files.values() if each.path is not None}) == 1
+        found = replace(found, image_folder=".", lookup=found.lookup if alike else "name")
     stub = {
         "source": "csv",
         "root": str(root),
@@ -399,5 +439,12 @@ def _source(
         "groups": {"label": CsvGroup(column="label")},
     }
     table = joined_table(CsvSource.model_validate({**stub, **fields}), root, Problems("skip"))
+    if folders:  # a name alone may be that of an image of each file
+        table = replace(table, rows=[_with_folder(row, found.column, folders.get(row.file)) for row in table.rows])
     named = {column: names.get(column, column) for column in labels}
     return table_source(root, fields, table, found, labels, named)
+
+
+def _with_folder(row: Row, column: str, folder: str | None) -> Row:
+    """Returns a row whose image is named with its folder."""
+    return replace(row, cells=row.cells | {column: f"{folder}/{row.cells[column]}"}) if folder is not None else row

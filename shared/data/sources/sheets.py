@@ -61,7 +61,7 @@ class Sheet:
     @property
     def kind(self) -> tuple[str, tuple[str, ...]]:
         """Returns what files of one form have in common: the words of the name without a split's, and the columns."""
-        return rest_of_name(self.stem)[0], self.table.columns
+        return rest_of_name(self.stem)[0], tuple(filter(None, self.table.columns))
 
     @property
     def fold(self) -> int:

@@ -64,8 +64,13 @@ def split_of_file(stem: str) -> SplitName | None:
 
 
 def rest_of_name(stem: str) -> tuple[str, int]:
-    """Returns the words of a name of a file without those of a split and without numbers, and its last number, 0 if it has none."""
-    words = [word for word in _words(without_numbers(stem)) if word not in SPLIT_WORDS]
+    """Returns the words of a name of a file without those of a split and without numbers, and its last number, 0 if it has none.
+
+    A letter that numbers the files, as in `a. Training Labels`, and the number of a version, as in `Test_v2`, are left out, too.
+    """
+    stem = re.sub(r"^[A-Za-z][.)]\s", "", stem)
+    versioned = re.sub(r"(?<![A-Za-z])v[0-9]+(?![A-Za-z0-9])", " ", stem)
+    words = [word for word in _words(without_numbers(versioned)) if word not in SPLIT_WORDS]
     numbers = re.findall(r"[0-9]{1,9}", stem)
     return " ".join(words), int(numbers[-1]) if numbers else 0
 

@@ -26,10 +26,11 @@ class TablePaths:
         self._folder, self._prefix, self._lookup, self._suffix = folder, _slashed(prefix), lookup, suffix
         self._stored = StoredNames(folder)
 
-    def listed(self, cell: str, where: str, problems: Problems, beside: str = "") -> str | None:
+    def listed(self, cell: str, where: str, problems: Problems, beside: str = "", within: str = "") -> str | None:
         """Returns the path that a cell names; None if it was reported to `problems`, since it names none or several.
 
-        A path that is not there starts from the folder `beside`, that of the table, if it is there then; of several files of a name, one in it counts.
+        A path that is not there starts from the folder `beside`, that of the table, if it is there then; of several files of a name, one in it counts. If
+        the images are `within` a folder, paths start from that, and names are those of its files.
         """
         if is_url(cell):
             problems.add(
@@ -42,9 +43,13 @@ class TablePaths:
             problems.add("leaves the folder" if path.startswith("/") else "unusable path", where, message)
             return None
         if self._lookup == "path":
+            if within and path:
+                return self._stored.of(f"{within}/{path}")
             return self._stored.of(f"{beside}/{path}" if beside and self._only_beside(path, beside) else path)
         found = self.named(path)
-        if len(found) > 1 and beside:
+        if within:
+            found = [name for name in found if name.startswith(f"{within}/")]
+        elif len(found) > 1 and beside:
             found = [name for name in found if name.startswith(f"{beside}/")] or found
         if len(found) > 1:
             problems.add(
@@ -54,10 +59,11 @@ class TablePaths:
             )
             return None
         if not found and cell:
+            folder = f"{self._folder.name}/{within}/" if within else f"{self._folder.name}/"
             problems.add(
                 "missing file",
                 where,
-                f"no image below {self._folder.name}/ has the name {shown(cell)}, with or without an ending",
+                f"no image below {folder} has the name {shown(cell)}, with or without an ending",
             )
             return None
         return found[0] if found else ""

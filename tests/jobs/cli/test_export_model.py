@@ -135,7 +135,9 @@ def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_said_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)  # so that Python does not find it
     out = tmp_path / "model"
-    with pytest.raises(ConfigError, match=r"onnx: is not installed \(.*\); run `make venv`, or pip install 'CHECKOUT\[onnx\]'"):
+    with pytest.raises(
+        ConfigError, match=r"onnx: is not installed \(.*\); run `make venv`, or pip install 'CHECKOUT\[onnx\]'"
+    ):
         export(out, "onnx")
     assert not out.exists()
 

@@ -200,6 +200,6 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setattr(mlflow_runs, "find_spec", lambda _: None)
     with pytest.raises(
         ConfigError,
-        match=r"MLFLOW_TRACKING_URI: needs the package .* run `make venv`, or pip install 'CHECKOUT\[trackers\]' with the path of a checkout of tailfill; for control, `MLFLOW=1 make images`; or unset it",
+        match=r"MLFLOW_TRACKING_URI: needs the package .* run `make venv`, or .* 'CHECKOUT\[trackers\]' .*; for control, `MLFLOW=1 make images`; or unset it",
     ):
         opened("http://h", "demo")

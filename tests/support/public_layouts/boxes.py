@@ -274,6 +274,19 @@ def _svhn(draw: Drawing) -> None:
         draw.binary(f"{split}_32x32.mat", b"MATLAB 5.0 MAT-file")
 
 
+def _global_wheat(draw: Drawing) -> None:
+    names = [f"{number:09x}" for number in range(12)]
+    draw.images((f"train/{name}.jpg" for name in names), SIDE)
+    rows = [
+        f'{name},{SIDE},{SIDE},"[{at}.0, {2 * at}.0, 20.0, 16.0]",{("usask_1", "arvalis_1", "inrae_1")[n % 3]}'
+        for n, name in enumerate(names)
+        for at in range(1, 4)
+    ]
+    draw.text("train.csv", "image_id,width,height,bbox,source", *rows)
+    draw.images((f"test/{number:09x}.jpg" for number in range(90, 93)), SIDE)
+    draw.text("sample_submission.csv", "image_id,PredictionString", "00000005a,1.0 0 0 50 50")
+
+
 BOXES = [
     Layout(
         "NEU-DET",
@@ -323,4 +336,10 @@ BOXES = [
     ),
     Layout("SVHN", "pytorch/vision: torchvision/datasets/svhn.py", _svhn, refused=["no images but MATLAB data"]),
     Layout("MedMNIST", "MedMNIST/MedMNIST: medmnist/dataset.py", _medmnist, [MEDICAL], ["2"]),
+    Layout(
+        "Global Wheat Detection",
+        "https://www.kaggle.com/competitions/global-wheat-detection/data",
+        _global_wheat,
+        refused=["boxes in a table", "tailfill init"],
+    ),
 ]

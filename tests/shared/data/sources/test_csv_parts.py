@@ -35,6 +35,13 @@ def test_rows_of_another_split_are_added(root: Path) -> None:
     ]
 
 
+def test_columns_without_a_name_need_not_be_in_each_file(root: Path) -> None:
+    (root / "labels.csv").write_text("image,label,,\na.png,cat,,\n")
+    (root / "test.csv").write_text("image,label\nc.png,dog\n")
+    table = joined(root, file_split="train", more=({"file": "test.csv", "split": "test"},))
+    assert [row.cells["label"] for row in table.rows] == ["cat", "dog"]
+
+
 def test_columns_are_joined_by_the_names_of_images(root: Path) -> None:
     """One file has a folder, another no ending."""
     (root / "patients.csv").write_text("id,patient\nimages/b.png,7\na,9\n")

@@ -54,6 +54,17 @@ def test_no_cell_leads_out(folder: Path, parts: list[str], sign: str, prefix: st
             assert found is not None
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(PARTS, max_size=4), within=st.sampled_from(["..", "/", "b", "link", "b/../..", "C:", "\0"]))
+def test_no_folder_of_a_table_leads_out(folder: Path, parts: list[str], within: str) -> None:
+    for paths in (TablePaths(folder), TablePaths(folder, lookup="name")):
+        problems = Problems("skip")
+        listed = paths.listed("/".join(parts), "line 1", problems, within=within)
+        found = None if listed is None else PathCheck(folder, problems).find(listed, "line 1")
+        if found is not None:
+            assert found[1].is_relative_to(os.path.realpath(folder))
+
+
 def test_what_exists_in_place_of_a_missing_file(folder: Path) -> None:
     assert what_exists(folder / "a.jpeg") == "; there is 'a.png'"
     assert what_exists(folder / "B" / "c.jpg") == "; there is 'b'"
