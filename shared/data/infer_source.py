@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.config.dataset import FolderSource
-from shared.data.problems import Problems
 from shared.data.source import InferredSource
-from shared.data.sources.class_folders import read_folder
-from shared.data.sources.members import images_below, is_image_name
+from shared.data.sources.class_folders import check_folders
+from shared.data.sources.members import holds_images, is_image_name
 from shared.data.sources.split_words import split_within
 from shared.data.sources.table import SOURCES, StoredSource
 from shared.data.sources.unread import check_file, unread_labels
@@ -46,7 +45,7 @@ def _inferred(data: Path) -> InferredSource:
         if isinstance(entry, StoredSource) and entry.infer is not None and (found := entry.infer(data)) is not None:
             _check_labels(found)
             return found
-    if data.is_dir() and any(images_below(data)) and (labels := unread_labels(data)) is not None:
+    if data.is_dir() and holds_images(data) and (labels := unread_labels(data)) is not None:
         raise DataError(labels)
     raise DataError(
         f"{data}: holds neither images in class folders nor a CSV that names them; there must be a folder per class, or a table beside the images, "
@@ -56,12 +55,8 @@ def _inferred(data: Path) -> InferredSource:
 
 def _check_labels(found: InferredSource) -> None:
     """Raises DataError if folders are no classes and a file that is not read may hold the labels."""
-    if not isinstance(found.dataset, FolderSource) or (labels := unread_labels(found.root)) is None:
-        return
-    try:
-        read_folder(found.dataset, found.root, Problems("skip"))
-    except DataError as error:
-        raise DataError(labels) from error
+    if isinstance(found.dataset, FolderSource) and (labels := unread_labels(found.root)) is not None:
+        check_folders(found.dataset, found.root, labels)
 
 
 def _above(data: Path) -> str:

@@ -97,6 +97,14 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     return ImageListing(schema, images, len(images), notes=notes, class_where=class_where)
 
 
+def check_folders(config: FolderSource, root: Path, why: str) -> None:
+    """Raises DataError that says `why` if class folders cannot be read."""
+    try:
+        read_folder(config, root, Problems("skip"))
+    except DataError as error:
+        raise DataError(why) from error
+
+
 class Skip:
     """Says which names of files and folders are left out, by patterns."""
 
@@ -106,6 +114,10 @@ class Skip:
     def members(self, folder: Path) -> list[str]:
         """Returns the names of the members of a folder that are not left out."""
         return [name for name in member_names(folder) if not self.matches(name)]
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Returns the folders in a folder that are not left out."""
+        return [folder / name for name in subfolder_names(folder) if not self.matches(name)]
 
     def matches(self, name: str) -> bool:
         """Returns whether a name is left out."""
@@ -120,7 +132,7 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
     """
     skip = skip or Skip()
     root = _unwrapped(root)
-    folders = [root / name for name in skip.members(root) if (root / name).is_dir()]
+    folders = skip.folders(root)
     check_detection(root, folders)
     found = {folder: split for folder in folders if (split := folder_split(folder)) is not None}
     if not found or _is_class_train(found, folders):
@@ -142,8 +154,8 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
     tops, unlabelled = [], []
     for folder, split in found.items():
         top = _unwrapped_split(folder, split)
-        check_detection(top, [top / name for name in member_names(top) if (top / name).is_dir()])
-        if any((top / name).is_dir() for name in skip.members(top)) and not _holds_only_images_folder(top):
+        check_detection(top, Skip().folders(top))
+        if skip.folders(top) and not _holds_only_images_folder(top):
             tops.append((split, top))
         else:
             unlabelled.append(folder)
@@ -156,7 +168,7 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
 
 def _holds_only_images_folder(top: Path) -> bool:
     """Returns whether the only folder in a split folder is called `images`, so that it is no class."""
-    folders = [name for name in member_names(top) if (top / name).is_dir()]
+    folders = subfolder_names(top)
     return [name.lower() for name in folders] == ["images"] and not _holds_folders(top / folders[0])
 
 
@@ -182,7 +194,7 @@ def _check_parts(root: Path, folders: Sequence[Path]) -> None:
 
 
 def _holds_folders(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in member_names(folder))
+    return bool(subfolder_names(folder))
 
 
 def _is_class_train(found: dict[Path, SplitName], folders: Sequence[Path]) -> bool:
@@ -202,7 +214,7 @@ def _unwrapped(folder: Path) -> Path:
         and not (folder / inside[0]).is_symlink()
     ):
         within = folder / inside[0]
-        if not any((within / name).is_dir() for name in member_names(within)):
+        if not subfolder_names(within):
             break
         folder = within
     return folder

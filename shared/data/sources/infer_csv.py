@@ -16,6 +16,7 @@ from shared.data.sources.csv_parts import FILE_SPLIT
 from shared.data.sources.infer_groups import (
     class_numbers,
     group_of,
+    repeats,
     table_groups,
     why_none,
     with_several_classes,
@@ -163,7 +164,7 @@ def _label_groups(
             f"{listed(table.columns)}{why_none(table, columns)}"
         )
     groups = {name: without_empty(group, table, notes) for name, group in groups.items()}
-    if not _repeats([cell for cell in table.cells(path_column) if cell]):
+    if not repeats([cell for cell in table.cells(path_column) if cell]):
         return groups, False
     # of a column per class, each row has one
     groups = {n: g.model_copy(update={"kind": "any"}) if g.columns else g for n, g in groups.items()}
@@ -239,7 +240,3 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
     names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}
     header = [names.get(column, column) for column in header]
     return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)
-
-
-def _repeats(cells: list[str]) -> bool:
-    return len(set(cells)) < len(cells)

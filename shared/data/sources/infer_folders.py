@@ -26,7 +26,6 @@ from shared.data.sources.class_folders import (
     split_folders,
 )
 from shared.data.sources.class_lists import listed_name
-from shared.data.sources.file_names import name_of
 from shared.data.sources.folder_names import find_names
 from shared.data.sources.infer_contents import (
     check_contents,
@@ -36,8 +35,10 @@ from shared.data.sources.infer_contents import (
     image_folders,
     is_masks,
 )
+from shared.data.sources.infer_file_names import infer_file_names
 from shared.data.sources.members import (
     IMAGE_SUFFIXES,
+    OF_MASK,
     holds_images,
     images_below,
     is_data,
@@ -47,22 +48,15 @@ from shared.data.sources.members import (
     subfolder_names,
 )
 from shared.data.sources.sheets import Sheet, read_sheets
-from shared.data.sources.split_words import SPLIT_WORDS, split_of, split_of_file, without_numbers
+from shared.data.sources.split_words import split_of, split_of_file, without_numbers
 from shared.errors import DataError
 from shared.names import is_text, name_fault, shown
 from shared.terminal import escaped
 
-PAIRED = re.compile(r"[-_ ](mask|masks|label|gt|seg|segmentation)(_?[0-9]+)?$", re.IGNORECASE)
-"""Matches what the name of such an image has behind that of its image."""
 BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".yml", ".html", ".db", ".ini")
 """Lists the endings of files that lie beside images in class folders and are none."""
 BOXES = frozenset({"annotation", "annotations"})
 """Names folders, in lower case, whose files describe parts of images."""
-NO_CLASS = frozenset({
-    "img", "image", "images", "dsc", "dscn", "dscf", "dcim", "pict", "pxl", "mvi", "sam", "gopr", "dji", "cimg", "picture", "photo", "screenshot", "scan",
-    "frame", "file", "untitled", "snapshot", "mask", "masks", "label", "gt", *SPLIT_WORDS,
-})  # fmt: skip
-"""Lists words with which cameras and programs, and the names of masks and splits begin, so that they are no classes."""
 LEAST_LISTED = 0.5  # of the images, that lists of splits must name
 
 
@@ -86,8 +80,7 @@ class _Layout:
     @property
     def classes(self) -> set[str]:
         """Returns the names of all class folders."""
-        skip = Skip(self.skip)
-        return {name for _, top in self.split.tops for name in subfolder_names(top) if not skip.matches(name)}
+        return {folder.name for _, top in self.split.tops for folder in Skip(self.skip).folders(top)}
 
 
 def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredSource | None:
@@ -99,12 +92,12 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
         return None
     root = data.resolve()
     if not holds_class_images(data):
-        return _infer_names(root)
+        return infer_file_names(root)
     layout = _layout(root)
     top, split, classes, skip, notes = layout.top, layout.split, layout.classes, Skip(layout.skip), list(layout.notes)
     sheets = sheets if sheets is not None else read_sheets(root)
     alone = len(classes) < 2 or all(split_of(without_numbers(name)) for name in classes)
-    if alone and (named := _infer_names(root)) is not None:
+    if alone and (named := infer_file_names(root)) is not None:
         return named
     if [name for name, _ in split.tops] == [None] and not layout.paths:
         check_parts_of_data(root, classes, [sheet.file for sheet in sheets if sheet.file.endswith(".csv")])
@@ -148,22 +141,24 @@ def _layout(root: Path) -> _Layout:
     top, repeated = _top(root)
     notes = [f"left out, since the folders beside it hold its images: {_below(root, each)}/" for each in repeated]
     notes += [f"{_below(root, each)}/ describes parts of the images and is not read" for each in _boxes(root, top)]
-    skip, paths = _left_out(top), _class_paths(root, top)
-    inside = [each for each in _kept(top, Skip([*skip])) if each not in repeated]
+    unlabelled, paths = _left_out(top), _class_paths(root, top)
+    left_out = Skip([*unlabelled])
+    inside = [each for each in _kept(top, left_out) if each not in repeated]
     splits = {folder_split(each) for each in inside}
     if not paths and not ("train" in splits and len(splits - {None}) > 1):
-        notes += check_contents(root, inside, Skip([*skip]))
+        notes += check_contents(root, inside, left_out)
     copied = _copied(root, top, repeated)
-    split = split_folders(top, Problems("skip"), Skip([*skip, *copied]))
-    if empty := _without_images(split, Skip([*skip, *copied])):
-        skip |= empty
-        split = split_folders(top, Problems("skip"), Skip([*skip, *copied]))
-    left_out = Skip([*skip, *copied])
+    left_out = Skip([*unlabelled, *copied])
+    split = split_folders(top, Problems("skip"), left_out)
+    if empty := _without_images(split, left_out):
+        unlabelled |= empty
+        left_out = Skip([*unlabelled, *copied])
+        split = split_folders(top, Problems("skip"), left_out)
     if (train := dict(split.tops).get("train")) is not None:
         check_wrapped(root, [each for _, each in split.tops], left_out)
         notes += check_contents(root, _kept(train, left_out), left_out)
     notes += _other_files([folder for _, each in split.tops for folder in _kept(each, left_out)], root, left_out)
-    return _Layout(top, repeated, split, tuple(sorted(skip | copied)), sorted(skip), paths, notes)
+    return _Layout(top, repeated, split, tuple(sorted(unlabelled | copied)), sorted(unlabelled), paths, notes)
 
 
 def _below(root: Path, folder: Path) -> str:
@@ -189,7 +184,7 @@ def _top(root: Path) -> tuple[Path, list[Path]]:
             return folder, repeated
         if split_of(inside[0].name) is not None and any(is_image_name(name) for name in member_names(folder)):
             return folder, repeated
-        check_detection(folder, [folder / name for name in subfolder_names(folder)])
+        check_detection(folder, Skip().folders(folder))
         folder = inside[0]
 
 
@@ -221,7 +216,7 @@ def _folders_of(path: Path, top: Path) -> set[str]:
 
 def _without_images(split: SplitFolders, skip: Skip) -> set[str]:
     """Returns the names of folders beside class folders that hold no images in any split."""
-    names = {name for _, top in split.tops for name in subfolder_names(top) if not skip.matches(name)}
+    names = {folder.name for _, top in split.tops for folder in skip.folders(top)}
     empty = {name for name in names if not any(holds_images(top / name) for _, top in split.tops)}
     if not empty:
         return empty
@@ -281,7 +276,7 @@ def _left_out(top: Path) -> set[str]:
             endings.update(Path(name).suffix.lower() for name in names if Path(name).suffix.lower() in BESIDE)
             stems = {Path(name).stem for name in names}
             paired = {
-                match[0].lower() for stem in stems if (match := PAIRED.search(stem)) and stem[: match.start()] in stems
+                match[0].lower() for stem in stems if (match := OF_MASK.search(stem)) and stem[: match.start()] in stems
             }
             skip |= {f"*{end}*" if end[-1].isdigit() else f"*{end}.*" for end in paired}
     skip |= {f"*{ending}" for ending in endings}
@@ -308,7 +303,7 @@ def _holds_classes(folder: Path) -> bool:
 
 def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
     """Raises DataError if the training images are of one class and others are not, as in data for finding anomalies."""
-    classes = {name: [each for each in skip.members(top) if (top / each).is_dir()] for name, top in split.tops}
+    classes = {name: [folder.name for folder in skip.folders(top)] for name, top in split.tops}
     tops = dict(split.tops)
     if len(classes.get("train", ["", ""])) == 1 and any(len(each) > 1 for each in classes.values()):
         other = next(name for name, each in classes.items() if len(each) > 1)
@@ -318,7 +313,7 @@ def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
             f"{tops['train'].name}/ and run `tailfill init {shlex.quote(str(root))}` again"
         )
     for top in tops.values() if len(tops) == 1 else ():
-        folders = [name for name in skip.members(top) if (top / name).is_dir()]
+        folders = [folder.name for folder in skip.folders(top)]
         if any("label" in pattern or "mask" in pattern for pattern in skip.patterns) and len(
             {re.sub(r"[0-9]+", "", name) for name in folders}
         ) == 1 < len(folders):
@@ -387,24 +382,3 @@ def _tables(root: Path, split: SplitFolders, classes: set[str]) -> dict[SplitNam
             if name is not None and cells and all(len(line) > 1 and line[1] in classes for line in cells):
                 found[name] = path.relative_to(root).as_posix()
     return found
-
-
-def _infer_names(root: Path) -> InferredSource | None:
-    """Returns the source of images whose names begin with few words that repeat, in one folder or in split folders; None if they do not."""
-    for folder in (root, *(each for each in image_folders(root) if split_of(each.name) in ("train", None))):
-        names = [name_of(name) for name in member_names(folder) if is_image_name(name)]
-        classes = Counter(name for name in names if name is not None)
-        if None in names or not 2 <= len(classes) <= len(names) // 3 or any(map(_is_no_class, classes)):
-            continue
-        fields = {"folder": folder.relative_to(root).as_posix()} if folder != root else {}
-        dataset = FolderSource.model_validate(
-            {"source": "folder", "root": str(root), "group": "label", "by": "name", **fields}
-        )
-        comments = {"by": "the files' names begin with their class", "group": "the question that the names answer"}
-        return InferredSource(dataset, root, comments)
-    return None
-
-
-def _is_no_class(name: str) -> bool:
-    """Returns whether the beginning of a file's name is one that cameras and programs give."""
-    return set(re.split(r"[\W_0-9]+", name.lower())) - {""} <= NO_CLASS

@@ -88,7 +88,7 @@ def class_numbers(table: Table, columns: Sequence[str]) -> str | None:
     for column in columns:
         if UNNAMED.fullmatch(column) is None or not _is_dense(table.cells(column)):
             continue
-        others = [other for other in columns if other != column and _repeats(table.cells(other))]
+        others = [other for other in columns if other != column and repeats(table.cells(other))]
         if all(determines(table, column, other) for other in others):
             return column
     return None
@@ -110,7 +110,8 @@ def determines(table: Table, column: str, other: str) -> bool:
     return all(found.setdefault(a, b) == b for a, b in zip(table.cells(column), table.cells(other), strict=True))
 
 
-def _repeats(cells: list[str]) -> bool:
+def repeats(cells: list[str]) -> bool:
+    """Returns whether a value is in several cells."""
     return len(set(cells)) < len(cells)
 
 

@@ -13,13 +13,14 @@ from shared.config.dataset import CsvSource, FolderSource
 from shared.data.problems import Problems
 from shared.data.schema import LabelSchema
 from shared.data.source import InferredSource, SourceImage
-from shared.data.sources.class_folders import read_folder
+from shared.data.sources.class_folders import check_folders, read_folder
 from shared.data.sources.csv_table import read_csv
 from shared.data.sources.image_finder import said_split
 from shared.data.sources.infer_csv import infer_csv, labelled_tables, without_labels
+from shared.data.sources.infer_families import label_columns, unused_numbers
 from shared.data.sources.infer_folders import infer_folder
 from shared.data.sources.infer_labels import words_of
-from shared.data.sources.infer_tables import infer_tables, label_columns, unused_numbers
+from shared.data.sources.infer_tables import infer_tables
 from shared.data.sources.members import images_below, is_image_name
 from shared.data.sources.sheets import TABLE_SUFFIXES, Sheet, read_sheets
 from shared.data.sources.table_paths import is_url
@@ -74,7 +75,10 @@ def infer_layout(data: Path) -> InferredSource | None:
     if isinstance(source.dataset, CsvSource) and not source.dataset.more and len(tables := labelled_tables(data)) == 1:
         source = infer_csv(data) or source if tables[0].name == source.dataset.file else source
     table = _listed(source)
-    found_folders = _class_folders(data, sheets)
+    try:
+        found_folders = _class_folders(data, sheets)
+    except DataError:
+        found_folders = None
     if found_folders is None:  # the table says what the folders leave open
         _check_splits(source, table)
         _check_unnamed(source, table)
@@ -98,14 +102,11 @@ def infer_layout(data: Path) -> InferredSource | None:
 
 
 def _class_folders(data: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, _Listed] | None:
-    """Returns the source of class folders and what it lists; None if there are none, or if they may be read in two ways."""
-    try:
-        folders = infer_folder(data, sheets)
-        if folders is None or not isinstance(folders.dataset, FolderSource) or folders.dataset.by == "name":
-            return None
-        return folders, _listed(folders)
-    except DataError:
+    """Returns the source of class folders and what it lists; None if there are none. Raises DataError if they may be read in two ways."""
+    folders = infer_folder(data, sheets)
+    if folders is None or not isinstance(folders.dataset, FolderSource) or folders.dataset.by == "name":
         return None
+    return folders, _listed(folders)
 
 
 def _only_table(data: Path, name: str, sheets: Sequence[Sheet]) -> InferredSource | None:
@@ -113,13 +114,19 @@ def _only_table(data: Path, name: str, sheets: Sequence[Sheet]) -> InferredSourc
     try:
         return infer_csv(data)
     except DataError as error:
-        sheet = next((sheet for sheet in sheets if sheet.file == name), None)
-        about_classes = sheet is not None and _is_about_classes(sheet, data)
-        folders = infer_folder(data, sheets) if about_classes else None  # says what is wrong with the folders
-        found = _class_folders(data, sheets)
+        rows = next(
+            (sheet.table.rows for sheet in sheets if sheet.file == name and _is_about_classes(sheet, data)), None
+        )
+        try:
+            found = _class_folders(data, sheets)
+        except DataError:
+            if rows is not None:
+                raise  # what is wrong with the folders
+            found = None
         if found is None:
-            raise
-        if sheet is None or folders is None or len(sheet.table.rows) > MOST_ROWS * len(found[1].schema.class_names):
+            raise error from None
+        folders, listed = found
+        if rows is None or len(rows) > MOST_ROWS * len(listed.schema.class_names):
             raise DataError(f"{error}; if the folders are the classes, move {name} elsewhere") from error
         note = f"{name} has a row per class, not per image: the folders say the classes"
         return replace(folders, notes=(*folders.notes, note))
@@ -142,10 +149,7 @@ def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> In
     if source is None:
         raise DataError(why)
     if isinstance(source.dataset, FolderSource):
-        try:
-            read_folder(source.dataset, source.root, Problems("skip"))
-        except DataError as error:
-            raise DataError(why) from error
+        check_folders(source.dataset, source.root, why)
     return replace(source, notes=(*source.notes, why))
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from shared.config.dataset import SplitName
 from shared.data.sources.csv_file import Table
 from shared.data.sources.image_finder import said_split
-from shared.data.sources.members import is_image_name, member_names
+from shared.data.sources.members import OF_MASK, is_image_name, subfolder_names
 from shared.data.sources.paths import what_exists
 from shared.data.sources.split_words import split_of
 from shared.data.sources.table_paths import TablePaths, image_paths, is_absolute, is_url
@@ -29,8 +29,6 @@ MOST_OUTER = 12  # folders of the root whose own folders are tried; more are cla
 TRIED_PREFIXES = 20  # rows from which a prefix is read
 LEAST_NAME = 4  # characters of a name to which a suffix is tried
 MOST_SUFFIXES = 9  # files whose names begin alike, that are looked at for their suffixes
-OF_MASKS = re.compile(r"[-_. ](mask|masks|gt|label|labels|seg|segmentation)", re.IGNORECASE)
-"""Matches suffixes of images that belong to others and are called as these."""
 LEAST_SHARE = 0.5  # of the rows of a data set, that name images
 
 
@@ -122,13 +120,8 @@ def _plain(root: Path, cells: dict[str, list[str]], split: SplitName | None, bes
 def _inside(root: Path, folder: str) -> list[str]:
     """Returns the folders in a folder and in those, as paths from the root."""
     base = root / folder if folder else root
-    names = [name for name in member_names(base) if (base / name).is_dir()]
-    deeper = [
-        f"{name}/{n}"
-        for name in names[:MOST_FOLDERS]
-        for n in member_names(base / name)[:MOST_FOLDERS]
-        if (base / name / n).is_dir()
-    ]
+    names = subfolder_names(base)
+    deeper = [f"{name}/{n}" for name in names[:MOST_FOLDERS] for n in subfolder_names(base / name)]
     deeper = deeper[:MOST_FOLDERS]
     return [
         name if folder in ("", ".") else f"{folder}/{name}"
@@ -250,7 +243,7 @@ def _with_suffix(root: Path, cells: dict[str, list[str]]) -> PathColumn:
         most = max(shares.values(), default=0.0)
         if most > best.share:
             equal = sorted(suffix for suffix, share in shares.items() if share == most)
-            first, *others = [suffix for suffix in equal if not OF_MASKS.fullmatch(suffix)] or equal
+            first, *others = [suffix for suffix in equal if not OF_MASK.fullmatch(suffix)] or equal
             best = PathColumn(column, ".", lookup="name", suffix=first, share=most, rivals=tuple(others))
     return best
 

@@ -7,6 +7,7 @@ have not changed must not begin anew because somebody looked at their folder.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -27,17 +28,11 @@ LEFT_BEHIND = frozenset({
 """Names files and folders of Windows, macOS, Linux, NAS systems, photo programs, Python and CVS, in lower case. Names that begin with a dot are
 left out as well, which are those of most others: `.DS_Store`, `._photo.jpg`, `.git`, `.ipynb_checkpoints`, `.@__thumb`."""
 LEFT_BEHIND_ENDINGS = (
-    "~",
-    ".swp",
-    ".swo",
-    ".lnk",
-    ".url",
-    ".icloud",
-    ".crdownload",
-    "zone.identifier",
-    "zone.identifier:$data",
-)
+    "~", ".swp", ".swo", ".lnk", ".url", ".icloud", ".crdownload", "zone.identifier", "zone.identifier:$data",
+)  # fmt: skip
 """Lists endings of such names, in lower case. Windows notes in `photo.jpg:Zone.Identifier` that a file is from the web."""
+OF_MASK = re.compile(r"[-_. ](masks?|labels?|gt|seg|segmentation)(_?[0-9]+)?$", re.IGNORECASE)
+"""Matches what the name of an image that says which pixels of another one belong to something has behind the name of that, before the ending."""
 DOCUMENT_SUFFIXES = frozenset({".md", ".rst", ".ipynb", ".pdf", ".doc", ".docx", ".rtf", ".odt", ".bib", ".cff"})
 DOCUMENT_NAMES = frozenset({
     "readme", "license", "licence", "copying", "copyright", "notice", "citation", "changelog", "contributing", "authors", "acknowledgements",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from shared.data.sources.members import images_below, left_behind
+from shared.data.sources.members import holds_images, left_behind
 from shared.errors import DataError
 
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.(?:gz|bz2|xz)|7z|rar)$", re.IGNORECASE)
@@ -59,7 +59,7 @@ def check_file(data: Path) -> None:
 
 def check_images(root: Path) -> None:
     """Raises DataError if a folder holds no images, but archives or files of another kind that may hold them."""
-    if any(images_below(root)):
+    if holds_images(root):
         return
     files = list(islice(_files(root), MOST_FILES))
     for path in files:
