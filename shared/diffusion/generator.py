@@ -91,8 +91,6 @@ class BaseSource:
     """Describes the LoRA with which images are drawn in a few steps, if there is one."""
     compiled: Path | None = None
     """Points to the folder that keeps compiled networks; None if networks are not compiled."""
-    untrained: bool = False
-    """Says that the base's networks get random weights, so that a timing needs none of its large files."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def find_base(name: str, source: BaseSource, layout: Layout = STABLE_DIFFUSION, 
 
         return Base(name, None, local_folder(name, source.settings, source.scratch), layout, replaced)
     if Path(name).is_dir():
-        return Base(name, None, Path(name), layout, replaced, source.untrained)
+        return Base(name, None, Path(name), layout, replaced)
     raise DataError(f"finetune.base: there is no folder {name}; name a folder, an s3://bucket/prefix or a hub name")
 
 

@@ -21,7 +21,7 @@ from shared.data.random_images import random_images
 from shared.data.schema import LabelSchema
 from shared.device import pick_device, release_memory
 from shared.diffusion.generator import BaseSource, SampleRequest, guided_share, sampling
-from shared.diffusion.text_to_image.base import find_base
+from shared.diffusion.text_to_image.base import Base
 from shared.diffusion.text_to_image.base_files import has_weights
 from shared.diffusion.text_to_image.caption import Captioner
 from shared.diffusion.text_to_image.class_tokens import ClassTokens
@@ -54,15 +54,17 @@ def time_text_to_image(
     device = pick_device(resources.device)
     with tempfile.TemporaryDirectory(prefix="tailfill-") as name:
         folder = Path(name)
-        source = BaseSource(settings, folder, str(_small_files(config, settings, folder)), untrained=True)
-        family = find_family(find_base(config.base_location, source, LAYOUTS[config.generator]))
+        small = _small_files(config, settings, folder)
+        family = find_family(
+            Base(config.base_location, config.base_revision, small, LAYOUTS[config.generator], untrained=True)
+        )
         if device.type == "cpu" and (weights := _weights_of_denoiser(family)) > MOST_ON_CPU:
             raise NotTimed(f"on a CPU a network of {weights / 1e6:,.0f} million weights would take minutes per step")
         job = _job(config, family, schema, folder, device)
         try:
             step = _step_seconds(job)
             release_memory()
-            image = _image_seconds(job, family, generate, device, source)
+            image = _image_seconds(job, family, generate, device, BaseSource(settings, folder))
         except InputError as error:
             raise NotTimed(str(error)) from error
         release_memory()

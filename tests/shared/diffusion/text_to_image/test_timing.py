@@ -15,6 +15,7 @@ from shared.config.search import Resources
 from shared.diffusion.generator import BaseSource
 from shared.diffusion.text_to_image import timing
 from shared.diffusion.text_to_image.timing import all_steps, time_text_to_image
+from shared.errors import DataError
 from shared.settings import Settings
 from tests.support.hub_endpoint import point_at
 from tests.support.hub_server import COMMIT, serve_hub
@@ -106,6 +107,18 @@ def test_a_hub_that_does_not_answer_or_has_no_such_base(
             time_text_to_image(stable("some/model"), DRAWING, SCHEMA, CPU, source.settings)
         with pytest.raises(NotTimed, match=r"^some/empty has no files of a Stable Diffusion"):
             time_text_to_image(stable("some/empty"), DRAWING, SCHEMA, CPU, source.settings)
+
+
+def test_a_base_of_no_family_is_named_as_the_study_names_it(
+    tiny_base: Path, tmp_path: Path, source: BaseSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = without_weights(tiny_base, tmp_path / "base")
+    (base / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    config = TextToImageFinetune(generator="text-to-image", base="some/flux")
+    with serve_hub({"some/flux": base}) as hub:
+        point_at(hub.url, monkeypatch)
+        with pytest.raises(DataError, match=r"some/flux"):
+            time_text_to_image(config, DRAWING, SCHEMA, CPU, source.settings)
 
 
 def test_a_network_that_is_too_large_for_a_cpu_is_not_timed(
