@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ from shared.data.schema import LabelSchema
 from shared.device import pick_device
 from shared.stop import StopSignal
 
-FEW, MANY = 16, 64
-"""Set the numbers of images whose epochs are compared, so that what an image takes is told from what a step and an epoch take."""
+FEW = 16
+"""Sets the number of images of the smaller of two sets whose epochs are compared, so that what an image takes is told from what a step and an epoch take."""
+LEAST_TIMES, MOST_TIMES = 4, 64
+"""Bound how many times as many images the larger set has: as many as keep its epochs near SECONDS, since differences of short epochs are noise."""
 SLOW_SECONDS = 0.5
 """Sets the seconds of an epoch of FEW images from which on only the images count."""
 
@@ -57,7 +60,7 @@ class TrainingTime:
 def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Resources) -> TrainingTime:
     """Times an arm's classifier with random weights on random images of `resolution` pixels; raises what its training raises.
 
-    Epochs of FEW images, of MANY in one step, and of MANY in several steps are compared.
+    Epochs of FEW images in one step, and of many in large steps and in small ones, are compared.
     """
     device = pick_device(resources.device)
     clock = work_clock(device.type == "cuda", torch.get_num_threads())
@@ -79,10 +82,11 @@ def time_training(arm: Arm, resolution: int, schema: LabelSchema, resources: Res
     if of_few > SLOW_SECONDS:
         epoch, step, image = 0.0, 0.0, of_few / FEW
     else:
-        data = _build(arm, random_images(schema, resolution, MANY), few, resources, device)
-        (one, spread_of), (several, _) = _epoch(arm, data, clock, MANY), _epoch(arm, data, clock, FEW)
-        image = max(one - of_few, 0.0) / (MANY - FEW)
-        step = max(several - one, 0.0) / (MANY // FEW - 1)
+        times = max(LEAST_TIMES, min(int(SECONDS / of_few), MOST_TIMES)) // LEAST_TIMES * LEAST_TIMES
+        many, large_steps = _repeated(data, times), times // LEAST_TIMES
+        (large, spread_of), (small, _) = _epoch(arm, many, clock, LEAST_TIMES * FEW), _epoch(arm, many, clock, FEW)
+        step = max(small - large, 0.0) / (times - large_steps)
+        image = max(large - of_few - (large_steps - 1) * step, 0.0) / (times * FEW - FEW)
         epoch = max(of_few - step - FEW * image, 0.0)
     weights = sum(tensor.nbytes for tensor in new_network(arm, data, 0).state_dict().values())
     kept = data.inputs.nbytes // max(len(data) * max(views, 1), 1)
@@ -122,6 +126,14 @@ def _build(arm: Arm, images: ImageSet, val: ImageSet, resources: Resources, devi
     count = len(images)
     everything = TrainingSet(images, np.zeros(count, bool), np.ones((count, len(images.schema.groups)), bool))
     return TrainingData.build(arm, everything, val, np.empty(0, np.int64), Runtime(device, resources))
+
+
+def _repeated(data: TrainingData, times: int) -> TrainingData:
+    """Returns data that hold each image so many times; the frozen backbone, which may take longer than an epoch, does not run again."""
+    inputs = copy(data.inputs)
+    inputs.kept = inputs.kept.repeat(times, *[1] * (inputs.kept.dim() - 1))
+    labels, mask = np.tile(data.labels, (times, 1)), np.tile(data.mask, (times, 1))
+    return replace(data, inputs=inputs, labels=labels, mask=mask, generated=np.tile(data.generated, times))
 
 
 def _setup_seconds(data: TrainingData, images: ImageSet, clock: Clock) -> tuple[float, float]:

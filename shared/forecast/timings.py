@@ -29,7 +29,7 @@ from shared.log import Log
 
 FOLDER = "timings"
 """Names the folder in the user's cache."""
-FORM = 2
+FORM = 3
 """Counts the changes of how work is timed after which kept timings are of no use."""
 LIBRARIES = ("torch", "timm", "diffusers")
 
