@@ -156,7 +156,8 @@ class FolderSource(Source):
     lists: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda lists: not lists)
     """Names text files inside `root` that list the images of a split, a path or name per line. Images that none lists are left out."""
     tables: dict[SplitName, str] = Field(default_factory=dict, exclude_if=lambda tables: not tables)
-    """Names, for a split whose images are in no class folders, a text file inside `root` whose lines begin with an image and its class folder."""
+    """Names, for a split whose images are in no class folders, a text file inside `root` whose lines begin with an image and its class folder, after a
+    header if it has one."""
 
 
 class CsvGroup(Section):

@@ -71,8 +71,8 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
         raise DataError(
-            f"{root.name}/: holds {len(classes)} class folders; there must be a folder per class (or train/, val/, test/ "
-            "with a folder per class in each), at least two"
+            f"{root.name}/: holds {len(classes)} class folders{''.join(f' ({shown(name)})' for name in classes)}; there must be a folder per class (or train/, "
+            "val/, test/ with a folder per class in each), at least two, or a CSV with a row per image that names its class (columns `path` and `label`)"
         )
     schema = LabelSchema(groups=(LabelGroup(name=config.group, classes=classes),))
     paths = PathCheck(root, problems)
@@ -82,17 +82,17 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
         for image in _class_images(root, name, folder, _one_hot(classes, names[keys[folder]]), paths, problems, skip)
     ]
     class_where = {f"{config.group}/{names[keys[folder]]}": f"{folder.relative_to(root)}/" for _, folder in folders}
+    without = {folder_split(folder): folder for folder in split.unlabelled}
     for name, table in config.tables.items():
-        images += table_images(
-            root, table, name, {key: _one_hot(classes, label) for key, label in names.items()}, paths, problems
-        )
+        classes_of = {key: _one_hot(classes, label) for key, label in names.items()}
+        images += table_images(root, without.get(name), table, name, classes_of, paths, problems)
     listed: tuple[str, ...] = ()
     if config.lists:
         images, listed = divided(images, root, config.lists)
     notes = listed + tuple(
         f"The images in {folder.relative_to(root)}/ are in no class folder, so they have no labels and were left out."
-        for folder in split.unlabelled
-        if not config.tables
+        for name, folder in without.items()
+        if name not in config.tables
     )
     return ImageListing(schema, images, len(images), notes=notes, class_where=class_where)
 
@@ -140,7 +140,9 @@ def split_folders(root: Path, problems: Problems, skip: Skip | None = None) -> S
         return SplitFolders([(None, root)], [])
     splits = list(found.values())
     if len(set(splits)) < len(splits):
-        raise DataError(f"{root.name}/: two folders name one split, got {[f.name for f in found]}; keep one")
+        raise DataError(
+            f"{root.name}/: two folders name one split, got {[f.name for f in found]}; keep one, or join them"
+        )
     if "train" not in splits or len(splits) < 2:
         (folder, split), *_ = found.items()
         raise DataError(

@@ -63,24 +63,38 @@ def _split(path: str, splits: Mapping[str, SplitName]) -> SplitName | None:
 
 
 def table_images(
-    root: Path, file: str, split: SplitName, labels: Mapping[str, Labels], paths: PathCheck, problems: Problems
+    root: Path,
+    folder: Path | None,
+    file: str,
+    split: SplitName,
+    labels: Mapping[str, Labels],
+    paths: PathCheck,
+    problems: Problems,
 ) -> list[SourceImage]:
-    """Returns the images that a text file labels, whose lines begin with the name of an image near it and the name of a class folder."""
+    """Returns the images that a text file labels, whose lines begin with the name of an image and the name of a class folder.
+
+    The images lie in a folder, or near the file if that is None. The first line may be a header.
+    """
     path = path_below(root, file, "dataset.tables", DataError)
-    near = {found.name: found.relative_to(root).as_posix() for found in images_below(path.parent)}
+    near = {found.name: found.relative_to(root).as_posix() for found in images_below(folder or path.parent)}
+    stems = {PurePosixPath(name).stem: name for name in near}
     images = []
     for number, line in enumerate(read_text_file(path, file, MOST_BYTES).split("\n"), 1):
-        cells, where = line.replace(",", " ").split(), f"{file} line {number}"
+        cells, where = table_cells(line), f"{file} line {number}"
         if not cells:
             continue
-        name = (
-            cells[0]
-            if cells[0] in near
-            else next((f"{cells[0]}{end}" for end in (".JPEG", ".jpg", ".png") if f"{cells[0]}{end}" in near), None)
-        )
-        if name is None or len(cells) < 2 or cells[1] not in labels:
-            message = f"must name an image below {path.parent.name}/ and a class folder, got {shown(line.strip())}"
+        name = cells[0] if cells[0] in near else stems.get(cells[0])
+        label = labels.get(cells[1]) if len(cells) > 1 else None
+        if number == 1 and name is None and label is None:
+            continue
+        if name is None or label is None:
+            message = f"must name an image below {(folder or path.parent).name}/ and a class folder, got {shown(line.strip())}"
             problems.add("label outside its group" if name else "missing file", where, message)
         elif (checked := paths.check(near[name], where)) is not None:
-            images.append(SourceImage(checked[0], where, checked[1], labels[cells[1]], split))
+            images.append(SourceImage(checked[0], where, checked[1], label, split))
     return images
+
+
+def table_cells(line: str) -> list[str]:
+    """Returns the words of a line, between blanks and commas."""
+    return line.replace(",", " ").split()

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from shared.data.source import SPLITS
@@ -30,7 +31,10 @@ VIEWS = frozenset({
     "outside", "day", "night", "light", "dark", "view",
 })  # fmt: skip
 """Lists words that say from where or when something was photographed, not what it is."""
+SETS = frozenset({"dataset", "datasets"})
+"""Lists words in the names of folders that are data sets, not classes."""
 MOST_COMPARED = 500  # files of a folder whose names are compared with those of another one
+LEAST_SAME = 0.9  # of the names in a folder of other versions of images, that these have
 MOST_READ = 8  # files of a folder that may be a copy, whose content is compared
 MOST_NAMED = 16  # folders in an error
 
@@ -86,6 +90,32 @@ def _is_copy(folder: Path, named: dict[str, Path]) -> bool:
     return not images
 
 
+def parts_without_labels(folders: Sequence[Path]) -> list[Path]:
+    """Returns the folders that hold images in no class folders, beside one folder alone that holds folders: `test/` beside `photos/cat/` and `photos/dog/`.
+
+    They must be named like parts of a data set, or hold other versions of images in class folders, which have the same names: `resized/` beside `images/`.
+    Those beside a folder that is called as a split are split folders themselves.
+    """
+    held = [_look(folder, Skip()) for folder in folders]
+    deep = [each for each in held if len(each.inside) > 1]
+    if len(deep) != 1 or split_of(deep[0].folder.name) is not None:
+        return []
+    flat = [each.folder for each in held if each.is_flat]
+    if len(flat) < len(held) - 1:
+        return []
+    if not all(part_of(each.name) is not None for each in flat):
+        stems = {path.stem for path in images_below(deep[0].top)}
+        flat = [each for each in flat if part_of(each.name) is not None or _are_versions(each, stems)]
+    return flat if len(flat) == len(held) - 1 else []
+
+
+def _are_versions(folder: Path, stems: Collection[str]) -> bool:
+    """Returns whether nearly all names of images in a folder, which are not mere numbers, are among others, without endings."""
+    names = [path.stem for path in islice(images_below(folder), MOST_COMPARED)]
+    same = sum(name in stems and not name.isdecimal() for name in names)
+    return bool(names) and same >= LEAST_SAME * len(names)
+
+
 @dataclass(frozen=True)
 class _Held:
     """Holds what is in a folder that looks like a class."""
@@ -120,6 +150,7 @@ def check_contents(root: Path, folders: Sequence[Path], skip: Skip) -> list[str]
     """
     held = [_look(folder, skip) for folder in folders]
     _check_splits(root, held)
+    _check_sets(root, held)
     _check_parts(root, held)
     parts = {part_of(folder.name) for folder in folders}
     if None in parts or len(parts) < 2:  # else whoever reads them says so
@@ -151,8 +182,9 @@ def check_wrapped(root: Path, tops: Sequence[Path], skip: Skip) -> None:
 
 
 def check_parts_of_data(root: Path, names: Collection[str], tables: Sequence[str]) -> None:
-    """Raises DataError if all class folders are named like parts of a data set, whose images have no labels then."""
-    if len(names) < 2 or not all(part_of(name) for name in names):
+    """Raises DataError if all class folders, or most and for different splits, are named like parts of a data set: their images have no labels then."""
+    parts = [part for name in names if (part := part_of(name)) is not None]
+    if len(names) < 2 or (len(parts) < len(names) and (2 * len(parts) < len(names) or len(set(parts)) < 2)):
         return
     table = f"; `tailfill init {shlex.quote(str(root / tables[0]))}` says what that table lacks" if tables else ""
     raise DataError(
@@ -199,6 +231,16 @@ def _check_splits(root: Path, held: Sequence[_Held]) -> None:
     raise DataError(
         f"{holds}, so it is a data set of its own, not a class; run {_commands([*(each.folder for each in sets), *others])}{beside}"
     )
+
+
+def _check_sets(root: Path, held: Sequence[_Held]) -> None:
+    """Raises DataError if all folders hold folders and are called data sets: `Grading_dataset` and `Classification_dataset`."""
+    called = [each.folder for each in held if SETS & set(re.split(r"[\W_]+", each.folder.name.lower()))]
+    if len(held) > 1 and len(called) == len(held) and all(len(each.inside) > 1 for each in held):
+        raise DataError(
+            f"{root.name}/: {_names([folder.name for folder in called], 4)} are called data sets and hold folders; to read one of them, run "
+            f"{_commands(called)}; if they are classes, rename them"
+        )
 
 
 def _check_parts(root: Path, held: Sequence[_Held]) -> None:

@@ -22,7 +22,15 @@ from shared.data.sources.infer_groups import (
     with_several_classes,
     without_empty,
 )
-from shared.data.sources.infer_labels import LABELS, MOST_NUMBERS, column_comments, split_column, unit_column, words_of
+from shared.data.sources.infer_labels import (
+    LABELS,
+    MOST_NUMBERS,
+    column_comments,
+    repeated_id,
+    split_column,
+    unit_column,
+    words_of,
+)
 from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.label_cells import is_whole
@@ -100,6 +108,7 @@ def table_source(
     notes: list[str] = []
     wanted = [c for c in free if c not in taken and not is_split_column(c) and (columns is None or c in columns)]
     groups, per_label = _label_groups(table, found.column, wanted, notes)
+    group_by = group_by or repeated_id(free, table.cells)
     if not per_label:
         groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
     if unnamed(fields.get("header")):

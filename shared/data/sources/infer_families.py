@@ -67,8 +67,9 @@ def find_families(sheets: Sequence[Sheet]) -> list[Family]:
         found = {column for sheet in same for column in labels[sheet.file]}
         same = [sheet for sheet in same if any(len(set(sheet.table.cells(column))) > 1 for column in found)]
         folds: dict[int, dict[SplitName | None, Sheet]] = {}
+        once = len({sheet.split for sheet in same}) == len(same)  # then a number, as in `train_1.csv`, counts no folds
         for sheet in sorted(same, key=_rows):  # `train` before `trainval`
-            folds.setdefault(sheet.fold, {}).setdefault(sheet.split, sheet)
+            folds.setdefault(0 if once else sheet.fold, {}).setdefault(sheet.split, sheet)
         first = folds[min(folds)] if folds else {}
         whole = "train" in first and len(first) > 1 and None not in first
         parts: list[dict[SplitName | None, Sheet]] = [first] if whole else [{None: sheet} for sheet in first.values()]

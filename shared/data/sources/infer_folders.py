@@ -25,7 +25,7 @@ from shared.data.sources.class_folders import (
     holds_class_images,
     split_folders,
 )
-from shared.data.sources.class_lists import listed_name
+from shared.data.sources.class_lists import listed_name, table_cells
 from shared.data.sources.folder_names import find_names
 from shared.data.sources.infer_contents import (
     check_contents,
@@ -34,6 +34,7 @@ from shared.data.sources.infer_contents import (
     copies,
     image_folders,
     is_masks,
+    parts_without_labels,
 )
 from shared.data.sources.infer_file_names import infer_file_names
 from shared.data.sources.members import (
@@ -48,7 +49,7 @@ from shared.data.sources.members import (
     subfolder_names,
 )
 from shared.data.sources.sheets import Sheet, read_sheets
-from shared.data.sources.split_words import split_of, split_of_file, without_numbers
+from shared.data.sources.split_words import part_of, split_of, split_of_file, split_within, without_numbers
 from shared.errors import DataError
 from shared.names import is_text, name_fault, shown
 from shared.terminal import escaped
@@ -66,8 +67,8 @@ class _Layout:
 
     top: Path
     """Gives the folder that holds class folders or split folders."""
-    repeated: Sequence[Path]
-    """Lists the folders that are left out, as the folders beside them hold their images."""
+    beside: Sequence[Path]
+    """Lists the folders that are left out, as the folders beside them hold their images, or as nothing says the labels of theirs."""
     split: SplitFolders
     skip: tuple[str, ...]
     """Lists patterns of names in `top` that are no classes."""
@@ -109,8 +110,8 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
     if paths or found:
         fields["names"] = paths or (found[1] if found else {})
     lists = _lists(root, top, sheets) if len(split.tops) == 1 else {}
-    tables = _tables(root, split, classes)
-    passed_over = len(split.tops) == 1 and all(each.parent == top for each in layout.repeated)
+    tables = _tables(root, split, classes, sheets)
+    passed_over = len(split.tops) == 1 and all(each.parent == top for each in layout.beside)
     if top != root and not (lists or tables or fields.get("names")) and passed_over:
         fields.pop("folder")  # whoever reads the folder passes over those around it, too
         if split_folders(root, Problems("skip"), skip).tops != split.tops:
@@ -138,27 +139,40 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
 
 def _layout(root: Path) -> _Layout:
     """Finds the class folders; raises DataError that names commands to run instead if the folders that look like them cannot be classes."""
-    top, repeated = _top(root)
+    top, repeated, unknown = _top(root)
     notes = [f"left out, since the folders beside it hold its images: {_below(root, each)}/" for each in repeated]
+    notes += [
+        f"{_below(root, each)}/ is left out, since its images lie in no class folders, so that nothing says their labels; if it is a class, rename it and run "
+        f"`tailfill init {shlex.quote(str(root))}` again"
+        for each in unknown
+    ]
     notes += [f"{_below(root, each)}/ describes parts of the images and is not read" for each in _boxes(root, top)]
     unlabelled, paths = _left_out(top), _class_paths(root, top)
-    left_out = Skip([*unlabelled])
+    others = _beside_splits(top, Skip([*unlabelled]))
+    notes += [
+        f"{_below(root, each)}/ is left out, since it lies beside the split folders; to read it, too, move its images into one of them"
+        for each in others
+    ]
+    beside = {glob.escape(each.name) for each in others}
+    left_out = Skip([*unlabelled, *beside])
     inside = [each for each in _kept(top, left_out) if each not in repeated]
     splits = {folder_split(each) for each in inside}
     if not paths and not ("train" in splits and len(splits - {None}) > 1):
         notes += check_contents(root, inside, left_out)
-    copied = _copied(root, top, repeated)
-    left_out = Skip([*unlabelled, *copied])
+    known = _copied(root, top, repeated) | beside
+    left_out = Skip([*unlabelled, *known])
     split = split_folders(top, Problems("skip"), left_out)
     if empty := _without_images(split, left_out):
         unlabelled |= empty
-        left_out = Skip([*unlabelled, *copied])
+        left_out = Skip([*unlabelled, *known])
         split = split_folders(top, Problems("skip"), left_out)
     if (train := dict(split.tops).get("train")) is not None:
         check_wrapped(root, [each for _, each in split.tops], left_out)
         notes += check_contents(root, _kept(train, left_out), left_out)
     notes += _other_files([folder for _, each in split.tops for folder in _kept(each, left_out)], root, left_out)
-    return _Layout(top, repeated, split, tuple(sorted(unlabelled | copied)), sorted(unlabelled), paths, notes)
+    return _Layout(
+        top, [*repeated, *unknown], split, tuple(sorted(unlabelled | known)), sorted(unlabelled), paths, notes
+    )
 
 
 def _below(root: Path, folder: Path) -> str:
@@ -169,21 +183,24 @@ def _kept(top: Path, skip: Skip) -> list[Path]:
     return [folder for folder in image_folders(top) if not skip.matches(folder.name)]
 
 
-def _top(root: Path) -> tuple[Path, list[Path]]:
-    """Returns the folder that holds class folders or split folders, and copies of folders in it and around it.
+def _top(root: Path) -> tuple[Path, list[Path], list[Path]]:
+    """Returns the folder that holds class folders or split folders, copies of folders in it and around it, and parts of the data without labels around it.
 
-    Folders around all images are passed over.
+    Folders around all other images are passed over.
     """
-    folder, repeated = root, list[Path]()
+    folder, repeated, unknown = root, list[Path](), list[Path]()
     while True:
         inside = image_folders(folder)
         twice = copies(inside)
         repeated += twice
         inside = [each for each in inside if each not in twice]
+        parts = parts_without_labels(inside)
+        inside = [each for each in inside if each not in parts]
         if len(inside) != 1 or inside[0].is_symlink() or not image_folders(inside[0]):
-            return folder, repeated
+            return folder, repeated, unknown
         if split_of(inside[0].name) is not None and any(is_image_name(name) for name in member_names(folder)):
-            return folder, repeated
+            return folder, repeated, unknown
+        unknown += parts
         check_detection(folder, Skip().folders(folder))
         folder = inside[0]
 
@@ -290,6 +307,14 @@ def _left_out(top: Path) -> set[str]:
     return skip
 
 
+def _beside_splits(top: Path, skip: Skip) -> list[Path]:
+    """Returns the folders beside split folders that are none themselves, but are named like parts of the data set: `test_simple/`."""
+    splits = {each: folder_split(each) for each in _kept(top, skip)}
+    if "train" not in splits.values() or len(set(splits.values()) - {None}) < 2:
+        return []
+    return [each for each, split in splits.items() if split is None and part_of(each.name) is not None]
+
+
 def _repeats(folder: Path, others: Sequence[Path]) -> bool:
     """Returns whether a folder holds the split folders once more, as an archive that was packed twice does."""
     names = {other.name for other in others if split_of(other.name) is not None}
@@ -371,14 +396,19 @@ def _ends(path: str) -> Iterator[str]:
     yield from ("/".join(parts[at:]) for at in range(len(parts)))
 
 
-def _tables(root: Path, split: SplitFolders, classes: set[str]) -> dict[SplitName, str]:
-    """Returns the text files in split folders without class folders that label their images by the names of class folders."""
+def _tables(root: Path, split: SplitFolders, classes: set[str], sheets: Sequence[Sheet]) -> dict[SplitName, str]:
+    """Returns the files, in split folders without class folders or beside tables, that label the images there by the names of class folders."""
     found: dict[SplitName, str] = {}
     for folder in split.unlabelled:
-        name = split_of(folder.name)
-        for path in sorted(path for path in folder.glob("*.txt") if path.is_file()):
+        name = folder_split(folder)
+        inside = [path for path in sorted(folder.glob("*.txt")) if path.is_file()]
+        tables = [root / sheet.file for sheet in sheets if split_within(sheet.stem) == name]
+        stems = {path.stem for path in images_below(folder)} if tables else set()
+        for path in [*inside, *tables]:
             with path.open(encoding="utf-8", errors="replace") as file:
-                cells = [line.replace(",", " ").split() for line in file.readlines(1 << 16)]
-            if name is not None and cells and all(len(line) > 1 and line[1] in classes for line in cells):
+                rows = [table_cells(line) for line in file.readlines(1 << 16)]
+            if path in tables:  # it has a header, and may be about other images
+                rows = rows[1:] if all(row and PurePosixPath(row[0]).stem in stems for row in rows[1:]) else []
+            if name is not None and rows and all(len(row) > 1 and row[1] in classes for row in rows):
                 found[name] = path.relative_to(root).as_posix()
     return found

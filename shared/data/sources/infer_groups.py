@@ -13,6 +13,7 @@ from shared.data.sources.csv_table import NOT, TRUTH
 from shared.data.sources.infer_labels import (
     CIRCUMSTANCES,
     LABELS,
+    LEAST_ROWS,
     MOST_CLASSES,
     MOST_NAMED_CLASSES,
     MOST_NUMBERS,
@@ -24,6 +25,7 @@ from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_
 from shared.names import shown
 
 SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
+MANY_LISTS = 2  # times as many different lists of names with blanks between them as names
 UNNAMED = re.compile(r"column_\d+")
 """Matches the name that a column gets if its file names none."""
 DENSE = 0.9  # of the numbers up to the largest, that classes must have: one split may lack some
@@ -47,7 +49,20 @@ def table_groups(table: Table, columns: Sequence[str], notes: list[str]) -> dict
         name: group
         for name, group in groups.items()
         if not any(_is_code_of(table, group.column, other) for other in columns_of.values())
+        and not any(_repeats_lists(table, group, other) for other in groups.values())
     }
+
+
+def _repeats_lists(table: Table, flags: CsvGroup, lists: CsvGroup) -> bool:
+    """Returns whether a 0/1 column per class says the same as a column of lists of the classes' names."""
+    if flags.columns is None or lists.column is None or lists.kind != "any":
+        return False
+    read = LabelCells(lists, table.cells(lists.column)).read
+    return all(
+        {name for name in flags.columns if TRUTH.get(row.cells[name].lower()) == 1}
+        == set(read(row.cells[lists.column]) or [])
+        for row in table.rows
+    )
 
 
 def _is_code_of(table: Table, column: str | None, other: str) -> bool:
@@ -101,7 +116,12 @@ def _is_dense(cells: list[str]) -> bool:
     times = Counter(int(whole(cell)) for cell in known)
     low, high = min(times), max(times)
     dense = low in (0, 1) and len(times) >= DENSE * (high - low + 1)
-    return dense and 1 < len(times) <= MOST_NAMED_CLASSES and min(times.values()) > 1 and len(known) >= 3 * len(times)
+    return (
+        dense
+        and 1 < len(times) <= MOST_NAMED_CLASSES
+        and min(times.values()) > 1
+        and len(known) >= LEAST_ROWS * len(times)
+    )
 
 
 def determines(table: Table, column: str, other: str) -> bool:
@@ -123,25 +143,43 @@ def _is_flags(cells: list[str]) -> bool:
 def group_of(column: str, cells: list[str], notes: list[str]) -> CsvGroup | None:
     """Returns the label group of a column, None if it holds no labels; adds to `notes` what might be meant otherwise."""
     known = [cell for cell in cells if not is_missing(cell)]
+    if all(map(_is_boxes, known)):
+        return None
     if holds_brackets(known):
         lists = CsvGroup(kind="any", column=column, separator=",")
-        names = Counter(name for cell in known for name in LabelCells(lists, known).read(cell) or [])
-        return lists if _repeat_enough(names) else None
+        read = LabelCells(lists, known).read
+        names = Counter(name for cell in known for name in read(cell) or [])
+        one_per_class = names.keys() <= {"0", "1"}
+        return lists if _repeat_enough(names) and not one_per_class else None
     if (separator := _separator(known)) is not None or (separator := _blank(column, known)) is not None:
         return _noted(CsvGroup(kind="any", column=column, separator=separator), column, cells, notes)
     group = CsvGroup(kind="one", column=column)
     return _noted(group, column, cells, notes) if _is_class(column, known, LabelCells(group, known)) else None
 
 
+def _is_boxes(cell: str) -> bool:
+    """Returns whether a cell holds classes with the four numbers of their boxes, as ImageNet's tables do: `n01440764 111 108 230 173`."""
+    words = cell.split()
+    return (
+        bool(words) and len(words) % 5 == 0 and all(_is_number(word) for place, word in enumerate(words) if place % 5)
+    )
+
+
 def _blank(column: str, cells: list[str]) -> str | None:
-    """Returns the blank if cells are lists with blanks between names, each of which is a cell of its own, too; else None."""
+    """Returns the blank if cells are lists with blanks between names, else None.
+
+    Then each of the names is a cell of its own, too, or a column of labels has many more lists of different lengths than names.
+    """
     names = Counter(name for cell in cells for name in cell.split())
-    several = [cell for cell in cells if " " in cell]
-    return " " if several and names.keys() <= set(cells) and _repeat_enough(names) else None
+    several = {cell for cell in cells if " " in cell}
+    alone = names.keys() <= set(cells)
+    many = len(several) > MANY_LISTS * len(names) and len({cell.count(" ") for cell in several}) > 1
+    listed = alone or (words_of(column) in LABELS and many)
+    return " " if several and listed and _repeat_enough(names) else None
 
 
 def _repeat_enough(names: Counter[str]) -> bool:
-    return 0 < len(names) <= MOST_CLASSES and names.total() >= 3 * len(names)
+    return 0 < len(names) <= MOST_CLASSES and names.total() >= LEAST_ROWS * len(names)
 
 
 def _noted(group: CsvGroup, column: str, cells: list[str], notes: list[str]) -> CsvGroup:
@@ -166,9 +204,7 @@ def _noted(group: CsvGroup, column: str, cells: list[str], notes: list[str]) -> 
             f"{shown(column)}: {listed(kinds)} differ in capitals only and count as different classes; write them alike if they are one"
         )
     if group.separator == " " and group.kind == "any":
-        notes.append(
-            f"{shown(column)}: names with a blank between them are taken for several classes, each of which also stands alone"
-        )
+        notes.append(f"{shown(column)}: names with a blank between them are taken for several classes")
     if all(map(is_whole, known)) and any("." in cell for cell in known):
         classes = tuple(sorted(set(map(whole, classes)), key=int))
     elif not unsure:
@@ -248,7 +284,7 @@ def _separator(cells: list[str]) -> str | None:
 
 def _is_class(column: str, cells: list[str], labels: LabelCells) -> bool:
     values, named = labels.found, words_of(column) in LABELS
-    most, least = (MOST_NAMED_CLASSES, 2) if named else (MOST_CLASSES, 3)
+    most, least = (MOST_NAMED_CLASSES, 2) if named else (MOST_CLASSES, LEAST_ROWS)
     if not 2 <= len(values) <= most or len(cells) < least * len(values):
         return False
     if not all(map(_is_number, values)):

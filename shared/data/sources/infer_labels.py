@@ -9,6 +9,7 @@ from shared.config.dataset import COLUMNS
 from shared.data.sources.split_words import is_split_column, split_of
 
 MOST_CLASSES = 200
+LEAST_ROWS = 3  # per class of a column that is not called as labels are
 MOST_NAMED_CLASSES = 20_000  # of a column that is called as labels are
 MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for classes, not for a measurement
 UNITS = frozenset({
@@ -21,10 +22,12 @@ UNITS = frozenset({
 LABELS = frozenset({
     "label", "labels", "class", "classes", "category", "target", "targets", "y", "diagnosis", "dx", "species", "breed", "class_id", "classid", "category_id",
     "classname", "class_name", "finding", "findings", "finding_labels", "emotion", "individual_ids", "landmark_id", "label_id", "species_id", "breed_id",
+    "diagnostic", "disease", "tags",
 })  # fmt: skip
 """Names columns that are labels, whatever they hold."""
 CIRCUMSTANCES = frozenset({
-    "sex", "gender", "age", "age_approx", "patient_age", "patient_gender", "patient_sex", "dx_type", "localization", "anatom_site_general", "view",
+    "sex", "gender", "age", "age_approx", "patient_age", "patient_gender", "patient_sex", "dx_type", "localization", "anatom_site_general",
+    "anatom_site_general_challenge", "view",
     "view_position", "ap_pa", "frontal_lateral", "follow_up", "source", "license", "licence", "photographer", "confidence",
     "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "is_occluded", "is_truncated", "is_group_of", "is_depiction", "is_inside",
 })  # fmt: skip
@@ -48,7 +51,17 @@ def words_of(column: str) -> str:
 
 def unit_column(columns: Iterable[str], cells: Callable[[str], Sequence[object]]) -> str | None:
     """Returns the first column of products, patients and the like, of which one has several images; None if there is none."""
-    return next((c for c in columns if words_of(c) in UNITS and 1 < len(set(cells(c))) < len(cells(c))), None)
+    units = [(column, cells(column)) for column in columns if words_of(column) in UNITS]
+    return next((column for column, values in units if 1 < len(set(map(str, values))) < len(values)), None)
+
+
+def repeated_id(columns: Iterable[str], cells: Callable[[str], Sequence[str]]) -> str | None:
+    """Returns the first column `id` that repeats on too few rows for a class, as that of a person whose eyes have a row each; None if there is none."""
+    for column in columns:
+        different, rows = len(set(cells(column))), len(cells(column))
+        if words_of(column) == "id" and 1 < different < rows < LEAST_ROWS * different:
+            return column
+    return None
 
 
 def split_column(columns: Iterable[str], cells: Callable[[str], Sequence[object]]) -> str | None:

@@ -95,10 +95,20 @@ def infer_layout(data: Path) -> InferredSource | None:
     if in_folders.divided and _repeats_folders(source, table):
         why = "one of its columns repeats the folders' names, and the others have the same classes"
         return _without_table(folders, source, table, why)
-    if len(table.images) < LEAST_SHARE * len(in_folders.images) and not (table.divided and not in_folders.divided):
+    others = in_folders.images if in_folders.divided else _others(in_folders, table)
+    if len(table.images) < LEAST_SHARE * len(others) and not (table.divided and not in_folders.divided):
         why = f"it names {len(table.images):,} images, and the folders hold {len(in_folders.images):,}"
         return _without_table(folders, source, table, why)
     return source
+
+
+def _others(in_folders: _Listed, table: _Listed) -> Sequence[SourceImage]:
+    """Returns the images in class folders without other versions of those that a table names, which have the same names in another folder."""
+    named = {image.path for image in table.images}
+    names = {PurePosixPath(path).name for path in named}
+    if len(names) < len(named):  # then a name says no image
+        return in_folders.images
+    return [each for each in in_folders.images if each.path in named or PurePosixPath(each.path).name not in names]
 
 
 def _class_folders(data: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, _Listed] | None:
@@ -133,11 +143,17 @@ def _only_table(data: Path, name: str, sheets: Sequence[Sheet]) -> InferredSourc
 
 
 def _is_about_classes(sheet: Sheet, data: Path) -> bool:
-    """Returns whether a table has about a row for each folder of images, and neither names images nor has a column that looks like labels."""
+    """Returns whether a table has about a row for each folder of images, and neither names images nor has a column that looks like labels.
+
+    URLs may be those of images, unless most rows name a folder.
+    """
     cells = [cell for row in sheet.table.rows for cell in row.cells.values()]
     folders = {path.parent for path in images_below(data) if path.parent != data}
+    names = {words_of(folder.name) for folder in folders}
+    named = sum(any(words_of(cell) in names for cell in row.cells.values()) for row in sheet.table.rows)
+    urls = 2 * named <= len(sheet.table.rows) and any(map(is_url, cells))
     few = len(sheet.table.rows) <= MOST_ROWS * len(folders)
-    return few and not any(is_image_name(cell) or is_url(cell) for cell in cells) and not label_columns(sheet)
+    return few and not urls and not any(map(is_image_name, cells)) and not label_columns(sheet)
 
 
 def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> InferredSource | None:

@@ -106,7 +106,8 @@ def _plain(root: Path, cells: dict[str, list[str]], split: SplitName | None, bes
     folders = list(dict.fromkeys([beside, ".", *_inside(root, ""), *_inside(root, beside)]))
     best = PathColumn(next(iter(cells)), ".")
     candidates = [column for column in cells if any(map(is_image_name, cells[column]))]
-    for column in candidates:
+    # of columns of as many images, that with the most different names first: others name the left and the right eye of a person on each row
+    for column in sorted(candidates, key=lambda column: -len(set(cells[column]))):
         shares = {folder: _share(TablePaths(root / folder), cells[column]) for folder in folders}
         most = max(shares.values())
         if most > best.share:

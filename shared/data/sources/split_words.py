@@ -15,7 +15,7 @@ SPLIT_WORDS: dict[str, SplitName] = {word: split for split, words in _WORDS.item
 """Maps each word to its split."""
 AROUND = frozenset({
     "set", "sets", "data", "dataset", "split", "seg", "image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "sample", "samples",
-    "folder", "files", "public", "private", "x", "the",
+    "folder", "files", "public", "private", "x", "the", "mini", "small", "full",
 })  # fmt: skip
 """Lists words that may stand beside it: `training_set`, `seg_train`, `Test Images`, `PublicTest`."""
 SPLIT_COLUMNS = frozenset({

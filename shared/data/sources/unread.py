@@ -33,6 +33,8 @@ KINDS = {
     r"\.(tfrecords?|tfrec)(-\d+-of-\d+)?": ("TFRecord", "save the images as PNG, in a folder per class"),
 }
 """Maps the ends of names to formats of images that are not read, with what to do."""
+OTHER_ARRAYS = {r"\.npz": ("NumPy archives whose arrays have no names that say what they are", ARRAYS)}
+"""Maps the end of the names of archives that are read if their arrays are called so."""
 LABELS = {
     r"\.mat": ("MATLAB data", TABLE),
     r"\.xlsx?": ("an Excel file", "save it as CSV (Excel: `CSV UTF-8`)"),
@@ -63,7 +65,7 @@ def check_images(root: Path) -> None:
         return
     files = list(islice(_files(root), MOST_FILES))
     for path in files:
-        if (found := _kind(path.name, KINDS)) is not None:
+        if (found := _kind(path.name, KINDS | OTHER_ARRAYS)) is not None:
             raise DataError(
                 f"{root.name}/: holds no images but {found[0]} ({path.relative_to(root)}), which is not read; {found[1]}"
             )

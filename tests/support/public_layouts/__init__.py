@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tests.support.public_layouts.boxes import BOXES
 from tests.support.public_layouts.folders import FOLDERS
+from tests.support.public_layouts.left_out import LEFT_OUT
 from tests.support.public_layouts.lists import LISTS
 from tests.support.public_layouts.nested_folders import NESTED_FOLDERS
 from tests.support.public_layouts.tables import TABLES
 from tests.support.public_layouts.tables_and_folders import TABLES_AND_FOLDERS
 
-PUBLIC_LAYOUTS = [*FOLDERS, *NESTED_FOLDERS, *TABLES, *TABLES_AND_FOLDERS, *LISTS, *BOXES]
+PUBLIC_LAYOUTS = [*FOLDERS, *NESTED_FOLDERS, *TABLES, *TABLES_AND_FOLDERS, *LEFT_OUT, *LISTS, *BOXES]

@@ -159,11 +159,13 @@ def _places_train(draw: Drawing) -> None:
     draw.text("categories_places365.txt", *(f"{place} {number}" for number, place in enumerate(PLACES)))
 
 
+LETTERS = [*(chr(ord("A") + n) for n in range(26)), "del", "nothing", "space"]
+
+
 def _asl(draw: Drawing) -> None:
-    letters = [*(chr(ord("A") + n) for n in range(26)), "del", "nothing", "space"]
-    for name in letters:
+    for name in LETTERS:
         draw.images(f"asl_alphabet_train/asl_alphabet_train/{name}/{name}{number}.jpg" for number in range(1, 3))
-    draw.images(f"asl_alphabet_test/asl_alphabet_test/{name}_test.jpg" for name in letters)
+    draw.images(f"asl_alphabet_test/asl_alphabet_test/{name}_test.jpg" for name in LETTERS)
 
 
 def _new_plant_diseases(draw: Drawing) -> None:
@@ -251,6 +253,27 @@ NESTED_FOLDERS = [
         "LC25000", f"{KAGGLE}/andrewmvd/lung-and-colon-cancer-histopathological-images", _lung_colon, [{"": ORGANS}]
     ),
     Layout("Places365, training images", f"{VISION}/places365.py", _places_train, [{"": PLACES_TRAIN}]),
+    Layout(
+        "Places365",
+        f"{VISION}/places365.py",
+        _places,
+        [{"": {place[3:]: 4 for place in PLACES}}],
+        says=["val_256/ is left out", "if it is a class, rename it"],
+    ),
+    Layout(
+        "ASL Alphabet",
+        f"{KAGGLE}/grassknoted/asl-alphabet",
+        _asl,
+        [{"": dict.fromkeys(LETTERS, 2)}],
+        says=["asl_alphabet_test/ is left out"],
+    ),
+    Layout(
+        "New Plant Diseases",
+        f"{KAGGLE}/vipoooool/new-plant-diseases-dataset",
+        _new_plant_diseases,
+        [{"train": dict.fromkeys(LEAVES, 3), "val": dict.fromkeys(LEAVES, 3)}],
+        says=["test/ is left out", "the folders beside it hold its images"],
+    ),
     Layout("COVID-QU-Ex", f"{KAGGLE}/anasmohammedtahir/covidqu", _lung_masks, [LUNG_MASKS], ["Normal"]),
     Layout("A Large Scale Fish Dataset", f"{KAGGLE}/crowww/a-large-scale-fish-dataset", _fish, [{"": FISH}], ["Trout"]),
     Layout(
@@ -331,20 +354,5 @@ NESTED_FOLDERS = [
         f"{KAGGLE}/tanlikesmath/diabetic-retinopathy-resized",
         _retina_resized,
         refused=["resized_train/, resized_train_cropped/", "not like classes", "/trainLabels.csv`"],
-    ),
-    Layout(
-        "Places365", f"{VISION}/places365.py", _places, refused=["val_256/ is named like a part", "/data_256_standard`"]
-    ),
-    Layout(
-        "ASL Alphabet",
-        f"{KAGGLE}/grassknoted/asl-alphabet",
-        _asl,
-        refused=["asl_alphabet_test/ is named like a part", "/asl_alphabet_train`"],
-    ),
-    Layout(
-        "New Plant Diseases",
-        f"{KAGGLE}/vipoooool/new-plant-diseases-dataset",
-        _new_plant_diseases,
-        refused=["holds train/, valid/", "/New Plant Diseases Dataset(Augmented)'`"],
     ),
 ]

@@ -234,7 +234,8 @@ TABLES_AND_FOLDERS = [
         "Traffic Sign Dataset",
         f"{KAGGLE}/datasets/ahemateja19bec1025/traffic-sign-dataset-classification",
         _traffic_signs,
-        refused=["TEST/"],
+        [{"": {f"Speed limit ({5 * code + 5}km/h)": 2 for code in range(58)}}],
+        says=["traffic_Data/TEST/ is left out", "labels.csv has a row per class"],
     ),
     Layout(
         "Human Protein Atlas",

@@ -213,3 +213,11 @@ def test_numbers_are_columns_of_the_labels(tmp_path: Path) -> None:
     config = ArraysSource(source="arrays", root="unused", file="a.npz", numbers=(1, 3))
     with pytest.raises(ConfigError, match=r"dataset\.numbers: the labels have the columns 0 to 2, got 3"):
         read_arrays(config, tmp_path, Problems("skip"))
+
+
+def test_archives_whose_arrays_have_no_names_are_named_with_a_remedy(tmp_path: Path) -> None:
+    for part in ("imgs", "labels"):
+        np.savez(tmp_path / f"kmnist-train-{part}.npz", np.zeros((4, 28, 28), np.uint8))
+    (tmp_path / "kmnist_classmap.csv").write_text("index,codepoint,char\n0,U+304A,o\n")
+    with pytest.raises(DataError, match=r"kmnist-train-imgs\.npz.*arrays train_images, train_labels"):
+        infer_source(tmp_path)

@@ -63,10 +63,24 @@ def test_a_text_file_labels_the_images_near_it(tmp_path: Path, picture: Callable
     (tmp_path / "val" / "labels.txt").write_text(lines)
     problems = Problems("skip")
     found = table_images(
-        tmp_path, "val/labels.txt", "val", {"n01": CAT, "n02": DOG}, PathCheck(tmp_path, problems), problems
+        tmp_path, None, "val/labels.txt", "val", {"n01": CAT, "n02": DOG}, PathCheck(tmp_path, problems), problems
     )
     assert [(image.path, image.labels.tolist(), image.split) for image in found] == [
         ("val/images/a.png", [1, 0], "val"),
         ("val/images/b.png", [0, 1], "val"),
     ]
     assert problems.counts == {"missing file": 1, "label outside its group": 1}
+
+
+def test_a_table_labels_the_images_of_a_folder_elsewhere(tmp_path: Path, picture: Callable[[Path], Path]) -> None:
+    for name in ("val/a.JPEG", "val/b.JPEG", "train/c.JPEG"):
+        picture(tmp_path / name)
+    lines = "ImageId,PredictionString\na,n01 1 2 3 4 \nb,n02 5 6 7 8 n02 1 1 1 1 \nc,n01 1 2 3 4 \n"
+    (tmp_path / "val.csv").write_text(lines)
+    problems, labels = Problems("skip"), {"n01": CAT, "n02": DOG}
+    found = table_images(tmp_path, tmp_path / "val", "val.csv", "val", labels, PathCheck(tmp_path, problems), problems)
+    assert [(image.path, image.labels.tolist()) for image in found] == [
+        ("val/a.JPEG", [1, 0]),
+        ("val/b.JPEG", [0, 1]),
+    ]
+    assert problems.counts == {"missing file": 1}

@@ -225,3 +225,13 @@ def test_many_values_of_another_key_are_said_unless_folders_are_the_classes(tmp_
         infer_source(folder(tmp_path / "flat", rows))
     rows = [{"file_name": f"{'cat' if n % 2 else 'dog'}/{n}.png", "Id": n % 24} for n in range(48)]
     assert infer_source(folder(tmp_path / "classes", rows)).dataset.source == "folder"
+
+
+def test_objects_are_no_units_and_no_splits(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": f"{n}.png", "label": "ab"[n % 2], "patient": {"age": n}, "split": {"of": n}, "more": [{"x": n}]}
+        for n in range(8)
+    ]
+    dataset, images, _ = inferred(folder(tmp_path, rows))
+    assert list(dataset.groups) == ["label"]
+    assert len(images) == 8

@@ -207,3 +207,50 @@ def test_images_and_boxes_in_numbered_folders_are_no_classes(draw: Callable[...,
         box.parent.mkdir(parents=True, exist_ok=True)
         box.write_text("0 0.5 0.5 0.1 0.1")
     assert "hold images with boxes" in refused(root)
+
+
+def test_parts_without_labels_beside_the_only_folder_of_classes_are_left_out_and_said(
+    draw: Callable[..., Path],
+) -> None:
+    source = infer_source(draw("photos/cat", "photos/dog", "for test", "eval_2020"))
+    assert read(source) == (("cat", "dog"), 4)
+    said = [f"{name}/ is left out, since its images lie in no class folders" for name in ("eval_2020", "for test")]
+    assert all(any(words in note for note in source.notes) for words in said), source.notes
+
+
+@pytest.mark.parametrize("others", [("birds",), ("for test", "birds"), ("for test", "more/cow", "more/emu")])
+def test_a_folder_that_may_be_a_class_is_not_left_out(draw: Callable[..., Path], others: tuple[str, ...]) -> None:
+    root = draw("photos/cat", "photos/dog", *others)
+    if "for test" in others:
+        assert "for test/ is named like a part of a data set" in refused(root)
+    else:
+        assert read(infer_source(root)) == (("birds", "photos"), 6)
+
+
+def test_other_versions_of_the_images_are_left_out_but_not_numbers(tmp_path: Path, picture: Picture) -> None:
+    for names, root in (("ab", tmp_path / "named"), ("12", tmp_path / "numbered")):
+        for name in names:
+            for folder in ("images/cat", "images/dog", "small"):
+                picture(root / folder / f"{name}.png")
+    assert read(infer_source(tmp_path / "named")) == (("cat", "dog"), 4)
+    assert read(infer_source(tmp_path / "numbered")) == (("images", "small"), 6)
+
+
+def test_parts_of_the_data_beside_split_folders_are_left_out_and_said(draw: Callable[..., Path]) -> None:
+    source = infer_source(draw("train/cat", "train/dog", "test/cat", "test/dog", "test_simple/cat", "test_simple/dog"))
+    assert read(source) == (("cat", "dog"), 8)
+    assert any("test_simple/ is left out, since it lies beside the split folders" in note for note in source.notes)
+
+
+def test_data_sets_beside_each_other_are_refused_with_their_commands(draw: Callable[..., Path]) -> None:
+    root = draw("colour_dataset/cat", "colour_dataset/dog", "grey_dataset/ape", "grey_dataset/emu")
+    message = refused(root)
+    assert f"`tailfill init {root}/colour_dataset` or `tailfill init {root}/grey_dataset`" in message
+
+
+def test_folders_for_different_splits_are_no_classes(draw: Callable[..., Path]) -> None:
+    assert "are named like parts of a data set" in refused(draw("my_train", "my_test", "query"))
+
+
+def test_a_few_classes_may_have_words_of_splits_in_their_names(draw: Callable[..., Path]) -> None:
+    assert read(infer_source(draw("train station", "test tube", "cup", "pan", "pot")))[0][0] == "cup"

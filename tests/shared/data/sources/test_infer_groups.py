@@ -75,3 +75,41 @@ def test_what_may_be_labels_is_said(rows: list[list[object]], why: str) -> None:
     said = why_none(table(["tags"], *rows), ["tags"])
     assert why in said
     assert bool(said) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["n01 1 2 3 4", "n02 1 2 3 4"] * 9, None),  # boxes
+        (["n01 1 2 3 4 n01 5 6 7 8 ", "n02 1 2 3 4"] * 9, None),
+        (["9" * 5000 + " 1 1 1 1", "a"] * 9, "one"),
+        (["[0, 1, 0]", "[1, 0, 0]"] * 9, None),  # a 0 or 1 per class
+        (["['a', 'a']", "['b']"] * 9, "any"),
+    ],
+)
+def test_boxes_and_a_0_or_1_per_class_in_one_cell_are_no_labels(cells: list[str], kind: str | None) -> None:
+    found = table_groups(table(["label"], *([cell] for cell in cells)), ["label"], [])
+    assert [group.kind for group in found.values()] == ([kind] if kind else [])
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "kind"),
+    [
+        ("tags", [" ".join("abcdef"[i] for i in range(6) if n >> i & 1) for n in range(3, 64)], "any"),
+        ("tags", ["red apple", "green apple", "red pear", "green pear"] * 9, "one"),
+        ("tags", [f"{a} {b}" for a in "abcde" for b in "vwxyz" for _ in range(3)], "one"),  # names of two words
+        ("kind", [" ".join("abcdef"[i] for i in range(6) if n >> i & 1) for n in range(3, 64)] * 3, "one"),
+    ],
+)
+def test_blanks_are_between_names_if_a_column_of_labels_has_many_more_lists_than_names(
+    column: str, cells: list[str], kind: str
+) -> None:
+    (group,) = table_groups(table([column], *([cell] for cell in cells)), [column], []).values()
+    assert group.kind == kind
+
+
+def test_columns_per_class_that_say_the_same_as_lists_are_left_out() -> None:
+    rows = [("['a', 'b']", 1, 1), ("['b']", 0, 1), ("[]", 0, 0)] * 4
+    assert list(table_groups(table(["genre", "a", "b"], *rows), ["genre", "a", "b"], [])) == ["genre"]
+    rows = [*rows, ("['a']", 1, 1)]
+    assert list(table_groups(table(["genre", "a", "b"], *rows), ["genre", "a", "b"], [])) == ["labels", "genre"]
