@@ -83,12 +83,19 @@ def read_folder(config: FolderSource, root: Path, problems: Problems) -> ImageLi
     ]
     class_where = {f"{config.group}/{names[keys[folder]]}": f"{folder.relative_to(root)}/" for _, folder in folders}
     without = {folder_split(folder): folder for folder in split.unlabelled}
+    listed: tuple[str, ...] = ()
     for name, table in config.tables.items():
         classes_of = {key: _one_hot(classes, label) for key, label in names.items()}
-        images += table_images(root, without.get(name), table, name, classes_of, paths, problems)
-    listed: tuple[str, ...] = ()
+        labelled = table_images(root, without.get(name), table, name, classes_of, paths, problems)
+        images += labelled
+        beside = sum(1 for _ in images_below(without[name])) - len(labelled) if name in without else 0
+        if beside > 0:
+            listed += (
+                f"{beside:,} images in {without[name].relative_to(root)}/ are on no line of {table}, and were left out.",
+            )
     if config.lists:
-        images, listed = divided(images, root, config.lists)
+        images, left_out = divided(images, root, config.lists)
+        listed += left_out
     notes = listed + tuple(
         f"The images in {folder.relative_to(root)}/ are in no class folder, so they have no labels and were left out."
         for name, folder in without.items()

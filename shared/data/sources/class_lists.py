@@ -76,23 +76,37 @@ def table_images(
     The images lie in a folder, or near the file if that is None. The first line may be a header.
     """
     path = path_below(root, file, "dataset.tables", DataError)
-    near = {found.name: found.relative_to(root).as_posix() for found in images_below(folder or path.parent)}
-    stems = {PurePosixPath(name).stem: name for name in near}
+    near = NearImages(folder or path.parent)
     images = []
     for number, line in enumerate(read_text_file(path, file, MOST_BYTES).split("\n"), 1):
         cells, where = table_cells(line), f"{file} line {number}"
         if not cells:
             continue
-        name = cells[0] if cells[0] in near else stems.get(cells[0])
+        image = near.find(cells[0])
         label = labels.get(cells[1]) if len(cells) > 1 else None
-        if number == 1 and name is None and label is None:
+        if number == 1 and image is None and label is None:
             continue
-        if name is None or label is None:
+        if image is None or label is None:
             message = f"must name an image below {(folder or path.parent).name}/ and a class folder, got {shown(line.strip())}"
-            problems.add("label outside its group" if name else "missing file", where, message)
-        elif (checked := paths.check(near[name], where)) is not None:
+            problems.add("label outside its group" if image else "missing file", where, message)
+        elif (checked := paths.check(image.relative_to(root).as_posix(), where)) is not None:
             images.append(SourceImage(checked[0], where, checked[1], label, split))
     return images
+
+
+class NearImages:
+    """Finds the images below a folder by their names, with or without the ending and the folders before it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._found: dict[str, Path | None] = {}
+        for path in images_below(folder):
+            for name in (path.name, path.stem):  # of a name that two images have, neither is meant
+                self._found[name] = None if name in self._found else path
+
+    def find(self, cell: str) -> Path | None:
+        """Returns the image that a cell names; None if there is none, or if there are several."""
+        name = PurePosixPath(cell.replace("\\", "/"))
+        return self._found.get(name.name) or self._found.get(name.stem)
 
 
 def table_cells(line: str) -> list[str]:

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from shared.data.source import SPLITS
@@ -104,16 +103,19 @@ def parts_without_labels(folders: Sequence[Path]) -> list[Path]:
     if len(flat) < len(held) - 1:
         return []
     if not all(part_of(each.name) is not None for each in flat):
-        stems = {path.stem for path in images_below(deep[0].top)}
+        stems = [path.stem for path in images_below(deep[0].top)]
         flat = [each for each in flat if part_of(each.name) is not None or _are_versions(each, stems)]
     return flat if len(flat) == len(held) - 1 else []
 
 
-def _are_versions(folder: Path, stems: Collection[str]) -> bool:
-    """Returns whether nearly all names of images in a folder, which are not mere numbers, are among others, without endings."""
-    names = [path.stem for path in islice(images_below(folder), MOST_COMPARED)]
-    same = sum(name in stems and not name.isdecimal() for name in names)
-    return bool(names) and same >= LEAST_SAME * len(names)
+def _are_versions(folder: Path, stems: Sequence[str]) -> bool:
+    """Returns whether the images in a folder are about as many as others, given by their names without endings, and nearly all called as these.
+
+    The names must tell the images apart: those that cameras and programs number in each folder do not.
+    """
+    names, others = [path.stem for path in images_below(folder)], set(stems)
+    same = sum(name in others and not name.isdecimal() for name in names)
+    return len(others) >= LEAST_SAME * len(stems) and same >= LEAST_SAME * max(len(names), len(others))
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def table_source(
     notes: list[str] = []
     wanted = [c for c in free if c not in taken and not is_split_column(c) and (columns is None or c in columns)]
     groups, per_label = _label_groups(table, found.column, wanted, notes)
-    group_by = group_by or repeated_id(free, table.cells)
+    if group_by is None and not divided and divided_by is None:  # else each split may number its own images
+        group_by = repeated_id(free, table.cells)
     if not per_label:
         groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
     if unnamed(fields.get("header")):

@@ -15,8 +15,8 @@ from shared.data.sources.split_words import is_split_column, rest_of_name
 from shared.names import shown
 
 LEAST_SHARE = 0.9  # of the rows that a file must have to say something about them
-MEASURES = frozenset({"box", "boxes", "bbox", "bounding", "landmark", "landmarks", "keypoints", "locs", "meta"})
-"""Lists words in the names of files that measure images, or describe classes."""
+MEASURES = frozenset({"box", "boxes", "bbox", "bounding", "landmark", "landmarks", "keypoints", "locs"})
+"""Lists words in the names of files that measure images."""
 
 
 @dataclass
@@ -30,6 +30,11 @@ class Family:
 
     def __post_init__(self) -> None:
         self.images = {image for sheet in self.files.values() for image in images_of(sheet)}
+
+    @property
+    def count(self) -> int:
+        """Returns how many images its files name, those of equal names in different folders each."""
+        return len({cell for sheet in self.files.values() for cell in sheet.table.cells(image_column(sheet)) if cell})
 
     @property
     def first(self) -> Sheet:

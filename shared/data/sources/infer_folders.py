@@ -25,7 +25,7 @@ from shared.data.sources.class_folders import (
     holds_class_images,
     split_folders,
 )
-from shared.data.sources.class_lists import listed_name, table_cells
+from shared.data.sources.class_lists import NearImages, listed_name, table_cells
 from shared.data.sources.folder_names import find_names
 from shared.data.sources.infer_contents import (
     check_contents,
@@ -58,6 +58,7 @@ BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".y
 """Lists the endings of files that lie beside images in class folders and are none."""
 BOXES = frozenset({"annotation", "annotations"})
 """Names folders, in lower case, whose files describe parts of images."""
+LEAST_TWICE = 0.9  # of the images in class folders, that must be there in two formats to be said
 LEAST_LISTED = 0.5  # of the images, that lists of splits must name
 
 
@@ -169,7 +170,8 @@ def _layout(root: Path) -> _Layout:
     if (train := dict(split.tops).get("train")) is not None:
         check_wrapped(root, [each for _, each in split.tops], left_out)
         notes += check_contents(root, _kept(train, left_out), left_out)
-    notes += _other_files([folder for _, each in split.tops for folder in _kept(each, left_out)], root, left_out)
+    folders = [folder for _, each in split.tops for folder in _kept(each, left_out)]
+    notes += _other_files(folders, root, left_out) + _twice(folders, root)
     return _Layout(
         top, [*repeated, *unknown], split, tuple(sorted(unlabelled | known)), sorted(unlabelled), paths, notes
     )
@@ -256,6 +258,23 @@ def _other_files(folders: Sequence[Path], root: Path, skip: Skip) -> list[str]:
     return [
         f"{len(found):,} files in class folders are not named as images are, such as {shown(_below(root, min(found)))}, and `prepare` stops at those that are "
         f"none; add them to dataset.skip, e.g. {pattern!r}"
+    ]
+
+
+def _twice(folders: Sequence[Path], root: Path) -> list[str]:
+    """Returns a note if nearly all images in class folders are there in two formats: one may be the mask of the other."""
+    endings: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in images_below(folder):
+            endings.setdefault(str(path.with_suffix("")), set()).add(path.suffix)
+    (pair, number), *_ = Counter(frozenset(each) for each in endings.values()).most_common(1) or [(frozenset(), 0)]
+    if len(pair) != 2 or number < LEAST_TWICE * len(endings):
+        return []
+    first, second = sorted(pair)
+    name = shown(f"{Path(next(iter(endings))).relative_to(root).as_posix()}{first}")
+    return [
+        f"most images are there twice, as {first} and {second}, such as {name}; if one is the mask of the other, or a copy, add it to dataset.skip, e.g. "
+        f"'*{second}'"
     ]
 
 
@@ -403,12 +422,12 @@ def _tables(root: Path, split: SplitFolders, classes: set[str], sheets: Sequence
         name = folder_split(folder)
         inside = [path for path in sorted(folder.glob("*.txt")) if path.is_file()]
         tables = [root / sheet.file for sheet in sheets if split_within(sheet.stem) == name]
-        stems = {path.stem for path in images_below(folder)} if tables else set()
+        near = NearImages(folder) if tables else None
         for path in [*inside, *tables]:
             with path.open(encoding="utf-8", errors="replace") as file:
                 rows = [table_cells(line) for line in file.readlines(1 << 16)]
-            if path in tables:  # it has a header, and may be about other images
-                rows = rows[1:] if all(row and PurePosixPath(row[0]).stem in stems for row in rows[1:]) else []
+            if near is not None and path in tables:  # it has a header, and may be about other images
+                rows = rows[1:] if all(row and near.find(row[0]) is not None for row in rows[1:]) else []
             if name is not None and rows and all(len(row) > 1 and row[1] in classes for row in rows):
                 found[name] = path.relative_to(root).as_posix()
     return found

@@ -25,6 +25,7 @@ from shared.data.sources.label_cells import MISSING_OR_CLASS, LabelCells, holds_
 from shared.names import shown
 
 SEVERAL_SHARE = 0.1  # of the images, that have several classes if a row is a label
+LEAST_LENGTHS = 3  # different numbers of names in lists with blanks between them: names of several words have two or so
 MANY_LISTS = 2  # times as many different lists of names with blanks between them as names
 UNNAMED = re.compile(r"column_\d+")
 """Matches the name that a column gets if its file names none."""
@@ -78,7 +79,7 @@ def _is_code_of(table: Table, column: str | None, other: str) -> bool:
 
 def _groups(table: Table, columns: Sequence[str], notes: list[str]) -> dict[str, CsvGroup]:
     groups: dict[str, CsvGroup] = {}
-    flags = [c for c in columns if _is_flags(table.cells(c))]
+    flags = [c for c in columns if words_of(c) not in LABELS and _is_flags(table.cells(c))]
     numbers = class_numbers(table, columns)
     if len(flags) > 1:
         single = all(sum(TRUTH.get(row.cells[c].lower()) == 1 for c in flags) == 1 for row in table.rows)
@@ -173,7 +174,7 @@ def _blank(column: str, cells: list[str]) -> str | None:
     names = Counter(name for cell in cells for name in cell.split())
     several = {cell for cell in cells if " " in cell}
     alone = names.keys() <= set(cells)
-    many = len(several) > MANY_LISTS * len(names) and len({cell.count(" ") for cell in several}) > 1
+    many = len(several) > MANY_LISTS * len(names) and len({cell.count(" ") for cell in several}) >= LEAST_LENGTHS
     listed = alone or (words_of(column) in LABELS and many)
     return " " if several and listed and _repeat_enough(names) else None
 

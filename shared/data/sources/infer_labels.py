@@ -15,6 +15,7 @@ MOST_NUMBERS = 20  # distinct whole numbers in a column that is still taken for 
 UNITS = frozenset({
     "unit", "identity", "person", "person_id", "patient", "patient_id", "product", "product_id", "item", "item_id", "subject",
     "subject_id", "case_id", "lesion_id", "personid", "patientid", "productid", "itemid", "subjectid", "caseid", "lesionid",
+    "observation_id", "study_id", "series_id", "video_id",
 })  # fmt: skip
 """Names columns, in lower case, whose equal values must stay in one split."""
 
@@ -27,7 +28,7 @@ LABELS = frozenset({
 """Names columns that are labels, whatever they hold."""
 CIRCUMSTANCES = frozenset({
     "sex", "gender", "age", "age_approx", "patient_age", "patient_gender", "patient_sex", "dx_type", "localization", "anatom_site_general",
-    "anatom_site_general_challenge", "view",
+    "anatom_site_general_challenge", "laterality", "year", "month", "day", "view",
     "view_position", "ap_pa", "frontal_lateral", "follow_up", "source", "license", "licence", "photographer", "confidence",
     "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "is_occluded", "is_truncated", "is_group_of", "is_depiction", "is_inside",
 })  # fmt: skip

@@ -37,6 +37,7 @@ CORNERS = (
 )
 """Lists the names of columns, as `words_of` gives them, that together say a box."""
 USABLE = 0.9  # of the images that a table names, that must be found
+MOST_UNREAD = 3  # files that are named in notes
 MOST_ROWS = 2  # rows for each folder of images, in a table that is about classes
 
 
@@ -47,6 +48,11 @@ class _Listed:
     schema: LabelSchema
     images: Sequence[SourceImage]
     problem: str
+
+    @property
+    def files(self) -> set[object]:
+        """Returns where its images are."""
+        return {image.content for image in self.images}
 
     @property
     def divided(self) -> bool:
@@ -70,7 +76,7 @@ def infer_layout(data: Path) -> InferredSource | None:
         tables = labelled_tables(data)
         if len(tables) == 1 and not without_labels(tables[0]):
             return _only_table(data, tables[0].name, sheets)
-        return _without_lists(infer_folder(data, sheets) or infer_csv(data), sheets)
+        return _with_unread(_without_lists(infer_folder(data, sheets) or infer_csv(data), sheets), sheets, root)
     source, named = found
     if isinstance(source.dataset, CsvSource) and not source.dataset.more and len(tables := labelled_tables(data)) == 1:
         source = infer_csv(data) or source if tables[0].name == source.dataset.file else source
@@ -95,6 +101,8 @@ def infer_layout(data: Path) -> InferredSource | None:
     if in_folders.divided and _repeats_folders(source, table):
         why = "one of its columns repeats the folders' names, and the others have the same classes"
         return _without_table(folders, source, table, why)
+    if table.files.isdisjoint(in_folders.files):
+        return _without_table(folders, source, table, "it names none of the images in class folders")
     others = in_folders.images if in_folders.divided else _others(in_folders, table)
     if len(table.images) < LEAST_SHARE * len(others) and not (table.divided and not in_folders.divided):
         why = f"it names {len(table.images):,} images, and the folders hold {len(in_folders.images):,}"
@@ -104,11 +112,11 @@ def infer_layout(data: Path) -> InferredSource | None:
 
 def _others(in_folders: _Listed, table: _Listed) -> Sequence[SourceImage]:
     """Returns the images in class folders without other versions of those that a table names, which have the same names in another folder."""
-    named = {image.path for image in table.images}
-    names = {PurePosixPath(path).name for path in named}
-    if len(names) < len(named):  # then a name says no image
+    names = {PurePosixPath(image.path).name for image in table.images}
+    if len(names) < len(table.files):  # then a name says no image
         return in_folders.images
-    return [each for each in in_folders.images if each.path in named or PurePosixPath(each.path).name not in names]
+    files = table.files
+    return [each for each in in_folders.images if each.content in files or PurePosixPath(each.path).name not in names]
 
 
 def _class_folders(data: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, _Listed] | None:
@@ -147,13 +155,14 @@ def _is_about_classes(sheet: Sheet, data: Path) -> bool:
 
     URLs may be those of images, unless most rows name a folder.
     """
-    cells = [cell for row in sheet.table.rows for cell in row.cells.values()]
     folders = {path.parent for path in images_below(data) if path.parent != data}
+    if len(sheet.table.rows) > MOST_ROWS * len(folders):
+        return False
+    cells = [cell for row in sheet.table.rows for cell in row.cells.values()]
     names = {words_of(folder.name) for folder in folders}
     named = sum(any(words_of(cell) in names for cell in row.cells.values()) for row in sheet.table.rows)
     urls = 2 * named <= len(sheet.table.rows) and any(map(is_url, cells))
-    few = len(sheet.table.rows) <= MOST_ROWS * len(folders)
-    return few and not urls and not any(map(is_image_name, cells)) and not label_columns(sheet)
+    return not urls and not any(map(is_image_name, cells)) and not label_columns(sheet)
 
 
 def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> InferredSource | None:
@@ -167,6 +176,20 @@ def _without_lists(source: InferredSource | None, sheets: Sequence[Sheet]) -> In
     if isinstance(source.dataset, FolderSource):
         check_folders(source.dataset, source.root, why)
     return replace(source, notes=(*source.notes, why))
+
+
+def _with_unread(source: InferredSource | None, sheets: Sequence[Sheet], root: Path) -> InferredSource | None:
+    """Returns the source of class folders with a note on files with rows for at least half of the images, which name none."""
+    if source is None or not isinstance(source.dataset, FolderSource):
+        return source
+    images = sum(1 for _ in images_below(root))
+    unread = [s for s in sheets if s.path is None and 2 * len(s.table.rows) >= images]
+    notes = tuple(
+        f"{shown(sheet.file)} is not read, since no column names the images; `tailfill init {shlex.quote(str(root / sheet.file))}` says what it lacks"
+        for sheet in unread[:MOST_UNREAD]
+        if sheet.file not in (*source.dataset.tables.values(), *source.dataset.lists.values())
+    )
+    return replace(source, notes=(*source.notes, *notes))
 
 
 def _check_readable(root: Path, sheets: Sequence[Sheet]) -> None:
@@ -263,6 +286,9 @@ def _repeats_folders(source: InferredSource, table: _Listed) -> bool:
 def _without_table(folders: InferredSource, source: InferredSource, table: _Listed, why: str) -> InferredSource:
     """Returns the source of class folders, with a note that says why the table is left out, and how to read it alone if it can be."""
     assert isinstance(source.dataset, CsvSource)
+    assert isinstance(folders.dataset, FolderSource)
+    if source.dataset.file in folders.dataset.tables.values():
+        return folders
     file = source.root / source.dataset.file
     below = all(isinstance(image.content, Path) and image.content.is_relative_to(file.parent) for image in table.images)
     alone = below and not table.problem and not source.dataset.more and file.suffix.lower() in TABLE_SUFFIXES

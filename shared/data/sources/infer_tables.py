@@ -43,8 +43,8 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, i
     families = every = find_families(sheets)
     if not families:
         return _by_id(root, sheets)
-    most = max(len(family.images) for family in families)
-    families = [family for family in families if len(family.images) >= LEAST_SHARE * most]
+    most = max(family.count for family in families)
+    families = [family for family in families if family.count >= LEAST_SHARE * most]
     main = min(families, key=lambda family: (only_numbers(family), not family.divided, len(family.first.others)))
     _check_same_form(root, main, sheets)
     folders = _image_folders(main)

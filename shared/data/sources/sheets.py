@@ -30,6 +30,7 @@ NAMES = frozenset({
 })  # fmt: skip
 """Names columns of images, in lower case, in lists whose first line names the columns."""
 _NUMBER = re.compile(r"-?[0-9.]+")
+_ID = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])[\w-]+")
 NO_LABELS = frozenset({"readme", "license", "licence", "submission", "requirements", "changelog", "agreement"})
 """Lists words in the names of files that hold no labels."""
 
@@ -90,7 +91,7 @@ def read_sheets(root: Path) -> list[Sheet]:
     sheets = []
     for path in _files(root):
         try:
-            sheet = _read(root, path)
+            sheet = _read(root, path, names)
         except DataError:  # whoever is told to read this file says what is wrong with it
             continue
         if sheet is not None and 0 < len(sheet.table.columns) <= MOST_COLUMNS and sheet.table.rows:
@@ -133,7 +134,7 @@ def _members(folder: Path) -> list[Path]:
         return []
 
 
-def _read(root: Path, path: Path) -> Sheet | None:
+def _read(root: Path, path: Path, names: TablePaths) -> Sheet | None:
     file = path.relative_to(root).as_posix()
     if path.suffix.lower() == ".txt":
         return _text(path, file)
@@ -141,7 +142,9 @@ def _read(root: Path, path: Path) -> Sheet | None:
     first = first_row(path, delimiter)
     if len(first) > MOST_COLUMNS:
         return None
-    header = tuple(f"column_{n}" for n in range(1, len(first) + 1)) if any(map(is_image_name, first)) else None
+    # an id names an image without its ending
+    named = any(is_image_name(cell) or (_ID.fullmatch(cell) and names.exists(cell)) for cell in first)
+    header = tuple(f"column_{n}" for n in range(1, len(first) + 1)) if named else None
     table = read_table(path, Problems("skip"), delimiter, header)
     return Sheet(file, delimiter, header, 0, table)
 
@@ -185,6 +188,8 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _delimiter(rows: list[str]) -> Delimiter:
+    if all(is_image_name(row.partition(" ")[0]) and " " in row for row in rows):  # names may have commas
+        return " "
     signs: tuple[Delimiter, ...] = ("\t", ",")
     for sign in signs:
         if len({row.count(sign) for row in rows}) == 1 and sign in rows[0]:

@@ -15,7 +15,7 @@ SPLIT_WORDS: dict[str, SplitName] = {word: split for split, words in _WORDS.item
 """Maps each word to its split."""
 AROUND = frozenset({
     "set", "sets", "data", "dataset", "split", "seg", "image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "sample", "samples",
-    "folder", "files", "public", "private", "x", "the", "mini", "small", "full",
+    "folder", "files", "public", "private", "x", "the", "mini",
 })  # fmt: skip
 """Lists words that may stand beside it: `training_set`, `seg_train`, `Test Images`, `PublicTest`."""
 SPLIT_COLUMNS = frozenset({
@@ -84,6 +84,8 @@ def part_of(text: str) -> str | None:
     """Returns which part of a data set a name seems to say, though it is no word of `split_of`: `my_train` and `fold1`; None if it says none."""
     if (split := split_within(text)) is not None:
         return split
+    if {"unlabeled", "unlabelled"} & set(_words(text)):
+        return "unlabelled"
     words, numbers = _words(without_numbers(text)), re.findall(r"[0-9]+", text)
     return f"part {numbers[0]}" if numbers and len(words) == 1 and words[0] in PARTS else None
 

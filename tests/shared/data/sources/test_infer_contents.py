@@ -227,13 +227,35 @@ def test_a_folder_that_may_be_a_class_is_not_left_out(draw: Callable[..., Path],
         assert read(infer_source(root)) == (("birds", "photos"), 6)
 
 
-def test_other_versions_of_the_images_are_left_out_but_not_numbers(tmp_path: Path, picture: Picture) -> None:
-    for names, root in (("ab", tmp_path / "named"), ("12", tmp_path / "numbered")):
+@pytest.mark.parametrize(
+    ("cats", "dogs", "small", "classes"),
+    [
+        ("ab", "cd", "abcd", ("cat", "dog")),
+        ("ab", "cd", "ab", ("images", "small")),  # too few
+        ("ab", "ab", "ab", ("images", "small")),  # a name says no image
+        ("12", "34", "1234", ("images", "small")),  # numbers
+    ],
+)
+def test_other_versions_of_the_images_are_left_out(
+    cats: str, dogs: str, small: str, classes: tuple[str, str], tmp_path: Path, picture: Picture
+) -> None:
+    for folder, names in (("images/cat", cats), ("images/dog", dogs), ("small", small)):
         for name in names:
-            for folder in ("images/cat", "images/dog", "small"):
-                picture(root / folder / f"{name}.png")
-    assert read(infer_source(tmp_path / "named")) == (("cat", "dog"), 4)
-    assert read(infer_source(tmp_path / "numbered")) == (("images", "small"), 6)
+            picture(tmp_path / "data" / folder / f"{name}.png")
+    assert read(infer_source(tmp_path / "data"))[0] == classes
+
+
+def test_images_that_are_there_in_two_formats_are_said(tmp_path: Path, picture: Picture) -> None:
+    for name in ("cat/1.png", "cat/1.jpg", "cat/2.png", "cat/2.jpg", "dog/3.png", "dog/3.jpg"):
+        picture(tmp_path / "data" / name)
+    (note,) = infer_source(tmp_path / "data").notes
+    assert "there twice, as .jpg and .png, such as 'cat/1.jpg'" in note
+    assert "dataset.skip, e.g. '*.png'" in note
+
+
+def test_unlabelled_images_beside_labelled_ones_are_left_out(draw: Callable[..., Path]) -> None:
+    source = infer_source(draw("labeled/crack", "labeled/no crack", "unlabeled"))
+    assert read(source) == (("crack", "no crack"), 4)
 
 
 def test_parts_of_the_data_beside_split_folders_are_left_out_and_said(draw: Callable[..., Path]) -> None:

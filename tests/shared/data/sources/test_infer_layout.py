@@ -272,3 +272,89 @@ def test_a_table_of_many_things_does_not_make_classes_of_outer_folders(root: Pat
     draw.images(f"{top}/{top}/{name}/{n}.jpg" for top in ("images", "resized") for name in names for n in range(3))
     draw.text("artists.csv", "id,name,years", *(f"{n},{name},18{n}0" for n, name in enumerate(names)))
     assert "artists.csv: no column names image files" in refused(root)
+
+
+@pytest.mark.parametrize("path", ["{}.png", "val/{}.png", "{}"])
+def test_a_table_labels_the_images_of_a_split_without_class_folders(path: str, root: Path, draw: Drawing) -> None:
+    draw.images(f"train/{code}/{number}.png" for code in ("n01", "n02") for number in range(6))
+    draw.images(f"val/v{number}.png" for number in range(9))
+    rows = (f"{path.format(f'v{number}')},{('n01', 'n02')[number % 2]}" for number in range(8))
+    draw.text("val.csv", "image,label", *rows)
+    source = infer_source(root)
+    assert isinstance(source.dataset, FolderSource)
+    assert source.dataset.tables == {"val": "val.csv"}
+    assert [image.split for image in listed(source)] == ["train"] * 12 + ["val"] * 8
+    assert not source.notes
+    listing = open_source(source.dataset, root, 0, Problems("fail"))
+    assert listing.notes == ("1 images in val/ are on no line of val.csv, and were left out.",)
+
+
+def test_a_table_of_other_images_does_not_take_the_place_of_class_folders(root: Path, draw: Drawing) -> None:
+    draw.images(f"train/{code}/{number}.png" for code in ("cat", "dog") for number in range(6))
+    draw.images(f"val/v{number}.png" for number in range(12))
+    draw.text("val.csv", "image;label", *(f"v{number};{('cat', 'dog')[number % 2]}" for number in range(12)))
+    source = infer_source(root)
+    assert len(listed(source)) == 12
+    assert any("'val.csv' is left out: it names none of the images in class folders" in note for note in source.notes)
+
+
+def test_ids_that_each_split_numbers_for_itself_are_no_units(root: Path, draw: Drawing) -> None:
+    draw.images(f"images/{number}.png" for number in range(20))
+    rows = (f"{number % 10},{number}.png,{'ab'[number % 2]},{('train', 'test')[number // 10]}" for number in range(20))
+    draw.text("labels.csv", "id,image,label,split", *rows)
+    source = infer_source(root)
+    assert isinstance(source.dataset, CsvSource)
+    assert source.dataset.group_by is None
+    assert len(listed(source)) == 20
+
+
+def test_an_id_that_repeats_on_few_rows_is_a_unit(root: Path, draw: Drawing) -> None:
+    draw.images(f"images/{number}.png" for number in range(20))
+    draw.text("labels.csv", "ID,image,label", *(f"{n // 2},{n}.png,{'ab'[n % 4 // 2]}" for n in range(20)))
+    source = infer_source(root)
+    assert isinstance(source.dataset, CsvSource)
+    assert source.dataset.group_by == "ID"
+
+
+def test_images_of_equal_names_in_different_folders_count_each(root: Path, draw: Drawing) -> None:
+    names = [f"{folder}/{number:03d}.jpg" for folder in ("one", "two", "three") for number in range(8)]
+    draw.images([*names, *(f"test/{number:03d}.jpg" for number in range(8))])
+    draw.text("index.csv", "path,class_id", *(f"{name},{n % 3}" for n, name in enumerate(names)))
+    draw.text("test.csv", "path,class_id", *(f"test/{number:03d}.jpg,{number % 3}" for number in range(8)))
+    source = infer_source(root)
+    assert isinstance(source.dataset, CsvSource)
+    assert source.dataset.file == "index.csv"
+    assert {image.path for image in listed(source)} >= set(names)
+
+
+def test_names_of_images_with_commas_before_a_blank(root: Path, draw: Drawing) -> None:
+    draw.images(f"images/{number},{number + 1}.jpg" for number in range(12))
+    draw.text("labels.txt", *(f"images/{number},{number + 1}.jpg {number % 2}" for number in range(12)))
+    assert len(listed(infer_source(root))) == 12
+
+
+def test_a_column_that_is_called_as_labels_are_is_a_question_of_its_own(root: Path, draw: Drawing) -> None:
+    draw.images(f"images/{number}.png" for number in range(24))
+    draw.text("metadata_1.csv", "img,y,place", *(f"{n}.png,{n % 2},{n // 2 % 2}" for n in range(24)))
+    source = infer_source(root)
+    assert isinstance(source.dataset, CsvSource)
+    assert {name: group.column for name, group in source.dataset.groups.items()} == {"y": "y", "place": "place"}
+    assert any("2 label groups were found" in note for note in source.notes)
+
+
+def test_a_file_of_labels_that_names_no_image_is_said(root: Path, draw: Drawing) -> None:
+    draw.images(f"{name}/{name}{number}.png" for name in ("ann", "bob") for number in range(6))
+    for fold in range(2):
+        draw.text(f"fold_{fold}_data.csv", "user,face,gender", *(f"u{n},{n}x,{'fm'[n % 2]}" for n in range(12)))
+    assert any(
+        "'fold_0_data.csv' is not read, since no column names the images" in note for note in infer_source(root).notes
+    )
+
+
+def test_tables_of_ids_without_a_header(root: Path, draw: Drawing) -> None:
+    for split, first in (("Training", 0), ("Test", 100)):
+        draw.images(f"Part3_{split}_Data/ISIC_{first + number:07d}.jpg" for number in range(12))
+        rows = (f"ISIC_{first + number:07d},{('benign', 'malignant')[number % 3 == 0]}" for number in range(12))
+        draw.text(f"Part3_{split}_GroundTruth.csv", *rows)
+    images = listed(infer_source(root))
+    assert [image.split for image in images] == ["train"] * 12 + ["test"] * 12
