@@ -35,7 +35,7 @@ from shared.data.sources.infer_names import class_names
 from shared.data.sources.infer_paths import PathColumn, find_path_column
 from shared.data.sources.label_cells import is_whole
 from shared.data.sources.members import is_image_name, member_names
-from shared.data.sources.sheets import TABLE_SUFFIXES, unnamed
+from shared.data.sources.sheets import TABLE_SUFFIXES, numbered_columns, unnamed
 from shared.data.sources.split_words import is_split_column, split_in_path, split_of, split_of_file
 from shared.errors import DataError
 from shared.names import shown
@@ -108,7 +108,7 @@ def table_source(
     notes: list[str] = []
     wanted = [c for c in free if c not in taken and not is_split_column(c) and (columns is None or c in columns)]
     groups, per_label = _label_groups(table, found.column, wanted, notes)
-    if group_by is None and not divided and divided_by is None:  # else each split may number its own images
+    if group_by is None and not (divided or divided_by):  # else each split may number its own images
         group_by = repeated_id(free, table.cells)
     if not per_label:
         groups = {name: _with_names(group, root, fields["file"], table, found) for name, group in groups.items()}
@@ -136,7 +136,12 @@ def table_source(
             "groups": groups,
         }
     )
-    comments = {
+    return InferredSource(dataset, root, _comments(found, group_by), tuple(notes))
+
+
+def _comments(found: PathColumn, group_by: str | None) -> dict[str, str]:
+    """Returns the comments that `init` writes beside the fields of a table."""
+    return {
         "header": "the names of the columns, as the first row is an image already",
         "file_folder": "the images of `file` are in this folder, and those of the others in the `folder` of each",
         "more": "other files, whose rows are added, or joined `on` a column",
@@ -147,7 +152,6 @@ def table_source(
         "image_folder": "the paths start here" if found.lookup == "path" else "the images are somewhere in this folder",
         **column_comments(group_by),
     }
-    return InferredSource(dataset, root, comments, tuple(notes))
 
 
 def _many_groups(groups: Mapping[str, CsvGroup]) -> list[str]:
@@ -236,11 +240,9 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
         if not table.rows:
             raise DataError(f"{path.name}: has no rows under its header; there must be a row per image")
         found = find_path_column(root, table, split=split_of_file(path.stem))
-        # an id names an image without its ending; a file may be called as a header is, such as `image`
-        is_id = found.lookup == "name" and any(map(str.isdigit, found.column))
-        if not (is_id and found.paths(root).exists(found.column)):
+        if not found.names_image(root):
             return table, found, None
-    header = [f"column_{number}" for number in range(1, len(first) + 1)]
+    header = numbered_columns(len(first))
     table = read_table(path, Problems("skip"), delimiter, header)
     found = find_path_column(root, table, split=split_of_file(path.stem))
     others = [column for column in header if column != found.column]
@@ -248,5 +250,5 @@ def _with_header(root: Path, path: Path, delimiter: Delimiter) -> tuple[Table, P
     labels = [numbers] if numbers is not None else []
     labels = labels or [column for column in others if group_of(column, table.cells(column), []) is not None]
     names = {found.column: "path", **({labels[0]: "label"} if len(labels) == 1 else {})}
-    header = [names.get(column, column) for column in header]
-    return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), tuple(header)
+    header = tuple(names.get(column, column) for column in header)
+    return read_table(path, Problems("skip"), delimiter, header), replace(found, column="path"), header

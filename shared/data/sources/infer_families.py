@@ -33,8 +33,8 @@ class Family:
 
     @property
     def count(self) -> int:
-        """Returns how many images its files name, those of equal names in different folders each."""
-        return len({cell for sheet in self.files.values() for cell in sheet.table.cells(image_column(sheet)) if cell})
+        """Returns how many images its files name, of which those in different folders may have one name."""
+        return sum(len(set(sheet.table.cells(image_column(sheet))) - {""}) for sheet in self.files.values())
 
     @property
     def first(self) -> Sheet:

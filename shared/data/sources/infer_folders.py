@@ -9,12 +9,12 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from shared.config.dataset import FolderSource, SplitName
+from shared.config.dataset import FolderSource
 from shared.data.problems import Problems
 from shared.data.source import InferredSource
 from shared.data.sources.class_folders import (
@@ -25,8 +25,8 @@ from shared.data.sources.class_folders import (
     holds_class_images,
     split_folders,
 )
-from shared.data.sources.class_lists import NearImages, listed_name, table_cells
 from shared.data.sources.folder_names import find_names
+from shared.data.sources.infer_class_lists import class_paths, split_lists, split_tables
 from shared.data.sources.infer_contents import (
     check_contents,
     check_parts_of_data,
@@ -49,9 +49,9 @@ from shared.data.sources.members import (
     subfolder_names,
 )
 from shared.data.sources.sheets import Sheet, read_sheets
-from shared.data.sources.split_words import part_of, split_of, split_of_file, split_within, without_numbers
+from shared.data.sources.split_words import part_of, split_of, without_numbers
 from shared.errors import DataError
-from shared.names import is_text, name_fault, shown
+from shared.names import is_text, shown
 from shared.terminal import escaped
 
 BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".yml", ".html", ".db", ".ini")
@@ -59,7 +59,6 @@ BESIDE = (".txt", ".xml", ".json", ".csv", ".tsv", ".mat", ".xlsx", ".yaml", ".y
 BOXES = frozenset({"annotation", "annotations"})
 """Names folders, in lower case, whose files describe parts of images."""
 LEAST_TWICE = 0.9  # of the images in class folders, that must be there in two formats to be said
-LEAST_LISTED = 0.5  # of the images, that lists of splits must name
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def infer_folder(data: Path, sheets: Sequence[Sheet] | None = None) -> InferredS
     found = None if paths else find_names(top, classes) or (find_names(root, classes) if top != root else None)
     if paths or found:
         fields["names"] = paths or (found[1] if found else {})
-    lists = _lists(root, top, sheets) if len(split.tops) == 1 else {}
-    tables = _tables(root, split, classes, sheets)
+    lists = split_lists(root, top, sheets) if len(split.tops) == 1 else {}
+    tables = split_tables(root, split, classes, sheets)
     passed_over = len(split.tops) == 1 and all(each.parent == top for each in layout.beside)
     if top != root and not (lists or tables or fields.get("names")) and passed_over:
         fields.pop("folder")  # whoever reads the folder passes over those around it, too
@@ -148,7 +147,7 @@ def _layout(root: Path) -> _Layout:
         for each in unknown
     ]
     notes += [f"{_below(root, each)}/ describes parts of the images and is not read" for each in _boxes(root, top)]
-    unlabelled, paths = _left_out(top), _class_paths(root, top)
+    unlabelled, paths = _left_out(top), class_paths(root, top)
     others = _beside_splits(top, Skip([*unlabelled]))
     notes += [
         f"{_below(root, each)}/ is left out, since it lies beside the split folders; to read it, too, move its images into one of them"
@@ -160,12 +159,12 @@ def _layout(root: Path) -> _Layout:
     splits = {folder_split(each) for each in inside}
     if not paths and not ("train" in splits and len(splits - {None}) > 1):
         notes += check_contents(root, inside, left_out)
-    known = _copied(root, top, repeated) | beside
-    left_out = Skip([*unlabelled, *known])
+    beside |= _copied(root, top, repeated)
+    left_out = Skip([*unlabelled, *beside])
     split = split_folders(top, Problems("skip"), left_out)
     if empty := _without_images(split, left_out):
         unlabelled |= empty
-        left_out = Skip([*unlabelled, *known])
+        left_out = Skip([*unlabelled, *beside])
         split = split_folders(top, Problems("skip"), left_out)
     if (train := dict(split.tops).get("train")) is not None:
         check_wrapped(root, [each for _, each in split.tops], left_out)
@@ -173,7 +172,7 @@ def _layout(root: Path) -> _Layout:
     folders = [folder for _, each in split.tops for folder in _kept(each, left_out)]
     notes += _other_files(folders, root, left_out) + _twice(folders, root)
     return _Layout(
-        top, [*repeated, *unknown], split, tuple(sorted(unlabelled | known)), sorted(unlabelled), paths, notes
+        top, [*repeated, *unknown], split, tuple(sorted(unlabelled | beside)), sorted(unlabelled), paths, notes
     )
 
 
@@ -365,69 +364,3 @@ def _check_training(root: Path, split: SplitFolders, skip: Skip) -> None:
                 f"{root.name}/: the images' labels are masks beside them, and the folders {folders[0]}/ to {folders[-1]}/ are numbered, not named by "
                 "classes; move the images into a folder per class, or name the classes in a CSV with a row per image"
             )
-
-
-def _class_paths(root: Path, top: Path) -> dict[str, str]:
-    """Returns the class folders that a file lists by paths of several folders, with their names; nothing if there is no such file."""
-    for place in dict.fromkeys([top, root]):
-        for name in member_names(place):
-            path = place / name
-            if path.suffix.lower() != ".txt" or not path.is_file() or path.stat().st_size > 1 << 23:
-                continue
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            keys = [_listed_folder(top, line) for line in lines if line.strip()]
-            found = [key for key in keys if key is not None]
-            if len(found) > 1 and len(found) == len(keys):
-                names = {key: key.split("/", 1)[1] for key in found}
-                return names if len(set(names.values())) == len(found) else {key: key for key in found}
-    return {}
-
-
-def _listed_folder(top: Path, line: str) -> str | None:
-    """Returns the path of several folders that a line names, before the number of the class if it has one; None if there is no such folder."""
-    for text in (line.strip(), re.sub(r"\s+[0-9]+\s*$", "", line.strip())):
-        path = text.strip("/")
-        if "/" in path and name_fault(path) is None and (top / path).is_dir():
-            return path
-    return None
-
-
-def _lists(root: Path, top: Path, sheets: Sequence[Sheet]) -> dict[SplitName, str]:
-    """Returns the files that list the images of each split; of numbered ones the first. Nothing if they do not name most images."""
-    known = {end for path in images_below(top) for end in _ends(path.relative_to(root).as_posix())}
-    found: dict[SplitName, str] = {}
-    named = 0
-    for sheet in sorted(sheets, key=lambda sheet: (sheet.fold, len(sheet.table.rows))):
-        split = split_of_file(sheet.stem)
-        if len(sheet.table.columns) != 1 or sheet.header is None or split is None or split in found:
-            continue
-        lines = [row.cells[sheet.header[0]] for row in sheet.table.rows]
-        listed = sum(listed_name(line) in known for line in lines)
-        if listed > LEAST_LISTED * len(lines):
-            found[split] = sheet.file
-            named += listed
-    images = sum(1 for _ in images_below(top))
-    return found if "train" in found and len(found) > 1 and named >= LEAST_LISTED * images else {}
-
-
-def _ends(path: str) -> Iterator[str]:
-    parts = PurePosixPath(path).with_suffix("").parts
-    yield from ("/".join(parts[at:]) for at in range(len(parts)))
-
-
-def _tables(root: Path, split: SplitFolders, classes: set[str], sheets: Sequence[Sheet]) -> dict[SplitName, str]:
-    """Returns the files, in split folders without class folders or beside tables, that label the images there by the names of class folders."""
-    found: dict[SplitName, str] = {}
-    for folder in split.unlabelled:
-        name = folder_split(folder)
-        inside = [path for path in sorted(folder.glob("*.txt")) if path.is_file()]
-        tables = [root / sheet.file for sheet in sheets if split_within(sheet.stem) == name]
-        near = NearImages(folder) if tables else None
-        for path in [*inside, *tables]:
-            with path.open(encoding="utf-8", errors="replace") as file:
-                rows = [table_cells(line) for line in file.readlines(1 << 16)]
-            if near is not None and path in tables:  # it has a header, and may be about other images
-                rows = rows[1:] if all(row and near.find(row[0]) is not None for row in rows[1:]) else []
-            if name is not None and rows and all(len(row) > 1 and row[1] in classes for row in rows):
-                found[name] = path.relative_to(root).as_posix()
-    return found

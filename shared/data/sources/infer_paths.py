@@ -49,6 +49,11 @@ class PathColumn:
     rivals: tuple[str, ...] = ()
     """Names other folders, or suffixes if there is one, with which as many of the cells name an image."""
 
+    def names_image(self, root: Path) -> bool:
+        """Returns whether the column's name is the id of an image, so that the table has no header; a file may be called as a header is, such as `image`."""
+        is_id = self.lookup == "name" and any(map(str.isdigit, self.column))
+        return is_id and self.paths(root).exists(self.column)
+
     def paths(self, root: Path) -> TablePaths:
         """Returns what finds the files of the column's cells."""
         return TablePaths(root / self.image_folder, self.prefix, self.lookup, self.suffix)

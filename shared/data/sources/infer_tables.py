@@ -48,8 +48,7 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, i
     main = min(families, key=lambda family: (only_numbers(family), not family.divided, len(family.first.others)))
     _check_same_form(root, main, sheets)
     folders = _image_folders(main)
-    count = sum(len(images_of(sheet)) for sheet in main.files.values()) if folders else len(main.images)
-    joinable = count == len(main.images)  # else a name alone says no image
+    joinable = not folders or main.count == len(main.images)  # else a name alone says no image
     alike = [family for family in families if family is main or (joinable and is_alike(main, family))]
     fields = _fields(main, folders)
     more: list[dict[str, Any]] = [
@@ -79,7 +78,7 @@ def infer_tables(root: Path, sheets: Sequence[Sheet]) -> tuple[InferredSource, i
     if joinable:
         more += _about(main, unused, divided)
     source = _source(root, main, fields, more, labels, names, folders)
-    return replace(source, notes=(*source.notes, *_doubts(main, further), *_left_out(main, unused))), count
+    return replace(source, notes=(*source.notes, *_doubts(main, further), *_left_out(main, unused))), main.count
 
 
 def _left_out(main: Family, sheets: Sequence[Sheet]) -> list[str]:

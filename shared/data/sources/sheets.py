@@ -30,7 +30,6 @@ NAMES = frozenset({
 })  # fmt: skip
 """Names columns of images, in lower case, in lists whose first line names the columns."""
 _NUMBER = re.compile(r"-?[0-9.]+")
-_ID = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])[\w-]+")
 NO_LABELS = frozenset({"readme", "license", "licence", "submission", "requirements", "changelog", "agreement"})
 """Lists words in the names of files that hold no labels."""
 
@@ -91,11 +90,11 @@ def read_sheets(root: Path) -> list[Sheet]:
     sheets = []
     for path in _files(root):
         try:
-            sheet = _read(root, path, names)
+            sheet = _with_ids(root, path, _read(root, path), names)
         except DataError:  # whoever is told to read this file says what is wrong with it
             continue
-        if sheet is not None and 0 < len(sheet.table.columns) <= MOST_COLUMNS and sheet.table.rows:
-            sheets.append(with_paths(root, sheet, names))
+        if sheet is not None:
+            sheets.append(sheet)
     return sheets
 
 
@@ -134,7 +133,24 @@ def _members(folder: Path) -> list[Path]:
         return []
 
 
-def _read(root: Path, path: Path, names: TablePaths) -> Sheet | None:
+def numbered_columns(count: int) -> tuple[str, ...]:
+    """Returns the names of so many columns that have none of their own."""
+    return tuple(f"column_{number}" for number in range(1, count + 1))
+
+
+def _with_ids(root: Path, path: Path, sheet: Sheet | None, names: TablePaths) -> Sheet | None:
+    """Returns the sheet with what names its images, without a header if the first row holds the id of one; None if it has no rows or too many columns."""
+    if sheet is None or not (0 < len(sheet.table.columns) <= MOST_COLUMNS and sheet.table.rows):
+        return None
+    found = with_paths(root, sheet, names)
+    if found.header is not None or found.path is None or not found.path.names_image(root):
+        return found
+    header = numbered_columns(len(sheet.table.columns))
+    table = read_table(path, Problems("skip"), sheet.delimiter, header)
+    return with_paths(root, replace(sheet, header=header, table=table), names)
+
+
+def _read(root: Path, path: Path) -> Sheet | None:
     file = path.relative_to(root).as_posix()
     if path.suffix.lower() == ".txt":
         return _text(path, file)
@@ -142,9 +158,7 @@ def _read(root: Path, path: Path, names: TablePaths) -> Sheet | None:
     first = first_row(path, delimiter)
     if len(first) > MOST_COLUMNS:
         return None
-    # an id names an image without its ending
-    named = any(is_image_name(cell) or (_ID.fullmatch(cell) and names.exists(cell)) for cell in first)
-    header = tuple(f"column_{n}" for n in range(1, len(first) + 1)) if named else None
+    header = numbered_columns(len(first)) if any(map(is_image_name, first)) else None
     table = read_table(path, Problems("skip"), delimiter, header)
     return Sheet(file, delimiter, header, 0, table)
 
@@ -171,7 +185,7 @@ def _text(path: Path, file: str) -> Sheet | None:
         header = names
         skip += 1
     if header is None:
-        header = tuple(f"column_{n}" for n in range(1, width + 1))
+        header = numbered_columns(width)
     if len(set(header)) < len(header) or len(header) > MOST_COLUMNS:
         return None
     return Sheet(file, delimiter, header, skip, read_table(path, Problems("skip"), delimiter, header, skip))

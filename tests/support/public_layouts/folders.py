@@ -254,6 +254,17 @@ def _kolektor(draw: Drawing) -> None:
             draw.images([f"kos{item:02d}/Part{part}.jpg", f"kos{item:02d}/Part{part}_label.bmp"])
 
 
+SPECIES = {
+    "00000_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae_Lumbricus_terrestris": 6,
+    "00001_Animalia_Annelida_Polychaeta_Sabellida_Sabellidae_Sabella_spallanzanii": 6,
+}
+
+
+def _inaturalist_mini(draw: Drawing) -> None:
+    for split, first in (("train_mini", 0), ("val", 100)):
+        draw.images(f"{split}/{name}/{number:08x}.jpg" for name, number in numbered(SPECIES, first))
+
+
 FOLDERS = [
     Layout("PlantVillage", f"{TFDS}/plant_village.py", _plant_village, [{"": LEAVES}], ["Tomato___Leaf_Mold"]),
     Layout(
@@ -342,5 +353,11 @@ FOLDERS = [
         "https://www.vicos.si/resources/kolektorsdd/",
         _kolektor,
         refused=["mask"],
+    ),
+    Layout(
+        "iNaturalist 2021 mini",
+        "visipedia/inat_comp: 2021/README.md",
+        _inaturalist_mini,
+        [{"train": SPECIES, "val": SPECIES}],
     ),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.public_layouts.folders import LEAVES, VISION
+from tests.support.public_layouts.folders import VISION
 from tests.support.public_layouts.layout import Drawing, Layout, numbered, together
 
 KAGGLE = "https://www.kaggle.com/datasets"
@@ -159,24 +159,6 @@ def _places_train(draw: Drawing) -> None:
     draw.text("categories_places365.txt", *(f"{place} {number}" for number, place in enumerate(PLACES)))
 
 
-LETTERS = [*(chr(ord("A") + n) for n in range(26)), "del", "nothing", "space"]
-
-
-def _asl(draw: Drawing) -> None:
-    for name in LETTERS:
-        draw.images(f"asl_alphabet_train/asl_alphabet_train/{name}/{name}{number}.jpg" for number in range(1, 3))
-    draw.images(f"asl_alphabet_test/asl_alphabet_test/{name}_test.jpg" for name in LETTERS)
-
-
-def _new_plant_diseases(draw: Drawing) -> None:
-    folder = "New Plant Diseases Dataset(Augmented)"
-    for split in ("train", "valid"):
-        for name in LEAVES:
-            draw.images(f"{folder}/{folder}/{split}/{name}/{split}_{number}___RS_HL.JPG" for number in range(3))
-    draw.copy(f"{folder}/{folder}", f"{folder.lower()}/{folder}")
-    draw.images(f"test/test/AppleCedarRust{number}.JPG" for number in range(1, 5))
-
-
 LUNG_MASKS = {
     "train": {"COVID-19": 12, "Non-COVID": 12, "Normal": 4},
     "val": {"COVID-19": 4, "Non-COVID": 4, "Normal": 3},
@@ -231,6 +213,19 @@ def _kaggle_dogs(draw: Drawing) -> None:
         )
 
 
+def _mangoes(draw: Drawing) -> None:
+    for name in ("Anwar Ratool", "Chaunsa (Black)", "Dosehri", "Langra"):
+        draw.images(f"Classification_dataset/{name}/IMG_20210630_10{number:04d}.jpg" for number in range(4))
+    for name in ("Class_I", "Class_II", "Extra_Class"):
+        draw.images(f"Grading_dataset/{name}/IMG_20210705_10{number:04d}.jpg" for number in range(4))
+
+
+def _market(draw: Drawing) -> None:
+    """Persons to be found again: no classes."""
+    for folder in ("bounding_box_test", "bounding_box_train", "query"):
+        draw.images(f"{folder}/{who:04d}_c{camera}s1_000{camera}51_00.jpg" for who in range(2, 8) for camera in (1, 2))
+
+
 NESTED_FOLDERS = [
     Layout(
         "Malaria cells", f"{KAGGLE}/iarunava/cell-images-for-detecting-malaria", _malaria, [{"": CELLS}], ["Uninfected"]
@@ -259,20 +254,6 @@ NESTED_FOLDERS = [
         _places,
         [{"": {place[3:]: 4 for place in PLACES}}],
         says=["val_256/ is left out", "if it is a class, rename it"],
-    ),
-    Layout(
-        "ASL Alphabet",
-        f"{KAGGLE}/grassknoted/asl-alphabet",
-        _asl,
-        [{"": dict.fromkeys(LETTERS, 2)}],
-        says=["asl_alphabet_test/ is left out"],
-    ),
-    Layout(
-        "New Plant Diseases",
-        f"{KAGGLE}/vipoooool/new-plant-diseases-dataset",
-        _new_plant_diseases,
-        [{"train": dict.fromkeys(LEAVES, 3), "val": dict.fromkeys(LEAVES, 3)}],
-        says=["test/ is left out", "the folders beside it hold its images"],
     ),
     Layout("COVID-QU-Ex", f"{KAGGLE}/anasmohammedtahir/covidqu", _lung_masks, [LUNG_MASKS], ["Normal"]),
     Layout("A Large Scale Fish Dataset", f"{KAGGLE}/crowww/a-large-scale-fish-dataset", _fish, [{"": FISH}], ["Trout"]),
@@ -354,5 +335,17 @@ NESTED_FOLDERS = [
         f"{KAGGLE}/tanlikesmath/diabetic-retinopathy-resized",
         _retina_resized,
         refused=["resized_train/, resized_train_cropped/", "not like classes", "/trainLabels.csv`"],
+    ),
+    Layout(
+        "Mango varieties",
+        f"{KAGGLE}/saurabhshahane/mango-varieties-classification",
+        _mangoes,
+        refused=["called data sets", "/Classification_dataset`", "/Grading_dataset`"],
+    ),
+    Layout(
+        "Market-1501",
+        f"{KAGGLE}/pengcw1/market-1501",
+        _market,
+        refused=["bounding_box_test/, bounding_box_train/, query/", "not like classes"],
     ),
 ]

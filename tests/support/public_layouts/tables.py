@@ -211,22 +211,6 @@ def _plant_pathology_2020(draw: Drawing) -> None:
     )
 
 
-LEAVES = {"complex": 6, "frog_eye_leaf_spot": 24, "healthy": 26, "rust": 20, "scab": 30}
-
-
-def _plant_pathology_2021(draw: Drawing) -> None:
-    """Every other `complex` leaf is a `scab`, too."""
-    single = {**LEAVES, "scab": LEAVES["scab"] - LEAVES["complex"] // 2}
-    rows = [
-        (f"{number:016x}.jpg", "scab complex" if name == "complex" and number % 2 else name)
-        for name, number in numbered(single, 9 << 59)
-    ]
-    draw.images(f"train_images/{stem}" for stem, _ in rows)
-    draw.text("train.csv", "image,labels", *(f"{stem},{labels}" for stem, labels in rows))
-    draw.images(["test_images/85f8cb619c66b863.jpg"])
-    draw.text("sample_submission.csv", "image,labels", "85f8cb619c66b863.jpg,healthy")
-
-
 WEEDS = {
     "train": {"Chinee apple": 14, "Lantana": 12, "Negative": 30, "Snake weed": 4},
     "val": {"Chinee apple": 4, "Lantana": 4, "Negative": 8, "Snake weed": 3},
@@ -400,13 +384,6 @@ TABLES = [
         _plant_pathology_2020,
         [{"": APPLES}],
         ["multiple_diseases"],
-    ),
-    Layout(
-        "Plant Pathology 2021",
-        f"{BENCH}/plant-pathology-2021-fgvc8/description.md",
-        _plant_pathology_2021,
-        [{"": LEAVES}],
-        ["complex"],
     ),
     Layout("DeepWeeds", "AlexOlsen/DeepWeeds: labels", _deep_weeds, [WEEDS], ["Snake weed"]),
     Layout(

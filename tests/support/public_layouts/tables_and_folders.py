@@ -180,6 +180,45 @@ def _protein_atlas(draw: Drawing) -> None:
     draw.text("sample_submission.csv", "Id,Predicted", *(f"{stem.replace('bad4', 'bad5')},0" for stem in stems))
 
 
+FISHES = {"n01440764": "tench", "n01443537": "goldfish", "n01484850": "great white shark"}
+IMAGENET = {"train": dict.fromkeys(FISHES.values(), 6), "val": dict.fromkeys(FISHES.values(), 3)}
+
+
+def _imagenet(draw: Drawing) -> None:
+    """The validation images have no class folders; a table says the class of each with its boxes."""
+    data, trained = "ILSVRC/Data/CLS-LOC", [f"{code}_{number}" for code in FISHES for number in range(6)]
+    draw.images(f"{data}/train/{stem.partition('_')[0]}/{stem}.JPEG" for stem in trained)
+    val = {f"ILSVRC2012_val_{number:08d}": [*FISHES][number % 3] for number in range(1, 10)}
+    draw.images(f"{data}/val/{stem}.JPEG" for stem in val)
+    draw.images(f"{data}/test/ILSVRC2012_test_{number:08d}.JPEG" for number in range(1, 5))
+    draw.text("LOC_synset_mapping.txt", *(f"{code} {name}, Genus {name}" for code, name in FISHES.items()))
+    header = "ImageId,PredictionString"
+    rows = (f"{stem},{stem.partition('_')[0]} {n} 111 108 230 " for n, stem in enumerate(trained))
+    draw.text("LOC_train_solution.csv", header, *rows)
+    draw.text("LOC_val_solution.csv", header, *(f"{stem},{code} 85 1 499 272 " for stem, code in val.items()))
+    draw.text("LOC_sample_submission.csv", header, "ILSVRC2012_test_00000001,n01440764 1 1 1 1")
+    lists = "ILSVRC/ImageSets/CLS-LOC"
+    draw.text(f"{lists}/train_cls.txt", *(f"{s.partition('_')[0]}/{s} {n}" for n, s in enumerate(trained, 1)))
+    draw.text(f"{lists}/val.txt", *(f"{stem} {number}" for number, stem in enumerate(val, 1)))
+
+
+GRADES = {
+    "train": {"0": 12, "1": 8, "2": 10, "3": 3, "4": 8},
+    "val": {"0": 3, "1": 3, "2": 4, "3": 3, "4": 3},
+    "test": {"0": 4, "1": 3, "2": 4, "3": 3, "4": 3},
+}
+
+
+def _aptos_split(draw: Drawing) -> None:
+    """Three tables, of which one has a number in its name, and a folder of images for each."""
+    first = 0
+    for split, table, folder in (("train", "train_1", "train"), ("val", "valid", "val"), ("test", "test", "test")):
+        rows = [(f"{number:012x}", name) for name, number in numbered(GRADES[split], first)]
+        draw.images(f"{folder}_images/{folder}_images/{code}.png" for code, _ in rows)
+        draw.text(f"{table}.csv", "id_code,diagnosis", *(f"{code},{name}" for code, name in rows))
+        first += 100
+
+
 TABLES_AND_FOLDERS = [
     Layout(
         "ISIC 2018, lesion diagnosis",
@@ -242,5 +281,19 @@ TABLES_AND_FOLDERS = [
         f"{KAGGLE}/competitions/human-protein-atlas-image-classification/data",
         _protein_atlas,
         refused=["'_blue'", "'_green', '_red', '_yellow'"],
+    ),
+    Layout(
+        "ImageNet at Kaggle",
+        f"{KAGGLE}/competitions/imagenet-object-localization-challenge/data",
+        _imagenet,
+        [IMAGENET],
+        says=["ILSVRC/Data/CLS-LOC/test/ are in no class folder"],
+    ),
+    Layout(
+        "APTOS 2019, split",
+        f"{KAGGLE}/datasets/mariaherrerot/aptos2019",
+        _aptos_split,
+        [GRADES],
+        ["3"],
     ),
 ]
